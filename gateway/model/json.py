@@ -1,0 +1,58 @@
+"""JSON values and RFC 6901 pointers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from gateway.errors import BadRequest
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+JsonObject: TypeAlias = "dict[str, Json]"
+
+Pointer: TypeAlias = tuple[str, ...]
+"""Unescaped segments; the empty tuple is the root."""
+
+MAX_POINTER_BYTES = 16_384
+
+
+def parse_pointer(text: str) -> Pointer:
+    """Read a JSON pointer, with or without the leading slash.
+
+    Shape:  `/features/a~1b` -> `("features", "a/b")`; `""` and `/` are the root.
+    Errors: BadRequest for an empty segment or a bad escape, naming the pointer.
+    Source: RFC 6901; Ditto's pointers (a leading slash may be missing, `/` alone is the root).
+    """
+    if len(text) > MAX_POINTER_BYTES:
+        raise BadRequest(f"JSON pointer: at most {MAX_POINTER_BYTES} bytes, got {len(text)}")
+    body = text[1:] if text.startswith("/") else text
+    if not body:
+        return ()
+    return tuple(_unescape(segment, text) for segment in body.split("/"))
+
+
+def _unescape(segment: str, text: str) -> str:
+    if not segment:
+        raise BadRequest(f"JSON pointer: empty segment in {text!r}", code="json.pointer.invalid")
+    if "~" not in segment:
+        return segment
+    head, *tails = segment.split("~")
+    out = head
+    for tail in tails:
+        if tail[:1] == "0":
+            out += "~" + tail[1:]
+        elif tail[:1] == "1":
+            out += "/" + tail[1:]
+        else:
+            raise BadRequest(
+                f"JSON pointer: '~' must be followed by 0 or 1 in {text!r}",
+                code="json.pointer.invalid",
+            )
+    return out
+
+
+def format_pointer(pointer: Sequence[str]) -> str:
+    """Write a pointer; the root is `/` as Ditto writes it."""
+    if not pointer:
+        return "/"
+    return "".join("/" + segment.replace("~", "~0").replace("/", "~1") for segment in pointer)

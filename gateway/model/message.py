@@ -1,0 +1,168 @@
+"""What travels between devices and applications: uploads, messages, commands, responses."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeAlias
+
+from gateway.model.trace import TraceContext
+
+Scalar: TypeAlias = str | int | float | bool
+NO_PROPERTIES: Mapping[str, Scalar] = MappingProxyType({})
+
+OCTET_STREAM = "application/octet-stream"
+EMPTY_NOTIFICATION = "application/vnd.eclipse-hono-empty-notification"
+DITTO_PROTOCOL = "application/vnd.eclipse.ditto+json"
+
+
+class Kind(enum.StrEnum):
+    """What a device sends: a measure that may be lost, or a notice that must arrive."""
+
+    TELEMETRY = "telemetry"
+    EVENT = "event"
+
+
+class Adapter(enum.StrEnum):
+    """Adapter types as a tenant lists them and as `orig_adapter` names them."""
+
+    HTTP = "hono-http"
+    MQTT = "hono-mqtt"
+    AMQP = "hono-amqp"
+    COAP = "hono-coap"
+    LORA = "hono-lora"
+    SIGFOX = "hono-sigfox"
+    EDGE = "twinspan-edge"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The device that a connection or request has proved to be."""
+
+    tenant: str
+    device: str
+    auth_id: str
+    credential_type: str = "hashed-password"
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolId:
+    """Where a message stood in an edge's spool; makes its redelivery recognisable.
+
+    Shape:  `edge` is the spool's own uuid, `lane` orders messages of one device or kind,
+            `sequence` counts up within the lane from 1.
+    """
+
+    edge: str
+    lane: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """A device's message as its adapter read it; nothing in it is checked yet.
+
+    Shape:  `tenant` and `device` are what the address said, None where it said nothing;
+            `ttl` and `ttd` in seconds; `address` as the device wrote it (URI, topic, `to`).
+    """
+
+    adapter: Adapter
+    principal: Principal | None
+    kind: Kind
+    qos: int
+    payload: bytes
+    address: str
+    tenant: str | None = None
+    device: str | None = None
+    content_type: str | None = None
+    ttl: float | None = None
+    ttd: int | None = None
+    retain: bool = False
+    properties: Mapping[str, Scalar] = NO_PROPERTIES
+    trace: TraceContext | None = None
+    spool: SpoolId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A checked message on its way to applications and connections.
+
+    Shape:  `at` is the creation time, seconds since the epoch; `ttl` seconds or None; `properties` are the
+            defaults of tenant and device and what the adapter adds. `twin_owned` marks a copy of a
+            report that changes the twin by another way (connections skip it).
+    """
+
+    tenant: str
+    device: str
+    kind: Kind
+    qos: int
+    payload: bytes
+    at: float
+    trace: TraceContext
+    content_type: str | None = None
+    adapter: str = ""
+    address: str = ""
+    via: str | None = None
+    ttl: float | None = None
+    ttd: int | None = None
+    retain: bool = False
+    properties: Mapping[str, Scalar] = NO_PROPERTIES
+    twin_owned: bool = False
+    spool: SpoolId | None = None
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """An application's command towards a device.
+
+    Shape:  `name` is the subject; a command with `reply_to` (`command_response/{tenant}/{replyId}`)
+            waits for a response that carries `correlation_id`; without it is one-way.
+    """
+
+    tenant: str
+    device: str
+    name: str
+    payload: bytes
+    content_type: str | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    trace: TraceContext | None = None
+    properties: Mapping[str, Scalar] = NO_PROPERTIES
+
+    @property
+    def is_one_way(self) -> bool:
+        return self.reply_to is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceCommand:
+    """A command as one device link gets it: routed, and with its request id made.
+
+    Shape:  `target` is the device it is for; `gateway` the gateway whose link carries it, None when the
+            device itself listens; `request_id` is Hono's opaque id, empty for one-way commands.
+    """
+
+    command: Command
+    target: str
+    request_id: str = ""
+    gateway: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandResponse:
+    """A device's answer to a command, on its way to `command_response/{tenant}/{reply_id}`."""
+
+    tenant: str
+    device: str
+    reply_id: str
+    correlation_id: str
+    status: int
+    payload: bytes = b""
+    content_type: str | None = None
+    at: float = 0.0
+    ttl: float | None = None
+    trace: TraceContext | None = None
+    properties: Mapping[str, Scalar] = field(default_factory=dict)
