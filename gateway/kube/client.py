@@ -1,0 +1,155 @@
+"""The port through which other rooms use a Kubernetes API: the embedded one, or a cluster far away.
+
+Every method has the semantics of the HTTP verb of the same name: optimistic concurrency on
+`metadata.resourceVersion`, generation, finalizers, watches that can be resumed. Objects are plain JSON
+documents in the form of the API. A returned object is shared with others: read it, never mutate it;
+copy what you change (`copy.deepcopy`) and hand the copy to `update`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.model.json import Json, JsonObject
+
+
+class EventType(enum.StrEnum):
+    """What a watch says about an object."""
+
+    ADDED = "ADDED"
+    MODIFIED = "MODIFIED"
+    DELETED = "DELETED"
+    BOOKMARK = "BOOKMARK"
+
+
+class PatchType(enum.StrEnum):
+    """How a patch document is to be read; the values are its media types."""
+
+    JSON = "application/json-patch+json"
+    MERGE = "application/merge-patch+json"
+    STRATEGIC = "application/strategic-merge-patch+json"
+    APPLY = "application/apply-patch+yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent:
+    """One line of a watch.
+
+    Shape:  `object` is the whole object after the change (for DELETED its last state with the
+            deletion's resourceVersion; for BOOKMARK only kind, apiVersion and metadata);
+            `resource_version` is the one to resume from.
+    """
+
+    type: EventType
+    object: JsonObject
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectList:
+    """A page of a collection.
+
+    Shape:  `resource_version` is the instant of the snapshot: watch from there to miss nothing;
+            `next_page` is the token for the following page, None on the last one.
+    """
+
+    items: list[JsonObject]
+    resource_version: str
+    next_page: str | None = None
+
+
+class KubeClient(Protocol):
+    """A Kubernetes API.
+
+    Shape:  `group_version` is `v1` or `devices.kubeedge.io/v1beta1`; `plural` is `devices`;
+            `namespace` is None for cluster-scoped kinds and, in list and watch, for all namespaces;
+            `subresource` is `status` or None.
+    Errors: (from `gateway.errors`) NotFound 404; Conflict 409 for a stale resourceVersion, its child
+            `gateway.wire.kube.status.AlreadyExists` for a create of what exists; BadRequest 400;
+            Forbidden 403; Unprocessable 422 (schema); Gone 410 (watch or page too old: list again);
+            Undeliverable 503/504 (store or server away: try again).
+    """
+
+    async def get(
+        self, group_version: str, plural: str, namespace: str | None, name: str
+    ) -> JsonObject:
+        """Return the newest state of one object."""
+
+    async def list(
+        self,
+        group_version: str,
+        plural: str,
+        namespace: str | None = None,
+        *,
+        labels: str | None = None,
+        fields: str | None = None,
+        limit: int | None = None,
+        page: str | None = None,
+    ) -> ObjectList:
+        """Return a consistent snapshot, or one page of it; `labels` and `fields` are selectors."""
+
+    async def create(
+        self, group_version: str, plural: str, namespace: str | None, body: JsonObject
+    ) -> JsonObject:
+        """Store a new object and return it as stored; AlreadyExists when the name is taken."""
+
+    async def update(
+        self,
+        group_version: str,
+        plural: str,
+        namespace: str | None,
+        body: JsonObject,
+        *,
+        subresource: str | None = None,
+    ) -> JsonObject:
+        """Replace an object; Conflict when the body's resourceVersion is not the newest."""
+
+    async def patch(
+        self,
+        group_version: str,
+        plural: str,
+        namespace: str | None,
+        name: str,
+        patch: Json,
+        *,
+        patch_type: PatchType = PatchType.MERGE,
+        subresource: str | None = None,
+        force: bool = False,
+    ) -> JsonObject:
+        """Change an object; a patch that changes nothing keeps its resourceVersion.
+
+        Shape:  `patch` is a list of operations for JSON, an object otherwise; APPLY creates what is
+                absent and takes over foreign fields only with `force`.
+        """
+
+    async def delete(
+        self,
+        group_version: str,
+        plural: str,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str | None = None,
+        resource_version: str | None = None,
+    ) -> None:
+        """Delete an object, now or once its finalizers are gone; Conflict when a precondition fails."""
+
+    def watch(
+        self,
+        group_version: str,
+        plural: str,
+        namespace: str | None = None,
+        *,
+        resource_version: str | None = None,
+        labels: str | None = None,
+        fields: str | None = None,
+    ) -> AsyncIterator[WatchEvent]:
+        """Yield changes after `resource_version`, in order.
+
+        Without a resource version every existing object comes first as ADDED, then a BOOKMARK, then
+        what happens. Ends quietly when the server closes the stream or the reader is too slow: watch
+        again from the last resource version. Errors: Gone when that point is no longer kept.
+        """
