@@ -80,7 +80,7 @@ class Upload:
     ttl: float | None = None
     ttd: int | None = None
     retain: bool = False
-    properties: Mapping[str, Scalar] = NO_PROPERTIES
+    properties: Mapping[str, Scalar] = field(default_factory=lambda: NO_PROPERTIES)
     trace: TraceContext | None = None
     spool: SpoolId | None = None
 
@@ -108,7 +108,7 @@ class Message:
     ttl: float | None = None
     ttd: int | None = None
     retain: bool = False
-    properties: Mapping[str, Scalar] = NO_PROPERTIES
+    properties: Mapping[str, Scalar] = field(default_factory=lambda: NO_PROPERTIES)
     twin_owned: bool = False
     spool: SpoolId | None = None
     duplicate: bool = False
@@ -130,7 +130,7 @@ class Command:
     correlation_id: str | None = None
     reply_to: str | None = None
     trace: TraceContext | None = None
-    properties: Mapping[str, Scalar] = NO_PROPERTIES
+    properties: Mapping[str, Scalar] = field(default_factory=lambda: NO_PROPERTIES)
 
     @property
     def is_one_way(self) -> bool:

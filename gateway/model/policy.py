@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.errors import BadRequest
 from gateway.model.json import Json, JsonObject, Pointer, parse_pointer
@@ -49,7 +49,7 @@ class PolicyCommand:
     path: Pointer = ()
     value: Json = None
     fields: str | None = None
-    headers: Headers = NO_HEADERS
+    headers: Headers = field(default_factory=lambda: NO_HEADERS)
     originator: str | None = None
     trace: TraceContext | None = None
 
@@ -66,7 +66,7 @@ class PolicyEvent:
     after: Policy | None
     before: Policy | None = None
     value: Json = None
-    headers: Headers = NO_HEADERS
+    headers: Headers = field(default_factory=lambda: NO_HEADERS)
     originator: str | None = None
     subjects: tuple[str, ...] = ()
     trace: TraceContext | None = None

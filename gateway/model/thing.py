@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -78,7 +78,7 @@ class ThingCommand:
     path: Pointer = ()
     value: Json = None
     fields: str | None = None
-    headers: Headers = NO_HEADERS
+    headers: Headers = field(default_factory=lambda: NO_HEADERS)
     originator: str | None = None
     trace: TraceContext | None = None
     spool: SpoolId | None = None
@@ -93,7 +93,7 @@ class ThingResult:
     has_value: bool = False
     etag: str | None = None
     revision: int | None = None
-    headers: Headers = NO_HEADERS
+    headers: Headers = field(default_factory=lambda: NO_HEADERS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +113,7 @@ class ThingEvent:
     after: Thing | None
     before: Thing | None = None
     value: Json = None
-    headers: Headers = NO_HEADERS
+    headers: Headers = field(default_factory=lambda: NO_HEADERS)
     originator: str | None = None
     subjects: tuple[str, ...] = ()
     trace: TraceContext | None = None
@@ -143,7 +143,7 @@ class ThingMessage:
     payload: bytes = b""
     content_type: str | None = None
     timeout: float = 10.0
-    headers: Headers = NO_HEADERS
+    headers: Headers = field(default_factory=lambda: NO_HEADERS)
     originator: str | None = None
     trace: TraceContext | None = None
 
@@ -161,4 +161,4 @@ class ThingMessageResponse:
     status: int
     payload: bytes = b""
     content_type: str | None = None
-    headers: Headers = NO_HEADERS
+    headers: Headers = field(default_factory=lambda: NO_HEADERS)
