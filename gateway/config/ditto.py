@@ -1,0 +1,65 @@
+"""Settings of the Ditto-compatible service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DittoHttp:
+    """HTTP API, WebSocket and SSE."""
+
+    bind: str = "127.0.0.1:8080"
+    """host:port; port 0 takes a free one."""
+    pre_authentication: bool = False
+    """True trusts the header x-ditto-pre-authenticated of a reverse proxy in front."""
+    max_body: int = 262_144
+    """Bytes in one request body; larger ones are answered with 413."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins that browsers may call from; empty allows none, `*` all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DittoWebSocket:
+    """Streaming sessions."""
+
+    outbound_buffer: int = 200
+    """Signals that wait for one session; one more ends it."""
+    ping_seconds: float = 30.0
+    """Seconds between the server's pings."""
+    max_frame: int = 262_144
+    """Bytes in one received frame."""
+    max_sessions: int = 10_000
+    """Open WebSocket and SSE sessions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Things:
+    """The things service."""
+
+    max_thing: int = 102_400
+    """Bytes of a thing's JSON."""
+    max_policy: int = 102_400
+    """Bytes of a policy's JSON."""
+    cache: int = 50_000
+    """Things kept in memory."""
+    history_seconds: float = 604_800.0
+    """Seconds that a thing's events are kept; 0 keeps none but the newest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Devices:
+    """Things that belong to Kubernetes Devices."""
+
+    subjects: tuple[str, ...] = ()
+    """Authorization subjects of the entry OPERATORS in `<ns>:twinspan-devices`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ditto:
+    """The Ditto-compatible service."""
+
+    http: DittoHttp = field(default_factory=DittoHttp)
+    websocket: DittoWebSocket = field(default_factory=DittoWebSocket)
+    things: Things = field(default_factory=Things)
+    devices: Devices = field(default_factory=Devices)

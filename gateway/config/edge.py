@@ -1,0 +1,62 @@
+"""Settings of EdgeCore."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeMqtt:
+    """The edge's own MQTT broker (EventBus internal mode)."""
+
+    bind: str = "127.0.0.1:1884"
+    """host:port; port 0 takes a free one."""
+    max_packet: int = 262_144
+    """Bytes in one packet."""
+    max_connections: int = 1_000
+    """Connected clients."""
+    connect_timeout: float = 10.0
+    """Seconds in which CONNECT must have arrived."""
+    max_queue: int = 1_000
+    """Messages that wait for one client; then the oldest QoS 0 message goes, or the client."""
+    max_retained: int = 10_000
+    """Retained messages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeHub:
+    """The edge's end of the cloud-edge link."""
+
+    server: str = ""
+    """host:port of CloudHub's WebSocket listener."""
+    https_server: str = ""
+    """host:port of CloudHub's HTTPS listener."""
+    keepalive: float = 15.0
+    """Seconds between keep-alives."""
+    reconnect_cap: float = 15.0
+    """Longest pause between tries, seconds; the first is under one second."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spool:
+    """Telemetry and events that wait on the edge's disk for the cloud."""
+
+    max_telemetry_bytes: int = 67_108_864
+    """Bytes of telemetry; above it the oldest goes and is counted."""
+    max_event_bytes: int = 268_435_456
+    """Bytes of events; above it new ones are refused, none is dropped."""
+    window: int = 100
+    """Messages on their way to the cloud without an answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """EdgeCore."""
+
+    node_name: str = ""
+    """This node's name; empty takes the host name."""
+    mqtt: EdgeMqtt = field(default_factory=EdgeMqtt)
+    hub: EdgeHub = field(default_factory=EdgeHub)
+    spool: Spool = field(default_factory=Spool)
+    telemetry_map: dict[str, str] = field(default_factory=dict)
+    """More topics to send northbound: MQTT topic filter -> `telemetry` or `event`."""

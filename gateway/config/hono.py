@@ -1,0 +1,115 @@
+"""Settings of the Hono-compatible service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registry:
+    """Device registry management API."""
+
+    bind: str = "127.0.0.1:28080"
+    """host:port; port 0 takes a free one."""
+    authentication_required: bool = True
+    """False opens `/v1` to everyone who reaches the port."""
+    max_payload: int = 16_000
+    """Bytes in one request body; larger ones are answered with 413."""
+    max_bcrypt_cost: int = 10
+    """Highest cost factor of a bcrypt hash that the registry takes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpAdapter:
+    """HTTP adapter for devices."""
+
+    bind: str = "127.0.0.1:18080"
+    """host:port; port 0 takes a free one."""
+    max_payload: int = 2_048
+    """Bytes in one request body; larger ones are answered with 413."""
+    idle_timeout: float = 75.0
+    """Seconds that a kept-alive connection may be silent."""
+    request_timeout: float = 10.0
+    """Seconds in which a whole request must have arrived."""
+    max_connections: int = 10_000
+    """Open sockets; more are closed at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MqttAdapter:
+    """MQTT adapter for devices."""
+
+    bind: str = "127.0.0.1:1883"
+    """host:port; port 0 takes a free one."""
+    max_payload: int = 2_048
+    """Bytes in one PUBLISH payload; a larger packet ends the connection."""
+    max_connections: int = 10_000
+    """Devices; more are refused with CONNACK 0x9C (3.1.1: 3)."""
+    connect_timeout: float = 10.0
+    """Seconds in which CONNECT must have arrived."""
+    max_in_flight: int = 100
+    """Uploads of one device without an outcome; above it reading pauses."""
+    send_to_device_timeout: float = 1.0
+    """Seconds to wait for a device's PUBACK of a command."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AmqpAdapter:
+    """AMQP 1.0 adapter for devices."""
+
+    bind: str = "127.0.0.1:5672"
+    """host:port; port 0 takes a free one."""
+    max_payload: int = 2_048
+    """Bytes in one message, announced as the links' max-message-size."""
+    max_frame: int = 16_384
+    """Bytes in one frame."""
+    idle_timeout: float = 60.0
+    """Seconds of silence after which a device's connection ends."""
+    max_connections: int = 10_000
+    """Devices; more are closed with amqp:unauthorized-access."""
+    prefetch: int = 30
+    """Credits that a device's sender gets."""
+    send_to_device_timeout: float = 1.0
+    """Seconds to wait for a device's outcome of a command."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Northbound:
+    """AMQP 1.0 endpoint for applications."""
+
+    bind: str = "127.0.0.1:15672"
+    """host:port; port 0 takes a free one."""
+    max_frame: int = 65_536
+    """Bytes in one frame."""
+    max_message: int = 1_048_576
+    """Bytes in one message that an application sends."""
+    idle_timeout: float = 60.0
+    """Seconds of silence after which an application's connection ends."""
+    max_connections: int = 1_000
+    """Applications."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """Durable events."""
+
+    max_bytes: int = 1_073_741_824
+    """Bytes on disk; above it new events are refused with 503, none is dropped."""
+    max_ttl: float = 0.0
+    """Seconds after which an undelivered event expires; 0 keeps it until it is consumed."""
+    read_ahead: int = 500
+    """Events that one consumer's cursor holds in memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hono:
+    """The Hono-compatible service."""
+
+    registry: Registry = field(default_factory=Registry)
+    http: HttpAdapter = field(default_factory=HttpAdapter)
+    mqtt: MqttAdapter = field(default_factory=MqttAdapter)
+    amqp: AmqpAdapter = field(default_factory=AmqpAdapter)
+    northbound: Northbound = field(default_factory=Northbound)
+    events: Events = field(default_factory=Events)
+    send_message_timeout: float = 1.0
+    """Seconds to wait for a consumer's outcome before a device is told 503."""

@@ -1,0 +1,26 @@
+"""Settings of the embedded Kubernetes API server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubeHttps:
+    """The API's listener."""
+
+    bind: str = "127.0.0.1:6443"
+    """host:port; port 0 takes a free one."""
+    max_body: int = 3_145_728
+    """Bytes in one request body."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kube:
+    """The embedded Kubernetes API server."""
+
+    https: KubeHttps = field(default_factory=KubeHttps)
+    watch_window: int = 10_000
+    """Changes kept for watches to resume from; older resourceVersions are answered with 410."""
+    watch_buffer: int = 1_000
+    """Events that wait for one watcher; one more ends its watch."""

@@ -1,0 +1,31 @@
+"""The whole tree of settings; each module is handed its own branch only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.config.cloud import Cloud
+from gateway.config.ditto import Ditto
+from gateway.config.edge import Edge
+from gateway.config.hono import Hono
+from gateway.config.kube import Kube
+from gateway.config.observe import Observe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set."""
+
+    data_dir: Path = Path()
+    """Where state lives; see `gateway.config.loading.default_data_dir`."""
+    demo: bool = False
+    """True adds the sample tenant, devices, users, virtual devices and their well-known passwords."""
+    insecure: bool = False
+    """True allows plain-text and password listeners beyond loopback."""
+    hono: Hono = field(default_factory=Hono)
+    ditto: Ditto = field(default_factory=Ditto)
+    kube: Kube = field(default_factory=Kube)
+    cloud: Cloud = field(default_factory=Cloud)
+    edge: Edge = field(default_factory=Edge)
+    observe: Observe = field(default_factory=Observe)

@@ -1,0 +1,70 @@
+"""Structured logs: constant text, facts as fields; one line per record on standard error."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import TextIO
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+NOISY = ("aiohttp.access", "asyncio", "aiohttp.server")
+
+
+def facts_of(record: logging.LogRecord) -> dict[str, object]:
+    """Return what a caller gave in `extra=`."""
+    return {k: v for k, v in vars(record).items() if k not in _STANDARD}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, and the facts beside them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": _instant(record.created),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **facts_of(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+class TextFormatter(logging.Formatter):
+    """For a person: time, level, logger, message, `key=value` facts."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts = "".join(f" {k}={_quoted(v)}" for k, v in facts_of(record).items())
+        where = record.name.removeprefix("gateway.")
+        line = f"{_instant(record.created)} {record.levelname:<7} {where}: {record.getMessage()}{facts}"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+def set_up(level: str = "INFO", form: str = "text", stream: TextIO | None = None) -> None:
+    """Send all logs to one stream.
+
+    Shape:  `level` DEBUG, INFO, WARNING or ERROR; `form` text or json.
+    """
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level if level in _LEVELS else "INFO")
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _instant(seconds: float) -> str:
+    millis = int(seconds * 1_000) % 1_000
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{millis:03d}Z"
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if " " in text or '"' in text or not text else text

@@ -1,0 +1,225 @@
+"""Every metric of Twinspan, declared once, with help, unit and a closed set of labels.
+
+Names are Hono's and Ditto's where they mean the same (Hono `Metrics.md`; Ditto, Operating), else
+`twinspan_`. Label values come from closed sets or from what an operator made (tenants, nodes);
+device and thing ids go to logs and traces. A `Metrics` has a registry of its own and is handed to
+each room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+Source = Callable[[], float]
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BYTES = (64, 256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576)
+
+
+class Metrics:
+    """One registry and all its metrics as attributes."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry(auto_describe=True)
+        ProcessCollector(registry=registry)
+
+        # --- Hono: telemetry, events, commands, connections ---------------------------------
+        self.telemetry_seconds = Histogram(
+            "hono_telemetry_processing_duration_seconds",
+            "Time from receiving an upload to its outcome.",
+            ("tenant", "type", "status", "qos", "ttd", "component_name"),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.telemetry_bytes = Histogram(
+            "hono_telemetry_payload_bytes",
+            "Payload size of uploads, rounded up to the tenant's minimum message size.",
+            ("tenant", "type", "status", "component_name"),
+            buckets=BYTES,
+            registry=registry,
+        )
+        self.command_seconds = Histogram(
+            "hono_command_processing_duration_seconds",
+            "Time from receiving a command or response to its outcome.",
+            ("tenant", "direction", "status", "component_name"),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.command_bytes = Histogram(
+            "hono_command_payload_bytes",
+            "Payload size of commands and responses.",
+            ("tenant", "direction", "status", "component_name"),
+            buckets=BYTES,
+            registry=registry,
+        )
+        self.connections = Gauge(
+            "hono_connections_authenticated",
+            "Connected, authenticated devices.",
+            ("tenant", "component_name"),
+            registry=registry,
+        )
+        self.connections_unauthenticated = Gauge(
+            "hono_connections_unauthenticated",
+            "Connections without a proved device.",
+            ("component_name",),
+            registry=registry,
+        )
+        self.connection_seconds = Histogram(
+            "hono_connections_authenticated_duration_seconds",
+            "How long authenticated connections lasted.",
+            ("tenant", "component_name"),
+            buckets=(1, 10, 60, 600, 3_600, 21_600, 86_400),
+            registry=registry,
+        )
+        self.connection_attempts = Counter(
+            "hono_connections_attempts",
+            "Attempts to connect, by outcome.",
+            ("tenant", "outcome", "cipher_suite", "component_name"),
+            registry=registry,
+        )
+        self.tenants = Gauge("hono_tenants", "Registered tenants.", registry=registry)
+
+        # --- AMQP northbound ------------------------------------------------------------------
+        self.amqp_delivery_seconds = Histogram(
+            "hono_amqp_delivery_duration_seconds",
+            "Time from sending a message to a consumer to its outcome.",
+            ("tenant", "type", "outcome"),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.amqp_nocredit = Counter(
+            "hono_amqp_nocredit",
+            "Messages refused because no consumer had credit.",
+            ("tenant", "type"),
+            registry=registry,
+        )
+        self.amqp_timeout = Counter(
+            "hono_amqp_timeout",
+            "Messages whose consumer gave no outcome in time.",
+            ("tenant", "type"),
+            registry=registry,
+        )
+        self.northbound_links = Gauge(
+            "twinspan_northbound_links",
+            "Attached application links.",
+            ("type",),
+            registry=registry,
+        )
+
+        # --- Ditto ------------------------------------------------------------------------------
+        self.thing_commands = Counter(
+            "twinspan_thing_commands",
+            "Commands to things, by action and outcome.",
+            ("action", "outcome"),
+            registry=registry,
+        )
+        self.thing_command_seconds = Histogram(
+            "twinspan_thing_command_duration_seconds",
+            "Time from a thing command to its durable answer.",
+            ("action",),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.http_requests = Counter(
+            "twinspan_http_requests",
+            "Requests answered, by server, method and status.",
+            ("server", "method", "status"),
+            registry=registry,
+        )
+        self.http_seconds = Histogram(
+            "twinspan_http_request_duration_seconds",
+            "Time to answer a request.",
+            ("server", "method"),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.stream_sessions = Gauge(
+            "twinspan_stream_sessions",
+            "Open WebSocket and SSE sessions.",
+            ("kind",),
+            registry=registry,
+        )
+        self.stream_frames = Counter(
+            "twinspan_stream_frames",
+            "Frames sent to (out) and received from (in) streaming sessions.",
+            ("kind", "direction"),
+            registry=registry,
+        )
+        self.stream_dropped = Counter(
+            "twinspan_stream_sessions_dropped",
+            "Streaming sessions ended because they read too slowly.",
+            ("kind",),
+            registry=registry,
+        )
+        self.connection_messages = Counter(
+            "twinspan_connection_messages",
+            "Messages through managed connections, by direction and outcome.",
+            ("direction", "outcome"),
+            registry=registry,
+        )
+
+        # --- stores -----------------------------------------------------------------------------
+        self.store_commit_seconds = Histogram(
+            "twinspan_store_commit_duration_seconds",
+            "Time of one group commit.",
+            ("store",),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.store_queue = _Depths(
+            "twinspan_store_queue_depth", "Writes that wait for the writer.", "store"
+        )
+        registry.register(self.store_queue)
+        self.events_stored = Counter(
+            "twinspan_events_stored", "Events written to disk.", ("tenant",), registry=registry
+        )
+
+        # --- process --------------------------------------------------------------------------
+        self.loop_lag_seconds = Histogram(
+            "twinspan_event_loop_lag_seconds",
+            "How late the event loop runs what is due.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.modules_ready = _Depths("twinspan_module_ready", "1 while a module is up.", "module")
+        registry.register(self.modules_ready)
+
+    def text(self) -> bytes:
+        """Return the classic text format."""
+        return generate_latest(self.registry)
+
+    def openmetrics(self) -> bytes:
+        """Return OpenMetrics, which carries exemplars."""
+        return bytes(generate_openmetrics(self.registry))  # type: ignore[no-untyped-call]  # the library has no types there
+
+
+class _Depths(Collector):
+    """A gauge whose values are asked for when it is scraped."""
+
+    def __init__(self, name: str, documentation: str, label: str) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._label = label
+        self._sources: dict[str, Source] = {}
+
+    def watch(self, value: str, source: Source) -> None:
+        """Report what `source()` returns under the label `value`."""
+        self._sources[value] = source
+
+    def collect(self) -> list[Metric]:
+        family = GaugeMetricFamily(self._name, self._documentation, labels=(self._label,))
+        for value, source in self._sources.items():
+            family.add_metric((value,), float(source()))
+        return [family]
+
+
+__all__ = ["OPENMETRICS", "TEXT", "Metrics"]

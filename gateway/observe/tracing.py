@@ -1,0 +1,129 @@
+"""Light spans that always work; the OpenTelemetry SDK is loaded only when export is on.
+
+Every room makes one span for its part of a message's walk and hands `span.context` on inside the
+message, so one trace spans device, adapter, twin and edge, also across processes. Finished spans go
+to the sinks: a bounded ring of the last ones (for `trace` and `why`) and, with export on, an OTLP
+exporter behind a bounded queue.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from gateway.model.trace import TraceContext
+
+AttributeValue = str | int | float | bool
+Sink = Callable[["Span"], None]
+
+_random = random.SystemRandom()
+_ids = random.Random(_random.getrandbits(128))  # noqa: S311  ids must be unlike, not secret
+
+
+def new_context(*, sampled: bool = True) -> TraceContext:
+    """Start a trace that nobody began before us."""
+    return TraceContext(
+        f"{_ids.getrandbits(128) or 1:032x}", f"{_ids.getrandbits(64) or 1:016x}", int(sampled)
+    )
+
+
+def child_of(parent: TraceContext) -> TraceContext:
+    """Return the context of a new span below `parent`."""
+    return TraceContext(
+        parent.trace_id, f"{_ids.getrandbits(64) or 1:016x}", parent.flags, parent.state
+    )
+
+
+@dataclass(slots=True)
+class Span:
+    """One room's part of a walk; ends once, by `end` or by leaving its `with` block.
+
+    Units:  `started` and `ended` in nanoseconds since the epoch; `kind` as OpenTelemetry names it
+            (internal, server, client, producer, consumer).
+    """
+
+    name: str
+    context: TraceContext
+    parent_id: str | None
+    kind: str
+    started: int
+    sink: Sink
+    attributes: dict[str, AttributeValue] = field(default_factory=dict)
+    events: list[tuple[int, str, Mapping[str, AttributeValue]]] = field(default_factory=list)
+    ended: int = 0
+    error: str | None = None
+
+    def set(self, key: str, value: AttributeValue) -> None:
+        self.attributes[key] = value
+
+    def event(self, name: str, attributes: Mapping[str, AttributeValue] | None = None) -> None:
+        self.events.append((time.time_ns(), name, attributes or {}))
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Finish the span; a second call changes nothing."""
+        if self.ended:
+            return
+        self.ended = time.time_ns()
+        if error is not None:
+            self.error = str(error) or type(error).__name__
+        self.sink(self)
+
+    def __enter__(self) -> Span:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _where: TracebackType | None,
+    ) -> None:
+        self.end(error)
+
+
+class Tracer:
+    """Makes spans and hands finished ones to its sinks.
+
+    `ratio` samples the traces that start here (0.0 to 1.0); a parent's decision is followed.
+    """
+
+    def __init__(self, *, ratio: float = 1.0, keep: int = 2_000) -> None:
+        self._ratio = ratio
+        self._recent: deque[Span] = deque(maxlen=keep)
+        self._sinks: list[Sink] = []
+
+    def add_sink(self, sink: Sink) -> None:
+        """Send finished, sampled spans to `sink` too; it must not block."""
+        self._sinks.append(sink)
+
+    def start(
+        self,
+        name: str,
+        parent: TraceContext | None = None,
+        kind: str = "internal",
+        attributes: Mapping[str, AttributeValue] | None = None,
+    ) -> Span:
+        """Begin a span below `parent`, or a new trace without one."""
+        if parent is None:
+            context = new_context(sampled=self._ratio >= 1.0 or _ids.random() < self._ratio)
+            parent_id = None
+        else:
+            context, parent_id = child_of(parent), parent.span_id
+        span = Span(name, context, parent_id, kind, time.time_ns(), self._finish)
+        if attributes:
+            span.attributes.update(attributes)
+        return span
+
+    def recent(self, trace_id: str | None = None) -> list[Span]:
+        """Return the last finished spans, oldest first, of one trace or of all."""
+        return [s for s in self._recent if trace_id is None or s.context.trace_id == trace_id]
+
+    def _finish(self, span: Span) -> None:
+        if not span.context.is_sampled:
+            return
+        self._recent.append(span)
+        for sink in self._sinks:
+            sink(span)

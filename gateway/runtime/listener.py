@@ -1,0 +1,168 @@
+"""Listening sockets: where they are bound, and one clear line when a port is taken."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ssl as tls
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.errors import InvalidSetting
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+BACKLOG = 1_024
+SHUTDOWN_SECONDS = 2.0
+
+
+class PortTaken(OSError):
+    """Another process holds the port; the text names port, holder (if readable) and setting."""
+
+
+class Endpoints:
+    """The addresses really bound: name -> `host:port`, as `endpoints.json` shows them."""
+
+    def __init__(self) -> None:
+        self._bound: dict[str, str] = {}
+
+    def add(self, name: str, host: str, port: int) -> None:
+        self._bound[name] = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def get(self, name: str) -> str:
+        """Return `host:port`; KeyError when that listener does not run."""
+        return self._bound[name]
+
+    def port(self, name: str) -> int:
+        return int(self._bound[name].rpartition(":")[2])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._bound
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._bound)
+
+    def as_dict(self) -> dict[str, str]:
+        return dict(self._bound)
+
+
+def parse_bind(bind: str, setting: str = "bind") -> tuple[str, int]:
+    """Read `host:port`, `[v6]:port` or `:port` (all addresses).
+
+    Errors: InvalidSetting, naming the setting.
+    """
+    host, sep, port = bind.rpartition(":")
+    if not sep or not port.isdigit() or int(port) > 65_535:
+        raise InvalidSetting(f"{setting}: expected host:port, got {bind!r}")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  an empty host asks for all addresses
+
+
+def _holder_of(port: int) -> str | None:
+    """Name the process that listens on `port`, as far as /proc lets us read it."""
+    inode = _listening_inode(port)
+    if inode is None:
+        return None
+    link = f"socket:[{inode}]"
+    for fd in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if fd.readlink().as_posix() == link:
+                process = fd.parents[1]
+                return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
+        except OSError:
+            continue  # gone meanwhile, or not ours to read
+    return None
+
+
+def _listening_inode(port: int) -> str | None:
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        try:
+            rows = table.read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for row in rows:
+            cells = row.split()
+            if cells[3] == "0A" and int(cells[1].rpartition(":")[2], 16) == port:
+                return cells[9]
+    return None
+
+
+def _port_taken(error: OSError, name: str, host: str, port: int, setting: str) -> OSError:
+    if error.errno != errno.EADDRINUSE:
+        return OSError(error.errno, f"{name}: cannot listen on {host}:{port}: {error.strerror}")
+    holder = _holder_of(port)
+    by = f" by {holder}" if holder else ""
+    return PortTaken(
+        errno.EADDRINUSE,
+        f"{name}: port {port} on {host} is taken{by}; choose another with --set {setting}={host}:0",
+    )
+
+
+async def listen_tcp(
+    endpoints: Endpoints,
+    name: str,
+    bind: str,
+    factory: Callable[[], asyncio.Protocol],
+    *,
+    setting: str,
+    ssl: tls.SSLContext | None = None,
+    reuse_port: bool = False,
+) -> asyncio.Server:
+    """Listen with a protocol factory and note the address under `name`.
+
+    Errors: PortTaken; InvalidSetting for a bad `bind`.
+    """
+    host, port = parse_bind(bind, setting)
+    loop = asyncio.get_running_loop()
+    try:
+        server = await loop.create_server(
+            factory, host, port, ssl=ssl, backlog=BACKLOG, reuse_port=reuse_port or None
+        )
+    except OSError as error:
+        raise _port_taken(error, name, host, port, setting) from error
+    endpoints.add(name, host, server.sockets[0].getsockname()[1])
+    return server
+
+
+@asynccontextmanager
+async def serve_app(
+    endpoints: Endpoints,
+    name: str,
+    bind: str,
+    app: web.Application,
+    *,
+    setting: str,
+    ssl: tls.SSLContext | None = None,
+    max_header_bytes: int = 16_384,
+    keepalive_seconds: float = 75.0,
+) -> AsyncIterator[None]:
+    """Serve an aiohttp application for the length of the block.
+
+    Errors: PortTaken; InvalidSetting for a bad `bind`.
+    """
+    from aiohttp import web  # heavy: only those who serve HTTP pay for it
+
+    host, port = parse_bind(bind, setting)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        keepalive_timeout=keepalive_seconds,
+        max_field_size=max_header_bytes,
+        max_line_size=max_header_bytes,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+        handler_cancellation=True,
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port, ssl_context=ssl, backlog=BACKLOG)
+        try:
+            await site.start()
+        except OSError as error:
+            raise _port_taken(error, name, host, port, setting) from error
+        endpoints.add(name, host, runner.addresses[0][1])
+        yield
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,95 @@
+"""The life of a module: one coroutine, one signal, one way to stop.
+
+Starting is entering, stopping is cancelling, cleaning up is `finally`. A module that returns early or
+raises ends the whole process with that error: a gateway with a dead part must not look alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Protocol
+
+
+class Module(Protocol):
+    """A long-running part of a core, e.g. EdgeHub or the MQTT adapter."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Work until cancelled; call `ready()` once others may rely on it."""
+
+
+class ModuleEnded(Exception):
+    """A module returned though nobody asked it to stop."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"module {name} ended by itself")
+        self.name = name
+
+
+class Readiness:
+    """Which modules are up, for `/readiness` and `twinspan doctor`."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._ready = dict.fromkeys(names, False)
+
+    def mark(self, name: str, is_ready: bool) -> None:
+        self._ready[name] = is_ready
+
+    @property
+    def states(self) -> dict[str, bool]:
+        return dict(self._ready)
+
+    @property
+    def all_ready(self) -> bool:
+        return all(self._ready.values())
+
+
+async def _guard(module: Module, ready: Callable[[], None]) -> None:
+    await module.run(ready)
+    raise ModuleEnded(module.name)
+
+
+@asynccontextmanager
+async def running(module: Module, readiness: Readiness | None = None) -> AsyncIterator[None]:
+    """Keep `module` up for the length of the block; its failure ends the block."""
+    up = asyncio.Event()
+
+    def ready() -> None:
+        if readiness is not None:
+            readiness.mark(module.name, True)
+        up.set()
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(_guard(module, ready), name=module.name)
+        await up.wait()
+        try:
+            yield
+        finally:
+            if readiness is not None:
+                readiness.mark(module.name, False)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+
+
+async def serve(
+    modules: Sequence[Module],
+    stop: asyncio.Event,
+    *,
+    readiness: Readiness | None = None,
+    on_ready: Callable[[], None] | None = None,
+) -> None:
+    """Start modules in the order given, each after the last is ready; stop in reverse.
+
+    Errors: whatever a module raised, inside an ExceptionGroup.
+    """
+    async with AsyncExitStack() as up:
+        for module in modules:
+            await up.enter_async_context(running(module, readiness))
+        if on_ready is not None:
+            on_ready()
+        await stop.wait()

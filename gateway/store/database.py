@@ -1,0 +1,274 @@
+"""One SQLite file: one writer thread with group commit, readers on connections of their own.
+
+Every write is a function that gets the connection and runs inside a savepoint; the writer takes all
+that waits (at most `MAX_GROUP`), runs it in one transaction, commits with `synchronous=FULL` and
+only then tells the callers. So an acknowledged write survives power loss, and a hundred waiting
+writers pay for one sync.
+
+Full: a queue at its bound, a full disk or a broken file answers StoreUnavailable; reads go on, and
+writes are tried again with the next group, so a disk that has space again mends itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing, contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gateway.errors import GatewayError, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], T]
+Answer = Callable[[T | GatewayError], None]
+
+MAX_GROUP = 500
+GROUP_SECONDS = 0.005
+BUSY_SECONDS = 5.0
+READERS = 2
+
+_Item = tuple[Work[Any], Answer[Any]]
+
+
+class SchemaTooNew(Exception):
+    """The file was written by a newer Twinspan; going on would damage it."""
+
+
+def migrations(schema: str) -> list[tuple[int, str]]:
+    """Return the numbered scripts of a schema, oldest first: `0001_title.sql` is version 1."""
+    folder = resources.files("gateway.store") / "schema" / schema
+    scripts = [
+        (int(entry.name[:4]), entry.read_text("utf-8"))
+        for entry in folder.iterdir()
+        if entry.name.endswith(".sql")
+    ]
+    return sorted(scripts)
+
+
+def migrate(connection: sqlite3.Connection, scripts: list[tuple[int, str]]) -> None:
+    """Bring a database to the newest version, each step in a transaction of its own.
+
+    Errors: SchemaTooNew when the file is ahead of this program.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    newest = scripts[-1][0] if scripts else 0
+    if version > newest:
+        raise SchemaTooNew(f"database is at version {version}, this program knows {newest}")
+    for number, script in scripts:
+        if number > version:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {script}\n; PRAGMA user_version={number}; COMMIT;"
+            )
+
+
+class Database:
+    """A database file, or a temporary one that goes with the block when `path` is None (tests).
+
+    Shape:  `schema` names a folder under `gateway/store/schema`.
+    """
+
+    def __init__(self, path: Path | None, schema: str, *, max_queue: int = 10_000) -> None:
+        self.schema = schema
+        self.path = path
+        self._queue: queue.Queue[_Item | None] = queue.Queue(max_queue)
+        self._open_path = path or Path()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._readers: ThreadPoolExecutor | None = None
+        self._local = threading.local()
+        self._reader_connections: list[sqlite3.Connection] = []
+        self.commit_seconds: Callable[[float], None] = _ignore
+        """Called from the writer thread with the time of each commit; core points it at a metric."""
+
+    @property
+    def depth(self) -> int:
+        """How many writes wait."""
+        return self._queue.qsize()
+
+    # --- life ---------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Open, migrate and serve; leaving waits until all that was queued is written."""
+        self._loop = asyncio.get_running_loop()
+        with self._file() as self._open_path, closing(self._connect()) as writer:
+            migrate(writer, migrations(self.schema))
+            thread = threading.Thread(
+                target=self._write_forever, args=(writer,), name=f"{self.schema}-writer"
+            )
+            self._readers = ThreadPoolExecutor(READERS, f"{self.schema}-reader")
+            thread.start()
+            try:
+                yield
+            finally:
+                await self._loop.run_in_executor(None, self._queue.put, None)
+                await self._loop.run_in_executor(None, thread.join)
+                self._readers.shutdown()
+                self._readers = None
+                for connection in self._reader_connections:
+                    connection.close()
+                self._reader_connections.clear()
+                self._loop = None
+
+    @contextmanager
+    def _file(self) -> Iterator[Path]:
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            yield self.path
+            return
+        with tempfile.TemporaryDirectory(prefix="twinspan-") as folder:
+            yield Path(folder) / f"{self.schema}.db"
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._open_path,
+            isolation_level=None,
+            timeout=BUSY_SECONDS,
+            check_same_thread=False,
+            cached_statements=512,
+        )
+        connection.executescript(
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
+            "PRAGMA temp_store=MEMORY; PRAGMA journal_size_limit=16777216;"
+        )
+        return connection
+
+    # --- writes -------------------------------------------------------------------------------
+
+    def submit(self, work: Work[T], done: Answer[T]) -> None:
+        """Queue a write; `done` gets its result on the loop's thread after the commit.
+
+        Errors (through `done`): the GatewayError that `work` raised; StoreUnavailable.
+        """
+        if self._loop is None:
+            done(StoreUnavailable(f"the {self.schema} store is not open"))
+            return
+        try:
+            self._queue.put_nowait((work, done))
+        except queue.Full:
+            done(StoreUnavailable(f"more than {self._queue.maxsize} writes wait"))
+
+    async def write(self, work: Work[T]) -> T:
+        """Run a write and return its result once it is durable.
+
+        Errors: as `submit`.
+        """
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def done(result: T | GatewayError) -> None:
+            if future.done():
+                return
+            if isinstance(result, GatewayError):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        self.submit(work, done)
+        return await future
+
+    def _write_forever(self, connection: sqlite3.Connection) -> None:
+        open_ = True
+        while open_:
+            item = self._queue.get()
+            if item is None:
+                break
+            group = [item]
+            open_ = self._gather(group)
+            self._commit(connection, group)
+
+    def _gather(self, group: list[_Item]) -> bool:
+        """Add what else waits; False when the end mark was among it.
+
+        Nothing is waited for: while one group syncs, the next one collects by itself.
+        """
+        while len(group) < MAX_GROUP:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return True
+            if item is None:
+                return False
+            group.append(item)
+        return True
+
+    def _commit(self, connection: sqlite3.Connection, group: list[_Item]) -> None:
+        started = time.perf_counter()
+        answers: list[tuple[Answer[Any], Any]] = []
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for work, done in group:
+                answers.append((done, _in_savepoint(connection, work)))
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            log.warning("store cannot write", extra={"store": self.schema, "cause": str(error)})
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            refusal = StoreUnavailable(f"the {self.schema} store cannot write: {error}")
+            answers = [(done, refusal) for _, done in group]
+        self.commit_seconds(time.perf_counter() - started)
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(_tell, answers)
+
+    # --- reads --------------------------------------------------------------------------------
+
+    async def read(self, work: Work[T]) -> T:
+        """Run a read on a reader's connection; it sees everything that was acknowledged before.
+
+        Errors: StoreUnavailable when the store is closed or the file cannot be read.
+        """
+        if self._loop is None or self._readers is None:
+            raise StoreUnavailable(f"the {self.schema} store is not open")
+        try:
+            return await self._loop.run_in_executor(self._readers, self._run_read, work)
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"the {self.schema} store cannot read: {error}") from error
+
+    def _run_read(self, work: Work[T]) -> T:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._connect()
+            connection.execute("PRAGMA query_only=ON")
+            self._local.connection = connection
+            self._reader_connections.append(connection)
+        return work(connection)
+
+
+def _ignore(_seconds: float) -> None:
+    """Nobody measures."""
+
+
+def _in_savepoint(connection: sqlite3.Connection, work: Work[T]) -> T | GatewayError:
+    """Run one item of a group so that its failure undoes its own changes alone."""
+    connection.execute("SAVEPOINT item")
+    try:
+        result: T | GatewayError = work(connection)
+    except GatewayError as error:
+        connection.execute("ROLLBACK TO item")
+        result = error
+    except sqlite3.IntegrityError as error:
+        connection.execute("ROLLBACK TO item")
+        result = GatewayError(f"store: {error}")
+    except sqlite3.Error:
+        raise  # disk full, I/O error: the whole group is undone and answered
+    except Exception as error:  # a bug in one item must not take down the writer
+        log.exception("a write failed")
+        connection.execute("ROLLBACK TO item")
+        result = GatewayError(f"store: {type(error).__name__}")
+    connection.execute("RELEASE item")
+    return result
+
+
+def _tell(answers: list[tuple[Answer[Any], Any]]) -> None:
+    for done, result in answers:
+        done(result)
