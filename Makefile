@@ -1,0 +1,37 @@
+# The targets that people and CI call. `make run` and `make test` do all set-up themselves.
+SHELL := /bin/bash
+PY := .venv/bin/python
+TESTS ?= tests
+ARGS ?=
+
+.PHONY: setup run check test test-fast bench clean
+
+setup:            ## everything for development: packages, virtual environment
+	scripts/debian-packages.sh
+	scripts/python.sh dev
+	scripts/python.sh peers
+
+run:              ## start everything on this machine with sample data (wheels only, no root)
+	@scripts/python.sh run
+	.venv/bin/twinspan up --demo $(ARGS)
+
+check:            ## format, lint, types, import contract, changelog
+	@scripts/python.sh dev
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(PY) scripts/check_changelog.py
+
+test: setup       ## every test, set-up included
+	$(PY) -m pytest -n 2 --dist loadfile $(TESTS) $(ARGS)
+
+test-fast:        ## unit, contract and scenarios: under a minute
+	@scripts/python.sh dev
+	$(PY) -m pytest -q tests/unit tests/contract tests/scenarios $(ARGS)
+
+bench: setup      ## the benchmarks, as ratios to a peer in the same run
+	.venv/bin/twinspan bench $(ARGS)
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
