@@ -166,3 +166,6 @@ class CommandResponse:
     ttl: float | None = None
     trace: TraceContext | None = None
     properties: Mapping[str, Scalar] = field(default_factory=dict)
+    adapter: str = ""
+    via: str | None = None
+    """The gateway that answers for the device, None when the device answers itself."""

@@ -81,11 +81,13 @@ class CommandRouting(Protocol):
         adapter: Adapter,
         gateway: str | None = None,
         announce: bool = True,
+        for_its_devices: bool = True,
     ) -> Callable[[], None]:
         """Register `link` for a device (or, as a gateway, for all its devices); returns the way to end it.
 
         `gateway` names the gateway that subscribes on behalf of `device`. `announce` sends Hono's TTD event
-        (-1 now, 0 at the end). A later subscription for the same device wins.
+        (-1 now, 0 at the end). `for_its_devices` False keeps a gateway's link to commands for itself. A later
+        subscription for the same device wins.
         """
 
     def route(self, command: Command, done: Done) -> None:
