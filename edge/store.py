@@ -1,0 +1,325 @@
+"""EdgeCore's disk: cloud objects, devices, twins and reports that wait for an answer.
+
+One SQLite file with one writer (`gateway.store.database`). Everything here is SQL and its translation to
+values; who decides what is written is MetaManager, DeviceTwin and the spool. An acknowledgement to anybody
+is sent from a write's `done`, that is after its commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from gateway.errors import GatewayError
+from gateway.store.database import Database
+from gateway.wire.cloudedge.twins import Twin, TwinValue, TwinVersion, ValueMetadata
+
+Done = Callable[[GatewayError | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class MetaObject:
+    """An object of the cloud: wire resource, type token, JSON text."""
+
+    key: str
+    type: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRow:
+    """A device that belongs to this node.
+
+    Shape:  `id` is `<namespace>/<name>`; `last_online` RFC 3339 or empty.
+    """
+
+    id: str
+    name: str
+    description: str = ""
+    state: str = ""
+    last_online: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A twin or state report to the cloud; it is sent again until answered, always with the same id."""
+
+    id: int
+    device: str
+    msg_id: str
+    resource: str
+    content: str
+    trace: str = ""
+
+
+class EdgeStore:
+    """The edge database as a module: open while it runs."""
+
+    name = "edge.store"
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.edge_id = ""
+        """The spool's own uuid, made with the file."""
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        async with self.database.running():
+            self.edge_id = await self.database.write(_edge_id)
+            ready()
+            await asyncio.get_running_loop().create_future()
+
+    # --- meta ---------------------------------------------------------------------------------
+
+    def put_meta(self, entry: MetaObject, done: Done) -> None:
+        self._write(
+            done,
+            "INSERT INTO meta (key, type, value) VALUES (?, ?, ?)"
+            " ON CONFLICT (key) DO UPDATE SET type = excluded.type, value = excluded.value",
+            [(entry.key, entry.type, entry.value)],
+        )
+
+    def delete_meta(self, key: str, done: Done) -> None:
+        self._write(done, "DELETE FROM meta WHERE key = ?", [(key,)])
+
+    async def meta(self, key: str) -> MetaObject | None:
+        """Return one object, or None."""
+        rows = await self._rows("SELECT key, type, value FROM meta WHERE key = ?", (key,))
+        return MetaObject(*rows[0]) if rows else None
+
+    async def meta_of_type(self, kind: str) -> list[MetaObject]:
+        """Return all objects of a type, by key."""
+        rows = await self._rows(
+            "SELECT key, type, value FROM meta WHERE type = ? ORDER BY key", (kind,)
+        )
+        return [MetaObject(*row) for row in rows]
+
+    # --- devices and twins --------------------------------------------------------------------
+
+    async def devices(self) -> list[DeviceRow]:
+        rows = await self._rows("SELECT id, name, description, state, last_online FROM device", ())
+        return [DeviceRow(*row) for row in rows]
+
+    async def twins(self) -> dict[str, dict[str, Twin]]:
+        """Return all twins: device id -> property -> twin."""
+        rows = await self._rows(
+            "SELECT deviceid, name, expected, actual, expected_meta, actual_meta, expected_version,"
+            " actual_version, optional, metadata FROM device_twin",
+            (),
+        )
+        out: dict[str, dict[str, Twin]] = {}
+        for device, name, *cells in rows:
+            out.setdefault(device, {})[name] = _twin(*cells)
+        return out
+
+    def put_device(self, row: DeviceRow, done: Done) -> None:
+        self._write(
+            done,
+            "INSERT INTO device (id, name, description, state, last_online) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET name = excluded.name,"
+            " description = excluded.description, state = excluded.state,"
+            " last_online = excluded.last_online",
+            [(row.id, row.name, row.description, row.state, row.last_online)],
+        )
+
+    def delete_device(self, device: str, done: Done) -> None:
+        """Forget a device, its twins and what it had still to report."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM report WHERE deviceid = ?", (device,))
+            connection.execute("DELETE FROM device WHERE id = ?", (device,))
+
+        self.database.submit(work, _plain(done))
+
+    def change(
+        self,
+        device: str,
+        twins: Mapping[str, Twin],
+        report: Report | None,
+        limit: int,
+        done: Callable[[int | GatewayError], None],
+    ) -> None:
+        """Write changed twins and the report about them, both or neither.
+
+        Shape:  `done` gets the report's row id, 0 without one, `MERGED` when the device had `limit`
+                reports waiting and this one was put into the last.
+        """
+
+        def work(connection: sqlite3.Connection) -> int:
+            connection.executemany(_PUT_TWIN, [_row(device, *item) for item in twins.items()])
+            return 0 if report is None else _put_report(connection, report, limit)
+
+        self.database.submit(work, done)
+
+    def put_state(
+        self, row: DeviceRow, report: Report, limit: int, done: Callable[[int | GatewayError], None]
+    ) -> None:
+        """Write a device's state and the report about it, both or neither."""
+
+        def work(connection: sqlite3.Connection) -> int:
+            connection.execute(
+                "UPDATE device SET state = ?, last_online = ? WHERE id = ?",
+                (row.state, row.last_online, row.id),
+            )
+            return _put_report(connection, report, limit)
+
+        self.database.submit(work, done)
+
+    # --- reports ------------------------------------------------------------------------------
+
+    async def reports(self, device: str, after: int, limit: int) -> list[Report]:
+        """Return what a device still has to report, oldest first."""
+        rows = await self._rows(
+            "SELECT id, deviceid, msg_id, resource, content, trace FROM report"
+            " WHERE deviceid = ? AND id > ? ORDER BY id LIMIT ?",
+            (device, after, limit),
+        )
+        return [Report(int(row_id), *cells) for row_id, *cells in rows]
+
+    async def reporting_devices(self) -> list[str]:
+        rows = await self._rows("SELECT DISTINCT deviceid FROM report", ())
+        return [device for (device,) in rows]
+
+    def reported(self, ids: Iterable[int]) -> None:
+        """Forget answered reports. Not waited for: one lost here is sent twice, with the same id."""
+        self._write(_nothing, "DELETE FROM report WHERE id = ?", [(row_id,) for row_id in ids])
+
+    # --- router topics ------------------------------------------------------------------------
+
+    async def topics(self) -> list[str]:
+        return [topic for (topic,) in await self._rows("SELECT topic FROM sub_topics", ())]
+
+    def add_topic(self, topic: str, done: Done) -> None:
+        self._write(done, "INSERT OR IGNORE INTO sub_topics (topic) VALUES (?)", [(topic,)])
+
+    def remove_topic(self, topic: str, done: Done) -> None:
+        self._write(done, "DELETE FROM sub_topics WHERE topic = ?", [(topic,)])
+
+    # --- ground -------------------------------------------------------------------------------
+
+    def _write(self, done: Done, sql: str, rows: list[tuple[object, ...]]) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany(sql, rows)
+
+        self.database.submit(work, _plain(done))
+
+    async def _rows(self, sql: str, values: tuple[object, ...]) -> list[tuple[str, ...]]:
+        return await self.database.read(
+            lambda connection: connection.execute(sql, values).fetchall()
+        )
+
+
+MERGED = -1
+
+_PUT_TWIN = (
+    "INSERT INTO device_twin (deviceid, name, expected, actual, expected_meta, actual_meta,"
+    " expected_version, actual_version, optional, metadata) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (deviceid, name) DO UPDATE SET expected = excluded.expected,"
+    " actual = excluded.actual, expected_meta = excluded.expected_meta,"
+    " actual_meta = excluded.actual_meta, expected_version = excluded.expected_version,"
+    " actual_version = excluded.actual_version, optional = excluded.optional,"
+    " metadata = excluded.metadata"
+)
+
+
+def _plain(done: Done) -> Callable[[object], None]:
+    def answer(result: object) -> None:
+        done(result if isinstance(result, GatewayError) else None)
+
+    return answer
+
+
+def _nothing(_error: GatewayError | None) -> None:
+    """Nobody waits for this write."""
+
+
+def _edge_id(connection: sqlite3.Connection) -> str:
+    connection.execute(
+        "INSERT OR IGNORE INTO identity (name, value) VALUES ('edge', ?)", (str(uuid.uuid4()),)
+    )
+    (value,) = connection.execute("SELECT value FROM identity WHERE name = 'edge'").fetchone()
+    return str(value)
+
+
+def _put_report(connection: sqlite3.Connection, report: Report, limit: int) -> int:
+    (waiting, last) = connection.execute(
+        "SELECT count(*), max(id) FROM report WHERE deviceid = ?", (report.device,)
+    ).fetchone()
+    if waiting >= limit and _merge(connection, last, report):
+        return MERGED
+    cursor = connection.execute(
+        "INSERT INTO report (deviceid, msg_id, resource, content, trace) VALUES (?, ?, ?, ?, ?)",
+        (report.device, report.msg_id, report.resource, report.content, report.trace),
+    )
+    return cursor.lastrowid or 0
+
+
+def _merge(connection: sqlite3.Connection, last: int, report: Report) -> bool:
+    """Put a report into the newest waiting one of the same resource: later values win."""
+    row = connection.execute(
+        "SELECT content FROM report WHERE id = ? AND resource = ?", (last, report.resource)
+    ).fetchone()
+    if row is None:
+        return False
+    old, new = msgspec.json.decode(row[0]), msgspec.json.decode(report.content)
+    if isinstance(old.get("twin"), dict) and isinstance(new.get("twin"), dict):
+        new["twin"] = {**old["twin"], **new["twin"]}
+    connection.execute(
+        "UPDATE report SET content = ?, msg_id = ?, trace = ? WHERE id = ?",
+        (msgspec.json.encode(new).decode(), report.msg_id, report.trace, last),
+    )
+    return True
+
+
+def _row(device: str, name: str, twin: Twin) -> tuple[object, ...]:
+    return (
+        device,
+        name,
+        None if twin.expected is None else twin.expected.value,
+        None if twin.actual is None else twin.actual.value,
+        _text(twin.expected and twin.expected.metadata),
+        _text(twin.actual and twin.actual.metadata),
+        _text(twin.expected_version),
+        _text(twin.actual_version),
+        int(twin.optional is not False),
+        _text(twin.metadata or {}),
+    )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()
+
+
+_version = msgspec.json.Decoder(TwinVersion)
+_stamp = msgspec.json.Decoder(ValueMetadata)
+_metadata = msgspec.json.Decoder(dict[str, str])
+
+
+def _value(text: str | None, meta: str | None) -> TwinValue | None:
+    if text is None:
+        return None
+    return TwinValue(value=text, metadata=_stamp.decode(meta) if meta else None)
+
+
+def _twin(
+    expected: str | None,
+    actual: str | None,
+    expected_meta: str | None,
+    actual_meta: str | None,
+    expected_version: str | None,
+    actual_version: str | None,
+    optional: object,
+    metadata: str,
+) -> Twin:
+    return Twin(
+        expected=_value(expected, expected_meta),
+        actual=_value(actual, actual_meta),
+        expected_version=_version.decode(expected_version) if expected_version else None,
+        actual_version=_version.decode(actual_version) if actual_version else None,
+        optional=bool(optional),
+        metadata=_metadata.decode(metadata),
+    )

@@ -1,0 +1,429 @@
+"""DeviceTwin's rules: what a report, a cloud sync or a Device object does to a device's twins.
+
+Pure: twins and a request in, the new twins and what to tell client, cloud and subscribers out. A twin has
+two sides, `expected` (the wanted value) and `actual` (the reported one), and each side has a version that
+counts the cloud's and the edge's writes. Each rule builds a `Change`; nothing is altered in place.
+
+Source: KubeEdge reference, sections 14.3, 15.1, 15.2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeAlias
+
+from msgspec.structs import replace
+
+from gateway.errors import BadRequest
+from gateway.wire.cloudedge.twins import (
+    DELETED,
+    Twin,
+    TwinChange,
+    TwinValue,
+    TwinVersion,
+    ValueMetadata,
+)
+
+STRING = "string"
+MAX_PROPERTIES = 1_000
+"""Properties in one request, and properties of one device."""
+MAX_VALUE_CHARS = 4_096
+
+_NAME = re.compile(r"[a-zA-Z0-9\-_.,:/@#]{1,128}")
+_TEXT = re.compile(r"[a-zA-Z0-9\-_.,:/@#]{1,512}")
+_INT = re.compile(r"[+-]?[0-9]{1,19}")
+_FLOAT = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
+_INT64 = 2**63
+_NEVER = TwinVersion()
+
+Twins: TypeAlias = Mapping[str, Twin]
+Asks: TypeAlias = Mapping[str, Twin | None]
+
+
+@dataclass(slots=True)
+class Change:
+    """What follows from a request.
+
+    Shape:  `changed` maps each touched property to its new twin; `before` to its old one (None: new);
+            `result` is what the client is told; `sync` what the cloud is told; `rejected` names the sides
+            that lost against newer local data (`temp.expected`).
+    """
+
+    changed: dict[str, Twin] = field(default_factory=dict)
+    before: dict[str, Twin | None] = field(default_factory=dict)
+    result: dict[str, Twin | None] = field(default_factory=dict)
+    sync: dict[str, Twin | None] = field(default_factory=dict)
+    rejected: list[str] = field(default_factory=list)
+
+    def note(self, name: str, before: Twin | None, after: Twin) -> None:
+        if before != after:
+            self.before.setdefault(name, before)
+            self.changed[name] = after
+
+
+# --- values and names ------------------------------------------------------------------------------
+
+
+def type_of(twin: Twin) -> str:
+    """The twin's type; text where nothing says otherwise."""
+    return twin.type or STRING
+
+
+def is_deleted(twin: Twin) -> bool:
+    return twin.type == DELETED
+
+
+def delta_of(twin: Twin) -> str | None:
+    """The wanted value where the device does not have it yet; typed values are compared, not texts."""
+    wanted, got = text_of(twin.expected), text_of(twin.actual)
+    if is_deleted(twin) or not wanted or (got is not None and same(type_of(twin), wanted, got)):
+        return None
+    return wanted
+
+
+def text_of(value: TwinValue | None) -> str | None:
+    return None if value is None else value.value
+
+
+def _stamped(text: str, now_ms: int) -> TwinValue:
+    return TwinValue(value=text, metadata=ValueMetadata(timestamp=now_ms))
+
+
+def _newer(mine: TwinVersion | None, theirs: TwinVersion) -> bool:
+    return mine is not None and (mine.cloud > theirs.cloud or mine.edge > theirs.edge)
+
+
+def _is_int(text: str) -> bool:
+    return _INT.fullmatch(text) is not None and -_INT64 <= int(text) < _INT64
+
+
+_CHECKS: dict[str, Callable[[str], bool]] = {
+    STRING: lambda text: _TEXT.fullmatch(text) is not None,
+    "int": _is_int,
+    "integer": _is_int,
+    "float": lambda text: _FLOAT.fullmatch(text) is not None,
+    "double": lambda text: _FLOAT.fullmatch(text) is not None,
+    "boolean": lambda text: text in ("true", "false"),
+    "bytes": lambda text: _BASE64.fullmatch(text) is not None,
+    DELETED: lambda _text: True,
+}
+
+_READERS: dict[str, Callable[[str], object]] = {
+    "int": int,
+    "integer": int,
+    "float": float,
+    "double": float,
+}
+
+MODEL_TYPES: Mapping[str, str] = MappingProxyType(
+    {
+        "INT": "int",
+        "FLOAT": "float",
+        "DOUBLE": "double",
+        "BOOLEAN": "boolean",
+        "STRING": STRING,
+        "BYTES": "bytes",
+    }
+)
+"""DeviceModel's types as twin types; STREAM is not twinned."""
+
+
+def check_value(name: str, kind: str, text: str) -> None:
+    """Refuse a value that its type does not allow.
+
+    Errors: BadRequest, naming property, type and value's length or text.
+    """
+    check = _CHECKS.get(kind)
+    if check is None:
+        raise BadRequest(f"twin.{name}: type {kind!r} is not one of {', '.join(sorted(_CHECKS))}")
+    if len(text) > MAX_VALUE_CHARS or not check(text):
+        raise BadRequest(f"twin.{name}: expected a value of type {kind}, got {text[:64]!r}")
+
+
+def same(kind: str, left: str, right: str) -> bool:
+    """True when two texts mean the same value of this type (`25` and `25.0` as float)."""
+    if left == right:
+        return True
+    reader = _READERS.get(kind)
+    if reader is None:
+        return False
+    try:
+        return reader(left) == reader(right)
+    except ValueError:
+        return False
+
+
+# --- local updates (section 15.1) ------------------------------------------------------------------
+
+
+def check_asks(asks: Asks | None) -> Asks:
+    """Return what a client asks for, if a request may look so.
+
+    Errors: BadRequest for no, too many or wrongly named properties.
+    """
+    if not asks:
+        raise BadRequest("twin: expected an object with at least one property")
+    if len(asks) > MAX_PROPERTIES:
+        raise BadRequest(f"twin: at most {MAX_PROPERTIES} properties, got {len(asks)}")
+    for name in asks:
+        if _NAME.fullmatch(name) is None:
+            raise BadRequest(f"twin: property name {name[:64]!r} must match {_NAME.pattern}")
+    return asks
+
+
+def report(twins: Twins, asks: Asks, now_ms: int) -> Change:
+    """Apply what a client or mapper at the edge says.
+
+    Errors: BadRequest when one value does not fit its type; then nothing at all changes.
+    """
+    change = Change()
+    for name, ask in check_asks(asks).items():
+        stored = twins.get(name)
+        if ask is None:
+            _forget(change, name, stored)
+        elif stored is None or is_deleted(stored):
+            _insert(change, name, stored, ask, now_ms)
+        else:
+            _update(change, name, stored, ask, now_ms)
+    if len(twins.keys() | change.changed.keys()) > MAX_PROPERTIES:
+        raise BadRequest(f"twin: a device has at most {MAX_PROPERTIES} properties")
+    return change
+
+
+def _forget(change: Change, name: str, stored: Twin | None) -> None:
+    if stored is None or stored.optional is False or is_deleted(stored):
+        return
+    after = _emptied(stored, _bumped(stored.expected_version), _bumped(stored.actual_version))
+    change.note(name, stored, after)
+    change.result[name] = None
+    change.sync[name] = after
+
+
+def _emptied(stored: Twin, expected: TwinVersion | None, actual: TwinVersion | None) -> Twin:
+    return replace(
+        stored,
+        expected=None,
+        actual=None,
+        expected_version=expected,
+        actual_version=actual,
+        metadata={"type": DELETED},
+    )
+
+
+def _insert(change: Change, name: str, stored: Twin | None, ask: Twin, now_ms: int) -> None:
+    if text_of(ask.expected) is None and text_of(ask.actual) is None:
+        return
+    kind = STRING if is_deleted(ask) else type_of(ask)
+    base = Twin(
+        metadata={**(ask.metadata or {}), "type": kind},
+        optional=ask.optional is not False,
+        expected_version=None if stored is None else stored.expected_version,
+        actual_version=None if stored is None else stored.actual_version,
+    )
+    _accept(change, name, stored, _with_values(base, name, ask, now_ms), ask)
+
+
+def _update(change: Change, name: str, stored: Twin, ask: Twin, now_ms: int) -> None:
+    after = _with_values(stored, name, ask, now_ms)
+    extra = {key: value for key, value in (ask.metadata or {}).items() if key != "type"}
+    if extra:
+        after = replace(after, metadata={**(stored.metadata or {}), **extra})
+    if ask.optional is False:
+        after = replace(after, optional=False)
+    if after != stored:
+        _accept(change, name, stored, after, ask)
+
+
+def _with_values(twin: Twin, name: str, ask: Twin, now_ms: int) -> Twin:
+    """Set the sides that the request has. An equal value counts as a write too."""
+    expected, actual = text_of(ask.expected), text_of(ask.actual)
+    if expected is not None:
+        check_value(f"{name}.expected", type_of(twin), expected)
+        twin = replace(
+            twin,
+            expected=_stamped(expected, now_ms),
+            expected_version=_bumped(twin.expected_version),
+        )
+    if actual is not None:
+        check_value(f"{name}.actual", type_of(twin), actual)
+        twin = replace(
+            twin, actual=_stamped(actual, now_ms), actual_version=_bumped(twin.actual_version)
+        )
+    return twin
+
+
+def _bumped(version: TwinVersion | None) -> TwinVersion:
+    version = version or _NEVER
+    return TwinVersion(cloud=version.cloud, edge=version.edge + 1)
+
+
+def _accept(change: Change, name: str, before: Twin | None, after: Twin, ask: Twin) -> None:
+    change.note(name, before, after)
+    change.sync[name] = after
+    change.result[name] = replace(
+        unversioned(after),
+        expected=None if text_of(ask.expected) is None else after.expected,
+        actual=None if text_of(ask.actual) is None else after.actual,
+    )
+
+
+# --- cloud sync (section 15.2) ---------------------------------------------------------------------
+
+
+def sync(twins: Twins, asks: Asks, now_ms: int) -> Change:
+    """Apply a `cloud_updated`: each side by its version; newer local data wins and goes back."""
+    change = Change()
+    for name, ask in asks.items():
+        if ask is None or not ask.metadata:
+            continue  # the cloud deletes by type, and always says the type
+        if is_deleted(ask):
+            _sync_delete(change, name, twins.get(name), ask)
+        else:
+            _sync_values(change, name, twins.get(name), ask, now_ms)
+    return change
+
+
+def _sync_delete(change: Change, name: str, stored: Twin | None, ask: Twin) -> None:
+    if stored is None or is_deleted(stored):
+        return
+    sides = (
+        ("expected", stored.expected_version, ask.expected_version),
+        ("actual", stored.actual_version, ask.actual_version),
+    )
+    lost = [side for side, mine, theirs in sides if theirs is not None and _newer(mine, theirs)]
+    if lost:
+        change.rejected += [f"{name}.{side}" for side in lost]
+        change.sync[name] = stored
+        return
+    after = _emptied(
+        stored,
+        ask.expected_version or stored.expected_version,
+        ask.actual_version or stored.actual_version,
+    )
+    change.note(name, stored, after)
+
+
+def _sync_values(change: Change, name: str, stored: Twin | None, ask: Twin, now_ms: int) -> None:
+    base = stored
+    if base is None or is_deleted(base):
+        base = replace(
+            base or Twin(), metadata=dict(ask.metadata or {}), optional=ask.optional is not False
+        )
+    after, lost = base, False
+    expected, actual = text_of(ask.expected), text_of(ask.actual)
+    if expected is not None:
+        if _passes(f"{name}.expected", base, expected, base.expected_version, ask.expected_version):
+            after = replace(
+                after,
+                expected=_stamped(expected, now_ms),
+                expected_version=ask.expected_version,
+            )
+        else:
+            change.rejected.append(f"{name}.expected")
+            lost = True
+    if actual is not None:
+        if _passes(f"{name}.actual", base, actual, base.actual_version, ask.actual_version):
+            after = replace(
+                after, actual=_stamped(actual, now_ms), actual_version=ask.actual_version
+            )
+        else:
+            change.rejected.append(f"{name}.actual")
+            lost = True
+    if after is not base:
+        change.note(name, stored, after)
+    if lost and stored is not None:
+        change.sync[name] = after
+
+
+def _passes(
+    where: str, twin: Twin, text: str, mine: TwinVersion | None, theirs: TwinVersion | None
+) -> bool:
+    """True when a side from the cloud may be taken."""
+    try:
+        check_value(where, type_of(twin), text)
+    except BadRequest:
+        return False
+    return theirs is not None and not _newer(mine, theirs)
+
+
+# --- the Device object (section 15.3) --------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A property as the Device and its model say it; `text` None: no desired value."""
+
+    text: str | None
+    type: str
+
+
+def bind(twins: Twins, wanted: Mapping[str, Wanted], gone: frozenset[str], now_ms: int) -> Change:
+    """Take over a Device's properties: desired values become expected ones, lost properties go.
+
+    Shape:  `gone` are the properties that the Device had before and has no longer. Only what differs
+            is written, so the same Device again changes nothing.
+    """
+    change = Change()
+    for name in gone:
+        stored = twins.get(name)
+        if stored is not None and not is_deleted(stored):
+            after = _emptied(stored, stored.expected_version, stored.actual_version)
+            change.note(name, stored, after)
+    for name, want in wanted.items():
+        stored = twins.get(name)
+        fresh = stored is None or is_deleted(stored)
+        change.note(name, stored, _bound(stored or Twin(), fresh, want, now_ms))
+    return change
+
+
+def _bound(base: Twin, fresh: bool, want: Wanted, now_ms: int) -> Twin:
+    after = base
+    if fresh or type_of(base) != want.type:
+        after = replace(after, metadata={**(base.metadata or {}), "type": want.type})
+    if base.optional is None:
+        after = replace(after, optional=True)
+    held = text_of(base.expected)
+    if held == want.text or (
+        held is not None and want.text is not None and same(want.type, held, want.text)
+    ):
+        return after
+    version = base.expected_version or _NEVER
+    return replace(
+        after,
+        expected=None if want.text is None else _stamped(want.text, now_ms),
+        expected_version=TwinVersion(cloud=version.cloud + 1, edge=version.edge),
+    )
+
+
+# --- what goes out ---------------------------------------------------------------------------------
+
+
+def unversioned(twin: Twin) -> Twin:
+    """A twin as local clients see it in results and documents."""
+    return replace(twin, expected_version=None, actual_version=None)
+
+
+def changes_of(change: Change) -> dict[str, TwinChange]:
+    """The `twin` part of `twin/update/document`: each touched property before and after."""
+    return {
+        name: TwinChange(last=_visible(change.before.get(name)), current=_visible(after))
+        for name, after in change.changed.items()
+    }
+
+
+def _visible(twin: Twin | None) -> Twin | None:
+    return None if twin is None or is_deleted(twin) else unversioned(twin)
+
+
+def deltas(twins: Twins) -> dict[str, str]:
+    """Property -> wanted value, for each property whose device is behind."""
+    return {name: text for name, twin in twins.items() if (text := delta_of(twin)) is not None}
+
+
+def alive(twins: Twins) -> dict[str, Twin | None]:
+    """Everything that is not deleted: the `twin` part of `twin/get/result` and of a delta."""
+    return {name: twin for name, twin in twins.items() if not is_deleted(twin)}
