@@ -1,0 +1,255 @@
+"""`twinspan doctor`: what is wrong on this machine, one line each, with the command that mends it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import resource
+import shutil
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from gateway.cli.client import ENDPOINTS
+from gateway.cli.options import output_option, settings_of, settings_options
+from gateway.cli.output import print_rows
+from gateway.config import Settings
+from gateway.errors import InvalidSetting
+from gateway.runtime.listener import parse_bind
+
+MIN_FREE_BYTES = 512 * 1024 * 1024
+MIN_FILES = 4_096
+SOON_DAYS = 30
+
+BINDS = (
+    "ditto.http.bind",
+    "hono.registry.bind",
+    "hono.http.bind",
+    "hono.mqtt.bind",
+    "hono.amqp.bind",
+    "hono.northbound.bind",
+    "kube.https.bind",
+    "cloud.hub.wss.bind",
+    "cloud.hub.https.bind",
+    "edge.mqtt.bind",
+    "observe.http.bind",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Shape:  `state` ok, warn or fail; `mend` the command or step that helps, empty when all is well.
+    """
+
+    check: str
+    state: str
+    finding: str
+    mend: str = ""
+
+
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@click.command()
+@settings_options
+@output_option
+def doctor(file: Path | None, sets: tuple[str, ...], data_dir: Path | None, output: str) -> None:
+    """Check machine, settings, ports, disk, certificates and optional parts.
+
+    Exit code 1 when something fails.
+    """
+    settings = settings_of(file, sets, data_dir)
+    findings = [f for check in CHECKS for f in check(settings)]
+    if output in ("table", "wide"):
+        _print(findings)
+    else:
+        rows = [asdict(f) for f in findings]
+        print_rows(rows, (), output, rows)
+    sys.exit(int(any(f.state == "fail" for f in findings)))
+
+
+def _print(findings: list[Finding]) -> None:
+    for found in findings:
+        state = click.style(f"{found.state:<4}", fg=COLOURS[found.state])
+        mend = f"  -> {found.mend}" if found.mend else ""
+        click.echo(f"{state}  {found.check}: {found.finding}{mend}")
+
+
+def check_python(_settings: Settings) -> Iterator[Finding]:
+    """Which Python, and whether the faster loop is there."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("python", "ok", version)
+    try:
+        importlib.import_module("uvloop")
+        yield Finding("event loop", "ok", "uvloop")
+    except ImportError:
+        yield Finding("event loop", "ok", "asyncio (no uvloop wheel for this platform)")
+
+
+def check_files(_settings: Settings) -> Iterator[Finding]:
+    """How many sockets this process may have open."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = hard == resource.RLIM_INFINITY or hard >= MIN_FILES
+    yield Finding(
+        "open files",
+        "ok" if enough else "warn",
+        f"limit {hard}",
+        "" if enough else f"raise LimitNOFILE or ulimit -Hn to {MIN_FILES} or more",
+    )
+
+
+def check_data_dir(settings: Settings) -> Iterator[Finding]:
+    """Whether state can be written, and how much room there is."""
+    folder = settings.data_dir
+    nearest = next(p for p in (folder, *folder.parents) if p.exists())
+    try:
+        probe = nearest / ".twinspan-doctor"
+        probe.write_text("x")
+        probe.unlink()
+    except OSError as error:
+        yield Finding("data directory", "fail", f"{folder}: {error.strerror}", "give --data-dir")
+        return
+    free = shutil.disk_usage(nearest).free
+    low = free < MIN_FREE_BYTES
+    yield Finding(
+        "data directory",
+        "fail" if low else "ok",
+        f"{folder}, {free // 1_048_576} MiB free",
+        f"free at least {MIN_FREE_BYTES // 1_048_576} MiB" if low else "",
+    )
+
+
+def check_ports(settings: Settings) -> Iterator[Finding]:
+    """Whether each port is free, or ours."""
+    ours = _running_endpoints(settings.data_dir)
+    for setting in BINDS:
+        bind: object = settings
+        for name in setting.split("."):
+            bind = getattr(bind, name)
+        try:
+            host, port = parse_bind(str(bind), setting)
+        except InvalidSetting as error:
+            yield Finding("port", "fail", error.message)
+            continue
+        if f"{host}:{port}" in ours:
+            yield Finding("port", "ok", f"{setting} {bind}: held by the running Twinspan")
+        elif port and _is_taken(host, port):
+            yield Finding("port", "fail", f"{setting} {bind}: taken", f"--set {setting}={host}:0")
+        else:
+            yield Finding("port", "ok", f"{setting} {bind}: free")
+
+
+def check_running(settings: Settings) -> Iterator[Finding]:
+    """Whether the process on this data directory is ready."""
+    address = next(
+        (a for n, a in _named_endpoints(settings.data_dir).items() if n == "ops.http"), None
+    )
+    if address is None:
+        yield Finding("process", "warn", "not running on this data directory", "twinspan up")
+        return
+    try:
+        with urllib.request.urlopen(f"http://{address}/readiness", timeout=3) as answer:
+            yield Finding("process", "ok", f"ready ({answer.status})")
+    except urllib.error.HTTPError as error:
+        down = [c["name"] for c in json.load(error)["checks"] if c["status"] != "UP"]
+        yield Finding("process", "fail", f"not ready: {', '.join(down)}", "look at its log")
+    except OSError as error:
+        yield Finding("process", "fail", f"{address} does not answer: {error}", "twinspan up")
+
+
+def check_certificates(settings: Settings) -> Iterator[Finding]:
+    """When certificates below the data directory end."""
+    from cryptography import x509
+
+    for file in sorted(settings.data_dir.rglob("*.crt")):
+        try:
+            certificate = x509.load_pem_x509_certificate(file.read_bytes())
+        except (OSError, ValueError) as error:
+            yield Finding("certificate", "fail", f"{file}: {error}", "remove it and start again")
+            continue
+        days = (certificate.not_valid_after_utc - datetime.now(UTC)).days
+        state = "fail" if days < 0 else "warn" if days < SOON_DAYS else "ok"
+        mend = "" if state == "ok" else "remove it and start again; edges: twinspan edge join"
+        yield Finding("certificate", state, f"{file.name}: {days} days left", mend)
+
+
+def check_amqp(_settings: Settings) -> Iterator[Finding]:
+    """What python-qpid-proton was built with; it is needed for foreign AMQP peers only."""
+    try:
+        from proton import SASL, SSL
+    except ImportError:
+        yield Finding(
+            "amqp client",
+            "ok",
+            "python-qpid-proton is not installed (needed for foreign AMQP peers only)",
+            "pip install 'twinspan[amqp]'",
+        )
+        return
+    rebuild = (
+        "apt-get install gcc libssl-dev libsasl2-dev pkg-config python3-dev &&"
+        " pip install --force-reinstall --no-cache-dir python-qpid-proton"
+    )
+    tls = bool(SSL.present())
+    yield Finding(
+        "amqp client",
+        "ok" if tls else "fail",
+        f"python-qpid-proton, TLS {'yes' if tls else 'no'}, SASL"
+        f" {'extended' if SASL.extended() else 'basic'}",
+        "" if tls else rebuild,
+    )
+
+
+def check_clock(_settings: Settings) -> Iterator[Finding]:
+    """Whether the clock can be true: certificates and tokens depend on it."""
+    year = datetime.now(UTC).year
+    plausible = year >= 2026
+    yield Finding(
+        "clock",
+        "ok" if plausible else "fail",
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        "" if plausible else "timedatectl set-ntp true",
+    )
+
+
+CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+    check_python,
+    check_clock,
+    check_files,
+    check_data_dir,
+    check_running,
+    check_ports,
+    check_certificates,
+    check_amqp,
+)
+
+
+def _named_endpoints(data_dir: Path) -> dict[str, str]:
+    try:
+        found: dict[str, str] = json.loads((data_dir / ENDPOINTS).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _running_endpoints(data_dir: Path) -> set[str]:
+    return set(_named_endpoints(data_dir).values())
+
+
+def _is_taken(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
