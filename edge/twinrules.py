@@ -26,6 +26,7 @@ from gateway.wire.cloudedge.twins import (
     TwinVersion,
     ValueMetadata,
 )
+from gateway.wire.cloudedge.values import ValueRule, parse_text
 
 STRING = "string"
 MAX_PROPERTIES = 1_000
@@ -36,9 +37,9 @@ _NAME = re.compile(r"[a-zA-Z0-9\-_.,:/@#]{1,128}")
 _TEXT = re.compile(r"[a-zA-Z0-9\-_.,:/@#]{1,512}")
 _INT = re.compile(r"[+-]?[0-9]{1,19}")
 _FLOAT = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
-_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 _INT64 = 2**63
 _NEVER = TwinVersion()
+NO_RULES: Mapping[str, ValueRule] = MappingProxyType({})
 
 Twins: TypeAlias = Mapping[str, Twin]
 Asks: TypeAlias = Mapping[str, Twin | None]
@@ -106,9 +107,7 @@ _CHECKS: dict[str, Callable[[str], bool]] = {
     "int": _is_int,
     "integer": _is_int,
     "float": lambda text: _FLOAT.fullmatch(text) is not None,
-    "double": lambda text: _FLOAT.fullmatch(text) is not None,
     "boolean": lambda text: text in ("true", "false"),
-    "bytes": lambda text: _BASE64.fullmatch(text) is not None,
     DELETED: lambda _text: True,
 }
 
@@ -116,32 +115,29 @@ _READERS: dict[str, Callable[[str], object]] = {
     "int": int,
     "integer": int,
     "float": float,
-    "double": float,
 }
 
-MODEL_TYPES: Mapping[str, str] = MappingProxyType(
-    {
-        "INT": "int",
-        "FLOAT": "float",
-        "DOUBLE": "double",
-        "BOOLEAN": "boolean",
-        "STRING": STRING,
-        "BYTES": "bytes",
-    }
-)
-"""DeviceModel's types as twin types; STREAM is not twinned."""
 
+def check_value(name: str, kind: str, text: str, rule: ValueRule | None = None) -> None:
+    """Refuse a value that its type does not allow; a DeviceModel's rule says it better than the twin's type.
 
-def check_value(name: str, kind: str, text: str) -> None:
-    """Refuse a value that its type does not allow.
-
-    Errors: BadRequest, naming property, type and value's length or text.
+    Errors: BadRequest, naming property, type and value.
     """
+    if rule is not None:
+        _check_by_model(name, rule, text)
+        return
     check = _CHECKS.get(kind)
     if check is None:
         raise BadRequest(f"twin.{name}: type {kind!r} is not one of {', '.join(sorted(_CHECKS))}")
     if len(text) > MAX_VALUE_CHARS or not check(text):
         raise BadRequest(f"twin.{name}: expected a value of type {kind}, got {text[:64]!r}")
+
+
+def _check_by_model(name: str, rule: ValueRule, text: str) -> None:
+    try:
+        parse_text(rule.type, text)
+    except BadRequest as error:
+        raise BadRequest(f"twin.{name}: {error.message}") from error
 
 
 def same(kind: str, left: str, right: str) -> bool:
@@ -175,8 +171,10 @@ def check_asks(asks: Asks | None) -> Asks:
     return asks
 
 
-def report(twins: Twins, asks: Asks, now_ms: int) -> Change:
-    """Apply what a client or mapper at the edge says.
+def report(
+    twins: Twins, asks: Asks, now_ms: int, rules: Mapping[str, ValueRule] = NO_RULES
+) -> Change:
+    """Apply what a client or mapper at the edge says; `rules` are those of the device's model.
 
     Errors: BadRequest when one value does not fit its type; then nothing at all changes.
     """
@@ -186,9 +184,9 @@ def report(twins: Twins, asks: Asks, now_ms: int) -> Change:
         if ask is None:
             _forget(change, name, stored)
         elif stored is None or is_deleted(stored):
-            _insert(change, name, stored, ask, now_ms)
+            _insert(change, name, stored, ask, _Writer(name, rules.get(name), now_ms))
         else:
-            _update(change, name, stored, ask, now_ms)
+            _update(change, name, stored, ask, _Writer(name, rules.get(name), now_ms))
     if len(twins.keys() | change.changed.keys()) > MAX_PROPERTIES:
         raise BadRequest(f"twin: a device has at most {MAX_PROPERTIES} properties")
     return change
@@ -214,7 +212,7 @@ def _emptied(stored: Twin, expected: TwinVersion | None, actual: TwinVersion | N
     )
 
 
-def _insert(change: Change, name: str, stored: Twin | None, ask: Twin, now_ms: int) -> None:
+def _insert(change: Change, name: str, stored: Twin | None, ask: Twin, writer: _Writer) -> None:
     if text_of(ask.expected) is None and text_of(ask.actual) is None:
         return
     kind = STRING if is_deleted(ask) else type_of(ask)
@@ -224,11 +222,11 @@ def _insert(change: Change, name: str, stored: Twin | None, ask: Twin, now_ms: i
         expected_version=None if stored is None else stored.expected_version,
         actual_version=None if stored is None else stored.actual_version,
     )
-    _accept(change, name, stored, _with_values(base, name, ask, now_ms), ask)
+    _accept(change, name, stored, writer.write(base, ask), ask)
 
 
-def _update(change: Change, name: str, stored: Twin, ask: Twin, now_ms: int) -> None:
-    after = _with_values(stored, name, ask, now_ms)
+def _update(change: Change, name: str, stored: Twin, ask: Twin, writer: _Writer) -> None:
+    after = writer.write(stored, ask)
     extra = {key: value for key, value in (ask.metadata or {}).items() if key != "type"}
     if extra:
         after = replace(after, metadata={**(stored.metadata or {}), **extra})
@@ -238,22 +236,33 @@ def _update(change: Change, name: str, stored: Twin, ask: Twin, now_ms: int) -> 
         _accept(change, name, stored, after, ask)
 
 
-def _with_values(twin: Twin, name: str, ask: Twin, now_ms: int) -> Twin:
-    """Set the sides that the request has. An equal value counts as a write too."""
-    expected, actual = text_of(ask.expected), text_of(ask.actual)
-    if expected is not None:
-        check_value(f"{name}.expected", type_of(twin), expected)
-        twin = replace(
-            twin,
-            expected=_stamped(expected, now_ms),
-            expected_version=_bumped(twin.expected_version),
-        )
-    if actual is not None:
-        check_value(f"{name}.actual", type_of(twin), actual)
-        twin = replace(
-            twin, actual=_stamped(actual, now_ms), actual_version=_bumped(twin.actual_version)
-        )
-    return twin
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Sets the sides that a request has. An equal value counts as a write too."""
+
+    name: str
+    rule: ValueRule | None
+    now_ms: int
+
+    def write(self, twin: Twin, ask: Twin) -> Twin:
+        expected, actual = text_of(ask.expected), text_of(ask.actual)
+        if expected is not None:
+            twin = replace(
+                twin,
+                expected=self._value("expected", twin, expected),
+                expected_version=_bumped(twin.expected_version),
+            )
+        if actual is not None:
+            twin = replace(
+                twin,
+                actual=self._value("actual", twin, actual),
+                actual_version=_bumped(twin.actual_version),
+            )
+        return twin
+
+    def _value(self, side: str, twin: Twin, text: str) -> TwinValue:
+        check_value(f"{self.name}.{side}", type_of(twin), text, self.rule)
+        return _stamped(text, self.now_ms)
 
 
 def _bumped(version: TwinVersion | None) -> TwinVersion:

@@ -183,6 +183,80 @@ class Metrics:
             "twinspan_events_stored", "Events written to disk.", ("tenant",), registry=registry
         )
 
+        # --- EdgeCore ---------------------------------------------------------------------------
+        self.edge_link_up = Gauge(
+            "twinspan_edge_link_up", "1 while EdgeHub is linked to CloudHub.", registry=registry
+        )
+        self.edge_link_messages = Counter(
+            "twinspan_edge_link_messages",
+            "Messages on the edge's link to the cloud.",
+            ("direction",),
+            registry=registry,
+        )
+        self.edge_link_refused = Counter(
+            "twinspan_edge_link_refused",
+            "Messages from the cloud that the edge could not read.",
+            registry=registry,
+        )
+        self.edge_spool_messages = _Depths(
+            "twinspan_edge_spool_messages",
+            "Uploads on the edge's disk that wait for the cloud.",
+            "type",
+        )
+        registry.register(self.edge_spool_messages)
+        self.edge_spool_bytes = _Depths(
+            "twinspan_edge_spool_bytes", "Bytes on the edge's disk that wait for the cloud.", "type"
+        )
+        registry.register(self.edge_spool_bytes)
+        self.edge_uploads = Counter(
+            "twinspan_edge_uploads",
+            "Telemetry and events taken at the edge, by outcome of spooling.",
+            ("type", "outcome"),
+            registry=registry,
+        )
+        self.edge_uploads_answered = Counter(
+            "twinspan_edge_uploads_answered",
+            "The cloud's answers to spooled uploads.",
+            ("verdict",),
+            registry=registry,
+        )
+        self.edge_loss = Counter(
+            "twinspan_edge_loss",
+            "Uploads lost or refused for good, by cause.",
+            ("cause",),
+            registry=registry,
+        )
+        self.edge_twin_updates = Counter(
+            "twinspan_edge_twin_updates",
+            "Twin updates at the edge, by who asked and outcome.",
+            ("origin", "outcome"),
+            registry=registry,
+        )
+        self.edge_reports = Counter(
+            "twinspan_edge_reports",
+            "Twin and state reports to the cloud.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.edge_reports_waiting = _Depths(
+            "twinspan_edge_reporting_devices",
+            "Devices with reports that wait for the cloud.",
+            "node",
+        )
+        registry.register(self.edge_reports_waiting)
+        self.edge_mapper_reads = Counter(
+            "twinspan_edge_mapper_reads",
+            "Properties read from devices by mappers.",
+            ("driver", "quality"),
+            registry=registry,
+        )
+        self.edge_mapper_writes = Counter(
+            "twinspan_edge_mapper_writes",
+            "Values written to devices by mappers.",
+            ("driver", "outcome"),
+            registry=registry,
+        )
+
         # --- process --------------------------------------------------------------------------
         self.loop_lag_seconds = Histogram(
             "twinspan_event_loop_lag_seconds",

@@ -1,0 +1,333 @@
+"""EdgeHub: the edge's end of the cloud-edge link.
+
+It keeps one WebSocket to CloudHub up (mTLS, keep-alive, jittered back-off in seconds), hands each message to
+the room that it is for, and matches answers with who waits. It stores nothing: who must not lose a message keeps it
+and sends it again (`SpoolPump`, `ReportPump`). When the link is down or its buffer is full, `send` refuses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from edge.clock import stamp
+from edge.websocket import ClientSession, Closed, Event, Opened, Refused, Text
+from gateway.config.edge import EdgeHub as HubSettings
+from gateway.errors import GatewayError, Rejected, Undeliverable
+from gateway.observe.metrics import Metrics
+from gateway.runtime.backoff import Backoff
+from gateway.wire.cloudedge.envelope import MAX_FRAME, Envelope, decode, encode
+from gateway.wire.cloudedge.names import (
+    CONNECTION_USE,
+    DEFAULT_PROJECT,
+    NODE_ID,
+    PROJECT_ID,
+    REFUSAL,
+    SPOOL,
+    USE_MESSAGES,
+    events_path,
+)
+from gateway.wire.cloudedge.to_cloud import keepalive
+from gateway.wire.cloudedge.to_edge import Answer, NotForUs, read_to_edge
+
+log = logging.getLogger(__name__)
+
+HANDSHAKE_SECONDS = 30.0
+GOODBYE_SECONDS = 1.0
+ASK_SECONDS = 60.0
+FIRST_RETRY = 0.5
+SEND_LIMIT = 4 * 1024 * 1024
+"""Bytes that may wait in the socket's buffer; above it `send` refuses until the peer reads."""
+CHUNK = 65_536
+
+T = TypeVar("T")
+
+
+class NotConnected(Undeliverable):
+    """The link to the cloud is down; the text is KubeEdge's."""
+
+    code = "edge.notconnected"
+    default_message = "not connected"
+
+
+class LinkLost(Undeliverable):
+    """The link ended; says why."""
+
+    code = "edge.linklost"
+    default_message = "the link to the cloud was lost"
+
+
+class JoinRefused(Rejected):
+    """The cloud does not let this node in; trying again without joining anew will not help."""
+
+    status = 403
+    code = "edge.refused"
+
+
+@dataclass(frozen=True, slots=True)
+class HubTarget:
+    """Where CloudHub is and who we are towards it."""
+
+    host: str
+    port: int
+    node: str
+    context: ssl.SSLContext
+    project: str = DEFAULT_PROJECT
+
+
+class LinkListener(Protocol):
+    """Told when the link comes and goes."""
+
+    def link_up(self, *, has_spool: bool) -> None:
+        """The link is open; `has_spool` says that spooled uploads are acknowledged."""
+
+    def link_down(self) -> None: ...
+
+
+class Sender(Protocol):
+    """What rooms need of the hub."""
+
+    def send(self, envelope: Envelope) -> None: ...
+    async def ask(self, envelope: Envelope, seconds: float = ASK_SECONDS) -> Answer: ...
+
+
+class EdgeHub:
+    """The link as a module. `target` is asked at each try, so that a new certificate counts at once."""
+
+    name = "edge.hub"
+
+    def __init__(
+        self, settings: HubSettings, target: Callable[[], HubTarget], metrics: Metrics
+    ) -> None:
+        self._settings = settings
+        self._target = target
+        self._metrics = metrics
+        self._listeners: list[LinkListener] = []
+        self._handlers: dict[type, Callable[[Envelope, Any], None]] = {}
+        self._takers: list[Callable[[Answer], bool]] = []
+        self._waiting: dict[str, asyncio.Future[Answer]] = {}
+        self._session: ClientSession | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self.last_error = ""
+        """Why the link is down, for people."""
+
+    # --- wiring, before `run` -----------------------------------------------------------------
+
+    def on_link(self, listener: LinkListener) -> None:
+        """Tell `listener` when the link comes and goes."""
+        self._listeners.append(listener)
+
+    def on(self, kind: type[T], handler: Callable[[Envelope, T], None]) -> None:
+        """Hand messages of `kind` (see `to_edge.ToEdge`) to `handler`; it must not block or raise."""
+        self._handlers[kind] = handler
+
+    def on_answer(self, taker: Callable[[Answer], bool]) -> None:
+        """Offer answers that no `ask` waits for to `taker`; True says that it was its."""
+        self._takers.append(taker)
+
+    # --- what rooms call ----------------------------------------------------------------------
+
+    @property
+    def is_connected(self) -> bool:
+        return self._session is not None
+
+    def send(self, envelope: Envelope) -> None:
+        """Write a message to the link.
+
+        Errors: NotConnected; Undeliverable when the peer does not read fast enough.
+        """
+        if self._session is None or self._writer is None:
+            raise NotConnected
+        if self._writer.transport.get_write_buffer_size() > SEND_LIMIT:
+            raise Undeliverable("the link to the cloud is full")
+        self._session.send_text(encode(envelope))
+        self._metrics.edge_link_messages.labels("out").inc()
+        self._flush()
+
+    async def ask(self, envelope: Envelope, seconds: float = ASK_SECONDS) -> Answer:
+        """Send a message and wait for its answer.
+
+        Errors: NotConnected; LinkLost when the link ends first; Undeliverable after `seconds`.
+        """
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[envelope.msg_id] = future
+        try:
+            self.send(envelope)
+            async with asyncio.timeout(seconds):
+                return await future
+        except TimeoutError:
+            raise Undeliverable(
+                f"no answer to {envelope.route.operation} {envelope.route.resource} in {seconds:g} s"
+            ) from None
+        finally:
+            self._waiting.pop(envelope.msg_id, None)
+
+    # --- the link -----------------------------------------------------------------------------
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        ready()  # the edge works without a cloud
+        backoff = Backoff(FIRST_RETRY, self._settings.reconnect_cap)
+        while True:
+            try:
+                await self._one_connection(backoff)
+            except (OSError, GatewayError, TimeoutError, EOFError) as error:
+                self._note_failure(error)
+            await asyncio.sleep(backoff.next())
+
+    def _note_failure(self, error: BaseException) -> None:
+        text = str(error) or type(error).__name__
+        level = logging.WARNING if text != self.last_error else logging.DEBUG
+        self.last_error = text
+        log.log(level, "no link to the cloud", extra={"cause": text})
+
+    async def _one_connection(self, backoff: Backoff) -> None:
+        target = self._target()
+        async with asyncio.timeout(HANDSHAKE_SECONDS):
+            reader, writer = await asyncio.open_connection(
+                target.host, target.port, ssl=target.context, limit=CHUNK
+            )
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                session, opened, rest = await _upgrade(target, reader, writer)
+            backoff.reset()
+            self._up(session, writer, opened)
+            try:
+                await self._pump(session, reader, rest)
+            finally:
+                self._down()
+        finally:
+            await _close(writer)
+
+    def _up(self, session: ClientSession, writer: asyncio.StreamWriter, opened: Opened) -> None:
+        self._session, self._writer, self.last_error = session, writer, ""
+        self._metrics.edge_link_up.set(1)
+        has_spool = opened.headers.get(SPOOL) == "1"
+        log.info("linked to the cloud", extra={"spool": has_spool})
+        self.send(keepalive(stamp()))
+        for listener in self._listeners:
+            listener.link_up(has_spool=has_spool)
+
+    def _down(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._flush()
+        self._session = self._writer = None
+        self._metrics.edge_link_up.set(0)
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(LinkLost())
+        for listener in self._listeners:
+            listener.link_down()
+
+    async def _pump(
+        self, session: ClientSession, reader: asyncio.StreamReader, rest: list[Event]
+    ) -> None:
+        """Read until the link ends; between reads keep it alive and notice a silent peer."""
+        time = asyncio.get_running_loop().time
+        beat = self._settings.keepalive
+        heard, next_beat = time(), time() + beat
+        self._take_all(rest)
+        while not session.closed:
+            try:
+                async with asyncio.timeout_at(next_beat):
+                    data = await reader.read(CHUNK)
+            except TimeoutError:
+                if time() - heard > 2 * beat + 1:
+                    raise LinkLost(f"the cloud was silent for {time() - heard:.0f} s") from None
+                session.ping()
+                self.send(keepalive(stamp()))
+                next_beat = time() + beat
+                continue
+            heard = time()
+            self._take_all(session.receive(data))
+            self._flush()
+            if time() >= next_beat:  # a busy link must not starve the keep-alive
+                self.send(keepalive(stamp()))
+                next_beat = time() + beat
+
+    def _flush(self) -> None:
+        if self._session is not None and self._writer is not None:
+            data = self._session.to_send()
+            if data and not self._writer.is_closing():
+                self._writer.write(data)
+
+    def _take_all(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, Text):
+                self._take(event.data)
+            elif isinstance(event, Closed):
+                raise LinkLost(f"the cloud closed the link: {event.code} {event.reason}".rstrip())
+
+    def _take(self, data: bytes) -> None:
+        self._metrics.edge_link_messages.labels("in").inc()
+        try:
+            envelope = decode(data)
+            message = read_to_edge(envelope)
+        except GatewayError as error:
+            self._metrics.edge_link_refused.inc()
+            log.warning("a message from the cloud was dropped", extra={"cause": error.message})
+            return
+        if isinstance(message, Answer):
+            self._answer(message)
+            return
+        handler = self._handlers.get(type(message))
+        if handler is not None:
+            handler(envelope, message)
+            return
+        why = message.why if isinstance(message, NotForUs) else type(message).__name__
+        log.warning("a message from the cloud is not for this edge", extra={"cause": why})
+
+    def _answer(self, answer: Answer) -> None:
+        future = self._waiting.get(answer.parent_id)
+        if future is not None:
+            if not future.done():
+                future.set_result(answer)
+            return
+        if not any(taker(answer) for taker in self._takers):
+            log.debug("an answer that nobody waits for", extra={"resource": answer.resource})
+
+
+async def _upgrade(
+    target: HubTarget, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> tuple[ClientSession, Opened, list[Event]]:
+    session = ClientSession(
+        f"{target.host}:{target.port}",
+        events_path(target.project, target.node),
+        {NODE_ID: target.node, PROJECT_ID: target.project, CONNECTION_USE: USE_MESSAGES},
+        key=os.urandom(16),
+        mask=lambda: os.urandom(4),
+        limit=MAX_FRAME,
+    )
+    writer.write(session.to_send())
+    while True:
+        events = session.receive(await reader.read(CHUNK))
+        if not events:
+            continue
+        first, *rest = events
+        if isinstance(first, Opened):
+            return session, first, rest
+        raise _refusal(first)
+
+
+def _refusal(event: Event) -> GatewayError:
+    if not isinstance(event, Refused):
+        return LinkLost("the cloud closed the connection instead of answering the upgrade")
+    named = event.headers.get(REFUSAL)
+    return JoinRefused(
+        f"the cloud refused this node: {event.status} {named or event.reason}",
+        description="Join again: twinspan edge join https://HOST:10002 --token TOKEN",
+    )
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(GOODBYE_SECONDS):
+            await writer.wait_closed()
+    writer.transport.abort()
