@@ -114,6 +114,10 @@ class Members:
     def array(self, name: str) -> list[Json] | None:
         return self._typed(name, list, "array")
 
+    def array_is_empty(self, name: str) -> bool:
+        """True when the member is an array without items; it stays to be read."""
+        return self._left.get(name) == []
+
     def members(self, name: str) -> Members | None:
         """Read a member that is a closed object itself."""
         value = self.object(name)

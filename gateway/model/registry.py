@@ -38,7 +38,7 @@ class AdapterOptions:
 
     enabled: bool = True
     authentication_required: bool = True
-    ext: Mapping[str, Json] = NO_JSON
+    ext: Mapping[str, Json] = field(default_factory=lambda: NO_JSON)
 
     @property
     def max_ttd(self) -> int:
@@ -102,7 +102,7 @@ class Tenant:
     enabled: bool = True
     alias: str | None = None
     adapters: Mapping[str, AdapterOptions] | None = None
-    defaults: Mapping[str, Json] = NO_JSON
+    defaults: Mapping[str, Json] = field(default_factory=lambda: NO_JSON)
     minimum_message_size: int = 0
     max_devices: int = UNLIMITED
     max_credentials_per_device: int = UNLIMITED
@@ -133,7 +133,7 @@ class Device:
     device_id: str
     document: JsonObject
     enabled: bool = True
-    defaults: Mapping[str, Json] = NO_JSON
+    defaults: Mapping[str, Json] = field(default_factory=lambda: NO_JSON)
     via: tuple[str, ...] = ()
     via_groups: tuple[str, ...] = ()
     member_of: tuple[str, ...] = ()
@@ -219,7 +219,8 @@ class Subject(enum.StrEnum):
 class RegistryChange:
     """A committed change, told to all who cache registry entries or hold connections.
 
-    Shape:  `device_id` is None for tenants and for all devices of a tenant.
+    Shape:  `device_id` is None for tenants and for all devices of a tenant; `regroups` says that the
+            members of a gateway group changed, which touches what other devices' gateways are.
     """
 
     subject: Subject
@@ -227,6 +228,7 @@ class RegistryChange:
     tenant_id: str
     device_id: str | None = None
     enabled: bool = True
+    regroups: bool = False
 
     @property
     def ends_connections(self) -> bool:
@@ -237,4 +239,6 @@ class RegistryChange:
 
     def concerns(self, tenant_id: str, device_id: str) -> bool:
         """True when an entry about this device may depend on what changed."""
-        return self.tenant_id == tenant_id and self.device_id in (None, device_id)
+        return self.tenant_id == tenant_id and (
+            self.regroups or self.device_id in (None, device_id)
+        )

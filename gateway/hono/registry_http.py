@@ -1,0 +1,368 @@
+"""The management API `/v1` of the device registry, as Hono's registries serve it.
+
+Every answer is JSON, errors are `{"error": text}`; an ETag is the raw version without quotes, `If-Match` is
+compared with it literally. Bodies on create are optional, on update required.
+Source: Hono device registry API v1; reference sections 2.1 to 2.4 of it name what clients rely on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+from aiohttp import web
+
+from gateway.config.hono import Registry as Settings
+from gateway.errors import (
+    BadRequest,
+    GatewayError,
+    MethodNotAllowed,
+    NotFound,
+    TooLarge,
+    Unauthenticated,
+)
+from gateway.hono.registry import Registry
+from gateway.hono.search import parse_search
+from gateway.model.json import Json
+from gateway.observe.metrics import Metrics
+from gateway.observe.tracing import Tracer
+from gateway.outcome import outcome_of
+from gateway.runtime.listener import Endpoints, serve_app
+
+log = logging.getLogger(__name__)
+
+JSON = "application/json; charset=utf-8"
+REALM = 'Basic realm="Hono"'
+SERVER = "hono.registry"
+CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "etag",
+}
+_encode = msgspec.json.encode
+
+Handler = Callable[["Call"], Awaitable[web.Response]]
+Users = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One authenticated request with its path parameters and body read."""
+
+    request: web.Request
+    body: bytes
+    tenant: str = ""
+    device: str = ""
+
+    @property
+    def if_match(self) -> str | None:
+        return self.request.headers.get("If-Match") or None
+
+    def json(self, *, required: bool) -> Json:
+        """Return the body; an optional one that is not there is an empty object.
+
+        Errors: BadRequest for a missing body, another content type or broken JSON.
+        """
+        if not self.body:
+            if required:
+                raise BadRequest("body: expected JSON, got nothing")
+            return {}
+        if self.request.content_type != "application/json" or not self._has_type:
+            raise BadRequest("Content-Type: expected application/json")
+        try:
+            found: Json = msgspec.json.decode(self.body)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise BadRequest(f"body: expected JSON: {error}") from error
+        return found
+
+    @property
+    def _has_type(self) -> bool:
+        return "Content-Type" in self.request.headers
+
+
+class RegistryApi:
+    """The handlers, one for each row of the route table."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    # --- tenants --------------------------------------------------------------------------------
+
+    async def create_tenant(self, call: Call) -> web.Response:
+        body = call.json(required=False)
+        tenant, version = await self._registry.create_tenant(call.tenant or None, body)
+        return _created(tenant, f"/v1/tenants/{tenant}", version)
+
+    async def get_tenant(self, call: Call) -> web.Response:
+        return _resource(*await self._registry.read_tenant(call.tenant))
+
+    async def update_tenant(self, call: Call) -> web.Response:
+        body = call.json(required=True)
+        version = await self._registry.update_tenant(call.tenant, body, call.if_match)
+        return _changed(version)
+
+    async def delete_tenant(self, call: Call) -> web.Response:
+        await self._registry.delete_tenant(call.tenant, call.if_match)
+        return _changed()
+
+    async def search_tenants(self, call: Call) -> web.Response:
+        search = parse_search(tuple(call.request.query.items()), devices=False)
+        return _json(200, await self._registry.search_tenants(search))
+
+    # --- devices --------------------------------------------------------------------------------
+
+    async def create_device(self, call: Call) -> web.Response:
+        body = call.json(required=False)
+        device, version = await self._registry.create_device(call.tenant, call.device or None, body)
+        return _created(device, f"/v1/devices/{call.tenant}/{device}", version)
+
+    async def get_device(self, call: Call) -> web.Response:
+        return _resource(*await self._registry.read_device(call.tenant, call.device))
+
+    async def update_device(self, call: Call) -> web.Response:
+        body = call.json(required=True)
+        version = await self._registry.update_device(call.tenant, call.device, body, call.if_match)
+        return _changed(version)
+
+    async def delete_device(self, call: Call) -> web.Response:
+        await self._registry.delete_device(call.tenant, call.device, call.if_match)
+        return _changed()
+
+    async def delete_devices(self, call: Call) -> web.Response:
+        await self._registry.delete_devices(call.tenant)
+        return _changed()
+
+    async def search_devices(self, call: Call) -> web.Response:
+        search = parse_search(tuple(call.request.query.items()), devices=True)
+        return _json(200, await self._registry.search_devices(call.tenant, search))
+
+    # --- credentials ----------------------------------------------------------------------------
+
+    async def get_credentials(self, call: Call) -> web.Response:
+        return _resource(*await self._registry.read_credentials(call.tenant, call.device))
+
+    async def update_credentials(self, call: Call) -> web.Response:
+        body = call.json(required=True)
+        version = await self._registry.update_credentials(
+            call.tenant, call.device, body, call.if_match
+        )
+        return _changed(version)
+
+
+Row = tuple[re.Pattern[str], Mapping[str, Handler]]
+
+
+def routes(api: RegistryApi) -> tuple[Row, ...]:
+    """Return the route table: path pattern, and the handler of each method."""
+    tenant, device = r"/(?P<tenant>[^/]+)", r"/(?P<device>[^/]+)"
+    table: tuple[tuple[str, Mapping[str, Handler]], ...] = (
+        ("/v1/tenants/?", {"POST": api.create_tenant, "GET": api.search_tenants}),
+        (
+            f"/v1/tenants{tenant}/?",
+            {
+                "POST": api.create_tenant,
+                "GET": api.get_tenant,
+                "PUT": api.update_tenant,
+                "DELETE": api.delete_tenant,
+            },
+        ),
+        (
+            f"/v1/devices{tenant}/?",
+            {
+                "POST": api.create_device,
+                "GET": api.search_devices,
+                "DELETE": api.delete_devices,
+            },
+        ),
+        (
+            f"/v1/devices{tenant}{device}/?",
+            {
+                "POST": api.create_device,
+                "GET": api.get_device,
+                "PUT": api.update_device,
+                "DELETE": api.delete_device,
+            },
+        ),
+        (
+            f"/v1/credentials{tenant}{device}/?",
+            {"GET": api.get_credentials, "PUT": api.update_credentials},
+        ),
+    )
+    return tuple((re.compile(pattern), methods) for pattern, methods in table)
+
+
+class RegistryServer:
+    """The API as an aiohttp application: routing, authentication, limits, errors, CORS.
+
+    Shape:  `users` are names and passwords; None leaves the API open.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        settings: Settings,
+        users: Users | None,
+        metrics: Metrics,
+        tracer: Tracer,
+    ) -> None:
+        self._table = routes(RegistryApi(registry))
+        self._settings = settings
+        self._users = users
+        self._metrics = metrics
+        self._tracer = tracer
+
+    def application(self) -> web.Application:
+        """Return the application; core may mount it or serve it."""
+        app = web.Application(client_max_size=self._settings.max_payload + 1)
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        return app
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        started = time.perf_counter()
+        with self._tracer.start(
+            f"{request.method} registry", kind="server", attributes={"http.method": request.method}
+        ) as span:
+            response = await self._safely(request)
+            span.set("http.status_code", response.status)
+        response.headers.update(CORS)
+        method = request.method if request.method in _METHODS else "other"
+        self._metrics.http_requests.labels(SERVER, method, str(response.status)).inc()
+        self._metrics.http_seconds.labels(SERVER, method).observe(time.perf_counter() - started)
+        return response
+
+    async def _safely(self, request: web.Request) -> web.Response:
+        try:
+            return await self._dispatch(request)
+        except GatewayError as error:
+            return error_response(error)
+        except web.HTTPException:
+            raise
+        except Exception:
+            log.exception("registry request failed", extra={"method": request.method})
+            return error_response(GatewayError())
+
+    async def _dispatch(self, request: web.Request) -> web.Response:
+        methods, names = self._match(request.path)
+        if request.method == "OPTIONS":
+            return _preflight(methods)
+        self._authenticate(request)
+        handler = methods.get(request.method)
+        if handler is None:
+            raise MethodNotAllowed(
+                f"{request.method} is not allowed here, expected one of {', '.join(methods)}",
+                details={"allow": ", ".join(methods)},
+            )
+        call = Call(request, await self._body(request), **names)
+        return await handler(call)
+
+    def _match(self, path: str) -> tuple[Mapping[str, Handler], dict[str, str]]:
+        for pattern, methods in self._table:
+            match = pattern.fullmatch(path)
+            if match is not None:
+                return methods, match.groupdict()
+        raise NotFound("no such resource")
+
+    def _authenticate(self, request: web.Request) -> None:
+        if self._users is None:
+            return
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "basic":
+            name, password = _basic(token)
+            expected = self._users.get(name)
+            if expected is not None and hmac.compare_digest(expected.encode(), password.encode()):
+                return
+        raise Unauthenticated("credentials are missing or wrong")
+
+    async def _body(self, request: web.Request) -> bytes:
+        limit = self._settings.max_payload
+        if (request.content_length or 0) > limit:
+            raise TooLarge(f"body: at most {limit} bytes")
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge as error:
+            raise TooLarge(f"body: at most {limit} bytes") from error
+        if len(body) > limit:
+            raise TooLarge(f"body: at most {limit} bytes, got {len(body)}")
+        return body
+
+
+_METHODS = ("GET", "POST", "PUT", "DELETE", "OPTIONS")
+
+
+def _basic(token: str) -> tuple[str, str]:
+    try:
+        text = base64.b64decode(token, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return "", ""
+    name, _, password = text.partition(":")
+    return name, password
+
+
+# --- answers ---------------------------------------------------------------------------------------
+
+
+def _json(status: int, value: object, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(
+        status=status, body=_encode(value), headers={"Content-Type": JSON, **(headers or {})}
+    )
+
+
+def _created(resource: str, location: str, version: str) -> web.Response:
+    return _json(201, {"id": resource}, {"Location": location, "ETag": version})
+
+
+def _resource(value: object, version: str) -> web.Response:
+    return _json(200, value, {"ETag": version})
+
+
+def _changed(version: str | None = None) -> web.Response:
+    return web.Response(status=204, headers={"ETag": version} if version else {})
+
+
+def error_response(error: GatewayError) -> web.Response:
+    """Render an error as this API does."""
+    status = error.status if error.status != 500 else outcome_of(error).status
+    headers = {"WWW-Authenticate": REALM} if status == 401 else {}
+    if status == 405:
+        headers["Allow"] = str(error.details.get("allow", ""))
+    return _json(status, {"error": error.message}, headers)
+
+
+def _preflight(methods: Mapping[str, Handler]) -> web.Response:
+    return web.Response(
+        status=204,
+        headers={
+            "Access-Control-Allow-Methods": ", ".join(methods),
+            "Access-Control-Allow-Headers": "content-type, authorization, if-match",
+        },
+    )
+
+
+class RegistryHttp:
+    """The module that serves the API on `hono.registry`."""
+
+    name = SERVER
+
+    def __init__(self, server: RegistryServer, settings: Settings, endpoints: Endpoints) -> None:
+        self._server = server
+        self._settings = settings
+        self._endpoints = endpoints
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Serve until cancelled."""
+        async with serve_app(
+            self._endpoints,
+            SERVER,
+            self._settings.bind,
+            self._server.application(),
+            setting="hono.registry.bind",
+        ):
+            ready()
+            await asyncio.Event().wait()
