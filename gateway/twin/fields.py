@@ -74,9 +74,12 @@ class FieldSelector:
                 description=f"Selectable are: {', '.join(sorted(allowed))}.",
             )
 
-    def select(self, document: JsonObject) -> JsonObject:
-        """Return the selected parts; what is absent is left out. Shares what it takes."""
-        return _select(document, self.tree, ())
+    def select(self, document: JsonObject, at: Pointer = ()) -> JsonObject:
+        """Return the selected parts; what is absent is left out. Shares what it takes.
+
+        Shape:  `at` is where the document stands in the thing: below `features`, `*` is each feature.
+        """
+        return _select(document, self.tree, at)
 
     def takes(self, root: str) -> bool:
         """True when something at or below this root is selected."""

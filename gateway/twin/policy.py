@@ -1,0 +1,267 @@
+"""Policy rules: the form of a policy, and who may do what under it.
+
+`Enforcer` is built once per policy revision; what a set of subjects may do is kept as a tree of resource
+nodes per type, so a check is a walk along the path. Revoke wins over grant on the same node; a deeper node
+wins over those above it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from gateway.model.json import Json, JsonObject, Pointer, parse_pointer
+from gateway.model.policy import Permission
+from gateway.twin.documents import MISSING, Maybe
+
+MASKS: Final = {Permission.READ: 1, Permission.WRITE: 2, Permission.EXECUTE: 4}
+READ, WRITE, EXECUTE = MASKS[Permission.READ], MASKS[Permission.WRITE], MASKS[Permission.EXECUTE]
+
+_MAX_CACHED_CALLERS = 256
+_FOREVER = "9999-12-31T23:59:59Z"
+
+
+@dataclass(slots=True)
+class _Node:
+    """A place in the tree of one resource type, with what lies below it summed up."""
+
+    grant: int = 0
+    revoke: int = 0
+    granted_below: int = 0
+    revoked_below: int = 0
+    children: dict[str, _Node] = field(default_factory=dict)
+
+    def sum_up(self) -> None:
+        for child in self.children.values():
+            child.sum_up()
+            self.granted_below |= (child.grant & ~child.revoke) | child.granted_below
+            self.revoked_below |= child.revoke | child.revoked_below
+
+
+_NOTHING: Final = _Node()
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What one set of subjects may do under one policy.
+
+    Shape:  `valid_until` is the first expiry among the subjects that count, ISO 8601.
+    """
+
+    trees: Mapping[str, _Node]
+    valid_until: str = _FOREVER
+
+    def unrestricted(self, kind: str, path: Pointer, mask: int) -> bool:
+        """True when `mask` is granted at the path and revoked nowhere below it."""
+        granted, node = self._walk(kind, path, mask)
+        return granted and not (node is not None and node.revoked_below & mask)
+
+    def partial(self, kind: str, path: Pointer, mask: int) -> bool:
+        """True when `mask` is granted at the path or somewhere below it."""
+        granted, node = self._walk(kind, path, mask)
+        return granted or (node is not None and bool(node.granted_below & mask))
+
+    def view(self, path: Pointer, value: Json, kind: str = "thing") -> Maybe:
+        """The part of a value that may be read, MISSING for nothing; shares what is whole.
+
+        Shape:  arrays are leaves; objects that filtering made empty vanish.
+        """
+        granted, node = self._walk(kind, path, READ)
+        return _view(value, node, granted)
+
+    def _walk(self, kind: str, path: Pointer, mask: int) -> tuple[bool, _Node | None]:
+        """Whether the deepest say at or above the path grants, and the node there if the tree has one."""
+        node: _Node | None = self.trees.get(kind, _NOTHING)
+        granted = _said(node, mask, False)
+        for segment in path:
+            node = node.children.get(segment) if node is not None else None
+            if node is None:
+                return granted, None
+            granted = _said(node, mask, granted)
+        return granted, node
+
+
+def _said(node: _Node | None, mask: int, above: bool) -> bool:
+    if node is None:
+        return above
+    if node.revoke & mask:
+        return False
+    return True if node.grant & mask else above
+
+
+def _view(value: Json, node: _Node | None, granted: bool) -> Maybe:
+    if node is None or not node.children or not isinstance(value, dict):
+        return value if granted else MISSING
+    kept: JsonObject = {}
+    whole = True
+    for key, below in value.items():
+        child = node.children.get(key)
+        seen = _view(below, child, _said(child, READ, granted))
+        if seen is not MISSING:
+            kept[key] = seen
+        whole = whole and seen is below
+    if whole and granted:
+        return value
+    return kept or MISSING
+
+
+NO_PERMISSIONS: Final = Permissions({})
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry as it is evaluated: subject id to expiry (None: permanent), node masks per type and path."""
+
+    label: str
+    subjects: Mapping[str, str | None]
+    resources: tuple[tuple[str, Pointer, int, int], ...]
+    namespaces: tuple[str, ...] | None = None
+
+    def covers(self, namespace: str) -> bool:
+        """True when the entry counts for things of this namespace."""
+        if self.namespaces is None:
+            return True
+        return any(_namespace_matches(pattern, namespace) for pattern in self.namespaces)
+
+
+def _namespace_matches(pattern: str, namespace: str) -> bool:
+    if pattern.endswith(".*"):
+        return namespace.startswith(pattern[:-1])
+    return pattern == namespace
+
+
+class Enforcer:
+    """Answers for one policy revision, with what it imports resolved; keeps what it worked out."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = tuple(entries)
+        self._known: dict[tuple[tuple[str, ...], str], Permissions] = {}
+
+    def permissions(self, subjects: tuple[str, ...], namespace: str, now: str) -> Permissions:
+        """What these subjects may do; `now` is an ISO 8601 instant in UTC."""
+        key = (subjects, namespace)
+        known = self._known.get(key)
+        if known is not None and now < known.valid_until:
+            return known
+        if len(self._known) >= _MAX_CACHED_CALLERS:
+            self._known.clear()
+        made = self._known[key] = _permissions(self._of(subjects, namespace, now), now)
+        return made
+
+    def _of(
+        self, subjects: tuple[str, ...], namespace: str, now: str
+    ) -> Iterator[tuple[Entry, list[str | None]]]:
+        for entry in self.entries:
+            if not entry.covers(namespace):
+                continue
+            expiries = [entry.subjects[name] for name in subjects if name in entry.subjects]
+            live = [expiry for expiry in expiries if expiry is None or expiry > now]
+            if live:
+                yield entry, live
+
+    def has_permanent_writer(self) -> bool:
+        """True when some subject without expiry holds WRITE on `policy:/`, not revoked below."""
+        permanent = {
+            subject
+            for entry in self.entries
+            for subject, expiry in entry.subjects.items()
+            if expiry is None
+        }
+        return any(self._writes(subject) for subject in permanent)
+
+    def _writes(self, subject: str) -> bool:
+        mine: list[tuple[Entry, list[str | None]]] = [
+            (entry, []) for entry in self.entries if subject in entry.subjects
+        ]
+        return _permissions(mine, "").unrestricted("policy", (), WRITE)
+
+
+def _permissions(entries: Iterable[tuple[Entry, list[str | None]]], now: str) -> Permissions:
+    trees: dict[str, _Node] = {}
+    valid_until = _FOREVER
+    for entry, expiries in entries:
+        valid_until = min(
+            [valid_until, *(expiry for expiry in expiries if expiry and expiry > now)]
+        )
+        for kind, path, grant, revoke in entry.resources:
+            node = trees.setdefault(kind, _Node())
+            for segment in path:
+                node = node.children.setdefault(segment, _Node())
+            node.grant |= grant
+            node.revoke |= revoke
+    for tree in trees.values():
+        tree.sum_up()
+    return Permissions(trees, valid_until)
+
+
+# --- from documents ----------------------------------------------------------------------------
+
+
+def entries_of(document: JsonObject) -> list[Entry]:
+    """The entries of a checked policy document."""
+    return [
+        read_entry(label, _object(body)) for label, body in _object(document["entries"]).items()
+    ]
+
+
+def read_entry(label: str, body: JsonObject) -> Entry:
+    """One entry of a checked document, ready to be evaluated."""
+    namespaces = body.get("namespaces")
+    return Entry(
+        label,
+        {name: _expiry(subject) for name, subject in _object(body.get("subjects")).items()},
+        tuple(
+            _resource(key, _object(value)) for key, value in _object(body.get("resources")).items()
+        ),
+        tuple(str(name) for name in namespaces) if isinstance(namespaces, list) else None,
+    )
+
+
+def _object(value: Json) -> JsonObject:
+    return value if isinstance(value, dict) else {}
+
+
+def _expiry(subject: Json) -> str | None:
+    expiry = _object(subject).get("expiry")
+    return str(expiry) if expiry is not None else None
+
+
+def _resource(key: str, value: JsonObject) -> tuple[str, Pointer, int, int]:
+    kind, _, path = key.partition(":")
+    return kind, parse_pointer(path), _mask(value.get("grant")), _mask(value.get("revoke"))
+
+
+def _mask(names: Json) -> int:
+    mask = 0
+    for name in names if isinstance(names, list) else ():
+        mask |= MASKS[Permission(str(name))]
+    return mask
+
+
+def importable(document: JsonObject, listed: Sequence[str]) -> list[Entry]:
+    """The entries that an importer gets: `implicit` ones, and `explicit` ones that it lists."""
+    taken = []
+    for label, body in _object(document["entries"]).items():
+        how = _object(body).get("importable", "implicit")
+        if how == "implicit" or (how == "explicit" and label in listed):
+            taken.append(read_entry(label, _object(body)))
+    return taken
+
+
+def imports_of(document: JsonObject) -> dict[str, tuple[str, ...]]:
+    """Imported policy id to the labels listed."""
+    found: dict[str, tuple[str, ...]] = {}
+    for policy_id, body in _object(document.get("imports")).items():
+        listed = _object(body).get("entries")
+        found[policy_id] = tuple(map(str, listed)) if isinstance(listed, list) else ()
+    return found
+
+
+def build_enforcer(document: JsonObject, imported: Mapping[str, JsonObject]) -> Enforcer:
+    """The enforcer of a policy and the documents that it imports; an absent import is skipped."""
+    entries = entries_of(document)
+    for policy_id, listed in imports_of(document).items():
+        if policy_id in imported:
+            entries += importable(imported[policy_id], listed)
+    return Enforcer(entries)

@@ -1,0 +1,532 @@
+"""The rules of things: a thing and a command in, the event that follows out.
+
+`judge` checks in Ditto's order (permission, entity tags, `condition`, `if-equal`), decides, and checks the
+result. Applying is part of deciding: an event holds the state after it, and cannot fail later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from gateway.errors import GatewayError
+from gateway.model.entity_id import namespace_of
+from gateway.model.json import Json, JsonObject, Pointer, parse_pointer
+from gateway.model.thing import Action, EventAction, Thing, ThingCommand, ThingEvent
+from gateway.twin import merge, patch
+from gateway.twin.authorization import authorize, refusal
+from gateway.twin.conditions import IfEqual, check_tags, equal_refused, revision_tag, value_tag
+from gateway.twin.ditto_errors import ditto_error
+from gateway.twin.documents import MISSING, Maybe, encoded, get, put, remove, same
+from gateway.twin.fields import FieldSelector
+from gateway.twin.limits import Limits
+from gateway.twin.policy import READ, WRITE, Permissions
+from gateway.twin.resources import (
+    Part,
+    checked_path,
+    checked_value,
+    not_found,
+    part_of,
+    thing_document,
+)
+from gateway.twin.rql import Node, parse, properties
+from gateway.twin.rql_predicate import Lookup, document_lookup, predicate
+
+MEMBERS: Final = ("policyId", "definition", "attributes", "features")
+INLINE_POLICY: Final = ("_policy", "_copyPolicyFrom")
+"""Members of a new thing that speak of its policy; ignored on an existing one."""
+_COMMAND_ONLY: Final = frozenset(
+    (
+        "if-match",
+        "if-none-match",
+        "if-equal",
+        "condition",
+        "timeout",
+        "response-required",
+        "requested-acks",
+        "allow-policy-lockout",
+        "merge-thing-patch-conditions",
+        "etag",
+        "version",
+        "content-type",
+        "accept",
+        "authorization",
+        "reply-to",
+        "channel",
+        "put-metadata",
+        "get-metadata",
+        "delete-metadata",
+        "live-channel-condition",
+        "live-channel-timeout-strategy",
+        "policy-view",
+        "dry-run",
+        "at-historical-revision",
+        "at-historical-timestamp",
+        "entity-revision",
+        "ditto-originator",
+        "declared-acks",
+    )
+)
+"""Headers that steer a command and are not carried over to its event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a command leads to: the answer, and the event to store with its document in bytes.
+
+    Shape:  no event where a JSON Patch changed nothing.
+    """
+
+    status: int
+    event: ThingEvent | None
+    value: Maybe
+    etag: str | None
+    document: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What judging needs beside thing and command.
+
+    Shape:  `now` ISO 8601 in UTC, `moment` the same instant; `revision` the last that the id ever had.
+    """
+
+    now: str
+    moment: datetime
+    revision: int
+    permissions: Permissions
+    limits: Limits
+
+
+# --- showing -----------------------------------------------------------------------------------
+
+
+def full_json(thing: Thing) -> JsonObject:
+    """A thing as Ditto shows it, without the `_` members."""
+    shown: JsonObject = {"thingId": thing.thing_id}
+    for member in MEMBERS:
+        if member in thing.document:
+            shown[member] = thing.document[member]
+    return shown
+
+
+def extended_json(thing: Thing) -> JsonObject:
+    """With `_revision`, `_created`, `_modified`, `_namespace`: what selectors and conditions see."""
+    return {
+        **full_json(thing),
+        "_revision": thing.revision,
+        "_created": thing.created,
+        "_modified": thing.modified,
+        "_namespace": namespace_of(thing.thing_id),
+    }
+
+
+def readable_json(
+    thing: Thing, permissions: Permissions, fields: FieldSelector | None = None
+) -> JsonObject | None:
+    """A thing as a caller may read it; `_` members only where selected; None for nothing."""
+    if not permissions.partial("thing", (), READ):
+        return None
+    seen = permissions.view((), thing.document)
+    document = seen if isinstance(seen, dict) else {}
+    shown = replace(thing, document=document)
+    if fields is None:
+        return full_json(shown)
+    return fields.select(extended_json(shown))
+
+
+def retrieve(thing: Thing, command: ThingCommand, context: Context) -> tuple[Json, str | None]:
+    """The value at the command's path as the caller may read it, and its entity tag.
+
+    Errors: 404 of the part, 304, 412; BadRequest for a bad selector or condition.
+    """
+    part, path = part_of(command.path), command.path
+    authorize(command, part, context.permissions)
+    value = _value_at(thing, part, path)
+    tag = _tag(thing, part, value)
+    selector = FieldSelector.parse(command.fields) if command.fields else None
+    if value is not MISSING and not (selector and selector.takes("_policy")):
+        check_tags(command.headers, tag, service="things", is_read=True)
+    _check_condition(thing, command, context)
+    if part is Part.THING:
+        shown = readable_json(thing, context.permissions, selector)
+        return shown, tag
+    seen = context.permissions.view(path, value) if value is not MISSING else MISSING
+    if seen is MISSING and isinstance(value, dict):
+        seen = {}
+    if seen is MISSING:
+        raise _absent(thing, part, path)
+    if selector is not None and isinstance(seen, dict):
+        return selector.select(seen, path), tag
+    return seen, tag
+
+
+def _value_at(thing: Thing, part: Part, path: Pointer) -> Maybe:
+    if part is Part.THING:
+        return full_json(thing)
+    if part is Part.POLICY_ID:
+        return thing.policy_id
+    return get(thing.document, path)
+
+
+def _tag(thing: Thing, part: Part, value: Maybe) -> str | None:
+    if part is Part.THING:
+        return revision_tag(thing.revision)
+    return None if value is MISSING else value_tag(value)
+
+
+def _absent(thing: Thing, part: Part, path: Pointer) -> GatewayError:
+    """404 of the outermost thing that is missing: the feature before its property."""
+    if len(path) > 2 and path[0] == "features" and get(thing.document, path[:2]) is MISSING:
+        return not_found(thing.thing_id, Part.FEATURE, path[:2])
+    return not_found(thing.thing_id, part, path)
+
+
+# --- judging -----------------------------------------------------------------------------------
+
+
+def judge(thing: Thing | None, command: ThingCommand, context: Context) -> Decision:
+    """Judge a change of a thing (None: it does not exist) and return what follows.
+
+    Errors: Ditto's for things: 400, 403, 404, 409, 412, 413.
+    """
+    part = part_of(command.path)
+    checked_path(command.path)
+    if thing is None:
+        return _judge_absent(command, part, context)
+    if command.action is Action.MERGE:
+        merge.check_patch(command.value)
+    authorize(command, part, context.permissions)
+    present = _value_at(thing, part, command.path)
+    tag = _tag(thing, part, present)
+    if not (command.action is Action.DELETE and present is MISSING):
+        check_tags(command.headers, tag, service="things", is_read=False)
+    if command.action is Action.CREATE:
+        raise ditto_error("things:thing.conflict", id=command.thing_id)
+    _check_condition(thing, command, context)
+    return _DECIDE[command.action](_Case(thing, command, part, present, tag, context))
+
+
+def _judge_absent(command: ThingCommand, part: Part, context: Context) -> Decision:
+    if part is not Part.THING or command.action not in _CREATING:
+        raise ditto_error("things:thing.notfound", id=command.thing_id)
+    check_tags(command.headers, None, service="things", is_read=False)
+    if not context.permissions.unrestricted("thing", (), WRITE):
+        raise refusal(replace(command, action=Action.MODIFY), Part.THING)
+    document = new_document(command)
+    revision = context.revision + 1
+    thing = Thing(command.thing_id, revision, document, context.now, context.now)
+    case = _Case(thing, command, part, MISSING, None, context)
+    return _decision(case, EventAction.CREATED, None, thing, full_json(thing), status=201)
+
+
+_CREATING: Final = frozenset((Action.CREATE, Action.MODIFY, Action.MERGE))
+
+
+def new_document(command: ThingCommand) -> JsonObject:
+    """The document of a thing that a command creates; `policyId` may still be missing.
+
+    Errors: BadRequest for a bad body.
+    """
+    value: Maybe = command.value
+    if command.action is Action.MERGE:
+        _check_merge_root(command, command.value)
+        value = merge.merged({}, command.value)
+    assert value is not MISSING  # noqa: S101  null was refused above
+    return thing_document(command.thing_id, value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A change that passed its conditions."""
+
+    thing: Thing
+    command: ThingCommand
+    part: Part
+    present: Maybe
+    tag: str | None
+    context: Context
+
+    @property
+    def path(self) -> Pointer:
+        return self.command.path
+
+
+def _modify(case: _Case) -> Decision:
+    if case.part is Part.THING:
+        return _modify_thing(case)
+    _require_feature(case)
+    value = checked_value(case.part, case.command.value)
+    if IfEqual.of(case.command.headers) is not IfEqual.UPDATE:
+        _refuse_equal(case, value)
+    existed = case.present is not MISSING
+    action = EventAction.MODIFIED if existed else EventAction.CREATED
+    after = _after(case, put(case.thing.document, case.path, value))
+    status = 204 if existed or case.part is Part.POLICY_ID else 201
+    return _decision(case, action, case.thing, after, value, status=status)
+
+
+def _modify_thing(case: _Case) -> Decision:
+    document = thing_document(case.thing.thing_id, case.command.value)
+    if "policyId" not in document:
+        document = {"policyId": case.thing.policy_id, **document}
+    after = _after(case, document)
+    shown = full_json(after)
+    if IfEqual.of(case.command.headers) is not IfEqual.UPDATE:
+        _refuse_equal(case, shown)
+    return _decision(case, EventAction.MODIFIED, case.thing, after, shown, status=204)
+
+
+def _refuse_equal(case: _Case, value: Maybe) -> None:
+    present = case.present
+    if present is not MISSING and value is not MISSING and same(present, value):
+        raise equal_refused("things", case.tag)
+
+
+def _require_feature(case: _Case) -> None:
+    """A part of a feature that is not there cannot be set: only a merge makes the feature."""
+    path = case.path
+    if len(path) > 2 and path[0] == "features" and get(case.thing.document, path[:2]) is MISSING:
+        raise not_found(case.thing.thing_id, Part.FEATURE, path[:2])
+
+
+def _delete(case: _Case) -> Decision:
+    if case.part is Part.POLICY_ID:
+        raise ditto_error("things:policyId.notdeletable", id=case.thing.thing_id)
+    if case.present is MISSING:
+        raise _absent(case.thing, case.part, case.path)
+    if case.part is Part.THING:
+        return _decision(case, EventAction.DELETED, case.thing, None, MISSING, status=204)
+    after = _after(case, remove(case.thing.document, case.path))
+    return _decision(case, EventAction.DELETED, case.thing, after, MISSING, status=204)
+
+
+def _merge(case: _Case) -> Decision:
+    wanted = _conditioned(case)
+    if case.part is Part.THING:
+        _check_merge_root(case.command, wanted)
+    if case.part is Part.POLICY_ID and wanted is None:
+        raise ditto_error("things:policyId.notdeletable", id=case.thing.thing_id)
+    if case.part is Part.THING and isinstance(wanted, dict):
+        wanted = {key: below for key, below in wanted.items() if key not in INLINE_POLICY}
+    how = IfEqual.of(case.command.headers)
+    value = merge.merged(case.present, wanted)
+    if how is not IfEqual.UPDATE and _unchanged(case.present, value):
+        raise equal_refused("things", case.tag)
+    if how is IfEqual.SKIP_MINIMIZING_MERGE:
+        smaller = merge.minimized(wanted, case.present)
+        wanted = wanted if smaller is MISSING else smaller
+    after = _after(case, _with_value(case, value))
+    return _decision(case, EventAction.MERGED, case.thing, after, wanted, status=204)
+
+
+def _unchanged(present: Maybe, value: Maybe) -> bool:
+    if present is MISSING or value is MISSING:
+        return present is value
+    return same(present, value)
+
+
+def _check_merge_root(command: ThingCommand, wanted: Json) -> None:
+    merge.check_patch(wanted)
+    if not isinstance(wanted, dict):
+        reason = "a Thing is merged with a JSON object"
+        raise ditto_error("things:merge.invalid", reason=reason)
+    if "thingId" in wanted and wanted["thingId"] is None:
+        raise ditto_error("things:id.notdeletable")
+    if "policyId" in wanted and wanted["policyId"] is None:
+        raise ditto_error("things:policyId.notdeletable", id=command.thing_id)
+
+
+def _with_value(case: _Case, value: Maybe) -> JsonObject:
+    """The whole document with the new value at the path, checked as that part is."""
+    document = case.thing.document
+    if case.part is Part.THING:
+        assert value is not MISSING  # noqa: S101  a null patch was refused
+        return thing_document(case.thing.thing_id, value)
+    if value is MISSING:
+        return remove(document, case.path)
+    return put(document, case.path, checked_value(case.part, value))
+
+
+def _conditioned(case: _Case) -> Json:
+    """The patch without the parts whose `merge-thing-patch-conditions` do not hold."""
+    given = case.command.headers.get("merge-thing-patch-conditions")
+    if given is None:
+        return case.command.value
+    conditions = _patch_conditions(given)
+    lookup, moment = _lookup(case.thing), case.context.moment
+    return merge.filtered(
+        case.command.value,
+        case.path,
+        conditions,
+        lambda text: predicate(_condition_node(text))(lookup, moment),
+    )
+
+
+def _patch_conditions(given: object) -> Mapping[Pointer, str]:
+    conditions = given
+    if isinstance(given, str):
+        try:
+            conditions = msgspec.json.decode(given)
+        except msgspec.DecodeError:
+            conditions = None
+    if not isinstance(conditions, dict) or not all(isinstance(v, str) for v in conditions.values()):
+        raise ditto_error(
+            "header.invalid",
+            header="merge-thing-patch-conditions",
+            value=str(given)[:200],
+            hint="It is a JSON object from JSON pointer to RQL.",
+        )
+    return {
+        parse_pointer(key.removeprefix("thing:")): condition
+        for key, condition in conditions.items()
+    }
+
+
+def _patch(case: _Case) -> Decision:
+    operations = case.command.value
+    patch.paths_of(operations)
+    assert isinstance(operations, list)  # noqa: S101  paths_of refuses anything else
+    if case.present is MISSING:
+        raise _absent(case.thing, case.part, case.path)
+    value = patch.apply(case.present, operations)
+    if IfEqual.of(case.command.headers) is not IfEqual.UPDATE:
+        _refuse_equal(case, value)
+    checked = _checked_result(case, value)
+    if case.part is Part.THING and "policyId" not in checked:
+        raise ditto_error("things:policyId.notdeletable", id=case.thing.thing_id)
+    return _patched(case, _after(case, checked))
+
+
+def _patched(case: _Case, after: Thing) -> Decision:
+    """The event of a JSON Patch: a merge where one can say it, else the new value; none for no change."""
+    written = _value_at(after, case.part, case.path)
+    assert written is not MISSING  # noqa: S101  it was just put there
+    smaller = merge.difference(case.present, written)
+    if smaller is MISSING:
+        return Decision(204, None, MISSING, case.tag, None)
+    again = merge.merged(case.present, smaller)
+    if isinstance(smaller, dict) and again is not MISSING and same(again, written):
+        return _decision(case, EventAction.MERGED, case.thing, after, smaller, status=204)
+    return _decision(case, EventAction.MODIFIED, case.thing, after, written, status=204)
+
+
+def _checked_result(case: _Case, value: Json) -> JsonObject:
+    if case.part is Part.THING:
+        return thing_document(case.thing.thing_id, value)
+    return put(case.thing.document, case.path, checked_value(case.part, value))
+
+
+_DECIDE: Final[dict[Action, Callable[[_Case], Decision]]] = {
+    Action.MODIFY: _modify,
+    Action.DELETE: _delete,
+    Action.MERGE: _merge,
+    Action.PATCH: _patch,
+}
+
+
+def _after(case: _Case, document: JsonObject) -> Thing:
+    thing = case.thing
+    return Thing(
+        thing.thing_id, case.context.revision + 1, document, thing.created, case.context.now
+    )
+
+
+def _decision(
+    case: _Case,
+    action: EventAction,
+    before: Thing | None,
+    after: Thing | None,
+    value: Maybe,
+    *,
+    status: int,
+) -> Decision:
+    command = case.command
+    document = None if after is None else checked_size(after, case.context.limits)
+    event = ThingEvent(
+        thing_id=command.thing_id,
+        action=action,
+        path=command.path,
+        revision=case.context.revision + 1,
+        timestamp=case.context.now,
+        after=after,
+        before=before,
+        value=None if value is MISSING else value,
+        headers=event_headers(command),
+        originator=command.originator,
+        subjects=command.subjects,
+        trace=command.trace,
+    )
+    answer = value if status == 201 else MISSING
+    written = MISSING if after is None else _value_at(after, case.part, command.path)
+    tag = None if after is None else _tag(after, case.part, written)
+    return Decision(status, event, answer, tag, document)
+
+
+def checked_size(thing: Thing, limits: Limits) -> bytes:
+    """The document in bytes.
+
+    Errors: 413 `things:thing.toolarge`.
+    """
+    document = encoded(thing.document)
+    size = len(document) + len(thing.thing_id)
+    if size > limits.thing_bytes:
+        raise ditto_error("things:thing.toolarge", size=size, limit=limits.thing_bytes)
+    return document
+
+
+def event_headers(
+    command: ThingCommand,
+) -> dict[str, str | bool | int | list[str] | dict[str, Json]]:
+    """What of a command's headers its event carries: correlation id, open acks, custom ones."""
+    return {name: value for name, value in command.headers.items() if name not in _COMMAND_ONLY}
+
+
+# --- condition ---------------------------------------------------------------------------------
+
+
+def _check_condition(thing: Thing, command: ThingCommand, context: Context) -> None:
+    text = command.headers.get("condition")
+    if text is not None:
+        check_condition(thing, str(text), context)
+
+
+def check_condition(thing: Thing, text: str, context: Context) -> None:
+    """Refuse when a `condition` does not hold or names what the caller may not read.
+
+    Errors: 412 `things:condition.failed`, 400 `things:condition.invalid`.
+    """
+    node = _condition_node(text)
+    for wanted in properties(node):
+        if not wanted.is_placeholder and not _may_see(wanted.pointer, context.permissions):
+            raise ditto_error(
+                "things:condition.failed",
+                condition=text[:200],
+                reason=f": permission to read '{wanted.text}' is missing",
+            )
+    if not predicate(node)(_lookup(thing), context.moment):
+        raise ditto_error("things:condition.failed", condition=text[:200])
+
+
+def _may_see(pointer: Pointer, permissions: Permissions) -> bool:
+    if pointer[0] not in MEMBERS:
+        return True
+    bound = pointer.index("*") if "*" in pointer else len(pointer)
+    return permissions.unrestricted("thing", pointer[:bound], READ)
+
+
+def _lookup(thing: Thing) -> Lookup:
+    return document_lookup({**extended_json(thing), "namespace": namespace_of(thing.thing_id)})
+
+
+def _condition_node(text: str) -> Node:
+    try:
+        return parse(text)
+    except GatewayError as error:
+        raise ditto_error(
+            "things:condition.invalid", condition=text[:200], reason=error.message
+        ) from error
