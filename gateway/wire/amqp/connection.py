@@ -1,0 +1,496 @@
+"""The server end of an AMQP 1.0 connection, without I/O.
+
+Five members drive it: `receive(data, now)`, `to_send()`, `tick(now)`, `wake_at`, `closed`. Bytes in, events
+out; who handles an event answers by a method of the connection or of a link, then sends what `to_send`
+returns.
+SASL and open are asked of the shell (`SaslRequested`, `OpenRequested`); until it has answered, what the
+peer sent ahead waits, at most `MAX_AHEAD` bytes of it.
+
+Malformed bytes end the connection with `amqp:framing-error`, `amqp:decode-error` or the condition that the
+error names; the close frame is written, then input is ignored until the peer closes or `CLOSE_SECONDS` are
+over.
+
+Left out: transactions, link resumption, TLS inside AMQP (the shell brings TLS), SASL challenges.
+Source: OASIS AMQP 1.0, part 2, sections 2.2 to 2.4, 2.8; part 5, section 5.3.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.errors import MalformedPacket
+from gateway.wire.amqp.decode import decode
+from gateway.wire.amqp.events import ConnectionEnded, Event, OpenRequested, SaslRequested
+from gateway.wire.amqp.fields import Catalogue
+from gateway.wire.amqp.performatives import (
+    SASL,
+    TRANSPORT,
+    Begin,
+    Close,
+    End,
+    Error,
+    Open,
+    SaslInit,
+    SaslMechanisms,
+    SaslOutcome,
+)
+from gateway.wire.amqp.session import Session, SessionFault
+
+AMQP_HEADER: Final = b"AMQP\x00\x01\x00\x00"
+SASL_HEADER: Final = b"AMQP\x03\x01\x00\x00"
+MIN_FRAME: Final = 512
+MAX_SASL_FRAME: Final = 8_192
+"""Bytes; the standard's 512 are too few for a JWT as password."""
+MAX_AHEAD: Final = 262_144
+"""Bytes that may wait while SASL or open has no answer."""
+CLOSE_SECONDS: Final = 2.0
+"""How long the peer's close is waited for."""
+
+SASL_OK: Final = 0
+SASL_AUTH: Final = 1
+SASL_TEMP: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a server allows its peers; sizes in bytes, times in seconds."""
+
+    container_id: str
+    mechanisms: tuple[str, ...] = ("PLAIN",)
+    """SASL mechanisms on offer; EXTERNAL only where the shell has seen a client certificate."""
+    allow_without_sasl: bool = False
+    """True lets a peer begin with AMQP itself."""
+    max_frame_size: int = 16_384
+    channel_max: int = 63
+    handle_max: int = 255
+    incoming_window: int = 2_048
+    """Transfer frames."""
+    idle_timeout: float = 60.0
+    """Silence after which the peer counts as gone; half of it is what the peer is told."""
+    handshake_timeout: float = 10.0
+    """From the first byte's chance to the open frame."""
+    offered_capabilities: tuple[str, ...] = ("ANONYMOUS-RELAY",)
+
+
+class _State(enum.Enum):
+    FIRST_HEADER = enum.auto()
+    SASL_INIT = enum.auto()
+    SASL_ASKED = enum.auto()
+    SECOND_HEADER = enum.auto()
+    OPEN = enum.auto()
+    OPEN_ASKED = enum.auto()
+    OPENED = enum.auto()
+    CLOSING = enum.auto()
+    CLOSED = enum.auto()
+
+
+_WAITING: Final = (_State.SASL_ASKED, _State.OPEN_ASKED)
+_HEADERS: Final = (_State.FIRST_HEADER, _State.SECOND_HEADER)
+_OVER: Final = (_State.CLOSING, _State.CLOSED)
+_EMPTY_FRAME: Final = struct.pack(">IBBH", 8, 2, 0, 0)
+
+
+class Connection:
+    """One peer's connection."""
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self.limits = limits
+        self.remote: Open | None = None
+        self.remote_max_frame = MIN_FRAME
+        self._state = _State.FIRST_HEADER
+        self._now = now
+        self._buffer = bytearray()
+        self._wanted = 0
+        self._out: list[bytes] = []
+        self._sessions: dict[int, Session] = {}
+        self._flushing: dict[Session, None] = {}
+        self._sasl_done = False
+        self._open_sent = False
+        self._handshake_until: float | None = now + limits.handshake_timeout
+        self._last_received = now
+        self._beat_every: float | None = None
+        self._next_beat = 0.0
+        self._close_until: float | None = None
+
+    # --- the five members --------------------------------------------------------------------------
+
+    def receive(self, data: bytes, now: float) -> list[Event]:
+        """Take bytes from the peer; b"" says that it has gone."""
+        self._now = self._last_received = now
+        events: list[Event] = []
+        if not data:
+            self._end(None, events)
+            return events
+        if self._state is _State.CLOSED:
+            return events
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._wanted:
+                return events
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        self._run(data, events)
+        return events
+
+    def to_send(self) -> bytes:
+        """Return what must go to the peer now."""
+        if self._flushing:
+            sessions, self._flushing = self._flushing, {}
+            for session in sessions:
+                session.flush()
+        if not self._out:
+            return b""
+        out = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        return out
+
+    def tick(self, now: float) -> list[Event]:
+        """Do what is due: heartbeat, end of patience."""
+        self._now = now
+        events: list[Event] = []
+        if self._state is _State.CLOSED:
+            return events
+        if self._close_until is not None and now >= self._close_until:
+            self._state = _State.CLOSED
+            return events
+        if self._handshake_until is not None and now >= self._handshake_until:
+            self._fail("amqp:connection:forced", "no open within the handshake time-out", events)
+        elif self._is_silent(now):
+            text = f"silent for {self.limits.idle_timeout} seconds"
+            self._fail("amqp:resource-limit-exceeded", text, events)
+        if self._beat_every is not None and now >= self._next_beat and self._state is _State.OPENED:
+            self._out.append(_EMPTY_FRAME)
+            self._next_beat = now + self._beat_every
+        return events
+
+    @property
+    def wake_at(self) -> float | None:
+        """When `tick` wants to be called, in the caller's clock; None for never."""
+        if self._state is _State.CLOSED:
+            return None
+        if self._close_until is not None:
+            return self._close_until
+        due = []
+        if self.limits.idle_timeout > 0:
+            due.append(self._last_received + self.limits.idle_timeout)
+        if self._handshake_until is not None:
+            due.append(self._handshake_until)
+        if self._beat_every is not None:
+            due.append(self._next_beat)
+        return min(due, default=None)
+
+    @property
+    def closed(self) -> bool:
+        """True once nothing more will be read or written (after a last `to_send`)."""
+        return self._state is _State.CLOSED
+
+    # --- answers -----------------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        return self._state is _State.OPENED
+
+    def answer_sasl(self, code: int, now: float) -> list[Event]:
+        """Answer `SaslRequested`: 0 goes on, anything else ends the connection.
+
+        Returns the events of what the peer had sent ahead.
+        """
+        events: list[Event] = []
+        if self._state is not _State.SASL_ASKED:
+            return events
+        self._write_sasl(SaslOutcome(code=code))
+        if code != SASL_OK:
+            self._state = _State.CLOSED
+            events.append(ConnectionEnded(None))
+            return events
+        self._sasl_done = True
+        self._state = _State.SECOND_HEADER
+        self._go_on(now, events)
+        return events
+
+    def accept(self, now: float) -> list[Event]:
+        """Answer `OpenRequested` with our open; returns the events of what the peer had sent ahead."""
+        events: list[Event] = []
+        if self._state is not _State.OPEN_ASKED:
+            return events
+        self._write_open()
+        self._state = _State.OPENED
+        self._handshake_until = None
+        self._go_on(now, events)
+        return events
+
+    def refuse(self, error: Error) -> list[Event]:
+        """Answer `OpenRequested` with open and close."""
+        return self.close(error)
+
+    def close(self, error: Error | None = None) -> list[Event]:
+        """Close the connection from our side; the events say which links went with it."""
+        events: list[Event] = []
+        if self._state not in _OVER:
+            self._finish(error, events)
+        return events
+
+    # --- writing, for sessions and links -------------------------------------------------------------
+
+    def write(self, channel: int, performative: object) -> None:
+        """Queue a frame without payload."""
+        body = TRANSPORT.write(performative)
+        self._out.append(struct.pack(">IBBH", len(body) + 8, 2, 0, channel) + body)
+
+    def write_frame(self, frame: bytes) -> None:
+        """Queue a frame that is complete."""
+        self._out.append(frame)
+
+    def needs_flush(self, session: Session) -> None:
+        """Have `session.flush` called by the next `to_send`."""
+        self._flushing[session] = None
+
+    def _write_sasl(self, performative: object) -> None:
+        body = SASL.write(performative)
+        self._out.append(struct.pack(">IBBH", len(body) + 8, 2, 1, 0) + body)
+
+    def _write_open(self) -> None:
+        limits = self.limits
+        self._open_sent = True
+        self.write(
+            0,
+            Open(
+                container_id=limits.container_id,
+                max_frame_size=limits.max_frame_size,
+                channel_max=limits.channel_max,
+                idle_time_out=int(limits.idle_timeout * 500),
+                offered_capabilities=limits.offered_capabilities,
+            ),
+        )
+
+    # --- reading ---------------------------------------------------------------------------------------
+
+    def _go_on(self, now: float, events: list[Event]) -> None:
+        self._now = now
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        self._run(data, events)
+
+    def _run(self, data: bytes, events: list[Event]) -> None:
+        """Work through all whole units in `data`, keep the rest."""
+        at = 0
+        try:
+            while True:
+                step = self._step(data, at, events)
+                if not step:
+                    break
+                at += step
+        except MalformedPacket as error:
+            condition = error.code if error.code.startswith("amqp:") else "amqp:decode-error"
+            self._fail(condition, error.message, events)
+            return
+        if self._state in _OVER:
+            return
+        self._buffer += data[at:]
+        if len(self._buffer) > MAX_AHEAD:
+            self._fail("amqp:resource-limit-exceeded", "too much sent ahead of the answer", events)
+
+    def _step(self, data: bytes, at: int, events: list[Event]) -> int:
+        """Take one header or frame at `at`; return its size, 0 when bytes or an answer are missing."""
+        if self._state in _WAITING:
+            self._wanted = MAX_AHEAD + 1
+            return 0
+        if self._state is _State.CLOSED:
+            return 0
+        if len(data) - at < 8:
+            self._wanted = 8
+            return self._peek_header(data, at, events)
+        if self._state in _HEADERS:
+            return self._on_header(data[at : at + 8], events)
+        size = int.from_bytes(data[at : at + 4], "big")
+        self._check_head(data, at, size)
+        if len(data) - at < size:
+            self._wanted = size
+            return 0
+        self._on_frame(data, at, size, events)
+        return size
+
+    def _peek_header(self, data: bytes, at: int, events: list[Event]) -> int:
+        """Refuse a foreign protocol at its first wrong byte, not only when eight are there."""
+        if self._state in _HEADERS and not AMQP_HEADER.startswith(data[at : at + 4][:4]):
+            self._wrong_header(events)
+        return 0
+
+    def _on_header(self, header: bytes, events: list[Event]) -> int:
+        if header == AMQP_HEADER and (self._sasl_done or self.limits.allow_without_sasl):
+            self._out.append(AMQP_HEADER)
+            self._state = _State.OPEN
+        elif header == SASL_HEADER and self._state is _State.FIRST_HEADER:
+            self._out.append(SASL_HEADER)
+            self._write_sasl(SaslMechanisms(self.limits.mechanisms))
+            self._state = _State.SASL_INIT
+        else:
+            self._wrong_header(events)
+        return 8
+
+    def _wrong_header(self, events: list[Event]) -> None:
+        """Answer with the header we want, then close: what the standard says."""
+        self._out.append(AMQP_HEADER if self._sasl_done else SASL_HEADER)
+        self._state = _State.CLOSED
+        error = Error("amqp:framing-error", "protocol header is not the one expected here")
+        events.append(ConnectionEnded(error))
+
+    def _check_head(self, data: bytes, at: int, size: int) -> None:
+        sasl = self._state is _State.SASL_INIT
+        limit = MAX_SASL_FRAME if sasl else self.limits.max_frame_size
+        if not 8 <= size <= limit:
+            raise _framing(f"frame of {size} bytes, expected 8..{limit}")
+        if data[at + 4] < 2 or data[at + 4] * 4 > size:
+            raise _framing(f"data offset {data[at + 4]} in a frame of {size} bytes")
+        if data[at + 5] != (1 if sasl else 0):
+            raise _framing(f"frame type {data[at + 5]} is not expected here")
+
+    def _on_frame(self, data: bytes, at: int, size: int, events: list[Event]) -> None:
+        body = data[at + data[at + 4] * 4 : at + size]
+        if self._state is _State.SASL_INIT:
+            self._on_sasl(_read(SASL, body)[0], events)
+        elif body:
+            performative, end = _read(TRANSPORT, body)
+            channel = (data[at + 6] << 8) | data[at + 7]
+            self._dispatch(channel, performative, body[end:] if end < len(body) else b"", events)
+
+    def _on_sasl(self, performative: object, events: list[Event]) -> None:
+        if not isinstance(performative, SaslInit):
+            raise _framing("expected sasl-init")
+        if performative.mechanism not in self.limits.mechanisms:
+            self._write_sasl(SaslOutcome(code=SASL_AUTH))
+            self._state = _State.CLOSED
+            events.append(ConnectionEnded(None))
+            return
+        self._state = _State.SASL_ASKED
+        response = performative.initial_response or b""
+        events.append(SaslRequested(performative.mechanism, response, performative.hostname))
+
+    def _dispatch(
+        self, channel: int, performative: object, payload: bytes, events: list[Event]
+    ) -> None:
+        if self._state is _State.CLOSING:
+            if isinstance(performative, Close):
+                self._state = _State.CLOSED
+        elif self._state is _State.OPEN:
+            self._on_open(performative, events)
+        elif isinstance(performative, Close):
+            self._on_close(performative, events)
+        elif isinstance(performative, Begin):
+            self._on_begin(channel, performative)
+        else:
+            self._on_session_frame(channel, performative, payload, events)
+
+    def _on_open(self, performative: object, events: list[Event]) -> None:
+        if not isinstance(performative, Open):
+            raise MalformedPacket("amqp: expected open first", code="amqp:not-allowed")
+        self.remote = performative
+        self.remote_max_frame = min(
+            max(performative.max_frame_size, MIN_FRAME), max(self.limits.max_frame_size, MIN_FRAME)
+        )
+        if performative.idle_time_out:
+            self._beat_every = max(performative.idle_time_out / 2_000, 0.01)
+            self._next_beat = self._now + self._beat_every
+        self._state = _State.OPEN_ASKED
+        events.append(OpenRequested(performative))
+
+    def _on_close(self, close: Close, events: list[Event]) -> None:
+        error = close.error if isinstance(close.error, Error) else None
+        self._lose_all(error, events)
+        self.write(0, Close())
+        self._state = _State.CLOSED
+        events.append(ConnectionEnded(error))
+
+    def _on_begin(self, channel: int, begin: Begin) -> None:
+        if channel > self.limits.channel_max:
+            raise _framing(f"channel {channel} is over channel-max {self.limits.channel_max}")
+        if channel in self._sessions:
+            raise MalformedPacket(
+                f"amqp begin: channel {channel} has a session", code="amqp:not-allowed"
+            )
+        self._sessions[channel] = Session(self, channel, begin)
+
+    def _on_session_frame(
+        self, channel: int, performative: object, payload: bytes, events: list[Event]
+    ) -> None:
+        session = self._sessions.get(channel)
+        if session is None:
+            raise _framing(f"channel {channel} has no session")
+        if isinstance(performative, End):
+            self._on_end(session, performative, events)
+            return
+        if session.ended:
+            return
+        try:
+            session.on_frame(performative, payload, events)
+        except SessionFault as fault:
+            session.ended = True
+            self._flushing.pop(session, None)
+            events += session.lose_links(fault.error)
+            self.write(channel, End(error=fault.error))
+
+    def _on_end(self, session: Session, end: End, events: list[Event]) -> None:
+        del self._sessions[session.channel]
+        self._flushing.pop(session, None)
+        if not session.ended:
+            error = end.error if isinstance(end.error, Error) else None
+            events += session.lose_links(error)
+            self.write(session.channel, End())
+
+    # --- ending ----------------------------------------------------------------------------------------
+
+    def _is_silent(self, now: float) -> bool:
+        if self._state in _OVER or self.limits.idle_timeout <= 0:
+            return False
+        return now >= self._last_received + self.limits.idle_timeout
+
+    def _fail(self, condition: str, text: str, events: list[Event]) -> None:
+        if self._state in _OVER:
+            self._state = _State.CLOSED
+            return
+        self._finish(Error(condition, text[:1_024]), events)
+
+    def _finish(self, error: Error | None, events: list[Event]) -> None:
+        self._lose_all(error, events)
+        if self._state in (_State.OPEN, _State.OPEN_ASKED, _State.OPENED):
+            self._write_close(error)
+        else:
+            self._state = _State.CLOSED
+        events.append(ConnectionEnded(error))
+
+    def _write_close(self, error: Error | None) -> None:
+        if not self._open_sent:
+            self._write_open()
+        self.write(0, Close(error=error))
+        self._state = _State.CLOSING
+        self._buffer.clear()
+        self._handshake_until = None
+        self._close_until = self._now + CLOSE_SECONDS
+
+    def _end(self, error: Error | None, events: list[Event]) -> None:
+        if self._state is _State.CLOSED:
+            return
+        told = self._state is _State.CLOSING
+        self._lose_all(error, events)
+        self._state = _State.CLOSED
+        if not told:
+            events.append(ConnectionEnded(error))
+
+    def _lose_all(self, error: Error | None, events: list[Event]) -> None:
+        for session in self._sessions.values():
+            if not session.ended:
+                events += session.lose_links(error)
+        self._sessions.clear()
+        self._flushing.clear()
+
+
+def _framing(text: str) -> MalformedPacket:
+    return MalformedPacket(f"amqp: {text}", code="amqp:framing-error")
+
+
+def _read(catalogue: Catalogue, body: bytes) -> tuple[object, int]:
+    value, end = decode(body)
+    return catalogue.read(value), end
