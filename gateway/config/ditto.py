@@ -6,6 +6,22 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OpenIdIssuer:
+    """One OpenID Connect provider whose tokens are taken."""
+
+    name: str
+    """What its subjects begin with, e.g. `keycloak` for `keycloak:alice`."""
+    issuer: str
+    """The tokens' `iss`; compared without scheme and trailing slash. http:// asks for the keys in plain text."""
+    auth_subjects: tuple[str, ...] = ("{{ jwt:sub }}",)
+    """Templates of the subjects that a token stands for."""
+    jwks_uri: str = ""
+    """Where the keys are; empty asks `<issuer>/.well-known/openid-configuration`."""
+    audience: str = ""
+    """The `aud` that tokens must carry; empty takes any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DittoHttp:
     """HTTP API, WebSocket and SSE."""
 
@@ -13,6 +29,8 @@ class DittoHttp:
     """host:port; port 0 takes a free one."""
     pre_authentication: bool = False
     """True trusts the header x-ditto-pre-authenticated of a reverse proxy in front."""
+    openid: tuple[OpenIdIssuer, ...] = ()
+    """OpenID Connect providers."""
     max_body: int = 262_144
     """Bytes in one request body; larger ones are answered with 413."""
     cors_origins: tuple[str, ...] = ()

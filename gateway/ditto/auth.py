@@ -1,0 +1,171 @@
+"""Who is asking: pre-authenticated header, bearer token or basic authentication, tried in this order.
+
+The result is the ordered list of authorization subjects that policies speak of. Basic users come from a
+users file (`name:bcrypt-hash` per line) and become `nginx:<name>`, as behind the proxy of a standard Ditto;
+the names `devops` and `status` belong to the operations API alone. Source: Ditto, authentication.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.ditto.passwords import PasswordChecks, hash_password
+from gateway.ditto.tokens import Tokens
+from gateway.errors import GatewayError, InvalidSetting, Unauthenticated
+
+SUBJECT_PREFIX = "nginx"
+DEVOPS = "devops"
+STATUS = "status"
+RESERVED = frozenset((DEVOPS, STATUS))
+MAX_SUBJECTS = 100
+MAX_USERS_FILE = 1_048_576
+PRE_AUTHENTICATED = "x-ditto-pre-authenticated"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A proved caller.
+
+    Shape:  `subjects` in order, the first is the default subject; `expires` seconds since the epoch for
+            tokens, else None.
+    """
+
+    subjects: tuple[str, ...]
+    kind: str
+    expires: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What a request says about its caller; nothing in it is checked yet."""
+
+    authorization: str | None = None
+    pre_authenticated: str | None = None
+    access_token: str | None = None
+
+
+def read_users(file: Path) -> dict[str, str]:
+    """Read a users file: name -> bcrypt hash.
+
+    Errors: InvalidSetting, naming file and line.
+    """
+    try:
+        text = file.read_text("utf-8")
+    except OSError as error:
+        raise InvalidSetting(f"{file}: cannot be read: {error.strerror}") from error
+    if len(text) > MAX_USERS_FILE:
+        raise InvalidSetting(f"{file}: at most {MAX_USERS_FILE} bytes, got {len(text)}")
+    users: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, sep, hashed = line.strip().partition(":")
+        if not sep or not name or not hashed.startswith(("$2a$", "$2b$", "$2y$")):
+            raise InvalidSetting(f"{file}:{number}: expected name:bcrypt-hash")
+        users[name] = hashed
+    return users
+
+
+def write_users(file: Path, passwords: Mapping[str, str]) -> None:
+    """Write a users file with these passwords, readable by its owner alone."""
+    lines = "".join(f"{name}:{hash_password(word)}\n" for name, word in passwords.items())
+    new = file.with_suffix(".new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as out:
+        out.write(lines)
+    new.replace(file)
+
+
+class Authentication:
+    """Turns what a request presents into a Caller.
+
+    Shape:  `users` name -> bcrypt hash; `pre_authentication` trusts the header of a proxy in front.
+    """
+
+    def __init__(
+        self,
+        users: Mapping[str, str],
+        checks: PasswordChecks,
+        tokens: Tokens,
+        *,
+        pre_authentication: bool = False,
+    ) -> None:
+        self._users = users
+        self._checks = checks
+        self._tokens = tokens
+        self._pre_authentication = pre_authentication
+
+    async def close(self) -> None:
+        """End threads and connections."""
+        await self._tokens.close()
+        self._checks.close()
+
+    async def caller(self, presented: Presented) -> Caller:
+        """Prove an API caller.
+
+        Errors: Unauthenticated `gateway:authentication.failed`, `gateway:jwt.issuer.notsupported`;
+                BadRequest `jwt:invalid`; Undeliverable when too many passwords wait.
+        """
+        if self._pre_authentication and presented.pre_authenticated:
+            return _pre_authenticated(presented.pre_authenticated)
+        scheme, _, credentials = (presented.authorization or "").partition(" ")
+        if scheme.lower() == "bearer" or (presented.access_token and not scheme):
+            return await self.bearer(credentials.strip() or presented.access_token or "")
+        if scheme.lower() == "basic":
+            return await self._basic(credentials, RESERVED)
+        raise failed("No authentication was presented.")
+
+    async def bearer(self, token: str) -> Caller:
+        """Prove the owner of a token; errors as `caller`."""
+        found = await self._tokens.verify(token)
+        return Caller(found.subjects, "jwt", found.expires)
+
+    async def operator(self, presented: Presented, *names: str) -> None:
+        """Prove an operator: one of `names` by basic authentication.
+
+        Errors: Unauthenticated; Undeliverable.
+        """
+        scheme, _, credentials = (presented.authorization or "").partition(" ")
+        if scheme.lower() != "basic":
+            raise failed("No authentication was presented.")
+        caller = await self._basic(credentials, frozenset())
+        if caller.subjects[0].removeprefix(f"{SUBJECT_PREFIX}:") not in names:
+            raise failed("The user is no operator.")
+
+    async def _basic(self, credentials: str, refused: frozenset[str]) -> Caller:
+        name, password = _decoded(credentials)
+        hashed = None if name in refused else self._users.get(name)
+        if not await self._checks.verify(name, password, hashed):
+            raise failed("User name or password is wrong.")
+        return Caller((f"{SUBJECT_PREFIX}:{name}",), "pre-authenticated-http")
+
+
+def _decoded(credentials: str) -> tuple[str, bytes]:
+    with contextlib.suppress(binascii.Error, UnicodeDecodeError, ValueError):
+        name, sep, password = base64.b64decode(credentials.strip(), validate=True).partition(b":")
+        if sep and name:
+            return name.decode(), password
+    raise failed("The Basic credentials could not be read.")
+
+
+def _pre_authenticated(header: str) -> Caller:
+    subjects = tuple(dict.fromkeys(s for part in header.split(",") if (s := part.strip())))
+    if not subjects or len(subjects) > MAX_SUBJECTS:
+        raise failed(f"Expected 1 to {MAX_SUBJECTS} pre-authenticated subjects.")
+    return Caller(subjects, "pre-authenticated-http")
+
+
+def failed(reason: str) -> GatewayError:
+    """The one answer to a failed authentication."""
+    return Unauthenticated(
+        "The request could not be authenticated.",
+        code="gateway:authentication.failed",
+        description=f"{reason} For a successful authentication present Basic credentials"
+        " or a Bearer token.",
+    )

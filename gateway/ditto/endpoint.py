@@ -1,0 +1,235 @@
+"""What every Ditto route shares: limits, caller, correlation id, span, count, errors in Ditto's form."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from time import perf_counter
+from typing import TypeAlias
+
+import msgspec
+from aiohttp import hdrs, web
+
+from gateway.config.ditto import DittoHttp
+from gateway.ditto.auth import PRE_AUTHENTICATED, Authentication, Caller, Presented
+from gateway.ditto.request import ApiCall, check_limits, correlation_id_of, ditto_headers
+from gateway.errors import GatewayError, MethodNotAllowed, NotFound
+from gateway.model.json import Json, JsonObject
+from gateway.model.thing import HeaderValue
+from gateway.model.trace import TraceContext
+from gateway.observe.metrics import Metrics
+from gateway.observe.tracing import Tracer
+
+log = logging.getLogger(__name__)
+
+Handler: TypeAlias = Callable[[ApiCall], Awaitable[web.StreamResponse]]
+RawHandler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+SERVER = "ditto"
+METHODS = "GET, PUT, POST, PATCH, DELETE, HEAD, OPTIONS"
+API_REALM = 'Basic realm="Ditto"'
+DEVOPS_REALM = 'Basic realm="DITTO-DEVOPS"'
+STATUS_REALM = 'Basic realm="DITTO-STATUS"'
+NO_CALLER = Caller((), "none")
+
+
+def error_json(error: GatewayError) -> JsonObject:
+    """An error as Ditto's clients read it."""
+    body: JsonObject = {"status": error.status, "error": error.code, "message": error.message}
+    if error.description:
+        body["description"] = error.description
+    href = error.details.get("href")
+    if isinstance(href, str):
+        body["href"] = href
+    return body
+
+
+def json_response(
+    value: Json, status: int = 200, headers: dict[str, str] | None = None
+) -> web.Response:
+    """A JSON answer."""
+    return web.Response(
+        body=msgspec.json.encode(value),
+        status=status,
+        headers=headers,
+        content_type="application/json",
+    )
+
+
+def error_response(error: GatewayError) -> web.Response:
+    """An error's answer; 304 has no body."""
+    headers: dict[str, str] = {}
+    etag = error.details.get("etag")
+    if isinstance(etag, str):
+        headers[hdrs.ETAG] = etag
+    allow = error.details.get("allow")
+    if isinstance(allow, str):
+        headers[hdrs.ALLOW] = allow
+    if error.status == 503:
+        headers[hdrs.RETRY_AFTER] = "2"
+    if error.status == 304:
+        return web.Response(status=304, headers=headers)
+    return json_response(error_json(error), error.status, headers)
+
+
+def not_allowed(method: str, allowed: Iterable[str]) -> GatewayError:
+    """405, with the methods that the path has."""
+    names = ", ".join(allowed)
+    return MethodNotAllowed(
+        f"The HTTP method '{method}' is not allowed here.",
+        code="gateway:method.notallowed",
+        description=f"Allowed methods: {names}.",
+        details={"allow": names},
+    )
+
+
+def unknown_path(path: str) -> GatewayError:
+    """404 for a path that the API does not have."""
+    return NotFound(
+        f"The path '{path[:200]}' does not exist.",
+        code="signals.commands:path.unknown",
+        description="Check the path; the API is below /api/2.",
+    )
+
+
+class Endpoints:
+    """Wraps handlers into aiohttp's.
+
+    Shape:  `api` for authenticated callers, `devops` for operators, `public` for everyone.
+    """
+
+    def __init__(
+        self, auth: Authentication, settings: DittoHttp, metrics: Metrics, tracer: Tracer
+    ) -> None:
+        self._auth = auth
+        self._settings = settings
+        self._metrics = metrics
+        self._tracer = tracer
+
+    @property
+    def max_body(self) -> int:
+        return self._settings.max_body
+
+    def api(self, handler: Handler) -> RawHandler:
+        """For callers with authorization subjects."""
+
+        async def prove(request: web.Request) -> Caller:
+            return await self._auth.caller(presented(request))
+
+        return self._wrap(handler, prove, API_REALM)
+
+    def devops(self, handler: Handler, *users: str, realm: str = DEVOPS_REALM) -> RawHandler:
+        """For operators."""
+
+        async def prove(request: web.Request) -> Caller:
+            await self._auth.operator(presented(request), *users)
+            return NO_CALLER
+
+        return self._wrap(handler, prove, realm)
+
+    def public(self, handler: Handler) -> RawHandler:
+        """For everyone."""
+
+        async def prove(_request: web.Request) -> Caller:
+            return NO_CALLER
+
+        return self._wrap(handler, prove, "")
+
+    def _wrap(
+        self, handler: Handler, prove: Callable[[web.Request], Awaitable[Caller]], realm: str
+    ) -> RawHandler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            started = perf_counter()
+            correlation_id = correlation_id_of(request)
+            if request.method == hdrs.METH_OPTIONS and self._origin(request):
+                response: web.StreamResponse = web.Response(status=204)
+            else:
+                response = await self._answer(request, correlation_id, handler, prove, realm)
+            self._count(request.method, response.status, perf_counter() - started)
+            if not response.prepared:
+                response.headers["correlation-id"] = correlation_id
+                self.allow_origin(request, response)
+            return response
+
+        return handle
+
+    async def _answer(
+        self,
+        request: web.Request,
+        correlation_id: str,
+        handler: Handler,
+        prove: Callable[[web.Request], Awaitable[Caller]],
+        realm: str,
+    ) -> web.StreamResponse:
+        parent = TraceContext.parse(
+            request.headers.get("traceparent"), request.headers.get("tracestate")
+        )
+        span = self._tracer.start(
+            f"ditto {request.method}", parent, "server", {"http.request.method": request.method}
+        )
+        try:
+            check_limits(request)
+            headers: dict[str, HeaderValue] = ditto_headers(request, correlation_id)
+            caller = await prove(request)
+            call = ApiCall(request, caller, correlation_id, headers, span.context)
+            response = await handler(call)
+        except GatewayError as error:
+            response = error_response(error)
+            if error.status == 401 and realm:
+                response.headers[hdrs.WWW_AUTHENTICATE] = realm
+            span.end(error if error.status >= 500 else None)
+        except web.HTTPException as error:
+            response = error_response(_of_http(error, request))
+        except ConnectionError:
+            raise
+        except Exception as error:
+            log.exception("request failed", extra={"path": request.path[:200]})
+            response = error_response(GatewayError())
+            span.end(error)
+        span.set("http.response.status_code", response.status)
+        span.end()
+        return response
+
+    def _origin(self, request: web.Request) -> str | None:
+        origin = request.headers.get(hdrs.ORIGIN)
+        allowed = self._settings.cors_origins
+        return origin if origin and (origin in allowed or "*" in allowed) else None
+
+    def allow_origin(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Add what a browser wants to see, for origins in the settings."""
+        origin = self._origin(request)
+        if origin is None:
+            return
+        asked = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS)
+        response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+        response.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = METHODS
+        response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = (
+            "etag, location, correlation-id, link"
+        )
+        response.headers[hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
+        response.headers[hdrs.VARY] = "Origin"
+        if asked:
+            response.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = asked[:1_024]
+
+    def _count(self, method: str, status: int, seconds: float) -> None:
+        known = method if method in METHODS.split(", ") else "other"
+        self._metrics.http_requests.labels(SERVER, known, str(status)).inc()
+        self._metrics.http_seconds.labels(SERVER, known).observe(seconds)
+
+
+def presented(request: web.Request) -> Presented:
+    """What the request says about its caller."""
+    query = request.query
+    return Presented(
+        request.headers.get(hdrs.AUTHORIZATION),
+        request.headers.get(PRE_AUTHENTICATED) or query.get(PRE_AUTHENTICATED),
+        query.get("access_token"),
+    )
+
+
+def _of_http(error: web.HTTPException, request: web.Request) -> GatewayError:
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return not_allowed(error.method, sorted(error.allowed_methods))
+    if error.status == 404:
+        return unknown_path(request.path)
+    return GatewayError(error.reason, code="rejected", status=error.status)

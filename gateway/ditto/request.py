@@ -1,0 +1,342 @@
+"""Reading what a Ditto request says: headers and the query parameters that mean the same, durations, bodies.
+
+Known headers get their JSON types; what the transport needs is dropped; the rest travels with the signal,
+so that consumers of its event see it. Every length is capped before it is trusted. Source: Ditto, HTTP API concepts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import msgspec
+from aiohttp import web
+
+from gateway.ditto.auth import Caller
+from gateway.errors import BadRequest, CommandTimeout, GatewayError, TooLarge, UnsupportedMediaType
+from gateway.model.json import Json
+from gateway.model.thing import HeaderValue
+from gateway.model.trace import TraceContext
+from gateway.twin.ditto_errors import HeadersTooLarge, ditto_error
+
+MAX_URI = 8_192
+MAX_HEADERS = 64
+MAX_DITTO_HEADERS = 5_120
+"""Bytes of all Ditto headers of one signal."""
+BODY_SECONDS = 30.0
+MAX_TIMEOUT = 60.0
+JSON_TYPE = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+FORM = "application/x-www-form-urlencoded"
+EVENT_STREAM = "text/event-stream"
+
+TRANSPORT = frozenset(
+    [
+        "accept",
+        "accept-charset",
+        "accept-encoding",
+        "accept-language",
+        "access-control-request-headers",
+        "access-control-request-method",
+        "authorization",
+        "cache-control",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "cookie",
+        "dnt",
+        "expect",
+        "forwarded",
+        "from",
+        "host",
+        "keep-alive",
+        "origin",
+        "pragma",
+        "proxy-authorization",
+        "raw-request-uri",
+        "referer",
+        "te",
+        "timeout-access",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+        "via",
+        "x-ditto-pre-authenticated",
+        "x-forwarded-scheme",
+    ]
+)
+BOOLEANS = frozenset(("response-required", "allow-policy-lockout", "dry-run"))
+LISTS = frozenset(("requested-acks", "declared-acks"))
+OUTBOUND_ONLY = frozenset(("etag", "location", "www-authenticate", "entity-revision"))
+KNOWN = frozenset(
+    [
+        "allow-policy-lockout",
+        "at-historical-revision",
+        "at-historical-timestamp",
+        "channel",
+        "condition",
+        "content-type",
+        "correlation-id",
+        "declared-acks",
+        "delete-metadata",
+        "dry-run",
+        "get-metadata",
+        "if-equal",
+        "if-match",
+        "if-none-match",
+        "live-channel-condition",
+        "live-channel-timeout-strategy",
+        "merge-thing-patch-conditions",
+        "policy-view",
+        "put-metadata",
+        "reply-to",
+        "requested-acks",
+        "response-required",
+        "timeout",
+        "traceparent",
+        "tracestate",
+    ]
+)
+FROM_QUERY = (
+    "channel",
+    "correlation-id",
+    "requested-acks",
+    "declared-acks",
+    "response-required",
+    "timeout",
+    "live-channel-timeout-strategy",
+    "allow-policy-lockout",
+    "condition",
+    "live-channel-condition",
+    "at-historical-revision",
+    "at-historical-timestamp",
+    "dry-run",
+    "policy-view",
+)
+_MULTIPLE = frozenset(("if-match", "if-none-match", "accept"))
+_DURATION = re.compile(r"(\d{1,9})(ms|s|m)?")
+_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, None: 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class ApiCall:
+    """One authenticated request.
+
+    Shape:  `headers` are Ditto's, as a command takes them; `trace` is where its span stands.
+    """
+
+    request: web.Request
+    caller: Caller
+    correlation_id: str
+    headers: Mapping[str, HeaderValue]
+    trace: TraceContext
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        return self.caller.subjects
+
+    def query(self, name: str) -> str | None:
+        return self.request.query.get(name)
+
+    def accepts_exactly(self, media_type: str) -> bool:
+        """True when `Accept` is this type and nothing else; a wildcard does not match."""
+        return self.request.headers.get("Accept", "").strip().lower() == media_type
+
+
+def check_limits(request: web.Request) -> None:
+    """Refuse an URI or headers over their limits.
+
+    Errors: GatewayError 414, HeadersTooLarge 431.
+    """
+    if len(request.raw_path) > MAX_URI:
+        raise GatewayError(
+            f"The URI is longer than {MAX_URI} bytes.", code="uri.toolong", status=414
+        )
+    if len(request.headers) > MAX_HEADERS:
+        raise HeadersTooLarge(f"The request has more than {MAX_HEADERS} headers.")
+
+
+def correlation_id_of(request: web.Request) -> str:
+    """The caller's correlation id, or a new one."""
+    given = request.headers.get("correlation-id") or request.query.get("correlation-id")
+    return given[:512] if given else str(uuid.uuid4())
+
+
+def ditto_headers(request: web.Request, correlation_id: str) -> dict[str, HeaderValue]:
+    """Collect Ditto's headers from the request's headers and query.
+
+    Errors: BadRequest `header.invalid`, `gateway:duplicate.header.field`; HeadersTooLarge.
+    """
+    texts = _texts(request)
+    size = sum(len(name) + len(value) for name, value in texts.items())
+    if size > MAX_DITTO_HEADERS:
+        raise HeadersTooLarge(
+            f"The headers are {size} bytes large; at most {MAX_DITTO_HEADERS} are allowed.",
+            description="Send fewer or shorter headers.",
+        )
+    headers: dict[str, HeaderValue] = {
+        name: typed_header(name, value) for name, value in texts.items()
+    }
+    headers["correlation-id"] = correlation_id
+    return headers
+
+
+def _texts(request: web.Request) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for raw, value in request.headers.items():
+        name = raw.lower()
+        if name in TRANSPORT or name in OUTBOUND_ONLY or _is_foreign_ditto(name):
+            continue
+        if name in texts and name in KNOWN:
+            if name not in _MULTIPLE:
+                raise _duplicate(name)
+            value = f"{texts[name]},{value}"
+        texts[name] = value
+    for name in FROM_QUERY:
+        for value in request.query.getall(name, ()):
+            if texts.setdefault(name, value) != value:
+                raise _duplicate(name)
+    return texts
+
+
+def _is_foreign_ditto(name: str) -> bool:
+    return name.startswith("ditto-")
+
+
+def _duplicate(name: str) -> GatewayError:
+    return BadRequest(
+        f"'{name}' was given more than once, with different values.",
+        code="gateway:duplicate.header.field",
+        description="Give it once, as header or as query parameter.",
+    )
+
+
+def typed_header(name: str, value: str) -> HeaderValue:
+    """Give a header its JSON type.
+
+    Errors: BadRequest `header.invalid`.
+    """
+    if name in BOOLEANS:
+        if value.lower() not in ("true", "false"):
+            raise ditto_error(
+                "header.invalid", header=name, value=value, hint="It is true or false."
+            )
+        return value.lower() == "true"
+    if name in LISTS:
+        return _labels(value)
+    if name == "timeout":
+        duration(value)
+    return value
+
+
+def _labels(value: str) -> list[str]:
+    if value.lstrip().startswith("["):
+        try:
+            return msgspec.json.decode(value, type=list[str])
+        except msgspec.DecodeError as error:
+            raise ditto_error(
+                "header.invalid", header="requested-acks", value=value, hint=str(error)
+            ) from error
+    return [label for part in value.split(",") if (label := part.strip())]
+
+
+def duration(text: str) -> float:
+    """Read `10`, `10s`, `500ms` or `1m` as seconds.
+
+    Errors: BadRequest `header.invalid`.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ditto_error(
+            "header.invalid",
+            header="timeout",
+            value=text,
+            hint="It is a number with an optional unit: 10, 10s, 500ms, 1m.",
+        )
+    return int(match[1]) * _UNIT_SECONDS[match[2]]
+
+
+def timeout_of(headers: Mapping[str, HeaderValue], default: float, limit: float) -> float:
+    """The timeout that the caller gave, in seconds.
+
+    Errors: BadRequest `gateway:timeout.invalid` above `limit`.
+    """
+    given = headers.get("timeout")
+    seconds = default if given is None else duration(str(given))
+    if seconds > limit:
+        raise BadRequest(
+            f"The timeout of {seconds:g}s is not between 0 and {limit:g} seconds.",
+            code="gateway:timeout.invalid",
+            description="Choose a timeout within these bounds.",
+        )
+    return seconds
+
+
+def command_timeout(seconds: float) -> GatewayError:
+    """The one answer to a command that nobody answered in time."""
+    return CommandTimeout(
+        f"The command timed out after {seconds * 1000:,.0f}ms.",
+        description="Try a larger 'timeout', and check that somebody listens.",
+    )
+
+
+# --- bodies ---------------------------------------------------------------------------------------
+
+
+async def read_body(request: web.Request, limit: int) -> bytes:
+    """Read a body of at most `limit` bytes.
+
+    Errors: TooLarge; CommandTimeout when it does not arrive in time.
+    """
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for piece in request.content.iter_any():
+                body += piece
+                if len(body) > limit:
+                    raise _too_large(limit)
+    except TimeoutError as error:
+        raise command_timeout(BODY_SECONDS) from error
+    return bytes(body)
+
+
+def _too_large(limit: int) -> GatewayError:
+    return TooLarge(
+        f"The request body is larger than {limit} bytes.", description="Send less at a time."
+    )
+
+
+def require_type(request: web.Request, allowed: Iterable[str]) -> str:
+    """Return the media type of the body.
+
+    Errors: UnsupportedMediaType naming the accepted ones.
+    """
+    accepted = tuple(allowed)
+    if request.content_type not in accepted or "Content-Type" not in request.headers:
+        raise UnsupportedMediaType(
+            f"The Media-Type '{request.headers.get('Content-Type', 'none')}' is not supported for this"
+            " resource.",
+            description=f"Allowed Media-Types are: {', '.join(accepted)}.",
+        )
+    return request.content_type
+
+
+def parse_json(body: bytes) -> Json:
+    """Read a JSON body.
+
+    Errors: BadRequest `json.invalid`.
+    """
+    try:
+        return cast(Json, msgspec.json.decode(body))
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise ditto_error(
+            "json.invalid", reason=str(error), hint="Check if the JSON is valid."
+        ) from error

@@ -1,0 +1,271 @@
+"""Server-sent events: twin events as parts of things, and messages.
+
+Each stream has a bounded queue; a reader that falls behind is ended, not waited for. A comment goes out every
+second while nothing else does, so that both ends notice a dead line. Source: Ditto, server sent events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+import msgspec
+from aiohttp import hdrs, web
+
+from gateway.config.ditto import DittoWebSocket
+from gateway.ditto.endpoint import Endpoints, not_allowed
+from gateway.ditto.fanout import Fanout, Interest
+from gateway.ditto.messages_http import MessagePath
+from gateway.ditto.request import EVENT_STREAM, ApiCall
+from gateway.ditto.service import ThingsService
+from gateway.ditto.subscriptions import (
+    Seen,
+    Subscription,
+    event_topic,
+    overlaid,
+    partial_thing,
+)
+from gateway.ditto.things_http import is_message_path, resource_path
+from gateway.errors import NotBuilt, NotFound, ThingNotFound, Undeliverable
+from gateway.model.entity_id import namespace_of
+from gateway.model.json import JsonObject, Pointer, format_pointer
+from gateway.model.thing import Direction, ThingMessage
+from gateway.observe.metrics import Metrics
+from gateway.twin.documents import MISSING, get
+from gateway.twin.fields import THING_ROOTS, FieldSelector
+
+KIND = "sse"
+HEARTBEAT_SECONDS = 1.0
+HEARTBEAT = b":\n\n"
+_PARAMETERS = ("filter", "namespaces", "extraFields")
+_HISTORY = (
+    "from-historical-revision",
+    "to-historical-revision",
+    "from-historical-timestamp",
+    "to-historical-timestamp",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ThingFrames:
+    """Builds the frames of a thing stream.
+
+    Shape:  `path` narrows to a part of the thing; `fields` selects; equal texts build equal frames.
+    """
+
+    fields_text: str | None = None
+    path: Pointer = ()
+    fields: FieldSelector | None = field(default=None, compare=False)
+
+    def __call__(self, seen: Seen) -> bytes | None:
+        document = overlaid(seen.extra or {}, partial_thing(seen.event))
+        if self.fields is not None:
+            document = self.fields.select({**document, **_hidden(seen, self.fields)})
+        if self.path:
+            part = get(document, self.path)
+            return None if part is MISSING else frame(msgspec.json.encode(part))
+        return frame(msgspec.json.encode(document)) if document else None
+
+
+def _hidden(seen: Seen, fields: FieldSelector) -> JsonObject:
+    """The `_` fields, made only where they are selected."""
+    event, state = seen.event, seen.state
+    hidden: JsonObject = {
+        "_revision": event.revision,
+        "_modified": event.timestamp,
+        "_namespace": namespace_of(event.thing_id),
+    }
+    if state is not None:
+        hidden["_created"] = state.created
+    if fields.takes("_context"):
+        context: JsonObject = {"topic": event_topic(event), "path": format_pointer(event.path)}
+        if event.value is not None:
+            context["value"] = event.value
+        context["headers"] = cast(JsonObject, dict(event.headers))
+        hidden["_context"] = context
+    return hidden
+
+
+@dataclass(frozen=True, slots=True)
+class MessageFrames:
+    """Builds the frames of a message stream: those of one box, feature and subject."""
+
+    direction: Direction
+    feature_id: str | None
+    subject: str | None
+
+    def __call__(self, message: ThingMessage) -> bytes | None:
+        if (message.direction, message.feature_id) != (self.direction, self.feature_id):
+            return None
+        if self.subject is not None and message.subject != self.subject:
+            return None
+        name = message.subject.encode().replace(b"\r", b"").replace(b"\n", b"")
+        return b"event: " + name + b"\n" + frame(message.payload)
+
+
+def frame(data: bytes) -> bytes:
+    """One event of the stream; each line of the data gets its prefix."""
+    lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    return b"".join(b"data:" + line + b"\n" for line in lines) + b"\n"
+
+
+class Stream:
+    """One reader: frames that wait for it, at most `limit`."""
+
+    def __init__(self, limit: int, on_drop: Callable[[], None]) -> None:
+        self.session_id = str(uuid.uuid4())
+        self._limit = limit
+        self._on_drop = on_drop
+        self._frames: deque[bytes] = deque()
+        self._news = asyncio.Event()
+        self._ended = False
+
+    def offer(self, frame: bytes) -> None:
+        """Queue a frame; one above the limit ends the stream."""
+        if self._ended:
+            return
+        if len(self._frames) >= self._limit:
+            self._on_drop()
+            self.end()
+            return
+        self._frames.append(frame)
+        self._news.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._news.set()
+
+    async def next(self) -> bytes | None:
+        """What to send next: all that waits, a heartbeat after a silent second, None at the end."""
+        if not self._frames and not self._ended:
+            try:
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    await self._news.wait()
+            except TimeoutError:
+                return HEARTBEAT
+        if self._ended:
+            return None
+        waiting = b"".join(self._frames)
+        self._frames.clear()
+        self._news.clear()
+        return waiting
+
+
+class EventStreams:
+    """The handlers of event streams."""
+
+    def __init__(
+        self,
+        things: ThingsService,
+        fanout: Fanout,
+        endpoints: Endpoints,
+        settings: DittoWebSocket,
+        metrics: Metrics,
+    ) -> None:
+        self._things = things
+        self._fanout = fanout
+        self._endpoints = endpoints
+        self._settings = settings
+        self._metrics = metrics
+        self._open: dict[str, Stream] = {}
+
+    def close(self) -> None:
+        """End all streams."""
+        for stream in self._open.values():
+            stream.end()
+
+    async def answer(self, call: ApiCall, thing_id: str | None, rest: str) -> web.StreamResponse:
+        """Stream the events of all things, of one, or of a part of one; or its messages."""
+        if any(name in call.request.query for name in _HISTORY):
+            raise NotBuilt("Streaming the history of a Thing is not built.")
+        if thing_id is not None and is_message_path(rest):
+            return await self._messages(call, thing_id, rest)
+        ids = _ids(call, thing_id)
+        subscription = Subscription.parse(call.subjects, _parameters(call), ids)
+        render = _frames_of(call, resource_path(rest) if rest else ())
+        if thing_id is not None:
+            await self._check_readable(call, thing_id)
+        interest = Interest(subscription, render)
+        return await self._serve(call, lambda out: self._fanout.join_events(interest, out))
+
+    async def _messages(self, call: ApiCall, thing_id: str, rest: str) -> web.StreamResponse:
+        if call.request.method != hdrs.METH_GET:
+            raise not_allowed(call.request.method, ("GET", "POST"))
+        whole_box = rest.endswith("/messages")
+        path = MessagePath.parse(f"{rest}/any" if whole_box else rest)
+        subscription = Subscription.parse(call.subjects, _parameters(call), frozenset((thing_id,)))
+        render = MessageFrames(path.direction, path.feature_id, None if whole_box else path.subject)
+        interest = Interest(subscription, render)
+        return await self._serve(call, lambda out: self._fanout.join_messages(interest, out))
+
+    async def _check_readable(self, call: ApiCall, thing_id: str) -> None:
+        thing = await self._things.load(thing_id)
+        if thing is None or self._things.thing_json(thing, call.subjects) is None:
+            raise ThingNotFound(thing_id)
+
+    async def _serve(
+        self, call: ApiCall, join: Callable[[Stream], Callable[[], None]]
+    ) -> web.StreamResponse:
+        if len(self._open) >= self._settings.max_sessions:
+            raise Undeliverable("Too many streaming sessions are open.", code="service.unavailable")
+        stream = Stream(self._settings.outbound_buffer, lambda: self._dropped(call.request))
+        leave = join(stream)
+        self._open[stream.session_id] = stream
+        gauge = self._metrics.stream_sessions.labels(KIND)
+        gauge.inc()
+        try:
+            return await self._send(call, stream)
+        finally:
+            gauge.dec()
+            leave()
+            del self._open[stream.session_id]
+
+    def _dropped(self, request: web.Request) -> None:
+        """A reader that fell behind may be stuck in a write: cut its line."""
+        self._metrics.stream_dropped.labels(KIND).inc()
+        if request.transport is not None:
+            request.transport.abort()
+
+    async def _send(self, call: ApiCall, stream: Stream) -> web.StreamResponse:
+        response = web.StreamResponse(
+            headers={
+                hdrs.CONTENT_TYPE: EVENT_STREAM,
+                hdrs.CACHE_CONTROL: "no-cache",
+                "correlation-id": call.correlation_id,
+                "X-Accel-Buffering": "no",
+            }
+        )
+        self._endpoints.allow_origin(call.request, response)
+        await response.prepare(call.request)
+        await response.write(HEARTBEAT)
+        frames = self._metrics.stream_frames.labels(KIND, "out")
+        while (data := await stream.next()) is not None:
+            await response.write(data)
+            frames.inc()
+        await response.write_eof()
+        return response
+
+
+def _ids(call: ApiCall, thing_id: str | None) -> frozenset[str]:
+    asked = frozenset(part for part in (call.query("ids") or "").split(",") if part)
+    if thing_id is None:
+        return asked
+    if asked and thing_id not in asked:
+        raise NotFound(f"The Thing '{thing_id}' is not among the 'ids'.")
+    return frozenset((thing_id,))
+
+
+def _parameters(call: ApiCall) -> dict[str, str]:
+    return {name: value for name in _PARAMETERS if (value := call.query(name))}
+
+
+def _frames_of(call: ApiCall, path: Pointer) -> ThingFrames:
+    text = call.query("fields")
+    fields = FieldSelector.parse(text) if text is not None else None
+    if fields is not None:
+        fields.require_roots(THING_ROOTS)
+    return ThingFrames(text, path, fields)

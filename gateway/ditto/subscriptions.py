@@ -1,0 +1,244 @@
+"""What a subscriber wants to see: namespaces, an RQL filter, extra fields, all judged with its own rights.
+
+A `Subscription` is a value: sessions that ask the same with the same subjects compare equal and share the
+work. WebSocket, SSE and connection targets all decide here what reaches them. Source: Ditto, signal enrichment and
+change notifications.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from gateway.errors import BadRequest
+from gateway.model.entity_id import is_namespace, name_of, namespace_of
+from gateway.model.json import Json, JsonObject, format_pointer
+from gateway.model.thing import Direction, EventAction, Thing, ThingEvent, ThingMessage
+from gateway.twin.fields import THING_ROOTS, FieldSelector
+from gateway.twin.rql import parse
+from gateway.twin.rql_predicate import Predicate, document_lookup, predicate
+
+MAX_IDS = 10_000
+
+
+class Views(Protocol):
+    """What the things service lets subjects see."""
+
+    def view(self, event: ThingEvent, subjects: tuple[str, ...]) -> ThingEvent | None: ...
+
+    def thing_json(
+        self, thing: Thing, subjects: tuple[str, ...], fields: FieldSelector | None = None
+    ) -> JsonObject | None: ...
+
+    def can_receive(self, message: ThingMessage, subjects: tuple[str, ...]) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An event as one subscriber may see it.
+
+    Shape:  `extra` are the enriched fields, None where none were asked for; `state` is the thing after it (or
+            before its deletion), not reduced.
+    """
+
+    event: ThingEvent
+    extra: JsonObject | None
+    state: Thing | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """Which signals, for whom.
+
+    Shape:  empty `namespaces` and `thing_ids` take all.
+    """
+
+    subjects: tuple[str, ...]
+    namespaces: frozenset[str] = frozenset()
+    thing_ids: frozenset[str] = frozenset()
+    filter: str | None = None
+    extra_fields: str | None = None
+    holds: Predicate | None = field(default=None, compare=False, repr=False)
+    extra: FieldSelector | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def parse(
+        cls,
+        subjects: tuple[str, ...],
+        parameters: Mapping[str, str],
+        thing_ids: frozenset[str] = frozenset(),
+    ) -> Subscription:
+        """Read `filter`, `namespaces` and `extraFields`.
+
+        Errors: BadRequest `rql.expression.invalid`, `json.fieldselector.invalid`,
+                `things:field.selection.invalid`, `namespacedentity.id.invalid`.
+        """
+        if len(thing_ids) > MAX_IDS:
+            raise BadRequest(f"At most {MAX_IDS} Thing IDs can be subscribed to at a time.")
+        rql, extra = parameters.get("filter") or None, parameters.get("extraFields") or None
+        selector = FieldSelector.parse(extra) if extra else None
+        if selector is not None:
+            selector.require_roots(THING_ROOTS)
+        return cls(
+            subjects=subjects,
+            namespaces=_namespaces(parameters.get("namespaces", "")),
+            thing_ids=thing_ids,
+            filter=rql,
+            extra_fields=extra,
+            holds=predicate(parse(rql)) if rql else None,
+            extra=selector,
+        )
+
+    def see(self, event: ThingEvent, views: Views) -> Seen | None:
+        """The event as this subscriber gets it, None when it does not."""
+        if not self._wants(event.thing_id):
+            return None
+        view = views.view(event, self.subjects)
+        if view is None:
+            return None
+        extra = self._extra(view, views)
+        if self.holds is not None and not self._matches(view, extra, self.holds):
+            return None
+        return Seen(view, extra, event.after or event.before)
+
+    def hears(self, message: ThingMessage, views: Views) -> bool:
+        """True when this subscriber gets the message."""
+        if not self._wants(message.thing_id):
+            return False
+        if not views.can_receive(message, self.subjects):
+            return False
+        if self.holds is None:
+            return True
+        lookup = document_lookup({"thingId": message.thing_id}, message_placeholders(message))
+        return self.holds(lookup, datetime.now(UTC))
+
+    def _wants(self, thing_id: str) -> bool:
+        if self.thing_ids and thing_id not in self.thing_ids:
+            return False
+        return not self.namespaces or namespace_of(thing_id) in self.namespaces
+
+    def _extra(self, event: ThingEvent, views: Views) -> JsonObject | None:
+        if self.extra is None:
+            return None
+        state = event.after
+        return (views.thing_json(state, self.subjects, self.extra) or {}) if state else {}
+
+    @staticmethod
+    def _matches(event: ThingEvent, extra: JsonObject | None, holds: Predicate) -> bool:
+        document = overlaid(extra or {}, partial_thing(event))
+        return holds(document_lookup(document, event_placeholders(event)), datetime.now(UTC))
+
+
+def _namespaces(text: str) -> frozenset[str]:
+    found = frozenset(part for one in text.split(",") if (part := one.strip()))
+    for namespace in found:
+        if not is_namespace(namespace):
+            raise BadRequest(
+                f"'{namespace[:200]}' is not a valid namespace.", code="namespacedentity.id.invalid"
+            )
+    return found
+
+
+# --- events as partial things -----------------------------------------------------------------
+
+
+def partial_thing(event: ThingEvent) -> JsonObject:
+    """What an event says about its thing, in the thing's own shape; nulls of a merge are left out.
+
+    Shape:  `/features/motor/properties/rpm` = 7 -> `{"thingId": ..., "features": {"motor": ...}}`.
+    """
+    partial: JsonObject = {"thingId": event.thing_id}
+    if event.action is EventAction.DELETED:
+        return partial
+    value = without_nulls(event.value) if event.action is EventAction.MERGED else event.value
+    if event.action is EventAction.MERGED and event.value is None:
+        return partial
+    if not event.path:
+        return {**partial, **value} if isinstance(value, dict) else partial
+    for segment in reversed(event.path):
+        value = {segment: value}
+    return {**partial, **value} if isinstance(value, dict) else partial
+
+
+def without_nulls(value: Json) -> Json:
+    """A merge patch without what it deletes."""
+    if not isinstance(value, dict):
+        return value
+    return {key: without_nulls(below) for key, below in value.items() if below is not None}
+
+
+def overlaid(below: JsonObject, above: JsonObject) -> JsonObject:
+    """Both documents as one; where they differ, `above` counts."""
+    joined = dict(below)
+    for key, value in above.items():
+        mine = joined.get(key)
+        both = isinstance(mine, dict) and isinstance(value, dict)
+        joined[key] = overlaid(mine, value) if both else value  # type: ignore[arg-type]
+    return joined
+
+
+# --- placeholders -------------------------------------------------------------------------------
+
+
+def event_topic(event: ThingEvent) -> str:
+    """The Ditto Protocol topic of a twin event."""
+    namespace, name = namespace_of(event.thing_id), name_of(event.thing_id)
+    return f"{namespace}/{name}/things/twin/events/{event.action}"
+
+
+def message_topic(message: ThingMessage) -> str:
+    """The Ditto Protocol topic of a message."""
+    namespace, name = namespace_of(message.thing_id), name_of(message.thing_id)
+    return f"{namespace}/{name}/things/live/messages/{message.subject}"
+
+
+def message_path(message: ThingMessage) -> str:
+    """The Ditto Protocol path of a message."""
+    box = "inbox" if message.direction is Direction.TO else "outbox"
+    feature = f"/features/{message.feature_id}" if message.feature_id else ""
+    return f"{feature}/{box}/messages/{message.subject}"
+
+
+def topic_placeholders(topic: str) -> dict[str, Json]:
+    """What `topic:` names of a topic of things."""
+    namespace, name, group, channel, criterion, rest = topic.split("/", 5)
+    is_message = criterion == "messages"
+    return {
+        "topic:full": topic,
+        "topic:namespace": namespace,
+        "topic:entityName": name,
+        "topic:entityId": f"{namespace}:{name}",
+        "topic:entityType": "thing",
+        "topic:group": group,
+        "topic:channel": channel,
+        "topic:criterion": criterion,
+        "topic:action-subject": rest,
+        **({"topic:subject": rest} if is_message else {"topic:action": rest}),
+    }
+
+
+def event_placeholders(event: ThingEvent) -> dict[str, Json]:
+    """What a filter may ask of an event beside its content."""
+    return {
+        **topic_placeholders(event_topic(event)),
+        **_entity_placeholders(event.thing_id),
+        "resource:type": "thing",
+        "resource:path": format_pointer(event.path),
+    }
+
+
+def message_placeholders(message: ThingMessage) -> dict[str, Json]:
+    """What a filter may ask of a message."""
+    return {
+        **topic_placeholders(message_topic(message)),
+        **_entity_placeholders(message.thing_id),
+        "resource:type": "message",
+        "resource:path": message_path(message),
+    }
+
+
+def _entity_placeholders(thing_id: str) -> dict[str, Json]:
+    parts = {"id": thing_id, "namespace": namespace_of(thing_id), "name": name_of(thing_id)}
+    return {f"{kind}:{part}": text for kind in ("thing", "entity") for part, text in parts.items()}

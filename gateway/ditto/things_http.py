@@ -1,0 +1,294 @@
+"""`/api/2/things`: requests become thing commands, results become answers. No rule of things lives here."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from urllib.parse import unquote
+
+from aiohttp import hdrs, web
+
+from gateway.ditto.acknowledgements import Acknowledged, requested
+from gateway.ditto.endpoint import json_response, not_allowed, unknown_path
+from gateway.ditto.request import (
+    JSON_PATCH,
+    JSON_TYPE,
+    MAX_TIMEOUT,
+    MERGE_PATCH,
+    ApiCall,
+    command_timeout,
+    parse_json,
+    read_body,
+    require_type,
+    timeout_of,
+)
+from gateway.ditto.service import SearchQuery, ThingsService
+from gateway.errors import BadRequest, MethodNotAllowed, NotBuilt
+from gateway.model.json import Json, Pointer, parse_pointer
+from gateway.model.thing import Action, ThingCommand, ThingResult
+from gateway.twin.ditto_errors import ditto_error
+from gateway.twin.fields import FieldSelector
+
+PREFIX = "/api/2/things"
+DEFAULT_NAMESPACE = "org.eclipse.ditto"
+ENFORCEMENT_SECONDS = 3.0
+"""How long a command without response is watched for a refusal."""
+TD_TYPE = "application/td+json"
+FULL = ("GET", "PUT", "PATCH", "DELETE")
+_SUB_RESOURCES = frozenset(("definition", "properties", "desiredProperties"))
+
+
+def rest_of(request: web.Request, prefix: str) -> str:
+    """What follows `prefix` in the path, percent-decoded once."""
+    raw = request.rel_url.raw_path[len(prefix) :]
+    try:
+        return unquote(raw, errors="strict")
+    except UnicodeDecodeError as error:
+        raise BadRequest("The path is not UTF-8.", code="json.pointer.invalid") from error
+
+
+def resource_path(text: str) -> Pointer:
+    """The pointer of a resource below a thing, e.g. `features/motor/properties/rpm`.
+
+    Errors: NotFound for a path that things do not have; BadRequest for a bad pointer.
+    """
+    head, _, below = text.partition("/")
+    known = {
+        "policyId": not below and "/" not in text,
+        "definition": not below and "/" not in text,
+        "attributes": True,
+        "features": _is_feature_path(below),
+    }
+    if not known.get(head, False):
+        raise unknown_path(text)
+    if text.endswith("/"):
+        raise ditto_error("json.pointer.invalid", path=text)
+    return parse_pointer(text)
+
+
+def _is_feature_path(below: str) -> bool:
+    parts = below.split("/")
+    if len(parts) < 2:
+        return True
+    return parts[1] in _SUB_RESOURCES and (parts[1] != "definition" or len(parts) == 2)
+
+
+class ThingRoutes:
+    """The handlers of things.
+
+    Shape:  `stream(call, thing_id, path)` answers event streams; `message(call, thing_id, rest)` the
+            inbox and outbox paths.
+    """
+
+    def __init__(
+        self,
+        things: ThingsService,
+        max_body: int,
+        stream: Callable[[ApiCall, str | None, str], Awaitable[web.StreamResponse]],
+        message: Callable[[ApiCall, str, str], Awaitable[web.StreamResponse]],
+    ) -> None:
+        self._things = things
+        self._max_body = max_body
+        self._stream = stream
+        self._message = message
+
+    # --- /things ----------------------------------------------------------------------------------
+
+    async def collection(self, call: ApiCall) -> web.StreamResponse:
+        """`/api/2/things`."""
+        method = call.request.method
+        if method == hdrs.METH_POST:
+            return await self._create(call)
+        if method != hdrs.METH_GET:
+            raise not_allowed(method, ("GET", "POST"))
+        if call.accepts_exactly("text/event-stream"):
+            return await self._stream(call, None, "")
+        if "ids" in call.request.query:
+            return await self._by_ids(call)
+        return await self._list(call)
+
+    async def _by_ids(self, call: ApiCall) -> web.Response:
+        ids = [part for part in (call.query("ids") or "").split(",") if part]
+        if not ids:
+            raise ditto_error("things:ids.missing")
+        fields = selector(call)
+        return json_response(
+            [*await self._things.retrieve_many(tuple(dict.fromkeys(ids)), call.subjects, fields)]
+        )
+
+    async def _list(self, call: ApiCall) -> web.Response:
+        page = await self._things.search(
+            SearchQuery(
+                subjects=call.subjects,
+                fields=call.query("fields"),
+                options=search_options(call.query("option")),
+                namespaces=namespaces(call.query("namespaces")),
+            )
+        )
+        url = call.request.url
+        links = [f'<{url}>; rel="canonical"']
+        if page.cursor is not None:
+            following = url.update_query(option=f"cursor({page.cursor})")
+            links.append(f'<{following}>; rel="next"')
+        return json_response(page.items, headers={"Link": ", ".join(links)})
+
+    async def _create(self, call: ApiCall) -> web.Response:
+        if call.headers.get("channel") == "live":
+            raise MethodNotAllowed(
+                "A Thing cannot be created on the live channel.", code="things:thing.notcreatable"
+            )
+        require_type(call.request, (JSON_TYPE,))
+        body = await read_body(call.request, self._max_body)
+        value = parse_json(body) if body.strip() else {}
+        if isinstance(value, dict) and "thingId" in value:
+            raise ditto_error("things:id.notsettable", found=value["thingId"])
+        thing_id = f"{call.query('namespace') or DEFAULT_NAMESPACE}:{uuid.uuid4()}"
+        location = f"{call.request.url.with_query(None)}/{thing_id}"
+        return await self._run(call, thing_id, Action.CREATE, (), value, location=location)
+
+    # --- /things/{id}... --------------------------------------------------------------------------
+
+    async def below(self, call: ApiCall) -> web.StreamResponse:
+        """`/api/2/things/{id}` and everything below it."""
+        thing_id, _, rest = rest_of(call.request, f"{PREFIX}/").partition("/")
+        if is_message_path(rest):
+            return await self._message(call, thing_id, rest)
+        if rest == "migrateDefinition":
+            raise NotBuilt("Migrating a Thing's definition is not built.")
+        if call.request.method == hdrs.METH_GET and call.accepts_exactly("text/event-stream"):
+            resource_path(rest) if rest else None
+            return await self._stream(call, thing_id, rest)
+        path = resource_path(rest) if rest else ()
+        return await self._resource(call, thing_id, path)
+
+    async def _resource(self, call: ApiCall, thing_id: str, path: Pointer) -> web.Response:
+        method = call.request.method
+        if method not in FULL:
+            raise not_allowed(method, FULL)
+        if method == hdrs.METH_GET:
+            return await self._retrieve(call, thing_id, path)
+        if method == hdrs.METH_DELETE:
+            if path == ("policyId",):
+                raise ditto_error("things:policyId.notdeletable", id=thing_id)
+            return await self._run(call, thing_id, Action.DELETE, path)
+        allowed = (JSON_TYPE,) if method == hdrs.METH_PUT else (MERGE_PATCH, JSON_PATCH)
+        action = _ACTIONS[require_type(call.request, allowed)]
+        value = parse_json(await read_body(call.request, self._max_body))
+        return await self._run(call, thing_id, action, path, value)
+
+    async def _retrieve(self, call: ApiCall, thing_id: str, path: Pointer) -> web.Response:
+        if call.accepts_exactly(TD_TYPE):
+            raise NotBuilt("WoT Thing Descriptions are not built.")
+        command = self._command(call, thing_id, Action.RETRIEVE, path, None)
+        seconds = timeout_of(call.headers, MAX_TIMEOUT, MAX_TIMEOUT) or MAX_TIMEOUT
+        return answer(await _within(self._things.execute(command), seconds))
+
+    def _command(
+        self, call: ApiCall, thing_id: str, action: Action, path: Pointer, value: Json
+    ) -> ThingCommand:
+        if call.headers.get("channel") == "live" or "live-channel-condition" in call.headers:
+            raise NotBuilt("Thing commands on the live channel are not built.")
+        return ThingCommand(
+            thing_id=thing_id,
+            action=action,
+            subjects=call.subjects,
+            path=path,
+            value=value,
+            fields=call.query("fields") if action is Action.RETRIEVE else None,
+            headers=call.headers,
+            trace=call.trace,
+        )
+
+    async def _run(
+        self,
+        call: ApiCall,
+        thing_id: str,
+        action: Action,
+        path: Pointer,
+        value: Json = None,
+        *,
+        location: str | None = None,
+    ) -> web.Response:
+        wanted = requested(call.headers, "twin-persisted")
+        seconds = timeout_of(call.headers, MAX_TIMEOUT, MAX_TIMEOUT)
+        command = self._command(call, thing_id, action, path, value)
+        if not wanted.response_required:
+            await self._without_response(command)
+            return web.Response(status=202)
+        result = await _within(self._things.execute(command), seconds)
+        location = location or str(call.request.url.with_query(None))
+        if wanted.is_plain:
+            return answer(result, location)
+        aggregate = Acknowledged.of(wanted, result)
+        return json_response(aggregate.body, aggregate.status)
+
+    async def _without_response(self, command: ThingCommand) -> None:
+        """Report a refusal that comes soon; silence means that the command was taken."""
+        running = asyncio.ensure_future(self._things.execute(command))
+        await asyncio.wait({running}, timeout=ENFORCEMENT_SECONDS)
+        if running.done():
+            running.result()
+        else:
+            running.add_done_callback(_forget)
+
+
+_ACTIONS = {JSON_TYPE: Action.MODIFY, MERGE_PATCH: Action.MERGE, JSON_PATCH: Action.PATCH}
+
+
+def _forget(running: asyncio.Future[ThingResult]) -> None:
+    """Nobody waits for the outcome any more; it was counted where it was decided."""
+    if not running.cancelled():
+        running.exception()
+
+
+async def _within(running: Awaitable[ThingResult], seconds: float) -> ThingResult:
+    try:
+        async with asyncio.timeout(seconds):
+            return await running
+    except TimeoutError as error:
+        raise command_timeout(seconds) from error
+
+
+def is_message_path(rest: str) -> bool:
+    """True for inbox and outbox paths, of a thing or of a feature."""
+    parts = rest.split("/")
+    at = 2 if parts[0] == "features" else 0
+    return len(parts) > at and parts[at] in ("inbox", "outbox")
+
+
+def answer(result: ThingResult, location: str | None = None) -> web.Response:
+    """A result as HTTP answers it."""
+    headers = {"version": "2"}
+    if result.etag:
+        headers[hdrs.ETAG] = result.etag
+    if result.revision is not None:
+        headers["entity-revision"] = str(result.revision)
+    if result.status == 201 and location:
+        headers[hdrs.LOCATION] = location
+    if result.has_value:
+        return json_response(result.value, result.status, headers)
+    return web.Response(status=result.status, headers=headers)
+
+
+def selector(call: ApiCall) -> FieldSelector | None:
+    """The `fields` parameter, parsed."""
+    text = call.query("fields")
+    return None if text is None else FieldSelector.parse(text)
+
+
+def namespaces(text: str | None) -> tuple[str, ...]:
+    """A comma list of namespaces."""
+    return tuple(part for one in (text or "").split(",") if (part := one.strip()))
+
+
+def search_options(text: str | None) -> str | None:
+    """The `option` parameter; an unescaped `+` of `sort(+a)` arrives as a blank."""
+    return None if text is None else text.replace(" ", "+")
+
+
+def joined_filter(filters: Sequence[str]) -> str | None:
+    """Several filters all have to hold."""
+    if not filters:
+        return None
+    return filters[0] if len(filters) == 1 else f"and({','.join(filters)})"
