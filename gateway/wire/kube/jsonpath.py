@@ -1,4 +1,4 @@
-"""The part of JSONPath that printer columns use: `.spec.items[0].name`, `.items[?(@.type=="Ready")].status`."""
+"""The part of JSONPath that printer columns use: fields, indices, `[*]` and `[?(@.type=="Ready")]`."""
 
 from __future__ import annotations
 

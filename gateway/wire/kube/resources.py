@@ -49,10 +49,10 @@ class Subresource:
 class ResourceType:
     """One kind in one version.
 
-    Shape:  `storage_key` names what is stored once for all versions of a kind (`devices.devices.kubeedge.io`);
-            `type_name` names its type in the catalogue for built-in kinds; `is_custom` for custom resources,
-            which take no strategic merge; `counts_generation` where spec and status are apart;
-            `fields` maps selectable fields to paths.
+    Shape:  `storage_key` names what is stored once for all versions of a kind; `type_name` names its type in
+            the catalogue for built-in kinds; `is_custom` for custom resources, which take no strategic merge;
+            `counts_generation` where spec and status are apart; `fields` maps selectable fields to paths;
+            `is_virtual` for kinds that are answered and never stored (reviews).
     """
 
     group: str

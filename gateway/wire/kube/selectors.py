@@ -66,13 +66,16 @@ class LabelSelector:
         return all(term.matches(table) for term in self.terms)
 
 
+EVERY_LABEL = LabelSelector()
+
+
 def parse_labels(text: str | None) -> LabelSelector:
     """Read a label selector.
 
     Errors: BadRequest, naming what was expected and what came.
     """
     if not text or not text.strip():
-        return LabelSelector()
+        return EVERY_LABEL
     if len(text) > MAX_SELECTOR:
         raise BadRequest(f"label selector: at most {MAX_SELECTOR} characters, got {len(text)}")
     reader = _Reader(text)
@@ -208,6 +211,8 @@ def field_text(item: Json, steps: tuple[str, ...]) -> str:
     return "" if item is None or isinstance(item, (dict, list)) else str(item)
 
 
+EVERY_FIELD = FieldSelector()
+
 _COMMON_FIELDS = ("metadata.name", "metadata.namespace")
 
 
@@ -220,7 +225,7 @@ def parse_fields(
     Errors: BadRequest for bad syntax and for a field that cannot be selected.
     """
     if not text or not text.strip():
-        return FieldSelector()
+        return EVERY_FIELD
     if len(text) > MAX_SELECTOR:
         raise BadRequest(f"field selector: at most {MAX_SELECTOR} characters, got {len(text)}")
     terms = [_field_term(part, text) for part in _split_escaped(text) if part]

@@ -1,0 +1,244 @@
+"""What differs between kinds when they are written: how they are completed, what else must hold.
+
+A kind without a row here obeys its type alone. `prepare` gets a document that nobody else holds and may
+change it; `faults` returns what kubectl shows under 422.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from gateway.model.json import Json, JsonObject
+from gateway.wire.kube.names import (
+    Rule,
+    config_key_fault,
+    invalid_value,
+    label_fault,
+    qualified_fault,
+    quoted,
+    required,
+    subdomain_fault,
+)
+from gateway.wire.kube.status import Cause
+
+NAME_LABEL = "kubernetes.io/metadata.name"
+MAX_DATA = 1_048_576
+
+
+def _keep(_item: JsonObject, _old: JsonObject | None) -> None:
+    """Nothing to complete."""
+
+
+def _fine(_item: JsonObject, _old: JsonObject | None) -> list[Cause]:
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """`old` is None on create."""
+
+    prepare: Callable[[JsonObject, JsonObject | None], None] = _keep
+    faults: Callable[[JsonObject, JsonObject | None], list[Cause]] = _fine
+    name_rule: Rule = subdomain_fault
+
+
+def table(item: JsonObject, key: str) -> JsonObject:
+    """A part of a document as a table; empty when it is absent."""
+    value = item.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def own_table(item: JsonObject, key: str) -> JsonObject:
+    """The same, made in the document and safe to change."""
+    copy = dict(table(item, key))
+    item[key] = copy
+    return copy
+
+
+# --- namespaces ---------------------------------------------------------------------------------
+
+
+def _prepare_namespace(item: JsonObject, old: JsonObject | None) -> None:
+    metadata = own_table(item, "metadata")
+    labels = own_table(metadata, "labels")
+    labels[NAME_LABEL] = metadata.get("name")
+    if old is None:
+        item["spec"] = {"finalizers": ["kubernetes"]}
+        item["status"] = {"phase": "Active"}
+    else:
+        item["spec"] = old.get("spec")
+
+
+# --- configmaps and secrets -----------------------------------------------------------------------
+
+
+def _prepare_secret(item: JsonObject, _old: JsonObject | None) -> None:
+    item.setdefault("type", "Opaque")
+    plain = item.pop("stringData", None)
+    if isinstance(plain, dict) and plain:
+        data = own_table(item, "data")
+        for key, value in plain.items():
+            data[key] = base64.b64encode(str(value).encode()).decode()
+
+
+def _data_faults(item: JsonObject, old: JsonObject | None) -> list[Cause]:
+    found = [
+        invalid_value(f"{part}[{key}]", key, why)
+        for part in ("data", "binaryData")
+        for key in table(item, part)
+        if (why := config_key_fault(key))
+    ]
+    size = sum(
+        len(str(value)) for part in ("data", "binaryData") for value in table(item, part).values()
+    )
+    if size > MAX_DATA:
+        found.append(
+            Cause("FieldValueTooLong", f"Too long: may not be more than {MAX_DATA} bytes", "data")
+        )
+    return found + _immutable_faults(item, old)
+
+
+def _immutable_faults(item: JsonObject, old: JsonObject | None) -> list[Cause]:
+    if old is None or old.get("immutable") is not True:
+        return []
+    parts = ("data", "binaryData", "immutable")
+    text = "Forbidden: field is immutable when `immutable` is set"
+    return [
+        Cause("FieldValueForbidden", text, part)
+        for part in parts
+        if item.get(part) != old.get(part)
+    ]
+
+
+def _secret_faults(item: JsonObject, old: JsonObject | None) -> list[Cause]:
+    found = _data_faults(item, old)
+    if old is not None and item.get("type") != old.get("type"):
+        found.append(invalid_value("type", item.get("type"), "field is immutable"))
+    return found
+
+
+# --- nodes, leases, events ------------------------------------------------------------------------
+
+_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+
+
+def _node_faults(item: JsonObject, _old: JsonObject | None) -> list[Cause]:
+    taints = table(item, "spec").get("taints")
+    found: list[Cause] = []
+    for at, taint in enumerate(taints if isinstance(taints, list) else []):
+        if isinstance(taint, dict):
+            found += _taint_faults(taint, f"metadata.taints[{at}]")
+    return found
+
+
+def _taint_faults(taint: JsonObject, path: str) -> list[Cause]:
+    why = qualified_fault(str(taint.get("key") or ""))
+    found = [invalid_value(f"{path}.key", taint.get("key") or "", why)] if why else []
+    effect = taint.get("effect")
+    if effect not in _EFFECTS:
+        allowed = ", ".join(f'"{word}"' for word in _EFFECTS)
+        text = f"Unsupported value: {quoted(effect or '')}: supported values: {allowed}"
+        found.append(Cause("FieldValueNotSupported", text, f"{path}.effect"))
+    return found
+
+
+def _lease_faults(item: JsonObject, _old: JsonObject | None) -> list[Cause]:
+    spec = table(item, "spec")
+    found: list[Cause] = []
+    seconds, moves = spec.get("leaseDurationSeconds"), spec.get("leaseTransitions")
+    if isinstance(seconds, int) and seconds <= 0:
+        found.append(invalid_value("spec.leaseDurationSeconds", seconds, "must be greater than 0"))
+    if isinstance(moves, int) and moves < 0:
+        found.append(
+            invalid_value("spec.leaseTransitions", moves, "must be greater than or equal to 0")
+        )
+    if spec.get("holderIdentity") == "":
+        found.append(invalid_value("spec.holderIdentity", "", "must not be empty"))
+    return found
+
+
+def _event_faults(item: JsonObject, _old: JsonObject | None) -> list[Cause]:
+    own: Json = table(item, "metadata").get("namespace")
+    involved = table(item, "involvedObject").get("namespace") or ""
+    expected = involved or "default"
+    if own == expected or (not involved and own == "kube-system"):
+        return []
+    return [invalid_value("involvedObject.namespace", involved, "does not match event.namespace")]
+
+
+# --- definitions ------------------------------------------------------------------------------------
+
+
+def _definition_faults(item: JsonObject, old: JsonObject | None) -> list[Cause]:
+    spec = table(item, "spec")
+    names, metadata = table(spec, "names"), table(item, "metadata")
+    group = spec.get("group")
+    found = [required(f"spec.{key}") for key in ("group", "scope", "versions") if not spec.get(key)]
+    found += [required(f"spec.names.{key}") for key in ("plural", "kind") if not names.get(key)]
+    if found:
+        return found
+    wanted = f"{names['plural']}.{group}"
+    if metadata.get("name") != wanted:
+        why = f'must be spec.names.plural+"."+spec.group: must be "{wanted}"'
+        found.append(invalid_value("metadata.name", metadata.get("name"), why))
+    if spec.get("scope") not in ("Namespaced", "Cluster"):
+        text = (
+            f'Unsupported value: {quoted(spec["scope"])}: supported values: "Cluster", "Namespaced"'
+        )
+        found.append(Cause("FieldValueNotSupported", text, "spec.scope"))
+    return found + _version_faults(spec.get("versions")) + _fixed_faults(spec, old)
+
+
+def _version_faults(versions: Json) -> list[Cause]:
+    rows = [row for row in versions if isinstance(row, dict)] if isinstance(versions, list) else []
+    found: list[Cause] = []
+    for at, row in enumerate(rows):
+        if not table(table(row, "schema"), "openAPIV3Schema"):
+            path = f"spec.versions[{at}].schema.openAPIV3Schema"
+            found.append(required(path, "schemas are required"))
+    if sum(row.get("storage") is True for row in rows) != 1:
+        why = "must have exactly one version marked as storage version"
+        found.append(invalid_value("spec.versions", versions, why))
+    return found
+
+
+def _fixed_faults(spec: JsonObject, old: JsonObject | None) -> list[Cause]:
+    if old is None:
+        return []
+    before = table(old, "spec")
+    return [
+        invalid_value(f"spec.{key}", spec.get(key), "field is immutable")
+        for key in ("group", "scope")
+        if spec.get(key) != before.get(key)
+    ]
+
+
+def _prepare_definition(item: JsonObject, _old: JsonObject | None) -> None:
+    spec = own_table(item, "spec")
+    names = own_table(spec, "names")
+    kind = names.get("kind")
+    if isinstance(kind, str) and kind:
+        names.setdefault("singular", kind.lower())
+        names.setdefault("listKind", f"{kind}List")
+    spec.setdefault("conversion", {"strategy": "None"})
+
+
+STRATEGIES: Mapping[str, Strategy] = {
+    "namespaces": Strategy(_prepare_namespace, name_rule=label_fault),
+    "configmaps": Strategy(faults=_data_faults),
+    "secrets": Strategy(_prepare_secret, _secret_faults),
+    "nodes": Strategy(faults=_node_faults),
+    "leases.coordination.k8s.io": Strategy(faults=_lease_faults),
+    "events": Strategy(faults=_event_faults),
+    "customresourcedefinitions.apiextensions.k8s.io": Strategy(
+        _prepare_definition, _definition_faults
+    ),
+}
+
+PLAIN = Strategy()
+
+
+def strategy_of(storage_key: str) -> Strategy:
+    return STRATEGIES.get(storage_key, PLAIN)

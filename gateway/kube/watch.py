@@ -1,0 +1,205 @@
+"""Changes in order: a window of recent ones per kind, and watchers that follow it.
+
+Nobody waits for a watcher: a change is put into each matching watcher's queue; a queue at its bound ends that
+watch (the reader comes back with its last resourceVersion). A point older than the window is Gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from gateway.kube.client import EventType
+from gateway.model.json import JsonObject
+from gateway.wire.kube.selectors import EVERY_FIELD, EVERY_LABEL, FieldSelector, LabelSelector
+from gateway.wire.kube.status import expired, future_version
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Where an object lives; `kind` is its storage key, `namespace` is empty for cluster scope."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object as it is stored; never changed, only replaced."""
+
+    key: Key
+    version: int
+    object: JsonObject
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One committed write; `after` of a deletion is the last state with the deletion's version."""
+
+    type: EventType
+    before: Stored | None
+    after: Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a list or watch asks for."""
+
+    namespace: str | None = None
+    labels: LabelSelector = EVERY_LABEL
+    fields: FieldSelector = EVERY_FIELD
+
+    def matches(self, stored: Stored) -> bool:
+        return (
+            (self.namespace is None or stored.key.namespace == self.namespace)
+            and self.labels.matches(stored.object)
+            and self.fields.matches(stored.object)
+        )
+
+    @property
+    def selects(self) -> bool:
+        """True when a selector narrows the collection."""
+        return bool(self.labels.terms or self.fields.terms)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What a watcher gets: the event and the state that it shows."""
+
+    type: EventType
+    stored: Stored
+
+
+def seen_through(change: Change, wanted: Filter) -> Item | None:
+    """Turn a change into what a watcher with this filter sees; None when it sees nothing."""
+    is_in = change.type is not EventType.DELETED and wanted.matches(change.after)
+    was_in = change.before is not None and wanted.matches(change.before)
+    if is_in:
+        return Item(EventType.MODIFIED if was_in else EventType.ADDED, change.after)
+    if not was_in:
+        return None
+    if change.type is EventType.DELETED:
+        return Item(EventType.DELETED, change.after)
+    before = change.before
+    return Item(EventType.DELETED, stamped(before, change.after.version)) if before else None
+
+
+def stamped(stored: Stored, version: int) -> Stored:
+    """The same state under another resourceVersion."""
+    item = with_version(stored.object, version)
+    return Stored(stored.key, version, item, msgspec.json.encode(item))
+
+
+def with_version(item: JsonObject, version: int) -> JsonObject:
+    metadata = item.get("metadata")
+    fields: JsonObject = dict(metadata) if isinstance(metadata, dict) else {}
+    fields["resourceVersion"] = str(version)
+    return {**item, "metadata": fields}
+
+
+class Watcher:
+    """The end of one watch; iterate it, close it."""
+
+    def __init__(self, wanted: Filter, bound: int, leave: Callable[[Watcher], None]) -> None:
+        self.wanted = wanted
+        self._bound = bound
+        self._leave = leave
+        self._items: deque[Item] = deque()
+        self._wake = asyncio.Event()
+        self._closed = False
+
+    def offer(self, change: Change) -> None:
+        """Queue what this watcher sees of a change; too many waiting ends the watch."""
+        item = seen_through(change, self.wanted)
+        if item is None or self._closed:
+            return
+        if len(self._items) >= self._bound:
+            self._items.clear()
+            self.close()
+            return
+        self._items.append(item)
+        self._wake.set()
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._leave(self)
+            self._wake.set()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
+    async def next(self, until: float | None = None) -> list[Item] | None:
+        """Return everything that waits; an empty list when `until` (loop time) passed, None at the end."""
+        while not self._items:
+            if self._closed:
+                return None
+            self._wake.clear()
+            try:
+                async with asyncio.timeout_at(until):
+                    await self._wake.wait()
+            except TimeoutError:
+                return []
+        items = list(self._items)
+        self._items.clear()
+        return items
+
+
+class Window:
+    """Recent changes of one kind and who follows them."""
+
+    def __init__(self, size: int, floor: int) -> None:
+        self._changes: deque[Change] = deque(maxlen=size)
+        self._watchers: set[Watcher] = set()
+        self.floor = floor
+        """Changes up to this version may be forgotten."""
+
+    @property
+    def watchers(self) -> int:
+        return len(self._watchers)
+
+    def add(self, change: Change) -> None:
+        if len(self._changes) == self._changes.maxlen:
+            self.floor = self._changes[0].after.version
+        self._changes.append(change)
+        for watcher in tuple(self._watchers):
+            watcher.offer(change)
+
+    def since(self, version: int) -> Iterator[Change]:
+        """Changes after a version, oldest first. Errors: Gone when some are forgotten."""
+        if version < self.floor:
+            raise expired(f"too old resource version: {version} ({self.floor})")
+        return (change for change in self._changes if change.after.version > version)
+
+    def follow(self, wanted: Filter, bound: int, since: int, current: int) -> Watcher:
+        """Start a watcher after `since`.
+
+        Errors: Gone for a forgotten point; TooEarly for one in the future.
+        """
+        if since > current:
+            raise future_version(since, current)
+        missed = list(self.since(since))
+        watcher = Watcher(wanted, max(bound, len(missed) + 1), self._watchers.discard)
+        for change in missed:
+            watcher.offer(change)
+        self._watchers.add(watcher)
+        return watcher
+
+    def undo(self, state: dict[Key, Stored], version: int) -> None:
+        """Take a state back to what it was at `version`. Errors: Gone."""
+        for change in reversed(list(self.since(version))):
+            if change.before is None:
+                state.pop(change.after.key, None)
+            else:
+                state[change.before.key] = change.before
+
+    def close(self) -> None:
+        for watcher in tuple(self._watchers):
+            watcher.close()
