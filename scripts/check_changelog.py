@@ -20,9 +20,11 @@ def problems() -> list[str]:
         found.append("CHANGELOG.md: the first section must be '## [Unreleased]'")
     if ".dev" not in version and version not in headings:
         found.append(f"CHANGELOG.md: no section for version {version} of pyproject.toml")
-    for word in ("Ditto", "Hono", "KubeEdge", "Kubernetes"):
-        if word not in text:
-            found.append(f"CHANGELOG.md: does not say which {word} version is matched")
+    found += [
+        f"CHANGELOG.md: does not say which {word} version is matched"
+        for word in ("Ditto", "Hono", "KubeEdge", "Kubernetes")
+        if word not in text
+    ]
     return found
 
 
