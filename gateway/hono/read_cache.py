@@ -85,6 +85,11 @@ class ReadCache(Generic[K, V]):
         for key in [key for key, value in self._values.items() if matches(key, value)]:
             del self._values[key]
 
+    def discard(self, key: K) -> None:
+        """Forget one value; flights of this moment are not kept."""
+        self._generation += 1
+        self._values.pop(key, None)
+
     async def close(self) -> None:
         """End the flights; those who wait are told StoreUnavailable."""
         tasks = tuple(self._tasks)

@@ -174,6 +174,15 @@ class Registry:
 
         self._devices.get((tenant.tenant_id, gateway), with_gateway)
 
+    def find_device(
+        self, tenant: str, device: str, done: Callable[[StoredDevice | GatewayError], None]
+    ) -> None:
+        """Find a device by its tenant's id, also a disabled one.
+
+        Errors (through `done`): DeviceNotFound; StoreUnavailable.
+        """
+        self._devices.get((tenant, device), done)
+
     def find_credential(
         self,
         tenant: str,
@@ -417,9 +426,12 @@ class Registry:
     def _changed(self, change: RegistryChange) -> None:
         if change.subject is Subject.TENANT:
             self._tenants.drop(lambda _, tenant: tenant.tenant_id == change.tenant_id)
-        if change.subject is not Subject.CREDENTIALS:
-            self._devices.drop(lambda key, _: change.concerns(*key))
-        self._credentials.drop(lambda _, c: change.concerns(c.tenant_id, c.device_id))
+        elif change.subject is Subject.DEVICE and change.device_id and not change.regroups:
+            self._devices.discard((change.tenant_id, change.device_id))
+        elif change.subject is not Subject.CREDENTIALS:
+            self._devices.drop(lambda key, _: key[0] == change.tenant_id)
+        if change.change is not Change.CREATE:
+            self._credentials.drop(lambda _, c: change.concerns(c.tenant_id, c.device_id))
         for listener in tuple(self._listeners):
             listener(change)
 

@@ -1,0 +1,398 @@
+"""Command routing: from an application's command to the one link that can carry it, and the answer back.
+
+Who gets a command is decided in `gateway.hono.subscriptions`. Nobody: NoConsumer, there is no queue for
+devices that are away. What took longer than 8 s is released to the application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from uuid import uuid4
+
+from gateway.errors import (
+    AdapterDisabled,
+    BadRequest,
+    DeviceNotFound,
+    GatewayError,
+    NoConsumer,
+    QuotaExceeded,
+    Rejected,
+    TenantDisabled,
+    TenantNotFound,
+    Undeliverable,
+)
+from gateway.hono.ingress import Ttl, scalar_defaults, seconds_of
+from gateway.hono.last_gateways import LastGateways
+from gateway.hono.limits import Usage
+from gateway.hono.meters import UNKNOWN, CommandMeter, Direction
+from gateway.hono.registry import Registry
+from gateway.hono.request_ids import (
+    encode_amqp_reply_to,
+    encode_request_id,
+    parse_amqp_reply_to,
+    parse_request_id,
+)
+from gateway.hono.subscriptions import Subscription, Subscriptions, choose
+from gateway.model.message import (
+    EMPTY_NOTIFICATION,
+    OCTET_STREAM,
+    Adapter,
+    Command,
+    CommandResponse,
+    DeviceCommand,
+    Kind,
+    Message,
+)
+from gateway.model.ports import DeviceLink, Done, Downstream, ResponseSink
+from gateway.model.registry import Assertion, Device, Tenant
+from gateway.observe.metrics import Metrics
+from gateway.observe.tracing import Span, Tracer
+
+__all__ = [
+    "CommandRouter",
+    "check_response_status",
+    "encode_amqp_reply_to",
+    "encode_request_id",
+    "parse_amqp_reply_to",
+    "parse_request_id",
+]
+
+log = logging.getLogger(__name__)
+
+ROUTING_SECONDS = 8.0
+"""A command without an outcome after this time is released to the application."""
+
+ROUTER = "hono-command-router"
+TTD_CONNECTED = -1
+TTD_GONE = 0
+
+
+def check_response_status(status: int) -> int:
+    """Return the status of a device's response; BadRequest where it is none.
+
+    Shape:  200..299 or 400..599.
+    """
+    if not (200 <= status < 300 or 400 <= status < 600):
+        raise BadRequest(f"command response status: expected 200..299 or 400..599, got {status}")
+    return status
+
+
+class CommandRouter:
+    """The port `CommandRouting`.
+
+    Shape:  `clock` gives seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        downstream: Downstream,
+        usage: Usage,
+        last_gateways: LastGateways,
+        metrics: Metrics,
+        tracer: Tracer,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._registry = registry
+        self._downstream = downstream
+        self._usage = usage
+        self._last_gateways = last_gateways
+        self._meter = CommandMeter(metrics)
+        self._tracer = tracer
+        self._clock = clock
+        self._subscriptions = Subscriptions()
+        self._sinks: list[ResponseSink] = []
+        self._instance = uuid4()
+
+    def add_sink(self, sink: ResponseSink) -> Callable[[], None]:
+        """Let `sink` take responses for reply addresses that it owns; returns the way to end it."""
+        self._sinks.append(sink)
+        return lambda: self._sinks.remove(sink)
+
+    # --- who listens --------------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        tenant: str,
+        device: str,
+        link: DeviceLink,
+        *,
+        adapter: Adapter,
+        gateway: str | None = None,
+        announce: bool = True,
+        for_its_devices: bool = True,
+    ) -> Callable[[], None]:
+        """Register a link, see `CommandRouting.subscribe`; the caller has checked that it may."""
+        behalf = None if gateway == device else gateway
+        subscription = Subscription(
+            tenant, device, link, adapter, behalf, announce, for_its_devices
+        )
+        self._subscriptions.add(subscription)
+        if announce:
+            self._announce(subscription, TTD_CONNECTED)
+
+        def end() -> None:
+            if self._subscriptions.remove(subscription) and announce:
+                self._announce(subscription, TTD_GONE)
+
+        return end
+
+    def is_listening(self, tenant: str, device: str) -> bool:
+        """True when some link would take a command for the device itself."""
+        return self._subscriptions.own(tenant, device) is not None
+
+    def _announce(self, subscription: Subscription, ttd: int) -> None:
+        """Tell applications that a device may be reached (-1) or not any more (0)."""
+        span = self._tracer.start("send TTD event", None, "producer")
+        message = Message(
+            tenant=subscription.tenant,
+            device=subscription.device,
+            kind=Kind.EVENT,
+            qos=1,
+            payload=b"",
+            at=self._clock(),
+            trace=span.context,
+            content_type=EMPTY_NOTIFICATION,
+            adapter=f"{subscription.adapter.value}-{self._instance}",
+            ttd=ttd,
+            via=subscription.gateway,
+        )
+
+        def announced(error: GatewayError | None) -> None:
+            span.end(error)
+            if error is not None:
+                log.warning(
+                    "TTD event was not taken",
+                    extra={"tenant": message.tenant, "device": message.device, "ttd": ttd},
+                )
+
+        self._downstream.send(message, announced)
+
+    # --- commands -------------------------------------------------------------------------------------
+
+    def route(self, command: Command, done: Done) -> None:
+        """Deliver a command to the one link that applies.
+
+        Errors (through `done`): Rejected (unknown or disabled tenant or device, data volume, malformed reply
+            address); NoConsumer; Undeliverable after 8 s; what `DeviceLink.deliver` says.
+        """
+        span = self._tracer.start(
+            "map and delegate command",
+            command.trace,
+            "consumer",
+            {"tenant_id": command.tenant, "device_id": command.device},
+        )
+        walk = _Walk(command, span, self._routed, done)
+        self._registry.assert_device(
+            command.tenant,
+            command.device,
+            None,
+            lambda found: self._with_device(walk, self._or_edge(found, command)),
+        )
+
+    def _or_edge(
+        self, found: Assertion | GatewayError, command: Command
+    ) -> Assertion | GatewayError:
+        """Let a device that only the cluster knows be reached through the link that its edge made."""
+        link = self._subscriptions.own(command.tenant, command.device)
+        tenant = self._registry.cached_tenant(command.tenant)
+        if (
+            isinstance(found, DeviceNotFound)
+            and tenant is not None
+            and link is not None
+            and link.adapter is Adapter.EDGE
+        ):
+            return Assertion(
+                tenant, Device(tenant_id=tenant.tenant_id, device_id=command.device, document={})
+            )
+        return found
+
+    def _with_device(self, walk: _Walk, found: Assertion | GatewayError) -> None:
+        if isinstance(found, DeviceNotFound | TenantNotFound | TenantDisabled):
+            walk.end(Rejected(found.message))
+            return
+        if isinstance(found, GatewayError):
+            walk.end(found)
+            return
+        walk.tenant = found.tenant
+        size = found.tenant.metered_size(len(walk.command.payload))
+        if self._usage.would_exceed(found.tenant, size):
+            walk.end(Rejected(QuotaExceeded.default_message, status=429))
+            return
+        self._deliver(walk, found.via)
+
+    def _deliver(self, walk: _Walk, via: tuple[str, ...]) -> None:
+        command = walk.command
+        last = self._last_gateways.get(command.tenant, command.device)
+        link = choose(self._subscriptions, command.tenant, command.device, via, last)
+        if link is None:
+            walk.end(NoConsumer())
+            return
+        try:
+            request_id = encode_request_id(command)
+        except BadRequest as error:
+            walk.end(error)
+            return
+        gateway = link.gateway if link.device == command.device else link.device
+        walk.span.set("adapter", link.adapter.value)
+        if gateway is not None:
+            walk.span.set("gateway_id", gateway)
+        link.link.deliver(
+            DeviceCommand(
+                command=replace(command, trace=walk.span.context),
+                target=command.device,
+                request_id=request_id,
+                gateway=gateway,
+            ),
+            walk.end,
+        )
+
+    def _routed(self, walk: _Walk, error: GatewayError | None) -> None:
+        command, tenant = walk.command, walk.tenant
+        size = len(command.payload) if tenant is None else tenant.metered_size(len(command.payload))
+        if tenant is not None and error is None:
+            self._usage.add_bytes(tenant, size)
+        self._meter.record(
+            UNKNOWN if tenant is None else tenant.tenant_id,
+            Direction.ONE_WAY if command.is_one_way else Direction.REQUEST,
+            error,
+            ROUTER,
+            time.perf_counter() - walk.started,
+            size,
+        )
+
+    # --- responses ------------------------------------------------------------------------------------
+
+    def respond(self, response: CommandResponse, done: Done) -> None:
+        """Hand a device's response to the one who waits at its reply address.
+
+        Errors (through `done`): BadRequest for a status that is none; what the registry says about the device
+            and `response.via`; AdapterDisabled; QuotaExceeded; NoConsumer; what the receiver says.
+        """
+        started = time.perf_counter()
+        span = self._tracer.start(
+            "upload Command response",
+            response.trace,
+            "server",
+            {"tenant_id": response.tenant, "device_id": response.device},
+        )
+        tenant: Tenant | None = None
+
+        def finish(error: GatewayError | None) -> None:
+            span.end(error)
+            self._responded(tenant, response, error, started)
+            done(error)
+
+        def asserted(found: Assertion | GatewayError) -> None:
+            nonlocal tenant
+            if isinstance(found, GatewayError):
+                finish(found)
+                return
+            tenant = found.tenant
+            self._pass_on(found, response, span, finish)
+
+        try:
+            check_response_status(response.status)
+        except BadRequest as error:
+            finish(error)
+            return
+        self._registry.assert_device(response.tenant, response.device, response.via, asserted)
+
+    def _pass_on(self, found: Assertion, response: CommandResponse, span: Span, done: Done) -> None:
+        if response.adapter and not found.tenant.adapter(response.adapter).enabled:
+            done(AdapterDisabled())
+        elif self._usage.would_exceed(
+            found.tenant, found.tenant.metered_size(len(response.payload))
+        ):
+            done(QuotaExceeded())
+        else:
+            completed = self._completed(found, response, span)
+            sink = self._sink(completed)
+            if sink is None:
+                done(NoConsumer())
+            else:
+                sink.take(completed, done)
+
+    def _sink(self, response: CommandResponse) -> ResponseSink | None:
+        return next((s for s in self._sinks if s.owns(response.tenant, response.reply_id)), None)
+
+    def _completed(
+        self, found: Assertion, response: CommandResponse, span: Span
+    ) -> CommandResponse:
+        """Fill in what defaults and limits of tenant and device say."""
+        defaults = {**found.tenant.defaults, **found.device.defaults}
+        default_type = defaults.get("content-type")
+        content_type = response.content_type
+        if content_type is None and response.payload:
+            content_type = default_type if isinstance(default_type, str) else OCTET_STREAM
+        ttl = Ttl(
+            seconds_of(defaults.get("ttl-command-response")),
+            found.tenant.limits.max_ttl_command_response,
+        )
+        return replace(
+            response,
+            content_type=content_type,
+            at=response.at or self._clock(),
+            ttl=ttl.effective(response.ttl),
+            trace=span.context,
+            properties={**scalar_defaults(defaults), **response.properties},
+        )
+
+    def _responded(
+        self,
+        tenant: Tenant | None,
+        response: CommandResponse,
+        error: GatewayError | None,
+        started: float,
+    ) -> None:
+        size = len(response.payload)
+        if tenant is not None:
+            size = tenant.metered_size(size)
+            if error is None or isinstance(error, Rejected):
+                self._usage.add_bytes(tenant, size)
+        self._meter.record(
+            UNKNOWN if tenant is None else tenant.tenant_id,
+            Direction.RESPONSE,
+            error,
+            response.adapter or ROUTER,
+            time.perf_counter() - started,
+            size,
+        )
+
+
+class _Walk:
+    """One command on its way: ends once, at the latest when its time is up."""
+
+    __slots__ = ("_account", "_done", "_timer", "command", "span", "started", "tenant")
+
+    def __init__(
+        self,
+        command: Command,
+        span: Span,
+        account: Callable[[_Walk, GatewayError | None], None],
+        done: Done,
+    ) -> None:
+        self._account = account
+        self._done: Done | None = done
+        self.command = command
+        self.tenant: Tenant | None = None
+        self.started = time.perf_counter()
+        self.span = span
+        self._timer = asyncio.get_running_loop().call_later(
+            ROUTING_SECONDS, self.end, Undeliverable("no link took the command in time")
+        )
+
+    def end(self, error: GatewayError | None) -> None:
+        """Tell the outcome; what comes later is too late."""
+        done, self._done = self._done, None
+        if done is None:
+            return
+        self._timer.cancel()
+        self.span.end(error)
+        self._account(self, error)
+        done(error)

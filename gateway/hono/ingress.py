@@ -1,0 +1,461 @@
+"""The one door for uploads: what Hono checks whatever the protocol, then downstream.
+
+tenant and device of the address -> tenant enabled -> adapter enabled -> device enabled, gateway authorised ->
+data volume -> payload and content type -> defaults and TTL -> `Downstream.send`. What the registry says is
+resolved once per (sender, address) into a `Route` and kept until something about it changes, so a message
+of a known device needs no read and no await.
+Source: Hono, concepts Tenancy, Device identity, Connecting devices, Resource limits; API Telemetry, Event.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from gateway.errors import (
+    AdapterDisabled,
+    AuthenticatedDeviceNotFound,
+    BadRequest,
+    DeviceNotFound,
+    Forbidden,
+    GatewayError,
+    QuotaExceeded,
+    TenantDisabled,
+    TenantNotFound,
+)
+from gateway.hono.last_gateways import LastGateways
+from gateway.hono.limits import Usage
+from gateway.hono.meters import UNKNOWN, Ttd, UploadMeter, status_of
+from gateway.hono.registry import Registry
+from gateway.hono.registry_store import StoredDevice
+from gateway.model.json import Json
+from gateway.model.message import (
+    EMPTY_NOTIFICATION,
+    OCTET_STREAM,
+    Adapter,
+    Kind,
+    Message,
+    Scalar,
+    Upload,
+)
+from gateway.model.ports import Done, Downstream
+from gateway.model.registry import UNLIMITED, Assertion, Device, RegistryChange, Tenant
+from gateway.observe.metrics import Metrics
+from gateway.observe.tracing import Span, Tracer
+from gateway.outcome import Processing
+
+log = logging.getLogger(__name__)
+
+MAX_ROUTES = 100_000
+
+WAITS_FOR_COMMANDS = frozenset({Adapter.HTTP, Adapter.COAP, Adapter.LORA, Adapter.SIGFOX})
+"""Adapters that learn later how a wait for a command ended: they record their waiting uploads themselves."""
+
+IGNORED_DEFAULTS = frozenset(
+    {
+        "content-type", "ttl", "ttl-telemetry-qos0", "ttl-telemetry-qos1", "ttl-command-response",
+        "to", "subject", "reply-to", "message-id", "correlation-id", "creation-time",
+        "absolute-expiry-time", "group-id", "group-sequence", "reply-to-group-id", "user-id",
+        "durable", "priority", "delivery-count", "first-acquirer",
+    }
+)  # fmt: skip
+"""Defaults that are fields of their own, or that would overwrite standard fields."""
+
+RouteKey: TypeAlias = tuple[str, str, str | None, str | None, Adapter]
+
+
+@dataclass(frozen=True, slots=True)
+class Ttl:
+    """Time to live of one class of messages, in seconds: what applies without a wish, and the cap."""
+
+    default: float | None
+    maximum: int
+
+    def effective(self, wished: float | None) -> float | None:
+        ttl = self.default if wished is None else wished
+        if self.maximum == UNLIMITED:
+            return ttl
+        return self.maximum if ttl is None else min(ttl, self.maximum)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Everything about an upload that does not change from message to message."""
+
+    tenant: Tenant
+    device: str
+    via: str | None
+    several_gateways: bool
+    content_type: str | None
+    properties: Mapping[str, Scalar]
+    event_ttl: Ttl
+    telemetry_ttl: tuple[Ttl, Ttl]
+    span_attributes: Mapping[str, str]
+
+    @property
+    def devices(self) -> tuple[tuple[str, str], ...]:
+        """(tenant, id) of all devices whose registration this depends on."""
+        own = (self.tenant.tenant_id, self.device)
+        return (own,) if self.via is None else (own, (own[0], self.via))
+
+    def ttl(self, upload: Upload) -> float | None:
+        if upload.kind is Kind.EVENT:
+            return self.event_ttl.effective(upload.ttl)
+        return self.telemetry_ttl[min(upload.qos, 1)].effective(None)
+
+
+def resolve_address(upload: Upload) -> tuple[str, str, str | None]:
+    """Return (tenant, device, gateway or None) for who sent what to where.
+
+    Errors: BadRequest; Forbidden for another tenant.
+    """
+    sender = upload.principal
+    if sender is None:
+        if not upload.tenant or not upload.device:
+            raise BadRequest("address: an unauthenticated device must name tenant and device")
+        return upload.tenant, upload.device, None
+    if upload.tenant and upload.tenant != sender.tenant:
+        raise Forbidden("address: a device may not send for another tenant")
+    if not upload.device:
+        if upload.tenant:
+            raise BadRequest("address: a tenant without a device is not allowed")
+        return sender.tenant, sender.device, None
+    return sender.tenant, upload.device, None if upload.device == sender.device else sender.device
+
+
+def make_route(assertion: Assertion, via: str | None) -> Route:
+    """Turn the registry's word into what messages need."""
+    tenant, device = assertion.tenant, assertion.device
+    defaults = {**tenant.defaults, **device.defaults}
+    limits = tenant.limits
+    attributes = {"tenant_id": tenant.tenant_id, "device_id": device.device_id}
+    if via is not None:
+        attributes["gateway_id"] = via
+    content_type = defaults.get("content-type")
+    return Route(
+        tenant,
+        device.device_id,
+        via,
+        len(assertion.via) > 1,
+        content_type if isinstance(content_type, str) else None,
+        scalar_defaults(defaults),
+        Ttl(seconds_of(defaults.get("ttl")), limits.max_ttl),
+        (
+            Ttl(seconds_of(defaults.get("ttl-telemetry-qos0")), limits.max_ttl_telemetry_qos0),
+            Ttl(seconds_of(defaults.get("ttl-telemetry-qos1")), limits.max_ttl_telemetry_qos1),
+        ),
+        attributes,
+    )
+
+
+def scalar_defaults(defaults: Mapping[str, Json]) -> Mapping[str, Scalar]:
+    """Return the defaults that become application properties."""
+    return {
+        name: value
+        for name, value in defaults.items()
+        if name not in IGNORED_DEFAULTS and isinstance(value, str | int | float | bool)
+    }
+
+
+def seconds_of(value: Json) -> float | None:
+    """Return a default that is a time in seconds; None for anything else."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and value >= 0 else None  # type: ignore[arg-type, operator]
+
+
+def check_payload(payload: bytes, content_type: str | None) -> None:
+    """Refuse a payload that its content type contradicts; `content_type` is the device's own.
+
+    Errors: BadRequest.
+    """
+    if not payload and content_type is None:
+        raise BadRequest("an empty payload needs a content type")
+    if payload and content_type == EMPTY_NOTIFICATION:
+        raise BadRequest(f"content type [{content_type}] does not match payload")
+
+
+class IngressService:
+    """The port `Ingress`.
+
+    Shape:  `clock` gives seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        downstream: Downstream,
+        usage: Usage,
+        last_gateways: LastGateways,
+        metrics: Metrics,
+        tracer: Tracer,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._registry = registry
+        self._downstream = downstream
+        self._usage = usage
+        self._last_gateways = last_gateways
+        self._meter = UploadMeter(metrics)
+        self._tracer = tracer
+        self._clock = clock
+        self._routes: dict[RouteKey, Route] = {}
+        self._by_device: dict[tuple[str, str], set[RouteKey]] = {}
+        self._generation = 0
+        registry.on_change(self._changed)
+
+    def submit(self, upload: Upload, done: Done) -> None:
+        """Check the upload and send it downstream; `done` tells the device's outcome.
+
+        Errors (through `done`): BadRequest; Forbidden, TenantDisabled, AdapterDisabled, GatewayDisabled;
+            TenantNotFound, DeviceNotFound; QuotaExceeded; what `Downstream.send` says; StoreUnavailable.
+        """
+        started = time.perf_counter()
+        route = self._routes.get(_key(upload))
+        if route is None:
+            self._resolve(upload, done, started)
+        else:
+            self._forward(route, upload, done, started)
+
+    # --- the way of a message -----------------------------------------------------------------------
+
+    def _forward(self, route: Route, upload: Upload, done: Done, started: float) -> None:
+        span = self._tracer.start(
+            "upload event" if upload.kind is Kind.EVENT else "upload telemetry",
+            upload.trace,
+            "server",
+            route.span_attributes,
+        )
+        size = route.tenant.metered_size(len(upload.payload))
+
+        def finish(error: GatewayError | None) -> None:
+            self._finish(route.tenant, upload, error, started, size, span)
+            done(error)
+
+        refusal = self._refusal(route, upload, size)
+        if refusal is not None:
+            finish(refusal)
+            return
+        if route.several_gateways:
+            self._last_gateways.note(route.tenant.tenant_id, route.device, route.via)
+        self._downstream.send(self._message(route, upload, span), finish)
+
+    def _refusal(self, route: Route, upload: Upload, size: int) -> GatewayError | None:
+        if self._usage.would_exceed(route.tenant, size):
+            return QuotaExceeded()
+        try:
+            check_payload(upload.payload, upload.content_type)
+        except BadRequest as error:
+            return error
+        return None
+
+    def _message(self, route: Route, upload: Upload, span: Span) -> Message:
+        content_type = upload.content_type or route.content_type
+        if content_type is None and upload.payload:
+            content_type = OCTET_STREAM
+        properties = route.properties
+        if upload.properties:
+            properties = {**properties, **upload.properties}
+        return Message(
+            tenant=route.tenant.tenant_id,
+            device=route.device,
+            kind=upload.kind,
+            qos=1 if upload.kind is Kind.EVENT else upload.qos,
+            payload=upload.payload,
+            at=self._clock(),
+            trace=span.context,
+            content_type=content_type,
+            adapter=upload.adapter.value,
+            address=upload.address,
+            via=route.via,
+            ttl=route.ttl(upload),
+            ttd=upload.ttd,
+            retain=upload.retain,
+            properties=properties,
+            spool=upload.spool,
+        )
+
+    def _finish(
+        self,
+        tenant: Tenant | None,
+        upload: Upload,
+        error: GatewayError | None,
+        started: float,
+        size: int,
+        span: Span,
+    ) -> None:
+        status = status_of(error)
+        if tenant is not None and status is not Processing.UNDELIVERABLE:
+            self._usage.add_bytes(tenant, size)
+        if not (upload.ttd and upload.adapter in WAITS_FOR_COMMANDS):
+            self._record(tenant, upload, status, started, size)
+        span.end(error)
+        if error is not None:
+            log.debug(
+                "upload refused",
+                extra={
+                    "adapter": upload.adapter.value,
+                    "address": upload.address,
+                    "status": error.status,
+                    "cause": error.message,
+                    "trace": span.context.trace_id,
+                },
+            )
+
+    def _record(
+        self,
+        tenant: Tenant | None,
+        upload: Upload,
+        status: Processing,
+        started: float,
+        size: int,
+        ttd: Ttd = Ttd.NONE,
+    ) -> None:
+        self._meter.record(
+            UNKNOWN if tenant is None else tenant.tenant_id,
+            upload.kind,
+            status,
+            upload.qos,
+            upload.adapter,
+            time.perf_counter() - started,
+            size,
+            ttd,
+        )
+
+    def record_waited(
+        self, upload: Upload, error: GatewayError | None, started: float, ttd: Ttd
+    ) -> None:
+        """Count an upload whose device waited for a command; `started` as `time.perf_counter` gives it."""
+        route = self._routes.get(_key(upload))
+        tenant = None if route is None else route.tenant
+        size = len(upload.payload) if tenant is None else tenant.metered_size(len(upload.payload))
+        self._record(tenant, upload, status_of(error), started, size, ttd)
+
+    # --- finding a route ---------------------------------------------------------------------------
+
+    def _resolve(self, upload: Upload, done: Done, started: float) -> None:
+        try:
+            tenant, device, via = resolve_address(upload)
+        except GatewayError as error:
+            self._refuse(upload, error, done, started)
+            return
+        generation = self._generation
+
+        def resolved(found: Assertion | GatewayError) -> None:
+            if not isinstance(found, GatewayError):
+                found = _check_adapter(found, upload.adapter)
+            if isinstance(found, GatewayError):
+                self._refuse(upload, found, done, started)
+                return
+            route = make_route(found, via)
+            if generation == self._generation:
+                self._keep(_key(upload), route)
+            self._forward(route, upload, done, started)
+
+        if upload.adapter is Adapter.EDGE and upload.principal is None:
+            self._assert_edge_device(tenant, device, resolved)
+        else:
+            self._assert_device(tenant, device, via, resolved)
+
+    def _assert_device(
+        self,
+        tenant: str,
+        device: str,
+        via: str | None,
+        done: Callable[[Assertion | GatewayError], None],
+    ) -> None:
+        """Ask the registry; an unknown device is final for a connection whose own device is gone too."""
+
+        def asserted(found: Assertion | GatewayError) -> None:
+            if not isinstance(found, DeviceNotFound):
+                done(found)
+            elif via is None:
+                done(AuthenticatedDeviceNotFound())
+            else:
+                self._registry.assert_device(
+                    tenant,
+                    via,
+                    None,
+                    lambda own: done(
+                        AuthenticatedDeviceNotFound() if isinstance(own, DeviceNotFound) else found
+                    ),
+                )
+
+        self._registry.assert_device(tenant, device, via, asserted)
+
+    def _assert_edge_device(
+        self, tenant: str, device: str, done: Callable[[Assertion | GatewayError], None]
+    ) -> None:
+        """Take a device that only the cluster knows: its cloud side decided which node speaks for it."""
+
+        def with_tenant(found: Tenant | GatewayError) -> None:
+            if isinstance(found, GatewayError):
+                done(found)
+            elif not found.enabled:
+                done(TenantDisabled())
+            else:
+                self._registry.find_device(
+                    found.tenant_id, device, lambda known: done(_edge_word(found, device, known))
+                )
+
+        self._registry.find_tenant(tenant, with_tenant)
+
+    def _refuse(self, upload: Upload, error: GatewayError, done: Done, started: float) -> None:
+        tenant = self._known_tenant(upload, error)
+        span = self._tracer.start(f"upload {upload.kind.value}", upload.trace, "server")
+        size = len(upload.payload)
+        self._finish(tenant, upload, error, started, size, span)
+        done(error)
+
+    def _known_tenant(self, upload: Upload, error: GatewayError) -> Tenant | None:
+        if isinstance(error, TenantNotFound):
+            return None
+        name = upload.principal.tenant if upload.principal else upload.tenant
+        return None if name is None else self._registry.cached_tenant(name)
+
+    def _keep(self, key: RouteKey, route: Route) -> None:
+        if len(self._routes) >= MAX_ROUTES:
+            self._forget(next(iter(self._routes)))
+        self._routes[key] = route
+        for device in route.devices:
+            self._by_device.setdefault(device, set()).add(key)
+
+    def _forget(self, key: RouteKey) -> None:
+        route = self._routes.pop(key)
+        for device in route.devices:
+            keys = self._by_device[device]
+            keys.discard(key)
+            if not keys:
+                del self._by_device[device]
+
+    def _changed(self, change: RegistryChange) -> None:
+        self._generation += 1
+        if change.device_id is None or change.regroups:
+            stale = [k for k, r in self._routes.items() if r.tenant.tenant_id == change.tenant_id]
+        else:
+            stale = list(self._by_device.get((change.tenant_id, change.device_id), ()))
+        for key in stale:
+            self._forget(key)
+
+
+def _key(upload: Upload) -> RouteKey:
+    sender = upload.principal
+    if sender is None:
+        return "", "", upload.tenant, upload.device, upload.adapter
+    return sender.tenant, sender.device, upload.tenant, upload.device, upload.adapter
+
+
+def _check_adapter(found: Assertion, adapter: Adapter) -> Assertion | GatewayError:
+    return found if found.tenant.adapter(adapter).enabled else AdapterDisabled()
+
+
+def _edge_word(
+    tenant: Tenant, device: str, known: StoredDevice | GatewayError
+) -> Assertion | GatewayError:
+    if isinstance(known, DeviceNotFound):
+        return Assertion(tenant, Device(tenant_id=tenant.tenant_id, device_id=device, document={}))
+    if isinstance(known, GatewayError):
+        return known
+    return Assertion(tenant, known.device) if known.device.enabled else DeviceNotFound()
