@@ -1,0 +1,334 @@
+"""The durable event store on SQLite: one row per event, one row per event and cursor that is owed it.
+
+A device's acknowledgement waits for the insert alone. Settling is collected and written behind: after a
+crash what was settled in the last moments may come again (at least once). An event is deleted when nobody is
+owed it any more, or when its time to live is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import msgspec
+
+from gateway.errors import GatewayError, StoreUnavailable
+from gateway.model.message import Kind, Message, SpoolId
+from gateway.model.ports import Done
+from gateway.model.trace import TraceContext
+from gateway.store.cursors import ReadAhead
+from gateway.store.database import Database
+from gateway.store.ports import CONSUMERS, StoredEvent
+
+log = logging.getLogger(__name__)
+
+ROW_OVERHEAD = 128
+"""Bytes that a row costs beside its message; an estimate that counts against the limit."""
+PURGE_SECONDS = 30.0
+PURGE_ROWS = 5_000
+MAX_SETTLE = 2_000
+"""Settlements in one write."""
+
+_PLAIN = tuple(
+    field.name
+    for field in fields(Message)
+    if field.name not in ("trace", "spool", "properties", "kind")
+)
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder()
+
+
+def encode_event(message: Message) -> bytes:
+    """Write a message as msgpack, field names and all, so that fields may be added later."""
+    row: dict[str, Any] = {name: getattr(message, name) for name in _PLAIN}
+    trace, spool = message.trace, message.spool
+    row["trace"] = (trace.trace_id, trace.span_id, trace.flags, trace.state)
+    row["spool"] = spool and (spool.edge, spool.lane, spool.sequence)
+    row["properties"] = dict(message.properties)
+    return _encoder.encode(row)
+
+
+def decode_event(raw: bytes) -> Message:
+    """Read what `encode_event` wrote; unknown fields of a newer version are ignored."""
+    row: dict[str, Any] = _decoder.decode(raw)
+    known = {name: row[name] for name in _PLAIN if name in row}
+    spool = row["spool"]
+    return Message(
+        **known,
+        kind=Kind.EVENT,
+        trace=TraceContext(*row["trace"]),
+        spool=SpoolId(*spool) if spool else None,
+        properties=row["properties"],
+    )
+
+
+def expiry_of(message: Message, max_ttl: float) -> float | None:
+    """Return when an event is not wanted any more, seconds since the epoch; None for never."""
+    ttl = message.ttl
+    if max_ttl > 0:
+        ttl = max_ttl if ttl is None else min(ttl, max_ttl)
+    return None if ttl is None else message.at + ttl
+
+
+class SqliteEvents:
+    """The event store as a module: it opens its database and writes what is settled behind."""
+
+    name = "events"
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        max_bytes: int = 1_073_741_824,
+        max_ttl: float = 0.0,
+        read_ahead: int = 500,
+        clock: Callable[[], float] = time.time,
+        on_stored: Callable[[str], None] = lambda _tenant: None,
+    ) -> None:
+        self._database = database
+        self._max_bytes = max_bytes
+        self._max_ttl = max_ttl
+        self._read_ahead = read_ahead
+        self._on_stored = on_stored
+        self.now = clock
+        self._bytes = 0
+        self._open: dict[tuple[str, str], ReadAhead] = {}
+        self._tenants: set[str] = set()
+        self._settled: list[tuple[int, int]] = []
+        self._attempts: list[tuple[int, int]] = []
+        self._is_settling = False
+        self._is_running = False
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        async with self._database.running():
+            self._bytes = await self._database.read(_total_size)
+            self._is_running = True
+            ready()
+            try:
+                while True:
+                    await asyncio.sleep(PURGE_SECONDS)
+                    self.purge()
+                    self._write_settled()
+                    for cursor in list(self._open.values()):
+                        cursor.nudge()
+            finally:
+                self._is_running = False
+                await self._write_rest()
+
+    async def _write_rest(self) -> None:
+        settled, attempts = self._settled, self._attempts
+        if settled or attempts:
+            await self._database.write(lambda connection: _settle(connection, settled, attempts))
+
+    @property
+    def size(self) -> int:
+        """Bytes that count against the limit."""
+        return self._bytes
+
+    # --- storing -----------------------------------------------------------------------------------
+
+    def append(self, message: Message, done: Done) -> None:
+        raw = encode_event(message)
+        size = len(raw) + ROW_OVERHEAD
+        if not self._is_running:
+            done(StoreUnavailable("the event store is not open"))
+        elif self._bytes + size > self._max_bytes:
+            done(StoreUnavailable(f"the event store is full: {self._max_bytes} bytes"))
+        else:
+            self._bytes += size
+            self._insert(message, raw, size, done)
+
+    def _insert(self, message: Message, raw: bytes, size: int, done: Done) -> None:
+        expires = expiry_of(message, self._max_ttl)
+        row = (message.tenant, expires, size, raw)
+        is_new = message.tenant not in self._tenants
+
+        def stored(result: int | GatewayError) -> None:
+            if isinstance(result, GatewayError):
+                self._bytes -= size
+                done(result)
+                return
+            self._tenants.add(message.tenant)
+            self._on_stored(message.tenant)
+            done(None)
+            self._offer(result, message, expires)
+
+        self._database.submit(lambda connection: _insert(connection, row, is_new), stored)
+
+    def _offer(self, event_id: int, message: Message, expires: float | None) -> None:
+        for cursor in [c for key, c in self._open.items() if key[0] == message.tenant]:
+            cursor.offer(StoredEvent(event_id, message, expires))
+
+    # --- cursors -----------------------------------------------------------------------------------
+
+    def open_cursor(self, tenant: str, name: str, on_ready: Callable[[], None]) -> ReadAhead:
+        if (tenant, name) in self._open:
+            raise ValueError(f"cursor {name} of {tenant} is open already")
+        cursor = ReadAhead(self, (tenant, name), self._read_ahead, on_ready)
+        self._open[tenant, name] = cursor
+        self.load(cursor, 0, self._read_ahead)
+        return cursor
+
+    def drop_cursor(self, tenant: str, name: str) -> None:
+        cursor = self._open.get((tenant, name))
+        if cursor is not None:
+            cursor.close()
+
+        def dropped(result: int | GatewayError) -> None:
+            if isinstance(result, GatewayError):
+                log.warning("cursor not dropped", extra={"tenant": tenant, "cause": str(result)})
+            else:
+                self._bytes -= result
+
+        self._database.submit(lambda connection: _drop(connection, tenant, name), dropped)
+
+    def load(self, cursor: ReadAhead, after: int, limit: int) -> None:
+        def loaded(result: tuple[int, list[tuple[Any, ...]]] | GatewayError) -> None:
+            if isinstance(result, GatewayError):
+                log.warning("events not read", extra={"cause": str(result)})
+                cursor.load_failed()
+                return
+            cursor.row, rows = result
+            cursor.loaded([_event(row) for row in rows], limit)
+
+        self._database.submit(
+            lambda connection: _load(connection, cursor.key, after, limit), loaded
+        )
+
+    def closed(self, cursor: ReadAhead) -> None:
+        self._open.pop(cursor.key, None)
+
+    def settled(self, cursor: ReadAhead, event: StoredEvent) -> None:
+        self._settled.append((cursor.row, event.id))
+        self._write_settled()
+
+    def attempted(self, cursor: ReadAhead, event: StoredEvent) -> None:
+        self._attempts.append((cursor.row, event.id))
+        self._write_settled()
+
+    def _write_settled(self) -> None:
+        """Write what has collected, one write at a time; a failed one is tried again later."""
+        if self._is_settling or not (self._settled or self._attempts):
+            return
+        self._is_settling = True
+        settled, self._settled = self._settled[:MAX_SETTLE], self._settled[MAX_SETTLE:]
+        attempts, self._attempts = self._attempts, []
+
+        def written(result: int | GatewayError) -> None:
+            self._is_settling = False
+            if isinstance(result, GatewayError):
+                self._settled = settled + self._settled
+                self._attempts = attempts + self._attempts
+            else:
+                self._bytes -= result
+                self._write_settled()
+
+        self._database.submit(lambda connection: _settle(connection, settled, attempts), written)
+
+    # --- time to live --------------------------------------------------------------------------------
+
+    def purge(self) -> None:
+        """Delete events whose time is over."""
+        now = self.now()
+
+        def purged(result: tuple[int, int] | GatewayError) -> None:
+            if isinstance(result, GatewayError):
+                return  # the next round tries again
+            rows, size = result
+            self._bytes -= size
+            if rows:
+                log.info("events expired", extra={"count": rows})
+            if rows >= PURGE_ROWS:
+                self.purge()
+
+        self._database.submit(lambda connection: _purge(connection, now), purged)
+
+
+def _event(row: tuple[Any, ...]) -> StoredEvent:
+    event_id, raw, expires, attempts = row
+    return StoredEvent(event_id, decode_event(raw), expires, attempts)
+
+
+# --- in the writer's thread ----------------------------------------------------------------------------
+
+
+def _total_size(connection: sqlite3.Connection) -> int:
+    (total,) = connection.execute("SELECT COALESCE(SUM(size), 0) FROM event").fetchone()
+    return int(total)
+
+
+def _insert(connection: sqlite3.Connection, row: tuple[object, ...], is_new: bool) -> int:
+    if is_new:
+        connection.execute(
+            "INSERT OR IGNORE INTO cursor (tenant, name) VALUES (?, ?)", (row[0], CONSUMERS)
+        )
+    event_id = connection.execute(
+        "INSERT INTO event (tenant, expires, size, message) VALUES (?, ?, ?, ?)", row
+    ).lastrowid
+    connection.execute(
+        "INSERT INTO owed (cursor, event) SELECT id, ? FROM cursor WHERE tenant = ?",
+        (event_id, row[0]),
+    )
+    assert event_id is not None  # noqa: S101  an INSERT has one
+    return event_id
+
+
+def _load(
+    connection: sqlite3.Connection, key: tuple[str, str], after: int, limit: int
+) -> tuple[int, list[tuple[Any, ...]]]:
+    connection.execute("INSERT OR IGNORE INTO cursor (tenant, name) VALUES (?, ?)", key)
+    (row,) = connection.execute(
+        "SELECT id FROM cursor WHERE tenant = ? AND name = ?", key
+    ).fetchone()
+    events = connection.execute(
+        "SELECT event.id, event.message, event.expires, owed.attempts"
+        " FROM owed JOIN event ON event.id = owed.event"
+        " WHERE owed.cursor = ? AND owed.event > ? ORDER BY owed.event LIMIT ?",
+        (row, after, limit),
+    ).fetchall()
+    return row, events
+
+
+def _settle(
+    connection: sqlite3.Connection,
+    settled: list[tuple[int, int]],
+    attempts: list[tuple[int, int]],
+) -> int:
+    connection.executemany(
+        "UPDATE owed SET attempts = attempts + 1 WHERE cursor = ? AND event = ?", attempts
+    )
+    connection.executemany("DELETE FROM owed WHERE cursor = ? AND event = ?", settled)
+    return sum(_delete_if_free(connection, event) for _, event in settled)
+
+
+def _delete_if_free(connection: sqlite3.Connection, event: int) -> int:
+    rows = connection.execute(
+        "DELETE FROM event WHERE id = ? AND NOT EXISTS"
+        " (SELECT 1 FROM owed WHERE owed.event = event.id) RETURNING size",
+        (event,),
+    ).fetchall()
+    return sum(size for (size,) in rows)
+
+
+def _drop(connection: sqlite3.Connection, tenant: str, name: str) -> int:
+    connection.execute("DELETE FROM cursor WHERE tenant = ? AND name = ?", (tenant, name))
+    rows = connection.execute(
+        "DELETE FROM event WHERE tenant = ? AND NOT EXISTS"
+        " (SELECT 1 FROM owed WHERE owed.event = event.id) RETURNING size",
+        (tenant,),
+    ).fetchall()
+    return sum(size for (size,) in rows)
+
+
+def _purge(connection: sqlite3.Connection, now: float) -> tuple[int, int]:
+    rows = connection.execute(
+        "DELETE FROM event WHERE id IN"
+        " (SELECT id FROM event WHERE expires IS NOT NULL AND expires <= ? LIMIT ?) RETURNING size",
+        (now, PURGE_ROWS),
+    ).fetchall()
+    return len(rows), sum(size for (size,) in rows)

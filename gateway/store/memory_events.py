@@ -1,0 +1,117 @@
+"""The event store in memory: the same contract, for tests and for a gateway that keeps nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.errors import StoreUnavailable
+from gateway.model.message import Message
+from gateway.model.ports import Done
+from gateway.store.cursors import ReadAhead
+from gateway.store.events import ROW_OVERHEAD, expiry_of
+from gateway.store.ports import CONSUMERS, StoredEvent
+
+
+@dataclass(slots=True)
+class _Row:
+    message: Message
+    expires: float | None
+    size: int
+    owed: dict[str, int] = field(default_factory=dict)
+    """Cursor name -> attempts."""
+
+
+class MemoryEvents:
+    """Events in a dict; what a crash leaves is nothing."""
+
+    def __init__(
+        self,
+        *,
+        max_bytes: int = 67_108_864,
+        max_ttl: float = 0.0,
+        read_ahead: int = 500,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._max_bytes = max_bytes
+        self._max_ttl = max_ttl
+        self._read_ahead = read_ahead
+        self.now = clock
+        self.size = 0
+        self._rows: dict[int, _Row] = {}
+        self._next = 1
+        self._names: dict[str, set[str]] = {}
+        self._open: dict[tuple[str, str], ReadAhead] = {}
+
+    def append(self, message: Message, done: Done) -> None:
+        size = len(message.payload) + ROW_OVERHEAD
+        if self.size + size > self._max_bytes:
+            done(StoreUnavailable(f"the event store is full: {self._max_bytes} bytes"))
+            return
+        event_id, self._next = self._next, self._next + 1
+        names = self._names.setdefault(message.tenant, set()) | {CONSUMERS}
+        self._names[message.tenant] = names
+        expires = expiry_of(message, self._max_ttl)
+        self._rows[event_id] = _Row(message, expires, size, dict.fromkeys(names, 0))
+        self.size += size
+        done(None)
+        for cursor in [c for key, c in self._open.items() if key[0] == message.tenant]:
+            cursor.offer(StoredEvent(event_id, message, expires))
+
+    def open_cursor(self, tenant: str, name: str, on_ready: Callable[[], None]) -> ReadAhead:
+        if (tenant, name) in self._open:
+            raise ValueError(f"cursor {name} of {tenant} is open already")
+        self._names.setdefault(tenant, set()).add(name)
+        cursor = self._open[tenant, name] = ReadAhead(
+            self, (tenant, name), self._read_ahead, on_ready
+        )
+        self.load(cursor, 0, self._read_ahead)
+        return cursor
+
+    def drop_cursor(self, tenant: str, name: str) -> None:
+        cursor = self._open.get((tenant, name))
+        if cursor is not None:
+            cursor.close()
+        self._names.get(tenant, set()).discard(name)
+        for event_id, row in list(self._rows.items()):
+            if row.message.tenant == tenant:
+                self._done(event_id, name)
+
+    def purge(self) -> None:
+        """Delete events whose time is over."""
+        for event_id, row in list(self._rows.items()):
+            if row.expires is not None and row.expires <= self.now():
+                self._delete(event_id)
+
+    # --- for cursors
+
+    def load(self, cursor: ReadAhead, after: int, limit: int) -> None:
+        tenant, name = cursor.key
+        found = [
+            StoredEvent(event_id, row.message, row.expires, row.owed[name])
+            for event_id, row in self._rows.items()
+            if event_id > after and row.message.tenant == tenant and name in row.owed
+        ]
+        cursor.loaded(found[:limit], limit)
+
+    def settled(self, cursor: ReadAhead, event: StoredEvent) -> None:
+        self._done(event.id, cursor.key[1])
+
+    def attempted(self, cursor: ReadAhead, event: StoredEvent) -> None:
+        row = self._rows.get(event.id)
+        if row is not None and cursor.key[1] in row.owed:
+            row.owed[cursor.key[1]] += 1
+
+    def closed(self, cursor: ReadAhead) -> None:
+        self._open.pop(cursor.key, None)
+
+    def _done(self, event_id: int, name: str) -> None:
+        row = self._rows.get(event_id)
+        if row is not None:
+            row.owed.pop(name, None)
+            if not row.owed:
+                self._delete(event_id)
+
+    def _delete(self, event_id: int) -> None:
+        self.size -= self._rows.pop(event_id).size
