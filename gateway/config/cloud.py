@@ -20,13 +20,25 @@ class CloudHub:
     wss: HubListener = field(default_factory=lambda: HubListener(bind="127.0.0.1:10000"))
     https: HubListener = field(default_factory=lambda: HubListener(bind="127.0.0.1:10002"))
     node_limit: int = 1_000
-    """Connected nodes."""
-    keepalive_timeout: float = 60.0
-    """Seconds of silence after which a node's session ends; the edge sends every 15 s."""
+    """Connected nodes; one more is refused with a named reason."""
+    keepalive_timeout: float = 30.0
+    """Seconds without a keep-alive after which a node's session ends; the edge sends one every 15 s."""
+    acknowledge_timeout: float = 5.0
+    """Seconds that an edge has to acknowledge an object before it is sent again (five times, then a rest)."""
+    write_timeout: float = 30.0
+    """Seconds that a node may take to read what waits for it; then its session ends."""
+    sync_interval: float = 5.0
+    """Seconds between two comparisons of what nodes have with what they should have."""
     queue: int = 1_000
     """Messages that wait for one node; the latest version of an object replaces older ones."""
-    max_frame: int = 4_194_304
+    pending: int = 256
+    """Messages of one node in work; reading from it pauses while there are more."""
+    max_frame: int = 8_388_608
     """Bytes in one envelope."""
+    certificate_days: int = 365
+    """Days that an edge node's certificate is valid."""
+    token_hours: float = 24.0
+    """Hours that the join token in the cluster's `tokensecret` is valid; it is renewed at half of that."""
     node_deletion_revokes: bool = True
     """True refuses certificates issued before a Node was deleted; False is KubeEdge's behaviour."""
 

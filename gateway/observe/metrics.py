@@ -167,6 +167,61 @@ class Metrics:
             registry=registry,
         )
 
+        # --- CloudCore ------------------------------------------------------------------------
+        self.nodes_connected = Gauge(
+            "KubeEdge_CloudHub_connected_nodes",
+            "Edge nodes connected to this CloudHub.",
+            registry=registry,
+        )
+        self.cloudhub_messages = Counter(
+            "twinspan_cloudhub_messages",
+            "Messages from (up) and to (down) edge nodes, by what they are about.",
+            ("direction", "kind"),
+            registry=registry,
+        )
+        self.cloudhub_refused = Counter(
+            "twinspan_cloudhub_refused",
+            "Connections and certificate requests of nodes that were refused, by reason.",
+            ("reason",),
+            registry=registry,
+        )
+        self.cloudhub_ended = Counter(
+            "twinspan_cloudhub_sessions_ended",
+            "Sessions of nodes that ended, by reason.",
+            ("reason",),
+            registry=registry,
+        )
+        self.cloudhub_delivery = Counter(
+            "twinspan_cloudhub_deliveries",
+            "Objects sent to nodes: acknowledged, or unanswered after all transmissions.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.edge_certificates = Counter(
+            "twinspan_edge_certificates",
+            "Certificates of edge nodes, issued and revoked.",
+            ("action",),
+            registry=registry,
+        )
+        self.edge_reports = Counter(
+            "twinspan_edge_reports",
+            "Reported property values from edge nodes, by what became of them.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.edge_uploads = Counter(
+            "twinspan_edge_uploads",
+            "Telemetry and events from edge nodes, by outcome.",
+            ("type", "outcome"),
+            registry=registry,
+        )
+        self.device_desired = Counter(
+            "twinspan_device_desired",
+            "Wanted values that the controller carried to the Device or the thing, by outcome.",
+            ("towards", "outcome"),
+            registry=registry,
+        )
+
         # --- stores -----------------------------------------------------------------------------
         self.store_commit_seconds = Histogram(
             "twinspan_store_commit_duration_seconds",

@@ -1,0 +1,200 @@
+"""CloudHub's HTTPS listener: what an edge needs before it has a certificate, and to renew one.
+
+TLS asks for a client certificate and does not insist. Answers are KubeEdge's: DER bytes, or one line of text;
+a refusal also carries the header `twinspan-refusal`. Source: KubeEdge, HTTPS endpoints of port 10002.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp import web
+
+from cloud.certificates import (
+    MAX_CSR,
+    Issued,
+    check_issuer,
+    issue,
+    read_node_certificate,
+)
+from cloud.identity import Identity, is_node_ready
+from cloud.nodebook import NodeBook
+from cloud.tokens import check_bearer
+from gateway.errors import BadRequest, Conflict, Forbidden, GatewayError, NotBuilt, NotFound
+from gateway.kube.client import KubeClient
+from gateway.observe.metrics import Metrics
+from gateway.runtime.listener import Endpoints, serve_app
+from gateway.wire.cloudedge.names import REFUSAL, Refusal, check_node_name
+
+if TYPE_CHECKING:
+    from gateway.config.cloud import CloudHub as HubSettings
+
+log = logging.getLogger(__name__)
+
+BODY_SECONDS = 10.0
+DER = "application/octet-stream"
+_usages = msgspec.json.Decoder(list[int])
+
+
+class JoinServer:
+    """Module: the HTTPS listener of port 10002."""
+
+    name = "cloud.https"
+
+    def __init__(
+        self,
+        settings: HubSettings,
+        identity: Identity,
+        book: NodeBook,
+        kube: KubeClient,
+        endpoints: Endpoints,
+        metrics: Metrics,
+        is_connected: Callable[[str], bool],
+    ) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._book = book
+        self._kube = kube
+        self._endpoints = endpoints
+        self._metrics = metrics
+        self._is_connected = is_connected
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        async with serve_app(
+            self._endpoints,
+            "cloudhub.https",
+            self._settings.https.bind,
+            self.app(),
+            ssl=self._identity.tls(ssl.CERT_OPTIONAL),
+            setting="cloud.hub.https.bind",
+        ):
+            ready()
+            await asyncio.Event().wait()
+
+    def app(self) -> web.Application:
+        """Build the application."""
+        app = web.Application(middlewares=[_answers_errors], client_max_size=MAX_CSR)
+        app.router.add_get("/ca.crt", self._ca)
+        app.router.add_get("/edge.crt", self._certificate)
+        app.router.add_get("/node/{name}", self._node)
+        app.router.add_post("/nodeupgrade", _not_built)
+        app.router.add_post("/task/{type}/name/{id}/node/{node}/status", _not_built)
+        return app
+
+    async def _ca(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._identity.ca.certificate, content_type=DER)
+
+    async def _certificate(self, request: web.Request) -> web.Response:
+        node = check_node_name(request.headers.get("NodeName", ""))
+        replaces = await self._authorise(request, node)
+        async with asyncio.timeout(BODY_SECONDS):
+            csr = await request.read()
+        issued = issue(
+            self._identity.ca,
+            csr,
+            node,
+            _read_usages(request.headers.get("ExtKeyUsages", "")),
+            datetime.now(UTC),
+            self._settings.certificate_days,
+        )
+        await self._keep(issued, replaces=replaces)
+        return web.Response(body=issued.der, content_type=DER)
+
+    async def _keep(self, issued: Issued, *, replaces: bool) -> None:
+        await self._book.issued(issued)
+        if replaces:
+            await self._book.revoke(issued.node, time.time(), spare=issued.serial)
+        self._metrics.edge_certificates.labels("issued").inc()
+        log.info("certificate issued", extra={"node": issued.node, "serial": issued.serial})
+
+    async def _authorise(self, request: web.Request, node: str) -> bool:
+        """Check certificate or token; True when the new certificate replaces all older ones."""
+        peer = peer_certificate(request)
+        if peer is not None:
+            self._check_certificate(peer, node)
+            return False
+        grant = check_bearer(request.headers.get("Authorization", ""), self._identity.ca.key, node)
+        if grant.replace:
+            return True
+        if self._is_connected(node) or await is_node_ready(self._kube, node, time.time()):
+            raise Conflict(
+                f"node {node} exists and is Ready; join with a token made with --replace",
+                details={"refusal": Refusal.NODE_EXISTS},
+            )
+        return False
+
+    def _check_certificate(self, der: bytes, node: str) -> None:
+        check_issuer(self._identity.ca, der, datetime.now(UTC))
+        certificate = read_node_certificate(der)
+        if certificate.node != node:
+            raise Forbidden(
+                f"the client certificate is of node {certificate.node}, not of {node}",
+                details={"refusal": Refusal.NODE_MISMATCH},
+            )
+        if self._settings.node_deletion_revokes and self._book.is_revoked(certificate):
+            raise Forbidden(
+                f"the certificate of node {node} was revoked; join again with a token",
+                details={"refusal": Refusal.REVOKED},
+            )
+
+    async def _node(self, request: web.Request) -> web.Response:
+        name = check_node_name(request.match_info["name"])
+        try:
+            await self._kube.get("v1", "nodes", None, name)
+        except NotFound:
+            return web.Response(status=404, text="Node not found")
+        return web.Response(text="Node found")
+
+
+def peer_certificate(request: web.Request) -> bytes | None:
+    """Return the client's certificate in DER form, None when it sent none."""
+    transport = request.transport
+    tls = transport.get_extra_info("ssl_object") if transport else None
+    der: bytes | None = tls.getpeercert(binary_form=True) if tls else None
+    return der
+
+
+def _read_usages(header: str) -> list[int]:
+    if not header:
+        return []
+    try:
+        return _usages.decode(header)
+    except msgspec.DecodeError:
+        raise BadRequest("ExtKeyUsages: expected a JSON array of numbers") from None
+
+
+async def _not_built(_: web.Request) -> web.Response:
+    raise NotBuilt("node tasks are not built")
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@web.middleware
+async def _answers_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except GatewayError as error:
+        return refusal(request, error)
+    except web.HTTPRequestEntityTooLarge:
+        return web.Response(status=413, text=f"at most {MAX_CSR} bytes")
+    except TimeoutError:
+        return web.Response(status=408, text="the body did not come in time")
+
+
+def refusal(request: web.Request, error: GatewayError) -> web.Response:
+    """Answer a request that is refused: KubeEdge's status, one line of text, the reason's name."""
+    why = error.details.get("refusal")
+    log.info(
+        "edge refused",
+        extra={"peer": request.remote, "status": error.status, "cause": error.message},
+    )
+    headers = {REFUSAL: str(why)} if why else {}
+    return web.Response(status=error.status, text=error.message, headers=headers)

@@ -1,0 +1,124 @@
+"""Which certificates nodes were given, and which of them no longer count.
+
+Deleting a Node revokes what was issued to it before; a new join gives a new certificate. Asked at each
+connection from memory; written to `gateway.db` so that it survives a restart.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+
+from cloud.certificates import Issued, NodeCertificate
+from gateway.store.database import Database
+
+
+@dataclass(slots=True)
+class _Known:
+    issued: dict[str, str] = field(default_factory=dict)
+    """serial -> node, for certificates that were not revoked."""
+    revoked: set[str] = field(default_factory=set)
+    revoked_at: dict[str, float] = field(default_factory=dict)
+    registered: set[str] = field(default_factory=set)
+
+
+class NodeBook:
+    """The book of issued certificates. `load` once before use."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known = _Known()
+
+    async def load(self, now: float) -> None:
+        """Read the book; certificates that have expired are dropped from it."""
+        await self._database.write(lambda c: _drop_expired(c, now))
+        self._known = await self._database.read(_read)
+
+    @property
+    def registered(self) -> frozenset[str]:
+        """Nodes whose Node object has been seen and not yet its deletion."""
+        return frozenset(self._known.registered)
+
+    def is_revoked(self, certificate: NodeCertificate) -> bool:
+        """True when the node was deleted, or replaced, after this certificate was issued."""
+        if certificate.serial in self._known.issued:
+            return False
+        if certificate.serial in self._known.revoked:
+            return True
+        return certificate.issued_at <= self._known.revoked_at.get(certificate.node, -1.0)
+
+    async def issued(self, certificate: Issued) -> None:
+        """Note a new certificate; it is handed out only after this returns."""
+        await self._database.write(lambda c: _insert(c, certificate))
+        self._known.issued[certificate.serial] = certificate.node
+
+    async def revoke(self, node: str, now: float, *, spare: str = "") -> None:
+        """Revoke all that was issued to `node` before, but for the serial `spare`."""
+        await self._database.write(lambda c: _revoke(c, node, now, spare))
+        for serial in [s for s, n in self._known.issued.items() if n == node and s != spare]:
+            del self._known.issued[serial]
+            self._known.revoked.add(serial)
+        self._known.revoked_at[node] = now
+
+    async def register(self, node: str) -> None:
+        """Note that the Node object exists."""
+        if node in self._known.registered:
+            return
+        self._known.registered.add(node)
+        await self._database.write(lambda c: _mark(c, node, registered=True))
+
+    async def unregister(self, node: str) -> None:
+        """Note that the Node object is gone."""
+        self._known.registered.discard(node)
+        await self._database.write(lambda c: _mark(c, node, registered=False))
+
+
+def _read(connection: sqlite3.Connection) -> _Known:
+    known = _Known()
+    for serial, node, revoked in connection.execute(
+        "SELECT serial, node, revoked_at FROM node_certificate"
+    ):
+        if revoked is None:
+            known.issued[serial] = node
+        else:
+            known.revoked.add(serial)
+    for node, registered, revoked in connection.execute(
+        "SELECT node, registered, revoked_at FROM edge_node"
+    ):
+        if registered:
+            known.registered.add(node)
+        if revoked is not None:
+            known.revoked_at[node] = revoked
+    return known
+
+
+def _drop_expired(connection: sqlite3.Connection, now: float) -> None:
+    connection.execute("DELETE FROM node_certificate WHERE expires_at < ?", (now,))
+
+
+def _insert(connection: sqlite3.Connection, certificate: Issued) -> None:
+    connection.execute(
+        "INSERT INTO node_certificate (serial, node, issued_at, expires_at) VALUES (?, ?, ?, ?)",
+        (certificate.serial, certificate.node, certificate.issued_at, certificate.expires_at),
+    )
+
+
+def _revoke(connection: sqlite3.Connection, node: str, now: float, spare: str) -> None:
+    connection.execute(
+        "UPDATE node_certificate SET revoked_at = ?"
+        " WHERE node = ? AND revoked_at IS NULL AND serial <> ?",
+        (now, node, spare),
+    )
+    connection.execute(
+        "INSERT INTO edge_node (node, revoked_at) VALUES (?, ?)"
+        " ON CONFLICT (node) DO UPDATE SET revoked_at = excluded.revoked_at",
+        (node, now),
+    )
+
+
+def _mark(connection: sqlite3.Connection, node: str, *, registered: bool) -> None:
+    connection.execute(
+        "INSERT INTO edge_node (node, registered) VALUES (?, ?)"
+        " ON CONFLICT (node) DO UPDATE SET registered = excluded.registered",
+        (node, int(registered)),
+    )
