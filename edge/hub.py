@@ -1,8 +1,9 @@
 """EdgeHub: the edge's end of the cloud-edge link.
 
 It keeps one WebSocket to CloudHub up (mTLS, keep-alive, jittered back-off in seconds), hands each message to
-the room that it is for, and matches answers with who waits. It stores nothing: who must not lose a message keeps it
-and sends it again (`SpoolPump`, `ReportPump`). When the link is down or its buffer is full, `send` refuses.
+the room that it is for, and matches answers with who waits. It stores nothing: who must not lose a message
+keeps it and sends it again (the spool, DeviceTwin's reports). When the link is down or its buffer is full,
+`send` refuses.
 """
 
 from __future__ import annotations

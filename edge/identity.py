@@ -1,7 +1,7 @@
 """Who this node is: its settings from joining, its certificate and the cloud's CA, in one folder.
 
-`edge/` under the data directory holds `rootCA.crt`, `server.crt`, `server.key` (0600) and `node.json`, which is
-written last: a folder without it has not joined.
+`edge/` under the data directory holds `rootCA.crt`, `server.crt`, `server.key` (0600) and `node.json`, which
+is written last: a folder without it has not joined.
 """
 
 from __future__ import annotations

@@ -83,8 +83,15 @@ class EdgeStore:
             [(entry.key, entry.type, entry.value)],
         )
 
-    def delete_meta(self, key: str, done: Done) -> None:
-        self._write(done, "DELETE FROM meta WHERE key = ?", [(key,)])
+    def delete_meta(self, key: str, uid: str, done: Done) -> None:
+        """Delete an object; one with another uid than a given `uid` is a later object and stays."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+            if row is not None and (not uid or _uid_of(row[0]) in ("", uid)):
+                connection.execute("DELETE FROM meta WHERE key = ?", (key,))
+
+        self.database.submit(work, _plain(done))
 
     async def meta(self, key: str) -> MetaObject | None:
         """Return one object, or None."""
@@ -180,9 +187,12 @@ class EdgeStore:
         )
         return [Report(int(row_id), *cells) for row_id, *cells in rows]
 
-    async def reporting_devices(self) -> list[str]:
-        rows = await self._rows("SELECT DISTINCT deviceid FROM report", ())
-        return [device for (device,) in rows]
+    async def reporting_devices(self) -> list[tuple[str, int]]:
+        """Return which devices have reports that wait, with the newest one's id; the longest wait first."""
+        rows = await self._rows(
+            "SELECT deviceid, max(id) FROM report GROUP BY deviceid ORDER BY min(id)", ()
+        )
+        return [(device, int(newest)) for device, newest in rows]
 
     def reported(self, ids: Iterable[int]) -> None:
         """Forget answered reports. Not waited for: one lost here is sent twice, with the same id."""
@@ -231,6 +241,21 @@ def _plain(done: Done) -> Callable[[object], None]:
         done(result if isinstance(result, GatewayError) else None)
 
     return answer
+
+
+class _Metadata(msgspec.Struct):
+    uid: str = ""
+
+
+class _Object(msgspec.Struct):
+    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
+
+
+def _uid_of(value: str) -> str:
+    try:
+        return msgspec.json.decode(value, type=_Object).metadata.uid
+    except msgspec.DecodeError:
+        return ""
 
 
 def _nothing(_error: GatewayError | None) -> None:

@@ -1,0 +1,480 @@
+"""DeviceTwin: the devices of this node and what is wanted of and known about each of their properties.
+
+The rules are in `edge.twinrules`; here they meet the disk, the cloud and the local bus. A change is written
+together with the report about it, then told to who asked and to local subscribers (`document`, `delta`).
+Memory runs ahead of the disk by the writes that wait; a failed write is undone.
+
+Source: KubeEdge reference, sections 14.2, 15.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import msgspec
+
+from edge.clock import now_ms, rfc3339, stamp
+from edge.hub import Sender
+from edge.reports import MAX_WAITING, Reports
+from edge.spool import trace_text
+from edge.store import DeviceRow, EdgeStore, Report
+from edge.twinrules import (
+    NO_RULES,
+    Change,
+    Twins,
+    Wanted,
+    alive,
+    bind,
+    changes_of,
+    deltas,
+    report,
+    sync,
+)
+from gateway.errors import BadRequest, DeviceNotFound, GatewayError
+from gateway.model.json import JsonObject
+from gateway.model.trace import TraceContext
+from gateway.observe.metrics import Metrics
+from gateway.observe.tracing import Tracer
+from gateway.wire.cloudedge.devices import DeviceView, ModelView
+from gateway.wire.cloudedge.envelope import Envelope, struct_of
+from gateway.wire.cloudedge.subjects import (
+    STATE_UPDATED,
+    TWIN_UPDATED,
+    DeviceKey,
+    device_resource,
+)
+from gateway.wire.cloudedge.to_cloud import MEMBERSHIP_DETAIL, ask_membership
+from gateway.wire.cloudedge.to_edge import Answer, MembershipChanged, TwinCommanded
+from gateway.wire.cloudedge.twins import (
+    MEMBERSHIP_LIST,
+    STATES,
+    DeviceState,
+    MemberDevice,
+    MembershipList,
+    MembershipUpdate,
+    StateUpdate,
+    Twin,
+    TwinDelta,
+    TwinDocument,
+    TwinUpdate,
+    write,
+)
+from gateway.wire.cloudedge.values import TWIN_TYPE, PropertyType, ValueRule
+
+log = logging.getLogger(__name__)
+
+ASK_AGAIN_SECONDS = 60.0
+"""How often the cloud is asked for the list of devices until it answers."""
+MAX_DEVICES = 10_000
+
+Publish = Callable[[str, bytes], None]
+Updated = Callable[[Change | GatewayError], None]
+
+
+class DeviceListener(Protocol):
+    """A mapper runner: told what it serves. Calls are short and never raise."""
+
+    def device_bound(self, view: DeviceView, model: ModelView | None) -> None:
+        """The Device is new or has changed."""
+
+    def device_gone(self, key: DeviceKey) -> None: ...
+
+
+@dataclass(slots=True)
+class _Device:
+    row: DeviceRow
+    twins: dict[str, Twin] = field(default_factory=dict)
+    view: DeviceView | None = None
+    rules: Mapping[str, ValueRule] = NO_RULES
+
+
+class DeviceTwin:
+    """The twins of this node as a module; also a listener of the link and of MetaManager."""
+
+    name = "edge.devicetwin"
+
+    def __init__(
+        self,
+        node: str,
+        store: EdgeStore,
+        sender: Sender,
+        reports: Reports,
+        *,
+        metrics: Metrics,
+        tracer: Tracer,
+    ) -> None:
+        self.node = node
+        self._store = store
+        self._sender = sender
+        self._reports = reports
+        self._metrics = metrics
+        self._tracer = tracer
+        self._devices: dict[str, _Device] = {}
+        self._models: dict[tuple[str, str], ModelView] = {}
+        self._listeners: list[DeviceListener] = []
+        self._is_up = False
+        self._asked = ""
+        self.publish: Publish = _nowhere
+        """Where results for local subscribers go; EventBus sets it."""
+
+    def listen(self, listener: DeviceListener) -> None:
+        """Tell `listener` about Devices from now on (before `run`: about all)."""
+        self._listeners.append(listener)
+
+    # --- life ---------------------------------------------------------------------------------
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        await self._load()
+        ready()
+        while True:
+            if self._is_up and self._asked:
+                self._ask_membership()
+            await asyncio.sleep(ASK_AGAIN_SECONDS)
+
+    async def _load(self) -> None:
+        for row in await self._store.devices():
+            self._devices[row.id] = _Device(row)
+        for device, twins in (await self._store.twins()).items():
+            if device in self._devices:
+                self._devices[device].twins = twins
+        for entry in await self._store.meta_of_type("devicemodel"):
+            self._keep_model(ModelView.read(msgspec.json.decode(entry.value)))
+        for entry in await self._store.meta_of_type("device"):
+            self.put_device(msgspec.json.decode(entry.value))
+
+    def link_up(self, *, has_spool: bool) -> None:  # noqa: ARG002  every cloud has twins
+        self._is_up = True
+        self._ask_membership()
+
+    def link_down(self) -> None:
+        self._is_up = False
+
+    def _ask_membership(self) -> None:
+        question = ask_membership(stamp(), self.node)
+        self._asked = question.msg_id
+        try:
+            self._sender.send(question)
+        except GatewayError as error:
+            log.debug("membership cannot be asked now", extra={"cause": error.message})
+
+    # --- what clients at the edge ask -----------------------------------------------------------
+
+    def update(
+        self,
+        key: DeviceKey,
+        asks: Mapping[str, Twin | None] | None,
+        done: Updated,
+        *,
+        origin: str,
+        event_id: str = "",
+        trace: TraceContext | None = None,
+    ) -> None:
+        """Apply a report or wish of a client (`origin` mqtt) or mapper; `done` after it is durable.
+
+        Errors (through `done`): DeviceNotFound, BadRequest, StoreUnavailable.
+        """
+        try:
+            device = self._device(key)
+            change = report(device.twins, asks or {}, now_ms(), device.rules)
+        except GatewayError as error:
+            self._metrics.edge_twin_updates.labels(origin, "refused").inc()
+            done(error)
+            return
+        self._commit(device, key, change, done, origin=origin, event_id=event_id, trace=trace)
+
+    def twins(self, key: DeviceKey) -> Twins:
+        """Return a device's twins. Errors: DeviceNotFound."""
+        return self._device(key).twins
+
+    def set_state(
+        self, key: DeviceKey, state: str, done: Callable[[DeviceRow | GatewayError], None]
+    ) -> None:
+        """Note a device's state and report it; unknown words are ignored, as KubeEdge does.
+
+        Errors (through `done`): DeviceNotFound, BadRequest for an unknown state, StoreUnavailable.
+        """
+        try:
+            device = self._device(key)
+        except GatewayError as error:
+            done(error)
+            return
+        if state not in STATES:
+            done(BadRequest(f"state: expected one of {', '.join(sorted(STATES))}"))
+            return
+        now = now_ms()
+        online = rfc3339(now) if state == "online" else device.row.last_online
+        row = replace(device.row, state=state, last_online=online)
+
+        def answer(result: int | GatewayError) -> None:
+            if isinstance(result, GatewayError):
+                done(result)
+                return
+            device.row = row
+            self._reports.stored(row.id, result)
+            done(row)
+
+        self._store.put_state(row, self._state_report(key, row, now), MAX_WAITING, answer)
+
+    def _state_report(self, key: DeviceKey, row: DeviceRow, now: int) -> Report:
+        device = DeviceState(name=row.name, state=row.state)
+        if row.last_online:
+            device = msgspec.structs.replace(device, last_online_time=row.last_online)
+        text = write(StateUpdate(event_id="", timestamp=now, device=device)).decode()
+        content = msgspec.json.encode(text).decode()  # KubeEdge: JSON inside a string
+        return Report(0, row.id, stamp().msg_id, device_resource(key, STATE_UPDATED), content)
+
+    def members(self) -> list[MemberDevice]:
+        """Return all devices of this node as `membership/get/result` lists them."""
+        return [_member(device.row) for device in self._devices.values()]
+
+    def _device(self, key: DeviceKey) -> _Device:
+        device = self._devices.get(str(key))
+        if device is None:
+            raise DeviceNotFound(f"device {key} does not belong to this node")
+        return device
+
+    # --- the change itself ------------------------------------------------------------------------
+
+    def _commit(
+        self,
+        device: _Device,
+        key: DeviceKey,
+        change: Change,
+        done: Updated,
+        *,
+        origin: str,
+        event_id: str = "",
+        trace: TraceContext | None = None,
+    ) -> None:
+        span = self._tracer.start(
+            "edge.devicetwin update", trace, attributes={"device": str(key), "origin": origin}
+        )
+        device.twins.update(change.changed)
+        row = self._twin_report(key, change, span.context) if change.sync else None
+
+        def answer(result: int | GatewayError) -> None:
+            if isinstance(result, GatewayError):
+                _undo(device, change)
+                self._metrics.edge_twin_updates.labels(origin, "failed").inc()
+                span.end(result)
+                done(result)
+                return
+            self._metrics.edge_twin_updates.labels(origin, "ok").inc()
+            span.end()
+            self._reports.stored(str(key), result)
+            done(change)
+            self._announce(device, key, change, event_id)
+
+        if not change.changed and row is None:
+            answer(0)
+        else:
+            self._store.change(str(key), change.changed, row, MAX_WAITING, answer)
+
+    def _twin_report(self, key: DeviceKey, change: Change, trace: TraceContext) -> Report:
+        made = stamp()
+        update = TwinUpdate(event_id=made.msg_id, timestamp=made.millis, twin=change.sync)
+        return Report(
+            0,
+            str(key),
+            made.msg_id,
+            device_resource(key, TWIN_UPDATED),
+            write(update).decode(),
+            trace_text(trace),
+        )
+
+    def _announce(self, device: _Device, key: DeviceKey, change: Change, event_id: str) -> None:
+        """Tell local subscribers what changed, and what is still wanted."""
+        topic, now = topic_of(key), now_ms()
+        if change.changed:
+            document = TwinDocument(event_id, now, changes_of(change))
+            self.publish(f"{topic}/twin/update/document", write(document))
+        behind = deltas(device.twins)
+        if behind:
+            delta = TwinDelta(event_id, now, alive(device.twins), behind)
+            self.publish(f"{topic}/twin/update/delta", write(delta))
+
+    # --- what the cloud says ----------------------------------------------------------------------
+
+    def put_model(self, document: JsonObject) -> None:
+        """Take a DeviceModel; its Devices are judged by it from now on."""
+        model = ModelView.read(document)
+        self._keep_model(model)
+        for device in list(self._devices.values()):
+            view = device.view
+            if view is not None and _model_key(view) == (model.meta.namespace, model.meta.name):
+                self._bind(device, view)
+
+    def _keep_model(self, model: ModelView) -> None:
+        self._models[model.meta.namespace, model.meta.name] = model
+
+    def delete_model(self, namespace: str, name: str) -> None:
+        self._models.pop((namespace, name), None)
+
+    def put_device(self, document: JsonObject) -> None:
+        """Take a Device: its desired values become expected ones."""
+        view = DeviceView.read(document)
+        row_id = str(view.key)
+        device = self._devices.get(row_id)
+        if device is None:
+            device = self._add(_row_of(view.member))
+        if device is not None:
+            self._bind(device, view)
+
+    def delete_device(self, key: DeviceKey) -> None:
+        """The Device is gone, or belongs to another node now."""
+        device = self._devices.pop(str(key), None)
+        if device is None:
+            return
+        self._reports.forget(str(key))
+        self._store.delete_device(str(key), _logged)
+        for listener in self._listeners:
+            listener.device_gone(key)
+
+    def _bind(self, device: _Device, view: DeviceView) -> None:
+        model = self._models.get(_model_key(view))
+        before = frozenset() if device.view is None else frozenset(device.view.properties)
+        device.view = view
+        device.rules = NO_RULES if model is None else model.rules
+        wanted = _wanted(view, device.rules)
+        change = bind(device.twins, wanted, before - frozenset(view.properties), now_ms())
+        for listener in self._listeners:
+            listener.device_bound(view, model)
+        if change.changed:
+            self._commit(device, view.key, change, _unheard, origin="cloud")
+
+    def on_twin_command(self, _envelope: Envelope, command: TwinCommanded) -> None:
+        """`cloud_updated` of older clouds."""
+        try:
+            device = self._device(command.device)
+        except DeviceNotFound as error:
+            log.warning("a twin command for no device of ours", extra={"cause": error.message})
+            return
+        change = sync(device.twins, command.update.twin or {}, now_ms())
+        if change.rejected:
+            log.info(
+                "newer local values win over the cloud's",
+                extra={"device": str(command.device), "sides": ", ".join(change.rejected)},
+            )
+        self._commit(
+            device,
+            command.device,
+            change,
+            _unheard,
+            origin="cloud",
+            event_id=command.update.event_id,
+        )
+
+    def on_membership(self, _envelope: Envelope, message: MembershipChanged) -> None:
+        """Devices came or went."""
+        self._change_members(message.update)
+
+    def take_answer(self, answer: Answer) -> bool:
+        """Take the cloud's list of devices: ours that are not in it go."""
+        if not self._asked or answer.parent_id != self._asked:
+            return False
+        self._asked = ""
+        if answer.resource != MEMBERSHIP_DETAIL:
+            return True
+        try:
+            members = struct_of(answer.content, MEMBERSHIP_LIST).devices or []
+        except GatewayError as error:
+            log.warning("the list of devices cannot be read", extra={"cause": error.message})
+            return True
+        listed = {member.id for member in members}
+        gone = [_member(d.row) for d in self._devices.values() if d.row.id not in listed]
+        self._change_members(
+            MembershipUpdate(added_devices=list(members), removed_devices=gone), tell=bool(gone)
+        )
+        return True
+
+    def _change_members(self, update: MembershipUpdate, *, tell: bool = True) -> None:
+        added = [m for m in update.added_devices or [] if m.id not in self._devices]
+        for member in added:
+            self._add(_row_of(member))
+        for member in update.removed_devices or []:
+            self._remove_member(member.id)
+        if tell or added:
+            told = msgspec.structs.replace(update, timestamp=now_ms())
+            self.publish(f"{node_topic(self.node)}/membership/updated", write(told))
+
+    def _remove_member(self, device: str) -> None:
+        try:
+            self.delete_device(DeviceKey.parse(device))
+        except GatewayError as error:
+            log.warning("a device without namespace", extra={"cause": error.message})
+
+    def _add(self, row: DeviceRow) -> _Device | None:
+        if len(self._devices) >= MAX_DEVICES:
+            log.warning("too many devices for one node", extra={"device": row.id})
+            return None
+        device = self._devices[row.id] = _Device(row)
+        self._store.put_device(row, _logged)
+        return device
+
+
+def topic_of(key: DeviceKey) -> str:
+    """Return the MQTT topic prefix of a device."""
+    return f"$hw/events/device/{key}"
+
+
+def node_topic(node: str) -> str:
+    """Return the MQTT topic prefix of a node."""
+    return f"$hw/events/node/{node}"
+
+
+def membership_list(members: Iterable[MemberDevice], event_id: str) -> bytes:
+    """Write the payload of `membership/get/result`."""
+    return write(MembershipList(event_id, now_ms(), list(members)))
+
+
+def _undo(device: _Device, change: Change) -> None:
+    """Take a failed change out of memory, except where a later one is on top of it."""
+    for name, after in change.changed.items():
+        if device.twins.get(name) is not after:
+            continue
+        before = change.before[name]
+        if before is None:
+            del device.twins[name]
+        else:
+            device.twins[name] = before
+
+
+def _wanted(view: DeviceView, rules: Mapping[str, ValueRule]) -> dict[str, Wanted]:
+    out = {}
+    for name, prop in view.properties.items():
+        rule = rules.get(name)
+        if rule is not None and rule.type is PropertyType.STREAM:
+            continue
+        said = (prop.desired_metadata or {}).get("type") or "string"
+        out[name] = Wanted(prop.desired, said if rule is None else TWIN_TYPE[rule.type])
+    return out
+
+
+def _model_key(view: DeviceView) -> tuple[str, str]:
+    return view.meta.namespace, view.model
+
+
+def _row_of(member: MemberDevice) -> DeviceRow:
+    return DeviceRow(member.id, member.name, member.description)
+
+
+def _member(row: DeviceRow) -> MemberDevice:
+    return MemberDevice(row.id, row.name, row.description, row.state, row.last_online)
+
+
+def _nowhere(_topic: str, _payload: bytes) -> None:
+    """Nobody listens yet."""
+
+
+def _unheard(result: Change | GatewayError) -> None:
+    if isinstance(result, GatewayError):
+        log.error("a change from the cloud is not on disk", extra={"cause": result.message})
+
+
+def _logged(error: GatewayError | None) -> None:
+    if error is not None:
+        log.error("a device cannot be written", extra={"cause": error.message})

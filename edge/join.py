@@ -1,0 +1,318 @@
+"""Joining a cloud: check first and explain, then get a certificate for this node by its token.
+
+The steps of KubeEdge's bootstrap: fetch the CA without trusting it, compare its hash with the one in the
+token, send a certificate request with the token over TLS that trusts this CA alone, keep what comes back.
+Blocking on purpose: it runs on a command line, or in a thread.
+
+Source: KubeEdge reference, sections 4.2 to 4.4.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import http.client
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+import msgspec
+
+from edge.clock import now_ms
+from edge.identity import Identity, NodeSettings
+from gateway.errors import BadRequest, Rejected
+from gateway.wire.cloudedge.names import REFUSAL, check_node_name, common_name
+
+HTTPS_PORT = 10_002
+HUB_PORT = 10_000
+SECONDS = 30.0
+MAX_BODY = 1024 * 1024
+CLOCK_TOLERANCE = 300.0
+"""Seconds that this clock may differ from the cloud's; certificates and tokens carry times."""
+
+
+class JoinFailed(Rejected):
+    """A check or step failed; the text says what, the description how to mend it."""
+
+    code = "edge.join"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One step that went well, for people."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinRequest:
+    """What somebody asks for.
+
+    Shape:  `cloud` is `https://HOST[:PORT]` or `HOST[:PORT]`; `node` empty takes the host name; `hub` is
+            `HOST:PORT` of the WebSocket listener, empty takes the cloud's host and port 10000.
+    """
+
+    cloud: str
+    token: str
+    node: str = ""
+    hub: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """`sha256hex(CA)` and the JWT behind it."""
+
+    ca_hash: str
+    jwt: str
+    expires: int
+
+    @classmethod
+    def parse(cls, text: str) -> _Token:
+        ca_hash, _, jwt = text.strip().partition(".")
+        if len(ca_hash) != 64 or jwt.count(".") != 2:
+            raise JoinFailed(
+                "token: expected <hash of the CA>.<JWT>, four parts with dots between them",
+                description="Copy the whole line that `twinspan token` prints on the cloud.",
+            )
+        return cls(ca_hash.lower(), jwt, _expiry(jwt))
+
+
+def _expiry(jwt: str) -> int:
+    """Read `exp` without judging the signature: only the cloud can do that."""
+    part = jwt.split(".")[1]
+    try:
+        claims = msgspec.json.decode(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except (binascii.Error, ValueError, msgspec.DecodeError) as error:
+        raise JoinFailed(f"token: its middle part cannot be read: {error}") from error
+    expires = claims.get("exp") if isinstance(claims, dict) else None
+    return expires if isinstance(expires, int) else 0
+
+
+def join(
+    request: JoinRequest, identity: Identity, tell: Callable[[Check], None] = lambda _check: None
+) -> NodeSettings:
+    """Check, then enrol this node; `tell` hears each step that went well.
+
+    Errors: JoinFailed, naming the step and its mend. Nothing is written before every step went well.
+    """
+    token = _Token.parse(request.token)
+    node = _node_name(request.node)
+    tell(Check("node name", node))
+    host, port = _address(request.cloud, HTTPS_PORT, "cloud address")
+    hub_host, hub_port = _address(request.hub or host, HUB_PORT, "hub address")
+    _reach(host, port, "CloudHub's HTTPS port")
+    tell(Check("cloud reachable", f"{host}:{port}"))
+    ca = _fetch_ca(host, port, token, tell)
+    _reach(hub_host, hub_port, "CloudHub's WebSocket port")
+    tell(Check("hub reachable", f"{hub_host}:{hub_port}"))
+    key, request_der = _key_and_request(node)
+    certificate = _fetch_certificate(host, port, ca, node, token, request_der)
+    tell(Check("certificate", f"issued to {common_name(node)}"))
+    settings = NodeSettings(node, f"{hub_host}:{hub_port}", f"{host}:{port}")
+    identity.save(
+        settings,
+        ca=ssl.DER_cert_to_PEM_cert(ca).encode(),
+        certificate=ssl.DER_cert_to_PEM_cert(certificate).encode(),
+        key=key,
+    )
+    tell(Check("saved", str(identity.folder)))
+    return settings
+
+
+# --- checks ----------------------------------------------------------------------------------------
+
+
+def _node_name(name: str) -> str:
+    try:
+        return check_node_name(name or socket.gethostname().lower())
+    except BadRequest as error:
+        raise JoinFailed(error.message, description="Choose one with --node-name.") from error
+
+
+def _address(text: str, default_port: int, what: str) -> tuple[str, int]:
+    parts = urlsplit(text if "//" in text else f"https://{text}")
+    try:
+        port = parts.port or default_port
+    except ValueError:
+        port = 0
+    if not parts.hostname or not port or parts.scheme not in ("https", "wss"):
+        raise JoinFailed(f"{what}: expected https://HOST:PORT, got {text!r}")
+    return parts.hostname, port
+
+
+def _reach(host: str, port: int, what: str) -> None:
+    try:
+        socket.create_connection((host, port), SECONDS).close()
+    except OSError as error:
+        raise JoinFailed(
+            f"{what} does not answer at {host}:{port}: {error}",
+            description="Is the cloud running, listening beyond loopback, and the port open?",
+        ) from error
+
+
+def _fetch_ca(host: str, port: int, token: _Token, tell: Callable[[Check], None]) -> bytes:
+    blind = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    blind.check_hostname = False
+    blind.verify_mode = ssl.CERT_NONE  # what comes is believed only if its hash is in the token
+    response = _get(host, port, "/ca.crt", blind)
+    _check_clock(response.date, token.expires, tell)
+    if response.status != 200:
+        raise JoinFailed(f"{host}:{port}/ca.crt answered {response.status}: is this a CloudHub?")
+    found = hashlib.sha256(response.body).hexdigest()
+    if found != token.ca_hash:
+        raise JoinFailed(
+            f"the cloud at {host}:{port} is not the one that made this token:"
+            f" its CA is {found[:16]}..., the token's {token.ca_hash[:16]}...",
+            description="Make a token on that cloud with `twinspan token`, or check the address.",
+        )
+    tell(Check("CA", f"sha256 {found[:16]}... as in the token"))
+    return response.body
+
+
+def _check_clock(date: str, expires: int, tell: Callable[[Check], None]) -> None:
+    here = now_ms() / 1_000
+    there = _date(date)
+    if there is not None:
+        if abs(here - there) > CLOCK_TOLERANCE:
+            raise JoinFailed(
+                f"this machine's clock differs from the cloud's by {here - there:+.0f} s",
+                description="Set the clock (timedatectl set-ntp true) and try again.",
+            )
+        tell(Check("clock", f"within {abs(here - there):.0f} s of the cloud's"))
+    if expires and expires < here:
+        raise JoinFailed(
+            f"the token expired at {datetime.fromtimestamp(expires, UTC):%Y-%m-%d %H:%M:%S} UTC",
+            description="Make a new one on the cloud: twinspan token",
+        )
+
+
+def _date(text: str) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError):
+        return None
+
+
+# --- the certificate ---------------------------------------------------------------------------------
+
+
+def _key_and_request(node: str) -> tuple[bytes, bytes]:
+    """Make a P-256 key (PEM) and a certificate request for this node (DER)."""
+    from cryptography import x509  # heavy, and needed once in a node's life
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.COUNTRY_NAME, "CN"),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes"),
+            x509.NameAttribute(NameOID.LOCALITY_NAME, "Hangzhou"),
+            x509.NameAttribute(NameOID.STATE_OR_PROVINCE_NAME, "Zhejiang"),
+            x509.NameAttribute(NameOID.COMMON_NAME, common_name(node)),
+        ]
+    )
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    return (
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.TraditionalOpenSSL,
+            serialization.NoEncryption(),
+        ),
+        request.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER),
+    )
+
+
+def _fetch_certificate(
+    host: str, port: int, ca: bytes, node: str, token: _Token, request: bytes
+) -> bytes:
+    try:
+        context = ssl.create_default_context(cadata=ca)
+    except ssl.SSLError as error:
+        raise JoinFailed(f"the cloud's CA cannot be read: {error}") from error
+    headers = {
+        "Authorization": f"Bearer {token.jwt}",
+        "NodeName": node,
+        "ExtKeyUsages": "[2]",
+        "Content-Length": str(len(request)),
+    }
+    response = _get(host, port, "/edge.crt", context, request, headers)
+    if response.status != 200:
+        why = response.refusal or response.body[:300].decode("utf-8", "replace").strip()
+        raise JoinFailed(
+            f"the cloud refused a certificate for {node}: {response.status} {why}",
+            description=_MENDS.get(response.refusal, "Make a new token: twinspan token"),
+        )
+    _check_certificate(response.body, node)
+    return response.body
+
+
+_MENDS = {
+    "token-for-other-node": "The token was made with --node for another name; use that --node-name.",
+    "node-exists": "Another machine is this node. Choose --node-name, or make the token with --replace.",
+    "token-expired": "Make a new token on the cloud: twinspan token",
+}
+
+
+def _check_certificate(der: bytes, node: str) -> None:
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+    except ValueError as error:
+        raise JoinFailed(f"the cloud's answer is not a certificate: {error}") from error
+    names = [str(a.value) for a in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if names != [common_name(node)]:
+        raise JoinFailed(f"the certificate is for {names}, expected {common_name(node)}")
+
+
+# --- HTTP --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Response:
+    status: int
+    body: bytes
+    date: str
+    refusal: str
+
+
+def _get(
+    host: str,
+    port: int,
+    path: str,
+    context: ssl.SSLContext,
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
+) -> _Response:
+    """GET, with a body where KubeEdge wants one.
+
+    Errors: JoinFailed.
+    """
+    connection = http.client.HTTPSConnection(host, port, timeout=SECONDS, context=context)
+    try:
+        connection.request("GET", path, body, headers or {})
+        answer = connection.getresponse()
+        data = answer.read(MAX_BODY + 1)
+    except ssl.SSLCertVerificationError as error:
+        raise JoinFailed(
+            f"the cloud's certificate does not fit {host}: {error.verify_message}",
+            description="Start the cloud with --advertise " + host,
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise JoinFailed(f"https://{host}:{port}{path}: {error or type(error).__name__}") from error
+    finally:
+        connection.close()
+    if len(data) > MAX_BODY:
+        raise JoinFailed(f"https://{host}:{port}{path}: more than {MAX_BODY} bytes")
+    return _Response(
+        answer.status, data, answer.getheader("Date", ""), answer.getheader(REFUSAL, "")
+    )

@@ -1,0 +1,129 @@
+"""MetaManager: keeps what the cloud says on disk, and only then acknowledges it.
+
+Every insert, update and delete of an object is written, acknowledged after the commit and handed to the room
+that it is for (DeviceTwin for Devices and DeviceModels). Questions about objects go to the cloud when it is
+there and are answered from disk when it is not. Objects that nothing here works on (Pods) are kept too, and
+the log says so: nothing pretends to run them.
+
+Source: KubeEdge reference, section 11.2.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from edge.clock import stamp
+from edge.devicetwin import DeviceTwin
+from edge.hub import NotConnected, Sender
+from edge.store import EdgeStore, MetaObject
+from gateway.errors import GatewayError, NotFound, StoreUnavailable
+from gateway.model.json import JsonObject
+from gateway.wire.cloudedge.envelope import Envelope
+from gateway.wire.cloudedge.names import Operation
+from gateway.wire.cloudedge.subjects import DeviceKey, Subject
+from gateway.wire.cloudedge.to_cloud import acknowledge, ask, report_failure
+from gateway.wire.cloudedge.to_edge import ApiFailure, ObjectChanged, read_object
+
+log = logging.getLogger(__name__)
+
+_NOT_RUN = frozenset({"pod"})
+"""Objects that are kept but that nothing at this edge works on yet."""
+
+
+class MetaManager:
+    """Cloud objects on disk; a handler of the hub's `ObjectChanged`, no task of its own."""
+
+    def __init__(self, store: EdgeStore, sender: Sender, twin: DeviceTwin) -> None:
+        self._store = store
+        self._sender = sender
+        self._twin = twin
+        self._takers: dict[str, Callable[[ObjectChanged], None]] = {
+            "device": self._take_device,
+            "devicemodel": self._take_model,
+        }
+
+    # --- from the cloud -----------------------------------------------------------------------
+
+    def on_object(self, envelope: Envelope, change: ObjectChanged) -> None:
+        """Store a change, acknowledge it, hand it on."""
+
+        def answer(error: GatewayError | None) -> None:
+            if error is not None:
+                log.error(
+                    "an object of the cloud is not on disk",
+                    extra={"resource": str(change.subject), "cause": error.message},
+                )
+                self._reply(report_failure(envelope, stamp(), error.message))
+                return
+            self._reply(acknowledge(envelope, stamp()))
+            self._hand_on(change)
+
+        key = str(change.subject)
+        if change.operation is Operation.DELETE:
+            self._store.delete_meta(key, change.uid, answer)
+        else:
+            text = msgspec.json.encode(change.object).decode()
+            self._store.put_meta(MetaObject(key, change.subject.type, text), answer)
+
+    def _reply(self, envelope: Envelope) -> None:
+        try:
+            self._sender.send(envelope)
+        except GatewayError as error:
+            log.debug("the cloud will send it again", extra={"cause": error.message})
+
+    def _hand_on(self, change: ObjectChanged) -> None:
+        taker = self._takers.get(change.subject.type)
+        if taker is not None:
+            taker(change)
+        elif change.subject.type in _NOT_RUN:
+            log.warning("kept, but not run: not built", extra={"resource": str(change.subject)})
+
+    def _take_device(self, change: ObjectChanged) -> None:
+        if change.operation is Operation.DELETE:
+            self._twin.delete_device(DeviceKey(change.subject.namespace or "", change.subject.name))
+        else:
+            self._twin.put_device(change.object)
+
+    def _take_model(self, change: ObjectChanged) -> None:
+        if change.operation is Operation.DELETE:
+            self._twin.delete_model(change.subject.namespace or "", change.subject.name)
+        else:
+            self._twin.put_model(change.object)
+
+    # --- questions of the edge ----------------------------------------------------------------
+
+    async def query(self, subject: Subject) -> JsonObject:
+        """Return an object: the cloud's when it answers (and keep it), else the stored one.
+
+        Errors: NotFound when neither has it; StoreUnavailable.
+        """
+        try:
+            return await self._query_cloud(subject)
+        except (NotConnected, TimeoutError) as error:
+            log.debug("answered from disk", extra={"cause": str(error)})
+        stored = await self._store.meta(str(subject))
+        if stored is None:
+            raise NotFound(f"{subject} is not on disk and the cloud is away")
+        value: JsonObject = msgspec.json.decode(stored.value)
+        return value
+
+    async def _query_cloud(self, subject: Subject) -> JsonObject:
+        answer = await self._sender.ask(ask(stamp(), subject, Operation.QUERY))
+        found = read_object(answer.content)
+        if isinstance(found, ApiFailure):
+            raise NotFound(f"{subject}: {found.code} {found.reason}: {found.message}")
+        text = msgspec.json.encode(found).decode()
+        self._store.put_meta(MetaObject(str(subject), subject.type, text), _logged)
+        return found
+
+    async def list(self, kind: str) -> list[JsonObject]:
+        """Return all stored objects of a type, by key."""
+        return [msgspec.json.decode(entry.value) for entry in await self._store.meta_of_type(kind)]
+
+
+def _logged(error: GatewayError | None) -> None:
+    if isinstance(error, StoreUnavailable):
+        log.warning("an answer of the cloud is not on disk", extra={"cause": error.message})
