@@ -118,7 +118,7 @@ class Reports:
         report = queue.sent
         self._stop_waiting(queue)
         outcome = "taken" if answer.ok else "refused"
-        self._metrics.edge_reports.labels(outcome).inc()
+        self._metrics.edge_reports_answered.labels(outcome).inc()
         if not answer.ok:
             log.warning("the cloud refused a report", extra={"device": queue.device})
         self._store.reported([report.id])
@@ -185,7 +185,7 @@ class Reports:
         asyncio.get_running_loop().call_later(RETRY_SECONDS, self._offer, queue)
 
     def _again(self, queue: _Queue) -> None:
-        self._metrics.edge_reports.labels("unanswered").inc()
+        self._metrics.edge_reports_answered.labels("unanswered").inc()
         self._stop_waiting(queue)
         self._offer(queue)
 

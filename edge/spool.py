@@ -142,7 +142,7 @@ class Spool:
         elif isinstance(result, SpoolFull):
             self.lose(SPOOL_FULL, 1)
         outcome = "spooled" if isinstance(result, _Appended) else "refused"
-        self._metrics.edge_uploads.labels(kind, outcome).inc()
+        self._metrics.edge_spooled.labels(kind, outcome).inc()
 
     async def read(self, lane: str, after: int, limit: int, edge: str) -> list[EdgeUpload]:
         """Return a lane's next uploads, oldest first, each with its place in the spool of `edge`."""

@@ -263,8 +263,8 @@ class Metrics:
             "twinspan_edge_spool_bytes", "Bytes on the edge's disk that wait for the cloud.", "type"
         )
         registry.register(self.edge_spool_bytes)
-        self.edge_uploads = Counter(
-            "twinspan_edge_uploads",
+        self.edge_spooled = Counter(
+            "twinspan_edge_spooled",
             "Telemetry and events taken at the edge, by outcome of spooling.",
             ("type", "outcome"),
             registry=registry,
@@ -287,9 +287,9 @@ class Metrics:
             ("origin", "outcome"),
             registry=registry,
         )
-        self.edge_reports = Counter(
-            "twinspan_edge_reports",
-            "Twin and state reports to the cloud.",
+        self.edge_reports_answered = Counter(
+            "twinspan_edge_reports_answered",
+            "The cloud's answers to twin and state reports.",
             ("outcome",),
             registry=registry,
         )
