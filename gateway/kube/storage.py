@@ -1,9 +1,9 @@
 """Objects on disk and in memory: one version counter, compare-and-set, committed changes in order.
 
-All objects are kept in memory, parsed and serialised; the database is the truth that memory is filled from.
-A write allots the next resourceVersion, checks the old one inside the writer's transaction, and
-reaches memory and watchers when it is committed, so nobody ever sees a version that a power loss could take back. Versions
-may have gaps (a refused write), they never return.
+All objects are kept in memory, parsed and serialised; the database is the truth that memory is
+filled from. A write allots the next resourceVersion, checks the old one inside the writer's transaction, and
+reaches memory and watchers when it is committed, so nobody ever sees a version that a power loss could take
+back. Versions may have gaps (a refused write), they never return.
 """
 
 from __future__ import annotations

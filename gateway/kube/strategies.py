@@ -10,6 +10,7 @@ import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from gateway.errors import BadRequest
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.names import (
     Rule,
@@ -21,6 +22,7 @@ from gateway.wire.kube.names import (
     required,
     subdomain_fault,
 )
+from gateway.wire.kube.schema import read_schema
 from gateway.wire.kube.status import Cause
 
 NAME_LABEL = "kubernetes.io/metadata.name"
@@ -188,6 +190,7 @@ def _definition_faults(item: JsonObject, old: JsonObject | None) -> list[Cause]:
             f'Unsupported value: {quoted(spec["scope"])}: supported values: "Cluster", "Namespaced"'
         )
         found.append(Cause("FieldValueNotSupported", text, "spec.scope"))
+    found += _approval_faults(item, group)
     return found + _version_faults(spec.get("versions")) + _fixed_faults(spec, old)
 
 
@@ -195,13 +198,35 @@ def _version_faults(versions: Json) -> list[Cause]:
     rows = [row for row in versions if isinstance(row, dict)] if isinstance(versions, list) else []
     found: list[Cause] = []
     for at, row in enumerate(rows):
-        if not table(table(row, "schema"), "openAPIV3Schema"):
-            path = f"spec.versions[{at}].schema.openAPIV3Schema"
+        path = f"spec.versions[{at}].schema.openAPIV3Schema"
+        schema = table(table(row, "schema"), "openAPIV3Schema")
+        why = _schema_fault(schema)
+        if not schema:
             found.append(required(path, "schemas are required"))
+        elif why:
+            found.append(invalid_value(path, "", why))
     if sum(row.get("storage") is True for row in rows) != 1:
         why = "must have exactly one version marked as storage version"
         found.append(invalid_value("spec.versions", versions, why))
     return found
+
+
+def _schema_fault(schema: JsonObject) -> str | None:
+    try:
+        read_schema(schema)
+    except BadRequest as error:
+        return error.message
+    return None
+
+
+def _approval_faults(item: JsonObject, group: Json) -> list[Cause]:
+    """Groups of the Kubernetes community are not for everybody."""
+    text = str(group)
+    notes = table(table(item, "metadata"), "annotations")
+    if not text.endswith((".k8s.io", ".kubernetes.io")) or notes.get(APPROVAL):
+        return []
+    why = "protected groups must have approval annotation"
+    return [required(f"metadata.annotations[{APPROVAL}]", why)]
 
 
 def _fixed_faults(spec: JsonObject, old: JsonObject | None) -> list[Cause]:
@@ -215,7 +240,12 @@ def _fixed_faults(spec: JsonObject, old: JsonObject | None) -> list[Cause]:
     ]
 
 
-def _prepare_definition(item: JsonObject, _old: JsonObject | None) -> None:
+CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
+APPROVAL = "api-approved.kubernetes.io"
+
+
+def _prepare_definition(item: JsonObject, old: JsonObject | None) -> None:
+    """Fill in names and status: a definition that is stored is served from then on."""
     spec = own_table(item, "spec")
     names = own_table(spec, "names")
     kind = names.get("kind")
@@ -223,6 +253,42 @@ def _prepare_definition(item: JsonObject, _old: JsonObject | None) -> None:
         names.setdefault("singular", kind.lower())
         names.setdefault("listKind", f"{kind}List")
     spec.setdefault("conversion", {"strategy": "None"})
+    metadata = own_table(item, "metadata")
+    if old is None:
+        held = metadata.get("finalizers")
+        metadata["finalizers"] = [*(held if isinstance(held, list) else []), CLEANUP]
+    created = metadata.get("creationTimestamp") or table(old or {}, "metadata").get(
+        "creationTimestamp"
+    )
+    status = own_table(item, "status")
+    status["acceptedNames"] = names
+    status["storedVersions"] = _stored_versions(spec, status)
+    status["conditions"] = [
+        _condition("NamesAccepted", "NoConflicts", "no conflicts found", created),
+        _condition(
+            "Established", "InitialNamesAccepted", "the initial names have been accepted", created
+        ),
+    ]
+
+
+def _stored_versions(spec: JsonObject, status: JsonObject) -> list[Json]:
+    known = status.get("storedVersions")
+    found: list[Json] = list(known) if isinstance(known, list) else []
+    versions = spec.get("versions")
+    for row in versions if isinstance(versions, list) else []:
+        if isinstance(row, dict) and row.get("storage") is True and row.get("name") not in found:
+            found.append(row.get("name"))
+    return found
+
+
+def _condition(kind: str, reason: str, message: str, since: Json) -> JsonObject:
+    return {
+        "type": kind,
+        "status": "True",
+        "lastTransitionTime": since,
+        "reason": reason,
+        "message": message,
+    }
 
 
 STRATEGIES: Mapping[str, Strategy] = {

@@ -1,0 +1,430 @@
+"""From a request's body to the next state of an object: decoding, completing, checking, ownership of fields.
+
+Plain functions over documents; nothing is stored here and no clock is read. A document that comes in is never
+changed. Source: Kubernetes "API concepts" and "API conventions".
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from gateway.errors import BadRequest, Conflict
+from gateway.kube.strategies import own_table, strategy_of, table
+from gateway.model.json import Json, JsonObject
+from gateway.wire.kube import fields, validate
+from gateway.wire.kube.names import invalid_value, metadata_faults, quoted
+from gateway.wire.kube.resources import ResourceType
+from gateway.wire.kube.status import Cause, conflict, invalid
+
+MAX_WARNINGS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteOptions:
+    """How a write is to be done.
+
+    Shape:  `manager` names who writes, for `managedFields`; `validation` is `Ignore`, `Warn` or `Strict`;
+            `force` lets an apply take over foreign fields.
+    """
+
+    manager: str = "unknown"
+    dry_run: bool = False
+    validation: str = "Warn"
+    force: bool = False
+
+
+@dataclass(slots=True)
+class Remarks:
+    """What the client is warned of."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def add(self, text: str) -> None:
+        if len(self.texts) < MAX_WARNINGS and text not in self.texts:
+            self.texts.append(text)
+
+
+# --- decoding -------------------------------------------------------------------------------------
+
+
+def decoded(
+    resource: ResourceType,
+    body: Json,
+    options: WriteOptions,
+    remarks: Remarks,
+    *,
+    is_patch: bool = False,
+) -> JsonObject:
+    """Read a document as an object of its kind: right type, known fields only.
+
+    Errors: BadRequest for another kind, a value of the wrong type, unknown fields under `Strict`.
+    """
+    if not isinstance(body, dict):
+        raise BadRequest("the object provided is unrecognized: expected a JSON object")
+    item = _typed(resource, body)
+    prefix = "" if is_patch else f"{_cannot(resource)}: "
+    fault = _type_fault(resource, item)
+    if fault:
+        raise BadRequest(f"{_cannot(resource)}: {fault}")
+    kept, unknown = validate.pruned(resource.schema, item)
+    if unknown:
+        _report_unknown(unknown, options, remarks, prefix)
+    if not resource.is_custom:
+        kept = validate.without_nulls(resource.schema, kept)
+    return _with_plain_metadata(cast("JsonObject", kept))
+
+
+def _cannot(resource: ResourceType) -> str:
+    return f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
+
+
+def _typed(resource: ResourceType, body: JsonObject) -> JsonObject:
+    version, kind = body.get("apiVersion"), body.get("kind")
+    if version not in (None, "", resource.group_version):
+        raise BadRequest(
+            f"the API version in the data ({version}) does not match the expected API version"
+            f" ({resource.group_version})"
+        )
+    if kind not in (None, "", resource.kind):
+        raise BadRequest(
+            f"{kind} cannot be handled as a {resource.kind}: the kind in the data differs"
+        )
+    return {**body, "apiVersion": resource.group_version, "kind": resource.kind}
+
+
+def _type_fault(resource: ResourceType, item: JsonObject) -> str | None:
+    """Built-in kinds are decoded whole; of custom resources only the metadata."""
+    if not resource.is_custom:
+        return validate.type_fault(resource.schema, item, resource.kind)
+    metadata = resource.schema.child("metadata")
+    if metadata is None:
+        return None
+    return validate.type_fault(metadata, item.get("metadata"), f"{resource.kind}.metadata")
+
+
+def _report_unknown(
+    unknown: Sequence[str], options: WriteOptions, remarks: Remarks, prefix: str
+) -> None:
+    texts = [f"unknown field {quoted(path)}" for path in unknown]
+    if options.validation == "Strict":
+        raise BadRequest(f"{prefix}strict decoding error: {', '.join(texts)}")
+    if options.validation == "Warn":
+        for text in texts:
+            remarks.add(text)
+
+
+_EMPTY_MEANS_ABSENT = ("labels", "annotations", "finalizers", "ownerReferences")
+
+
+def _with_plain_metadata(item: JsonObject) -> JsonObject:
+    metadata: JsonObject = {
+        key: value
+        for key, value in table(item, "metadata").items()
+        if value is not None and not (key in _EMPTY_MEANS_ABSENT and not value)
+    }
+    return {**item, "metadata": metadata}
+
+
+# --- create ---------------------------------------------------------------------------------------
+
+_NOT_ON_CREATE = (
+    "resourceVersion",
+    "selfLink",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "managedFields",
+    "generation",
+)
+
+
+def admitted_new(
+    resource: ResourceType,
+    item: JsonObject,
+    *,
+    uid: str,
+    now: str,
+    manager: fields.Manager,
+    claims: tuple[fields.Claim, ...] | None = None,
+) -> JsonObject:
+    """Complete and check a decoded object that is to be created; its name is set already.
+
+    Shape:  `claims` says who owns what when an apply has worked it out; else `manager` owns all.
+    Errors: Unprocessable, naming every fault.
+    """
+    fresh = copy.deepcopy(item)
+    metadata = own_table(fresh, "metadata")
+    for key in _NOT_ON_CREATE:
+        metadata.pop(key, None)
+    metadata |= {"uid": uid, "creationTimestamp": now}
+    if resource.counts_generation:
+        metadata["generation"] = 1
+    if resource.has_status:
+        fresh.pop("status", None)
+    _complete(resource, fresh, None)
+    fresh = _defaulted(resource, fresh)
+    check(resource, fresh, None)
+    if claims is None:
+        managed = fields.managed_part(fresh)
+        claims = fields.after_update(resource.schema, {}, managed, (), manager, now)
+    return with_claims(fresh, claims)
+
+
+def _complete(resource: ResourceType, item: JsonObject, old: JsonObject | None) -> None:
+    strategy_of(resource.storage_key).prepare(item, old)
+
+
+def _defaulted(resource: ResourceType, item: JsonObject) -> JsonObject:
+    return cast("JsonObject", validate.defaulted(resource.schema, item))
+
+
+def check(resource: ResourceType, item: JsonObject, old: JsonObject | None) -> None:
+    """Judge a completed object. Errors: Unprocessable with a cause per fault."""
+    strategy = strategy_of(resource.storage_key)
+    causes = metadata_faults(table(item, "metadata"), strategy.name_rule)
+    if resource.is_custom:
+        causes += validate.faults(resource.schema, item)
+    causes += strategy.faults(item, old)
+    if causes:
+        name = table(item, "metadata").get("name")
+        raise invalid(resource.kind, resource.group, str(name or ""), causes)
+
+
+# --- update ---------------------------------------------------------------------------------------
+
+_KEPT_ON_UPDATE = (
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "name",
+    "namespace",
+    "generateName",
+    "selfLink",
+)
+
+
+def admitted_next(
+    resource: ResourceType,
+    before: JsonObject,
+    item: JsonObject,
+    subresource: str | None,
+    *,
+    now: str,
+    manager: fields.Manager,
+    claims: tuple[fields.Claim, ...] | None = None,
+) -> JsonObject:
+    """Complete and check the next state of an object; equal to `before` when nothing changes.
+
+    Shape:  `claims` says who owns what when an apply has worked it out; else `manager` owns what changes.
+    Errors: Conflict for a stale resourceVersion or another uid; Unprocessable.
+    """
+    _check_identity(resource, before, item)
+    wanted = copy.deepcopy(item)
+    sent = _claims_of(before, wanted)
+    after = _scoped(resource, before, wanted, subresource)
+    _keep_metadata(before, after)
+    if subresource is None:
+        _complete(resource, after, before)
+    after = _defaulted(resource, after)
+    _count_generation(resource, before, after)
+    if validate.canonical(_bare(after)) != validate.canonical(_bare(before)):
+        check(resource, after, before)
+        _check_finalizers(resource, before, after)
+    if claims is None:
+        old, new = fields.managed_part(before), fields.managed_part(after)
+        claims = fields.after_update(resource.schema, old, new, sent, manager, now)
+    return with_claims(after, claims)
+
+
+def _check_identity(resource: ResourceType, before: JsonObject, item: JsonObject) -> None:
+    old, new = table(before, "metadata"), table(item, "metadata")
+    name = str(old.get("name"))
+    uid, version = new.get("uid"), new.get("resourceVersion")
+    if uid and uid != old.get("uid"):
+        why = (
+            f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old.get('uid')}"
+        )
+        raise conflict(resource.plural, resource.group, name, why)
+    if version and version not in ("0", old.get("resourceVersion")):
+        raise conflict(resource.plural, resource.group, name)
+
+
+def _claims_of(before: JsonObject, item: JsonObject) -> tuple[fields.Claim, ...]:
+    """Ownership as the client sends it back; an empty list resets it, none at all keeps it."""
+    sent = table(item, "metadata").get("managedFields")
+    if sent is None:
+        sent = table(before, "metadata").get("managedFields")
+    return fields.read_claims(sent)
+
+
+def _scoped(
+    resource: ResourceType, before: JsonObject, item: JsonObject, subresource: str | None
+) -> JsonObject:
+    """The parts that this door may change: all but status, or status alone."""
+    if subresource == "status":
+        after = dict(before)
+        if not resource.is_custom:
+            after["metadata"] = item.get("metadata", {})
+        after.pop("status", None)
+        return after | ({"status": item["status"]} if "status" in item else {})
+    if not resource.has_status:
+        return item
+    item.pop("status", None)
+    return item | ({"status": before["status"]} if "status" in before else {})
+
+
+def _keep_metadata(before: JsonObject, after: JsonObject) -> None:
+    old, new = table(before, "metadata"), own_table(after, "metadata")
+    for key in _KEPT_ON_UPDATE:
+        if key in old:
+            new[key] = old[key]
+        else:
+            new.pop(key, None)
+    new["resourceVersion"] = old.get("resourceVersion")
+    for key in _EMPTY_MEANS_ABSENT:
+        if key in new and not new[key]:
+            del new[key]
+
+
+def _count_generation(resource: ResourceType, before: JsonObject, after: JsonObject) -> None:
+    if not resource.counts_generation:
+        return
+    ignored = ("metadata", "status") if resource.has_status else ("metadata",)
+    if _without(before, ignored) == _without(after, ignored):
+        return
+    metadata = own_table(after, "metadata")
+    generation = metadata.get("generation")
+    metadata["generation"] = (generation if isinstance(generation, int) else 0) + 1
+
+
+def _without(item: JsonObject, keys: Sequence[str]) -> bytes:
+    return validate.canonical({key: value for key, value in item.items() if key not in keys})
+
+
+def _bare(item: JsonObject) -> JsonObject:
+    metadata = {
+        key: value for key, value in table(item, "metadata").items() if key != "managedFields"
+    }
+    return {**item, "metadata": metadata}
+
+
+def _check_finalizers(resource: ResourceType, before: JsonObject, after: JsonObject) -> None:
+    old, new = table(before, "metadata"), table(after, "metadata")
+    if not old.get("deletionTimestamp"):
+        return
+    known = _list(old.get("finalizers"))
+    added = [item for item in _list(new.get("finalizers")) if item not in known]
+    if added:
+        shown = ", ".join(quoted(item) for item in added)
+        text = (
+            "Forbidden: no new finalizers can be added if the object is being deleted,"
+            f" found new finalizers []string{{{shown}}}"
+        )
+        cause = Cause("FieldValueForbidden", text, "metadata.finalizers")
+        raise invalid(resource.kind, resource.group, str(old.get("name")), [cause])
+
+
+def _list(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
+
+
+def require_version(resource: ResourceType, item: JsonObject) -> None:
+    """A replaced custom resource must say which state it replaces. Errors: Unprocessable."""
+    metadata = table(item, "metadata")
+    if resource.is_custom and not metadata.get("resourceVersion"):
+        cause = invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
+        name = str(metadata.get("name") or "")
+        raise invalid(resource.plural, resource.group, name, [cause])
+
+
+def with_claims(item: JsonObject, claims: Sequence[fields.Claim]) -> JsonObject:
+    """The object with its `managedFields`."""
+    metadata = dict(table(item, "metadata"))
+    entries = fields.write_claims(claims)
+    if entries:
+        metadata["managedFields"] = entries
+    else:
+        metadata.pop("managedFields", None)
+    return {**item, "metadata": metadata}
+
+
+def is_same(before: JsonObject, after: JsonObject) -> bool:
+    return validate.canonical(before) == validate.canonical(after)
+
+
+# --- apply ----------------------------------------------------------------------------------------
+
+
+def applied(
+    resource: ResourceType,
+    before: JsonObject | None,
+    config: JsonObject,
+    subresource: str | None,
+    *,
+    now: str,
+    manager: fields.Manager,
+    force: bool,
+) -> tuple[JsonObject, tuple[fields.Claim, ...]]:
+    """Lay an applied configuration over the live object; returns the merged document and who owns what.
+
+    Errors: BadRequest when the configuration carries managedFields; Conflict naming each contested field.
+    """
+    if table(config, "metadata").get("managedFields"):
+        raise BadRequest("metadata.managedFields must be nil")
+    live = fields.managed_part(before) if before is not None else {}
+    claims = fields.read_claims(table(before or {}, "metadata").get("managedFields"))
+    wanted = _apply_scope(resource, fields.managed_part(config), subresource)
+    result = fields.apply(resource.schema, live, wanted, claims, manager, now, force=force)
+    if result.conflicts:
+        raise apply_conflict(result.conflicts)
+    base = table(before if before is not None else config, "metadata")
+    merged = dict(result.document)
+    server_kept = {key: value for key, value in base.items() if key not in _OWNED_METADATA}
+    merged["metadata"] = server_kept | table(merged, "metadata")
+    for key in ("apiVersion", "kind"):
+        merged[key] = config.get(key)
+    return merged, result.claims
+
+
+_OWNED_METADATA = ("labels", "annotations", "finalizers", "ownerReferences", "managedFields")
+
+
+def _apply_scope(resource: ResourceType, config: JsonObject, subresource: str | None) -> JsonObject:
+    if subresource == "status":
+        return {key: value for key, value in config.items() if key == "status"}
+    dropped = ("status",) if resource.has_status else ()
+    return {key: value for key, value in config.items() if key not in dropped}
+
+
+def apply_conflict(conflicts: Sequence[fields.FieldConflict]) -> Conflict:
+    """409 as kubectl explains it: one cause per field."""
+    by_manager: dict[str, list[str]] = {}
+    for item in conflicts:
+        by_manager.setdefault(_conflict_text(item.manager), []).append(
+            fields.describe_path(item.path)
+        )
+    parts = [
+        f"conflict with {who}: {paths[0]}"
+        if len(paths) == 1
+        else f"conflicts with {who}:\n" + "\n".join(f"- {path}" for path in paths)
+        for who, paths in by_manager.items()
+    ]
+    count = f"{len(conflicts)} conflict" + ("s" if len(conflicts) > 1 else "")
+    causes = [
+        Cause(
+            "FieldManagerConflict",
+            f"conflict with {_conflict_text(item.manager)}",
+            fields.describe_path(item.path),
+        ).as_json()
+        for item in conflicts
+    ]
+    return Conflict(f"Apply failed with {count}: " + "\n".join(parts), details={"causes": causes})
+
+
+def _conflict_text(manager: fields.Manager) -> str:
+    sub = f' with subresource "{manager.subresource}"' if manager.subresource else ""
+    return f'"{manager.name}"{sub} using {manager.api_version}'

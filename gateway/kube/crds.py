@@ -1,0 +1,108 @@
+"""Custom resource definitions become served kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from gateway.kube.builtin import DEFINITIONS, OBJECT_META, catalogue
+from gateway.kube.client import EventType
+from gateway.kube.strategies import table
+from gateway.kube.watch import Change
+from gateway.model.json import Json, JsonObject
+from gateway.wire.kube.resources import Column, Registry, ResourceType, Subresource
+from gateway.wire.kube.schema import Schema, read_schema
+
+_TEXT = Schema(type="string")
+
+
+def kinds_of(definition: JsonObject) -> Iterator[ResourceType]:
+    """The kinds that a definition serves, one per served version.
+
+    Errors: BadRequest for a schema that cannot be read.
+    """
+    spec = table(definition, "spec")
+    versions = spec.get("versions")
+    for row in versions if isinstance(versions, list) else []:
+        if isinstance(row, dict) and row.get("served") is True:
+            yield _kind(spec, row)
+
+
+def _kind(spec: JsonObject, row: JsonObject) -> ResourceType:
+    names = table(spec, "names")
+    return ResourceType(
+        group=str(spec.get("group")),
+        version=str(row.get("name")),
+        plural=str(names.get("plural")),
+        singular=str(names.get("singular") or ""),
+        kind=str(names.get("kind")),
+        list_kind=str(names.get("listKind") or ""),
+        namespaced=spec.get("scope") == "Namespaced",
+        short_names=_texts(names.get("shortNames")),
+        categories=_texts(names.get("categories")),
+        schema=_root(table(table(row, "schema"), "openAPIV3Schema")),
+        columns=tuple(_columns(row.get("additionalPrinterColumns"))),
+        fields=dict(_selectable(row.get("selectableFields"))),
+        subresources=tuple(_subresources(table(row, "subresources"), str(names.get("kind")))),
+        is_custom=True,
+    )
+
+
+def _root(source: JsonObject) -> Schema:
+    """The type of whole objects: metadata is always the common one."""
+    schema = read_schema(source)
+    fields = dict(schema.properties)
+    fields |= {"apiVersion": _TEXT, "kind": _TEXT, "metadata": catalogue().get(OBJECT_META)}
+    return replace(schema, properties=fields)
+
+
+def _texts(value: Json) -> tuple[str, ...]:
+    return tuple(str(item) for item in value) if isinstance(value, list) else ()
+
+
+def _columns(rows: Json) -> Iterator[Column]:
+    for row in rows if isinstance(rows, list) else []:
+        if isinstance(row, dict):
+            priority = row.get("priority")
+            yield Column(
+                str(row.get("name")),
+                str(row.get("type")),
+                str(row.get("jsonPath")),
+                priority if isinstance(priority, int) else 0,
+                str(row.get("format") or ""),
+                str(row.get("description") or ""),
+            )
+
+
+def _selectable(rows: Json) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for row in rows if isinstance(rows, list) else []:
+        if isinstance(row, dict):
+            path = str(row.get("jsonPath")).removeprefix(".")
+            yield path, tuple(path.split("."))
+
+
+def _subresources(rows: JsonObject, kind: str) -> Iterator[Subresource]:
+    """`status` only: `scale` of custom resources is not built, so discovery does not show it."""
+    if "status" in rows:
+        yield Subresource("status", kind)
+
+
+class Definitions:
+    """Keeps the registry in step with the stored definitions."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def install(self, definition: JsonObject) -> None:
+        """Serve what a definition says. Errors: BadRequest."""
+        for kind in kinds_of(definition):
+            self._registry.add(kind)
+
+    def on_change(self, change: Change) -> None:
+        if change.after.key.kind != DEFINITIONS:
+            return
+        if change.before is not None:
+            for kind in kinds_of(change.before.object):
+                self._registry.remove(kind.group_version, kind.plural)
+        if change.type is not EventType.DELETED:
+            self.install(change.after.object)

@@ -1,0 +1,557 @@
+"""The verbs of the API on objects: what HTTP and the in-process client both call.
+
+Reads come from memory; a write works out the next state from the newest one and stores it by compare-and-set,
+again from the newer state when somebody was first (patches and deletions, up to `MAX_TRIES`).
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from secrets import choice
+from typing import TypeVar, cast
+
+import msgspec
+
+from gateway.errors import (
+    BadRequest,
+    MethodNotAllowed,
+    NotFound,
+    RevisionConflict,
+    UnsupportedMediaType,
+)
+from gateway.kube import admission
+from gateway.kube.admission import Remarks, WriteOptions
+from gateway.kube.client import PatchType
+from gateway.kube.storage import Snapshot, Storage
+from gateway.kube.strategies import own_table, table
+from gateway.kube.watch import Filter, Key, Stored, Watcher
+from gateway.model.json import Json, JsonObject
+from gateway.wire.kube import fields
+from gateway.wire.kube.clock import rfc3339
+from gateway.wire.kube.names import required
+from gateway.wire.kube.patches import apply_json_patch, apply_merge_patch
+from gateway.wire.kube.resources import Registry, ResourceType
+from gateway.wire.kube.selectors import parse_fields, parse_labels
+from gateway.wire.kube.status import (
+    AlreadyExists,
+    already_exists,
+    conflict,
+    forbidden,
+    invalid,
+    not_found,
+    success,
+)
+from gateway.wire.kube.strategic import apply_strategic
+
+MAX_TRIES = 8
+SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+SUFFIX_LENGTH = 5
+MAX_GENERATED_BASE = 248
+
+PROTECTED_NAMESPACES = ("default", "kube-system", "kube-public")
+ORPHAN, FOREGROUND = "orphan", "foregroundDeletion"
+_POLICY_FINALIZERS = {"Orphan": ORPHAN, "Foreground": FOREGROUND}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write led to."""
+
+    stored: Stored
+    is_new: bool = False
+    remarks: Remarks = field(default_factory=Remarks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteOptions:
+    """How an object is to go."""
+
+    uid: str | None = None
+    resource_version: str | None = None
+    policy: str | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """The last state, and whether it is gone or waits for finalizers."""
+
+    stored: Stored
+    is_gone: bool
+
+
+class Objects:
+    """Kinds and their objects."""
+
+    def __init__(
+        self, storage: Storage, registry: Registry, *, now: Callable[[], float] = time.time
+    ) -> None:
+        self.storage = storage
+        self.registry = registry
+        self.now = now
+
+    # --- reads ------------------------------------------------------------------------------------
+
+    def resource(self, group_version: str, plural: str) -> ResourceType:
+        """Return a served kind. Errors: NotFound."""
+        found = self.registry.find(group_version, plural)
+        if found is None:
+            raise NotFound("the server could not find the requested resource")
+        return found
+
+    def key(self, resource: ResourceType, namespace: str | None, name: str) -> Key:
+        """Where an object lives. Errors: BadRequest when the scope does not fit."""
+        if resource.namespaced and not namespace:
+            raise BadRequest(f"an empty namespace may not be set for {resource.plural}")
+        return Key(
+            resource.storage_key, namespace if resource.namespaced and namespace else "", name
+        )
+
+    def get(self, resource: ResourceType, namespace: str | None, name: str) -> Stored:
+        """Return the newest state. Errors: NotFound."""
+        stored = self.storage.get(self.key(resource, namespace, name))
+        if stored is None:
+            raise not_found(resource.plural, resource.group, name)
+        return as_version(resource, stored)
+
+    def filter(
+        self,
+        resource: ResourceType,
+        namespace: str | None,
+        labels: str | None = None,
+        selected: str | None = None,
+    ) -> Filter:
+        """Read the selectors of a list or watch. Errors: BadRequest."""
+        return Filter(
+            namespace or None, parse_labels(labels), parse_fields(selected, resource.fields)
+        )
+
+    def page(
+        self,
+        resource: ResourceType,
+        wanted: Filter,
+        *,
+        limit: int = 0,
+        after: tuple[str, str] | None = None,
+        version: int | None = None,
+    ) -> Snapshot:
+        """List. Errors: Gone."""
+        found = self.storage.page(
+            resource.storage_key, wanted, limit=limit, after=after, version=version
+        )
+        items = [as_version(resource, item) for item in found.items]
+        return Snapshot(items, found.version, found.rest, found.last)
+
+    def follow(self, resource: ResourceType, wanted: Filter, since: int) -> Watcher:
+        """Watch. Errors: Gone; TooEarly."""
+        return self.storage.follow(resource.storage_key, wanted, since)
+
+    # --- create -----------------------------------------------------------------------------------
+
+    async def create(
+        self, resource: ResourceType, namespace: str | None, body: Json, options: WriteOptions
+    ) -> Written:
+        """Store a new object.
+
+        Errors: AlreadyExists; BadRequest; Unprocessable; NotFound or Forbidden for its namespace.
+        """
+        _allow(resource, "create")
+        remarks = Remarks()
+        item = admission.decoded(resource, body, options, remarks)
+        if table(item, "metadata").get("resourceVersion"):
+            raise BadRequest("resourceVersion should not be set on objects to be created")
+        item = self._named(resource, namespace, item)
+        return await self._create(resource, item, options, remarks, None)
+
+    async def _create(
+        self,
+        resource: ResourceType,
+        item: JsonObject,
+        options: WriteOptions,
+        remarks: Remarks,
+        claims: tuple[fields.Claim, ...] | None,
+    ) -> Written:
+        manager = fields.Manager(options.manager, "Update", resource.group_version)
+        fresh = admission.admitted_new(
+            resource,
+            item,
+            uid=str(uuid.uuid4()),
+            now=rfc3339(self.now()),
+            manager=manager,
+            claims=claims,
+        )
+        metadata = table(fresh, "metadata")
+        key = self.key(
+            resource, cast("str | None", metadata.get("namespace")), str(metadata["name"])
+        )
+        self._check_namespace(resource, key)
+        if self.storage.get(key) is not None:
+            raise already_exists(resource.plural, resource.group, key.name)
+        if options.dry_run:
+            return Written(unstored(key, fresh), is_new=True, remarks=remarks)
+        try:
+            return Written(await self.storage.create(key, fresh), is_new=True, remarks=remarks)
+        except AlreadyExists as error:
+            raise already_exists(resource.plural, resource.group, key.name) from error
+
+    def _named(self, resource: ResourceType, namespace: str | None, item: JsonObject) -> JsonObject:
+        """The document with its name and namespace settled."""
+        named = dict(item)
+        metadata = own_table(named, "metadata")
+        metadata_namespace(resource, metadata, namespace)
+        base = metadata.get("generateName")
+        if not metadata.get("name") and isinstance(base, str) and base:
+            suffix = "".join(choice(SUFFIX_ALPHABET) for _ in range(SUFFIX_LENGTH))
+            metadata["name"] = base[:MAX_GENERATED_BASE] + suffix
+        if not metadata.get("name"):
+            cause = required("metadata.name", "name or generateName is required")
+            raise invalid(resource.kind, resource.group, "", [cause])
+        return named
+
+    def _check_namespace(self, resource: ResourceType, key: Key) -> None:
+        if not resource.namespaced:
+            return
+        stored = self.storage.get(Key("namespaces", "", key.namespace))
+        if stored is None:
+            raise not_found("namespaces", "", key.namespace)
+        if table(stored.object, "metadata").get("deletionTimestamp"):
+            why = (
+                f"unable to create new content in namespace {key.namespace}"
+                " because it is being terminated"
+            )
+            raise forbidden(resource.plural, resource.group, key.name, why)
+
+    # --- update -----------------------------------------------------------------------------------
+
+    async def update(
+        self,
+        resource: ResourceType,
+        namespace: str | None,
+        name: str,
+        body: Json,
+        options: WriteOptions,
+        *,
+        subresource: str | None = None,
+    ) -> Written:
+        """Replace an object or its status.
+
+        Errors: NotFound; Conflict; BadRequest; Unprocessable.
+        """
+        _allow(resource, "update", subresource)
+        remarks = Remarks()
+        item = admission.decoded(resource, body, options, remarks)
+        _check_name(item, name)
+        metadata_namespace(resource, table(item, "metadata"), namespace)
+        self.get(resource, namespace, name)
+        admission.require_version(resource, item)
+        return await self._change(
+            resource, namespace, name, lambda _before: item, options, subresource, remarks
+        )
+
+    async def patch(
+        self,
+        resource: ResourceType,
+        namespace: str | None,
+        name: str,
+        patch: Json,
+        patch_type: PatchType,
+        options: WriteOptions,
+        *,
+        subresource: str | None = None,
+    ) -> Written:
+        """Change an object by a patch document.
+
+        Errors: NotFound; Conflict; BadRequest; Unprocessable; UnsupportedMediaType.
+        """
+        _allow(resource, "patch", subresource)
+        if patch_type is PatchType.APPLY:
+            return await self._apply(resource, namespace, name, patch, options, subresource)
+        apply = _patcher(resource, patch_type)
+        remarks = Remarks()
+
+        def change(before: JsonObject) -> JsonObject:
+            patched = admission.decoded(
+                resource, apply(before, patch), options, remarks, is_patch=True
+            )
+            _check_name(patched, name)
+            return patched
+
+        return await self._change(resource, namespace, name, change, options, subresource, remarks)
+
+    async def _change(
+        self,
+        resource: ResourceType,
+        namespace: str | None,
+        name: str,
+        change: Callable[[JsonObject], JsonObject],
+        options: WriteOptions,
+        subresource: str | None,
+        remarks: Remarks,
+    ) -> Written:
+        manager = fields.Manager(
+            options.manager, "Update", resource.group_version, subresource or ""
+        )
+
+        async def attempt() -> Written:
+            before = self.get(resource, namespace, name)
+            after = admission.admitted_next(
+                resource,
+                before.object,
+                change(before.object),
+                subresource,
+                now=rfc3339(self.now()),
+                manager=manager,
+            )
+            return Written(await self._store(before, after, options), remarks=remarks)
+
+        return await self._retried(resource, name, attempt)
+
+    async def _store(self, before: Stored, after: JsonObject, options: WriteOptions) -> Stored:
+        if admission.is_same(before.object, after):
+            return before
+        if options.dry_run:
+            return unstored(before.key, after)
+        if is_finished(after):
+            gone = Stored(before.key, before.version, after, b"")
+            return await self.storage.remove(gone)
+        return await self.storage.replace(before, after)
+
+    async def _retried(
+        self, resource: ResourceType, name: str, attempt: Callable[[], Awaitable[T]]
+    ) -> T:
+        for _ in range(MAX_TRIES):
+            try:
+                return await attempt()
+            except RevisionConflict:
+                continue  # somebody was first: decide again from the newer state
+        raise conflict(resource.plural, resource.group, name)
+
+    # --- apply ------------------------------------------------------------------------------------
+
+    async def _apply(
+        self,
+        resource: ResourceType,
+        namespace: str | None,
+        name: str,
+        config: Json,
+        options: WriteOptions,
+        subresource: str | None,
+    ) -> Written:
+        if not options.manager:
+            cause = required("fieldManager", "is required for apply patch")
+            raise invalid("PatchOptions", "meta.k8s.io", "", [cause])
+        remarks = Remarks()
+        item = admission.decoded(resource, config, options, remarks, is_patch=True)
+        item = {**item, "metadata": {"name": name, **table(item, "metadata")}}
+        _check_name(item, name)
+        metadata_namespace(resource, table(item, "metadata"), namespace)
+        manager = fields.Manager(
+            options.manager, "Apply", resource.group_version, subresource or ""
+        )
+
+        async def attempt() -> Written:
+            before = self.storage.get(self.key(resource, namespace, name))
+            if before is not None:
+                before = as_version(resource, before)
+            elif subresource is not None:
+                raise not_found(resource.plural, resource.group, name)
+            now = rfc3339(self.now())
+            merged, claims = admission.applied(
+                resource,
+                before.object if before else None,
+                item,
+                subresource,
+                now=now,
+                manager=manager,
+                force=options.force,
+            )
+            if before is None:
+                return await self._create(resource, merged, options, remarks, claims)
+            after = admission.admitted_next(
+                resource,
+                before.object,
+                merged,
+                subresource,
+                now=now,
+                manager=manager,
+                claims=claims,
+            )
+            return Written(await self._store(before, after, options), remarks=remarks)
+
+        return await self._retried(resource, name, attempt)
+
+    # --- delete -----------------------------------------------------------------------------------
+
+    async def delete(
+        self,
+        resource: ResourceType,
+        namespace: str | None,
+        name: str,
+        options: DeleteOptions | None = None,
+    ) -> Deleted:
+        """Delete an object, or mark it until its finalizers are gone.
+
+        Errors: NotFound; Conflict when a precondition fails; Forbidden for namespaces that must stay.
+        """
+        _allow(resource, "delete")
+        how = options or DeleteOptions()
+        if resource.storage_key == "namespaces" and name in PROTECTED_NAMESPACES:
+            raise forbidden("namespaces", "", name, "this namespace may not be deleted")
+
+        async def attempt() -> Deleted:
+            before = self.get(resource, namespace, name)
+            _check_preconditions(resource, before, how)
+            marked = self._marked(resource, before.object, how)
+            if is_finished(marked):
+                if not how.dry_run:
+                    return Deleted(await self.storage.remove(before), is_gone=True)
+                return Deleted(before, is_gone=True)
+            if how.dry_run:
+                return Deleted(unstored(before.key, marked), is_gone=False)
+            if admission.is_same(before.object, marked):
+                return Deleted(before, is_gone=False)
+            return Deleted(await self.storage.replace(before, marked), is_gone=False)
+
+        return await self._retried(resource, name, attempt)
+
+    def _marked(self, resource: ResourceType, item: JsonObject, how: DeleteOptions) -> JsonObject:
+        """The object with its mark of deletion and the finalizers that the policy asks for."""
+        marked = dict(item)
+        metadata = own_table(marked, "metadata")
+        finalizers = [
+            each
+            for each in cast("list[Json]", metadata.get("finalizers") or [])
+            if how.policy is None or each not in _POLICY_FINALIZERS.values()
+        ]
+        wanted = _POLICY_FINALIZERS.get(how.policy or "")
+        if wanted:
+            finalizers.append(wanted)
+        metadata["finalizers"] = finalizers
+        if not finalizers:
+            del metadata["finalizers"]
+        if not metadata.get("deletionTimestamp"):
+            metadata["deletionTimestamp"] = rfc3339(self.now())
+            metadata["deletionGracePeriodSeconds"] = 0
+            if resource.counts_generation:
+                generation = metadata.get("generation")
+                metadata["generation"] = (generation if isinstance(generation, int) else 0) + 1
+        if resource.storage_key == "namespaces":
+            own_table(marked, "status")["phase"] = "Terminating"
+        return marked
+
+    async def delete_collection(
+        self, resource: ResourceType, wanted: Filter, options: DeleteOptions
+    ) -> list[Stored]:
+        """Delete everything that matches; returns the last states."""
+        _allow(resource, "deletecollection")
+        deleted = []
+        for stored in self.page(resource, wanted).items:
+            try:
+                gone = await self.delete(resource, stored.key.namespace, stored.key.name, options)
+            except NotFound:
+                continue  # somebody else was first
+            deleted.append(gone.stored)
+        return deleted
+
+    def deletion_status(self, resource: ResourceType, deleted: Deleted) -> JsonObject:
+        """What the client of a delete is told: success, or the object that lingers."""
+        if not deleted.is_gone:
+            return deleted.stored.object
+        uid = str(table(deleted.stored.object, "metadata").get("uid"))
+        return success(deleted.stored.key.name, resource.group, resource.plural, uid)
+
+
+# --- helpers --------------------------------------------------------------------------------------
+
+
+def _allow(resource: ResourceType, verb: str, subresource: str | None = None) -> None:
+    if subresource is not None:
+        sub = resource.subresource(subresource)
+        if sub is None:
+            raise NotFound("the server could not find the requested resource")
+        verbs = sub.verbs
+    else:
+        verbs = resource.verbs
+    if verb not in verbs:
+        raise MethodNotAllowed(
+            "the server does not allow this method on the requested resource",
+            details={"kind": resource.plural, "group": resource.group},
+        )
+
+
+def metadata_namespace(resource: ResourceType, metadata: JsonObject, namespace: str | None) -> None:
+    """Settle the namespace of a document. Errors: BadRequest when it is not the one of the request."""
+    if not resource.namespaced:
+        metadata.pop("namespace", None)
+        return
+    own = metadata.get("namespace")
+    if own and own != namespace:
+        raise BadRequest(
+            f"the namespace of the provided object does not match the namespace sent on the request"
+            f" ({own} is not {namespace})"
+        )
+    metadata["namespace"] = namespace
+
+
+def _check_name(item: JsonObject, name: str) -> None:
+    own = table(item, "metadata").get("name")
+    if own != name:
+        raise BadRequest(
+            f"the name of the object ({own}) does not match the name on the URL ({name})"
+        )
+
+
+def _check_preconditions(resource: ResourceType, before: Stored, how: DeleteOptions) -> None:
+    metadata = table(before.object, "metadata")
+    checks = (
+        ("UID", how.uid, metadata.get("uid")),
+        ("ResourceVersion", how.resource_version, metadata.get("resourceVersion")),
+    )
+    for word, wanted, found in checks:
+        if wanted and wanted != found:
+            why = (
+                f"Precondition failed: {word} in precondition: {wanted},"
+                f" {word} in object meta: {found}"
+            )
+            raise conflict(resource.plural, resource.group, before.key.name, why)
+
+
+def _patcher(
+    resource: ResourceType, patch_type: PatchType
+) -> Callable[[JsonObject, Json], JsonObject]:
+    if patch_type is PatchType.JSON:
+        return apply_json_patch
+    if patch_type is PatchType.MERGE:
+        return apply_merge_patch
+    if resource.is_custom:
+        raise UnsupportedMediaType(
+            "the body of the request was in an unknown format - accepted media types include:"
+            f" {PatchType.JSON}, {PatchType.MERGE}, {PatchType.APPLY}"
+        )
+    return lambda document, patch: apply_strategic(resource.schema, document, patch)
+
+
+def is_finished(item: JsonObject) -> bool:
+    """True when an object is marked as deleted and nothing holds it back any more."""
+    metadata = table(item, "metadata")
+    if not metadata.get("deletionTimestamp") or metadata.get("finalizers"):
+        return False
+    return item.get("kind") != "Namespace" or not table(item, "spec").get("finalizers")
+
+
+def unstored(key: Key, item: JsonObject) -> Stored:
+    """A state that is shown and not kept (dry run)."""
+    return Stored(key, 0, item, msgspec.json.encode(item))
+
+
+def as_version(resource: ResourceType, stored: Stored) -> Stored:
+    """The object as this version of its kind shows it (versions of a kind differ in their name only)."""
+    if stored.object.get("apiVersion") == resource.group_version:
+        return stored
+    item: JsonObject = {**stored.object, "apiVersion": resource.group_version}
+    return Stored(stored.key, stored.version, item, msgspec.json.encode(item))
