@@ -1,18 +1,36 @@
 """The things service: every change and every live message of a thing passes this one door.
 
-Load, policy check, decide, append, publish. Nothing is acknowledged or published before it is durable.
+Load, policy check, decide, append, publish. Commands of one thing run in the order submitted; nothing is
+acknowledged or published before it is durable. The newest state in memory is a cache of the single owner;
+the store's compare-and-set on the revision is the rule.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeAlias
 
+from gateway.ditto.clock import Clock, text_of, utc_now
+from gateway.ditto.creation import Creation, Creator
+from gateway.ditto.lane import Lane, Pending, Resume, Wait
+from gateway.ditto.messages import MessageDesk
+from gateway.ditto.policies import PoliciesService, resolve
+from gateway.ditto.search import Searcher, SearchPage, SearchQuery
+from gateway.ditto.spool import Spools
 from gateway.errors import GatewayError, NotBuilt
-from gateway.model.json import Json, JsonObject
-from gateway.model.policy import Policy, PolicyCommand
+from gateway.model.entity_id import check_entity_id, namespace_of
+from gateway.model.json import JsonObject
+from gateway.model.policy import PolicyCommand
 from gateway.model.ports import SignalListener
 from gateway.model.thing import (
+    Action,
+    EventAction,
     Thing,
     ThingCommand,
     ThingEvent,
@@ -20,36 +38,89 @@ from gateway.model.thing import (
     ThingMessageResponse,
     ThingResult,
 )
+from gateway.observe.metrics import Metrics
+from gateway.observe.tracing import Span, Tracer
+from gateway.store.things import Commit, Committed, PolicyWrite, StoredThing, ThingStore, ThingWrite
+from gateway.twin.authorization import authorize_message, may_receive
+from gateway.twin.ditto_errors import ditto_error
+from gateway.twin.documents import MISSING, encoded
 from gateway.twin.fields import FieldSelector
+from gateway.twin.limits import DEFAULT_LIMITS, Limits
+from gateway.twin.policy import NO_PERMISSIONS, READ, Permissions
+from gateway.twin.showing import (
+    Context,
+    check_condition,
+    readable_json,
+    reduced_event,
+    retrieve,
+)
+from gateway.twin.things import Decision, judge, replayed
 
-Guard = Callable[[ThingCommand, "Thing | None"], None]
+log = logging.getLogger(__name__)
+
+__all__ = [
+    "PoliciesService",
+    "PolicyCommand",
+    "SearchPage",
+    "SearchQuery",
+    "ThingsService",
+]
+
+Guard: TypeAlias = Callable[[ThingCommand, "Thing | None"], None]
 """Refuses a command, before it is stored, by raising a GatewayError (DeviceController)."""
 
-Answer = Callable[["ThingResult | GatewayError"], None]
+ChangeGuard: TypeAlias = Callable[[ThingEvent], None]
+"""The same with the whole change: `before`, `after`, and what was written."""
+
+Answer: TypeAlias = Callable[["ThingResult | GatewayError"], None]
+
+MAX_WAITING: Final = 1_000
+"""Commands that wait for one thing; more are refused with 429."""
+
+_RETENTION_SECONDS: Final = 600.0
+_CREATING: Final = frozenset((Action.CREATE, Action.MODIFY, Action.MERGE))
+_HISTORICAL: Final = ("at-historical-revision", "at-historical-timestamp")
+_NOT_BUILT: Final = ("put-metadata", "get-metadata", "delete-metadata", "live-channel-condition")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchQuery:
-    """A search as `/search/things` and the protocol's `search/subscribe` ask it.
-
-    Shape:  `filter` RQL (several filters joined by `and(...)` by the caller); `options` Ditto's text, e.g.
-            `sort(+attributes/a,-thingId),size(50)`; `namespaces` empty for all.
-    """
-
-    subjects: tuple[str, ...]
-    filter: str | None = None
-    fields: str | None = None
-    options: str | None = None
-    namespaces: tuple[str, ...] = ()
+class _Load:
+    """A look at the newest durable state, in turn with the commands."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchPage:
-    """One page: `cursor` and `next_page_offset` are None where Ditto leaves them out."""
+_LOAD: Final = _Load()
+Job: TypeAlias = "ThingCommand | ThingMessage | _Load"
 
-    items: list[Json]
-    cursor: str | None = None
-    next_page_offset: int | None = None
+
+class _Entry:
+    """What is in memory of one thing id: the newest decided state, which may not be durable yet."""
+
+    __slots__ = ("is_loaded", "lane", "revision", "thing", "thing_id")
+
+    def __init__(self, thing_id: str, service: ThingsService) -> None:
+        self.thing_id = thing_id
+        self.is_loaded = False
+        self.thing: Thing | None = None
+        self.revision = 0
+        self.lane: Lane[Job] = Lane(
+            lambda job, pending: service._step(self, job, pending), self.forget
+        )
+
+    def forget(self) -> None:
+        """Read from the store before the next use."""
+        self.is_loaded = False
+
+
+@dataclass(slots=True)
+class _Write:
+    """One change on its way to the store."""
+
+    event: ThingEvent
+    pending: Pending
+    result: ThingResult
+    command: ThingCommand
+    creation: Creation | None
+    span: Span | None
+    started: float
 
 
 class ThingsService:
@@ -57,9 +128,53 @@ class ThingsService:
 
     name = "ditto.things"
 
+    def __init__(
+        self,
+        store: ThingStore,
+        policies: PoliciesService,
+        *,
+        metrics: Metrics,
+        tracer: Tracer,
+        limits: Limits = DEFAULT_LIMITS,
+        clock: Clock = utc_now,
+        cache: int = 50_000,
+        history_seconds: float = 604_800.0,
+    ) -> None:
+        self.policies = policies
+        self._store = store
+        self._metrics = metrics
+        self._tracer = tracer
+        self._limits = limits
+        self._clock = clock
+        self._cache = cache
+        self._history_seconds = history_seconds
+        self._entries: dict[str, _Entry] = {}
+        self._listeners: tuple[SignalListener, ...] = ()
+        self._guards: tuple[Guard, ...] = ()
+        self._change_guards: tuple[ChangeGuard, ...] = ()
+        self._desk = MessageDesk()
+        self._spools = Spools(store, cache)
+        self._creator = Creator(policies, limits, self._policy_id_of)
+        self._searcher = Searcher(store, policies)
+
     async def run(self, ready: Callable[[], None]) -> None:
         """Module: keep the history within its retention until cancelled."""
-        raise NotBuilt
+        ready()
+        try:
+            while True:
+                await asyncio.sleep(_RETENTION_SECONDS)
+                await self.forget_old_events()
+        finally:
+            self._desk.close()
+
+    async def forget_old_events(self) -> int:
+        """Drop events past their retention that no kept state needs; returns how many."""
+        before = self._clock() - timedelta(seconds=self._history_seconds)
+        try:
+            return await self._store.forget(text_of(before))
+        except GatewayError as error:
+            log.warning("history could not be shortened", extra={"cause": error.message})
+            return 0
 
     # --- twin channel -------------------------------------------------------------------------
 
@@ -68,23 +183,58 @@ class ThingsService:
 
         Shape:  commands of one thing run in the order submitted. `create`, `modify` and `merge` at `()`
                 may carry `_policy` or `_copyPolicyFrom`. A duplicate of a spooled command changes nothing
-                and its result has the header `duplicate: true`.
+                and its result has the header `duplicate: true`; of several commands that one spooled
+                message leads to, the last one carries its `spool`.
+        Errors (through `done`): Ditto's `things:*` and `policies:*`, StoreUnavailable, what a guard raised.
         """
-        raise NotBuilt
+        try:
+            check_entity_id(command.thing_id, "things:id.invalid")
+            _refuse_unbuilt(command)
+        except GatewayError as error:
+            done(error)
+            return
+        lane = self._entry(command.thing_id).lane
+        if lane.depth >= MAX_WAITING:
+            done(ditto_error("things:thing.toomanymodifyingrequests", id=command.thing_id))
+            return
+        lane.push(command, done)
 
     async def execute(self, command: ThingCommand) -> ThingResult:
         """Run a command and wait; raises what `submit` would answer."""
-        raise NotBuilt
+        if command.action is Action.RETRIEVE and any(
+            name in command.headers for name in _HISTORICAL
+        ):
+            return await self._historical(command)
+        future: asyncio.Future[ThingResult] = asyncio.get_running_loop().create_future()
+        self.submit(command, lambda answer: resolve(future, answer))
+        return await future
 
     def add_guard(self, guard: Guard) -> Callable[[], None]:
-        """Ask `guard` before each change is stored; returns the way to end it."""
-        raise NotBuilt
+        """Ask `guard` before each permitted change is stored; returns the way to end it."""
+        self._guards = (*self._guards, guard)
+
+        def end() -> None:
+            self._guards = tuple(one for one in self._guards if one is not guard)
+
+        return end
+
+    def add_change_guard(self, guard: ChangeGuard) -> Callable[[], None]:
+        """Show `guard` each change (`before`, `after`) before it is stored; returns the way to end it."""
+        self._change_guards = (*self._change_guards, guard)
+
+        def end() -> None:
+            self._change_guards = tuple(one for one in self._change_guards if one is not guard)
+
+        return end
 
     # --- reading ------------------------------------------------------------------------------
 
     async def load(self, thing_id: str) -> Thing | None:
         """The newest durable state, no policy asked. Afterwards `thing_json` can judge it."""
-        raise NotBuilt
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._entry(thing_id).lane.push(_LOAD, lambda answer: resolve(future, answer))
+        stored: StoredThing = await future
+        return stored.thing
 
     async def retrieve_many(
         self,
@@ -93,73 +243,429 @@ class ThingsService:
         fields: FieldSelector | None = None,
     ) -> list[JsonObject]:
         """The readable ones of these things, in the order asked; others are left out."""
-        raise NotBuilt
+        found: list[JsonObject] = []
+        for thing_id in thing_ids:
+            thing = await self.load(thing_id)
+            shown = self.thing_json(thing, subjects, fields) if thing else None
+            if shown is not None:
+                found.append(shown)
+        return found
 
     def thing_json(
-        self,
-        thing: Thing,
-        subjects: tuple[str, ...],
-        fields: FieldSelector | None = None,
+        self, thing: Thing, subjects: tuple[str, ...], fields: FieldSelector | None = None
     ) -> JsonObject | None:
         """A thing as these subjects may read it, `_` fields only where selected; None for nothing.
 
         The thing's policy is in memory after `load`, or when `thing` comes from an event.
         """
-        raise NotBuilt
+        permissions = self._known_permissions(thing, subjects)
+        extra = self._extra(thing, subjects, fields)
+        return readable_json(thing, permissions, fields, extra)
 
     async def search(self, query: SearchQuery) -> SearchPage:
-        """One page of things that match and may be read."""
-        raise NotBuilt
+        """One page of things that match and may be read; the filter is evaluated over all things."""
+        return await self._searcher.search(query, self._clock())
 
     async def count(self, query: SearchQuery) -> int:
         """How many things match and may be read."""
-        raise NotBuilt
+        return await self._searcher.count(query, self._clock())
 
     async def history(self, thing_id: str, after: int, limit: int = 100) -> list[ThingEvent]:
-        """Stored events of a thing with revision > `after`, oldest first, no policy asked."""
-        raise NotBuilt
+        """Kept events of a thing with revision > `after`, oldest first, no policy asked.
+
+        Shape:  without `before` and `after` states.
+        """
+        return await self._store.events(thing_id, after, limit)
+
+    async def at_revision(self, thing_id: str, revision: int) -> Thing | None:
+        """The thing as it was after a revision, None where that is not kept or it was deleted."""
+        replay = await self._store.replay(thing_id, revision=revision)
+        thing = replayed(replay.base, replay.events)
+        return thing if thing is not None and thing.revision == revision else None
+
+    async def at_time(self, thing_id: str, timestamp: str) -> Thing | None:
+        """The thing as it was at an ISO 8601 instant, None where that is not kept or it was not there."""
+        replay = await self._store.replay(thing_id, timestamp=timestamp)
+        return replayed(replay.base, replay.events)
 
     # --- signals ------------------------------------------------------------------------------
 
     def listen(self, listener: SignalListener) -> Callable[[], None]:
-        """Add a listener; returns the way to end it. Own signals are the listener's to skip (`originator`)."""
-        raise NotBuilt
+        """Add a listener; returns the way to end it. It skips what it sent itself (`originator`)."""
+        self._listeners = (*self._listeners, listener)
+
+        def end() -> None:
+            self._listeners = tuple(one for one in self._listeners if one is not listener)
+
+        return end
 
     def view(self, event: ThingEvent, subjects: tuple[str, ...]) -> ThingEvent | None:
         """The event reduced to what these subjects may read; None for nothing.
 
         `after` and `before` are not reduced: show them through `thing_json` only.
         """
-        raise NotBuilt
+        state = event.after or event.before
+        if state is None:
+            return None
+        return reduced_event(event, self._known_permissions(state, subjects))
+
+    def view_by(
+        self, event: ThingEvent, thing: Thing, subjects: tuple[str, ...]
+    ) -> ThingEvent | None:
+        """As `view`, for an event from `history`: judged by the policy that `thing` has now."""
+        return reduced_event(event, self._known_permissions(thing, subjects))
 
     def can_receive(self, message: ThingMessage, subjects: tuple[str, ...]) -> bool:
-        """True when these subjects have READ on the message's path."""
-        raise NotBuilt
+        """True when these subjects have READ on the message's path. The thing is in memory: it was sent."""
+        entry = self._entries.get(message.thing_id)
+        if entry is None or entry.thing is None:
+            return False
+        return may_receive(message, self._known_permissions(entry.thing, subjects))
 
     def send(
         self, message: ThingMessage, done: Callable[[ThingMessageResponse | GatewayError], None]
     ) -> None:
         """Deliver a live message; `done` gets the answer (202 at once for fire and forget).
 
-        Errors (through `done`): ThingNotFound, `messages:send.notallowed` 403, CommandTimeout 408,
-                `messages:payload.toolarge` 413.
+        Errors (through `done`): `things:thing.notfound` 404, `messages:send.notallowed` 403,
+                `command.timeout` 408, `messages:payload.toolarge` 413.
         """
-        raise NotBuilt
+        size = len(message.payload)
+        if size > self._limits.message_bytes:
+            limit = self._limits.message_bytes
+            done(ditto_error("messages:payload.toolarge", size=size, limit=limit))
+            return
+
+        def admitted(answer: ThingMessage | GatewayError) -> None:
+            if isinstance(answer, GatewayError):
+                done(answer)
+            else:
+                self._deliver(answer, done)
+
+        self._entry(message.thing_id).lane.push(message, admitted)
 
     def respond(self, response: ThingMessageResponse) -> bool:
         """Hand an answer to who waits for its thing and correlation id; False when nobody does."""
-        raise NotBuilt
+        return self._desk.answer(response)
+
+    def _deliver(
+        self, message: ThingMessage, done: Callable[[ThingMessageResponse | GatewayError], None]
+    ) -> None:
+        if message.response_required:
+            try:
+                message = self._desk.expect(message, done)
+            except GatewayError as error:
+                done(error)
+                return
+        for listener in self._listeners:
+            listener.on_message(message)
+        if not message.response_required:
+            done(
+                ThingMessageResponse(
+                    thing_id=message.thing_id, correlation_id=message.correlation_id, status=202
+                )
+            )
+
+    # --- one step of a lane -------------------------------------------------------------------
+
+    def _step(self, entry: _Entry, job: Job, pending: Pending) -> object | None:
+        if not entry.is_loaded:
+            raise Wait(lambda resume: self._fetch(entry, resume))
+        if isinstance(job, ThingMessage):
+            return self._admit(entry, job)
+        if isinstance(job, _Load):
+            if entry.thing is not None:
+                self.policies.enforcer(entry.thing.policy_id)
+            return StoredThing(entry.thing, entry.revision)
+        if job.action is Action.RETRIEVE:
+            return self._retrieve(entry, job)
+        if job.spool is not None and self._spools.is_duplicate(job.spool, entry.thing_id):
+            return ThingResult(status=204, revision=entry.revision, headers={"duplicate": True})
+        return self._change(entry, job, pending)
+
+    def _retrieve(self, entry: _Entry, command: ThingCommand) -> ThingResult:
+        thing = entry.thing
+        if thing is None:
+            raise ditto_error("things:thing.notfound", id=entry.thing_id)
+        return self._shown(thing, command)
+
+    def _shown(self, thing: Thing, command: ThingCommand) -> ThingResult:
+        moment = self._clock()
+        permissions = self._permissions(thing, command.subjects, text_of(moment))
+        if permissions is None:
+            raise ditto_error("things:thing.notfound", id=thing.thing_id)
+        fields = FieldSelector.parse(command.fields) if command.fields else None
+        extra = self._extra(thing, command.subjects, fields)
+        context = self._context(moment, thing.revision, permissions, extra)
+        value, tag = retrieve(thing, command, context)
+        return ThingResult(
+            status=200, value=value, has_value=True, etag=tag, revision=thing.revision
+        )
+
+    def _change(self, entry: _Entry, command: ThingCommand, pending: Pending) -> object | None:
+        started = time.perf_counter()
+        moment = self._clock()
+        now = text_of(moment)
+        creation: Creation | None = None
+        if entry.thing is None and command.action in _CREATING and not command.path:
+            creation = self._creator.settle(command, now)
+            command = creation.command
+            permissions: Permissions | None = creation.permissions
+        elif entry.thing is not None:
+            permissions = self._permissions(entry.thing, command.subjects, now)
+            if permissions is None:
+                raise _policy_is_gone(entry.thing)
+        else:
+            permissions = NO_PERMISSIONS
+        context = self._context(moment, entry.revision, permissions or NO_PERMISSIONS, None)
+        decision = judge(entry.thing, command, context)
+        event = decision.event
+        if event is None:
+            return ThingResult(status=204, etag=decision.etag, revision=entry.revision)
+        self._check_policy_id(event, now)
+        self._ask_guards(entry.thing, command, event)
+        self._append(entry, decision, event, command, creation, pending, started)
+        return None
+
+    def _ask_guards(self, thing: Thing | None, command: ThingCommand, event: ThingEvent) -> None:
+        for guard in self._guards:
+            guard(command, thing)
+        for change_guard in self._change_guards:
+            change_guard(event)
+
+    def _check_policy_id(self, event: ThingEvent, now: str) -> None:
+        """A thing may only be given a policy that is there and that the caller may read."""
+        if event.before is None or event.after is None:
+            return
+        policy_id = event.after.policy_id
+        if policy_id == event.before.policy_id:
+            return
+        enforcer = self.policies.enforcer(policy_id)
+        mine = enforcer.permissions(event.subjects, "", now) if enforcer else NO_PERMISSIONS
+        if not mine.partial("policy", (), READ):
+            raise ditto_error("policies:policy.notfound", id=policy_id)
+
+    def _append(
+        self,
+        entry: _Entry,
+        decision: Decision,
+        event: ThingEvent,
+        command: ThingCommand,
+        creation: Creation | None,
+        pending: Pending,
+        started: float,
+    ) -> None:
+        span = self._span(command)
+        if span is not None:
+            event = replace(event, trace=span.context)
+        result = ThingResult(
+            status=decision.status,
+            value=None if decision.value is MISSING else decision.value,
+            has_value=decision.value is not MISSING,
+            etag=decision.etag,
+            revision=event.revision,
+        )
+        entry.thing, entry.revision = event.after, event.revision
+        pending.is_write = True
+        write = _Write(event, pending, result, command, creation, span, started)
+        policy = creation.policy if creation else None
+        if policy is not None:
+            self.policies.begin(policy.event)
+        if command.spool is not None:
+            self._spools.begin(command.spool, entry.thing_id)
+        commit = Commit(
+            thing=ThingWrite(event, decision.document),
+            policy=PolicyWrite(policy.event, _document(policy.event.after)) if policy else None,
+            spool=command.spool,
+        )
+        self._store.append(commit, lambda answer: self._stored(write, answer))
+
+    def _stored(self, write: _Write, answer: Committed | GatewayError) -> None:
+        error = answer if isinstance(answer, GatewayError) else None
+        if write.creation is not None and write.creation.policy is not None:
+            self.policies.finish(write.creation.policy.event, error)
+        if write.command.spool is not None:
+            self._spools.finish(write.command.spool, error)
+        self._count(write, error)
+        if isinstance(answer, Committed):
+            self._publish(replace(write.event, sequence=answer.sequence))
+        write.pending.settle(error or write.result)
+
+    def _publish(self, event: ThingEvent) -> None:
+        if log.isEnabledFor(logging.DEBUG):
+            _log_change(event)
+        for listener in self._listeners:
+            listener.on_event(event)
+
+    def _count(self, write: _Write, error: GatewayError | None) -> None:
+        action = write.command.action.value
+        outcome = "ok" if error is None else "failed"
+        self._metrics.thing_commands.labels(action, outcome).inc()
+        elapsed = time.perf_counter() - write.started
+        self._metrics.thing_command_seconds.labels(action).observe(elapsed)
+        if write.span is not None:
+            write.span.end(error)
+
+    def _span(self, command: ThingCommand) -> Span | None:
+        if command.trace is None:
+            return None
+        attributes = {"thing": command.thing_id, "action": command.action.value}
+        return self._tracer.start("things.change", command.trace, attributes=attributes)
+
+    # --- messages -----------------------------------------------------------------------------
+
+    def _admit(self, entry: _Entry, message: ThingMessage) -> ThingMessage:
+        thing = entry.thing
+        moment = self._clock()
+        permissions = self._permissions(thing, message.subjects, text_of(moment)) if thing else None
+        if thing is None or permissions is None:
+            raise ditto_error("things:thing.notfound", id=message.thing_id)
+        authorize_message(message, permissions)
+        condition = message.headers.get("condition")
+        if condition is not None:
+            context = self._context(moment, thing.revision, permissions, None)
+            check_condition(thing, str(condition), context)
+        return message
+
+    # --- history ------------------------------------------------------------------------------
+
+    async def _historical(self, command: ThingCommand) -> ThingResult:
+        """A past state, judged by the thing's present policy."""
+        present = await self.load(command.thing_id)
+        if present is None:
+            raise ditto_error("things:thing.notfound", id=command.thing_id)
+        past, at = await self._past(command)
+        if past is None:
+            raise ditto_error("things:thing.history.notfound", id=command.thing_id, at=at)
+        document = {**past.document, "policyId": present.policy_id}
+        result = self._shown(replace(past, document=document), command)
+        return replace(result, headers={"historical-headers": {}})
+
+    async def _past(self, command: ThingCommand) -> tuple[Thing | None, str]:
+        revision = command.headers.get("at-historical-revision")
+        if revision is not None:
+            return await self.at_revision(
+                command.thing_id, _number(revision)
+            ), f"revision {revision}"
+        timestamp = str(command.headers["at-historical-timestamp"])
+        return await self.at_time(command.thing_id, _instant(timestamp)), timestamp
+
+    # --- in memory ----------------------------------------------------------------------------
+
+    def _permissions(self, thing: Thing, subjects: tuple[str, ...], now: str) -> Permissions | None:
+        """What the subjects may do with this thing, None when its policy is gone; raises Wait."""
+        enforcer = self.policies.enforcer(thing.policy_id)
+        if enforcer is None:
+            return None
+        return enforcer.permissions(subjects, namespace_of(thing.thing_id), now)
+
+    def _known_permissions(self, thing: Thing, subjects: tuple[str, ...]) -> Permissions:
+        enforcer = self.policies.known_enforcer(thing.policy_id)
+        if enforcer is None:
+            return NO_PERMISSIONS
+        now = text_of(self._clock())
+        return enforcer.permissions(subjects, namespace_of(thing.thing_id), now)
+
+    def _context(
+        self, moment: datetime, revision: int, permissions: Permissions, extra: JsonObject | None
+    ) -> Context:
+        return Context(text_of(moment), moment, revision, permissions, self._limits, extra or {})
+
+    def _extra(
+        self, thing: Thing, subjects: tuple[str, ...], fields: FieldSelector | None
+    ) -> JsonObject | None:
+        if fields is None or not fields.takes("_policy"):
+            return None
+        policy = self.policies.readable(thing.policy_id, subjects)
+        return {"_policy": policy} if policy is not None else None
+
+    def _policy_id_of(self, thing_id: str, subjects: tuple[str, ...]) -> str:
+        """The policy id of another thing that the caller may read; raises Wait."""
+        check_entity_id(thing_id, "things:id.invalid")
+        entry = self._entry(thing_id)
+        if not entry.is_loaded:
+            raise Wait(lambda resume: self._fetch(entry, resume))
+        thing = entry.thing
+        mine = self._permissions(thing, subjects, self.policies.now()) if thing else None
+        if thing is None or mine is None or not mine.partial("thing", ("policyId",), READ):
+            raise ditto_error("things:thing.notfound", id=thing_id)
+        return thing.policy_id
+
+    def _fetch(self, entry: _Entry, resume: Resume) -> None:
+        def loaded(answer: StoredThing | GatewayError) -> None:
+            if isinstance(answer, GatewayError):
+                resume(answer)
+                return
+            if not entry.is_loaded:
+                entry.thing, entry.revision = answer.thing, answer.revision
+                entry.is_loaded = True
+            resume(None)
+
+        self._store.load_thing(entry.thing_id, loaded)
+
+    def _entry(self, thing_id: str) -> _Entry:
+        entry = self._entries.pop(thing_id, None)
+        if entry is None:
+            entry = _Entry(thing_id, self)
+            self._make_room()
+        self._entries[thing_id] = entry  # last is the most recently used
+        return entry
+
+    def _make_room(self) -> None:
+        if len(self._entries) < self._cache:
+            return
+        oldest = next(iter(self._entries.values()))
+        if oldest.lane.is_idle:
+            del self._entries[oldest.thing_id]
 
 
-class PoliciesService:
-    """Policies and their sub-resources."""
+def _refuse_unbuilt(command: ThingCommand) -> None:
+    for header in _NOT_BUILT:
+        if header in command.headers:
+            raise NotBuilt(f"things: the header '{header}' is not built")
 
-    name = "ditto.policies"
 
-    async def execute(self, command: PolicyCommand) -> ThingResult:
-        """Run a command and wait; status, value and etag as Ditto answers them."""
-        raise NotBuilt
+def _policy_is_gone(thing: Thing) -> GatewayError:
+    error = ditto_error("things:thing.notmodifiable", id=thing.thing_id)
+    return type(error)(
+        f"{error.message} Its Policy '{thing.policy_id}' does not exist.",
+        code=error.code,
+        description="Create the policy anew, or ask who may.",
+    )
 
-    async def load(self, policy_id: str) -> Policy | None:
-        """The newest durable state, no policy asked."""
-        raise NotBuilt
+
+def _document(policy: Any) -> bytes | None:
+    return None if policy is None else encoded(policy.document)
+
+
+def _number(value: object) -> int:
+    with suppress(ValueError):
+        return int(str(value))
+    raise ditto_error(
+        "header.invalid", header="at-historical-revision", value=value, hint="It is a whole number."
+    )
+
+
+def _instant(value: str) -> str:
+    try:
+        return text_of(datetime.fromisoformat(value).astimezone(utc_now().tzinfo))
+    except (ValueError, OverflowError) as error:
+        raise ditto_error(
+            "header.invalid",
+            header="at-historical-timestamp",
+            value=value,
+            hint="It is an ISO 8601 instant.",
+        ) from error
+
+
+def _log_change(event: ThingEvent) -> None:
+    from gateway.twin.patch import as_json, of_event
+
+    log.debug(
+        "thing changed",
+        extra={
+            "thing": event.thing_id,
+            "revision": event.revision,
+            "patch": as_json(of_event(event)) if event.action is not EventAction.DELETED else [],
+        },
+    )

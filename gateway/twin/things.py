@@ -6,25 +6,21 @@ result. Applying is part of deciding: an event holds the state after it, and can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Final
 
 import msgspec
 
-from gateway.errors import GatewayError
-from gateway.model.entity_id import namespace_of
 from gateway.model.json import Json, JsonObject, Pointer, parse_pointer
 from gateway.model.thing import Action, EventAction, Thing, ThingCommand, ThingEvent
 from gateway.twin import merge, patch
 from gateway.twin.authorization import authorize, refusal
-from gateway.twin.conditions import IfEqual, check_tags, equal_refused, revision_tag, value_tag
+from gateway.twin.conditions import IfEqual, check_tags, equal_refused
 from gateway.twin.ditto_errors import ditto_error
 from gateway.twin.documents import MISSING, Maybe, encoded, get, put, remove, same
-from gateway.twin.fields import FieldSelector
 from gateway.twin.limits import Limits
-from gateway.twin.policy import READ, WRITE, Permissions
+from gateway.twin.policy import WRITE
 from gateway.twin.resources import (
     Part,
     checked_path,
@@ -33,10 +29,18 @@ from gateway.twin.resources import (
     part_of,
     thing_document,
 )
-from gateway.twin.rql import Node, parse, properties
-from gateway.twin.rql_predicate import Lookup, document_lookup, predicate
+from gateway.twin.rql_predicate import predicate
+from gateway.twin.showing import (
+    Context,
+    absent,
+    check_command_condition,
+    condition_node,
+    full_json,
+    lookup_of,
+    tag_of,
+    value_at,
+)
 
-MEMBERS: Final = ("policyId", "definition", "attributes", "features")
 INLINE_POLICY: Final = ("_policy", "_copyPolicyFrom")
 """Members of a new thing that speak of its policy; ignored on an existing one."""
 _COMMAND_ONLY: Final = frozenset(
@@ -88,104 +92,6 @@ class Decision:
     document: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What judging needs beside thing and command.
-
-    Shape:  `now` ISO 8601 in UTC, `moment` the same instant; `revision` the last that the id ever had.
-    """
-
-    now: str
-    moment: datetime
-    revision: int
-    permissions: Permissions
-    limits: Limits
-
-
-# --- showing -----------------------------------------------------------------------------------
-
-
-def full_json(thing: Thing) -> JsonObject:
-    """A thing as Ditto shows it, without the `_` members."""
-    shown: JsonObject = {"thingId": thing.thing_id}
-    for member in MEMBERS:
-        if member in thing.document:
-            shown[member] = thing.document[member]
-    return shown
-
-
-def extended_json(thing: Thing) -> JsonObject:
-    """With `_revision`, `_created`, `_modified`, `_namespace`: what selectors and conditions see."""
-    return {
-        **full_json(thing),
-        "_revision": thing.revision,
-        "_created": thing.created,
-        "_modified": thing.modified,
-        "_namespace": namespace_of(thing.thing_id),
-    }
-
-
-def readable_json(
-    thing: Thing, permissions: Permissions, fields: FieldSelector | None = None
-) -> JsonObject | None:
-    """A thing as a caller may read it; `_` members only where selected; None for nothing."""
-    if not permissions.partial("thing", (), READ):
-        return None
-    seen = permissions.view((), thing.document)
-    document = seen if isinstance(seen, dict) else {}
-    shown = replace(thing, document=document)
-    if fields is None:
-        return full_json(shown)
-    return fields.select(extended_json(shown))
-
-
-def retrieve(thing: Thing, command: ThingCommand, context: Context) -> tuple[Json, str | None]:
-    """The value at the command's path as the caller may read it, and its entity tag.
-
-    Errors: 404 of the part, 304, 412; BadRequest for a bad selector or condition.
-    """
-    part, path = part_of(command.path), command.path
-    authorize(command, part, context.permissions)
-    value = _value_at(thing, part, path)
-    tag = _tag(thing, part, value)
-    selector = FieldSelector.parse(command.fields) if command.fields else None
-    if value is not MISSING and not (selector and selector.takes("_policy")):
-        check_tags(command.headers, tag, service="things", is_read=True)
-    _check_condition(thing, command, context)
-    if part is Part.THING:
-        shown = readable_json(thing, context.permissions, selector)
-        return shown, tag
-    seen = context.permissions.view(path, value) if value is not MISSING else MISSING
-    if seen is MISSING and isinstance(value, dict):
-        seen = {}
-    if seen is MISSING:
-        raise _absent(thing, part, path)
-    if selector is not None and isinstance(seen, dict):
-        return selector.select(seen, path), tag
-    return seen, tag
-
-
-def _value_at(thing: Thing, part: Part, path: Pointer) -> Maybe:
-    if part is Part.THING:
-        return full_json(thing)
-    if part is Part.POLICY_ID:
-        return thing.policy_id
-    return get(thing.document, path)
-
-
-def _tag(thing: Thing, part: Part, value: Maybe) -> str | None:
-    if part is Part.THING:
-        return revision_tag(thing.revision)
-    return None if value is MISSING else value_tag(value)
-
-
-def _absent(thing: Thing, part: Part, path: Pointer) -> GatewayError:
-    """404 of the outermost thing that is missing: the feature before its property."""
-    if len(path) > 2 and path[0] == "features" and get(thing.document, path[:2]) is MISSING:
-        return not_found(thing.thing_id, Part.FEATURE, path[:2])
-    return not_found(thing.thing_id, part, path)
-
-
 # --- judging -----------------------------------------------------------------------------------
 
 
@@ -201,13 +107,13 @@ def judge(thing: Thing | None, command: ThingCommand, context: Context) -> Decis
     if command.action is Action.MERGE:
         merge.check_patch(command.value)
     authorize(command, part, context.permissions)
-    present = _value_at(thing, part, command.path)
-    tag = _tag(thing, part, present)
+    present = value_at(thing, part, command.path)
+    tag = tag_of(thing, part, present)
     if not (command.action is Action.DELETE and present is MISSING):
         check_tags(command.headers, tag, service="things", is_read=False)
     if command.action is Action.CREATE:
         raise ditto_error("things:thing.conflict", id=command.thing_id)
-    _check_condition(thing, command, context)
+    check_command_condition(thing, command, context)
     return _DECIDE[command.action](_Case(thing, command, part, present, tag, context))
 
 
@@ -298,7 +204,7 @@ def _delete(case: _Case) -> Decision:
     if case.part is Part.POLICY_ID:
         raise ditto_error("things:policyId.notdeletable", id=case.thing.thing_id)
     if case.present is MISSING:
-        raise _absent(case.thing, case.part, case.path)
+        raise absent(case.thing, case.part, case.path)
     if case.part is Part.THING:
         return _decision(case, EventAction.DELETED, case.thing, None, MISSING, status=204)
     after = _after(case, remove(case.thing.document, case.path))
@@ -358,12 +264,12 @@ def _conditioned(case: _Case) -> Json:
     if given is None:
         return case.command.value
     conditions = _patch_conditions(given)
-    lookup, moment = _lookup(case.thing), case.context.moment
+    lookup, moment = lookup_of(case.thing), case.context.moment
     return merge.filtered(
         case.command.value,
         case.path,
         conditions,
-        lambda text: predicate(_condition_node(text))(lookup, moment),
+        lambda text: predicate(condition_node(text))(lookup, moment),
     )
 
 
@@ -392,7 +298,7 @@ def _patch(case: _Case) -> Decision:
     patch.paths_of(operations)
     assert isinstance(operations, list)  # noqa: S101  paths_of refuses anything else
     if case.present is MISSING:
-        raise _absent(case.thing, case.part, case.path)
+        raise absent(case.thing, case.part, case.path)
     value = patch.apply(case.present, operations)
     if IfEqual.of(case.command.headers) is not IfEqual.UPDATE:
         _refuse_equal(case, value)
@@ -404,7 +310,7 @@ def _patch(case: _Case) -> Decision:
 
 def _patched(case: _Case, after: Thing) -> Decision:
     """The event of a JSON Patch: a merge where one can say it, else the new value; none for no change."""
-    written = _value_at(after, case.part, case.path)
+    written = value_at(after, case.part, case.path)
     assert written is not MISSING  # noqa: S101  it was just put there
     smaller = merge.difference(case.present, written)
     if smaller is MISSING:
@@ -462,8 +368,8 @@ def _decision(
         trace=command.trace,
     )
     answer = value if status == 201 else MISSING
-    written = MISSING if after is None else _value_at(after, case.part, command.path)
-    tag = None if after is None else _tag(after, case.part, written)
+    written = MISSING if after is None else value_at(after, case.part, command.path)
+    tag = None if after is None else tag_of(after, case.part, written)
     return Decision(status, event, answer, tag, document)
 
 
@@ -486,47 +392,42 @@ def event_headers(
     return {name: value for name, value in command.headers.items() if name not in _COMMAND_ONLY}
 
 
-# --- condition ---------------------------------------------------------------------------------
+# --- applying ----------------------------------------------------------------------------------
 
 
-def _check_condition(thing: Thing, command: ThingCommand, context: Context) -> None:
-    text = command.headers.get("condition")
-    if text is not None:
-        check_condition(thing, str(text), context)
+def apply(thing: Thing | None, event: ThingEvent) -> Thing | None:
+    """The state after an event. Cannot fail for an event that `judge` made from this state."""
+    if not event.path:
+        return _apply_whole(thing, event)
+    assert thing is not None  # noqa: S101  a part changes only where the thing is
+    document, part = thing.document, part_of(event.path)
+    value: Maybe = event.value
+    if event.action is EventAction.DELETED:
+        value = MISSING
+    elif event.action is EventAction.MERGED:
+        value = merge.merged(get(document, event.path), event.value)
+    changed = (
+        remove(document, event.path)
+        if value is MISSING
+        else put(document, event.path, checked_value(part, value))
+    )
+    return Thing(thing.thing_id, event.revision, changed, thing.created, event.timestamp)
 
 
-def check_condition(thing: Thing, text: str, context: Context) -> None:
-    """Refuse when a `condition` does not hold or names what the caller may not read.
-
-    Errors: 412 `things:condition.failed`, 400 `things:condition.invalid`.
-    """
-    node = _condition_node(text)
-    for wanted in properties(node):
-        if not wanted.is_placeholder and not _may_see(wanted.pointer, context.permissions):
-            raise ditto_error(
-                "things:condition.failed",
-                condition=text[:200],
-                reason=f": permission to read '{wanted.text}' is missing",
-            )
-    if not predicate(node)(_lookup(thing), context.moment):
-        raise ditto_error("things:condition.failed", condition=text[:200])
+def _apply_whole(thing: Thing | None, event: ThingEvent) -> Thing | None:
+    if event.action is EventAction.DELETED:
+        return None
+    value: Maybe = event.value
+    if event.action is EventAction.MERGED:
+        value = merge.merged(full_json(thing) if thing else {}, event.value)
+    assert value is not MISSING  # noqa: S101  null merges are refused
+    created = thing.created if thing else event.timestamp
+    document = thing_document(event.thing_id, value)
+    return Thing(event.thing_id, event.revision, document, created, event.timestamp)
 
 
-def _may_see(pointer: Pointer, permissions: Permissions) -> bool:
-    if pointer[0] not in MEMBERS:
-        return True
-    bound = pointer.index("*") if "*" in pointer else len(pointer)
-    return permissions.unrestricted("thing", pointer[:bound], READ)
-
-
-def _lookup(thing: Thing) -> Lookup:
-    return document_lookup({**extended_json(thing), "namespace": namespace_of(thing.thing_id)})
-
-
-def _condition_node(text: str) -> Node:
-    try:
-        return parse(text)
-    except GatewayError as error:
-        raise ditto_error(
-            "things:condition.invalid", condition=text[:200], reason=error.message
-        ) from error
+def replayed(base: Thing | None, events: Iterable[ThingEvent]) -> Thing | None:
+    """The state after a run of events."""
+    for event in events:
+        base = apply(base, event)
+    return base

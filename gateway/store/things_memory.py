@@ -1,0 +1,122 @@
+"""Things in memory, for tests and for trying things out: the same port, nothing survives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gateway.errors import GatewayError, RevisionConflict
+from gateway.model.entity_id import namespace_of
+from gateway.model.thing import Thing, ThingEvent
+from gateway.store.things import (
+    Answer,
+    Commit,
+    Committed,
+    PolicyWrite,
+    Replay,
+    StoredPolicy,
+    StoredThing,
+    ThingWrite,
+)
+
+
+class MemoryThingStore:
+    """`ThingStore` over dicts; answers before the call returns. `refuse` makes writes fail (tests)."""
+
+    def __init__(self) -> None:
+        self.refuse: GatewayError | None = None
+        self._things: dict[str, StoredThing] = {}
+        self._policies: dict[str, StoredPolicy] = {}
+        self._spools: dict[tuple[str, str], int] = {}
+        self._events: list[ThingEvent] = []
+        self._sequence = 0
+
+    def append(self, commit: Commit, done: Answer[Committed]) -> None:
+        """See `ThingStore.append`."""
+        done(self.refuse or self._append(commit))
+
+    def _append(self, commit: Commit) -> Committed | GatewayError:
+        if commit.thing and self._thing_revision(commit.thing) != commit.thing.event.revision - 1:
+            return RevisionConflict()
+        if (
+            commit.policy
+            and self._policy_revision(commit.policy) != commit.policy.event.revision - 1
+        ):
+            return RevisionConflict()
+        if commit.policy:
+            event = commit.policy.event
+            self._policies[event.policy_id] = StoredPolicy(event.after, event.revision)
+        if commit.spool:
+            self._spools[commit.spool.edge, commit.spool.lane] = commit.spool.sequence
+        return Committed(self._keep(commit.thing) if commit.thing else 0)
+
+    def _thing_revision(self, write: ThingWrite) -> int:
+        return self._things.get(write.event.thing_id, StoredThing(None, 0)).revision
+
+    def _policy_revision(self, write: PolicyWrite) -> int:
+        return self._policies.get(write.event.policy_id, StoredPolicy(None, 0)).revision
+
+    def _keep(self, write: ThingWrite) -> int:
+        self._sequence += 1
+        event = replace(write.event, sequence=self._sequence)
+        self._things[event.thing_id] = StoredThing(event.after, event.revision)
+        self._events.append(event)
+        return self._sequence
+
+    def load_thing(self, thing_id: str, done: Answer[StoredThing]) -> None:
+        """See `ThingStore.load_thing`."""
+        done(self._things.get(thing_id, StoredThing(None, 0)))
+
+    def load_policy(self, policy_id: str, done: Answer[StoredPolicy]) -> None:
+        """See `ThingStore.load_policy`."""
+        done(self._policies.get(policy_id, StoredPolicy(None, 0)))
+
+    def load_spool(self, edge: str, lane: str, done: Answer[int]) -> None:
+        """See `ThingStore.load_spool`."""
+        done(self._spools.get((edge, lane), 0))
+
+    async def page(self, after: str, limit: int, namespaces: Sequence[str]) -> list[Thing]:
+        """See `ThingStore.page`."""
+        found = [
+            stored.thing
+            for thing_id, stored in sorted(self._things.items())
+            if stored.thing is not None
+            and thing_id > after
+            and (not namespaces or namespace_of(thing_id) in namespaces)
+        ]
+        return found[:limit]
+
+    async def events(self, thing_id: str, after: int, limit: int) -> list[ThingEvent]:
+        """See `ThingStore.events`."""
+        found = [e for e in self._events if e.thing_id == thing_id and e.revision > after]
+        return [replace(event, after=None, before=None) for event in found[:limit]]
+
+    async def changes(self, after: int, limit: int) -> list[ThingEvent]:
+        """See `ThingStore.changes`."""
+        found = [event for event in self._events if event.sequence > after]
+        return [replace(event, after=None, before=None) for event in found[:limit]]
+
+    async def replay(
+        self, thing_id: str, *, revision: int | None = None, timestamp: str | None = None
+    ) -> Replay:
+        """See `ThingStore.replay`."""
+        mine = [
+            event
+            for event in self._events
+            if event.thing_id == thing_id
+            and (revision is None or event.revision <= revision)
+            and (timestamp is None or event.timestamp <= timestamp)
+        ]
+        if not mine or mine[-1].after is not None:
+            return Replay(mine[-1].after if mine else None, ())
+        return Replay(None, mine[-1:])
+
+    async def forget(self, before: str) -> int:
+        """See `ThingStore.forget`; keeps each thing's events from its newest one on."""
+        newest = {event.thing_id: event.sequence for event in self._events}
+        kept = [
+            e for e in self._events if e.timestamp >= before or newest[e.thing_id] == e.sequence
+        ]
+        dropped = len(self._events) - len(kept)
+        self._events = kept
+        return dropped

@@ -1,0 +1,364 @@
+"""Things in SQLite: one row per entity, one row per event, in the database's group commits.
+
+An update is three statements: the entity's row where its revision is the expected one, the event, and
+the edge's place in its spool when it has one. Loading goes through the writer too: it sees all that was
+appended before.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+
+from gateway.errors import RevisionConflict
+from gateway.model.entity_id import namespace_of
+from gateway.model.json import JsonObject, format_pointer, parse_pointer
+from gateway.model.message import SpoolId
+from gateway.model.policy import Policy, PolicyEvent
+from gateway.model.thing import EventAction, Thing, ThingEvent
+from gateway.model.trace import TraceContext
+from gateway.store.things import (
+    SNAPSHOT_EVERY,
+    Answer,
+    Commit,
+    Committed,
+    PolicyWrite,
+    Replay,
+    StoredPolicy,
+    StoredThing,
+    ThingWrite,
+)
+
+T = TypeVar("T")
+
+_PUT_THING: Final = """
+INSERT INTO things (thing_id, namespace, policy_id, revision, document, created, modified)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+ON CONFLICT (thing_id) DO UPDATE SET policy_id = ?3, revision = ?4, document = ?5, created = ?6, modified = ?7
+WHERE revision = ?4 - 1
+"""
+_UPDATE_THING: Final = """
+UPDATE things SET policy_id = ?, revision = ?, document = ?, modified = ? WHERE thing_id = ? AND revision = ?
+"""
+_PUT_EVENT: Final = """
+INSERT INTO thing_events (thing_id, revision, action, path, value, facts, timestamp, snapshot)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_PUT_POLICY: Final = """
+INSERT INTO policies (policy_id, revision, document, created, modified) VALUES (?1, ?2, ?3, ?4, ?5)
+ON CONFLICT (policy_id) DO UPDATE SET revision = ?2, document = ?3, created = ?4, modified = ?5
+WHERE revision = ?2 - 1
+"""
+_PUT_POLICY_EVENT: Final = """
+INSERT INTO policy_events (policy_id, revision, action, path, value, facts, timestamp, snapshot)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_PUT_SPOOL: Final = """
+INSERT INTO edge_sequences (edge, lane, sequence) VALUES (?1, ?2, ?3)
+ON CONFLICT (edge, lane) DO UPDATE SET sequence = ?3
+"""
+_THING: Final = "SELECT thing_id, revision, document, created, modified FROM things"
+_EVENT: Final = """
+SELECT sequence, thing_id, revision, action, path, value, facts, timestamp FROM thing_events
+"""
+_FORGET: Final = """
+DELETE FROM thing_events WHERE timestamp < ?1 AND revision < (
+  SELECT MAX(kept.revision) FROM thing_events AS kept
+  WHERE kept.thing_id = thing_events.thing_id AND kept.timestamp < ?1
+    AND (kept.snapshot IS NOT NULL OR kept.action = 'deleted' AND kept.path = '/')
+)
+"""
+_FORGET_LATER: Final = " AND sequence < (SELECT MAX(sequence) FROM thing_events)"
+
+
+class _Database(Protocol):
+    """What this store needs of `gateway.store.database.Database`."""
+
+    def submit(self, work: Any, done: Any) -> None: ...
+
+    async def read(self, work: Any) -> Any: ...
+
+    async def write(self, work: Any) -> Any: ...
+
+
+class _Facts(msgspec.Struct, omit_defaults=True):
+    """What an event carries besides its change."""
+
+    headers: dict[str, Any] = {}
+    originator: str | None = None
+    subjects: tuple[str, ...] = ()
+    trace: str | None = None
+
+
+_encoder = msgspec.json.Encoder()
+_decode = msgspec.json.Decoder().decode
+_decode_facts = msgspec.json.Decoder(_Facts).decode
+
+
+class SqliteThingStore:
+    """`ThingStore` on the schema `gateway`; the database is opened and closed by its owner."""
+
+    def __init__(self, database: _Database) -> None:
+        self._database = database
+
+    def append(self, commit: Commit, done: Answer[Committed]) -> None:
+        """See `ThingStore.append`."""
+        statements = _Statements(commit)
+        self._database.submit(statements.run, done)
+
+    def load_thing(self, thing_id: str, done: Answer[StoredThing]) -> None:
+        """See `ThingStore.load_thing`."""
+
+        def work(connection: sqlite3.Connection) -> StoredThing:
+            row = connection.execute(f"{_THING} WHERE thing_id = ?", (thing_id,)).fetchone()
+            return StoredThing(None, 0) if row is None else StoredThing(_thing(row), row[1])
+
+        self._database.submit(work, done)
+
+    def load_policy(self, policy_id: str, done: Answer[StoredPolicy]) -> None:
+        """See `ThingStore.load_policy`."""
+
+        def work(connection: sqlite3.Connection) -> StoredPolicy:
+            row = connection.execute(
+                "SELECT policy_id, revision, document, created, modified FROM policies"
+                " WHERE policy_id = ?",
+                (policy_id,),
+            ).fetchone()
+            return StoredPolicy(None, 0) if row is None else StoredPolicy(_policy(row), row[1])
+
+        self._database.submit(work, done)
+
+    def load_spool(self, edge: str, lane: str, done: Answer[int]) -> None:
+        """See `ThingStore.load_spool`."""
+
+        def work(connection: sqlite3.Connection) -> int:
+            row = connection.execute(
+                "SELECT sequence FROM edge_sequences WHERE edge = ? AND lane = ?", (edge, lane)
+            ).fetchone()
+            return 0 if row is None else int(row[0])
+
+        self._database.submit(work, done)
+
+    async def page(self, after: str, limit: int, namespaces: Sequence[str]) -> list[Thing]:
+        """See `ThingStore.page`."""
+        query = f"{_THING} WHERE thing_id > ? AND document IS NOT NULL"
+        if namespaces:
+            query += f" AND namespace IN ({','.join('?' * len(namespaces))})"
+        query += " ORDER BY thing_id LIMIT ?"
+        values = (after, *namespaces, limit)
+
+        def work(connection: sqlite3.Connection) -> list[Thing]:
+            rows = connection.execute(query, values)
+            return [thing for row in rows if (thing := _thing(row)) is not None]
+
+        found: list[Thing] = await self._database.read(work)
+        return found
+
+    async def events(self, thing_id: str, after: int, limit: int) -> list[ThingEvent]:
+        """See `ThingStore.events`."""
+        query = f"{_EVENT} WHERE thing_id = ? AND revision > ? ORDER BY revision LIMIT ?"
+        return await self._read_events(query, (thing_id, after, limit))
+
+    async def changes(self, after: int, limit: int) -> list[ThingEvent]:
+        """See `ThingStore.changes`."""
+        query = f"{_EVENT} WHERE sequence > ? ORDER BY sequence LIMIT ?"
+        return await self._read_events(query, (after, limit))
+
+    async def _read_events(self, query: str, values: tuple[object, ...]) -> list[ThingEvent]:
+        def work(connection: sqlite3.Connection) -> list[ThingEvent]:
+            return [_event(row) for row in connection.execute(query, values)]
+
+        found: list[ThingEvent] = await self._database.read(work)
+        return found
+
+    async def replay(
+        self, thing_id: str, *, revision: int | None = None, timestamp: str | None = None
+    ) -> Replay:
+        """See `ThingStore.replay`."""
+
+        def work(connection: sqlite3.Connection) -> Replay:
+            return _replay(connection, thing_id, revision, timestamp)
+
+        found: Replay = await self._database.read(work)
+        return found
+
+    async def forget(self, before: str) -> int:
+        """See `ThingStore.forget`; the newest row of all stays, so that sequences never start again."""
+
+        def work(connection: sqlite3.Connection) -> int:
+            return connection.execute(_FORGET + _FORGET_LATER, (before,)).rowcount
+
+        dropped: int = await self._database.write(work)
+        return dropped
+
+
+class _Statements:
+    """A commit as rows: made on the caller's thread, run on the writer's."""
+
+    __slots__ = ("_policy", "_spool", "_thing")
+
+    def __init__(self, commit: Commit) -> None:
+        self._thing = _thing_rows(commit.thing) if commit.thing else None
+        self._policy = _policy_rows(commit.policy) if commit.policy else None
+        self._spool = _spool_row(commit.spool) if commit.spool else None
+
+    def run(self, connection: sqlite3.Connection) -> Committed:
+        """Write all rows.
+
+        Errors: RevisionConflict.
+        """
+        if self._policy is not None:
+            entity, event = self._policy
+            _changed_one(connection.execute(_PUT_POLICY, entity))
+            connection.execute(_PUT_POLICY_EVENT, event)
+        if self._spool is not None:
+            connection.execute(_PUT_SPOOL, self._spool)
+        if self._thing is None:
+            return Committed(0)
+        statement, entity, event = self._thing
+        _changed_one(connection.execute(statement, entity))
+        return Committed(connection.execute(_PUT_EVENT, event).lastrowid or 0)
+
+
+def _changed_one(cursor: sqlite3.Cursor) -> None:
+    if cursor.rowcount != 1:
+        raise RevisionConflict
+
+
+def _thing_rows(write: ThingWrite) -> tuple[str, tuple[object, ...], tuple[object, ...]]:
+    event = write.event
+    state = event.after or event.before
+    assert state is not None  # noqa: S101  an event has a state on one side
+    if event.before is not None and event.after is not None:
+        statement = _UPDATE_THING
+        policy_id = state.document.get("policyId")
+        entity: tuple[object, ...] = (
+            policy_id,
+            event.revision,
+            write.document,
+            event.timestamp,
+            event.thing_id,
+            event.revision - 1,
+        )
+    else:
+        statement = _PUT_THING
+        entity = (
+            event.thing_id,
+            namespace_of(event.thing_id),
+            state.document.get("policyId"),
+            event.revision,
+            write.document,
+            state.created,
+            event.timestamp,
+        )
+    created = state.created if event.after is not None else None
+    return statement, entity, (event.thing_id, *_event_row(event, write.document, created))
+
+
+def _policy_rows(write: PolicyWrite) -> tuple[tuple[object, ...], tuple[object, ...]]:
+    event = write.event
+    state = event.after or event.before
+    assert state is not None  # noqa: S101  an event has a state on one side
+    entity = (event.policy_id, event.revision, write.document, state.created, event.timestamp)
+    created = state.created if event.after is not None else None
+    return entity, (event.policy_id, *_event_row(event, write.document, created))
+
+
+def _event_row(
+    event: ThingEvent | PolicyEvent, document: bytes | None, created: str | None
+) -> tuple[object, ...]:
+    has_value = event.action is not EventAction.DELETED
+    return (
+        event.revision,
+        event.action.value,
+        format_pointer(event.path),
+        _encoder.encode(event.value) if has_value else None,
+        _facts(event),
+        event.timestamp,
+        _snapshot(event, document, created),
+    )
+
+
+def _facts(event: ThingEvent | PolicyEvent) -> bytes:
+    trace = event.trace.traceparent if event.trace else None
+    return _encoder.encode(_Facts(dict(event.headers), event.originator, event.subjects, trace))
+
+
+def _snapshot(
+    event: ThingEvent | PolicyEvent, document: bytes | None, created: str | None
+) -> bytes | None:
+    due = event.before is None or event.revision % SNAPSHOT_EVERY == 0
+    if document is None or created is None or not due:
+        return None
+    return b'{"created":"%b","document":%b}' % (created.encode(), document)
+
+
+def _spool_row(spool: SpoolId) -> tuple[object, ...]:
+    return spool.edge, spool.lane, spool.sequence
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def _thing(row: tuple[Any, ...]) -> Thing | None:
+    thing_id, revision, document, created, modified = row
+    if document is None:
+        return None
+    return Thing(thing_id, revision, _decode(document), created, modified)
+
+
+def _policy(row: tuple[Any, ...]) -> Policy | None:
+    policy_id, revision, document, created, modified = row
+    if document is None:
+        return None
+    return Policy(policy_id, revision, _decode(document), created, modified)
+
+
+def _event(row: tuple[Any, ...]) -> ThingEvent:
+    sequence, thing_id, revision, action, path, value, facts, timestamp = row
+    known = _decode_facts(facts)
+    return ThingEvent(
+        thing_id=thing_id,
+        action=EventAction(action),
+        path=parse_pointer(path),
+        revision=revision,
+        timestamp=timestamp,
+        after=None,
+        value=None if value is None else _decode(value),
+        headers=known.headers,
+        originator=known.originator,
+        subjects=known.subjects,
+        trace=TraceContext.parse(known.trace),
+        sequence=sequence,
+    )
+
+
+_SNAPSHOTS: Final = """
+SELECT revision, snapshot, timestamp FROM thing_events
+WHERE thing_id = ?1 AND snapshot IS NOT NULL AND revision <= ?2 AND timestamp <= ?3 ORDER BY revision DESC
+LIMIT 1
+"""
+_SINCE: Final = f"""
+{_EVENT} WHERE thing_id = ? AND revision > ? AND revision <= ? AND timestamp <= ? ORDER BY revision
+"""
+_ANY_REVISION: Final = 2**62
+_ANY_TIME: Final = "~"
+"""Sorts after every ISO 8601 instant."""
+
+
+def _replay(
+    connection: sqlite3.Connection, thing_id: str, revision: int | None, timestamp: str | None
+) -> Replay:
+    bounds = (_ANY_REVISION if revision is None else revision, timestamp or _ANY_TIME)
+    row = connection.execute(_SNAPSHOTS, (thing_id, *bounds)).fetchone()
+    base: Thing | None = None
+    if row is not None:
+        kept: JsonObject = _decode(row[1])
+        document = kept["document"]
+        assert isinstance(document, dict)  # noqa: S101  we wrote it
+        base = Thing(thing_id, row[0], document, str(kept["created"]), row[2])
+    events = connection.execute(_SINCE, (thing_id, base.revision if base else 0, *bounds))
+    return Replay(base, [_event(event) for event in events])
