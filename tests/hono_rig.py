@@ -8,18 +8,59 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from gateway.config.hono import HttpAdapter as HttpSettings
 from gateway.config.hono import Registry as RegistrySettings
+from gateway.errors import GatewayError
+from gateway.hono.adapters.http import HttpAdapter
+from gateway.hono.commands import CommandRouter
+from gateway.hono.credentials import PasswordAuthenticator
+from gateway.hono.ingress import IngressService
+from gateway.hono.last_gateways import LastGateways
+from gateway.hono.limits import Connections, Usage
 from gateway.hono.passwords import PasswordPool
 from gateway.hono.registry import Registry
 from gateway.hono.registry_http import RegistryHttp, RegistryServer
+from gateway.model.json import Json, JsonObject
+from gateway.model.message import EMPTY_NOTIFICATION, Message
+from gateway.model.ports import Done
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.runtime.listener import Endpoints
 from gateway.runtime.module import running
 from gateway.store.database import Database
 
+DEVICE = ("sensor1@acme", "pw")
+GATEWAY = ("gw@acme", "pw")
 ADMIN = ("hono-client", "secret")
 FREE = "127.0.0.1:0"
+
+
+class Consumer:
+    """A downstream that the test plays: keeps messages, answers with `outcome` or holds the answers."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.outcome: GatewayError | None = None
+        self.held: list[Done] | None = None
+
+    def send(self, message: Message, done: Done) -> None:
+        self.messages.append(message)
+        if self.held is None:
+            done(self.outcome)
+        else:
+            self.held.append(done)
+
+    def hold(self) -> list[Done]:
+        """Answer nothing from now on; returns where the callbacks gather."""
+        self.held = []
+        return self.held
+
+    @property
+    def uploads(self) -> list[Message]:
+        """Messages without the router's TTD events."""
+        return [
+            m for m in self.messages if m.content_type != EMPTY_NOTIFICATION or m.ttd not in (-1, 0)
+        ]
 
 
 @dataclass
@@ -29,20 +70,84 @@ class Core:
     registry: Registry
     metrics: Metrics
     tracer: Tracer
+    usage: Usage
+    consumer: Consumer
+    ingress: IngressService
+    commands: CommandRouter
+    authenticator: PasswordAuthenticator
+    connections: Connections
+    last_gateways: LastGateways
     endpoints: Endpoints = field(default_factory=Endpoints)
 
     def url(self, name: str) -> str:
         return f"http://{self.endpoints.get(name)}"
 
+    def sample(self, name: str, **labels: str) -> float:
+        """The value of a metric, 0 where it was never touched."""
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+    async def tenant(self, tenant: str, body: JsonObject | None = None) -> None:
+        await self.registry.create_tenant(tenant, body or {})
+
+    async def device(
+        self,
+        tenant: str,
+        device: str,
+        body: JsonObject | None = None,
+        *,
+        auth_id: str | None = None,
+    ) -> None:
+        """Register a device, with password `pw` where it gets an auth-id."""
+        await self.registry.create_device(tenant, device, body or {})
+        if auth_id is not None:
+            secret: Json = {
+                "type": "hashed-password",
+                "auth-id": auth_id,
+                "secrets": [{"pwd-plain": "pw"}],
+            }
+            await self.registry.update_credentials(tenant, device, [secret], None)
+
 
 @asynccontextmanager
 async def a_core(**changes: object) -> AsyncIterator[Core]:
-    """A registry on an empty store; `changes` are arguments of Registry."""
+    """All of the Hono core without adapters, on an empty store; `changes` are arguments of Registry."""
     database = Database(None, "gateway")
-    metrics = Metrics()
+    metrics, tracer = Metrics(), Tracer()
     registry = Registry(database, metrics, passwords=PasswordPool(cost=4), **changes)  # type: ignore[arg-type]
-    async with database.running(), running(registry):
-        yield Core(registry, metrics, Tracer())
+    usage, consumer, last = Usage(database), Consumer(), LastGateways()
+    core = Core(
+        registry,
+        metrics,
+        tracer,
+        usage,
+        consumer,
+        IngressService(registry, consumer, usage, last, metrics, tracer),
+        CommandRouter(registry, consumer, usage, last, metrics, tracer),
+        PasswordAuthenticator(registry),
+        Connections(registry, usage, metrics),
+        last,
+    )
+    async with database.running(), running(registry), running(usage):
+        yield core
+
+
+async def a_fleet(core: Core) -> None:
+    """Tenant `acme` with device d1 (sensor1), gateway gw-1 (gw) and d2 behind it; all passwords `pw`."""
+    await core.tenant("acme")
+    await core.device("acme", "d1", auth_id="sensor1")
+    await core.device("acme", "gw-1", auth_id="gw")
+    await core.device("acme", "d2", {"via": ["gw-1"]})
+
+
+@asynccontextmanager
+async def an_http_adapter(core: Core, **changes: object) -> AsyncIterator[str]:
+    """The HTTP adapter of `core`; yields its URL. `changes` are settings."""
+    settings = HttpSettings(bind=FREE, **changes)  # type: ignore[arg-type]
+    adapter = HttpAdapter(
+        settings, core.endpoints, core.authenticator, core.registry, core.ingress, core.commands
+    )
+    async with running(adapter):
+        yield core.url("hono.http")
 
 
 @asynccontextmanager

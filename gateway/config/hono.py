@@ -25,6 +25,8 @@ class HttpAdapter:
 
     bind: str = "127.0.0.1:18080"
     """host:port; port 0 takes a free one."""
+    authentication_required: bool = True
+    """False lets a PUT that names tenant and device do without credentials."""
     max_payload: int = 2_048
     """Bytes in one request body; larger ones are answered with 413."""
     idle_timeout: float = 75.0
@@ -45,6 +47,10 @@ class MqttAdapter:
     """Bytes in one PUBLISH payload; a larger packet ends the connection."""
     max_connections: int = 10_000
     """Devices; more are refused with CONNACK 0x9C (3.1.1: 3)."""
+    authentication_required: bool = True
+    """False lets devices in without credentials; they name tenant and device in every topic."""
+    tls_bind: str = "127.0.0.1:8883"
+    """host:port of the TLS listener, where a server certificate is configured."""
     connect_timeout: float = 10.0
     """Seconds in which CONNECT must have arrived."""
     max_in_flight: int = 100

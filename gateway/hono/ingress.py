@@ -38,6 +38,7 @@ from gateway.model.message import (
     Adapter,
     Kind,
     Message,
+    Principal,
     Scalar,
     Upload,
 )
@@ -107,23 +108,24 @@ class Route:
         return self.telemetry_ttl[min(upload.qos, 1)].effective(None)
 
 
-def resolve_address(upload: Upload) -> tuple[str, str, str | None]:
-    """Return (tenant, device, gateway or None) for who sent what to where.
+def resolve_address(
+    sender: Principal | None, tenant: str | None, device: str | None
+) -> tuple[str, str, str | None]:
+    """Return (tenant, device, gateway or None) for who sent and what the address said.
 
     Errors: BadRequest; Forbidden for another tenant.
     """
-    sender = upload.principal
     if sender is None:
-        if not upload.tenant or not upload.device:
+        if not tenant or not device:
             raise BadRequest("address: an unauthenticated device must name tenant and device")
-        return upload.tenant, upload.device, None
-    if upload.tenant and upload.tenant != sender.tenant:
+        return tenant, device, None
+    if tenant and tenant != sender.tenant:
         raise Forbidden("address: a device may not send for another tenant")
-    if not upload.device:
-        if upload.tenant:
+    if not device:
+        if tenant:
             raise BadRequest("address: a tenant without a device is not allowed")
         return sender.tenant, sender.device, None
-    return sender.tenant, upload.device, None if upload.device == sender.device else sender.device
+    return sender.tenant, device, None if device == sender.device else sender.device
 
 
 def make_route(assertion: Assertion, via: str | None) -> Route:
@@ -337,7 +339,7 @@ class IngressService:
 
     def _resolve(self, upload: Upload, done: Done, started: float) -> None:
         try:
-            tenant, device, via = resolve_address(upload)
+            tenant, device, via = resolve_address(upload.principal, upload.tenant, upload.device)
         except GatewayError as error:
             self._refuse(upload, error, done, started)
             return

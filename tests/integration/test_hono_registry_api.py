@@ -114,7 +114,8 @@ async def test_a_device_shows_when_it_was_made_and_changed(api: Api, device: str
 
 
 async def test_if_match_is_compared_literally(api: Api, device: str) -> None:
-    for path, body in ((f"/devices{device}", {}), ("/tenants/acme", {})):
+    for path in (f"/devices{device}", "/tenants/acme"):
+        body: dict[str, Any] = {}
         _, _, headers = await api("GET", path)
         assert (await api("PUT", path, body, if_match="other"))[0] == 412
         status, _, put = await api("PUT", path, body, if_match=headers["etag"])

@@ -1,0 +1,526 @@
+"""The HTTP adapter: devices post telemetry, events and command responses, and wait for commands.
+
+An upload with `hono-ttd` listens for commands from before it is forwarded until its answer is written; the
+first command travels in that answer, later ones are released. A device that hangs up releases its command.
+Failures that are not the client's are told as 503 with `Retry-After`, without internal detail.
+Source: Hono, HTTP Adapter user guide; reference sections 4.1 to 4.5 of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from urllib.parse import unquote
+
+import msgspec
+
+from gateway.config.hono import HttpAdapter as Settings
+from gateway.errors import (
+    BadRequest,
+    ConsumerTimeout,
+    GatewayError,
+    MethodNotAllowed,
+    NoConsumer,
+    NotBuilt,
+    NotProcessed,
+    Unauthenticated,
+    Undeliverable,
+)
+from gateway.hono.adapters.http_server import (
+    Exchange,
+    HttpConnection,
+    Limits,
+    Request,
+    Response,
+)
+from gateway.hono.commands import CommandRouter, check_response_status, parse_request_id
+from gateway.hono.ingress import IngressService, resolve_address
+from gateway.hono.meters import Ttd
+from gateway.hono.registry import Registry
+from gateway.model.message import (
+    OCTET_STREAM,
+    Adapter,
+    CommandResponse,
+    DeviceCommand,
+    Kind,
+    Principal,
+    Upload,
+)
+from gateway.model.ports import Authenticator, Done
+from gateway.model.registry import Tenant
+from gateway.model.trace import TraceContext
+from gateway.outcome import outcome_of
+from gateway.runtime.listener import Endpoints, listen_tcp
+
+log = logging.getLogger(__name__)
+
+JSON = "application/json; charset=utf-8"
+NOT_FOUND = b"<html><body><h1>Resource not found</h1></body></html>"
+RETRY_AFTER = "2"
+MAX_TTD_OF_IDLE = 0.8
+"""The part of the idle time-out that a wait for a command may take."""
+
+_EXPOSED = "hono-command, hono-cmd-req-id, hono-cmd-target-device"
+_PREFLIGHT_HEADERS = {
+    "telemetry": "qos-level, hono-ttd, authorization, content-type",
+    "event": "hono-ttd, authorization, content-type",
+    "command": "hono-cmd-status, authorization, content-type",
+}
+_KINDS = {"telemetry": Kind.TELEMETRY, "event": Kind.EVENT}
+_SHOWN = (NoConsumer, ConsumerTimeout, NotProcessed)
+"""Server-side failures whose text is part of the contract; of others nothing is shown."""
+
+ACCEPTED = Response(202)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a path asks for.
+
+    Shape:  `endpoint` telemetry, event or command; `method` the one that the path is for; `tenant` and
+            `device` None where the path says nothing; `request_id` of a command response.
+    """
+
+    endpoint: str
+    method: str
+    tenant: str | None = None
+    device: str | None = None
+    request_id: str = ""
+
+
+def parse_path(path: str, method: str) -> Target | None:
+    """Read a path; None where the adapter has no such resource.
+
+    Shape:  `/telemetry`, `/telemetry/{tenant}/{device}`, `/telemetry//{device}`, the same for `/event`;
+            `/command/res/{request id}`, `/command/res/{tenant}/{device}/{request id}`. A request id may
+            hold slashes; the method tells its two forms apart.
+    """
+    first, *rest = [unquote(segment) for segment in path.split("/")[1:]]
+    if first in _KINDS:
+        if not rest:
+            return Target(first, "POST")
+        if len(rest) == 2 and rest[1]:
+            return Target(first, "PUT", rest[0] or None, rest[1])
+        return None
+    if first != "command" or rest[:1] != ["res"] or len(rest) < 2 or not rest[-1]:
+        return None
+    if len(rest) >= 4 and method != "POST":
+        return Target(first, "PUT", rest[1] or None, rest[2], "/".join(rest[3:]))
+    return Target(first, "POST", request_id="/".join(rest[1:]))
+
+
+def error_response(error: GatewayError) -> Response:
+    """Render an error as this adapter does."""
+    status = outcome_of(error).status if error.status == 500 else error.status
+    headers = [("Content-Type", JSON)]
+    text = error.message
+    if status == 401:
+        headers.append(("WWW-Authenticate", 'Basic realm="Hono"'))
+    if status >= 500 and status != NotBuilt.status:
+        status = 503
+        headers.append(("Retry-After", RETRY_AFTER))
+        text = error.message if isinstance(error, _SHOWN) else "temporarily unavailable"
+    return Response(status, msgspec.json.encode({"error": text}), tuple(headers))
+
+
+def refusal(status: int, text: str) -> Response:
+    """Render an error of the server itself."""
+    return Response(status, msgspec.json.encode({"error": text}), (("Content-Type", JSON),))
+
+
+class _Wait:
+    """One upload that waits for a command: the link of its device for that time.
+
+    Ends in exactly one of: a command in the answer, an answer without one, an error, the peer gone.
+    """
+
+    __slots__ = (
+        "_adapter",
+        "_command",
+        "_end",
+        "_exchange",
+        "_is_over",
+        "_started",
+        "_timer",
+        "_upload",
+    )
+
+    def __init__(self, adapter: HttpAdapter, exchange: Exchange, upload: Upload) -> None:
+        self._adapter = adapter
+        self._exchange = exchange
+        self._upload = upload
+        self._started = time.perf_counter()
+        self._command: tuple[DeviceCommand, Done] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_over = False
+        exchange.on_gone = self._gone
+        self._end: Callable[[], None] = lambda: None
+
+    def begin(self, tenant: str, device: str, gateway: str | None) -> None:
+        """Listen, then forward the upload."""
+        self._end = self._adapter.commands.subscribe(
+            tenant, device, self, adapter=Adapter.HTTP, gateway=gateway, announce=False
+        )
+        self._adapter.ingress.submit(self._upload, self._forwarded)
+
+    def deliver(self, command: DeviceCommand, done: Done) -> None:
+        """Take the first command; it is accepted once the answer is written."""
+        if self._is_over or self._command is not None:
+            done(NoConsumer())
+            return
+        self._command = (command, done)
+        if self._timer is not None:
+            self._answer()
+
+    def _forwarded(self, error: GatewayError | None) -> None:
+        if self._is_over:
+            return
+        if error is not None:
+            self._over(error, Ttd.NONE)
+            self._adapter.answer(self._exchange, error_response(error))
+            return
+        wait = float(self._upload.ttd or 0)
+        self._timer = asyncio.get_running_loop().call_later(wait, self._answer)
+        if self._command is not None:
+            self._answer()
+
+    def _answer(self) -> None:
+        taken, self._command = self._command, None
+        if taken is None:
+            self._over(None, Ttd.EXPIRED)
+            self._adapter.answer(self._exchange, ACCEPTED)
+            return
+        self._over(None, Ttd.COMMAND)
+        command, done = taken
+        self._adapter.answer(
+            self._exchange,
+            command_response(command),
+            lambda is_written: done(None if is_written else _hung_up()),
+        )
+
+    def _gone(self) -> None:
+        if not self._is_over:
+            self._over(None, Ttd.NONE)
+
+    def _over(self, error: GatewayError | None, ttd: Ttd) -> None:
+        self._is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._end()
+        self._adapter.ingress.record_waited(self._upload, error, self._started, ttd)
+        if self._command is not None:
+            _, done = self._command
+            self._command = None
+            done(_hung_up())
+
+
+def _hung_up() -> Undeliverable:
+    return Undeliverable("the device did not wait for the command")
+
+
+def command_response(command: DeviceCommand) -> Response:
+    """Put a command into the answer of an upload."""
+    inner = command.command
+    headers = [("hono-command", inner.name)]
+    if command.request_id:
+        headers.append(("hono-cmd-req-id", command.request_id))
+    if command.gateway is not None:
+        headers.append(("hono-cmd-target-device", command.target))
+    content_type = inner.content_type or (OCTET_STREAM if inner.payload else None)
+    if content_type is not None:
+        headers.append(("Content-Type", content_type))
+    return Response(200, inner.payload, tuple(headers))
+
+
+class HttpAdapter:
+    """The module that serves devices on `hono.http`, and on `hono.https` with a TLS context.
+
+    Shape:  `tls` is a server-side context and the address for it, as (bind, context).
+    """
+
+    name = "hono.http"
+
+    def __init__(
+        self,
+        settings: Settings,
+        endpoints: Endpoints,
+        authenticator: Authenticator,
+        registry: Registry,
+        ingress: IngressService,
+        commands: CommandRouter,
+        *,
+        tls: tuple[str, ssl.SSLContext] | None = None,
+    ) -> None:
+        self.ingress = ingress
+        self.commands = commands
+        self._settings = settings
+        self._endpoints = endpoints
+        self._authenticator = authenticator
+        self._registry = registry
+        self._tls = tls
+        self._limits = Limits(settings.max_payload, settings.request_timeout, settings.idle_timeout)
+        self._connections: set[HttpConnection] = set()
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Serve until cancelled; then devices that wait are hung up on and their commands released."""
+        servers = [
+            await listen_tcp(
+                self._endpoints,
+                "hono.http",
+                self._settings.bind,
+                self._connection,
+                setting="hono.http.bind",
+            )
+        ]
+        try:
+            if self._tls is not None:
+                bind, context = self._tls
+                servers.append(
+                    await listen_tcp(
+                        self._endpoints,
+                        "hono.https",
+                        bind,
+                        self._connection,
+                        ssl=context,
+                        setting="hono.http.tls_bind",
+                    )
+                )
+            ready()
+            await asyncio.Event().wait()
+        finally:
+            for server in servers:
+                server.close()
+            for connection in tuple(self._connections):
+                connection.close()
+
+    def _connection(self) -> asyncio.Protocol:
+        if len(self._connections) >= self._settings.max_connections:
+            log.info("connection refused", extra={"adapter": self.name, "cause": "too many"})
+            return _Refused()
+        connection = HttpConnection(self.handle, refusal, self._limits, self._connections.discard)
+        self._connections.add(connection)
+        return connection
+
+    # --- requests -------------------------------------------------------------------------------------
+
+    def handle(self, exchange: Exchange) -> None:
+        """Work on one request; answers through the exchange, now or later."""
+        self._guarded(exchange, partial(self._dispatch, exchange))
+
+    def _guarded(self, exchange: Exchange, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except GatewayError as error:
+            self.answer(exchange, error_response(error))
+        except Exception:
+            log.exception("request failed", extra={"adapter": self.name})
+            self.answer(exchange, error_response(GatewayError()))
+
+    def answer(
+        self,
+        exchange: Exchange,
+        response: Response,
+        written: Callable[[bool], None] | None = None,
+    ) -> None:
+        """Send an answer, with the CORS headers where a browser asks."""
+        if "origin" in exchange.request.headers:
+            cors = (
+                ("Access-Control-Allow-Origin", "*"),
+                ("Access-Control-Expose-Headers", _EXPOSED),
+            )
+            response = replace(response, headers=(*response.headers, *cors))
+        exchange.respond(response, written)
+
+    def _dispatch(self, exchange: Exchange) -> None:
+        request = exchange.request
+        target = parse_path(request.path, request.method)
+        if target is None:
+            self.answer(exchange, Response(404, NOT_FOUND, (("Content-Type", "text/html"),)))
+        elif request.method == "OPTIONS":
+            exchange.respond(_preflight(target))
+        elif request.method != target.method:
+            raise MethodNotAllowed(f"expected {target.method} here, got {request.method[:16]}")
+        else:
+            self._authenticate(exchange, target)
+
+    def _authenticate(self, exchange: Exchange, target: Target) -> None:
+        authorization = exchange.request.headers.get("authorization", "")
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() == "basic":
+            username, password = _basic(token.strip())
+            self._authenticator.check_password(
+                username, password, Adapter.HTTP, partial(self._authenticated, exchange, target)
+            )
+        elif scheme.lower() == "bearer":
+            raise NotBuilt("authentication with a bearer token is not built")
+        elif self._settings.authentication_required or target.method == "POST":
+            raise Unauthenticated("credentials are missing")
+        else:
+            self._work(exchange, target, None)
+
+    def _authenticated(
+        self, exchange: Exchange, target: Target, who: Principal | GatewayError
+    ) -> None:
+        if isinstance(who, GatewayError):
+            self.answer(exchange, error_response(who))
+        else:
+            self._guarded(exchange, partial(self._work, exchange, target, who))
+
+    def _work(self, exchange: Exchange, target: Target, sender: Principal | None) -> None:
+        if target.endpoint == "command":
+            self._respond(exchange, target, sender)
+        else:
+            self._upload(exchange, target, sender)
+
+    # --- uploads --------------------------------------------------------------------------------------
+
+    def _upload(self, exchange: Exchange, target: Target, sender: Principal | None) -> None:
+        request = exchange.request
+        kind = _KINDS[target.endpoint]
+        upload = Upload(
+            adapter=Adapter.HTTP,
+            principal=sender,
+            kind=kind,
+            qos=_qos(request, kind),
+            payload=request.body,
+            address=request.target,
+            tenant=target.tenant,
+            device=target.device,
+            content_type=_content_type(request),
+            ttl=_positive(_parameter(request, "hono-ttl")),
+            trace=_trace(request),
+        )
+        ttd = _positive(_parameter(request, "hono-ttd"))
+        if ttd is None:
+            self.ingress.submit(upload, partial(self._forwarded, exchange))
+            return
+        tenant, device, gateway = resolve_address(sender, target.tenant, target.device)
+        self._registry.find_tenant(
+            tenant,
+            lambda found: self._wait(exchange, upload, (device, gateway), ttd, found),
+        )
+
+    def _forwarded(self, exchange: Exchange, error: GatewayError | None) -> None:
+        self.answer(exchange, ACCEPTED if error is None else error_response(error))
+
+    def _wait(
+        self,
+        exchange: Exchange,
+        upload: Upload,
+        listener: tuple[str, str | None],
+        ttd: int,
+        found: Tenant | GatewayError,
+    ) -> None:
+        if isinstance(found, GatewayError):
+            self.answer(exchange, error_response(found))
+            return
+        longest = int(self._settings.idle_timeout * MAX_TTD_OF_IDLE)
+        effective = min(ttd, found.adapter(Adapter.HTTP).max_ttd, longest)
+        device, gateway = listener
+        waiting = _Wait(self, exchange, replace(upload, ttd=effective))
+        waiting.begin(found.tenant_id, device, gateway)
+
+    # --- command responses ----------------------------------------------------------------------------
+
+    def _respond(self, exchange: Exchange, target: Target, sender: Principal | None) -> None:
+        request = exchange.request
+        tenant, device, gateway = resolve_address(sender, target.tenant, target.device)
+        status = check_response_status(_status(_parameter(request, "hono-cmd-status")))
+        correlation_id, reply_id = parse_request_id(target.request_id, tenant, device)
+        self.commands.respond(
+            CommandResponse(
+                tenant=tenant,
+                device=device,
+                reply_id=reply_id,
+                correlation_id=correlation_id,
+                status=status,
+                payload=request.body,
+                content_type=_content_type(request),
+                trace=_trace(request),
+                adapter=Adapter.HTTP.value,
+                via=gateway,
+            ),
+            partial(self._forwarded, exchange),
+        )
+
+
+class _Refused(asyncio.Protocol):
+    """A socket over the limit: closed at once."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+# --- reading requests ------------------------------------------------------------------------------
+
+
+def _basic(token: str) -> tuple[str, bytes]:
+    try:
+        username, colon, password = base64.b64decode(token, validate=True).partition(b":")
+        if colon:
+            return username.decode(), password
+    except (binascii.Error, UnicodeDecodeError):
+        pass
+    raise Unauthenticated("Authorization: expected Basic base64(<user name>:<password>)")
+
+
+def _parameter(request: Request, name: str) -> str | None:
+    """Return a header, or else the query parameter of that name."""
+    value = request.headers.get(name)
+    return request.query.get(name) if value is None else value
+
+
+def _positive(text: str | None) -> int | None:
+    """Read seconds; what is no positive number counts as absent."""
+    if text is None or not text.isascii() or not text.isdigit() or len(text) > 9:
+        return None
+    return int(text) or None
+
+
+def _status(text: str | None) -> int:
+    if text is None or not text.isascii() or not text.isdigit() or len(text) != 3:
+        raise BadRequest("hono-cmd-status: expected a number of 200..299 or 400..599")
+    return int(text)
+
+
+def _qos(request: Request, kind: Kind) -> int:
+    text = request.headers.get("qos-level")
+    allowed = ("1",) if kind is Kind.EVENT else ("0", "1")
+    if text is None:
+        return int(allowed[0])
+    if text not in allowed:
+        raise BadRequest(f"qos-level: expected {' or '.join(allowed)}, got {text[:16]!r}")
+    return int(text)
+
+
+def _content_type(request: Request) -> str | None:
+    text = request.headers.get("content-type")
+    if text is not None and not (text.isascii() and text.isprintable()):
+        raise BadRequest("Content-Type: expected printable ASCII")
+    return text or None
+
+
+def _trace(request: Request) -> TraceContext | None:
+    traceparent = request.headers.get("traceparent")
+    if traceparent is None:
+        return None
+    return TraceContext.parse(traceparent, request.headers.get("tracestate"))
+
+
+def _preflight(target: Target) -> Response:
+    return Response(
+        204,
+        b"",
+        (
+            ("Access-Control-Allow-Origin", "*"),
+            ("Access-Control-Allow-Methods", target.method),
+            ("Access-Control-Allow-Headers", _PREFLIGHT_HEADERS[target.endpoint]),
+        ),
+    )
