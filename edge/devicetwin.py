@@ -70,6 +70,8 @@ log = logging.getLogger(__name__)
 ASK_AGAIN_SECONDS = 60.0
 """How often the cloud is asked for the list of devices until it answers."""
 MAX_DEVICES = 10_000
+MAPPER, MQTT, CLOUD = "mapper", "mqtt", "cloud"
+"""Who asks for a change of a twin."""
 
 Publish = Callable[[str, bytes], None]
 Updated = Callable[[Change | GatewayError], None]
@@ -82,6 +84,8 @@ class DeviceListener(Protocol):
         """The Device is new or has changed."""
 
     def device_gone(self, key: DeviceKey) -> None: ...
+    def desired_changed(self, key: DeviceKey) -> None:
+        """Something is wanted that the device does not have yet."""
 
 
 @dataclass(slots=True)
@@ -173,7 +177,7 @@ class DeviceTwin:
         event_id: str = "",
         trace: TraceContext | None = None,
     ) -> None:
-        """Apply a report or wish of a client (`origin` mqtt) or mapper; `done` after it is durable.
+        """Apply a report or wish of a client (`origin` MQTT) or mapper; `done` after it is durable.
 
         Errors (through `done`): DeviceNotFound, BadRequest, StoreUnavailable.
         """
@@ -268,6 +272,9 @@ class DeviceTwin:
             self._reports.stored(str(key), result)
             done(change)
             self._announce(device, key, change, event_id)
+            if origin != MAPPER and deltas(device.twins):
+                for listener in self._listeners:
+                    listener.desired_changed(key)
 
         if not change.changed and row is None:
             answer(0)
@@ -344,7 +351,7 @@ class DeviceTwin:
         for listener in self._listeners:
             listener.device_bound(view, model)
         if change.changed:
-            self._commit(device, view.key, change, _unheard, origin="cloud")
+            self._commit(device, view.key, change, _unheard, origin=CLOUD)
 
     def on_twin_command(self, _envelope: Envelope, command: TwinCommanded) -> None:
         """`cloud_updated` of older clouds."""
@@ -364,7 +371,7 @@ class DeviceTwin:
             command.device,
             change,
             _unheard,
-            origin="cloud",
+            origin=CLOUD,
             event_id=command.update.event_id,
         )
 

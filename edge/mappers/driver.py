@@ -1,0 +1,65 @@
+"""The port to hardware: what a mapper needs of one device, whatever its protocol.
+
+One driver serves one device. Calls may be slow or fail; the runner puts a time limit around each and keeps
+devices apart, so a driver never guards its neighbours.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.errors import Undeliverable
+from gateway.wire.cloudedge.devices import DeviceView, ModelView
+
+
+class Quality(enum.StrEnum):
+    """How far a reading can be trusted; only good ones are reported."""
+
+    GOOD = "good"
+    UNCERTAIN = "uncertain"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One value as the device gave it.
+
+    Shape:  `text` in DeviceModel's canonical form; `at` the source's own time, ms since the epoch.
+    """
+
+    text: str
+    quality: Quality
+    at: int
+
+
+class DeviceUnreachable(Undeliverable):
+    """The device does not answer; the runner connects again with back-off."""
+
+    code = "edge.device.unreachable"
+    default_message = "the device does not answer"
+
+
+class Driver(Protocol):
+    """One device's connection."""
+
+    async def connect(self) -> None:
+        """Open the connection. Errors: DeviceUnreachable; Rejected for a configuration that cannot work."""
+
+    async def read(self, names: Sequence[str]) -> Mapping[str, Reading]:
+        """Read properties; those that the device has not are left out. Errors: DeviceUnreachable."""
+
+    async def write(self, name: str, text: str) -> None:
+        """Set a property. Errors: DeviceUnreachable; Rejected for a value that the device refuses."""
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        """Call `changed` (short, never raises) when the device has something new to read."""
+
+    async def close(self) -> None:
+        """Give the connection back; never raises."""
+
+
+DriverFactory = Callable[[DeviceView, ModelView | None], Driver]
+"""Makes the driver of a Device. Errors: Rejected for a configuration that cannot work."""
