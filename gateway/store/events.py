@@ -101,7 +101,7 @@ class SqliteEvents:
         self._tenants: set[str] = set()
         self._settled: list[tuple[int, int]] = []
         self._attempts: list[tuple[int, int]] = []
-        self._is_settling = False
+        self._settling = 0
         self._is_running = False
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -188,6 +188,8 @@ class SqliteEvents:
         self._database.submit(lambda connection: _drop(connection, tenant, name), dropped)
 
     def load(self, cursor: ReadAhead, after: int, limit: int) -> None:
+        self._submit_settled()  # first, or a cursor opened anew would be given them again
+
         def loaded(result: tuple[int, list[tuple[Any, ...]]] | GatewayError) -> None:
             if isinstance(result, GatewayError):
                 log.warning("events not read", extra={"cause": str(result)})
@@ -213,14 +215,18 @@ class SqliteEvents:
 
     def _write_settled(self) -> None:
         """Write what has collected, one write at a time; a failed one is tried again later."""
-        if self._is_settling or not (self._settled or self._attempts):
+        if not self._settling:
+            self._submit_settled()
+
+    def _submit_settled(self) -> None:
+        if not (self._settled or self._attempts):
             return
-        self._is_settling = True
+        self._settling += 1
         settled, self._settled = self._settled[:MAX_SETTLE], self._settled[MAX_SETTLE:]
         attempts, self._attempts = self._attempts, []
 
         def written(result: int | GatewayError) -> None:
-            self._is_settling = False
+            self._settling -= 1
             if isinstance(result, GatewayError):
                 self._settled = settled + self._settled
                 self._attempts = attempts + self._attempts

@@ -291,7 +291,7 @@ def _encode_body(body: Body | None) -> bytes:
 def payload_of(message: AmqpMessage) -> bytes | None:
     """Return the body as bytes where it is a data section, or a value that is a string or binary.
 
-    Shape:  b"" without a body; None for any other body.
+    Shape:  b"" without a body or with a null value; None for any other body.
     """
     match message.body:
         case None:
@@ -299,6 +299,8 @@ def payload_of(message: AmqpMessage) -> bytes | None:
         case Data(payload):
             return payload
         case Value(value):
+            if value is None:
+                return b""
             if isinstance(value, bytes):
                 return value
             return value.encode() if isinstance(value, str) else None
