@@ -96,7 +96,7 @@ DISCOVERY_PATHS = ("/api", "/apis", "/openapi")
 SELF_REVIEWS = ("selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews")
 
 READ = ("get", "list", "watch")
-_NODE_RULES: Mapping[str, tuple[str, ...]] = {
+NODE_RULES: Mapping[str, tuple[str, ...]] = {
     "nodes": (*READ, "create", "patch", "update"),
     "nodes/status": ("patch", "update"),
     "leases": (*READ, "create", "patch", "update", "delete"),
@@ -132,7 +132,7 @@ def _is_below(path: str, roots: tuple[str, ...]) -> bool:
 
 def _node_may(user: User, access: Access) -> bool:
     resource = f"{access.resource}/{access.subresource}" if access.subresource else access.resource
-    if access.verb not in _NODE_RULES.get(resource, ()):
+    if access.verb not in NODE_RULES.get(resource, ()):
         return False
     own = user.name.removeprefix("system:node:")
     if access.resource == "leases":

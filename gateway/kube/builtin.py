@@ -30,7 +30,7 @@ def _data(name: str) -> bytes:
 @cache
 def catalogue() -> Catalogue:
     """The types of the built-in kinds."""
-    return Catalogue(msgspec.json.decode(_data("types.json"), type=dict[str, JsonObject]))
+    return Catalogue(msgspec.json.decode(_data("types.json")))
 
 
 @cache

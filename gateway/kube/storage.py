@@ -106,8 +106,12 @@ class Storage:
         try:
             yield
         finally:
-            for kind in self._kinds.values():
-                kind.window.close()
+            self.end_watches()
+
+    def end_watches(self) -> None:
+        """Close every watch; readers come back with their last version."""
+        for kind in self._kinds.values():
+            kind.window.close()
 
     def _kind(self, name: str) -> Kind:
         kind = self._kinds.get(name)

@@ -222,6 +222,15 @@ class Metrics:
             registry=registry,
         )
 
+        # --- embedded Kubernetes API ------------------------------------------------------------
+        self.kube_objects = _Depths(
+            "twinspan_kube_objects", "Objects of the embedded Kubernetes API.", "resource"
+        )
+        registry.register(self.kube_objects)
+        self.kube_watchers = Gauge(
+            "twinspan_kube_watchers", "Open watches on the embedded API.", registry=registry
+        )
+
         # --- stores -----------------------------------------------------------------------------
         self.store_commit_seconds = Histogram(
             "twinspan_store_commit_duration_seconds",

@@ -21,6 +21,7 @@ from gateway.errors import (
     NotFound,
     PreconditionFailed,
     QuotaExceeded,
+    Rejected,
     TooLarge,
     Unauthenticated,
     Undeliverable,
@@ -28,6 +29,27 @@ from gateway.errors import (
     UnsupportedMediaType,
 )
 from gateway.model.json import Json, JsonObject
+
+
+class AlreadyExists(Conflict):
+    """A create met an object of that name."""
+
+    code = "kube:already.exists"
+
+
+class NotAcceptable(Rejected):
+    """The client takes no form that the server has."""
+
+    status = 406
+    code = "kube:not.acceptable"
+
+
+class TooEarly(Undeliverable):
+    """The asked-for resourceVersion lies in the future."""
+
+    status = 504
+    code = "kube:timeout"
+
 
 REASONS: tuple[tuple[type[GatewayError], str], ...] = (
     (Unauthenticated, "Unauthorized"),
@@ -42,23 +64,11 @@ REASONS: tuple[tuple[type[GatewayError], str], ...] = (
     (PreconditionFailed, "Conflict"),
     (QuotaExceeded, "TooManyRequests"),
     (BadRequest, "BadRequest"),
+    (NotAcceptable, "NotAcceptable"),
     (NotBuilt, "NotImplemented"),
     (Undeliverable, "ServiceUnavailable"),
     (GatewayError, "InternalError"),
 )
-
-
-class AlreadyExists(Conflict):
-    """A create met an object of that name."""
-
-    code = "kube:already.exists"
-
-
-class TooEarly(Undeliverable):
-    """The asked-for resourceVersion lies in the future."""
-
-    status = 504
-    code = "kube:timeout"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,446 @@
+"""The Kubernetes API over HTTP: paths to verbs, bodies to documents, errors to `Status`.
+
+Everything about objects is in `gateway.kube.objects`; here are discovery, OpenAPI and the form of answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import platform
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+from aiohttp import web
+
+from gateway.errors import GatewayError, NotFound, TooLarge
+from gateway.kube import listing
+from gateway.kube.auth import Access, Authenticator, User, require
+from gateway.kube.bodies import delete_options, read_object, read_patch, write_options
+from gateway.kube.builtin import KUBERNETES_VERSION, catalogue
+from gateway.kube.objects import Objects, Written, metadata_namespace
+from gateway.kube.reviews import review
+from gateway.kube.strategies import table
+from gateway.kube.streams import stream_watch
+from gateway.model.json import Json, JsonObject
+from gateway.observe.metrics import Metrics
+from gateway.wire.kube import discovery, openapi
+from gateway.wire.kube.requests import Target, aggregated_version, flag, parse_target
+from gateway.wire.kube.resources import ResourceType
+from gateway.wire.kube.status import status_of
+
+log = logging.getLogger(__name__)
+
+TITLE = "Kubernetes"
+GIT_VERSION = f"{KUBERNETES_VERSION}+twinspan"
+SERVER = "kube"
+
+_PATCH_OPTIONS, _CREATE_OPTIONS, _UPDATE_OPTIONS = "PatchOptions", "CreateOptions", "UpdateOptions"
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class KubeHttp:
+    """The application; `address` is filled in when the listener is bound."""
+
+    def __init__(
+        self, objects: Objects, authenticator: Authenticator, metrics: Metrics, *, max_body: int
+    ) -> None:
+        self.objects = objects
+        self.address = ""
+        self.is_ready = False
+        self._authenticator = authenticator
+        self._metrics = metrics
+        self._max_body = max_body
+        self._documents: dict[str, tuple[int, bytes]] = {}
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=self._max_body)
+        app.router.add_route("*", "/{path:.*}", self.answer)
+        app.on_shutdown.append(self._end_watches)
+        return app
+
+    async def _end_watches(self, _app: web.Application) -> None:
+        self.objects.storage.end_watches()
+
+    # --- one request ------------------------------------------------------------------------------
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request; every failure becomes a `Status`."""
+        loop_time = request.loop.time
+        started = loop_time()
+        try:
+            response = await self._dispatch(request)
+        except GatewayError as error:
+            response = error_response(error)
+        except web.HTTPRequestEntityTooLarge:
+            limit = f"Request entity too large: limit is {self._max_body}"
+            response = error_response(TooLarge(limit))
+        except web.HTTPException as error:
+            response = web.Response(status=error.status, text=error.reason)
+        except Exception:
+            log.exception("request failed", extra={"method": request.method, "path": request.path})
+            response = error_response(GatewayError("Internal error occurred"))
+        self._metrics.http_requests.labels(SERVER, request.method, str(response.status)).inc()
+        if isinstance(response, web.Response):
+            self._metrics.http_seconds.labels(SERVER, request.method).observe(loop_time() - started)
+        return response
+
+    async def _dispatch(self, request: web.Request) -> web.StreamResponse:
+        transport = request.transport
+        certificate = transport.get_extra_info("peercert") if transport else None
+        user = self._authenticator.user(certificate, request.headers.get("Authorization"))
+        target = parse_target(request.path)
+        if target is not None:
+            return await self._on_resource(request, user, target)
+        path = request.path.rstrip("/") or "/"
+        require(user, Access(verb=request.method.lower(), path=path))
+        if request.method not in ("GET", "HEAD"):
+            return web.Response(status=405, text="405 method not allowed")
+        return self._on_path(request, path)
+
+    # --- plain paths ------------------------------------------------------------------------------
+
+    def _on_path(self, request: web.Request, path: str) -> web.Response:
+        if path in ("/livez", "/healthz") or path.startswith(("/livez/", "/healthz/")):
+            return web.Response(text="ok")
+        if path == "/readyz" or path.startswith("/readyz/"):
+            return web.Response(
+                text="ok" if self.is_ready else "not ready", status=200 if self.is_ready else 500
+            )
+        handler = self._PATHS.get(path)
+        if handler is not None:
+            return handler(self, request)
+        parts = path.strip("/").split("/")
+        if parts[:2] == ["openapi", "v3"]:
+            return self._openapi_document(request, "/".join(parts[2:]))
+        if parts[0] == "apis" and len(parts) == 2:
+            return self._found(request, discovery.api_group(self.objects.registry, parts[1]))
+        if parts[0] in ("api", "apis") and len(parts) > 1:
+            group_version = "/".join(parts[1:])
+            found = discovery.api_resource_list(self.objects.registry, group_version)
+            return self._found(request, found)
+        return no_such_path()
+
+    def _found(self, request: web.Request, document: JsonObject | None) -> web.Response:
+        return (
+            no_such_path()
+            if document is None
+            else _cacheable(request, msgspec.json.encode(document))
+        )
+
+    def _version(self, _request: web.Request) -> web.Response:
+        major, minor, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
+        facts = {
+            "major": major,
+            "minor": minor,
+            "gitVersion": GIT_VERSION,
+            "gitCommit": "",
+            "gitTreeState": "clean",
+            "buildDate": "1970-01-01T00:00:00Z",
+            "goVersion": "",
+            "compiler": "",
+            "platform": f"{platform.system().lower()}/{platform.machine()}",
+        }
+        return _json(msgspec.json.encode(facts))
+
+    def _root(self, _request: web.Request) -> web.Response:
+        served = [
+            f"/{openapi.document_path(name)}" for name in self.objects.registry.group_versions()
+        ]
+        paths = ["/api", "/apis", *served, *sorted(self._PATHS)]
+        return _json(msgspec.json.encode({"paths": sorted({*paths} - {"/"})}))
+
+    def _core_discovery(self, request: web.Request) -> web.Response:
+        return self._discovery(request, core=True)
+
+    def _group_discovery(self, request: web.Request) -> web.Response:
+        return self._discovery(request, core=False)
+
+    def _discovery(self, request: web.Request, *, core: bool) -> web.Response:
+        registry = self.objects.registry
+        version = aggregated_version(request.headers.get("Accept"), discovery.AGGREGATED_VERSIONS)
+        if version is not None:
+            document = discovery.aggregated(registry, version, core=core)
+            kind = f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
+            return _cacheable(request, msgspec.json.encode(document), kind)
+        plain = discovery.api_versions(self.address) if core else discovery.api_group_list(registry)
+        return _cacheable(request, msgspec.json.encode(plain))
+
+    def _openapi_index(self, _request: web.Request) -> web.Response:
+        versions = self.objects.registry.group_versions()
+        hashes = {name: digest(self._document(name) or b"") for name in versions}
+        return _json(msgspec.json.encode(openapi.index(hashes)))
+
+    def _openapi_document(self, request: web.Request, path: str) -> web.Response:
+        group_version = path.removeprefix("apis/").removeprefix("api/")
+        body = self._document(group_version)
+        if body is None or openapi.document_path(group_version) != path:
+            return no_such_path()
+        return _cacheable(request, body)
+
+    def _document(self, group_version: str) -> bytes | None:
+        """An OpenAPI document, kept until a definition changes."""
+        registry = self.objects.registry
+        known = self._documents.get(group_version)
+        if known is not None and known[0] == registry.revision:
+            return known[1]
+        document = openapi.document(registry, catalogue(), group_version, TITLE, GIT_VERSION)
+        if document is None:
+            return None
+        body = msgspec.json.encode(document)
+        self._documents[group_version] = (registry.revision, body)
+        return body
+
+    def _openapi_v2(self, request: web.Request) -> web.Response:
+        accept = request.headers.get("Accept", "")
+        if "proto-openapi" in accept:
+            body = openapi.v2_protobuf(TITLE, GIT_VERSION)
+            return web.Response(body=body, headers={"Content-Type": openapi.V2_PROTOBUF})
+        return _cacheable(request, msgspec.json.encode(openapi.v2_json(TITLE, GIT_VERSION)))
+
+    _PATHS: Mapping[str, Callable[[KubeHttp, web.Request], web.Response]] = {
+        "/": _root,
+        "/version": _version,
+        "/api": _core_discovery,
+        "/apis": _group_discovery,
+        "/openapi/v2": _openapi_v2,
+        "/openapi/v3": _openapi_index,
+    }
+
+    # --- objects ----------------------------------------------------------------------------------
+
+    async def _on_resource(
+        self, request: web.Request, user: User, target: Target
+    ) -> web.StreamResponse:
+        verb = verb_of(request, target)
+        group = target.group_version.rpartition("/")[0]
+        own_namespace = target.name if target.plural == "namespaces" and not group else ""
+        require(
+            user,
+            Access(
+                verb=verb,
+                group=group,
+                resource=target.plural,
+                subresource=target.subresource,
+                namespace=target.namespace or own_namespace,
+                name=target.name,
+            ),
+        )
+        registry = self.objects.registry
+        resource = registry.find(target.group_version, target.plural)
+        if resource is None:
+            if target.group_version not in registry.group_versions():
+                return no_such_path()
+            raise NotFound("the server could not find the requested resource")
+        if target.namespace and not resource.namespaced:
+            raise NotFound("the server could not find the requested resource")
+        if resource.is_virtual:
+            return await self._on_review(request, resource, user)
+        if target.subresource and resource.subresource(target.subresource) is None:
+            raise NotFound("the server could not find the requested resource")
+        handler = self._VERBS.get(verb)
+        if handler is None:
+            return web.Response(status=405, text="405 method not allowed")
+        return await handler(self, request, resource, target)
+
+    async def _on_review(
+        self, request: web.Request, resource: ResourceType, user: User
+    ) -> web.Response:
+        if request.method != "POST":
+            return error_response(listing.method_not_allowed(resource))
+        body = read_object(await request.read(), request.headers.get("Content-Type"))
+        question: JsonObject = body if isinstance(body, dict) else {}
+        question = {**question, "kind": resource.kind, "apiVersion": resource.group_version}
+        return _json(msgspec.json.encode(review(resource.plural, question, user)), status=201)
+
+    async def _get(
+        self, request: web.Request, resource: ResourceType, target: Target
+    ) -> web.Response:
+        wanted = listing.wanted_form(request.headers.get("Accept"))
+        listing.check_version(request.query, self.objects.storage.version)
+        stored = self.objects.get(resource, target.namespace, target.name)
+        body = listing.one(resource, stored, wanted, request.query, self.objects.now())
+        return _json(body)
+
+    async def _list(
+        self, request: web.Request, resource: ResourceType, target: Target
+    ) -> web.StreamResponse:
+        listing.check_verb(resource, "list")
+        wanted = listing.wanted_form(request.headers.get("Accept"))
+        namespace = target.namespace or None
+        return _json(listing.collection(self.objects, resource, namespace, wanted, request.query))
+
+    async def _watch(
+        self, request: web.Request, resource: ResourceType, target: Target
+    ) -> web.StreamResponse:
+        listing.check_verb(resource, "watch")
+        wanted = listing.wanted_form(request.headers.get("Accept"))
+        namespace = target.namespace or None
+        with self._metrics.kube_watchers.track_inprogress():
+            return await stream_watch(request, self.objects, resource, namespace, wanted)
+
+    async def _create(
+        self, request: web.Request, resource: ResourceType, target: Target
+    ) -> web.Response:
+        if target.name:
+            raise listing.method_not_allowed(resource)
+        listing.check_verb(resource, "create")
+        options = write_options(request.query, _agent(request), kind=_CREATE_OPTIONS)
+        body = read_object(await request.read(), request.headers.get("Content-Type"))
+        if resource.namespaced and not target.namespace:
+            _check_body_namespace(resource, body)
+        written = await self.objects.create(resource, target.namespace or None, body, options)
+        return self._written(request, resource, written)
+
+    async def _update(
+        self, request: web.Request, resource: ResourceType, target: Target
+    ) -> web.Response:
+        options = write_options(request.query, _agent(request), kind=_UPDATE_OPTIONS)
+        body = read_object(await request.read(), request.headers.get("Content-Type"))
+        written = await self.objects.update(
+            resource,
+            target.namespace or None,
+            target.name,
+            body,
+            options,
+            subresource=target.subresource or None,
+        )
+        return self._written(request, resource, written)
+
+    async def _patch(
+        self, request: web.Request, resource: ResourceType, target: Target
+    ) -> web.Response:
+        options = write_options(request.query, _agent(request), kind=_PATCH_OPTIONS)
+        body = await request.read()
+        patch, kind = read_patch(body, request.headers.get("Content-Type"))
+        written = await self.objects.patch(
+            resource,
+            target.namespace or None,
+            target.name,
+            patch,
+            kind,
+            options,
+            subresource=target.subresource or None,
+        )
+        return self._written(request, resource, written)
+
+    async def _delete(
+        self, request: web.Request, resource: ResourceType, target: Target
+    ) -> web.Response:
+        options = delete_options(await self._options_body(request), request.query)
+        namespace = target.namespace or None
+        deleted = await self.objects.delete(resource, namespace, target.name, options)
+        return _json(msgspec.json.encode(self.objects.deletion_status(resource, deleted)))
+
+    async def _delete_collection(
+        self, request: web.Request, resource: ResourceType, target: Target
+    ) -> web.Response:
+        listing.check_verb(resource, "deletecollection")
+        options = delete_options(await self._options_body(request), request.query)
+        query = request.query
+        wanted = self.objects.filter(
+            resource,
+            target.namespace or None,
+            query.get("labelSelector"),
+            query.get("fieldSelector"),
+        )
+        items = await self.objects.delete_collection(resource, wanted, options)
+        metadata: JsonObject = {"resourceVersion": str(self.objects.storage.version)}
+        return _json(listing.joined(resource, items, metadata))
+
+    async def _options_body(self, request: web.Request) -> Json:
+        body = await request.read()
+        return read_object(body, request.headers.get("Content-Type")) if body else None
+
+    _VERBS: Mapping[
+        str,
+        Callable[[KubeHttp, web.Request, ResourceType, Target], Awaitable[web.StreamResponse]],
+    ] = {
+        "get": _get,
+        "list": _list,
+        "watch": _watch,
+        "create": _create,
+        "update": _update,
+        "patch": _patch,
+        "delete": _delete,
+        "deletecollection": _delete_collection,
+    }
+
+    def _written(
+        self, request: web.Request, resource: ResourceType, written: Written
+    ) -> web.Response:
+        wanted = listing.wanted_form(request.headers.get("Accept"))
+        body = listing.one(resource, written.stored, wanted, request.query, self.objects.now())
+        response = _json(body, status=201 if written.is_new else 200)
+        for text in written.remarks.texts:
+            escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+            response.headers.add("Warning", f'299 - "{escaped}"')
+        return response
+
+
+# --- helpers --------------------------------------------------------------------------------------
+
+
+def verb_of(request: web.Request, target: Target) -> str:
+    """The API's verb: reads of a collection are list or watch, deletions may be of a collection."""
+    match request.method:
+        case "GET" | "HEAD":
+            if target.name:
+                return "get"
+            return "watch" if flag(request.query, "watch") else "list"
+        case "POST":
+            return "create"
+        case "PUT":
+            return "update"
+        case "PATCH":
+            return "patch"
+        case "DELETE":
+            return "delete" if target.name else "deletecollection"
+    return request.method.lower()
+
+
+def _check_body_namespace(resource: ResourceType, body: Json) -> None:
+    metadata = table(body, "metadata") if isinstance(body, dict) else {}
+    metadata_namespace(resource, dict(metadata), None)
+
+
+def _agent(request: web.Request) -> str:
+    return request.headers.get("User-Agent", "")
+
+
+def _json(body: bytes, *, status: int = 200) -> web.Response:
+    return web.Response(body=body, status=status, headers=_JSON_HEADERS)
+
+
+_JSON_HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
+
+
+def digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest().upper()
+
+
+def _cacheable(
+    request: web.Request, body: bytes, content_type: str = "application/json"
+) -> web.Response:
+    """An answer that the client may keep and ask about by its tag."""
+    tag = f'"{digest(body)}"'
+    headers = {"ETag": tag, "Vary": "Accept", "Cache-Control": "public"}
+    if request.headers.get("If-None-Match") == tag:
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=body, headers={**headers, "Content-Type": content_type})
+
+
+def no_such_path() -> web.Response:
+    return web.Response(status=404, text="404 page not found\n")
+
+
+def error_response(error: GatewayError) -> web.Response:
+    """A `Status` with the error's code."""
+    response = _json(msgspec.json.encode(status_of(error)), status=error.status)
+    wait = error.details.get("retryAfterSeconds")
+    if error.status == 503 and wait is None:
+        wait = 1
+    if wait is not None:
+        response.headers["Retry-After"] = str(wait)
+    return response

@@ -1,0 +1,136 @@
+"""The embedded Kubernetes API server as modules: the objects, and the listener in front of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from gateway.config.kube import Kube
+from gateway.errors import Conflict
+from gateway.kube.admission import WriteOptions
+from gateway.kube.auth import MASTERS, Authenticator, User
+from gateway.kube.builtin import DEFINITIONS, builtin_registry, definitions
+from gateway.kube.certs import Identity, ensure_identity
+from gateway.kube.client import KubeClient, PatchType
+from gateway.kube.controllers import STANDARD_NAMESPACES, Controllers
+from gateway.kube.crds import Definitions
+from gateway.kube.http import KubeHttp
+from gateway.kube.kubeconfig import admin_kubeconfig, write_private
+from gateway.kube.local import LocalClient
+from gateway.kube.objects import Objects
+from gateway.kube.storage import Storage
+from gateway.kube.strategies import table
+from gateway.kube.watch import Key
+from gateway.model.json import JsonObject
+from gateway.observe.metrics import Metrics
+from gateway.runtime.listener import Endpoints, serve_app
+from gateway.store.database import Database
+
+ENDPOINT = "kube.https"
+FOLDER = "kube"
+KUBECONFIG = "kubeconfig"
+INSTALLER = WriteOptions(manager="twinspan", validation="Strict")
+
+
+class KubeApi:
+    """Keeps the objects, runs the controllers and serves `kube.https`.
+
+    Shape:  `database` has the schema `kube` and is run by this module; certificates and the administrator's
+            kubeconfig live in `data_dir/kube`; `hosts` are further names for the server's certificate.
+    """
+
+    name = "kube"
+
+    def __init__(
+        self,
+        settings: Kube,
+        endpoints: Endpoints,
+        database: Database,
+        metrics: Metrics,
+        data_dir: Path,
+        *,
+        hosts: Iterable[str] = (),
+    ) -> None:
+        self._settings = settings
+        self._endpoints = endpoints
+        self._database = database
+        self._metrics = metrics
+        self._folder = data_dir / FOLDER
+        self._hosts = tuple(hosts)
+        registry = builtin_registry()
+        storage = Storage(database, window=settings.watch_window, buffer=settings.watch_buffer)
+        self.objects = Objects(storage, registry)
+        self._definitions = Definitions(registry)
+
+    def client(self, manager: str) -> KubeClient:
+        """A client in this process; `manager` names it in `managedFields`. Works while the module runs."""
+        return LocalClient(self.objects, manager=manager)
+
+    def watch_depths(self) -> None:
+        """Show the number of objects of each served kind in the metrics."""
+        for resource in self.objects.registry:
+            key = resource.storage_key
+            self._metrics.kube_objects.watch(key, partial(self.objects.storage.count, key))
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Work until cancelled."""
+        identity = await asyncio.to_thread(ensure_identity, self._folder, self._hosts)
+        controllers = Controllers(self.objects, identity.authority.certificate.decode())
+        storage = self.objects.storage
+        storage.listen(self._definitions.on_change)
+        storage.listen(controllers.on_change)
+        async with self._database.running(), storage.running():
+            for stored in storage.all(DEFINITIONS):
+                self._definitions.install(stored.object)
+            await self._install()
+            self.watch_depths()
+            async with controllers.running():
+                await self._serve(identity, ready)
+
+    async def _serve(self, identity: Identity, ready: Callable[[], None]) -> None:
+        tokens = {identity.token: User("kubernetes-admin", (MASTERS,))}
+        https = self._settings.https
+        front = KubeHttp(
+            self.objects, Authenticator(tokens), self._metrics, max_body=https.max_body
+        )
+        async with serve_app(
+            self._endpoints,
+            ENDPOINT,
+            https.bind,
+            front.app(),
+            setting="kube.https.bind",
+            ssl=identity.server_context(),
+        ):
+            front.address = self._endpoints.get(ENDPOINT)
+            text = admin_kubeconfig(identity, front.address)
+            await asyncio.to_thread(write_private, self._folder / KUBECONFIG, text)
+            front.is_ready = True
+            ready()
+            await asyncio.Event().wait()
+
+    # --- what every start makes sure of -------------------------------------------------------------
+
+    async def _install(self) -> None:
+        namespaces = self.objects.resource("v1", "namespaces")
+        for name in STANDARD_NAMESPACES:
+            if self.objects.storage.get(Key("namespaces", "", name)) is None:
+                body: JsonObject = {"metadata": {"name": name}}
+                await self.objects.create(namespaces, None, body, INSTALLER)
+        for definition in definitions():
+            await self._install_definition(definition)
+
+    async def _install_definition(self, definition: JsonObject) -> None:
+        """Create a definition of ours, or bring it up to what this version of Twinspan serves."""
+        resource = self.objects.resource("apiextensions.k8s.io/v1", "customresourcedefinitions")
+        name = str(table(definition, "metadata")["name"])
+        if self.objects.storage.get(Key(DEFINITIONS, "", name)) is None:
+            await self.objects.create(resource, None, definition, INSTALLER)
+            return
+        forced = WriteOptions(manager=INSTALLER.manager, validation="Strict", force=True)
+        patch: JsonObject = {"spec": definition["spec"]}
+        try:
+            await self.objects.patch(resource, None, name, patch, PatchType.MERGE, forced)
+        except Conflict:
+            return  # it is being deleted
