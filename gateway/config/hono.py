@@ -65,6 +65,10 @@ class AmqpAdapter:
 
     bind: str = "127.0.0.1:5672"
     """host:port; port 0 takes a free one."""
+    tls_bind: str = "127.0.0.1:5671"
+    """host:port of the TLS listener; used where a certificate is at hand."""
+    authentication_required: bool = True
+    """False also lets devices in without credentials (SASL ANONYMOUS)."""
     max_payload: int = 2_048
     """Bytes in one message, announced as the links' max-message-size."""
     max_frame: int = 16_384
@@ -85,6 +89,8 @@ class Northbound:
 
     bind: str = "127.0.0.1:15672"
     """host:port; port 0 takes a free one."""
+    tls_bind: str = "127.0.0.1:15671"
+    """host:port of the TLS listener; used where a certificate is at hand."""
     max_frame: int = 65_536
     """Bytes in one frame."""
     max_message: int = 1_048_576

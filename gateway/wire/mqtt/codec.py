@@ -51,17 +51,26 @@ def decode(first: int, data: bytes, version: int) -> Packet:
 
     Errors: Fault, naming packet, field and byte (counted from the start of the body).
     """
-    if first < 0x10:
-        raise Fault(f"fixed header: packet type 0 is reserved, got 0x{first:02x}")
-    kind = Type(first >> 4)
+    kind = check_first_byte(first)
     if kind is Type.PUBLISH:
         return decode_publish(first, data, 0, len(data), version)
-    if first & 0x0F != _FLAGS.get(kind, 0):
-        raise Fault(f"{kind.name}: flags 0x{first & 0x0F:x} are not allowed")
     body = Body(kind.name, data)
     packet = _DECODERS[kind](body, version)
     body.finish()
     return packet
+
+
+def check_first_byte(first: int) -> Type:
+    """Return the packet type; what can be said before the rest of the packet is there.
+
+    Errors: Fault for the reserved type 0, or flags that the type does not have.
+    """
+    if first < 0x10:
+        raise Fault(f"fixed header: packet type 0 is reserved, got 0x{first:02x}")
+    kind = Type(first >> 4)
+    if kind is not Type.PUBLISH and first & 0x0F != _FLAGS.get(kind, 0):
+        raise Fault(f"{kind.name}: flags 0x{first & 0x0F:x} are not allowed")
+    return kind
 
 
 def encode(packet: Packet, version: int) -> bytes:

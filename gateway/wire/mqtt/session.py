@@ -139,6 +139,10 @@ class Session:
         out.clear()
         return data
 
+    def close(self) -> list[Event]:
+        """End without a word to the peer; returns the last event."""
+        return [] if self.closed else self._end()
+
     # --- what shells read -------------------------------------------------------------------------
 
     @property
@@ -333,6 +337,7 @@ class Session:
             if stop - at > limit:
                 raise _too_large(stop - at, limit)
             if stop > end:
+                codec.check_first_byte(first)
                 self._keep(data, at, stop - at)
                 return
             if first & 0xF4 == 0x30 and self._phase is OPEN:
