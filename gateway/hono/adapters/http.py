@@ -102,6 +102,8 @@ def parse_path(path: str, method: str) -> Target | None:
             `/command/res/{request id}`, `/command/res/{tenant}/{device}/{request id}`. A request id may
             hold slashes; the method tells its two forms apart.
     """
+    if not path.startswith("/"):
+        return None
     first, *rest = [unquote(segment) for segment in path.split("/")[1:]]
     if first in _KINDS:
         if not rest:
