@@ -94,11 +94,35 @@ def command_state(error: GatewayError | None) -> object:
     """Return what an application is told about its command."""
     if error is None:
         return ACCEPTED
-    if isinstance(error, NotProcessed):
-        return amqp.Modified(delivery_failed=bool(error.details.get("delivery_failed", True)))
+    if isinstance(error, NotProcessed) and "delivery_failed" in error.details:
+        return _modified(error)
     if isinstance(error, Rejected):
         return amqp.Rejected(Error(BAD_REQUEST, error.message))
     return RELEASED
+
+
+def _modified(error: NotProcessed) -> amqp.Modified:
+    """A device's own `modified`, flags copied; other devices have no such word."""
+    return amqp.Modified(
+        delivery_failed=error.details.get("delivery_failed") is True or None,
+        undeliverable_here=error.details.get("undeliverable_here") is True or None,
+    )
+
+
+def device_error(state: object) -> GatewayError | None:
+    """Return what a device's state of a command means for the application."""
+    match state:
+        case amqp.Accepted():
+            return None
+        case amqp.Rejected(error):
+            text = error.description if isinstance(error, Error) else None
+            return Rejected(text or "the device rejected the command")
+        case amqp.Modified(delivery_failed=failed, undeliverable_here=here):
+            return NotProcessed(
+                details={"delivery_failed": bool(failed), "undeliverable_here": bool(here)}
+            )
+        case _:
+            return Undeliverable("the device released the command")
 
 
 def link_error(error: GatewayError) -> Error:

@@ -90,8 +90,8 @@ class AmqpProtocol(asyncio.Protocol):
     def now(self) -> float:
         return self._loop.time()
 
-    def extra(self, name: str) -> object:
-        """Return a fact about the transport, e.g. `peername` or `ssl_object`."""
+    def fact(self, name: str) -> object:
+        """Return a fact about the transport, e.g. `peername` or `cipher`."""
         return None if self._transport is None else self._transport.get_extra_info(name)
 
     def handle(self, events: list[Event]) -> None:

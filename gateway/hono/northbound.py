@@ -20,6 +20,7 @@ import hmac
 import logging
 import ssl as tls
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 from uuid import uuid4
@@ -88,9 +89,10 @@ class Northbound:
         users: Mapping[str, ApplicationUser],
         metrics: Metrics,
         *,
-        ssl: tls.SSLContext | None = None,
+        tls_context: tls.SSLContext | None = None,
         response_timeout: float = 1.0,
     ) -> None:
+        """`tls_context` adds the listener `northbound.amqps`; times in seconds."""
         self.messaging = messaging
         self.routing = routing
         self.metrics = metrics
@@ -99,7 +101,7 @@ class Northbound:
         self.encoder = MessageEncoder(uuid4().hex[:8])
         self._settings = settings
         self._endpoints = endpoints
-        self._ssl = ssl
+        self._tls = tls_context
         self._replies: dict[tuple[str, str], list[ResponseLink]] = {}
         self._protocols: set[AmqpProtocol] = set()
         self._limits = Limits(
@@ -109,24 +111,41 @@ class Northbound:
         )
 
     async def run(self, ready: Callable[[], None]) -> None:
-        server = await listen_tcp(
-            self._endpoints,
-            ENDPOINT,
-            self._settings.bind,
-            lambda: AmqpProtocol(self._limits, self._connect, self._protocols.discard),
-            setting="hono.northbound.bind",
-            ssl=self._ssl,
+        """Serve until cancelled."""
+        async with AsyncExitStack() as stack:
+            for server in await self._listen():
+                await stack.enter_async_context(server)
+            stack.push_async_callback(self._say_goodbye)
+            ready()
+            await asyncio.Event().wait()
+
+    async def _listen(self) -> list[asyncio.Server]:
+        settings, endpoints = self._settings, self._endpoints
+        plain = await listen_tcp(
+            endpoints, ENDPOINT, settings.bind, self._socket, setting="hono.northbound.bind"
         )
-        ready()
-        try:
-            await asyncio.get_running_loop().create_future()
-        finally:
-            server.close()
-            for protocol in list(self._protocols):
-                protocol.close(Error("amqp:connection:forced", "the gateway stops"))
-            await asyncio.sleep(0)
-            for protocol in list(self._protocols):
-                protocol.abort()
+        if self._tls is None:
+            return [plain]
+        secure = await listen_tcp(
+            endpoints,
+            "northbound.amqps",
+            settings.tls_bind,
+            self._socket,
+            setting="hono.northbound.tls_bind",
+            ssl=self._tls,
+        )
+        return [plain, secure]
+
+    def _socket(self) -> AmqpProtocol:
+        return AmqpProtocol(self._limits, self._connect, self._protocols.discard)
+
+    async def _say_goodbye(self) -> None:
+        for protocol in tuple(self._protocols):
+            protocol.close(Error("amqp:connection:forced", "the gateway stops"))
+        if self._protocols:
+            await asyncio.sleep(0)  # the last bytes go out, then the sockets
+        for protocol in tuple(self._protocols):
+            protocol.abort()
 
     @property
     def is_full(self) -> bool:

@@ -114,7 +114,8 @@ async def test_a_bad_command_is_rejected_with_honos_text(
     [
         (NoConsumer(), ("released", None, None)),
         (GatewayError("bug"), ("released", None, None)),
-        (NotProcessed(), ("modified", None, None)),
+        (NotProcessed(), ("released", None, None)),
+        (NotProcessed(details={"delivery_failed": True}), ("modified", None, None)),
         (DeviceNotFound(), ("rejected", BAD, "device is disabled or not registered")),
         (TenantNotFound(), ("rejected", BAD, "tenant is disabled or not registered")),
         (QuotaExceeded("over"), ("rejected", BAD, "over")),

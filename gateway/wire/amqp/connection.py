@@ -137,15 +137,18 @@ class Connection:
 
     def to_send(self) -> bytes:
         """Return what must go to the peer now."""
-        if self._flushing:
-            sessions, self._flushing = self._flushing, {}
-            for session in sessions:
-                session.flush()
+        self._flush_sessions()
         if not self._out:
             return b""
         out = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
         return out
+
+    def _flush_sessions(self) -> None:
+        if self._flushing:
+            sessions, self._flushing = self._flushing, {}
+            for session in sessions:
+                session.flush()
 
     def tick(self, now: float) -> list[Event]:
         """Do what is due: heartbeat, end of patience."""
@@ -230,6 +233,7 @@ class Connection:
         """Close the connection from our side; the events say which links went with it."""
         events: list[Event] = []
         if self._state not in _OVER:
+            self._flush_sessions()
             self._finish(error, events)
         return events
 

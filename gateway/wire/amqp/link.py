@@ -1,7 +1,8 @@
 """One end of an AMQP 1.0 link: credit, deliveries, settlement. The session carries its frames.
 
 A `SenderLink` is one on which we send (the peer attached as receiver), a `ReceiverLink` one on which we
-receive. A link lives from the peer's attach to its end; `is_open` is true between `accept` and that end.
+receive. A link lives from the peer's attach to its end; `is_open` is true between `accept` and that end,
+`is_gone` after it.
 Source: OASIS AMQP 1.0, part 2, section 2.6.
 """
 
@@ -71,6 +72,7 @@ class BaseLink:
         self.handle = attach.handle
         self.attach = attach
         self.is_open = False
+        self.is_gone = False
         self.context: object = None
 
     @property

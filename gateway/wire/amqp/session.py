@@ -241,7 +241,7 @@ class Session:
         self, link: BaseLink, *, wait_for_peer: bool, error: Error | None = None
     ) -> LinkDetached:
         """Drop a link's state; its handle stays taken until the peer detached too."""
-        link.is_open = False
+        link.is_open, link.is_gone = False, True
         self._partials.pop(link.handle, None)
         if any(owner is link for owner, _ in self._backlog):
             self._backlog = deque(item for item in self._backlog if item[0] is not link)
