@@ -16,4 +16,4 @@ def utc_now() -> datetime:
 
 def text_of(moment: datetime) -> str:
     """ISO 8601 with six digits of a second and `Z`: texts order as instants do."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond:06d}Z"
+    return moment.isoformat(timespec="microseconds")[:-6] + "Z"  # without `+00:00`

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
 
+from prometheus_client import Counter, Histogram
+
 from gateway.ditto.clock import Clock, text_of, utc_now
 from gateway.ditto.creation import Creation, Creator
 from gateway.ditto.lane import Lane, Pending, Resume, Wait
@@ -123,6 +125,24 @@ class _Write:
     started: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Meter:
+    """The metrics of one kind of command, looked up once."""
+
+    stored: Counter
+    failed: Counter
+    seconds: Histogram
+
+    @classmethod
+    def of(cls, metrics: Metrics, action: Action) -> _Meter:
+        commands, seconds = metrics.thing_commands, metrics.thing_command_seconds
+        return cls(
+            commands.labels(action.value, "ok"),
+            commands.labels(action.value, "failed"),
+            seconds.labels(action.value),
+        )
+
+
 class ThingsService:
     """Things, their events and live messages. Implements the ports `Things` and `Signals`."""
 
@@ -142,7 +162,7 @@ class ThingsService:
     ) -> None:
         self.policies = policies
         self._store = store
-        self._metrics = metrics
+        self._meters = {action: _Meter.of(metrics, action) for action in Action}
         self._tracer = tracer
         self._limits = limits
         self._clock = clock
@@ -188,8 +208,10 @@ class ThingsService:
         Errors (through `done`): Ditto's `things:*` and `policies:*`, StoreUnavailable, what a guard raised.
         """
         try:
-            check_entity_id(command.thing_id, "things:id.invalid")
-            _refuse_unbuilt(command)
+            if command.thing_id not in self._entries:
+                check_entity_id(command.thing_id, "things:id.invalid")
+            if command.headers:
+                _refuse_unbuilt(command)
         except GatewayError as error:
             done(error)
             return
@@ -396,7 +418,9 @@ class ThingsService:
             raise ditto_error("things:thing.notfound", id=thing.thing_id)
         fields = FieldSelector.parse(command.fields) if command.fields else None
         extra = self._extra(thing, command.subjects, fields)
-        context = self._context(moment, thing.revision, permissions, extra)
+        context = Context(
+            text_of(moment), moment, thing.revision, permissions, self._limits, extra or {}
+        )
         value, tag = retrieve(thing, command, context)
         return ThingResult(
             status=200, value=value, has_value=True, etag=tag, revision=thing.revision
@@ -410,14 +434,15 @@ class ThingsService:
         if entry.thing is None and command.action in _CREATING and not command.path:
             creation = self._creator.settle(command, now)
             command = creation.command
-            permissions: Permissions | None = creation.permissions
+            permissions = creation.permissions
         elif entry.thing is not None:
-            permissions = self._permissions(entry.thing, command.subjects, now)
-            if permissions is None:
+            known = self._permissions(entry.thing, command.subjects, now)
+            if known is None:
                 raise _policy_is_gone(entry.thing)
+            permissions = known
         else:
             permissions = NO_PERMISSIONS
-        context = self._context(moment, entry.revision, permissions or NO_PERMISSIONS, None)
+        context = Context(now, moment, entry.revision, permissions, self._limits)
         decision = judge(entry.thing, command, context)
         event = decision.event
         if event is None:
@@ -488,7 +513,8 @@ class ThingsService:
             self._spools.finish(write.command.spool, error)
         self._count(write, error)
         if isinstance(answer, Committed):
-            self._publish(replace(write.event, sequence=answer.sequence))
+            object.__setattr__(write.event, "sequence", answer.sequence)  # nobody has seen it yet
+            self._publish(write.event)
         write.pending.settle(error or write.result)
 
     def _publish(self, event: ThingEvent) -> None:
@@ -498,11 +524,9 @@ class ThingsService:
             listener.on_event(event)
 
     def _count(self, write: _Write, error: GatewayError | None) -> None:
-        action = write.command.action.value
-        outcome = "ok" if error is None else "failed"
-        self._metrics.thing_commands.labels(action, outcome).inc()
-        elapsed = time.perf_counter() - write.started
-        self._metrics.thing_command_seconds.labels(action).observe(elapsed)
+        meter = self._meters[write.command.action]
+        (meter.stored if error is None else meter.failed).inc()
+        meter.seconds.observe(time.perf_counter() - write.started)
         if write.span is not None:
             write.span.end(error)
 
@@ -523,7 +547,8 @@ class ThingsService:
         authorize_message(message, permissions)
         condition = message.headers.get("condition")
         if condition is not None:
-            context = self._context(moment, thing.revision, permissions, None)
+            now = text_of(moment)
+            context = Context(now, moment, thing.revision, permissions, self._limits)
             check_condition(thing, str(condition), context)
         return message
 
@@ -565,11 +590,6 @@ class ThingsService:
             return NO_PERMISSIONS
         now = text_of(self._clock())
         return enforcer.permissions(subjects, namespace_of(thing.thing_id), now)
-
-    def _context(
-        self, moment: datetime, revision: int, permissions: Permissions, extra: JsonObject | None
-    ) -> Context:
-        return Context(text_of(moment), moment, revision, permissions, self._limits, extra or {})
 
     def _extra(
         self, thing: Thing, subjects: tuple[str, ...], fields: FieldSelector | None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -274,12 +275,16 @@ def _event_row(
     return (
         event.revision,
         event.action.value,
-        format_pointer(event.path),
+        _path_text(event.path),
         _encoder.encode(event.value) if has_value else None,
         _facts(event),
         event.timestamp,
         _snapshot(event, document, created),
     )
+
+
+_path_text = lru_cache(maxsize=4_096)(format_pointer)
+"""Paths repeat: the same property is written again and again."""
 
 
 def _facts(event: ThingEvent | PolicyEvent) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from gateway.errors import GatewayError
@@ -107,14 +108,17 @@ def checked_value(part: Part, value: Json) -> Json:
     return _CHECKS[part](value)
 
 
-def checked_path(path: Pointer) -> None:
-    """Refuse path segments that could not be keys.
+@lru_cache(maxsize=4_096)
+def checked_path(path: Pointer) -> Part:
+    """Which part a path names, when all its segments can be keys. Paths repeat, so answers are kept.
 
-    Errors: BadRequest `json.key.invalid`, or `things:attribute.pointerinvalid`.
+    Errors: BadRequest `protocoladapter:unknown.path`, `json.key.invalid`.
     """
+    part = part_of(path)
     for segment in path:
         if not is_key(segment):
             raise ditto_error("json.key.invalid", key=segment[:200])
+    return part
 
 
 def thing_document(

@@ -100,21 +100,19 @@ def judge(thing: Thing | None, command: ThingCommand, context: Context) -> Decis
 
     Errors: Ditto's for things: 400, 403, 404, 409, 412, 413.
     """
-    part = part_of(command.path)
-    checked_path(command.path)
+    part = checked_path(command.path)
     if thing is None:
         return _judge_absent(command, part, context)
     if command.action is Action.MERGE:
         merge.check_patch(command.value)
     authorize(command, part, context.permissions)
-    present = value_at(thing, part, command.path)
-    tag = tag_of(thing, part, present)
-    if not (command.action is Action.DELETE and present is MISSING):
-        check_tags(command.headers, tag, service="things", is_read=False)
+    case = _Case(thing, command, part, value_at(thing, part, command.path), context)
+    if command.headers and not (command.action is Action.DELETE and case.present is MISSING):
+        check_tags(command.headers, case.tag, service="things", is_read=False)
     if command.action is Action.CREATE:
         raise ditto_error("things:thing.conflict", id=command.thing_id)
     check_command_condition(thing, command, context)
-    return _DECIDE[command.action](_Case(thing, command, part, present, tag, context))
+    return _DECIDE[command.action](case)
 
 
 def _judge_absent(command: ThingCommand, part: Part, context: Context) -> Decision:
@@ -126,7 +124,7 @@ def _judge_absent(command: ThingCommand, part: Part, context: Context) -> Decisi
     document = new_document(command)
     revision = context.revision + 1
     thing = Thing(command.thing_id, revision, document, context.now, context.now)
-    case = _Case(thing, command, part, MISSING, None, context)
+    case = _Case(thing, command, part, MISSING, context)
     return _decision(case, EventAction.CREATED, None, thing, full_json(thing), status=201)
 
 
@@ -154,8 +152,12 @@ class _Case:
     command: ThingCommand
     part: Part
     present: Maybe
-    tag: str | None
     context: Context
+
+    @property
+    def tag(self) -> str | None:
+        """The entity tag of what is there; worked out only where somebody asks."""
+        return tag_of(self.thing, self.part, self.present)
 
     @property
     def path(self) -> Pointer:
@@ -389,6 +391,8 @@ def event_headers(
     command: ThingCommand,
 ) -> dict[str, str | bool | int | list[str] | dict[str, Json]]:
     """What of a command's headers its event carries: correlation id, open acks, custom ones."""
+    if not command.headers:
+        return {}
     return {name: value for name, value in command.headers.items() if name not in _COMMAND_ONLY}
 
 
