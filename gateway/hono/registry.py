@@ -26,6 +26,7 @@ from gateway.errors import (
     Unauthenticated,
 )
 from gateway.hono import registry_store as store
+from gateway.hono.certificates import expand_credentials, expand_tenant, templates_of
 from gateway.hono.passwords import PasswordPool
 from gateway.hono.read_cache import ReadCache
 from gateway.hono.registry_store import StoredDevice
@@ -220,7 +221,7 @@ class Registry:
 
         Errors: BadRequest; Conflict.
         """
-        tenant = parse_tenant(check_tenant_id(tenant_id or new_id()), body)
+        tenant = parse_tenant(check_tenant_id(tenant_id or new_id()), expand_tenant(body, new_id))
         version = new_id()
         change = RegistryChange(
             Subject.TENANT, Change.CREATE, tenant.tenant_id, enabled=tenant.enabled
@@ -243,7 +244,7 @@ class Registry:
 
         Errors: BadRequest; TenantNotFound; Conflict; PreconditionFailed.
         """
-        tenant = parse_tenant(check_tenant_id(tenant_id), body)
+        tenant = parse_tenant(check_tenant_id(tenant_id), expand_tenant(body, new_id))
         version = new_id()
         change = RegistryChange(Subject.TENANT, Change.UPDATE, tenant_id, enabled=tenant.enabled)
         await self._write(
@@ -379,7 +380,9 @@ class Registry:
             StoreUnavailable when too many passwords wait to be hashed.
         """
         owner = (check_tenant_id(tenant_id), check_device_id(device_id))
-        drafts = parse_credentials(body, self._max_bcrypt_cost)
+        tenant, _ = await self._database.read(lambda db: store.required_tenant(db, tenant_id))
+        expanded = expand_credentials(body, templates_of(tenant.document))
+        drafts = parse_credentials(expanded, self._max_bcrypt_cost)
         hashed = [await self._hashed(draft) for draft in drafts]
         version = new_id()
         change = RegistryChange(Subject.CREDENTIALS, Change.UPDATE, tenant_id, device_id)
