@@ -93,7 +93,7 @@ class _Device:
     row: DeviceRow
     twins: dict[str, Twin] = field(default_factory=dict)
     view: DeviceView | None = None
-    rules: Mapping[str, ValueRule] = NO_RULES
+    rules: Mapping[str, ValueRule] = field(default_factory=lambda: NO_RULES)
 
 
 class DeviceTwin:

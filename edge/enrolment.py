@@ -1,0 +1,50 @@
+"""Enrolment at start: the local edge of `twinspan up` joins its own cloud, a joined node checks itself."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+
+from edge.identity import Identity
+from edge.join import JoinRequest, join
+
+log = logging.getLogger(__name__)
+
+Ticket = Callable[[], Awaitable[JoinRequest]]
+"""Makes a fresh join request when one is needed, e.g. with a token of the cloud in the same process."""
+
+
+class Enrolment:
+    """Makes sure that this node has an identity before the hub needs it.
+
+    Without a `ticket` a node that has not joined ends the process with the command that mends it.
+    """
+
+    name = "edge.enrolment"
+
+    def __init__(self, identity: Identity, ticket: Ticket | None) -> None:
+        self._identity = identity
+        self._ticket = ticket
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        if self._ticket is None:
+            self._identity.load()
+        else:
+            await self._join_if_needed(await self._ticket())
+        ready()
+        await asyncio.get_running_loop().create_future()
+
+    async def _join_if_needed(self, request: JoinRequest) -> None:
+        if self._identity.has_joined and self._knows(request):
+            return
+        settings = await asyncio.to_thread(join, request, self._identity)
+        log.info("node joined", extra={"node": settings.node})
+
+    def _knows(self, request: JoinRequest) -> bool:
+        """True when our CA is the one that the token names and our name is the one asked for."""
+        der = ssl.PEM_cert_to_DER_cert(self._identity.ca.read_text())
+        is_same_cloud = request.token.partition(".")[0] == hashlib.sha256(der).hexdigest()
+        return is_same_cloud and request.node in ("", self._identity.load().node)
