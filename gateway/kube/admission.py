@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
+import msgspec
+
 from gateway.errors import BadRequest, Conflict
 from gateway.kube.strategies import own_table, strategy_of, table
 from gateway.model.json import Json, JsonObject
@@ -380,7 +382,10 @@ def applied(
     wanted = _apply_scope(resource, fields.managed_part(config), subresource)
     result = fields.apply(resource.schema, live, wanted, claims, manager, now, force=force)
     if result.conflicts:
-        raise apply_conflict(result.conflicts)
+        foreign = _not_from_client_side(resource, live, result.conflicts, manager)
+        if foreign:
+            raise apply_conflict(foreign)
+        result = fields.apply(resource.schema, live, wanted, claims, manager, now, force=True)
     base = table(before if before is not None else config, "metadata")
     merged = dict(result.document)
     server_kept = {key: value for key, value in base.items() if key not in _OWNED_METADATA}
@@ -388,6 +393,31 @@ def applied(
     for key in ("apiVersion", "kind"):
         merged[key] = config.get(key)
     return merged, result.claims
+
+
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+UPGRADING_MANAGER = "kubectl"
+
+
+def _not_from_client_side(
+    resource: ResourceType,
+    live: JsonObject,
+    conflicts: Sequence[fields.FieldConflict],
+    manager: fields.Manager,
+) -> list[fields.FieldConflict]:
+    """Conflicts that are more than kubectl's own earlier client-side apply of the same object."""
+    text = table(table(live, "metadata"), "annotations").get(LAST_APPLIED)
+    if manager.name != UPGRADING_MANAGER or not isinstance(text, str):
+        return list(conflicts)
+    try:
+        last = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return list(conflicts)
+    part = fields.managed_part(last) if isinstance(last, dict) else {}
+    owned = fields.paths_of(resource.schema, part) - fields.changed_paths(
+        resource.schema, live, part
+    )
+    return [item for item in conflicts if item.path not in owned]
 
 
 _OWNED_METADATA = ("labels", "annotations", "finalizers", "ownerReferences", "managedFields")

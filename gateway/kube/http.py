@@ -5,6 +5,7 @@ Everything about objects is in `gateway.kube.objects`; here are discovery, OpenA
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import platform
@@ -67,7 +68,7 @@ class KubeHttp:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer a request; every failure becomes a `Status`."""
-        loop_time = request.loop.time
+        loop_time = asyncio.get_running_loop().time
         started = loop_time()
         try:
             response = await self._dispatch(request)

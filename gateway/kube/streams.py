@@ -117,7 +117,7 @@ async def stream_watch(
     selected = objects.filter(
         resource, namespace, query.get("labelSelector"), query.get("fieldSelector")
     )
-    until = request.loop.time() + _seconds(query)
+    until = asyncio.get_running_loop().time() + _seconds(query)
     encoder = Encoder(objects, resource, wanted, query)
     version, initial = _start(query)
     listing.check_version(query, objects.storage.version)

@@ -13,6 +13,8 @@ from gateway.model.json import Json, JsonObject
 
 MAX_OPERATIONS = 10_000
 
+_REJECTED = "the server rejected our request due to an error in our request"
+
 
 def apply_json_patch(document: JsonObject, operations: Json) -> JsonObject:
     """Apply RFC 6902 operations to a copy.
@@ -35,15 +37,11 @@ def apply_json_patch(document: JsonObject, operations: Json) -> JsonObject:
     except jsonpatch.InvalidJsonPatch as error:
         raise _unprocessable(f"error decoding patch: {error}") from error
     except jsonpatch.JsonPatchTestFailed as error:
-        raise _unprocessable(
-            f"the server rejected our request due to an error in our request: {error}"
-        ) from error
+        raise _unprocessable(f"{_REJECTED}: a test operation failed") from error
     except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
-        raise _unprocessable(
-            f"the server rejected our request due to an error in our request: {error}"
-        ) from error
+        raise _unprocessable(f"{_REJECTED}: {error}") from error
     except (TypeError, KeyError, IndexError, AttributeError) as error:
-        raise _unprocessable(f"the patch does not fit the object: {error}") from error
+        raise _unprocessable(f"{_REJECTED}: the patch does not fit the object") from error
     return _as_object(result)
 
 
