@@ -14,11 +14,12 @@ from gateway.config.ditto import DittoHttp
 from gateway.ditto.auth import PRE_AUTHENTICATED, Authentication, Caller, Presented
 from gateway.ditto.request import ApiCall, check_limits, correlation_id_of, ditto_headers
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
-from gateway.model.json import Json, JsonObject
+from gateway.model.json import Json
 from gateway.model.thing import HeaderValue
 from gateway.model.trace import TraceContext
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
+from gateway.wire.ditto.headers import error_json
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +32,6 @@ API_REALM = 'Basic realm="Ditto"'
 DEVOPS_REALM = 'Basic realm="DITTO-DEVOPS"'
 STATUS_REALM = 'Basic realm="DITTO-STATUS"'
 NO_CALLER = Caller((), "none")
-
-
-def error_json(error: GatewayError) -> JsonObject:
-    """An error as Ditto's clients read it."""
-    body: JsonObject = {"status": error.status, "error": error.code, "message": error.message}
-    if error.description:
-        body["description"] = error.description
-    href = error.details.get("href")
-    if isinstance(href, str):
-        body["href"] = href
-    return body
 
 
 def json_response(
@@ -69,7 +59,7 @@ def error_response(error: GatewayError) -> web.Response:
         headers[hdrs.RETRY_AFTER] = "2"
     if error.status == 304:
         return web.Response(status=304, headers=headers)
-    return json_response(error_json(error), error.status, headers)
+    return json_response({**error_json(error)}, error.status, headers)
 
 
 def not_allowed(method: str, allowed: Iterable[str]) -> GatewayError:

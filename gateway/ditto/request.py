@@ -1,13 +1,13 @@
 """Reading what a Ditto request says: headers and the query parameters that mean the same, durations, bodies.
 
 Known headers get their JSON types; what the transport needs is dropped; the rest travels with the signal,
-so that consumers of its event see it. Every length is capped before it is trusted. Source: Ditto, HTTP API concepts.
+so that consumers of its event see it. Every length is capped before it is trusted.
+Source: Ditto, HTTP API concepts.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from gateway.model.json import Json
 from gateway.model.thing import HeaderValue
 from gateway.model.trace import TraceContext
 from gateway.twin.ditto_errors import HeadersTooLarge, ditto_error
+from gateway.wire.ditto.headers import boolean, duration, labels
 
 MAX_URI = 8_192
 MAX_HEADERS = 64
@@ -120,8 +121,6 @@ FROM_QUERY = (
     "policy-view",
 )
 _MULTIPLE = frozenset(("if-match", "if-none-match", "accept"))
-_DURATION = re.compile(r"(\d{1,9})(ms|s|m)?")
-_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, None: 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,43 +222,12 @@ def typed_header(name: str, value: str) -> HeaderValue:
     Errors: BadRequest `header.invalid`.
     """
     if name in BOOLEANS:
-        if value.lower() not in ("true", "false"):
-            raise ditto_error(
-                "header.invalid", header=name, value=value, hint="It is true or false."
-            )
-        return value.lower() == "true"
+        return boolean(value, name)
     if name in LISTS:
-        return _labels(value)
+        return labels(value, name)
     if name == "timeout":
         duration(value)
     return value
-
-
-def _labels(value: str) -> list[str]:
-    if value.lstrip().startswith("["):
-        try:
-            return msgspec.json.decode(value, type=list[str])
-        except msgspec.DecodeError as error:
-            raise ditto_error(
-                "header.invalid", header="requested-acks", value=value, hint=str(error)
-            ) from error
-    return [label for part in value.split(",") if (label := part.strip())]
-
-
-def duration(text: str) -> float:
-    """Read `10`, `10s`, `500ms` or `1m` as seconds.
-
-    Errors: BadRequest `header.invalid`.
-    """
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        raise ditto_error(
-            "header.invalid",
-            header="timeout",
-            value=text,
-            hint="It is a number with an optional unit: 10, 10s, 500ms, 1m.",
-        )
-    return int(match[1]) * _UNIT_SECONDS[match[2]]
 
 
 def timeout_of(headers: Mapping[str, HeaderValue], default: float, limit: float) -> float:

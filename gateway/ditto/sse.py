@@ -11,7 +11,6 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
 
 import msgspec
 from aiohttp import hdrs, web
@@ -25,7 +24,6 @@ from gateway.ditto.service import ThingsService
 from gateway.ditto.subscriptions import (
     Seen,
     Subscription,
-    event_topic,
     overlaid,
     partial_thing,
 )
@@ -37,6 +35,7 @@ from gateway.model.thing import Direction, ThingMessage
 from gateway.observe.metrics import Metrics
 from gateway.twin.documents import MISSING, get
 from gateway.twin.fields import THING_ROOTS, FieldSelector
+from gateway.wire.ditto.write import event_headers, event_topic
 
 KIND = "sse"
 HEARTBEAT_SECONDS = 1.0
@@ -85,7 +84,7 @@ def _hidden(seen: Seen, fields: FieldSelector) -> JsonObject:
         context: JsonObject = {"topic": event_topic(event), "path": format_pointer(event.path)}
         if event.value is not None:
             context["value"] = event.value
-        context["headers"] = cast(JsonObject, dict(event.headers))
+        context["headers"] = event_headers(event)
         hidden["_context"] = context
     return hidden
 

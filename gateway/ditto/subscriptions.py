@@ -1,8 +1,8 @@
 """What a subscriber wants to see: namespaces, an RQL filter, extra fields, all judged with its own rights.
 
 A `Subscription` is a value: sessions that ask the same with the same subjects compare equal and share the
-work. WebSocket, SSE and connection targets all decide here what reaches them. Source: Ditto, signal enrichment and
-change notifications.
+work. WebSocket, SSE and connection targets all decide here what reaches them. Source: Ditto, signal
+enrichment and change notifications.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from typing import Protocol
 from gateway.errors import BadRequest
 from gateway.model.entity_id import is_namespace, name_of, namespace_of
 from gateway.model.json import Json, JsonObject, format_pointer
-from gateway.model.thing import Direction, EventAction, Thing, ThingEvent, ThingMessage
+from gateway.model.thing import EventAction, Thing, ThingEvent, ThingMessage
 from gateway.twin.fields import THING_ROOTS, FieldSelector
 from gateway.twin.rql import parse
 from gateway.twin.rql_predicate import Predicate, document_lookup, predicate
+from gateway.wire.ditto.topic import thing_topic
+from gateway.wire.ditto.write import event_topic, message_path
 
 MAX_IDS = 10_000
 
@@ -182,25 +184,6 @@ def overlaid(below: JsonObject, above: JsonObject) -> JsonObject:
 # --- placeholders -------------------------------------------------------------------------------
 
 
-def event_topic(event: ThingEvent) -> str:
-    """The Ditto Protocol topic of a twin event."""
-    namespace, name = namespace_of(event.thing_id), name_of(event.thing_id)
-    return f"{namespace}/{name}/things/twin/events/{event.action}"
-
-
-def message_topic(message: ThingMessage) -> str:
-    """The Ditto Protocol topic of a message."""
-    namespace, name = namespace_of(message.thing_id), name_of(message.thing_id)
-    return f"{namespace}/{name}/things/live/messages/{message.subject}"
-
-
-def message_path(message: ThingMessage) -> str:
-    """The Ditto Protocol path of a message."""
-    box = "inbox" if message.direction is Direction.TO else "outbox"
-    feature = f"/features/{message.feature_id}" if message.feature_id else ""
-    return f"{feature}/{box}/messages/{message.subject}"
-
-
 def topic_placeholders(topic: str) -> dict[str, Json]:
     """What `topic:` names of a topic of things."""
     namespace, name, group, channel, criterion, rest = topic.split("/", 5)
@@ -232,7 +215,7 @@ def event_placeholders(event: ThingEvent) -> dict[str, Json]:
 def message_placeholders(message: ThingMessage) -> dict[str, Json]:
     """What a filter may ask of a message."""
     return {
-        **topic_placeholders(message_topic(message)),
+        **topic_placeholders(thing_topic(message.thing_id, "live", "messages", message.subject)),
         **_entity_placeholders(message.thing_id),
         "resource:type": "message",
         "resource:path": message_path(message),

@@ -1,0 +1,375 @@
+"""All managed connections: kept in the store, opened and closed, asked about.
+
+One owner writes; commands on connections run one after another. A connection that cannot be opened stays in
+the list with its reason, and never keeps the others from starting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.connectivity.endpoints import Northbound, fault_of
+from gateway.connectivity.errors import invalid, not_found
+from gateway.connectivity.journal import Category, Entry, Journal, Step
+from gateway.connectivity.mappers.engines import configured
+from gateway.connectivity.model import CLOSED, MASK, OPEN, Connection, masked_uri
+from gateway.connectivity.runtime import Runtime, Taps, event_tenants, now_text
+from gateway.connectivity.store import ConnectionStore, Stored
+from gateway.ditto.service import PoliciesService, ThingsService
+from gateway.errors import Conflict, GatewayError, Rejected
+from gateway.model.json import Json, JsonObject
+from gateway.model.message import CommandResponse
+from gateway.model.ports import CommandRouting, Done
+from gateway.observe.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 1_000
+COMMAND_PREFIX = "connectivity.commands:"
+_SECRETS = ("cert", "key", "password", "clientSecret", "secretKey", "sharedKey", "secret")
+
+
+@dataclass(slots=True)
+class Managed:
+    """One connection with what is known of its life."""
+
+    stored: Stored
+    connection: Connection
+    journal: Journal = field(default_factory=Journal)
+    runtime: Runtime | None = None
+    fault: str | None = None
+    since: str = field(default_factory=now_text)
+
+    @property
+    def live_status(self) -> str:
+        if self.runtime is not None:
+            return "open"
+        return "misconfigured" if self.fault else "closed"
+
+
+class Connections:
+    """Module, and the ResponseSink of all open connections."""
+
+    name = "connectivity"
+
+    def __init__(
+        self,
+        store: ConnectionStore,
+        things: ThingsService,
+        policies: PoliciesService,
+        routing: CommandRouting,
+        taps: Taps,
+        northbound: Northbound,
+        metrics: Metrics,
+    ) -> None:
+        self._store = store
+        self._things = things
+        self._policies = policies
+        self._routing = routing
+        self._taps = taps
+        self._northbound = northbound
+        self._metrics = metrics
+        self._managed: dict[str, Managed] = {}
+        self._lock = asyncio.Lock()
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Open what is to be open, and keep it so until cancelled."""
+        try:
+            for stored in await self._store.all():
+                self._load(stored)
+            ready()
+            await asyncio.Event().wait()
+        finally:
+            for managed in self._managed.values():
+                _stop(managed)
+
+    def _load(self, stored: Stored) -> None:
+        try:
+            connection = Connection.parse(stored.document, stored.connection_id)
+        except GatewayError as error:
+            log.warning(
+                "connection cannot be read",
+                extra={"connection": stored.connection_id, "cause": error.message},
+            )
+            return
+        managed = self._managed[stored.connection_id] = Managed(stored, connection)
+        if connection.is_open:
+            self._open(managed)
+
+    # --- opening and closing --------------------------------------------------------------------
+
+    def _open(self, managed: Managed) -> None:
+        """Open a connection, or note why it cannot be."""
+        _stop(managed)
+        managed.since = now_text()
+        managed.journal.enable()
+        managed.fault = fault_of(managed.connection, self._northbound)
+        if managed.fault is None:
+            try:
+                managed.runtime = self._runtime(managed)
+                managed.runtime.open(self._taps)
+            except GatewayError as error:
+                managed.runtime = None
+                managed.fault = f"{error.message} {error.description or ''}".strip()
+        _note(managed, "Connection was opened.", managed.fault)
+        log.info(
+            "connection opened" if managed.runtime else "connection cannot be opened",
+            extra={"connection": managed.connection.id, "fault": managed.fault},
+        )
+
+    def _runtime(self, managed: Managed) -> Runtime:
+        return Runtime(
+            managed.connection,
+            self._things,
+            self._policies.submit,
+            self._routing,
+            managed.journal,
+            self._metrics,
+        )
+
+    # --- ResponseSink ---------------------------------------------------------------------------
+
+    def owns(self, tenant: str, reply_id: str) -> bool:
+        """True for reply addresses of an open connection."""
+        return self._owner(tenant, reply_id) is not None
+
+    def take(self, response: CommandResponse, done: Done) -> None:
+        """Hand a device's answer on; it is accepted, its fate is in the connection's log."""
+        owner = self._owner(response.tenant, response.reply_id)
+        if owner is None:
+            done(Rejected("no open connection owns this reply address", status=404))
+            return
+        owner.take_response(response)
+        done(None)
+
+    def _owner(self, tenant: str, reply_id: str) -> Runtime | None:
+        for managed in self._managed.values():
+            if managed.runtime is not None and managed.runtime.owns(tenant, reply_id):
+                return managed.runtime
+        return None
+
+    # --- management -----------------------------------------------------------------------------
+
+    def all(self) -> list[JsonObject]:
+        """Every connection's document, secrets masked."""
+        return [self._shown(managed) for _, managed in sorted(self._managed.items())]
+
+    def get(self, connection_id: str) -> JsonObject:
+        """One connection's document, secrets masked.
+
+        Errors: NotFound `connectivity:connection.notfound`.
+        """
+        return self._shown(self._find(connection_id))
+
+    async def create(self, document: Json, connection_id: str | None = None) -> JsonObject:
+        """Store a new connection and open it where it says so.
+
+        Errors: BadRequest `connectivity:*`, `placeholder:*`; Conflict
+                `connectivity:connection.conflict`; NotBuilt for mappers that are not built.
+        """
+        if connection_id is None:
+            if isinstance(document, dict) and "id" in document:
+                raise invalid_id_given()
+            connection_id = str(uuid.uuid4())
+        async with self._lock:
+            if connection_id in self._managed:
+                raise Conflict(
+                    f"A Connection with ID '{connection_id[:100]}' exists already.",
+                    code="connectivity:connection.conflict",
+                )
+            if len(self._managed) >= MAX_CONNECTIONS:
+                raise invalid(f"At most {MAX_CONNECTIONS} connections are kept.")
+            return await self._put(document, connection_id)
+
+    async def put(self, document: Json, connection_id: str) -> bool:
+        """Store a connection under an id, new or again; True when it is new. Errors as `create`."""
+        if isinstance(document, dict) and document.get("id") not in (None, connection_id):
+            raise invalid_id_given()
+        async with self._lock:
+            is_new = connection_id not in self._managed
+            if is_new and len(self._managed) >= MAX_CONNECTIONS:
+                raise invalid(f"At most {MAX_CONNECTIONS} connections are kept.")
+            await self._put(document, connection_id)
+        return is_new
+
+    async def _put(self, document: Json, connection_id: str) -> JsonObject:
+        before = self._managed.get(connection_id)
+        if before is not None and isinstance(document, dict):
+            document = _with_old_password(document, before.connection)
+        connection = Connection.parse(document, connection_id)
+        configured(connection)  # mappers that cannot work are refused before anything is stored
+        stored = await self._store.put(connection_id, connection.document)
+        managed = self._managed[connection_id] = Managed(
+            stored, connection, before.journal if before else Journal()
+        )
+        if before is not None:
+            _stop(before)
+            self._forget_cursors(before.connection, connection)
+        if connection.is_open:
+            self._open(managed)
+        return self._shown(managed)
+
+    async def delete(self, connection_id: str) -> None:
+        """Close and forget a connection.
+
+        Errors: NotFound; StoreUnavailable.
+        """
+        async with self._lock:
+            managed = self._find(connection_id)
+            await self._store.delete(connection_id)
+            del self._managed[connection_id]
+            _stop(managed)
+            self._forget_cursors(managed.connection, None)
+
+    def _forget_cursors(self, before: Connection, after: Connection | None) -> None:
+        """Events need not be kept any more for tenants that it no longer takes events of."""
+        kept = event_tenants(after) if after else ()
+        gone = [tenant for tenant in event_tenants(before) if tenant not in kept]
+        if gone:
+            self._taps.forget_tap(before.id, gone)
+
+    async def command(self, connection_id: str, name: str) -> None:
+        """Do what `openConnection`, `closeConnection` ... say.
+
+        Errors: NotFound; BadRequest `connectivity:command.invalid`.
+        """
+        managed = self._find(connection_id)
+        match name.strip().removeprefix(COMMAND_PREFIX):
+            case "openConnection":
+                await self._set_status(managed, OPEN)
+            case "closeConnection":
+                await self._set_status(managed, CLOSED)
+            case "resetConnectionMetrics":
+                managed.journal.reset_metrics()
+            case "enableConnectionLogs":
+                managed.journal.enable()
+            case "resetConnectionLogs":
+                managed.journal.reset_log()
+            case _:
+                raise Rejected(
+                    f"The command '{name[:100]}' is not known.", code="connectivity:command.invalid"
+                )
+
+    async def _set_status(self, managed: Managed, status: str) -> None:
+        async with self._lock:
+            document: JsonObject = {**managed.connection.document, "connectionStatus": status}
+            managed.connection = Connection.parse(document, managed.connection.id)
+            managed.stored = await self._store.put(managed.connection.id, document)
+            if status == OPEN:
+                self._open(managed)
+            else:
+                _stop(managed)
+                managed.fault = None
+                managed.since = now_text()
+                _note(managed, "Connection was closed.")
+
+    def test(self, document: Json) -> str:
+        """Say whether a connection could be opened; nothing is stored.
+
+        Errors: as `create`; what would be `misconfigured` is BadRequest.
+        """
+        connection = Connection.parse(document, "test")
+        configured(connection)
+        fault = fault_of(connection, self._northbound)
+        if fault is not None:
+            raise invalid(fault)
+        return "Connection was successfully tested."
+
+    # --- what is known --------------------------------------------------------------------------
+
+    def status(self, connection_id: str) -> JsonObject:
+        """The status, as Ditto shows it."""
+        managed = self._find(connection_id)
+        live = managed.live_status
+        recovery = "succeeded" if managed.runtime else "unknown"
+        detail = managed.fault or ("CONNECTED" if managed.runtime else "DISCONNECTED")
+        shown: JsonObject = {
+            "connectionId": connection_id,
+            "connectionStatus": str(managed.connection.document["connectionStatus"]),
+            "liveStatus": live,
+            "recoveryStatus": recovery,
+        }
+        if managed.runtime is not None:
+            shown["connectedSince"] = managed.runtime.since
+        one: JsonObject = {
+            "client": "twinspan",
+            "status": live,
+            "statusDetails": detail,
+            "inStateSince": managed.since,
+        }
+        sources = [a for s in managed.connection.sources for a in s.addresses]
+        targets = [t.address.text for t in managed.connection.targets]
+        shown["clientStatus"] = [{"type": "client", "recoveryStatus": recovery, **one}]
+        shown["sourceStatus"] = [{"type": "source", "address": a, **one} for a in sources]
+        shown["targetStatus"] = [{"type": "target", "address": a, **one} for a in targets]
+        shown["sshTunnelStatus"] = []
+        return shown
+
+    def metrics(self, connection_id: str) -> JsonObject:
+        """The counts, as Ditto shows them."""
+        return {"connectionId": connection_id, **self._find(connection_id).journal.metrics()}
+
+    def logs(self, connection_id: str) -> JsonObject:
+        """The log, as Ditto shows it."""
+        return {"connectionId": connection_id, **self._find(connection_id).journal.logs()}
+
+    def _find(self, connection_id: str) -> Managed:
+        managed = self._managed.get(connection_id)
+        if managed is None:
+            raise not_found(connection_id)
+        return managed
+
+    @staticmethod
+    def _shown(managed: Managed) -> JsonObject:
+        stored = managed.stored
+        shown = masked(managed.connection.document)
+        assert isinstance(shown, dict)  # noqa: S101  masking keeps the shape
+        return {
+            **shown,
+            "_revision": stored.revision,
+            "_created": stored.created,
+            "_modified": stored.modified,
+        }
+
+
+def invalid_id_given() -> GatewayError:
+    """An id where none, or another one, belongs."""
+    return Rejected(
+        "The Connection ID in the request body is not allowed, or not that of the path.",
+        code="connectivity:id.notsettable",
+        description="Leave it out.",
+    )
+
+
+def masked(value: Json, key: str = "") -> Json:
+    """A document with its secrets hidden."""
+    if isinstance(value, dict):
+        return {name: masked(below, name) for name, below in value.items()}
+    if isinstance(value, list):
+        return [masked(below) for below in value]
+    if isinstance(value, str):
+        return MASK if key in _SECRETS else masked_uri(value) if key == "uri" else value
+    return value
+
+
+def _with_old_password(document: JsonObject, before: Connection) -> JsonObject:
+    """A URI that comes back as it was shown keeps the password that was hidden."""
+    if before.uri and document.get("uri") == masked_uri(before.uri):
+        return {**document, "uri": before.uri}
+    return document
+
+
+def _stop(managed: Managed) -> None:
+    if managed.runtime is not None:
+        managed.runtime.close()
+        managed.runtime = None
+
+
+def _note(managed: Managed, message: str, failure: str | None = None) -> None:
+    managed.journal.note(
+        Entry(category=Category.CONNECTION, step=Step.OTHER, message=message, failure=failure)
+    )

@@ -1,0 +1,1 @@
+"""Payload mappers: between what a peer sends and Ditto Protocol."""

@@ -1,0 +1,86 @@
+"""`Normalized`: twin events as parts of things, for consumers that want state and not protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from gateway.connectivity.errors import mapper_invalid
+from gateway.connectivity.mappers.base import External, Incoming, Outgoing
+from gateway.ditto.subscriptions import overlaid, partial_thing
+from gateway.errors import GatewayError
+from gateway.model.json import Json, JsonObject, format_pointer
+from gateway.model.thing import EventAction, ThingEvent
+from gateway.twin.fields import FieldSelector
+from gateway.wire.ditto.placeholders import Scope
+from gateway.wire.ditto.write import event_headers, event_topic
+
+
+class NormalizedMapper:
+    """Options: `fields` (a selector), `includeDeletedFields`. Outbound only."""
+
+    def __init__(self, options: JsonObject) -> None:
+        fields = options.get("fields")
+        try:
+            self._fields = FieldSelector.parse(str(fields)) if fields else None
+        except GatewayError as error:
+            raise mapper_invalid("Normalized", error.message) from error
+        self._deleted_fields = options.get("includeDeletedFields") in (True, "true")
+
+    def incoming(self, _message: External, _scope: Scope) -> Sequence[Incoming]:
+        return ()
+
+    def outgoing(self, signal: Outgoing) -> External | None:
+        if signal.seen is None:
+            return None
+        event = signal.seen.event
+        document = overlaid(signal.seen.extra or {}, partial_thing(event))
+        document["_modified"] = event.timestamp
+        document["_revision"] = event.revision
+        document["_context"] = _context(event)
+        if event.action is EventAction.DELETED and not event.path:
+            document["_deleted"] = event.timestamp
+        elif self._deleted_fields:
+            document = overlaid(document, _deletions(event))
+        if self._fields is not None:
+            document = self._fields.select(document)
+        return External({}, msgspec.json.encode(document), "application/json") if document else None
+
+
+def _context(event: ThingEvent) -> JsonObject:
+    context: JsonObject = {
+        "topic": event_topic(event),
+        "path": format_pointer(event.path),
+        "headers": event_headers(event),
+    }
+    if event.value is not None:
+        context["value"] = event.value
+    return context
+
+
+def _deletions(event: ThingEvent) -> JsonObject:
+    """`_deletedFields`: a tree with the instant of deletion at each leaf that went."""
+    gone: Json
+    if event.action is EventAction.DELETED:
+        gone = event.timestamp
+    elif event.action is EventAction.MERGED:
+        gone = _nulls(event.value, event.timestamp)
+    else:
+        gone = None
+    if gone is None:
+        return {}
+    for segment in reversed(event.path):
+        gone = {segment: gone}
+    return {"_deletedFields": gone}
+
+
+def _nulls(value: Json, instant: str) -> Json:
+    if value is None:
+        return instant
+    if not isinstance(value, dict):
+        return None
+    found: JsonObject = {
+        key: gone for key, below in value.items() if (gone := _nulls(below, instant))
+    }
+    return found or None

@@ -1,0 +1,286 @@
+"""Signals on their way out: mapped, given their headers, sent to a device as a Hono command.
+
+A live message whose sender waits becomes a command with a reply address; who sent it is remembered for a
+while, so that an answer that is not Ditto Protocol can still be given to the one who waits.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.connectivity.endpoints import HONO, reply_headers, target_headers
+from gateway.connectivity.errors import invalid
+from gateway.connectivity.journal import Category, Entry, Journal, Step
+from gateway.connectivity.mappers.base import External, Outgoing
+from gateway.connectivity.mappers.engines import Configured, applies
+from gateway.connectivity.model import (
+    LIVE_MESSAGES,
+    TWIN_EVENTS,
+    Connection,
+    ReplyTarget,
+    Target,
+    Topic,
+)
+from gateway.connectivity.scopes import header_scope, signal_scope, texts, time_scope
+from gateway.ditto.service import ThingsService
+from gateway.ditto.subscriptions import Seen
+from gateway.errors import GatewayError
+from gateway.model.json import format_pointer
+from gateway.model.message import Command
+from gateway.model.ports import CommandRouting
+from gateway.model.thing import ThingEvent, ThingMessage
+from gateway.model.trace import TraceContext
+from gateway.observe.metrics import Metrics
+from gateway.wire.ditto.placeholders import Lookup, Scope, Template
+from gateway.wire.ditto.topic import thing_topic
+from gateway.wire.ditto.write import (
+    event_frame,
+    event_headers,
+    event_topic,
+    message_frame,
+    message_path,
+)
+
+MAX_ASKED = 10_000
+
+
+class Asked:
+    """Live messages that went out and may be answered: correlation id -> the message. Bounded, oldest go."""
+
+    def __init__(self) -> None:
+        self._messages: OrderedDict[str, ThingMessage] = OrderedDict()
+
+    def add(self, message: ThingMessage) -> None:
+        self._messages[message.correlation_id] = message
+        while len(self._messages) > MAX_ASKED:
+            self._messages.popitem(last=False)
+
+    def take(self, correlation_id: str) -> ThingMessage | None:
+        return self._messages.pop(correlation_id, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where one target or reply target sends: its address, headers and mappers."""
+
+    address: Template
+    headers: Mapping[str, Template]
+    mappers: Sequence[Configured]
+    category: Category
+
+
+class Outbound:
+    """What one open connection sends."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        mappers: Mapping[str, Configured],
+        things: ThingsService,
+        routing: CommandRouting,
+        journal: Journal,
+        metrics: Metrics,
+    ) -> None:
+        self._connection = connection
+        self._things = things
+        self._routing = routing
+        self._journal = journal
+        self._counts = metrics.connection_messages
+        self._targets = [(target, self._route_of(target, mappers)) for target in connection.targets]
+        self.asked = Asked()
+
+    def _route_of(self, target: Target, mappers: Mapping[str, Configured]) -> Route:
+        headers = target_headers(self._connection, target.headers)
+        named = [mappers[name] for name in target.mappers]
+        return Route(target.address, headers, named, Category.TARGET)
+
+    def reply_route(self, reply: ReplyTarget, mappers: Sequence[Configured]) -> Route | None:
+        """Where the responses of a source go, None when nowhere."""
+        if not reply.enabled or reply.address is None:
+            return None
+        headers = reply_headers(self._connection, reply.headers)
+        return Route(reply.address, headers, mappers, Category.RESPONSE)
+
+    # --- signals --------------------------------------------------------------------------------
+
+    def on_event(self, event: ThingEvent) -> None:
+        """A twin event for every target that may and wants to see it."""
+        for topic, route in self._routes(TWIN_EVENTS):
+            seen = topic.subscription.see(event, self._things)
+            if seen is not None:
+                self.send(route, outgoing_event(seen), event.trace)
+
+    def on_message(self, message: ThingMessage) -> None:
+        """A live message, likewise."""
+        for topic, route in self._routes(LIVE_MESSAGES):
+            if not topic.subscription.hears(message, self._things):
+                continue
+            if message.response_required:
+                self.asked.add(message)
+            self.send(route, outgoing_message(message), message.trace)
+
+    def _routes(self, kind: str) -> Sequence[tuple[Topic, Route]]:
+        return [
+            (topic, route)
+            for target, route in self._targets
+            for topic in target.topics
+            if topic.kind == kind
+        ]
+
+    # --- sending --------------------------------------------------------------------------------
+
+    def send(self, route: Route, signal: Outgoing, trace: TraceContext | None) -> None:
+        """Map a signal and send what comes out; every outcome is in the journal."""
+        scope = self._scope(signal)
+        entry = _Noted(self._journal, route, signal)
+        for configured in route.mappers:
+            if not applies(configured.outgoing, scope):
+                continue
+            try:
+                external = configured.mapper.outgoing(signal)
+                if external is not None:
+                    self._publish(route, external, scope, entry, trace)
+            except GatewayError as error:
+                entry.note(Step.MAPPED, error)
+
+    def _scope(self, signal: Outgoing) -> dict[str, Lookup]:
+        known = texts(signal.headers)
+        return {
+            **signal_scope(signal.topic, signal.path),
+            "header": header_scope(known),
+            "connection": {"id": self._connection.id}.get,
+            "request": {"subjectId": known.get("ditto-originator")}.get,
+            "time": time_scope,
+        }
+
+    def _publish(
+        self,
+        route: Route,
+        external: External,
+        scope: Scope,
+        entry: _Noted,
+        trace: TraceContext | None,
+    ) -> None:
+        address = route.address.resolve(scope)
+        if address is None:
+            entry.note(Step.DROPPED, None, "The address could not be resolved.")
+            return
+        headers = dict(external.headers)
+        for name, template in route.headers.items():
+            if (value := template.resolve(scope)) is not None:
+                headers[name.lower()] = value
+        command = command_of(self._connection, address, headers, external, trace)
+
+        def done(error: GatewayError | None) -> None:
+            self._counts.labels("outbound", "failure" if error else "success").inc()
+            entry.note(Step.PUBLISHED, error)
+
+        self._routing.route(command, done)
+
+
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """Writes the outcomes of one signal into the journal."""
+
+    journal: Journal
+    route: Route
+    signal: Outgoing
+
+    def note(self, step: Step, error: GatewayError | None, message: str = "") -> None:
+        namespace, name, *_ = f"{self.signal.topic}//".split("/")
+        self.journal.note(
+            Entry(
+                category=self.route.category,
+                step=step,
+                address=self.route.address.text,
+                failure=None if error is None else _reason(error),
+                correlation_id=str(self.signal.headers.get("correlation-id", "")),
+                thing_id=f"{namespace}:{name}",
+                message=message,
+            )
+        )
+
+
+def outgoing_event(seen: Seen) -> Outgoing:
+    """A twin event on its way out."""
+    event = seen.event
+    headers = event_headers(event)
+    frame = event_frame(event, seen.extra)
+    return Outgoing(event_topic(event), format_pointer(event.path), headers, frame, seen=seen)
+
+
+def outgoing_message(message: ThingMessage) -> Outgoing:
+    """A live message on its way out."""
+    headers = {
+        **message.headers,
+        "correlation-id": message.correlation_id,
+        "response-required": message.response_required,
+    }
+    if message.content_type is not None:
+        headers["content-type"] = message.content_type
+    return Outgoing(
+        thing_topic(message.thing_id, "live", "messages", message.subject),
+        message_path(message),
+        headers,
+        message_frame(message),
+        message.payload,
+        message.content_type,
+        is_message=True,
+    )
+
+
+def _reason(error: GatewayError) -> str:
+    return f"{error.message} {error.description}" if error.description else error.message
+
+
+def command_of(
+    connection: Connection,
+    address: str,
+    headers: Mapping[str, str],
+    external: External,
+    trace: TraceContext | None,
+) -> Command:
+    """The Hono command that an external message stands for.
+
+    Shape:  `to` (AMQP), else the address, is `command/{tenant}/{device}`; of type `hono` the device is the
+            header `device_id`.
+    Errors: BadRequest where device or subject are missing.
+    """
+    tenant, device = _device_of(connection, headers.get("to") or address, headers)
+    subject = headers.get("subject", "")
+    if not device or not subject:
+        raise invalid(
+            f"A command needs a device and a subject; address '{address}' and the header mapping give"
+            f" '{device}' and '{subject}'."
+        )
+    return Command(
+        tenant=tenant,
+        device=device,
+        name=subject,
+        payload=external.payload,
+        content_type=headers.get("content-type") or external.content_type,
+        correlation_id=headers.get("correlation-id"),
+        reply_to=_reply_to(connection, tenant, headers),
+        trace=trace,
+    )
+
+
+def _device_of(connection: Connection, address: str, headers: Mapping[str, str]) -> tuple[str, str]:
+    if connection.type == HONO and not address.startswith("command/"):
+        return connection.tenant, headers.get("device_id", "")
+    endpoint, _, rest = address.partition("/")
+    tenant, _, device = rest.partition("/")
+    if endpoint != "command" or not tenant:
+        raise invalid(
+            f"Only the address 'command/{{tenant}}/{{device}}' is served, got '{address}'."
+        )
+    return tenant, device
+
+
+def _reply_to(connection: Connection, tenant: str, headers: Mapping[str, str]) -> str | None:
+    if connection.type != HONO:
+        return headers.get("reply-to")
+    wanted = headers.get("response-required", "false")
+    return None if wanted == "false" else f"command_response/{tenant}/{connection.id}"

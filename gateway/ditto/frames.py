@@ -1,0 +1,58 @@
+"""Answers to envelopes that came in, whoever brought them: sessions and connections write the same ones."""
+
+from __future__ import annotations
+
+import uuid
+
+from gateway.errors import GatewayError
+from gateway.model.policy import PolicyCommand
+from gateway.model.thing import ThingCommand, ThingMessage, ThingMessageResponse, ThingResult
+from gateway.wire.ditto.envelope import Envelope
+from gateway.wire.ditto.topic import Topic
+from gateway.wire.ditto.write import (
+    UNKNOWN,
+    error_frame,
+    message_response_frame,
+    policy_response,
+    thing_response,
+)
+
+CORRELATION = "correlation-id"
+
+
+def with_correlation(envelope: Envelope) -> Envelope:
+    """The envelope with a correlation id, made where the sender gave none."""
+    if not any(name.lower() == CORRELATION for name in envelope.headers):
+        envelope.headers = {**envelope.headers, CORRELATION: str(uuid.uuid4())}
+    return envelope
+
+
+def refusal(error: GatewayError, envelope: Envelope | None = None) -> bytes:
+    """An error as the answer to an envelope, or to something that was none."""
+    if envelope is None:
+        return error_frame(error)
+    headers = {name.lower(): value for name, value in envelope.headers.items()}
+    try:
+        topic = Topic.parse(envelope.topic)
+    except GatewayError:
+        return error_frame(error, headers=headers)
+    entity = UNKNOWN if topic.is_for_many else topic.entity_id
+    channel = topic.channel or "twin"
+    return error_frame(error, entity_id=entity, headers=headers, group=topic.group, channel=channel)
+
+
+def response(
+    signal: ThingCommand | PolicyCommand | ThingMessage, result: ThingResult | ThingMessageResponse
+) -> bytes:
+    """The answer to a command or message.
+
+    Errors: TypeError for an answer that does not fit: a bug.
+    """
+    match signal, result:
+        case ThingCommand(), ThingResult():
+            return thing_response(signal, result)
+        case PolicyCommand(), ThingResult():
+            return policy_response(signal, result)
+        case ThingMessage(), ThingMessageResponse():
+            return message_response_frame(signal, result)
+    raise TypeError(f"{type(result).__name__} is no answer to {type(signal).__name__}")

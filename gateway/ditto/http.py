@@ -1,0 +1,130 @@
+"""The Ditto HTTP server: the table of routes, and the module that serves it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from aiohttp import web
+
+from gateway.config.ditto import DittoHttp
+from gateway.ditto.auth import DEVOPS, STATUS, Authentication
+from gateway.ditto.endpoint import STATUS_REALM, Endpoints, unknown_path
+from gateway.ditto.messages_http import MessageRoutes
+from gateway.ditto.operations_http import OperationRoutes
+from gateway.ditto.permissions_http import PermissionRoutes
+from gateway.ditto.policies_http import PolicyRoutes
+from gateway.ditto.request import ApiCall
+from gateway.ditto.search_http import SearchRoutes
+from gateway.ditto.service import PoliciesService, ThingsService
+from gateway.ditto.sse import EventStreams
+from gateway.ditto.things_http import ThingRoutes
+from gateway.ditto.websocket import WebSockets
+from gateway.runtime.listener import Endpoints as Bound
+from gateway.runtime.listener import serve_app
+
+MAX_HEADER_BYTES = 16_384
+ANY = "*"
+
+
+def routes(
+    endpoints: Endpoints,
+    things: ThingsService,
+    policies: PoliciesService,
+    streams: EventStreams,
+    sockets: WebSockets,
+) -> list[web.RouteDef]:
+    """The table of routes, for the server that mounts them.
+
+    Shape:  every path takes every method, so that errors are Ditto's; what `/api` does not have is 404.
+    """
+    message = MessageRoutes(things, endpoints.max_body)
+    thing = ThingRoutes(things, endpoints.max_body, streams.answer, message.post)
+    policy = PolicyRoutes(policies, endpoints.max_body)
+    search = SearchRoutes(things, endpoints.max_body)
+    permission = PermissionRoutes(things, policies, endpoints.max_body)
+    operation = OperationRoutes()
+    api, public = endpoints.api, endpoints.public
+    table = {
+        "/api/2/things": api(thing.collection),
+        "/api/2/things/{rest:(?s:.*)}": api(thing.below),
+        "/api/2/policies": api(policy.collection),
+        "/api/2/policies/{rest:(?s:.*)}": api(policy.below),
+        "/api/2/search/things": api(search.search),
+        "/api/2/search/things/count": api(search.count),
+        "/api/2/whoami": api(operation.whoami),
+        "/api/2/checkPermissions": api(permission.check),
+        "/api/2/cloudevents": api(operation.not_built),
+        "/ws/2": api(sockets.serve),
+        "/health": public(operation.health),
+        "/status": public(operation.status),
+        "/status/health": public(operation.status_health),
+        "/stats/{rest:.*}": public(operation.not_built),
+        "/.well-known/wot": public(operation.not_built),
+        "/devops/logging{rest:.*}": endpoints.devops(operation.not_built, DEVOPS),
+        "/devops/config{rest:.*}": endpoints.devops(operation.not_built, DEVOPS),
+        "/devops/wot{rest:.*}": endpoints.devops(operation.not_built, DEVOPS),
+        "/overall/status": endpoints.devops(operation.status, DEVOPS, STATUS, realm=STATUS_REALM),
+        "/overall/status/health": endpoints.devops(
+            operation.status_health, DEVOPS, STATUS, realm=STATUS_REALM
+        ),
+    }
+    return [web.route(ANY, path, handler) for path, handler in table.items()]
+
+
+def fallback(endpoints: Endpoints) -> list[web.RouteDef]:
+    """The last routes: every other path of the API is an error in Ditto's form; mount them at the end."""
+    handler = endpoints.public(_unknown)
+    return [
+        web.route(ANY, path, handler)
+        for path in ("/api/{rest:(?s:.*)}", "/ws/{rest:.*}", "/devops/{rest:.*}")
+    ]
+
+
+async def _unknown(call: ApiCall) -> web.StreamResponse:
+    raise unknown_path(call.request.path)
+
+
+class DittoServer:
+    """Module: serves the port with the routes it is given."""
+
+    name = "ditto.http"
+
+    def __init__(
+        self,
+        settings: DittoHttp,
+        bound: Bound,
+        table: Iterable[web.RouteDef],
+        auth: Authentication,
+        sockets: WebSockets,
+        streams: EventStreams,
+    ) -> None:
+        self._settings = settings
+        self._bound = bound
+        self._table = list(table)
+        self._auth = auth
+        self._sockets = sockets
+        self._streams = streams
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        app = web.Application(client_max_size=self._settings.max_body)
+        app.add_routes(self._table)
+        app.on_shutdown.append(self._end_streams)
+        try:
+            async with serve_app(
+                self._bound,
+                self.name,
+                self._settings.bind,
+                app,
+                setting="ditto.http.bind",
+                max_header_bytes=MAX_HEADER_BYTES,
+            ):
+                ready()
+                await asyncio.Event().wait()
+        finally:
+            await self._auth.close()
+
+    async def _end_streams(self, _app: web.Application) -> None:
+        """Long-lived answers would keep the port from closing."""
+        await self._sockets.close()
+        self._streams.close()
