@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Protocol, cast
 
 from gateway.wire.amqp.connection import Connection, Limits
 from gateway.wire.amqp.events import Event
@@ -57,9 +57,10 @@ class AmqpProtocol(asyncio.Protocol):
     # --- asyncio ---------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  a stream server makes these
-        transport.set_write_buffer_limits(high=HIGH_WATER)
-        self._transport = transport
+        # uvloop's transports have the interface without the class
+        stream = cast(asyncio.Transport, transport)
+        stream.set_write_buffer_limits(high=HIGH_WATER)
+        self._transport = stream
         self.connection = Connection(self._limits, self._loop.time())
         self.peer = self._make_peer(self)
         self._arm()
@@ -94,7 +95,7 @@ class AmqpProtocol(asyncio.Protocol):
         """Return a fact about the transport, e.g. `peername` or `cipher`."""
         return None if self._transport is None else self._transport.get_extra_info(name)
 
-    def handle(self, events: list[Event]) -> None:
+    def handle(self, events: Iterable[Event]) -> None:
         """Give events to the peer, e.g. those that an answer has released."""
         for event in events:
             self.peer.on_event(event)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import cast
 from urllib.parse import parse_qsl
 
 import httptools
@@ -197,8 +198,8 @@ class HttpConnection(asyncio.Protocol):
     # --- asyncio ------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  a stream server makes these
-        self._transport = transport
+        # uvloop's transports have the interface without the class
+        self._transport = cast(asyncio.Transport, transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:

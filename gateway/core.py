@@ -1,0 +1,260 @@
+"""Builds the gateway's objects: who is handed what stands here and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from gateway.config import Settings
+from gateway.console.operations import Operations
+from gateway.ditto.auth import Authentication
+from gateway.ditto.endpoint import Endpoints as DittoEndpoints
+from gateway.ditto.fanout import Fanout
+from gateway.ditto.http import DittoServer, fallback, routes
+from gateway.ditto.passwords import PasswordChecks, hash_password
+from gateway.ditto.service import PoliciesService, ThingsService
+from gateway.ditto.sse import EventStreams
+from gateway.ditto.tokens import Tokens
+from gateway.ditto.websocket import WebSockets
+from gateway.hono import demo as hono_demo
+from gateway.hono.adapters.amqp import AmqpAdapter
+from gateway.hono.adapters.amqp_device import Rooms as AmqpRooms
+from gateway.hono.adapters.http import HttpAdapter
+from gateway.hono.adapters.mqtt import MqttAdapter
+from gateway.hono.adapters.mqtt_device import Rooms as MqttRooms
+from gateway.hono.commands import CommandRouter
+from gateway.hono.credentials import PasswordAuthenticator
+from gateway.hono.downstream import Messaging
+from gateway.hono.ingress import IngressService
+from gateway.hono.last_gateways import LastGateways
+from gateway.hono.limits import Connections, Usage
+from gateway.hono.northbound import ApplicationUser, Northbound
+from gateway.hono.registry import Registry
+from gateway.hono.registry_http import RegistryHttp, RegistryServer
+from gateway.kube.module import KubeApi
+from gateway.observe.loop import LoopMonitor
+from gateway.observe.metrics import Metrics
+from gateway.observe.otlp import OtlpExport
+from gateway.observe.tracing import Tracer
+from gateway.runtime.listener import Endpoints
+from gateway.runtime.module import Module, Readiness
+from gateway.runtime.users import Users
+from gateway.store.database import Database
+from gateway.store.events import SqliteEvents
+from gateway.store.things_sqlite import SqliteThingStore
+
+
+@dataclass(slots=True)
+class Shared:
+    """What every core of one process has in common."""
+
+    settings: Settings
+    users: Users
+    readiness: Readiness
+    endpoints: Endpoints = field(default_factory=Endpoints)
+    metrics: Metrics = field(default_factory=Metrics)
+    tracer: Tracer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tracer = Tracer(ratio=self.settings.observe.traces.ratio)
+
+    def database(self, schema: str) -> Database:
+        """Return the store `<data-dir>/<schema>.db`, with its metrics."""
+        database = Database(self.settings.data_dir / f"{schema}.db", schema)
+        database.commit_seconds = self.metrics.store_commit_seconds.labels(schema).observe
+        self.metrics.store_queue.watch(schema, lambda: database.depth)
+        return database
+
+
+class Store:
+    """Module: keeps a database open."""
+
+    def __init__(self, database: Database) -> None:
+        self.name = f"store.{database.schema}"
+        self._database = database
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        async with self._database.running():
+            ready()
+            await asyncio.Event().wait()
+
+
+class Once:
+    """Module: does something once when what stands before it is up, e.g. adds sample data."""
+
+    def __init__(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        self.name = name
+        self._work = work
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        await self._work()
+        ready()
+        await asyncio.Event().wait()
+
+
+@dataclass(slots=True, kw_only=True)
+class Gateway:
+    """The gateway's modules in starting order, and the ports that other cores use."""
+
+    database: Database
+    registry: Registry
+    things: ThingsService
+    policies: PoliciesService
+    messaging: Messaging
+    ingress: IngressService
+    commands: CommandRouter
+    usage: Usage
+    modules: list[Module] = field(default_factory=list)
+
+
+def build_process(shared: Shared) -> list[Module]:
+    """Build what every process has: operations port, loop monitor, export of traces."""
+    observe = shared.settings.observe
+    modules: list[Module] = [
+        Operations(observe.http, shared.endpoints, shared.metrics, shared.readiness),
+        LoopMonitor(shared.metrics),
+    ]
+    if observe.traces.otlp.enabled:
+        modules.append(OtlpExport(observe.traces.otlp, shared.tracer, {"service.name": "twinspan"}))
+    return modules
+
+
+def build_gateway(shared: Shared) -> Gateway:
+    """Build the Hono- and Ditto-compatible services and what joins them."""
+    settings, metrics, tracer = shared.settings, shared.metrics, shared.tracer
+    database = shared.database("gateway")
+    registry = Registry(database, metrics, max_bcrypt_cost=settings.hono.registry.max_bcrypt_cost)
+    events = SqliteEvents(
+        shared.database("events"),
+        max_bytes=settings.hono.events.max_bytes,
+        max_ttl=settings.hono.events.max_ttl,
+        read_ahead=settings.hono.events.read_ahead,
+        on_stored=lambda tenant: metrics.events_stored.labels(tenant).inc(),
+    )
+    messaging = Messaging(events, metrics, timeout=settings.hono.send_message_timeout)
+    usage = Usage(database)
+    last_gateways = LastGateways()
+    hono = (registry, messaging, usage, last_gateways, metrics, tracer)
+    thing_store = SqliteThingStore(database)
+    policies = PoliciesService(thing_store, cache=settings.ditto.things.cache)
+    things = ThingsService(
+        thing_store,
+        policies,
+        metrics=metrics,
+        tracer=tracer,
+        cache=settings.ditto.things.cache,
+        history_seconds=settings.ditto.things.history_seconds,
+    )
+    gateway = Gateway(
+        database=database,
+        registry=registry,
+        things=things,
+        policies=policies,
+        messaging=messaging,
+        ingress=IngressService(*hono),
+        commands=CommandRouter(*hono),
+        usage=usage,
+    )
+    gateway.modules += [Store(database), events, registry, usage, things]
+    if settings.demo:
+        gateway.modules.append(Once("hono.demo", lambda: hono_demo.provision(registry)))
+    gateway.modules += _northbound(shared, gateway)
+    gateway.modules += _ditto(shared, gateway)
+    gateway.modules += _registry_and_adapters(shared, gateway)
+    return gateway
+
+
+def build_kube(shared: Shared) -> KubeApi:
+    """Build the embedded Kubernetes API server."""
+    return KubeApi(
+        shared.settings.kube,
+        shared.endpoints,
+        shared.database("kube"),
+        shared.metrics,
+        shared.settings.data_dir,
+        hosts=shared.settings.cloud.advertise,
+    )
+
+
+def _northbound(shared: Shared, gateway: Gateway) -> list[Module]:
+    users = {
+        name: ApplicationUser(name, password) for name, password in shared.users.northbound.items()
+    }
+    northbound = Northbound(
+        shared.settings.hono.northbound,
+        shared.endpoints,
+        gateway.messaging,
+        gateway.commands,
+        users,
+        shared.metrics,
+    )
+    gateway.commands.add_sink(northbound)
+    return [northbound]
+
+
+def _registry_and_adapters(shared: Shared, gateway: Gateway) -> list[Module]:
+    settings, endpoints = shared.settings.hono, shared.endpoints
+    server = RegistryServer(
+        gateway.registry,
+        settings.registry,
+        shared.users.registry if settings.registry.authentication_required else None,
+        shared.metrics,
+        shared.tracer,
+    )
+    authenticator = PasswordAuthenticator(gateway.registry)
+    connections = Connections(gateway.registry, gateway.usage, shared.metrics)
+    doors: dict[str, Any] = {
+        "ingress": gateway.ingress,
+        "commands": gateway.commands,
+        "authenticator": authenticator,
+        "admission": connections,
+        "assertions": gateway.registry,
+    }
+    return [
+        RegistryHttp(server, settings.registry, endpoints),
+        HttpAdapter(
+            settings.http,
+            endpoints,
+            authenticator,
+            gateway.registry,
+            gateway.ingress,
+            gateway.commands,
+        ),
+        MqttAdapter(settings.mqtt, endpoints, shared.metrics, MqttRooms(**doors)),
+        AmqpAdapter(settings.amqp, endpoints, shared.metrics, AmqpRooms(**doors)),
+    ]
+
+
+def _ditto(shared: Shared, gateway: Gateway) -> list[Module]:
+    settings, metrics = shared.settings.ditto, shared.metrics
+    users = {
+        name: hash_password(password)
+        for name, password in {**shared.users.ditto, **shared.users.devops}.items()
+    }
+    auth = Authentication(
+        users,
+        PasswordChecks(),
+        Tokens(settings.http.openid),
+        pre_authentication=settings.http.pre_authentication,
+    )
+    endpoints = DittoEndpoints(auth, settings.http, metrics, shared.tracer)
+    fanout = Fanout(gateway.things)
+    streams = EventStreams(gateway.things, fanout, endpoints, settings.websocket, metrics)
+    sockets = WebSockets(
+        gateway.things,
+        gateway.policies,
+        fanout,
+        auth,
+        settings.websocket,
+        metrics,
+        settings.http.max_body,
+    )
+    table: list[web.RouteDef] = [
+        *routes(endpoints, gateway.things, gateway.policies, streams, sockets),
+        *fallback(endpoints),
+    ]
+    return [DittoServer(settings.http, shared.endpoints, table, auth, sockets, streams)]
