@@ -1,0 +1,152 @@
+"""Builds EdgeCore: the list of modules that `twinspan up` and `twinspan edge run` hand to the same lifecycle.
+
+Nothing heavy is imported here: a test holds the list of libraries that an edge agent must not load.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.broker import Broker
+from edge.clock import now_ms
+from edge.devicetwin import DeviceTwin
+from edge.enrolment import Enrolment, Ticket
+from edge.eventbus import EventBus
+from edge.hub import EdgeHub, HubTarget
+from edge.identity import FOLDER, Identity
+from edge.mappers.driver import DriverFactory
+from edge.mappers.runner import MapperRunner
+from edge.mappers.virtual import PROTOCOL, make_virtual
+from edge.metamanager import MetaManager
+from edge.node import Machine, NodeAgent
+from edge.reports import Reports
+from edge.spool import Spool
+from edge.spoolpump import SpoolPump
+from edge.store import EdgeStore
+from gateway.config.edge import Edge as Settings
+from gateway.observe.metrics import Metrics
+from gateway.observe.tracing import Tracer
+from gateway.runtime.listener import Endpoints, parse_bind
+from gateway.runtime.module import Module
+from gateway.store.database import Database
+from gateway.wire.cloudedge.names import check_node_name
+from gateway.wire.cloudedge.to_edge import (
+    BusCommand,
+    MembershipChanged,
+    ObjectChanged,
+    TwinCommanded,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeCore:
+    """EdgeCore's modules in start order, and the rooms that others look into."""
+
+    modules: list[Module]
+    hub: EdgeHub
+    twin: DeviceTwin
+    spool: Spool
+    node: NodeAgent
+    bus: EventBus
+    broker: Broker
+
+
+def build_edge(
+    settings: Settings,
+    data_dir: Path,
+    *,
+    endpoints: Endpoints,
+    metrics: Metrics,
+    tracer: Tracer,
+    ticket: Ticket | None = None,
+    server: Callable[[], str] | None = None,
+    drivers: Mapping[str, DriverFactory] | None = None,
+) -> EdgeCore:
+    """Build EdgeCore.
+
+    Shape:  `data_dir` holds `edge/` (identity from joining, and `edge.db`). In one process with its cloud,
+            `ticket` makes the request to join and `server` tells CloudHub's `host:port`, both asked at
+            run time.
+    Errors: InvalidSetting when the node has not joined and there is no ticket; BadRequest for its name.
+    """
+    identity = Identity(data_dir)
+    name = node_name(settings, identity, must_have_joined=ticket is None)
+    (data_dir / FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
+    store = EdgeStore(Database(data_dir / FOLDER / "edge.db", "edge"))
+    store.database.commit_seconds = metrics.store_commit_seconds.labels("edge").observe
+    metrics.store_queue.watch("edge", lambda: float(store.database.depth))
+    hub = EdgeHub(settings.hub, lambda: _target(settings, identity, server), metrics)
+    spool = Spool(store.database, settings.spool, metrics)
+    pump = SpoolPump(
+        spool,
+        hub,
+        lambda: store.edge_id,
+        window=settings.spool.window,
+        metrics=metrics,
+        tracer=tracer,
+    )
+    reports = Reports(store, hub, metrics)
+    twin = DeviceTwin(name, store, hub, reports, metrics=metrics, tracer=tracer)
+    meta = MetaManager(store, hub, twin)
+    broker = Broker(settings.mqtt, endpoints, metrics)
+    bus = EventBus(
+        name,
+        broker,
+        twin,
+        pump,
+        hub,
+        store,
+        telemetry_map=settings.telemetry_map,
+        tracer=tracer,
+    )
+    broker.intercept = bus.take
+    mappers = MapperRunner(
+        {PROTOCOL: make_virtual(now_ms)} if drivers is None else drivers,
+        twin,
+        pump.submit,
+        metrics=metrics,
+        tracer=tracer,
+    )
+    node = NodeAgent(Machine(name), hub)
+    twin.listen(mappers)
+    for listener in (reports, pump, twin, node):
+        hub.on_link(listener)
+    for taker in (pump.take_answer, reports.take_answer, twin.take_answer):
+        hub.on_answer(taker)
+    hub.on(ObjectChanged, meta.on_object)
+    hub.on(MembershipChanged, twin.on_membership)
+    hub.on(TwinCommanded, twin.on_twin_command)
+    hub.on(BusCommand, bus.on_command)
+    modules: list[Module] = [
+        store,
+        Enrolment(identity, ticket),
+        reports,
+        pump,
+        twin,
+        bus,
+        broker,
+        mappers,
+        node,
+        hub,
+    ]
+    return EdgeCore(modules, hub, twin, spool, node, bus, broker)
+
+
+def node_name(settings: Settings, identity: Identity, *, must_have_joined: bool) -> str:
+    """Return this node's name: as it joined, else as set, else the host's.
+
+    Errors: InvalidSetting without a join where there must be one; BadRequest for a name that cannot be.
+    """
+    if must_have_joined:
+        return identity.load().node
+    return check_node_name(settings.node_name or socket.gethostname().lower())
+
+
+def _target(settings: Settings, identity: Identity, server: Callable[[], str] | None) -> HubTarget:
+    joined = identity.load()
+    address = server() if server is not None else settings.hub.server or joined.server
+    host, port = parse_bind(address, "edge.hub.server")
+    return HubTarget(host, port, joined.node, identity.client_context(), joined.project)

@@ -1,0 +1,31 @@
+"""An EdgeCore in a process of its own, for tests that kill it: run as a module with a data directory."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from edge.core import build_edge
+from gateway.config.edge import Edge, EdgeHub, EdgeMqtt
+from gateway.observe.metrics import Metrics
+from gateway.observe.tracing import Tracer
+from gateway.runtime.listener import Endpoints
+from gateway.runtime.module import serve
+
+
+async def main(data_dir: Path) -> None:
+    """Run until killed; the first line of output is the broker's port."""
+    settings = Edge(mqtt=EdgeMqtt(bind="127.0.0.1:0"), hub=EdgeHub(reconnect_cap=0.1))
+    endpoints = Endpoints()
+    core = build_edge(settings, data_dir, endpoints=endpoints, metrics=Metrics(), tracer=Tracer())
+
+    def on_ready() -> None:
+        sys.stdout.write(f"{endpoints.port('edge.mqtt')}\n")
+        sys.stdout.flush()
+
+    await serve(core.modules, asyncio.Event(), on_ready=on_ready)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1])))
