@@ -28,6 +28,7 @@ from gateway.runtime.listener import Endpoints as Bound
 from gateway.runtime.module import running
 from gateway.store.database import Database
 from gateway.store.things_sqlite import SqliteThingStore
+from tests.hono_rig import basic
 
 FREE = "127.0.0.1:0"
 PUMP = "org.acme:pump-1"
@@ -201,25 +202,25 @@ class WsClient:
     async def ask(self, topic: str, path: str, value: Any = ..., **members: Any) -> dict[str, Any]:
         """Send an envelope; returns the answer with its correlation id."""
         self._count += 1
-        correlation = f"c{self._count}"
-        headers = {"correlation-id": correlation, **members.pop("headers", {})}
+        headers = {"correlation-id": f"c{self._count}", **members.pop("headers", {})}
         envelope = {"topic": topic, "path": path, "headers": headers, **members}
         if value is not ...:
             envelope["value"] = value
         await self.socket.send_str(json.dumps(envelope))
         answer = await self.envelope()
-        assert answer["headers"].get("correlation-id") == correlation, answer
+        assert answer["headers"].get("correlation-id") == headers["correlation-id"], answer
         return answer
 
 
 @asynccontextmanager
-async def a_websocket(stack: Stack, user: str = "ditto", **options: Any) -> AsyncIterator[WsClient]:
+async def a_websocket(
+    stack: Stack, user: str = "ditto", query: str = ""
+) -> AsyncIterator[WsClient]:
     """A connected client."""
-    options.setdefault("headers", {})
-    auth = aiohttp.BasicAuth(user, USERS[user]) if user else None
+    headers = basic(user, USERS[user]) if user else {}
     async with (
         aiohttp.ClientSession() as session,
-        session.ws_connect(f"{stack.url}/ws/2", auth=auth, **options) as socket,
+        session.ws_connect(f"{stack.url}/ws/2{query}", headers=headers) as socket,
     ):
         yield WsClient(socket)
 

@@ -18,6 +18,7 @@ from aiohttp import hdrs, web
 from gateway.config.ditto import DittoWebSocket
 from gateway.ditto.endpoint import Endpoints, not_allowed
 from gateway.ditto.fanout import Fanout, Interest
+from gateway.ditto.history import HISTORICAL, Span
 from gateway.ditto.messages_http import MessagePath
 from gateway.ditto.request import EVENT_STREAM, ApiCall
 from gateway.ditto.service import ThingsService
@@ -28,11 +29,12 @@ from gateway.ditto.subscriptions import (
     partial_thing,
 )
 from gateway.ditto.things_http import is_message_path, resource_path
-from gateway.errors import NotBuilt, NotFound, ThingNotFound, Undeliverable
+from gateway.errors import NotFound, Undeliverable
 from gateway.model.entity_id import namespace_of
 from gateway.model.json import JsonObject, Pointer, format_pointer
-from gateway.model.thing import Direction, ThingMessage
+from gateway.model.thing import Direction, Thing, ThingMessage
 from gateway.observe.metrics import Metrics
+from gateway.twin.ditto_errors import ditto_error
 from gateway.twin.documents import MISSING, get
 from gateway.twin.fields import THING_ROOTS, FieldSelector
 from gateway.wire.ditto.write import event_headers, event_topic
@@ -41,12 +43,6 @@ KIND = "sse"
 HEARTBEAT_SECONDS = 1.0
 HEARTBEAT = b":\n\n"
 _PARAMETERS = ("filter", "namespaces", "extraFields")
-_HISTORY = (
-    "from-historical-revision",
-    "to-historical-revision",
-    "from-historical-timestamp",
-    "to-historical-timestamp",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,17 +175,32 @@ class EventStreams:
 
     async def answer(self, call: ApiCall, thing_id: str | None, rest: str) -> web.StreamResponse:
         """Stream the events of all things, of one, or of a part of one; or its messages."""
-        if any(name in call.request.query for name in _HISTORY):
-            raise NotBuilt("Streaming the history of a Thing is not built.")
         if thing_id is not None and is_message_path(rest):
             return await self._messages(call, thing_id, rest)
         ids = _ids(call, thing_id)
         subscription = Subscription.parse(call.subjects, _parameters(call), ids)
         render = _frames_of(call, resource_path(rest) if rest else ())
         if thing_id is not None:
-            await self._check_readable(call, thing_id)
+            thing = await self._readable(call, thing_id)
+            if any(name in call.request.query for name in HISTORICAL):
+                return await self._past(call, thing, subscription, render)
         interest = Interest(subscription, render)
         return await self._serve(call, lambda out: self._fanout.join_events(interest, out))
+
+    async def _past(
+        self, call: ApiCall, thing: Thing, subscription: Subscription, render: ThingFrames
+    ) -> web.StreamResponse:
+        """Stream what is kept of a thing's past, judged by its present policy, then end."""
+        span = Span.parse(call.request.query, thing.revision)
+        response = await self._begin(call)
+        async for event in span.events(self._things, thing.thing_id):
+            view = self._things.view_by(event, thing, call.subjects)
+            if view is not None and subscription.matches(view):
+                data = render(Seen(view, None, thing))
+                if data is not None:
+                    await response.write(data)
+        await response.write_eof()
+        return response
 
     async def _messages(self, call: ApiCall, thing_id: str, rest: str) -> web.StreamResponse:
         if call.request.method != hdrs.METH_GET:
@@ -201,10 +212,11 @@ class EventStreams:
         interest = Interest(subscription, render)
         return await self._serve(call, lambda out: self._fanout.join_messages(interest, out))
 
-    async def _check_readable(self, call: ApiCall, thing_id: str) -> None:
+    async def _readable(self, call: ApiCall, thing_id: str) -> Thing:
         thing = await self._things.load(thing_id)
         if thing is None or self._things.thing_json(thing, call.subjects) is None:
-            raise ThingNotFound(thing_id)
+            raise ditto_error("things:thing.notfound", id=thing_id)
+        return thing
 
     async def _serve(
         self, call: ApiCall, join: Callable[[Stream], Callable[[], None]]
@@ -230,6 +242,15 @@ class EventStreams:
             request.transport.abort()
 
     async def _send(self, call: ApiCall, stream: Stream) -> web.StreamResponse:
+        response = await self._begin(call)
+        frames = self._metrics.stream_frames.labels(KIND, "out")
+        while (data := await stream.next()) is not None:
+            await response.write(data)
+            frames.inc()
+        await response.write_eof()
+        return response
+
+    async def _begin(self, call: ApiCall) -> web.StreamResponse:
         response = web.StreamResponse(
             headers={
                 hdrs.CONTENT_TYPE: EVENT_STREAM,
@@ -241,11 +262,6 @@ class EventStreams:
         self._endpoints.allow_origin(call.request, response)
         await response.prepare(call.request)
         await response.write(HEARTBEAT)
-        frames = self._metrics.stream_frames.labels(KIND, "out")
-        while (data := await stream.next()) is not None:
-            await response.write(data)
-            frames.inc()
-        await response.write_eof()
         return response
 
 

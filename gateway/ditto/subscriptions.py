@@ -101,7 +101,7 @@ class Subscription:
         if view is None:
             return None
         extra = self._extra(view, views)
-        if self.holds is not None and not self._matches(view, extra, self.holds):
+        if not self.matches(view, extra):
             return None
         return Seen(view, extra, event.after or event.before)
 
@@ -127,10 +127,12 @@ class Subscription:
         state = event.after
         return (views.thing_json(state, self.subjects, self.extra) or {}) if state else {}
 
-    @staticmethod
-    def _matches(event: ThingEvent, extra: JsonObject | None, holds: Predicate) -> bool:
+    def matches(self, event: ThingEvent, extra: JsonObject | None = None) -> bool:
+        """True when the filter holds for an event with its extra fields."""
+        if self.holds is None:
+            return True
         document = overlaid(extra or {}, partial_thing(event))
-        return holds(document_lookup(document, event_placeholders(event)), datetime.now(UTC))
+        return self.holds(document_lookup(document, event_placeholders(event)), datetime.now(UTC))
 
 
 def _namespaces(text: str) -> frozenset[str]:

@@ -12,6 +12,7 @@ from aiohttp import hdrs, web
 from gateway.ditto.acknowledgements import Acknowledged, requested
 from gateway.ditto.endpoint import json_response, not_allowed, unknown_path
 from gateway.ditto.request import (
+    EVENT_STREAM,
     JSON_PATCH,
     JSON_TYPE,
     MAX_TIMEOUT,
@@ -102,7 +103,7 @@ class ThingRoutes:
             return await self._create(call)
         if method != hdrs.METH_GET:
             raise not_allowed(method, ("GET", "POST"))
-        if call.accepts_exactly("text/event-stream"):
+        if call.accepts_exactly(EVENT_STREAM):
             return await self._stream(call, None, "")
         if "ids" in call.request.query:
             return await self._by_ids(call)
@@ -152,13 +153,12 @@ class ThingRoutes:
     async def below(self, call: ApiCall) -> web.StreamResponse:
         """`/api/2/things/{id}` and everything below it."""
         thing_id, _, rest = rest_of(call.request, f"{PREFIX}/").partition("/")
+        if call.request.method == hdrs.METH_GET and call.accepts_exactly(EVENT_STREAM):
+            return await self._stream(call, thing_id, rest)
         if is_message_path(rest):
             return await self._message(call, thing_id, rest)
         if rest == "migrateDefinition":
             raise NotBuilt("Migrating a Thing's definition is not built.")
-        if call.request.method == hdrs.METH_GET and call.accepts_exactly("text/event-stream"):
-            resource_path(rest) if rest else None
-            return await self._stream(call, thing_id, rest)
         path = resource_path(rest) if rest else ()
         return await self._resource(call, thing_id, path)
 

@@ -1,0 +1,145 @@
+"""Server-sent events, read by `curl -N`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.config.ditto import DittoWebSocket
+from tests.ditto_rig import PUMP, Stack, a_ditto, an_event_stream, curl, put
+from tests.hono_rig import until
+
+SSE = ["-H", "Accept: text/event-stream"]
+
+
+@pytest.fixture
+async def ditto() -> AsyncIterator[Stack]:
+    async with a_ditto() as stack:
+        await put(f"{stack.api}/things/{PUMP}", {"attributes": {"n": 1}})
+        yield stack
+
+
+async def set_n(ditto: Stack, value: object) -> None:
+    await put(f"{ditto.api}/things/{PUMP}/attributes/n", value)
+
+
+async def test_changes_come_as_parts_of_the_thing(ditto: Stack) -> None:
+    async with an_event_stream(f"{ditto.api}/things") as stream:
+        await set_n(ditto, 2)
+        assert await stream.json() == {"thingId": PUMP, "attributes": {"n": 2}}
+        patch = ["-H", "Content-Type: application/merge-patch+json", "-d"]
+        body = '{"attributes": {"n": null, "m": 3}}'
+        await curl("-X", "PATCH", f"{ditto.api}/things/{PUMP}", *patch, body)
+        assert await stream.json() == {"thingId": PUMP, "attributes": {"m": 3}}
+        await curl("-X", "DELETE", f"{ditto.api}/things/{PUMP}/attributes/m")
+        assert await stream.json() == {"thingId": PUMP}
+
+
+async def test_fields_select_and_drop_what_is_empty(ditto: Stack) -> None:
+    url = f"{ditto.api}/things/{PUMP}?fields=attributes/m,_revision"
+    async with an_event_stream(url) as stream:
+        await set_n(ditto, 2)
+        assert await stream.json() == {"_revision": 2}
+    async with an_event_stream(f"{ditto.api}/things/{PUMP}?fields=attributes/m") as stream:
+        await set_n(ditto, 3)
+        await put(f"{ditto.api}/things/{PUMP}/attributes/m", 7)
+        assert await stream.json() == {"attributes": {"m": 7}}
+
+
+async def test_context_and_extra_fields_are_merged_in(ditto: Stack) -> None:
+    fields = "thingId,policyId,attributes,_context/topic,_context/path"
+    url = f"{ditto.api}/things?ids={PUMP}&fields={fields}&extraFields=policyId"
+    async with an_event_stream(url) as stream:
+        await put(f"{ditto.api}/things/org.acme:other", {})
+        await set_n(ditto, 2)
+        assert await stream.json() == {
+            "thingId": PUMP,
+            "policyId": PUMP,
+            "attributes": {"n": 2},
+            "_context": {
+                "topic": "org.acme/pump-1/things/twin/events/modified",
+                "path": "/attributes/n",
+            },
+        }
+
+
+async def test_a_sub_path_streams_its_value_alone(ditto: Stack) -> None:
+    async with an_event_stream(f"{ditto.api}/things/{PUMP}/attributes/n") as stream:
+        await put(f"{ditto.api}/things/{PUMP}/attributes/m", 7)
+        await set_n(ditto, 5)
+        assert await stream.json() == 5
+
+
+async def test_a_filter_lets_through_what_matches(ditto: Stack) -> None:
+    async with an_event_stream(f"{ditto.api}/things?filter=gt(attributes/n,5)") as stream:
+        await set_n(ditto, 2)
+        await set_n(ditto, 9)
+        assert (await stream.json())["attributes"] == {"n": 9}
+
+
+async def test_messages_are_events_named_by_their_subject(ditto: Stack) -> None:
+    async with an_event_stream(f"{ditto.api}/things/{PUMP}/inbox/messages") as stream:
+        url = f"{ditto.api}/things/{PUMP}/inbox/messages/hello?timeout=0"
+        await curl("-X", "POST", url, "-H", "Content-Type: text/plain", "-d", "hi\nthere")
+        assert await stream.event() == ("hello", "hi\nthere")
+    async with an_event_stream(f"{ditto.api}/things/{PUMP}/inbox/messages/one") as stream:
+        for subject in ("two", "one"):
+            box = f"{ditto.api}/things/{PUMP}/inbox/messages"
+            await curl("-X", "POST", f"{box}/{subject}?timeout=0", "-d", subject)
+        assert (await stream.event())[0] == "one"
+
+
+async def test_past_changes_are_streamed_and_the_stream_ends(ditto: Stack) -> None:
+    for value in (2, 3, 4):
+        await set_n(ditto, value)
+    history = "from-historical-revision=2&to-historical-revision=3&fields=_revision,attributes"
+    found = await curl(*SSE, f"{ditto.api}/things/{PUMP}?{history}")
+    lines = [line for line in found.body.splitlines() if line.startswith("data:")]
+    assert lines == [
+        'data:{"_revision":2,"attributes":{"n":2}}',
+        'data:{"_revision":3,"attributes":{"n":3}}',
+    ]
+    newest = await curl(
+        *SSE, f"{ditto.api}/things/{PUMP}?from-historical-revision=-1&fields=_revision"
+    )
+    assert [line for line in newest.body.splitlines() if line.startswith("data:")] == [
+        'data:{"_revision":4}'
+    ]
+    bad = await curl(*SSE, f"{ditto.api}/things/{PUMP}?from-historical-revision=x")
+    assert bad.status == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        (f"/things/{PUMP}?filter=eq(", 400, "rql.expression.invalid"),
+        (f"/things/{PUMP}?fields=nope", 400, "things:field.selection.invalid"),
+        ("/things/org.acme:nobody", 404, "things:thing.notfound"),
+        (f"/things/{PUMP}/nope", 404, "signals.commands:path.unknown"),
+    ],
+)
+async def test_errors_come_before_the_stream(
+    ditto: Stack, path: str, status: int, code: str
+) -> None:
+    found = await curl("-g", *SSE, f"{ditto.api}{path}")
+    assert (found.status, found.error) == (status, code)
+
+
+async def test_a_wildcard_accept_is_no_stream(ditto: Stack) -> None:
+    found = await curl("-H", "Accept: */*", f"{ditto.api}/things/{PUMP}")
+    assert found.json["thingId"] == PUMP
+
+
+async def test_a_stream_that_its_reader_left_is_forgotten(ditto: Stack) -> None:
+    gauge = {"name": "twinspan_stream_sessions", "kind": "sse"}
+    async with an_event_stream(f"{ditto.api}/things"):
+        assert ditto.sample(**gauge) == 1
+    await until(lambda: ditto.sample(**gauge) == 0)
+
+
+async def test_sessions_are_counted_and_limited() -> None:
+    settings = DittoWebSocket(max_sessions=1)
+    async with a_ditto(websocket=settings) as ditto, an_event_stream(f"{ditto.api}/things"):
+        found = await curl(*SSE, f"{ditto.api}/things")
+        assert (found.status, found.error) == (503, "service.unavailable")
