@@ -10,6 +10,10 @@ from typing import Any
 from aiohttp import web
 
 from gateway.config import Settings
+from gateway.connectivity.endpoints import Northbound as OwnNorthbound
+from gateway.connectivity.http import routes as connection_routes
+from gateway.connectivity.hub import Connections as ConnectionHub
+from gateway.connectivity.store import ConnectionStore
 from gateway.console.operations import Operations
 from gateway.ditto.auth import Authentication
 from gateway.ditto.endpoint import Endpoints as DittoEndpoints
@@ -163,7 +167,9 @@ def build_gateway(shared: Shared) -> Gateway:
     if settings.demo:
         gateway.modules.append(Once("hono.demo", lambda: hono_demo.provision(registry)))
     gateway.modules += _northbound(shared, gateway)
-    gateway.modules += _ditto(shared, gateway)
+    connections = _connectivity(shared, gateway)
+    gateway.modules.append(connections)
+    gateway.modules += _ditto(shared, gateway, connections)
     gateway.modules += _registry_and_adapters(shared, gateway)
     return gateway
 
@@ -229,7 +235,21 @@ def _registry_and_adapters(shared: Shared, gateway: Gateway) -> list[Module]:
     ]
 
 
-def _ditto(shared: Shared, gateway: Gateway) -> list[Module]:
+def _connectivity(shared: Shared, gateway: Gateway) -> ConnectionHub:
+    connections = ConnectionHub(
+        ConnectionStore(gateway.database),
+        gateway.things,
+        gateway.policies,
+        gateway.commands,
+        gateway.messaging,
+        OwnNorthbound(shared.endpoints, shared.users.northbound),
+        shared.metrics,
+    )
+    gateway.commands.add_sink(connections)
+    return connections
+
+
+def _ditto(shared: Shared, gateway: Gateway, connections: ConnectionHub) -> list[Module]:
     settings, metrics = shared.settings.ditto, shared.metrics
     users = {
         name: hash_password(password)
@@ -255,6 +275,7 @@ def _ditto(shared: Shared, gateway: Gateway) -> list[Module]:
     )
     table: list[web.RouteDef] = [
         *routes(endpoints, gateway.things, gateway.policies, streams, sockets),
+        *connection_routes(endpoints, connections),
         *fallback(endpoints),
     ]
     return [DittoServer(settings.http, shared.endpoints, table, auth, sockets, streams)]

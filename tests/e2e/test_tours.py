@@ -1,0 +1,37 @@
+"""The pages of documentation that users follow, run as they stand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests import process, tour
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+pytestmark = pytest.mark.e2e
+
+
+def hosts_of(running: process.Twinspan) -> dict[str, str]:
+    return {
+        "REGISTRY": running.url("hono.registry"),
+        "HTTP_ADAPTER": running.url("hono.http"),
+        "DITTO": running.url("ditto.http"),
+        "MQTT_HOST": "127.0.0.1",
+        "MQTT_PORT": str(running.port("hono.mqtt")),
+        "NORTHBOUND": running.endpoints["northbound.amqp"],
+    }
+
+
+def test_the_cloud2edge_tour_works_as_it_is_written(tmp_path: Path) -> None:
+    for name in ("curl", "mosquitto_pub", "mosquitto_sub"):
+        process.tool(name)
+    folder = tmp_path / "tour"
+    folder.mkdir()
+    with process.twinspan(tmp_path / "data", "gateway", "--demo") as running:
+        ran = tour.run_page(
+            DOCS / "tour-cloud2edge.md", hosts_of(running), folder, os.environ["PATH"]
+        )
+    assert ran >= 12
