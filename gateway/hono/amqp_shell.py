@@ -12,8 +12,9 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol, cast
 
-from gateway.wire.amqp.connection import Connection, Limits
+from gateway.wire.amqp.connection import Connection
 from gateway.wire.amqp.events import Event
+from gateway.wire.amqp.limits import Limits
 from gateway.wire.amqp.performatives import Error
 
 log = logging.getLogger(__name__)

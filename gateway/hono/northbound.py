@@ -37,7 +37,7 @@ from gateway.model.ports import CommandRouting, Done
 from gateway.observe.metrics import Metrics
 from gateway.outcome import NOT_FOUND, RESOURCE_LIMIT, UNAUTHORIZED
 from gateway.runtime.listener import Endpoints, listen_tcp
-from gateway.wire.amqp.connection import SASL_AUTH, SASL_OK, Limits
+from gateway.wire.amqp.connection import SASL_AUTH, SASL_OK
 from gateway.wire.amqp.events import (
     ConnectionEnded,
     Disposed,
@@ -49,6 +49,7 @@ from gateway.wire.amqp.events import (
     SaslRequested,
     SendPossible,
 )
+from gateway.wire.amqp.limits import Limits
 from gateway.wire.amqp.link import ReceiverLink, SenderLink
 from gateway.wire.amqp.performatives import SND_MIXED, SND_UNSETTLED, Error
 

@@ -11,7 +11,6 @@ import pytest
 from proton import Condition, Delivery, Message
 
 from gateway.hono.amqp_shell import AmqpProtocol
-from gateway.wire.amqp.connection import Limits
 from gateway.wire.amqp.events import (
     Disposed,
     Event,
@@ -22,6 +21,7 @@ from gateway.wire.amqp.events import (
     SaslRequested,
     SendPossible,
 )
+from gateway.wire.amqp.limits import Limits
 from gateway.wire.amqp.link import ReceiverLink, SenderLink
 from gateway.wire.amqp.message import AmqpMessage, Data, Properties, decode_message, encode_message
 from gateway.wire.amqp.performatives import Accepted, Error, Modified, Rejected, Released

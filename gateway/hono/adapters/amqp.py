@@ -18,7 +18,7 @@ from gateway.hono.amqp_shell import AmqpProtocol
 from gateway.model.message import Adapter
 from gateway.observe.metrics import Metrics
 from gateway.runtime.listener import Endpoints, listen_tcp
-from gateway.wire.amqp.connection import Limits
+from gateway.wire.amqp.limits import Limits
 from gateway.wire.amqp.performatives import Error
 
 STRANGERS = 1_000

@@ -2,7 +2,8 @@
 
 Five members drive it: `receive(data, now)`, `to_send()`, `tick(now)`, `wake_at`, `closed`. Bytes in, events
 out; who handles an event answers by a method of the connection or of a link, then sends what `to_send`
-returns.
+returns. `receive` is lazy: the next frame is read after the event before it was handled, so that an answer
+given at once stands in its place among our frames. It must be iterated to its end.
 SASL and open are asked of the shell (`SaslRequested`, `OpenRequested`); until it has answered, what the
 peer sent ahead waits, at most `MAX_AHEAD` bytes of it.
 
@@ -18,13 +19,14 @@ from __future__ import annotations
 
 import enum
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from gateway.errors import MalformedPacket
 from gateway.wire.amqp.decode import decode
 from gateway.wire.amqp.events import ConnectionEnded, Event, OpenRequested, SaslRequested
 from gateway.wire.amqp.fields import Catalogue
+from gateway.wire.amqp.limits import Limits
 from gateway.wire.amqp.performatives import (
     SASL,
     TRANSPORT,
@@ -52,27 +54,6 @@ CLOSE_SECONDS: Final = 2.0
 SASL_OK: Final = 0
 SASL_AUTH: Final = 1
 SASL_TEMP: Final = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a server allows its peers; sizes in bytes, times in seconds."""
-
-    container_id: str
-    mechanisms: tuple[str, ...] = ("PLAIN",)
-    """SASL mechanisms on offer; EXTERNAL only where the shell has seen a client certificate."""
-    allow_without_sasl: bool = False
-    """True lets a peer begin with AMQP itself."""
-    max_frame_size: int = 16_384
-    channel_max: int = 63
-    handle_max: int = 255
-    incoming_window: int = 2_048
-    """Transfer frames."""
-    idle_timeout: float = 60.0
-    """Silence after which the peer counts as gone; half of it is what the peer is told."""
-    handshake_timeout: float = 10.0
-    """From the first byte's chance to the open frame."""
-    offered_capabilities: tuple[str, ...] = ("ANONYMOUS-RELAY",)
 
 
 class _State(enum.Enum):
@@ -109,6 +90,7 @@ class Connection:
         self._flushing: dict[Session, None] = {}
         self._sasl_done = False
         self._open_sent = False
+        self._is_running = False
         self._handshake_until: float | None = now + limits.handshake_timeout
         self._last_received = now
         self._beat_every: float | None = None
@@ -117,23 +99,19 @@ class Connection:
 
     # --- the five members --------------------------------------------------------------------------
 
-    def receive(self, data: bytes, now: float) -> list[Event]:
+    def receive(self, data: bytes, now: float) -> Iterable[Event]:
         """Take bytes from the peer; b"" says that it has gone."""
         self._now = self._last_received = now
-        events: list[Event] = []
         if not data:
-            self._end(None, events)
-            return events
+            return self._end()
         if self._state is _State.CLOSED:
-            return events
+            return ()
         if self._buffer:
             self._buffer += data
             if len(self._buffer) < self._wanted:
-                return events
-            data = bytes(self._buffer)
-            self._buffer.clear()
-        self._run(data, events)
-        return events
+                return ()
+            return self._run_buffer()
+        return self._run(data)
 
     def to_send(self) -> bytes:
         """Return what must go to the peer now."""
@@ -196,34 +174,29 @@ class Connection:
     def is_open(self) -> bool:
         return self._state is _State.OPENED
 
-    def answer_sasl(self, code: int, now: float) -> list[Event]:
+    def answer_sasl(self, code: int, now: float) -> Iterable[Event]:
         """Answer `SaslRequested`: 0 goes on, anything else ends the connection.
 
         Returns the events of what the peer had sent ahead.
         """
-        events: list[Event] = []
         if self._state is not _State.SASL_ASKED:
-            return events
+            return ()
         self._write_sasl(SaslOutcome(code=code))
         if code != SASL_OK:
             self._state = _State.CLOSED
-            events.append(ConnectionEnded(None))
-            return events
+            return (ConnectionEnded(None),)
         self._sasl_done = True
         self._state = _State.SECOND_HEADER
-        self._go_on(now, events)
-        return events
+        return self._go_on(now)
 
-    def accept(self, now: float) -> list[Event]:
+    def accept(self, now: float) -> Iterable[Event]:
         """Answer `OpenRequested` with our open; returns the events of what the peer had sent ahead."""
-        events: list[Event] = []
         if self._state is not _State.OPEN_ASKED:
-            return events
+            return ()
         self._write_open()
         self._state = _State.OPENED
         self._handshake_until = None
-        self._go_on(now, events)
-        return events
+        return self._go_on(now)
 
     def refuse(self, error: Error) -> list[Event]:
         """Answer `OpenRequested` with open and close."""
@@ -272,27 +245,39 @@ class Connection:
 
     # --- reading ---------------------------------------------------------------------------------------
 
-    def _go_on(self, now: float, events: list[Event]) -> None:
+    def _go_on(self, now: float) -> Iterable[Event]:
+        """Read on after an answer; an answer within `receive` leaves that to it."""
+        if self._is_running:
+            return ()
         self._now = now
+        return self._run_buffer()
+
+    def _run_buffer(self) -> Iterator[Event]:
         data = bytes(self._buffer)
         self._buffer.clear()
-        self._run(data, events)
+        return self._run(data)
 
-    def _run(self, data: bytes, events: list[Event]) -> None:
+    def _run(self, data: bytes) -> Iterator[Event]:
         """Work through all whole units in `data`, keep the rest."""
         at = 0
+        events: list[Event] = []
+        self._is_running = True
         try:
-            while True:
-                step = self._step(data, at, events)
-                if not step:
-                    break
+            while step := self._step(data, at, events):
                 at += step
+                if events:
+                    yield from events
+                    events.clear()
         except MalformedPacket as error:
             condition = error.code if error.code.startswith("amqp:") else "amqp:decode-error"
             self._fail(condition, error.message, events)
-            return
-        if self._state in _OVER:
-            return
+        finally:
+            self._is_running = False
+        if self._state not in _OVER:
+            self._keep(data, at, events)
+        yield from events
+
+    def _keep(self, data: bytes, at: int, events: list[Event]) -> None:
         self._buffer += data[at:]
         if len(self._buffer) > MAX_AHEAD:
             self._fail("amqp:resource-limit-exceeded", "too much sent ahead of the answer", events)
@@ -474,14 +459,15 @@ class Connection:
         self._handshake_until = None
         self._close_until = self._now + CLOSE_SECONDS
 
-    def _end(self, error: Error | None, events: list[Event]) -> None:
-        if self._state is _State.CLOSED:
-            return
-        told = self._state is _State.CLOSING
-        self._lose_all(error, events)
-        self._state = _State.CLOSED
-        if not told:
-            events.append(ConnectionEnded(error))
+    def _end(self) -> list[Event]:
+        """The peer's socket has gone."""
+        events: list[Event] = []
+        if self._state is not _State.CLOSED:
+            self._lose_all(None, events)
+            if self._state is not _State.CLOSING:
+                events.append(ConnectionEnded(None))
+            self._state = _State.CLOSED
+        return events
 
     def _lose_all(self, error: Error | None, events: list[Event]) -> None:
         for session in self._sessions.values():
