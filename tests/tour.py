@@ -101,4 +101,4 @@ class Shell:
 
     def close(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()  # closes the pipes as well

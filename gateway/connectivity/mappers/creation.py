@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import TypeAlias, cast
 
 from gateway.connectivity.errors import mapper_invalid, mapping_failed
 from gateway.connectivity.mappers.base import External, Incoming, Outgoing, required, topic_of
@@ -45,7 +45,7 @@ class ThingCreationMapper:
         return None
 
 
-Compiled = Template | dict[str, "Compiled"] | list["Compiled"] | Json
+Compiled: TypeAlias = "Template | dict[str, Compiled] | list[Compiled] | Json"
 
 
 def compiled(value: Json, depth: int = 0) -> Compiled:
