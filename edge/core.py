@@ -50,6 +50,7 @@ class EdgeCore:
     twin: DeviceTwin
     spool: Spool
     node: NodeAgent
+    meta: MetaManager
     bus: EventBus
     broker: Broker
 
@@ -122,7 +123,7 @@ def build_edge(
     hub.on(BusCommand, bus.on_command)
     modules: list[Module] = [
         store,
-        Enrolment(identity, ticket),
+        Enrolment(identity, name, ticket),
         reports,
         pump,
         twin,
@@ -132,7 +133,7 @@ def build_edge(
         node,
         hub,
     ]
-    return EdgeCore(modules, hub, twin, spool, node, bus, broker)
+    return EdgeCore(modules, hub, twin, spool, node, meta, bus, broker)
 
 
 def node_name(settings: Settings, identity: Identity, *, must_have_joined: bool) -> str:

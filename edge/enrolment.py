@@ -7,6 +7,7 @@ import hashlib
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from edge.identity import Identity
 from edge.join import JoinRequest, join
@@ -14,7 +15,7 @@ from edge.join import JoinRequest, join
 log = logging.getLogger(__name__)
 
 Ticket = Callable[[], Awaitable[JoinRequest]]
-"""Makes a fresh join request when one is needed, e.g. with a token of the cloud in the same process."""
+"""Makes a fresh join request, e.g. with a token of the cloud in the same process; its `node` is not used."""
 
 
 class Enrolment:
@@ -25,15 +26,16 @@ class Enrolment:
 
     name = "edge.enrolment"
 
-    def __init__(self, identity: Identity, ticket: Ticket | None) -> None:
+    def __init__(self, identity: Identity, node: str, ticket: Ticket | None) -> None:
         self._identity = identity
+        self._node = node
         self._ticket = ticket
 
     async def run(self, ready: Callable[[], None]) -> None:
         if self._ticket is None:
             self._identity.load()
         else:
-            await self._join_if_needed(await self._ticket())
+            await self._join_if_needed(replace(await self._ticket(), node=self._node))
         ready()
         await asyncio.get_running_loop().create_future()
 
@@ -47,4 +49,4 @@ class Enrolment:
         """True when our CA is the one that the token names and our name is the one asked for."""
         der = ssl.PEM_cert_to_DER_cert(self._identity.ca.read_text())
         is_same_cloud = request.token.partition(".")[0] == hashlib.sha256(der).hexdigest()
-        return is_same_cloud and request.node in ("", self._identity.load().node)
+        return is_same_cloud and request.node == self._identity.load().node

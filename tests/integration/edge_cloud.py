@@ -41,9 +41,11 @@ from gateway.wire.cloudedge.to_cloud import (
 )
 from gateway.wire.cloudedge.to_edge import (
     answer_membership,
+    answer_object,
     answer_result,
     answer_twin,
     change_object,
+    err_status,
 )
 from gateway.wire.cloudedge.twins import MemberDevice, MembershipList
 from gateway.wire.cloudedge.uploads import EdgeUpload, answer_upload
@@ -140,6 +142,7 @@ class FakeCloud:
         self.got: list[tuple[Envelope, ToCloud]] = []
         self.nodes: dict[str, Any] = {}
         self.leases: dict[str, Any] = {}
+        self.objects: dict[str, Any] = {}
         self.members: list[MemberDevice] = []
         self.has_spool = True
         self.outcome: Callable[[EdgeUpload], GatewayError | None] | None = lambda _item: None
@@ -305,7 +308,9 @@ class FakeCloud:
                 self.leases[name] = content
             return answer_result(asked, stamp(), self.leases[name])
         else:
-            return None
+            found = self.objects.get(str(message.subject))
+            missing: Any = {"status": "Failure", "reason": "NotFound", "code": 404, "message": "no"}
+            return answer_object(asked, stamp(), found or err_status(missing))
         return answer_result(asked, stamp(), self.nodes[name])
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.core import EdgeCore, build_edge
+from edge.enrolment import Ticket
 from edge.identity import Identity
 from edge.join import JoinRequest, join
 from edge.mappers.driver import DriverFactory
@@ -105,16 +106,24 @@ async def a_node(
     server: str = "",
     spool: Spool | None = None,
     drivers: dict[str, DriverFactory] | None = None,
+    ticket: Ticket | None = None,
 ) -> AsyncIterator[Node]:
-    """Run EdgeCore on a joined data directory."""
+    """Run EdgeCore on a joined data directory, or one that joins with a ticket."""
     settings = Edge(
+        node_name="edge-1",
         mqtt=EdgeMqtt(bind="127.0.0.1:0"),
         hub=EdgeHub(server=server, reconnect_cap=0.1),
         spool=spool or Spool(),
     )
     endpoints, metrics, tracer = Endpoints(), Metrics(), Tracer()
     core = build_edge(
-        settings, data_dir, endpoints=endpoints, metrics=metrics, tracer=tracer, drivers=drivers
+        settings,
+        data_dir,
+        endpoints=endpoints,
+        metrics=metrics,
+        tracer=tracer,
+        drivers=drivers,
+        ticket=ticket,
     )
     node = Node(core, endpoints, metrics, tracer)
     publish = core.broker.publish

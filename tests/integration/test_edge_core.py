@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
+from edge.enrolment import Ticket
+from edge.identity import Identity
+from edge.join import JoinRequest
 from edge.mappers.driver import DeviceUnreachable, Driver, Quality, Reading
-from gateway.errors import NoConsumer
+from gateway.errors import InvalidSetting, NoConsumer, NotFound
 from gateway.model.message import Kind
 from gateway.wire.cloudedge.devices import DeviceView, ModelView
 from gateway.wire.cloudedge.envelope import Route, make
 from gateway.wire.cloudedge.names import Group, Operation, Source
+from gateway.wire.cloudedge.subjects import Subject
 from gateway.wire.cloudedge.to_edge import change_membership
 from gateway.wire.cloudedge.twins import (
     MemberDevice,
@@ -92,6 +96,43 @@ async def test_a_refused_node_says_why_and_goes_on_alone(cloud: FakeCloud, data_
         await until(lambda: [u.payload for u in cloud.uploads] == [b"kept"])
 
 
+def a_ticket(cloud: FakeCloud) -> Ticket:
+    async def make_request() -> JoinRequest:
+        return JoinRequest(cloud=cloud.https, token=cloud.authority.token(), hub=cloud.hub)
+
+    return make_request
+
+
+async def test_a_local_edge_joins_its_cloud_at_start_and_once(
+    cloud: FakeCloud, tmp_path: Path
+) -> None:
+    async with a_node(tmp_path / "local", ticket=a_ticket(cloud)) as node:
+        await linked(node, cloud)
+    key = Identity(tmp_path / "local").key.read_bytes()
+    async with a_node(tmp_path / "local", ticket=a_ticket(cloud)) as node:
+        await linked(node, cloud)
+    assert Identity(tmp_path / "local").key.read_bytes() == key
+
+
+async def test_a_local_edge_joins_anew_when_its_cloud_is_another(
+    cloud: FakeCloud, tmp_path: Path
+) -> None:
+    async with a_node(tmp_path / "local", ticket=a_ticket(cloud)) as node:
+        await linked(node, cloud)
+    (tmp_path / "other").mkdir()
+    async with (
+        a_cloud(tmp_path / "other") as other,
+        a_node(tmp_path / "local", ticket=a_ticket(other)) as node,
+    ):
+        await linked(node, other)
+
+
+async def test_a_node_that_has_not_joined_is_told_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match="has not joined"):
+        async with a_node(tmp_path / "fresh"):
+            pass
+
+
 # --- objects -------------------------------------------------------------------------------------
 
 
@@ -133,6 +174,23 @@ async def test_a_delete_with_another_uid_keeps_the_object(cloud: FakeCloud, data
         assert (await store.meta("default/configmap/c1")) is not None  # type: ignore[attr-defined]
         await cloud.push("configmap", "c1", {}, Operation.DELETE)
         assert (await store.meta("default/configmap/c1")) is None  # type: ignore[attr-defined]
+
+
+async def test_a_question_is_answered_by_the_cloud_and_from_disk_without_it(
+    cloud: FakeCloud, data_dir: Path
+) -> None:
+    subject = Subject("default", "configmap", "c1")
+    cloud.objects["default/configmap/c1"] = {"metadata": {"name": "c1"}, "data": {"a": "1"}}
+    async with a_node(data_dir) as node:
+        await linked(node, cloud)
+        assert (await node.core.meta.query(subject))["data"] == {"a": "1"}
+        with pytest.raises(NotFound, match="404 NotFound"):
+            await node.core.meta.query(Subject("default", "configmap", "missing"))
+    async with a_node(data_dir, server="127.0.0.1:1") as node:
+        assert (await node.core.meta.query(subject))["data"] == {"a": "1"}
+        assert [o["data"] for o in await node.core.meta.list("configmap")] == [{"a": "1"}]
+        with pytest.raises(NotFound, match="the cloud is away"):
+            await node.core.meta.query(Subject("default", "configmap", "missing"))
 
 
 async def test_garbage_from_the_cloud_does_not_end_the_link(
