@@ -17,12 +17,15 @@ from gateway.wire.kube.resources import ResourceType
 
 
 class LocalClient:
-    """Acts on the objects directly; `manager` names the writer in `managedFields`."""
+    """Acts on the objects directly; `manager` names the writer in `managedFields`.
+
+    Fields that a kind does not know are dropped, as the API server drops them for any client.
+    """
 
     def __init__(self, objects: Objects, *, manager: str) -> None:
         self._objects = objects
-        self._options = WriteOptions(manager=manager, validation="Strict")
-        self._forcing = WriteOptions(manager=manager, validation="Strict", force=True)
+        self._options = WriteOptions(manager=manager, validation="Ignore")
+        self._forcing = WriteOptions(manager=manager, validation="Ignore", force=True)
 
     async def get(
         self, group_version: str, plural: str, namespace: str | None, name: str
