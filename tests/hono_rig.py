@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -140,11 +141,19 @@ async def a_fleet(core: Core) -> None:
 
 
 @asynccontextmanager
-async def an_http_adapter(core: Core, **changes: object) -> AsyncIterator[str]:
+async def an_http_adapter(
+    core: Core, tls: tuple[str, ssl.SSLContext] | None = None, **changes: object
+) -> AsyncIterator[str]:
     """The HTTP adapter of `core`; yields its URL. `changes` are settings."""
     settings = HttpSettings(bind=FREE, **changes)  # type: ignore[arg-type]
     adapter = HttpAdapter(
-        settings, core.endpoints, core.authenticator, core.registry, core.ingress, core.commands
+        settings,
+        core.endpoints,
+        core.authenticator,
+        core.registry,
+        core.ingress,
+        core.commands,
+        tls=tls,
     )
     async with running(adapter):
         yield core.url("hono.http")

@@ -327,12 +327,13 @@ def _changed(version: str | None = None) -> web.Response:
 
 
 def error_response(error: GatewayError) -> web.Response:
-    """Render an error as this API does."""
-    status = error.status if error.status != 500 else outcome_of(error).status
+    """Render an error as this API does; of internal ones nothing is shown."""
+    status = outcome_of(error).status if error.status == 500 else error.status
+    text = GatewayError.default_message if status == 500 else error.message
     headers = {"WWW-Authenticate": REALM} if status == 401 else {}
     if status == 405:
         headers["Allow"] = str(error.details.get("allow", ""))
-    return _json(status, {"error": error.message}, headers)
+    return _json(status, {"error": text}, headers)
 
 
 def _preflight(methods: Mapping[str, Handler]) -> web.Response:

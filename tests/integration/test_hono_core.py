@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -29,6 +31,7 @@ from gateway.hono import commands as commands_module
 from gateway.hono import demo
 from gateway.hono.limits import Lease, Usage
 from gateway.hono.passwords import PasswordPool
+from gateway.hono.registry import Registry
 from gateway.model.credentials_json import credential_json
 from gateway.model.message import (
     EMPTY_NOTIFICATION,
@@ -43,6 +46,9 @@ from gateway.model.message import (
 )
 from gateway.model.ports import Done
 from gateway.model.trace import TraceContext
+from gateway.observe.metrics import Metrics
+from gateway.runtime.module import running
+from gateway.store.database import Database
 from tests.hono_rig import Core, a_core, a_fleet, until
 
 D1 = Principal("acme", "d1", "sensor1")
@@ -270,9 +276,6 @@ async def test_a_tenant_may_be_named_by_its_alias(core: Core) -> None:
 
 @pytest.mark.parametrize("function", ["sha-256", "sha-512", None])
 async def test_foreign_hashes_are_checked_with_their_salt(core: Core, function: str | None) -> None:
-    import base64
-    import hashlib
-
     digest = hashlib.sha512 if function == "sha-512" else hashlib.sha256
     secret: Any = {
         "pwd-hash": base64.b64encode(digest(b"saltpw").digest()).decode(),
@@ -609,11 +612,6 @@ async def test_demo_data_is_made_once_and_left_alone() -> None:
 
 
 async def test_everything_is_there_after_a_restart(tmp_path: Any) -> None:
-    from gateway.hono.registry import Registry
-    from gateway.observe.metrics import Metrics
-    from gateway.runtime.module import running
-    from gateway.store.database import Database
-
     path = tmp_path / "gateway.db"
     for attempt in range(2):
         database = Database(path, "gateway")

@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
+import ssl
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from gateway.errors import ConsumerTimeout, NoConsumer, Rejected, StoreUnavailable
 from gateway.model.message import (
@@ -544,3 +551,26 @@ async def test_a_device_that_waits_is_hung_up_on_at_the_end(core: Core) -> None:
 async def test_the_adapter_names_itself(core: Core, device: Device) -> None:
     await device("POST", "/event", b"x")
     assert core.consumer.messages[0].adapter == Adapter.HTTP
+
+
+async def test_the_same_is_served_over_tls(core: Core, tmp_path: Any) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = tmp_path / "server.pem"
+    pem.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + certificate.public_bytes(Encoding.PEM)
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pem)
+    async with an_http_adapter(core, tls=("127.0.0.1:0", context)):
+        url = f"https://{core.endpoints.get('hono.https')}/telemetry"
+        assert (await curl("-k", "-u", LOGIN, "-d", "x", url))[0] == 202
+        assert (await curl("-k", "-u", LOGIN, "-d", "x" * 3_000, url))[0] == 413
