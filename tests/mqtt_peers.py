@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -173,6 +174,40 @@ async def paho_client(
         await asyncio.to_thread(client.loop_stop)
 
 
+@contextlib.asynccontextmanager
+async def mosquitto(port: int | None = None) -> AsyncIterator[str]:
+    """Debian's broker on a free port (or one that was free) for the length of the block."""
+    if port is None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        tool("mosquitto"),
+        "-p",
+        str(port),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not await _listens(port):
+                assert process.returncode is None, "mosquitto did not start"
+                await asyncio.sleep(0.02)
+        yield f"127.0.0.1:{port}"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
 @dataclass(slots=True)
 class Raw:
     """A socket that sends whatever bytes a test likes."""
@@ -186,6 +221,13 @@ class Raw:
     async def read(self, size: int) -> bytes:
         return await asyncio.wait_for(self.reader.readexactly(size), PATIENCE)
 
+    def stop_reading(self) -> None:
+        """Take nothing more from the socket: a peer that is stuck."""
+        self.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport has it
+
+    def go_on_reading(self) -> None:
+        self.writer.transport.resume_reading()  # type: ignore[attr-defined]
+
     async def rest(self) -> bytes:
         """Everything until the other side closes; a reset counts as closing."""
         out = bytearray()
@@ -198,10 +240,15 @@ class Raw:
 
 
 @contextlib.asynccontextmanager
-async def raw_client(address: str) -> AsyncIterator[Raw]:
-    """A bare TCP connection for the length of the block."""
+async def raw_client(address: str, receive_buffer: int | None = None) -> AsyncIterator[Raw]:
+    """A bare TCP connection for the length of the block; a small buffer makes a slow peer quickly."""
     host, _, port = address.rpartition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
+    with socket.socket() as made:
+        if receive_buffer is not None:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        made.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(made, (host, int(port)))
+        reader, writer = await asyncio.open_connection(sock=made.dup())
     try:
         yield Raw(reader, writer)
     finally:

@@ -17,10 +17,26 @@ class EdgeMqtt:
     """Connected clients."""
     connect_timeout: float = 10.0
     """Seconds in which CONNECT must have arrived."""
+    max_in_flight: int = 100
+    """QoS 1 and 2 messages on their way from, and to, one client without an answer."""
     max_queue: int = 1_000
     """Messages that wait for one client; then the oldest QoS 0 message goes, or the client."""
+    max_queued_bytes: int = 8_388_608
+    """Bytes of messages that wait for all clients together."""
     max_retained: int = 10_000
-    """Retained messages."""
+    """Retained messages; more are delivered but not kept."""
+    max_retained_bytes: int = 8_388_608
+    """Bytes of retained messages, topics included."""
+    max_subscriptions: int = 1_000
+    """Subscriptions of one client."""
+    max_session_expiry: float = 86_400.0
+    """Seconds that the session of a client that is away is kept, whatever it asks for."""
+    users_file: str = ""
+    """File of `user:bcrypt hash` lines; empty lets anonymous clients in, on loopback only."""
+    tls_cert: str = ""
+    """PEM file of the server's certificate chain; needed beyond loopback."""
+    tls_key: str = ""
+    """PEM file of its private key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

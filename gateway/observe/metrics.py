@@ -321,6 +321,25 @@ class Metrics:
             registry=registry,
         )
 
+        # --- the edge's MQTT broker -------------------------------------------------------------
+        self.edge_mqtt_clients = Gauge(
+            "twinspan_edge_mqtt_clients",
+            "Clients connected to the edge's broker.",
+            registry=registry,
+        )
+        self.edge_mqtt_messages = Counter(
+            "twinspan_edge_mqtt_messages",
+            "Messages that the edge's broker got (in) and sent (out).",
+            ("direction",),
+            registry=registry,
+        )
+        self.edge_mqtt_dropped = Counter(
+            "twinspan_edge_mqtt_dropped",
+            "Messages that the edge's broker could not keep or deliver, by cause.",
+            ("cause",),
+            registry=registry,
+        )
+
         # --- process --------------------------------------------------------------------------
         self.loop_lag_seconds = Histogram(
             "twinspan_event_loop_lag_seconds",

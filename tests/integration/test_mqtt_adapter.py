@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -385,14 +386,20 @@ async def test_a_payload_of_the_limit_passes_and_a_larger_packet_does_not(rig: R
 
 async def test_a_device_that_does_not_read_is_not_read_from(rig: Rig) -> None:
     """Each PINGREQ asks for two bytes; a peer that never takes them must not fill our memory."""
-    async with raw_client(rig.address) as raw:
+    async with raw_client(rig.address, receive_buffer=4_096) as raw:
         raw.send(rig.connect)
-        raw.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        for _ in range(400):
+        await raw.read(4)
+        raw.stop_reading()
+        (device,) = rig.adapter._devices
+        sock = device.fact("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)  # type: ignore[attr-defined]
+        while device.is_writable:
             raw.send(b"\xc0\0" * 16_384)
             await asyncio.sleep(0)
-        (device,) = rig.adapter._devices
-        assert device.unsent < 2 * 1_048_576
+        for _ in range(20):
+            raw.send(b"\xc0\0" * 16_384)
+            await asyncio.sleep(0)
+        assert device.unsent < 1_048_576
         raw.writer.transport.abort()
 
 
