@@ -37,7 +37,8 @@ T = TypeVar("T")
 
 _PUT_THING: Final = """
 INSERT INTO things (thing_id, namespace, policy_id, revision, document, created, modified)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
+WHERE ?4 = 1 OR EXISTS (SELECT 1 FROM things WHERE thing_id = ?1)
 ON CONFLICT (thing_id) DO UPDATE SET policy_id = ?3, revision = ?4, document = ?5, created = ?6, modified = ?7
 WHERE revision = ?4 - 1
 """
@@ -49,7 +50,9 @@ INSERT INTO thing_events (thing_id, revision, action, path, value, facts, timest
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 _PUT_POLICY: Final = """
-INSERT INTO policies (policy_id, revision, document, created, modified) VALUES (?1, ?2, ?3, ?4, ?5)
+INSERT INTO policies (policy_id, revision, document, created, modified)
+SELECT ?1, ?2, ?3, ?4, ?5
+WHERE ?2 = 1 OR EXISTS (SELECT 1 FROM policies WHERE policy_id = ?1)
 ON CONFLICT (policy_id) DO UPDATE SET revision = ?2, document = ?3, created = ?4, modified = ?5
 WHERE revision = ?2 - 1
 """

@@ -127,7 +127,7 @@ async def test_the_default_policy_belongs_to_the_creator(things: ThingsService) 
     )
     assert isinstance(shown.value, dict)
     assert shown.value["policyId"] == PUMP
-    assert list(shown.value["entries"]) == ["DEFAULT"]  # type: ignore[call-overload, arg-type]
+    assert list(shown.value["entries"]) == ["DEFAULT"]  # type: ignore[arg-type]
     assert await refusal(things, command(Action.RETRIEVE, subjects=STRANGER)) == (
         404,
         "things:thing.notfound",
@@ -157,7 +157,7 @@ async def test_revisions_have_no_gap_across_deletion_and_creation_anew(
 
 
 async def test_an_inline_policy_is_made_with_the_thing(things: ThingsService) -> None:
-    policy = {
+    policy: Json = {
         "entries": {
             "owner": {
                 "subjects": {"{{ request:subjectId }}": {"type": "me"}},
@@ -407,7 +407,7 @@ async def test_old_events_go_and_newer_past_states_stay(store: ThingStore) -> No
 
 
 async def test_events_are_reduced_to_what_a_listener_may_read(things: ThingsService) -> None:
-    policy = {
+    policy: Json = {
         "entries": {
             "owner": {
                 "subjects": {"nginx:ditto": {"type": "me"}},

@@ -54,7 +54,7 @@ class Topic:
         """
         if len(text) > MAX_TOPIC_CHARACTERS:
             raise _unknown(text, f"it is longer than {MAX_TOPIC_CHARACTERS} characters")
-        namespace, slash, rest = text.removeprefix("/").partition("/")
+        namespace, slash, rest = text.partition("/")
         name, slash, rest = rest.partition("/")
         group, slash, rest = rest.partition("/")
         if not slash or not name:
