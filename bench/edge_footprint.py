@@ -17,7 +17,10 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gateway.config.tree import Settings
 
 GOAL_MB = 60.0
 GOAL_SECONDS = 1.0
@@ -166,16 +169,30 @@ async def _agent(folder: Path) -> None:
 
     from edge.core import build_edge
     from gateway.config.edge import Edge, EdgeMqtt
-    from gateway.observe.metrics import Metrics
-    from gateway.observe.tracing import Tracer
-    from gateway.runtime.listener import Endpoints
+    from gateway.config.tree import Settings
     from gateway.runtime.module import serve
 
-    endpoints, stop = Endpoints(), asyncio.Event()
-    settings = Edge(mqtt=EdgeMqtt(bind="127.0.0.1:0"))
-    core = build_edge(settings, folder, endpoints=endpoints, metrics=Metrics(), tracer=Tracer())
+    process = _Process(Settings(data_dir=folder, edge=Edge(mqtt=EdgeMqtt(bind="127.0.0.1:0"))))
+    stop = asyncio.Event()
+    core = build_edge(process)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await serve(core.modules, stop, on_ready=lambda: print(endpoints.port("edge.mqtt"), flush=True))
+    await serve(
+        core.modules, stop, on_ready=lambda: print(process.endpoints.port("edge.mqtt"), flush=True)
+    )
+
+
+class _Process:
+    """What a process gives to EdgeCore."""
+
+    def __init__(self, settings: Settings) -> None:
+        from gateway.observe.metrics import Metrics
+        from gateway.observe.tracing import Tracer
+        from gateway.runtime.listener import Endpoints
+
+        self.settings = settings
+        self.endpoints = Endpoints()
+        self.metrics = Metrics()
+        self.tracer = Tracer()
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Protocol
 
 from edge.broker import Broker
 from edge.clock import now_ms
@@ -26,7 +26,8 @@ from edge.reports import Reports
 from edge.spool import Spool
 from edge.spoolpump import SpoolPump
 from edge.store import EdgeStore
-from gateway.config.edge import Edge as Settings
+from gateway.config.edge import Edge
+from gateway.config.tree import Settings
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.runtime.listener import Endpoints, parse_bind
@@ -39,6 +40,19 @@ from gateway.wire.cloudedge.to_edge import (
     ObjectChanged,
     TwinCommanded,
 )
+
+
+class ProcessParts(Protocol):
+    """What every core of one process has in common (`gateway.core.Shared`)."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def endpoints(self) -> Endpoints: ...
+    @property
+    def metrics(self) -> Metrics: ...
+    @property
+    def tracer(self) -> Tracer: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +70,21 @@ class EdgeCore:
 
 
 def build_edge(
-    settings: Settings,
-    data_dir: Path,
+    process: ProcessParts,
     *,
-    endpoints: Endpoints,
-    metrics: Metrics,
-    tracer: Tracer,
     ticket: Ticket | None = None,
     server: Callable[[], str] | None = None,
     drivers: Mapping[str, DriverFactory] | None = None,
 ) -> EdgeCore:
     """Build EdgeCore.
 
-    Shape:  `data_dir` holds `edge/` (identity from joining, and `edge.db`). In one process with its cloud,
+    Shape:  `<data-dir>/edge` holds the identity from joining, and `edge.db`. In one process with its cloud,
             `ticket` makes the request to join and `server` tells CloudHub's `host:port`, both asked at
-            run time.
+            run time. `drivers` replaces the mappers' drivers: protocol name -> factory.
     Errors: InvalidSetting when the node has not joined and there is no ticket; BadRequest for its name.
     """
+    settings, data_dir = process.settings.edge, process.settings.data_dir
+    metrics, tracer = process.metrics, process.tracer
     identity = Identity(data_dir)
     name = node_name(settings, identity, must_have_joined=ticket is None)
     (data_dir / FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -92,7 +104,7 @@ def build_edge(
     reports = Reports(store, hub, metrics)
     twin = DeviceTwin(name, store, hub, reports, metrics=metrics, tracer=tracer)
     meta = MetaManager(store, hub, twin)
-    broker = Broker(settings.mqtt, endpoints, metrics)
+    broker = Broker(settings.mqtt, process.endpoints, metrics)
     bus = EventBus(
         name,
         broker,
@@ -136,7 +148,7 @@ def build_edge(
     return EdgeCore(modules, hub, twin, spool, node, meta, bus, broker)
 
 
-def node_name(settings: Settings, identity: Identity, *, must_have_joined: bool) -> str:
+def node_name(settings: Edge, identity: Identity, *, must_have_joined: bool) -> str:
     """Return this node's name: as it joined, else as set, else the host's.
 
     Errors: InvalidSetting without a join where there must be one; BadRequest for a name that cannot be.
@@ -146,7 +158,7 @@ def node_name(settings: Settings, identity: Identity, *, must_have_joined: bool)
     return check_node_name(settings.node_name or socket.gethostname().lower())
 
 
-def _target(settings: Settings, identity: Identity, server: Callable[[], str] | None) -> HubTarget:
+def _target(settings: Edge, identity: Identity, server: Callable[[], str] | None) -> HubTarget:
     joined = identity.load()
     address = server() if server is not None else settings.hub.server or joined.server
     host, port = parse_bind(address, "edge.hub.server")

@@ -16,6 +16,7 @@ from edge.identity import Identity
 from edge.join import JoinRequest, join
 from edge.mappers.driver import DriverFactory
 from gateway.config.edge import Edge, EdgeHub, EdgeMqtt, Spool
+from gateway.config.tree import Settings
 from gateway.errors import GatewayError
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
@@ -59,6 +60,16 @@ def a_device(*, protocol: str = "mqtt", model: str = "m1", **desired: str | None
             "properties": properties,
         }
     }
+
+
+@dataclass
+class Process:
+    """What a process gives to its cores."""
+
+    settings: Settings
+    endpoints: Endpoints = field(default_factory=Endpoints)
+    metrics: Metrics = field(default_factory=Metrics)
+    tracer: Tracer = field(default_factory=Tracer)
 
 
 @dataclass
@@ -109,23 +120,15 @@ async def a_node(
     ticket: Ticket | None = None,
 ) -> AsyncIterator[Node]:
     """Run EdgeCore on a joined data directory, or one that joins with a ticket."""
-    settings = Edge(
+    edge = Edge(
         node_name="edge-1",
         mqtt=EdgeMqtt(bind="127.0.0.1:0"),
         hub=EdgeHub(server=server, reconnect_cap=0.1),
         spool=spool or Spool(),
     )
-    endpoints, metrics, tracer = Endpoints(), Metrics(), Tracer()
-    core = build_edge(
-        settings,
-        data_dir,
-        endpoints=endpoints,
-        metrics=metrics,
-        tracer=tracer,
-        drivers=drivers,
-        ticket=ticket,
-    )
-    node = Node(core, endpoints, metrics, tracer)
+    process = Process(Settings(data_dir=data_dir, edge=edge))
+    core = build_edge(process, drivers=drivers, ticket=ticket)
+    node = Node(core, process.endpoints, process.metrics, process.tracer)
     publish = core.broker.publish
 
     def tell(topic: str, payload: bytes, **rest: Any) -> None:

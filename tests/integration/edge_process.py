@@ -8,20 +8,19 @@ from pathlib import Path
 
 from edge.core import build_edge
 from gateway.config.edge import Edge, EdgeHub, EdgeMqtt
-from gateway.observe.metrics import Metrics
-from gateway.observe.tracing import Tracer
-from gateway.runtime.listener import Endpoints
+from gateway.config.tree import Settings
 from gateway.runtime.module import serve
+from tests.integration.edge_node import Process
 
 
 async def main(data_dir: Path) -> None:
     """Run until killed; the first line of output is the broker's port."""
-    settings = Edge(mqtt=EdgeMqtt(bind="127.0.0.1:0"), hub=EdgeHub(reconnect_cap=0.1))
-    endpoints = Endpoints()
-    core = build_edge(settings, data_dir, endpoints=endpoints, metrics=Metrics(), tracer=Tracer())
+    edge = Edge(mqtt=EdgeMqtt(bind="127.0.0.1:0"), hub=EdgeHub(reconnect_cap=0.1))
+    process = Process(Settings(data_dir=data_dir, edge=edge))
+    core = build_edge(process)
 
     def on_ready() -> None:
-        sys.stdout.write(f"{endpoints.port('edge.mqtt')}\n")
+        sys.stdout.write(f"{process.endpoints.port('edge.mqtt')}\n")
         sys.stdout.flush()
 
     await serve(core.modules, asyncio.Event(), on_ready=on_ready)
