@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -14,7 +14,6 @@ from gateway.connectivity.endpoints import Northbound as OwnNorthbound
 from gateway.connectivity.http import routes as connection_routes
 from gateway.connectivity.hub import Connections as ConnectionHub
 from gateway.connectivity.store import ConnectionStore
-from gateway.console.operations import Operations
 from gateway.ditto.auth import Authentication
 from gateway.ditto.endpoint import Endpoints as DittoEndpoints
 from gateway.ditto.fanout import Fanout
@@ -40,38 +39,37 @@ from gateway.hono.northbound import ApplicationUser, Northbound
 from gateway.hono.registry import Registry
 from gateway.hono.registry_http import RegistryHttp, RegistryServer
 from gateway.kube.module import KubeApi
-from gateway.observe.loop import LoopMonitor
 from gateway.observe.metrics import Metrics
-from gateway.observe.otlp import OtlpExport
 from gateway.observe.tracing import Tracer
 from gateway.runtime.listener import Endpoints
-from gateway.runtime.module import Module, Readiness
+from gateway.runtime.module import Module
 from gateway.runtime.users import Users
 from gateway.store.database import Database
 from gateway.store.events import SqliteEvents
 from gateway.store.things_sqlite import SqliteThingStore
 
 
-@dataclass(slots=True)
-class Shared:
+class Shared(Protocol):
     """What every core of one process has in common."""
 
-    settings: Settings
-    users: Users
-    readiness: Readiness
-    endpoints: Endpoints = field(default_factory=Endpoints)
-    metrics: Metrics = field(default_factory=Metrics)
-    tracer: Tracer = field(init=False)
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def users(self) -> Users: ...
+    @property
+    def endpoints(self) -> Endpoints: ...
+    @property
+    def metrics(self) -> Metrics: ...
+    @property
+    def tracer(self) -> Tracer: ...
 
-    def __post_init__(self) -> None:
-        self.tracer = Tracer(ratio=self.settings.observe.traces.ratio)
 
-    def database(self, schema: str) -> Database:
-        """Return the store `<data-dir>/<schema>.db`, with its metrics."""
-        database = Database(self.settings.data_dir / f"{schema}.db", schema)
-        database.commit_seconds = self.metrics.store_commit_seconds.labels(schema).observe
-        self.metrics.store_queue.watch(schema, lambda: database.depth)
-        return database
+def open_store(shared: Shared, schema: str) -> Database:
+    """Return the store `<data-dir>/<schema>.db`, with its metrics."""
+    database = Database(shared.settings.data_dir / f"{schema}.db", schema)
+    database.commit_seconds = shared.metrics.store_commit_seconds.labels(schema).observe
+    shared.metrics.store_queue.watch(schema, lambda: database.depth)
+    return database
 
 
 class Store:
@@ -115,25 +113,13 @@ class Gateway:
     modules: list[Module] = field(default_factory=list)
 
 
-def build_process(shared: Shared) -> list[Module]:
-    """Build what every process has: operations port, loop monitor, export of traces."""
-    observe = shared.settings.observe
-    modules: list[Module] = [
-        Operations(observe.http, shared.endpoints, shared.metrics, shared.readiness),
-        LoopMonitor(shared.metrics),
-    ]
-    if observe.traces.otlp.enabled:
-        modules.append(OtlpExport(observe.traces.otlp, shared.tracer, {"service.name": "twinspan"}))
-    return modules
-
-
 def build_gateway(shared: Shared) -> Gateway:
     """Build the Hono- and Ditto-compatible services and what joins them."""
     settings, metrics, tracer = shared.settings, shared.metrics, shared.tracer
-    database = shared.database("gateway")
+    database = open_store(shared, "gateway")
     registry = Registry(database, metrics, max_bcrypt_cost=settings.hono.registry.max_bcrypt_cost)
     events = SqliteEvents(
-        shared.database("events"),
+        open_store(shared, "events"),
         max_bytes=settings.hono.events.max_bytes,
         max_ttl=settings.hono.events.max_ttl,
         read_ahead=settings.hono.events.read_ahead,
@@ -179,7 +165,7 @@ def build_kube(shared: Shared) -> KubeApi:
     return KubeApi(
         shared.settings.kube,
         shared.endpoints,
-        shared.database("kube"),
+        open_store(shared, "kube"),
         shared.metrics,
         shared.settings.data_dir,
         hosts=shared.settings.cloud.advertise,

@@ -39,6 +39,9 @@ class Readiness:
     def mark(self, name: str, is_ready: bool) -> None:
         self._ready[name] = is_ready
 
+    def is_ready(self, name: str) -> bool:
+        return self._ready[name]
+
     @property
     def states(self) -> dict[str, bool]:
         return dict(self._ready)

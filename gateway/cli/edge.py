@@ -1,0 +1,81 @@
+"""`twinspan edge join|run`: enrol this machine at a cloud, and run EdgeCore."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from edge.core import build_edge
+from edge.identity import Identity
+from edge.join import Check, JoinRequest, join
+from gateway.cli.options import settings_of, settings_options
+from gateway.cli.serving import Process, start_edge
+from gateway.config import Settings
+from gateway.runtime import process
+from gateway.runtime.module import Module
+
+
+@click.group()
+def edge() -> None:
+    """Join this machine to a cloud and run EdgeCore."""
+
+
+@edge.command("join")
+@click.argument("cloud", metavar="https://HOST:10002")
+@click.option("--token", required=True, help="From 'twinspan token' (or keadm gettoken).")
+@click.option("--node-name", default="", help="This node's name.  [default: the host's name]")
+@click.option(
+    "--hub",
+    default="",
+    metavar="HOST:PORT",
+    help="CloudHub's WebSocket listener.  [default: HOST:10000]",
+)
+@click.option("--run", "and_run", is_flag=True, help="Run EdgeCore afterwards.")
+@settings_options
+def join_command(
+    cloud: str,
+    token: str,
+    node_name: str,
+    hub: str,
+    and_run: bool,
+    file: Path | None,
+    sets: tuple[str, ...],
+    data_dir: Path | None,
+) -> None:
+    """Check the way to the cloud, get this node's certificate and keep it.
+
+    Nothing is written before every step went well.
+    """
+    settings = settings_of(file, sets, data_dir)
+    with process.only_one(settings.data_dir):
+        joined = join(
+            JoinRequest(cloud=cloud, token=token, node=node_name, hub=hub),
+            Identity(settings.data_dir),
+            _tell,
+        )
+    click.secho(f"Node {joined.node} has joined {cloud}.", fg="green")
+    if and_run:
+        _run(settings)
+    else:
+        click.echo(f"Start it: twinspan edge run --data-dir {settings.data_dir}")
+
+
+def _tell(check: Check) -> None:
+    click.echo(f"{click.style('ok', fg='green')}  {check.name}: {check.text}")
+
+
+@edge.command("run")
+@settings_options
+def run_command(file: Path | None, sets: tuple[str, ...], data_dir: Path | None) -> None:
+    """Run EdgeCore on a node that has joined."""
+    _run(settings_of(file, sets, data_dir))
+
+
+def _run(settings: Settings) -> None:
+    start_edge(settings, _modules)
+
+
+def _modules(shared: Process) -> Sequence[Module]:
+    return build_edge(shared).modules

@@ -1,0 +1,145 @@
+"""Runs a list of modules as a process: data directory, users, signals, addresses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import click
+
+from gateway.cli import exposure
+from gateway.cli.client import ENDPOINTS
+from gateway.config import Settings
+from gateway.console.operations import Operations
+from gateway.observe import logs
+from gateway.observe.loop import LoopMonitor
+from gateway.observe.metrics import Metrics
+from gateway.observe.otlp import OtlpExport
+from gateway.observe.tracing import Tracer
+from gateway.runtime import process, users
+from gateway.runtime.listener import Endpoints
+from gateway.runtime.module import Module, Readiness, serve
+
+NOBODY = users.Users({}, {}, {}, {})
+
+TITLES = {
+    "ditto.http": "Ditto HTTP API, WebSocket, SSE",
+    "hono.registry": "Hono device registry",
+    "hono.http": "Hono HTTP adapter",
+    "hono.mqtt": "Hono MQTT adapter",
+    "hono.amqp": "Hono AMQP adapter",
+    "northbound.amqp": "northbound AMQP 1.0 for applications",
+    "ops.http": "metrics, liveness, readiness",
+    "kube.https": "embedded Kubernetes API",
+    "cloudhub.wss": "CloudHub WebSocket",
+    "cloudhub.https": "CloudHub HTTPS (join)",
+    "edge.mqtt": "MQTT broker of the local edge",
+}
+
+
+@dataclass(slots=True)
+class Process:
+    """What every core of one process has in common."""
+
+    settings: Settings
+    users: users.Users
+    readiness: Readiness = field(default_factory=lambda: Readiness(()))
+    endpoints: Endpoints = field(default_factory=Endpoints)
+    metrics: Metrics = field(default_factory=Metrics)
+    tracer: Tracer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tracer = Tracer(ratio=self.settings.observe.traces.ratio)
+
+
+Build = Callable[[Process], Sequence[Module]]
+
+
+def start(settings: Settings, build: Build) -> None:
+    """Run a gateway or cloud: users are made at the first start and shown once."""
+    exposure.check(settings)
+    logs.set_up(settings.observe.logs.level, settings.observe.logs.form)
+    with process.only_one(settings.data_dir):
+        known, is_new = users.load_or_create(settings.data_dir, demo=settings.demo)
+        if is_new:
+            _show_users(known, settings.data_dir)
+        process.run(run_modules(Process(settings, known), build))
+
+
+def start_edge(settings: Settings, build: Build) -> None:
+    """Run an edge node: it has no users of its own, and asyncio's loop, which needs less memory."""
+    logs.set_up(settings.observe.logs.level, settings.observe.logs.form)
+    with process.only_one(settings.data_dir):
+        process.run(run_modules(Process(settings, NOBODY), build), fast=False)
+
+
+def _process_modules(shared: Process) -> list[Module]:
+    observe = shared.settings.observe
+    modules: list[Module] = [
+        Operations(observe.http, shared.endpoints, shared.metrics, shared.readiness),
+        LoopMonitor(shared.metrics),
+    ]
+    if observe.traces.otlp.enabled:
+        modules.append(OtlpExport(observe.traces.otlp, shared.tracer, {"service.name": "twinspan"}))
+    return modules
+
+
+async def run_modules(shared: Process, build: Build) -> None:
+    """Build and serve until a signal comes."""
+    started = time.monotonic()
+    settings, readiness = shared.settings, shared.readiness
+    modules = [*_process_modules(shared), *build(shared)]
+    for module in modules:
+        readiness.mark(module.name, False)
+        shared.metrics.modules_ready.watch(module.name, partial(readiness.is_ready, module.name))
+    stop = asyncio.Event()
+    process.stop_on_signals(stop)
+
+    def on_ready() -> None:
+        write_endpoints(settings.data_dir, shared.endpoints)
+        show(shared.endpoints, settings, time.monotonic() - started)
+
+    serving = asyncio.create_task(
+        serve(modules, stop, readiness=readiness, on_ready=on_ready), name="serve"
+    )
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not serving.done() and not readiness.all_ready:
+            serving.cancel()  # asked to stop while still starting
+        await asyncio.gather(serving, return_exceptions=serving.cancelled() or stop.is_set())
+    finally:
+        stopping.cancel()
+        (settings.data_dir / ENDPOINTS).unlink(missing_ok=True)
+
+
+def write_endpoints(data_dir: Path, endpoints: Endpoints) -> None:
+    """Write the addresses really bound, in one step."""
+    users.write_private(data_dir / ENDPOINTS, json.dumps(endpoints.as_dict(), indent=2) + "\n")
+
+
+def show(endpoints: Endpoints, settings: Settings, seconds: float) -> None:
+    """Print each address, and what to try first."""
+    for name in endpoints:
+        title = TITLES.get(name, "")
+        click.echo(f"  {name:<16} {click.style(endpoints.get(name), bold=True):<24} {title}")
+    click.secho(f"Ready in {seconds:.1f} s. Data in {settings.data_dir}. Ctrl-C stops.", fg="green")
+    if settings.demo and "ditto.http" in endpoints:
+        click.echo(
+            f"Try: curl -u ditto:ditto http://{endpoints.get('ditto.http')}/api/2/search/things"
+        )
+    sys.stdout.flush()
+
+
+def _show_users(known: users.Users, data_dir: Path) -> None:
+    click.secho("First start: these users were made. They are shown once and kept in", bold=True)
+    click.echo(f"  {data_dir / users.CREDENTIALS} (readable by its owner only)")
+    for service in ("ditto", "devops", "registry", "northbound"):
+        for name, password in getattr(known, service).items():
+            click.echo(f"  {service:<11} {name} / {password}")

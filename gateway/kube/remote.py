@@ -1,0 +1,280 @@
+"""The client port over HTTPS: an API server in another process, found by a kubeconfig.
+
+Reads kubeconfigs with embedded or file credentials (client certificate, bearer token). Exec plug-ins and OIDC
+log-ins of a user's kubeconfig are not read here.
+"""
+
+from __future__ import annotations
+
+import base64
+import builtins
+import json
+import os
+import ssl
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import aiohttp
+import yaml
+
+from gateway.errors import InvalidSetting, Undeliverable
+from gateway.kube.client import EventType, ObjectList, PatchType, WatchEvent
+from gateway.model.json import Json, JsonObject
+from gateway.wire.kube.status import error_from
+
+TIMEOUT_SECONDS = 30.0
+MAX_LINE_BYTES = 4 * 1024 * 1024
+
+
+def read_kubeconfig(path: Path) -> tuple[str, ssl.SSLContext, dict[str, str]]:
+    """Return server, TLS context and headers of a kubeconfig's current context.
+
+    Errors: InvalidSetting, naming the file and what is missing.
+    """
+    try:
+        config = yaml.safe_load(path.read_text("utf-8"))
+        context = _named(config["contexts"], config["current-context"])["context"]
+        cluster = _named(config["clusters"], context["cluster"])["cluster"]
+        user = _named(config["users"], context["user"])["user"]
+        return cluster["server"].rstrip("/"), _tls(cluster, user), _headers(user)
+    except (OSError, yaml.YAMLError, KeyError, TypeError, StopIteration, ValueError) as error:
+        raise InvalidSetting(f"{path}: expected a kubeconfig: {error!r}") from error
+
+
+def _named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    return next(entry for entry in entries if entry["name"] == name)
+
+
+def _tls(cluster: Mapping[str, Any], user: Mapping[str, Any]) -> ssl.SSLContext:
+    authority = _pem(cluster, "certificate-authority")
+    context = ssl.create_default_context(cadata=authority.decode() if authority else None)
+    certificate, key = _pem(user, "client-certificate"), _pem(user, "client-key")
+    if certificate and key:
+        # Python's ssl loads keys from files only: a private one, gone at once.
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(certificate + b"\n" + key)
+            file.flush()
+            os.chmod(file.name, 0o600)
+            context.load_cert_chain(file.name)
+    return context
+
+
+def _pem(entry: Mapping[str, Any], name: str) -> bytes | None:
+    if data := entry.get(f"{name}-data"):
+        return base64.b64decode(data)
+    return Path(entry[name]).read_bytes() if name in entry else None
+
+
+def _headers(user: Mapping[str, Any]) -> dict[str, str]:
+    return {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
+
+
+class RemoteClient:
+    """Speaks HTTPS to an API server; see `KubeClient` for what the verbs mean.
+
+    Errors: what the server's `Status` says; Undeliverable when it cannot be reached.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, server: str, manager: str) -> None:
+        self._session = session
+        self._server = server
+        self._manager = manager
+
+    async def get(
+        self, group_version: str, plural: str, namespace: str | None, name: str
+    ) -> JsonObject:
+        return await self._call("GET", _path(group_version, plural, namespace, name))
+
+    async def list(
+        self,
+        group_version: str,
+        plural: str,
+        namespace: str | None = None,
+        *,
+        labels: str | None = None,
+        fields: str | None = None,
+        limit: int | None = None,
+        page: str | None = None,
+    ) -> ObjectList:
+        query = _query(
+            labelSelector=labels,
+            fieldSelector=fields,
+            limit=str(limit) if limit else None,
+            **{"continue": page},
+        )
+        body = await self._call("GET", _path(group_version, plural, namespace), query=query)
+        metadata = cast(dict[str, str], body["metadata"])
+        return ObjectList(
+            cast(builtins.list[JsonObject], body.get("items") or []),
+            metadata["resourceVersion"],
+            metadata.get("continue") or None,
+        )
+
+    async def create(
+        self, group_version: str, plural: str, namespace: str | None, body: JsonObject
+    ) -> JsonObject:
+        path = _path(group_version, plural, namespace)
+        return await self._call("POST", path, body=body, query=self._writer())
+
+    async def update(
+        self,
+        group_version: str,
+        plural: str,
+        namespace: str | None,
+        body: JsonObject,
+        *,
+        subresource: str | None = None,
+    ) -> JsonObject:
+        name = str(cast(JsonObject, body["metadata"])["name"])
+        path = _path(group_version, plural, namespace, name, subresource)
+        return await self._call("PUT", path, body=body, query=self._writer())
+
+    async def patch(
+        self,
+        group_version: str,
+        plural: str,
+        namespace: str | None,
+        name: str,
+        patch: Json,
+        *,
+        patch_type: PatchType = PatchType.MERGE,
+        subresource: str | None = None,
+        force: bool = False,
+    ) -> JsonObject:
+        return await self._call(
+            "PATCH",
+            _path(group_version, plural, namespace, name, subresource),
+            body=patch,
+            content_type=str(patch_type),
+            query={**self._writer(), **({"force": "true"} if force else {})},
+        )
+
+    async def delete(
+        self,
+        group_version: str,
+        plural: str,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str | None = None,
+        resource_version: str | None = None,
+    ) -> None:
+        preconditions = cast(JsonObject, _query(uid=uid, resourceVersion=resource_version))
+        await self._call(
+            "DELETE",
+            _path(group_version, plural, namespace, name),
+            body={"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions},
+        )
+
+    async def watch(
+        self,
+        group_version: str,
+        plural: str,
+        namespace: str | None = None,
+        *,
+        resource_version: str | None = None,
+        labels: str | None = None,
+        fields: str | None = None,
+    ) -> AsyncIterator[WatchEvent]:
+        query = _query(
+            watch="true",
+            allowWatchBookmarks="true",
+            resourceVersion=resource_version,
+            labelSelector=labels,
+            fieldSelector=fields,
+        )
+        if resource_version is None:
+            query |= {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+        try:
+            async with self._session.get(
+                self._server + _path(group_version, plural, namespace),
+                params=query,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_SECONDS),
+            ) as response:
+                await _check(response)
+                async for line in response.content:
+                    yield _event(json.loads(line))
+        except aiohttp.ClientError as error:
+            raise Undeliverable(f"{self._server}: {error}") from error
+
+    def _writer(self) -> dict[str, str]:
+        return {"fieldManager": self._manager}
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Json = None,
+        content_type: str = "application/json",
+        query: Mapping[str, str] | None = None,
+    ) -> JsonObject:
+        try:
+            async with self._session.request(
+                method,
+                self._server + path,
+                data=None if body is None else json.dumps(body),
+                headers={"Content-Type": content_type},
+                params=query,
+            ) as response:
+                await _check(response)
+                return cast(JsonObject, await response.json(content_type=None))
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Undeliverable(f"{self._server}: {error}") from error
+
+
+@asynccontextmanager
+async def connect(kubeconfig: Path, *, manager: str) -> AsyncIterator[RemoteClient]:
+    """Open a client for the length of the block.
+
+    Errors: InvalidSetting for a kubeconfig that cannot be read.
+    """
+    server, context, headers = read_kubeconfig(kubeconfig)
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=context),
+        headers=headers,
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
+        read_bufsize=MAX_LINE_BYTES,
+    ) as session:
+        yield RemoteClient(session, server, manager)
+
+
+def _path(
+    group_version: str,
+    plural: str,
+    namespace: str | None,
+    name: str | None = None,
+    subresource: str | None = None,
+) -> str:
+    root = f"/api/{group_version}" if "/" not in group_version else f"/apis/{group_version}"
+    scope = f"/namespaces/{namespace}" if namespace else ""
+    return root + scope + "".join(f"/{part}" for part in (plural, name, subresource) if part)
+
+
+def _query(**values: str | None) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+async def _check(response: aiohttp.ClientResponse) -> None:
+    if response.status < 400:
+        return
+    text = await response.text()
+    try:
+        status = json.loads(text)
+    except ValueError:
+        status = None
+    if not isinstance(status, dict):
+        status = {"message": text[:500]}
+    raise error_from(status, response.status)
+
+
+def _event(line: dict[str, Any]) -> WatchEvent:
+    """Read one line of a watch. Errors: what an ERROR line's `Status` says (Gone when too old)."""
+    item = cast(JsonObject, line["object"])
+    if line["type"] == "ERROR":
+        raise error_from(item, int(cast(int, item.get("code") or 500)))
+    metadata = cast(dict[str, str], item["metadata"])
+    return WatchEvent(EventType(line["type"]), item, metadata["resourceVersion"])
