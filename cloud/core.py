@@ -1,0 +1,134 @@
+"""Builds CloudCore: the one place that knows how its rooms fit together."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from cloud.bases import Bases
+from cloud.catalog import Catalog
+from cloud.delivery import Delivery
+from cloud.devicecontroller import DeviceController, ThingSignals
+from cloud.devicethings import Policies
+from cloud.edgecontroller import EdgeController
+from cloud.events import EventRecorder
+from cloud.hub import CloudHub
+from cloud.identity import Identity
+from cloud.joining import JoinServer
+from cloud.nodebook import NodeBook
+from cloud.nodes import NodeWatch
+from cloud.reports import Reports
+from cloud.syncbook import SyncBook
+from cloud.upstream import Sequences, Upstream
+from gateway.config.tree import Settings
+from gateway.kube.client import KubeClient
+from gateway.model.ports import Downstream, Ingress, Things
+from gateway.observe.metrics import Metrics
+from gateway.observe.tracing import Tracer
+from gateway.runtime.listener import Endpoints
+from gateway.runtime.module import Module
+from gateway.store.database import Database
+
+MANAGER = "twinspan-cloudcore"
+DEVICE_MANAGER = "twinspan-devicecontroller"
+
+
+class ProcessParts(Protocol):
+    """What every core of one process has in common (`gateway.core.Shared`)."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def endpoints(self) -> Endpoints: ...
+    @property
+    def metrics(self) -> Metrics: ...
+    @property
+    def tracer(self) -> Tracer: ...
+
+
+class ThingsAndSignals(Things, ThingSignals, Protocol):
+    """The things service as CloudCore uses it."""
+
+
+class GatewayParts(Protocol):
+    """The gateway's ports that CloudCore uses (`gateway.core.Gateway`)."""
+
+    @property
+    def database(self) -> Database: ...
+    @property
+    def things(self) -> ThingsAndSignals: ...
+    @property
+    def policies(self) -> Policies: ...
+    @property
+    def messaging(self) -> Downstream: ...
+    @property
+    def ingress(self) -> Ingress: ...
+
+
+class Clients(Protocol):
+    """Where clients of the Kubernetes API come from (`gateway.kube.module.KubeApi`)."""
+
+    def client(self, manager: str) -> KubeClient: ...
+
+
+def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> list[Module]:
+    """Build CloudCore's modules in starting order; the gateway's and the API's stand before them."""
+    cluster = kube.client(MANAGER)
+    settings, metrics, tracer = process.settings.cloud, process.metrics, process.tracer
+    identity = Identity(cluster, settings, process.settings.data_dir)
+    book = NodeBook(gateway.database)
+    catalog = Catalog(cluster, default_tenant=settings.default_tenant, demo=process.settings.demo)
+    hub = CloudHub(settings.hub, identity, book, process.endpoints, metrics)
+    syncs = SyncBook(cluster)
+    events = EventRecorder(cluster)
+    delivery = Delivery(catalog, hub, syncs, tracer, settings.hub.sync_interval)
+    controller = DeviceController(
+        kube=kube.client(DEVICE_MANAGER),
+        things=gateway.things,
+        policies=gateway.policies,
+        signals=gateway.things,
+        catalog=catalog,
+        bases=Bases(gateway.database),
+        delivery=delivery,
+        events=events,
+        metrics=metrics,
+        tracer=tracer,
+        operators=process.settings.ditto.devices.subjects
+        or (("nginx:ditto",) if process.settings.demo else ()),
+    )
+    reports = Reports(
+        kube=kube.client(DEVICE_MANAGER),
+        catalog=catalog,
+        controller=controller,
+        events=events,
+        metrics=metrics,
+        tracer=tracer,
+    )
+    reports.attach(hub)
+    sequences = Sequences(gateway.database)
+    upstream = Upstream(
+        catalog=catalog,
+        ingress=gateway.ingress,
+        downstream=gateway.messaging,
+        sequences=sequences,
+        metrics=metrics,
+        tracer=tracer,
+    )
+    upstream.attach(hub)
+    address = settings.advertise[0] if settings.advertise else "127.0.0.1"
+    EdgeController(cluster, identity, tracer, lambda: address).attach(hub)
+    nodes = NodeWatch(cluster, catalog, hub, book, syncs, metrics, settings.hub)
+    joining = JoinServer(
+        settings.hub, identity, book, cluster, process.endpoints, metrics, hub.is_connected
+    )
+    return [
+        identity,
+        syncs,
+        *catalog.modules,
+        nodes,
+        events,
+        sequences,
+        controller,
+        delivery,
+        hub,
+        joining,
+    ]
