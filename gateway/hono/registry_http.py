@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 JSON = "application/json; charset=utf-8"
 REALM = 'Basic realm="Hono"'
 SERVER = "hono.registry"
+BODY_SECONDS = 10.0
 CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Expose-Headers": "etag",
@@ -285,9 +286,12 @@ class RegistryServer:
         if (request.content_length or 0) > limit:
             raise TooLarge(f"body: at most {limit} bytes")
         try:
-            body = await request.read()
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await request.read()
         except web.HTTPRequestEntityTooLarge as error:
             raise TooLarge(f"body: at most {limit} bytes") from error
+        except TimeoutError as error:
+            raise BadRequest("body: it did not arrive in time", status=408) from error
         if len(body) > limit:
             raise TooLarge(f"body: at most {limit} bytes, got {len(body)}")
         return body

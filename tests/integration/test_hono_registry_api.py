@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,7 +10,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from gateway.config.hono import Registry as Settings
+from gateway.hono import registry_http
+from gateway.hono.registry_http import RegistryHttp, RegistryServer
 from gateway.model.registry import Change, RegistryChange, Subject
+from gateway.runtime.module import running
 from tests.hono_rig import ADMIN, Core, a_core, a_registry_api, basic, curl
 
 JSON = {"Content-Type": "application/json"}
@@ -305,3 +310,41 @@ async def test_listeners_hear_of_committed_changes_only(core: Core, api: Api, de
     end()
     await api("DELETE", f"/devices{device}")
     assert len(heard) == 1
+
+
+async def test_a_body_that_does_not_come_is_given_up(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_http, "BODY_SECONDS", 0.05)
+    host, _, port = api.url.removeprefix("http://").removesuffix("/v1").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    login = LOGIN["Authorization"]
+    head = f"POST /v1/tenants HTTP/1.1\r\nHost: a\r\nAuthorization: {login}\r\n"
+    writer.write(f"{head}Content-Length: 5\r\n\r\n{{".encode())
+    answer = await reader.readuntil(b"}")
+    assert answer.startswith(b"HTTP/1.1 408")
+    writer.close()
+
+
+async def test_a_body_in_chunks_has_the_same_limit(api: Api) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            yield b" " * 1_000
+
+    async with (
+        aiohttp.ClientSession(headers={**LOGIN, **JSON}) as http,
+        http.post(f"{api.url}/tenants", data=chunks()) as response,
+    ):
+        assert response.status == 413
+
+
+async def test_json_without_end_of_depth_is_a_bad_request(core: Core) -> None:
+    async with aiohttp.ClientSession(headers={**LOGIN, **JSON}) as http:
+        settings = Settings(bind="127.0.0.1:0")
+        server = RegistryServer(core.registry, settings, None, core.metrics, core.tracer)
+        async with running(RegistryHttp(server, settings, core.endpoints)):
+            url = core.url("hono.registry") + "/v1/tenants"
+            async with http.post(url, data=b'{"ext":' + b'{"a":' * 3_000) as response:
+                assert response.status == 400
+            async with http.post(url, data=b"{}", headers={"Authorization": ""}) as response:
+                assert response.status == 201
