@@ -101,7 +101,7 @@ class JsonPathMapper:
         made = Incoming.made(
             topic_of(thing_id, "twin/commands/merge"),
             format_pointer(at),
-            {"if-match": "*", "response-required": False},
+            {"response-required": False} if at else {"response-required": False, "if-match": "*"},
             nested(found, at),
         )
         return (made,)

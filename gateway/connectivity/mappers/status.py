@@ -40,7 +40,7 @@ class ConnectionStatusMapper:
         made = Incoming.made(
             topic_of(thing_id, "twin/commands/modify"),
             f"/features/{feature_id}",
-            {"response-required": False, "if-match": "*"},
+            {"response-required": False},
             {"definition": [DEFINITION], "properties": {"status": status}},
         )
         return (made,)
