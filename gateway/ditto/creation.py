@@ -15,16 +15,14 @@ from gateway.model.policy import PolicyCommand
 from gateway.model.thing import Action, ThingCommand
 from gateway.twin.ditto_errors import ditto_error
 from gateway.twin.limits import Limits
-from gateway.twin.policies import (
+from gateway.twin.policies import PolicyContext, PolicyDecision, created_policy
+from gateway.twin.policy import READ, Permissions, build_enforcer
+from gateway.twin.policy_form import (
     Caller,
-    PolicyContext,
-    PolicyDecision,
     check_new_policy_id,
-    created_policy,
     default_policy,
     policy_document,
 )
-from gateway.twin.policy import READ, Permissions, build_enforcer
 from gateway.twin.things import INLINE_POLICY
 
 _REFERENCE = re.compile(r"\{\{\s*ref:(.*?)\s*\}\}")

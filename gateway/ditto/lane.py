@@ -79,11 +79,6 @@ class Lane(Generic[C]):
         """True when nothing waits and nothing is under way."""
         return not self._waiting and not self._in_flight
 
-    @property
-    def writes_in_flight(self) -> bool:
-        """True when something decided is not durable yet."""
-        return any(pending.is_write for pending in self._in_flight)
-
     def push(self, command: C, done: Done) -> None:
         """Add a command; `done` gets its answer or a GatewayError."""
         self._waiting.append((command, done))

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
 from gateway.ditto.clock import Clock, text_of, utc_now
 from gateway.ditto.lane import Lane, Pending, Resume, Wait
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, NotBuilt
 from gateway.model.json import Json, JsonObject
 from gateway.model.policy import Policy, PolicyCommand, PolicyEvent
 from gateway.model.thing import Action, ThingResult
@@ -24,21 +25,21 @@ from gateway.twin.fields import FieldSelector
 from gateway.twin.limits import DEFAULT_LIMITS, Limits
 from gateway.twin.policies import (
     PolicyContext,
-    PolicyPart,
     decide_policy,
-    policy_json,
     policy_not_found,
     policy_part_of,
     policy_tag,
     read_policy,
 )
-from gateway.twin.policy import READ, Enforcer, build_enforcer, imports_of
+from gateway.twin.policy import READ, Enforcer, build_enforcer, imports_of, resolved_document
+from gateway.twin.policy_form import PolicyPart, policy_json
 
 log = logging.getLogger(__name__)
 
 PolicyListener = Callable[[PolicyEvent], None]
 
 _MAX_WAITING: Final = 1_000
+_NOT_BUILT: Final = ("at-historical-revision", "at-historical-timestamp")
 _NOBODY: Final[tuple[str, ...]] = ()
 
 
@@ -107,6 +108,9 @@ class PoliciesService:
         self, command: PolicyCommand, done: Callable[[ThingResult | GatewayError], None]
     ) -> None:
         """Run a command; `done` once it is durable (or refused), on the loop's thread."""
+        if any(name in command.headers for name in _NOT_BUILT):
+            done(NotBuilt("policies: past states are not built"))
+            return
         lane = self._entry(command.policy_id).lane
         if lane.depth >= _MAX_WAITING:
             done(ditto_error("policies:policy.toomanymodifyingrequests", id=command.policy_id))
@@ -219,7 +223,8 @@ class PoliciesService:
         if command.action is Action.RETRIEVE:
             if entry.newest is None or permissions is None:
                 raise policy_not_found(command.policy_id)
-            return _shown(entry.newest, command, read_policy(entry.newest, command, permissions))
+            policy = self._viewed(entry.newest, command)
+            return _shown(policy, command, read_policy(policy, command, permissions))
         wanted = _imports_in(command)
         document: JsonObject = dict(entry.newest.document) if entry.newest else {}
         own = document.get("imports")
@@ -249,6 +254,13 @@ class PoliciesService:
             pending.settle(error or result)
 
         self._store.append(Commit(policy=PolicyWrite(event, document)), stored)
+
+    def _viewed(self, policy: Policy, command: PolicyCommand) -> Policy:
+        """The policy as `policy-view` asks for it: as written, or with what it imports."""
+        if str(command.headers.get("policy-view", "original")) != "resolved":
+            return policy
+        imported = self._imported(policy.policy_id, policy.document)
+        return replace(policy, document=resolved_document(policy.document, imported))
 
     def _check_importable(self, command: PolicyCommand, wanted: tuple[str, ...], now: str) -> None:
         """Whoever writes an import must be able to read what it brings."""
@@ -352,14 +364,11 @@ def _shown(policy: Policy, command: PolicyCommand, value: Json) -> ThingResult:
     )
 
 
-def resolve(
-    future: asyncio.Future[object] | asyncio.Future[ThingResult] | asyncio.Future[None],
-    answer: object,
-) -> None:
+def resolve(future: asyncio.Future[Any], answer: object) -> None:
     """Finish a future that may have been cancelled meanwhile."""
     if future.done():
         return
     if isinstance(answer, GatewayError):
         future.set_exception(answer)
     else:
-        future.set_result(answer)  # type: ignore[arg-type]
+        future.set_result(answer)

@@ -11,20 +11,20 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Final, TypeAlias
 
-from prometheus_client import Counter, Histogram
-
 from gateway.ditto.clock import Clock, text_of, utc_now
+from gateway.ditto.commits import Change, Committer
 from gateway.ditto.creation import Creation, Creator
-from gateway.ditto.lane import Lane, Pending, Resume, Wait
+from gateway.ditto.lane import Pending
 from gateway.ditto.messages import MessageDesk
+from gateway.ditto.past import Past, is_historical
 from gateway.ditto.policies import PoliciesService, resolve
 from gateway.ditto.search import Searcher, SearchPage, SearchQuery
 from gateway.ditto.spool import Spools
+from gateway.ditto.thing_cache import Job, Load, ThingCache, ThingEntry
 from gateway.errors import GatewayError, NotBuilt
 from gateway.model.entity_id import check_entity_id, namespace_of
 from gateway.model.json import JsonObject
@@ -32,7 +32,6 @@ from gateway.model.policy import PolicyCommand
 from gateway.model.ports import SignalListener
 from gateway.model.thing import (
     Action,
-    EventAction,
     Thing,
     ThingCommand,
     ThingEvent,
@@ -41,11 +40,10 @@ from gateway.model.thing import (
     ThingResult,
 )
 from gateway.observe.metrics import Metrics
-from gateway.observe.tracing import Span, Tracer
-from gateway.store.things import Commit, Committed, PolicyWrite, StoredThing, ThingStore, ThingWrite
+from gateway.observe.tracing import Tracer
+from gateway.store.things import StoredThing, ThingStore
 from gateway.twin.authorization import authorize_message, may_receive
 from gateway.twin.ditto_errors import ditto_error
-from gateway.twin.documents import MISSING, encoded
 from gateway.twin.fields import FieldSelector
 from gateway.twin.limits import DEFAULT_LIMITS, Limits
 from gateway.twin.policy import NO_PERMISSIONS, READ, Permissions
@@ -56,7 +54,7 @@ from gateway.twin.showing import (
     reduced_event,
     retrieve,
 )
-from gateway.twin.things import Decision, judge, replayed
+from gateway.twin.things import judge
 
 log = logging.getLogger(__name__)
 
@@ -81,66 +79,7 @@ MAX_WAITING: Final = 1_000
 
 _RETENTION_SECONDS: Final = 600.0
 _CREATING: Final = frozenset((Action.CREATE, Action.MODIFY, Action.MERGE))
-_HISTORICAL: Final = ("at-historical-revision", "at-historical-timestamp")
 _NOT_BUILT: Final = ("put-metadata", "get-metadata", "delete-metadata", "live-channel-condition")
-
-
-class _Load:
-    """A look at the newest durable state, in turn with the commands."""
-
-
-_LOAD: Final = _Load()
-Job: TypeAlias = "ThingCommand | ThingMessage | _Load"
-
-
-class _Entry:
-    """What is in memory of one thing id: the newest decided state, which may not be durable yet."""
-
-    __slots__ = ("is_loaded", "lane", "revision", "thing", "thing_id")
-
-    def __init__(self, thing_id: str, service: ThingsService) -> None:
-        self.thing_id = thing_id
-        self.is_loaded = False
-        self.thing: Thing | None = None
-        self.revision = 0
-        self.lane: Lane[Job] = Lane(
-            lambda job, pending: service._step(self, job, pending), self.forget
-        )
-
-    def forget(self) -> None:
-        """Read from the store before the next use."""
-        self.is_loaded = False
-
-
-@dataclass(slots=True)
-class _Write:
-    """One change on its way to the store."""
-
-    event: ThingEvent
-    pending: Pending
-    result: ThingResult
-    command: ThingCommand
-    creation: Creation | None
-    span: Span | None
-    started: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Meter:
-    """The metrics of one kind of command, looked up once."""
-
-    stored: Counter
-    failed: Counter
-    seconds: Histogram
-
-    @classmethod
-    def of(cls, metrics: Metrics, action: Action) -> _Meter:
-        commands, seconds = metrics.thing_commands, metrics.thing_command_seconds
-        return cls(
-            commands.labels(action.value, "ok"),
-            commands.labels(action.value, "failed"),
-            seconds.labels(action.value),
-        )
 
 
 class ThingsService:
@@ -162,20 +101,19 @@ class ThingsService:
     ) -> None:
         self.policies = policies
         self._store = store
-        self._meters = {action: _Meter.of(metrics, action) for action in Action}
-        self._tracer = tracer
         self._limits = limits
         self._clock = clock
-        self._cache = cache
         self._history_seconds = history_seconds
-        self._entries: dict[str, _Entry] = {}
         self._listeners: tuple[SignalListener, ...] = ()
         self._guards: tuple[Guard, ...] = ()
         self._change_guards: tuple[ChangeGuard, ...] = ()
+        self._things = ThingCache(store, self._step, cache)
+        self._past = Past(store)
         self._desk = MessageDesk()
         self._spools = Spools(store, cache)
         self._creator = Creator(policies, limits, self._policy_id_of)
         self._searcher = Searcher(store, policies)
+        self._committer = Committer(store, policies, self._spools, metrics, tracer, self._publish)
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Module: keep the history within its retention until cancelled."""
@@ -208,14 +146,14 @@ class ThingsService:
         Errors (through `done`): Ditto's `things:*` and `policies:*`, StoreUnavailable, what a guard raised.
         """
         try:
-            if command.thing_id not in self._entries:
+            if command.thing_id not in self._things:
                 check_entity_id(command.thing_id, "things:id.invalid")
             if command.headers:
                 _refuse_unbuilt(command)
         except GatewayError as error:
             done(error)
             return
-        lane = self._entry(command.thing_id).lane
+        lane = self._things.entry(command.thing_id).lane
         if lane.depth >= MAX_WAITING:
             done(ditto_error("things:thing.toomanymodifyingrequests", id=command.thing_id))
             return
@@ -223,9 +161,7 @@ class ThingsService:
 
     async def execute(self, command: ThingCommand) -> ThingResult:
         """Run a command and wait; raises what `submit` would answer."""
-        if command.action is Action.RETRIEVE and any(
-            name in command.headers for name in _HISTORICAL
-        ):
+        if is_historical(command):
             return await self._historical(command)
         future: asyncio.Future[ThingResult] = asyncio.get_running_loop().create_future()
         self.submit(command, lambda answer: resolve(future, answer))
@@ -254,7 +190,7 @@ class ThingsService:
     async def load(self, thing_id: str) -> Thing | None:
         """The newest durable state, no policy asked. Afterwards `thing_json` can judge it."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._entry(thing_id).lane.push(_LOAD, lambda answer: resolve(future, answer))
+        self._things.entry(thing_id).lane.push(Load(), lambda answer: resolve(future, answer))
         stored: StoredThing = await future
         return stored.thing
 
@@ -301,14 +237,11 @@ class ThingsService:
 
     async def at_revision(self, thing_id: str, revision: int) -> Thing | None:
         """The thing as it was after a revision, None where that is not kept or it was deleted."""
-        replay = await self._store.replay(thing_id, revision=revision)
-        thing = replayed(replay.base, replay.events)
-        return thing if thing is not None and thing.revision == revision else None
+        return await self._past.at_revision(thing_id, revision)
 
     async def at_time(self, thing_id: str, timestamp: str) -> Thing | None:
         """The thing as it was at an ISO 8601 instant, None where that is not kept or it was not there."""
-        replay = await self._store.replay(thing_id, timestamp=timestamp)
-        return replayed(replay.base, replay.events)
+        return await self._past.at_time(thing_id, timestamp)
 
     # --- signals ------------------------------------------------------------------------------
 
@@ -339,10 +272,10 @@ class ThingsService:
 
     def can_receive(self, message: ThingMessage, subjects: tuple[str, ...]) -> bool:
         """True when these subjects have READ on the message's path. The thing is in memory: it was sent."""
-        entry = self._entries.get(message.thing_id)
-        if entry is None or entry.thing is None:
+        thing = self._things.known(message.thing_id)
+        if thing is None:
             return False
-        return may_receive(message, self._known_permissions(entry.thing, subjects))
+        return may_receive(message, self._known_permissions(thing, subjects))
 
     def send(
         self, message: ThingMessage, done: Callable[[ThingMessageResponse | GatewayError], None]
@@ -364,7 +297,7 @@ class ThingsService:
             else:
                 self._deliver(answer, done)
 
-        self._entry(message.thing_id).lane.push(message, admitted)
+        self._things.entry(message.thing_id).lane.push(message, admitted)
 
     def respond(self, response: ThingMessageResponse) -> bool:
         """Hand an answer to who waits for its thing and correlation id; False when nobody does."""
@@ -390,12 +323,11 @@ class ThingsService:
 
     # --- one step of a lane -------------------------------------------------------------------
 
-    def _step(self, entry: _Entry, job: Job, pending: Pending) -> object | None:
-        if not entry.is_loaded:
-            raise Wait(lambda resume: self._fetch(entry, resume))
+    def _step(self, entry: ThingEntry, job: Job, pending: Pending) -> object | None:
+        self._things.loaded(entry)
         if isinstance(job, ThingMessage):
             return self._admit(entry, job)
-        if isinstance(job, _Load):
+        if isinstance(job, Load):
             if entry.thing is not None:
                 self.policies.enforcer(entry.thing.policy_id)
             return StoredThing(entry.thing, entry.revision)
@@ -405,7 +337,7 @@ class ThingsService:
             return ThingResult(status=204, revision=entry.revision, headers={"duplicate": True})
         return self._change(entry, job, pending)
 
-    def _retrieve(self, entry: _Entry, command: ThingCommand) -> ThingResult:
+    def _retrieve(self, entry: ThingEntry, command: ThingCommand) -> ThingResult:
         thing = entry.thing
         if thing is None:
             raise ditto_error("things:thing.notfound", id=entry.thing_id)
@@ -426,7 +358,7 @@ class ThingsService:
             status=200, value=value, has_value=True, etag=tag, revision=thing.revision
         )
 
-    def _change(self, entry: _Entry, command: ThingCommand, pending: Pending) -> object | None:
+    def _change(self, entry: ThingEntry, command: ThingCommand, pending: Pending) -> object | None:
         started = time.perf_counter()
         moment = self._clock()
         now = text_of(moment)
@@ -449,7 +381,8 @@ class ThingsService:
             return ThingResult(status=204, etag=decision.etag, revision=entry.revision)
         self._check_policy_id(event, now)
         self._ask_guards(entry.thing, command, event)
-        self._append(entry, decision, event, command, creation, pending, started)
+        change = Change(command, decision, event, creation, started)
+        self._committer.append(entry, change, pending)
         return None
 
     def _ask_guards(self, thing: Thing | None, command: ThingCommand, event: ThingEvent) -> None:
@@ -470,75 +403,13 @@ class ThingsService:
         if not mine.partial("policy", (), READ):
             raise ditto_error("policies:policy.notfound", id=policy_id)
 
-    def _append(
-        self,
-        entry: _Entry,
-        decision: Decision,
-        event: ThingEvent,
-        command: ThingCommand,
-        creation: Creation | None,
-        pending: Pending,
-        started: float,
-    ) -> None:
-        span = self._span(command)
-        if span is not None:
-            event = replace(event, trace=span.context)
-        result = ThingResult(
-            status=decision.status,
-            value=None if decision.value is MISSING else decision.value,
-            has_value=decision.value is not MISSING,
-            etag=decision.etag,
-            revision=event.revision,
-        )
-        entry.thing, entry.revision = event.after, event.revision
-        pending.is_write = True
-        write = _Write(event, pending, result, command, creation, span, started)
-        policy = creation.policy if creation else None
-        if policy is not None:
-            self.policies.begin(policy.event)
-        if command.spool is not None:
-            self._spools.begin(command.spool, entry.thing_id)
-        commit = Commit(
-            thing=ThingWrite(event, decision.document),
-            policy=PolicyWrite(policy.event, _document(policy.event.after)) if policy else None,
-            spool=command.spool,
-        )
-        self._store.append(commit, lambda answer: self._stored(write, answer))
-
-    def _stored(self, write: _Write, answer: Committed | GatewayError) -> None:
-        error = answer if isinstance(answer, GatewayError) else None
-        if write.creation is not None and write.creation.policy is not None:
-            self.policies.finish(write.creation.policy.event, error)
-        if write.command.spool is not None:
-            self._spools.finish(write.command.spool, error)
-        self._count(write, error)
-        if isinstance(answer, Committed):
-            object.__setattr__(write.event, "sequence", answer.sequence)  # nobody has seen it yet
-            self._publish(write.event)
-        write.pending.settle(error or write.result)
-
     def _publish(self, event: ThingEvent) -> None:
-        if log.isEnabledFor(logging.DEBUG):
-            _log_change(event)
         for listener in self._listeners:
             listener.on_event(event)
 
-    def _count(self, write: _Write, error: GatewayError | None) -> None:
-        meter = self._meters[write.command.action]
-        (meter.stored if error is None else meter.failed).inc()
-        meter.seconds.observe(time.perf_counter() - write.started)
-        if write.span is not None:
-            write.span.end(error)
-
-    def _span(self, command: ThingCommand) -> Span | None:
-        if command.trace is None:
-            return None
-        attributes = {"thing": command.thing_id, "action": command.action.value}
-        return self._tracer.start("things.change", command.trace, attributes=attributes)
-
     # --- messages -----------------------------------------------------------------------------
 
-    def _admit(self, entry: _Entry, message: ThingMessage) -> ThingMessage:
+    def _admit(self, entry: ThingEntry, message: ThingMessage) -> ThingMessage:
         thing = entry.thing
         moment = self._clock()
         permissions = self._permissions(thing, message.subjects, text_of(moment)) if thing else None
@@ -559,21 +430,10 @@ class ThingsService:
         present = await self.load(command.thing_id)
         if present is None:
             raise ditto_error("things:thing.notfound", id=command.thing_id)
-        past, at = await self._past(command)
-        if past is None:
-            raise ditto_error("things:thing.history.notfound", id=command.thing_id, at=at)
+        past = await self._past.asked(command)
         document = {**past.document, "policyId": present.policy_id}
         result = self._shown(replace(past, document=document), command)
         return replace(result, headers={"historical-headers": {}})
-
-    async def _past(self, command: ThingCommand) -> tuple[Thing | None, str]:
-        revision = command.headers.get("at-historical-revision")
-        if revision is not None:
-            return await self.at_revision(
-                command.thing_id, _number(revision)
-            ), f"revision {revision}"
-        timestamp = str(command.headers["at-historical-timestamp"])
-        return await self.at_time(command.thing_id, _instant(timestamp)), timestamp
 
     # --- in memory ----------------------------------------------------------------------------
 
@@ -602,44 +462,16 @@ class ThingsService:
     def _policy_id_of(self, thing_id: str, subjects: tuple[str, ...]) -> str:
         """The policy id of another thing that the caller may read; raises Wait."""
         check_entity_id(thing_id, "things:id.invalid")
-        entry = self._entry(thing_id)
-        if not entry.is_loaded:
-            raise Wait(lambda resume: self._fetch(entry, resume))
-        thing = entry.thing
+        thing = self._things.loaded(self._things.entry(thing_id)).thing
         mine = self._permissions(thing, subjects, self.policies.now()) if thing else None
         if thing is None or mine is None or not mine.partial("thing", ("policyId",), READ):
             raise ditto_error("things:thing.notfound", id=thing_id)
         return thing.policy_id
 
-    def _fetch(self, entry: _Entry, resume: Resume) -> None:
-        def loaded(answer: StoredThing | GatewayError) -> None:
-            if isinstance(answer, GatewayError):
-                resume(answer)
-                return
-            if not entry.is_loaded:
-                entry.thing, entry.revision = answer.thing, answer.revision
-                entry.is_loaded = True
-            resume(None)
-
-        self._store.load_thing(entry.thing_id, loaded)
-
-    def _entry(self, thing_id: str) -> _Entry:
-        entry = self._entries.pop(thing_id, None)
-        if entry is None:
-            entry = _Entry(thing_id, self)
-            self._make_room()
-        self._entries[thing_id] = entry  # last is the most recently used
-        return entry
-
-    def _make_room(self) -> None:
-        if len(self._entries) < self._cache:
-            return
-        oldest = next(iter(self._entries.values()))
-        if oldest.lane.is_idle:
-            del self._entries[oldest.thing_id]
-
 
 def _refuse_unbuilt(command: ThingCommand) -> None:
+    if is_historical(command):
+        raise NotBuilt("things: past states are read over HTTP")
     for header in _NOT_BUILT:
         if header in command.headers:
             raise NotBuilt(f"things: the header '{header}' is not built")
@@ -651,41 +483,4 @@ def _policy_is_gone(thing: Thing) -> GatewayError:
         f"{error.message} Its Policy '{thing.policy_id}' does not exist.",
         code=error.code,
         description="Create the policy anew, or ask who may.",
-    )
-
-
-def _document(policy: Any) -> bytes | None:
-    return None if policy is None else encoded(policy.document)
-
-
-def _number(value: object) -> int:
-    with suppress(ValueError):
-        return int(str(value))
-    raise ditto_error(
-        "header.invalid", header="at-historical-revision", value=value, hint="It is a whole number."
-    )
-
-
-def _instant(value: str) -> str:
-    try:
-        return text_of(datetime.fromisoformat(value).astimezone(utc_now().tzinfo))
-    except (ValueError, OverflowError) as error:
-        raise ditto_error(
-            "header.invalid",
-            header="at-historical-timestamp",
-            value=value,
-            hint="It is an ISO 8601 instant.",
-        ) from error
-
-
-def _log_change(event: ThingEvent) -> None:
-    from gateway.twin.patch import as_json, of_event
-
-    log.debug(
-        "thing changed",
-        extra={
-            "thing": event.thing_id,
-            "revision": event.revision,
-            "patch": as_json(of_event(event)) if event.action is not EventAction.DELETED else [],
-        },
     )

@@ -2,47 +2,30 @@
 
 from __future__ import annotations
 
-import enum
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 from gateway.errors import GatewayError, NotBuilt
-from gateway.model.entity_id import check_entity_id, is_entity_id, is_key
 from gateway.model.json import Json, JsonObject, Pointer, parse_pointer
-from gateway.model.policy import Permission, Policy, PolicyCommand, PolicyEvent
+from gateway.model.policy import Policy, PolicyCommand, PolicyEvent
 from gateway.model.thing import Action, EventAction
 from gateway.twin.conditions import IfEqual, check_tags, equal_refused, revision_tag, value_tag
 from gateway.twin.ditto_errors import ditto_error
 from gateway.twin.documents import MISSING, Maybe, encoded, get, put, remove, same
 from gateway.twin.limits import Limits
 from gateway.twin.policy import WRITE, Enforcer, Permissions, build_enforcer
-
-_SUBJECT = re.compile(r"[^:]+:.+", re.DOTALL)
-_PLACEHOLDER = re.compile(r"\{\{\s*request:subjectId\s*\}\}|\$\{request\.subjectId\}")
-_KINDS: Final = ("thing", "policy", "message")
-_IMPORTABLE: Final = ("implicit", "explicit", "never")
-_MAX_SUBJECT = 1_024
-
-
-class PolicyPart(enum.StrEnum):
-    """Kinds of resources of a policy; values are the first half of their error codes where they have any."""
-
-    POLICY = "policy"
-    ENTRIES = "entries"
-    ENTRY = "entry"
-    SUBJECTS = "subjects"
-    SUBJECT = "subject"
-    RESOURCES = "resources"
-    RESOURCE = "resource"
-    IMPORTABLE = "importable"
-    NAMESPACES = "namespaces"
-    IMPORTS = "imports"
-    IMPORT = "import"
-    IMPORT_ENTRIES = "import.entries"
-
+from gateway.twin.policy_form import (
+    CHECKS,
+    Caller,
+    PolicyPart,
+    checked_import_id,
+    checked_label,
+    checked_object,
+    checked_resource_key,
+    policy_document,
+    policy_json,
+    resolved_subject,
+)
 
 _ERROR_PART: Final = {
     PolicyPart.ENTRIES: "policy",
@@ -123,231 +106,6 @@ def policy_not_modifiable(policy_id: str, path: Pointer = ()) -> GatewayError:
     return ditto_error(
         f"policies:{_ERROR_PART.get(part, part)}.notmodifiable", _facts(policy_id, path)
     )
-
-
-# --- form --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """What checking a policy's form needs to know beside it."""
-
-    policy_id: str
-    subject: str
-    now: str
-
-
-def policy_document(
-    caller: Caller, value: Json, code: str = "policies:id.notsettable"
-) -> JsonObject:
-    """A policy's JSON as it is stored: all optional members filled in, placeholders resolved.
-
-    Errors: BadRequest naming the label, subject or resource at fault; `code` for a foreign `policyId`.
-    """
-    given = _object(value, "a Policy")
-    found = given.get("policyId")
-    if found is not None and found != caller.policy_id:
-        raise ditto_error(code, found=found, expected=f": it should be '{caller.policy_id}'")
-    if "entries" not in given:
-        raise ditto_error("json.field.missing", field="entries")
-    document: JsonObject = {"entries": _entries(caller, given["entries"])}
-    imports = given.get("imports")
-    if imports:
-        document["imports"] = _imports(caller, imports)
-    return document
-
-
-def _object(value: Json, what: str) -> JsonObject:
-    if not isinstance(value, dict):
-        raise ditto_error("json.invalid", reason=f"{what} is a JSON object")
-    return value
-
-
-def _entries(caller: Caller, value: Json) -> Json:
-    return {
-        _label(label): _entry(caller, body) for label, body in _object(value, "'entries'").items()
-    }
-
-
-def _label(label: str) -> str:
-    if not is_key(label):
-        raise ditto_error(
-            "policies:label.invalid", label=label[:200], reason="it is empty or has a '/'"
-        )
-    if label.startswith(("imported", "nsimported-")):
-        raise ditto_error(
-            "policies:label.invalid",
-            label=label,
-            reason="'imported' is reserved for resolved views",
-        )
-    return label
-
-
-def _entry(caller: Caller, value: Json) -> Json:
-    given = _object(value, "a policy entry")
-    for member in ("allowedAdditions", "references"):
-        if given.get(member):
-            raise NotBuilt(f"policies: '{member}' of an entry is not built")
-    entry: JsonObject = {
-        "subjects": _subjects(caller, given.get("subjects") or {}),
-        "resources": _resources(caller, given.get("resources") or {}),
-        "importable": _importable(caller, given.get("importable") or "implicit"),
-    }
-    if given.get("namespaces") is not None:
-        entry["namespaces"] = _namespaces(caller, given["namespaces"])
-    return entry
-
-
-def _subjects(caller: Caller, value: Json) -> Json:
-    subjects: JsonObject = {}
-    for key, body in _object(value, "'subjects'").items():
-        subjects[resolved_subject(caller, key)] = _subject(caller, body)
-    return subjects
-
-
-def resolved_subject(caller: Caller, key: str) -> str:
-    """A subject id with its placeholder replaced by the caller.
-
-    Errors: BadRequest `policies:subjectid.invalid`.
-    """
-    subject = _PLACEHOLDER.sub(lambda _: caller.subject, key)
-    if len(subject) > _MAX_SUBJECT or _SUBJECT.fullmatch(subject) is None:
-        raise ditto_error("policies:subjectid.invalid", key=key[:200])
-    return subject
-
-
-def _subject(caller: Caller, value: Json) -> Json:
-    given = _object(value, "a subject")
-    if given.get("announcement"):
-        raise NotBuilt("policies: announcements of subject expiry are not built")
-    subject: JsonObject = {"type": str(given.get("type") or "unknown")}
-    if given.get("expiry") is not None:
-        subject["expiry"] = _expiry(caller, given["expiry"])
-    return subject
-
-
-def _expiry(caller: Caller, value: Json) -> str:
-    try:
-        moment = datetime.fromisoformat(str(value)).astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise ditto_error(
-            "policies:subjectexpiry.invalid", value=value, reason=str(error)
-        ) from error
-    text = moment.isoformat().replace("+00:00", "Z")
-    if text <= caller.now:
-        raise ditto_error("policies:subjectexpiry.invalid", value=value, reason="it is in the past")
-    return text
-
-
-def _resources(caller: Caller, value: Json) -> Json:
-    resources: JsonObject = {}
-    for key, body in _object(value, "'resources'").items():
-        resources[_resource_key(key)] = _resource(caller, body)
-    return resources
-
-
-def _resource_key(key: str) -> str:
-    kind, colon, path = key.partition(":")
-    if not colon or kind not in _KINDS or not path.startswith("/"):
-        raise ditto_error(
-            "policies:entry.invalid",
-            reason=f"the resource '{key[:200]}' is not '<{'|'.join(_KINDS)}>:/<path>'",
-        )
-    parse_pointer(path)
-    return key
-
-
-def _resource(_caller: Caller, value: Json) -> Json:
-    given = _object(value, "a resource")
-    return {name: _permissions(given.get(name) or [], name) for name in ("grant", "revoke")}
-
-
-def _permissions(value: Json, name: str) -> Json:
-    if not isinstance(value, list) or any(one not in Permission.__members__ for one in value):
-        raise ditto_error(
-            "policies:entry.invalid",
-            reason=f"'{name}' is an array of {', '.join(Permission)}",
-        )
-    return list(dict.fromkeys(value))
-
-
-def _importable(_caller: Caller, value: Json) -> Json:
-    if value not in _IMPORTABLE:
-        raise ditto_error(
-            "policies:entry.invalid", reason=f"'importable' is one of {', '.join(_IMPORTABLE)}"
-        )
-    return value
-
-
-def _namespaces(_caller: Caller, value: Json) -> Json:
-    if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
-        raise ditto_error("policies:entry.invalid", reason="'namespaces' is an array of texts")
-    return value
-
-
-def _imports(caller: Caller, value: Json) -> Json:
-    imports: JsonObject = {}
-    for policy_id, body in _object(value, "'imports'").items():
-        imports[_import_id(caller, policy_id)] = _import(caller, body)
-    return imports
-
-
-def _import_id(caller: Caller, policy_id: str) -> str:
-    check_entity_id(policy_id, "policies:id.invalid")
-    if policy_id == caller.policy_id:
-        raise ditto_error("policies:import.invalid", reason="a policy cannot import itself")
-    return policy_id
-
-
-def _import(caller: Caller, value: Json) -> Json:
-    given = _object(value or {}, "an import")
-    if given.get("transitiveImports"):
-        raise NotBuilt("policies: transitive imports are not built")
-    listed = given.get("entries")
-    return {"entries": _import_entries(caller, listed)} if listed is not None else {}
-
-
-def _import_entries(_caller: Caller, value: Json) -> Json:
-    if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
-        raise ditto_error("policies:import.invalid", reason="'entries' is an array of labels")
-    return value
-
-
-_CHECKS: Final[dict[PolicyPart, Callable[[Caller, Json], Json]]] = {
-    PolicyPart.POLICY: policy_document,
-    PolicyPart.ENTRIES: _entries,
-    PolicyPart.ENTRY: _entry,
-    PolicyPart.SUBJECTS: _subjects,
-    PolicyPart.SUBJECT: _subject,
-    PolicyPart.RESOURCES: _resources,
-    PolicyPart.RESOURCE: _resource,
-    PolicyPart.IMPORTABLE: _importable,
-    PolicyPart.NAMESPACES: _namespaces,
-    PolicyPart.IMPORTS: _imports,
-    PolicyPart.IMPORT: _import,
-    PolicyPart.IMPORT_ENTRIES: _import_entries,
-}
-
-
-def default_policy(subject: str) -> JsonObject:
-    """The policy of a thing that was created without one."""
-    everything: list[Json] = [Permission.READ.value, Permission.WRITE.value]
-    return {
-        "entries": {
-            "DEFAULT": {
-                "subjects": {subject: {"type": "generated"}},
-                "resources": {
-                    f"{kind}:/": {"grant": list(everything), "revoke": []} for kind in _KINDS
-                },
-                "importable": "implicit",
-            }
-        }
-    }
-
-
-def policy_json(policy: Policy) -> JsonObject:
-    """A policy as it is shown."""
-    return {"policyId": policy.policy_id, **policy.document}
 
 
 # --- deciding ----------------------------------------------------------------------------------
@@ -431,7 +189,11 @@ def decide_policy(
         return _delete(policy, command, part, context)
     value = _checked(command, part, context)
     if IfEqual.of(command.headers) is not IfEqual.UPDATE and present is not MISSING:
-        shown = {"policyId": policy.policy_id, **_object(value, "")} if not command.path else value
+        shown = (
+            {"policyId": policy.policy_id, **checked_object(value, "")}
+            if not command.path
+            else value
+        )
         if same(present, shown):
             raise equal_refused("policies", tag)
     return _modify(policy, command, part, value, context)
@@ -485,14 +247,14 @@ def _checked(command: PolicyCommand, part: PolicyPart, context: PolicyContext) -
     caller = _caller(command, context)
     match command.path:
         case ("entries", label, *_):
-            _label(label)
+            checked_label(label)
         case ("imports", policy_id, *_):
-            _import_id(caller, policy_id)
+            checked_import_id(caller, policy_id)
     if part is PolicyPart.SUBJECT:
         resolved_subject(caller, command.path[-1])
     elif part is PolicyPart.RESOURCE:
-        _resource_key(command.path[-1])
-    return _CHECKS[part](caller, command.value)
+        checked_resource_key(command.path[-1])
+    return CHECKS[part](caller, command.value)
 
 
 def _target(command: PolicyCommand, part: PolicyPart, context: PolicyContext) -> Pointer:
@@ -509,7 +271,7 @@ def _modify(
     if len(path) > 2 and get(policy.document, path[:2]) is MISSING:
         raise policy_not_found(command.policy_id, path[:2])
     existed = get(policy.document, path) is not MISSING or part is PolicyPart.IMPORTS
-    document = put(policy.document, path, value) if path else _object(value, "a Policy")
+    document = put(policy.document, path, value) if path else checked_object(value, "a Policy")
     after = Policy(policy.policy_id, policy.revision + 1, document, policy.created, context.now)
     _check_usable(after, command, build_enforcer(document, context.imported), context)
     shown: Json = policy_json(after) if not path else value
@@ -577,13 +339,3 @@ def _event(
         subjects=command.subjects,
         trace=command.trace,
     )
-
-
-def check_new_policy_id(text: Json) -> str:
-    """A policy id from a body.
-
-    Errors: BadRequest `policies:id.invalid`.
-    """
-    if not isinstance(text, str) or not is_entity_id(text):
-        return check_entity_id(str(text), "policies:id.invalid")
-    return text

@@ -265,3 +265,14 @@ def build_enforcer(document: JsonObject, imported: Mapping[str, JsonObject]) -> 
         if policy_id in imported:
             entries += importable(imported[policy_id], listed)
     return Enforcer(entries)
+
+
+def resolved_document(document: JsonObject, imported: Mapping[str, JsonObject]) -> JsonObject:
+    """The policy with the entries that it imports, under the labels `imported-<policy id>-<label>`."""
+    entries = dict(_object(document["entries"]))
+    for policy_id, listed in imports_of(document).items():
+        foreign = _object(imported[policy_id]["entries"]) if policy_id in imported else {}
+        taken = importable(imported[policy_id], listed) if foreign else []
+        for entry in taken:
+            entries[f"imported-{policy_id}-{entry.label}"] = foreign[entry.label]
+    return {**document, "entries": entries}

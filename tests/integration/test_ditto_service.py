@@ -721,6 +721,15 @@ async def test_imported_entries_count_and_change_with_their_policy(things: Thing
     )
     assert listed.status == 204
     assert await get(things, "/attributes/a", subjects=STRANGER) == 1
+    resolved = await policies.execute(
+        policy_command(Action.RETRIEVE, "/entries", headers={"policy-view": "resolved"})
+    )
+    assert isinstance(resolved.value, dict)
+    assert list(resolved.value) == [
+        "owner",
+        "imported-org.acme:base-owner",
+        "imported-org.acme:base-guest",
+    ]
     removed = PolicyCommand(
         policy_id="org.acme:base",
         action=Action.DELETE,

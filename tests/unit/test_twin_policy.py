@@ -12,8 +12,8 @@ from gateway.errors import GatewayError
 from gateway.model.json import Json, JsonObject, format_pointer, parse_pointer
 from gateway.model.policy import parse_policy_path
 from gateway.twin.documents import MISSING, get, same
-from gateway.twin.policies import Caller, default_policy, policy_document
 from gateway.twin.policy import READ, WRITE, Enforcer, Entry, build_enforcer
+from gateway.twin.policy_form import Caller, default_policy, policy_document
 
 NOW = "2026-01-01T00:00:00.000000Z"
 ME = ("nginx:me",)

@@ -16,8 +16,8 @@ from gateway.twin.conditions import parse_tags, revision_tag, value_tag
 from gateway.twin.ditto_errors import codes, ditto_error
 from gateway.twin.documents import MISSING, get, same
 from gateway.twin.limits import Limits
-from gateway.twin.policies import default_policy
 from gateway.twin.policy import NO_PERMISSIONS, Enforcer, Entry, Permissions, build_enforcer
+from gateway.twin.policy_form import default_policy
 from gateway.twin.showing import Context, reduced_event, retrieve
 from gateway.twin.things import Decision, apply, judge
 

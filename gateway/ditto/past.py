@@ -1,0 +1,71 @@
+"""Past states of things, rebuilt from what the store keeps."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Final
+
+from gateway.ditto.clock import text_of
+from gateway.model.thing import Action, Thing, ThingCommand
+from gateway.store.things import ThingStore
+from gateway.twin.ditto_errors import ditto_error
+from gateway.twin.things import replayed
+
+_REVISION: Final = "at-historical-revision"
+_TIMESTAMP: Final = "at-historical-timestamp"
+
+
+def is_historical(command: ThingCommand) -> bool:
+    """True when a command asks for a past state."""
+    headers = command.headers
+    return command.action is Action.RETRIEVE and (_REVISION in headers or _TIMESTAMP in headers)
+
+
+class Past:
+    """Looks into a thing's past. What is not kept, or was deleted then, is None."""
+
+    def __init__(self, store: ThingStore) -> None:
+        self._store = store
+
+    async def at_revision(self, thing_id: str, revision: int) -> Thing | None:
+        """The thing as it was after a revision."""
+        replay = await self._store.replay(thing_id, revision=revision)
+        thing = replayed(replay.base, replay.events)
+        return thing if thing is not None and thing.revision == revision else None
+
+    async def at_time(self, thing_id: str, timestamp: str) -> Thing | None:
+        """The thing as it was at an ISO 8601 instant."""
+        replay = await self._store.replay(thing_id, timestamp=timestamp)
+        return replayed(replay.base, replay.events)
+
+    async def asked(self, command: ThingCommand) -> Thing:
+        """The past state that a command's headers name.
+
+        Errors: 404 `things:thing.history.notfound`, 400 `header.invalid`.
+        """
+        revision = command.headers.get(_REVISION)
+        if revision is not None:
+            at = f"revision {revision}"
+            past = await self.at_revision(command.thing_id, _number(revision))
+        else:
+            at = str(command.headers[_TIMESTAMP])
+            past = await self.at_time(command.thing_id, _instant(at))
+        if past is None:
+            raise ditto_error("things:thing.history.notfound", id=command.thing_id, at=at)
+        return past
+
+
+def _number(value: object) -> int:
+    with suppress(ValueError):
+        return int(str(value)[:18])
+    raise ditto_error("header.invalid", header=_REVISION, value=value, hint="It is a whole number.")
+
+
+def _instant(value: str) -> str:
+    try:
+        return text_of(datetime.fromisoformat(value).astimezone(UTC))
+    except (ValueError, OverflowError) as error:
+        raise ditto_error(
+            "header.invalid", header=_TIMESTAMP, value=value, hint="It is an ISO 8601 instant."
+        ) from error

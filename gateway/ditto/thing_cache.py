@@ -1,0 +1,92 @@
+"""Things in memory: the newest decided state of each id in use, with its lane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from gateway.ditto.lane import Lane, Pending, Resume, Wait
+from gateway.errors import GatewayError
+from gateway.model.thing import Thing, ThingCommand, ThingMessage
+from gateway.store.things import StoredThing, ThingStore
+
+
+class Load:
+    """A look at the newest durable state, in turn with the commands."""
+
+
+Job: TypeAlias = ThingCommand | ThingMessage | Load
+
+Step: TypeAlias = Callable[["ThingEntry", Job, Pending], object | None]
+
+
+class ThingEntry:
+    """What is in memory of one thing id: the newest decided state, which may not be durable yet."""
+
+    __slots__ = ("is_loaded", "lane", "revision", "thing", "thing_id")
+
+    def __init__(self, thing_id: str, step: Step) -> None:
+        self.thing_id = thing_id
+        self.is_loaded = False
+        self.thing: Thing | None = None
+        self.revision = 0
+        self.lane: Lane[Job] = Lane(lambda job, pending: step(self, job, pending), self.forget)
+
+    def forget(self) -> None:
+        """Read from the store before the next use."""
+        self.is_loaded = False
+
+
+class ThingCache:
+    """The entries in use; the least recently used idle one goes when there are too many."""
+
+    def __init__(self, store: ThingStore, step: Step, size: int) -> None:
+        self._store = store
+        self._step = step
+        self._size = size
+        self._entries: dict[str, ThingEntry] = {}
+
+    def __contains__(self, thing_id: str) -> bool:
+        return thing_id in self._entries
+
+    def entry(self, thing_id: str) -> ThingEntry:
+        """The entry of an id, made when it is not there; perhaps not loaded."""
+        entry = self._entries.pop(thing_id, None)
+        if entry is None:
+            entry = ThingEntry(thing_id, self._step)
+            self._make_room()
+        self._entries[thing_id] = entry  # last is the most recently used
+        return entry
+
+    def known(self, thing_id: str) -> Thing | None:
+        """The newest state if it is in memory."""
+        entry = self._entries.get(thing_id)
+        return entry.thing if entry is not None else None
+
+    def loaded(self, entry: ThingEntry) -> ThingEntry:
+        """The entry with its state.
+
+        Errors: Wait while it has to be read.
+        """
+        if not entry.is_loaded:
+            raise Wait(lambda resume: self._fetch(entry, resume))
+        return entry
+
+    def _fetch(self, entry: ThingEntry, resume: Resume) -> None:
+        def loaded(answer: StoredThing | GatewayError) -> None:
+            if isinstance(answer, GatewayError):
+                resume(answer)
+                return
+            if not entry.is_loaded:
+                entry.thing, entry.revision = answer.thing, answer.revision
+                entry.is_loaded = True
+            resume(None)
+
+        self._store.load_thing(entry.thing_id, loaded)
+
+    def _make_room(self) -> None:
+        if len(self._entries) < self._size:
+            return
+        oldest = next(iter(self._entries.values()))
+        if oldest.lane.is_idle:
+            del self._entries[oldest.thing_id]
