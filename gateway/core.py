@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from gateway.config import Settings
+from gateway.connectivity import demo as connectivity_demo
 from gateway.connectivity.endpoints import Northbound as OwnNorthbound
 from gateway.connectivity.http import routes as connection_routes
 from gateway.connectivity.hub import Connections as ConnectionHub
@@ -155,6 +156,13 @@ def build_gateway(shared: Shared) -> Gateway:
     gateway.modules += _northbound(shared, gateway)
     connections = _connectivity(shared, gateway)
     gateway.modules.append(connections)
+    if settings.demo:
+        gateway.modules.append(
+            Once(
+                "connectivity.demo",
+                lambda: connectivity_demo.provision(registry, connections, things, policies),
+            )
+        )
     gateway.modules += _ditto(shared, gateway, connections)
     gateway.modules += _registry_and_adapters(shared, gateway)
     return gateway

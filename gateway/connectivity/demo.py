@@ -1,7 +1,7 @@
 """The sample connections and things of `--demo`, written as users write them.
 
 DEFAULT_TENANT gets a connection and, for device 4711, the thing `org.acme:4711` under the policy
-`org.acme:demo`: telemetry in Ditto Protocol changes it, and so does plain JSON with `temp` and `hum`. The tenant
+`org.acme:demo`: telemetry in Ditto Protocol changes it, and so does plain JSON with `temp` and `hum`. Tenant
 `org.eclipse.packages.c2e` is the one that the public cloud2edge package comes with, with its device,
 connection and thing. What is there already stays as it is.
 """
