@@ -1,0 +1,321 @@
+"""What the client port promises, shown on the embedded API."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config.kube import Kube, KubeHttps
+from gateway.errors import BadRequest, Conflict, Gone, MethodNotAllowed, NotFound, Unprocessable
+from gateway.kube.client import EventType, KubeClient, PatchType
+from gateway.model.json import JsonObject
+from gateway.wire.kube.status import AlreadyExists
+from tests.kube_server import KubeServer, kube_server
+
+DEVICES = ("devices.kubeedge.io/v1beta1", "devices")
+STATUSES = ("devices.kubeedge.io/v1beta1", "devicestatuses")
+SYNCS = ("reliablesyncs.kubeedge.io/v1alpha1", "objectsyncs")
+LEASES = ("coordination.k8s.io/v1", "leases")
+
+
+def a_device(name: str = "lamp", node: str = "edge-1") -> JsonObject:
+    return {
+        "metadata": {"name": name},
+        "spec": {"nodeName": node, "properties": [{"name": "on", "desired": {"value": "false"}}]},
+    }
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[KubeServer]:
+    async with kube_server(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: KubeServer) -> KubeClient:
+    return server.api.client("tester")
+
+
+def meta(item: JsonObject) -> Any:
+    return item["metadata"]
+
+
+async def test_an_object_is_made_read_changed_and_deleted(client: KubeClient) -> None:
+    made = await client.create(*DEVICES, "default", a_device())
+    assert meta(made)["generation"] == 1
+    assert meta(made)["namespace"] == "default"
+    assert await client.get(*DEVICES, "default", "lamp") == made
+    wanted = copy.deepcopy(made)
+    wanted["spec"]["nodeName"] = "edge-2"  # type: ignore[index,call-overload]  # a device's form
+    changed = await client.update(*DEVICES, "default", wanted)
+    assert meta(changed)["generation"] == 2
+    assert int(meta(changed)["resourceVersion"]) > int(meta(made)["resourceVersion"])
+    assert meta(changed)["uid"] == meta(made)["uid"]
+    with pytest.raises(Conflict):
+        await client.update(*DEVICES, "default", made)
+    await client.delete(*DEVICES, "default", "lamp")
+    with pytest.raises(NotFound):
+        await client.get(*DEVICES, "default", "lamp")
+
+
+async def test_errors_have_classes(client: KubeClient) -> None:
+    await client.create(*DEVICES, "default", a_device())
+    with pytest.raises(AlreadyExists):
+        await client.create(*DEVICES, "default", a_device())
+    with pytest.raises(NotFound, match='namespaces "no" not found'):
+        await client.create(*DEVICES, "no", a_device())
+    with pytest.raises(NotFound, match="could not find the requested resource"):
+        await client.get("x/v1", "y", None, "z")
+    with pytest.raises(Unprocessable, match=r"spec\.nodeName"):
+        await client.create(
+            *DEVICES, "default", {"metadata": {"name": "b"}, "spec": {"nodeName": 5}}
+        )
+    with pytest.raises(BadRequest):
+        await client.get(*DEVICES, None, "lamp")
+    with pytest.raises(MethodNotAllowed):
+        await client.create("v1", "pods", "default", {"metadata": {"name": "p"}})
+    with pytest.raises(Conflict, match="UID in precondition"):
+        await client.delete(*DEVICES, "default", "lamp", uid="other")
+    with pytest.raises(Conflict):
+        await client.delete(*DEVICES, "default", "lamp", resource_version="1")
+
+
+async def test_patches_of_every_kind(client: KubeClient) -> None:
+    made = await client.create(*DEVICES, "default", a_device())
+    same = await client.patch(*DEVICES, "default", "lamp", {"spec": {"nodeName": "edge-1"}})
+    assert same is made
+    operations: list[Any] = [
+        {"op": "test", "path": "/spec/properties/0/name", "value": "on"},
+        {"op": "replace", "path": "/spec/properties/0/desired", "value": {"value": "true"}},
+    ]
+    patched = await client.patch(*DEVICES, "default", "lamp", operations, patch_type=PatchType.JSON)
+    assert patched["spec"]["properties"][0]["desired"] == {"value": "true"}  # type: ignore[index,call-overload]
+    stale: JsonObject = {
+        "metadata": {"resourceVersion": meta(made)["resourceVersion"]},
+        "spec": {"nodeName": "x"},
+    }
+    with pytest.raises(Conflict):
+        await client.patch(*DEVICES, "default", "lamp", stale)
+    node: JsonObject = {"metadata": {"name": "n"}}
+    await client.create("v1", "nodes", None, node)
+    ready: JsonObject = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+    low: JsonObject = {"status": {"conditions": [{"type": "DiskPressure", "status": "True"}]}}
+    for patch in (ready, low):
+        found = await client.patch(
+            "v1", "nodes", None, "n", patch, patch_type=PatchType.STRATEGIC, subresource="status"
+        )
+    assert len(found["status"]["conditions"]) == 2  # type: ignore[index,call-overload,arg-type]  # a node's form
+
+
+async def test_patches_at_the_same_time_all_count(client: KubeClient) -> None:
+    await client.create("v1", "configmaps", "default", {"metadata": {"name": "c"}, "data": {}})
+    await asyncio.gather(
+        *(
+            client.patch("v1", "configmaps", "default", "c", {"data": {f"k{number}": "v"}})
+            for number in range(6)
+        )
+    )
+    found = await client.get("v1", "configmaps", "default", "c")
+    assert found["data"] == {f"k{number}": "v" for number in range(6)}
+
+
+async def test_status_and_spec_have_doors_of_their_own(client: KubeClient) -> None:
+    body: JsonObject = {
+        "metadata": {"name": "n.u"},
+        "spec": {"objectKind": "Pod"},
+        "status": {"objectResourceVersion": "9"},
+    }
+    made = await client.create(*SYNCS, "default", body)
+    assert "status" not in made
+    told = await client.patch(
+        *SYNCS,
+        "default",
+        "n.u",
+        {"status": {"objectResourceVersion": "5"}, "spec": None},
+        subresource="status",
+    )
+    assert told["status"] == {"objectResourceVersion": "5"}
+    assert told["spec"] == {"objectKind": "Pod"}
+    assert meta(told)["generation"] == 1
+    changed = await client.update(
+        *SYNCS, "default", {**told, "spec": {"objectKind": "Node"}, "status": {}}
+    )
+    assert changed["status"] == {"objectResourceVersion": "5"}
+    assert meta(changed)["generation"] == 2
+    with pytest.raises(NotFound):
+        await client.patch(*DEVICES, "default", "x", {}, subresource="status")
+
+
+async def test_a_list_can_be_selected_and_paged(client: KubeClient) -> None:
+    for number in range(5):
+        device = a_device(f"d{number}")
+        meta(device)["labels"] = {"even": str(number % 2 == 0).lower()}
+        await client.create(*DEVICES, "default", device)
+    whole = await client.list(*DEVICES)
+    assert len(whole.items) == 5
+    even = await client.list(*DEVICES, "default", labels="even=true")
+    assert [meta(item)["name"] for item in even.items] == ["d0", "d2", "d4"]
+    named = await client.list(*DEVICES, fields="metadata.name=d3")
+    assert [meta(item)["name"] for item in named.items] == ["d3"]
+    first = await client.list(*DEVICES, limit=3)
+    assert first.next_page is not None
+    await client.delete(*DEVICES, "default", "d4")
+    rest = await client.list(*DEVICES, limit=3, page=first.next_page)
+    assert [meta(item)["name"] for item in rest.items] == ["d3", "d4"]
+    assert rest.next_page is None
+    assert (await client.list(*DEVICES, "kubeedge")).items == []
+
+
+async def test_a_watch_tells_what_was_and_what_happens(client: KubeClient) -> None:
+    made = await client.create(*DEVICES, "default", a_device())
+    watch = client.watch(*DEVICES, "default")
+    event = await anext(watch)
+    assert (event.type, event.object) == (EventType.ADDED, made)
+    mark = await anext(watch)
+    assert mark.type is EventType.BOOKMARK
+    await client.patch(*DEVICES, "default", "lamp", {"spec": {"nodeName": "x"}})
+    await client.delete(*DEVICES, "default", "lamp")
+    assert [(await anext(watch)).type for _ in range(2)] == [EventType.MODIFIED, EventType.DELETED]
+    resumed = client.watch(*DEVICES, resource_version=mark.resource_version)
+    assert [(await anext(resumed)).type for _ in range(2)] == [
+        EventType.MODIFIED,
+        EventType.DELETED,
+    ]
+
+
+async def test_a_watch_from_a_lost_point_is_gone(tmp_path: Path) -> None:
+    settings = Kube(https=KubeHttps(bind="127.0.0.1:0"), watch_window=2)
+    async with kube_server(tmp_path, settings) as server:
+        client = server.api.client("t")
+        for name in "abc":
+            await client.create(*DEVICES, "default", a_device(name))
+        with pytest.raises(Gone):
+            await anext(client.watch(*DEVICES, resource_version="1"))
+        with pytest.raises(BadRequest):
+            await anext(client.watch(*DEVICES, resource_version="x"))
+
+
+async def test_generated_names_differ(client: KubeClient) -> None:
+    body: JsonObject = {"metadata": {"generateName": "c-"}}
+    names = {
+        meta(await client.create("v1", "configmaps", "default", body))["name"] for _ in range(3)
+    }
+    assert len(names) == 3
+    assert all(name.startswith("c-") and len(name) == 7 for name in names)
+
+
+async def test_secrets_fold_plain_text_and_keep_their_type(client: KubeClient) -> None:
+    body: JsonObject = {"metadata": {"name": "s"}, "stringData": {"a": "hidden"}}
+    made = await client.create("v1", "secrets", "default", body)
+    assert (made["type"], made["data"]) == ("Opaque", {"a": "aGlkZGVu"})
+    assert "stringData" not in made
+    with pytest.raises(Unprocessable, match="field is immutable"):
+        await client.patch("v1", "secrets", "default", "s", {"type": "other"})
+    await client.patch("v1", "secrets", "default", "s", {"immutable": True})
+    with pytest.raises(Unprocessable, match="immutable"):
+        await client.patch("v1", "secrets", "default", "s", {"data": {"a": "YQ=="}})
+    with pytest.raises(BadRequest, match="illegal base64"):
+        await client.create(
+            "v1", "secrets", "default", {"metadata": {"name": "t"}, "data": {"a": "%"}}
+        )
+
+
+@pytest.mark.parametrize(
+    ("plural", "body", "said"),
+    [
+        (LEASES, {"spec": {"leaseDurationSeconds": 0}}, "must be greater than 0"),
+        (LEASES, {"spec": {"leaseTransitions": -1}}, "must be greater than or equal to 0"),
+        (("v1", "configmaps"), {"data": {"a/b": ""}}, "a valid config key"),
+        (
+            ("v1", "events"),
+            {"involvedObject": {"namespace": "other"}},
+            "does not match event.namespace",
+        ),
+    ],
+)
+async def test_built_in_kinds_have_rules_of_their_own(
+    client: KubeClient, plural: tuple[str, str], body: JsonObject, said: str
+) -> None:
+    with pytest.raises(Unprocessable, match=said):
+        await client.create(*plural, "default", {"metadata": {"name": "x"}, **body})
+
+
+async def test_a_namespace_gets_its_account_and_goes_with_all_it_has(client: KubeClient) -> None:
+    await client.create("v1", "namespaces", None, {"metadata": {"name": "plant"}})
+    watch = client.watch("v1", "configmaps", "plant")
+    async with asyncio.timeout(10):
+        async for event in watch:
+            if event.type is EventType.ADDED:
+                break
+    held = a_device()
+    meta(held)["finalizers"] = ["twinspan.io/hold"]
+    await client.create(*DEVICES, "plant", held)
+    goes = client.watch(
+        "v1", "namespaces", None, fields="metadata.name=plant", resource_version="0"
+    )
+    await client.delete("v1", "namespaces", None, "plant")
+    ends = await client.get("v1", "namespaces", None, "plant")
+    assert ends["status"] == {"phase": "Terminating"}
+    await client.patch(*DEVICES, "plant", "lamp", {"metadata": {"finalizers": None}})
+    async with asyncio.timeout(10):
+        async for event in goes:
+            if event.type is EventType.DELETED:
+                break
+    assert (await client.list(*DEVICES, "plant")).items == []
+
+
+async def test_a_terminating_namespace_takes_nothing_new(client: KubeClient) -> None:
+    await client.create("v1", "namespaces", None, {"metadata": {"name": "plant"}})
+    held = a_device()
+    meta(held)["finalizers"] = ["twinspan.io/hold"]
+    await client.create(*DEVICES, "plant", held)
+    await client.delete("v1", "namespaces", None, "plant")
+    with pytest.raises(Exception, match="because it is being terminated"):
+        await client.create(*DEVICES, "plant", a_device("late"))
+
+
+async def test_dependents_follow_unless_another_owner_lives(client: KubeClient) -> None:
+    owners = [await client.create(*DEVICES, "default", a_device(name)) for name in ("a", "b")]
+    references: list[Any] = [
+        {
+            "apiVersion": DEVICES[0],
+            "kind": "Device",
+            "name": meta(owner)["name"],
+            "uid": meta(owner)["uid"],
+        }
+        for owner in owners
+    ]
+    await client.create(
+        *STATUSES, "default", {"metadata": {"name": "both", "ownerReferences": references}}
+    )
+    await client.create(
+        *STATUSES, "default", {"metadata": {"name": "one", "ownerReferences": references[:1]}}
+    )
+    watch = client.watch(
+        *STATUSES, "default", resource_version=(await client.list(*STATUSES)).resource_version
+    )
+    await client.delete(*DEVICES, "default", "a")
+    async with asyncio.timeout(10):
+        first = await anext(watch)
+    assert (first.type, meta(first.object)["name"]) == (EventType.DELETED, "one")
+    await client.get(*STATUSES, "default", "both")
+    await client.delete(*DEVICES, "default", "b")
+    async with asyncio.timeout(10):
+        second = await anext(watch)
+    assert (second.type, meta(second.object)["name"]) == (EventType.DELETED, "both")
+
+
+async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
+    async with kube_server(tmp_path) as server:
+        made = await server.api.client("t").create(*DEVICES, "default", a_device())
+        newest = server.api.objects.storage.version
+        token = server.token
+    async with kube_server(tmp_path) as server:
+        assert await server.api.client("t").get(*DEVICES, "default", "lamp") == made
+        assert server.api.objects.storage.version >= newest
+        assert server.token == token
