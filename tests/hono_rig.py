@@ -142,10 +142,10 @@ async def a_fleet(core: Core) -> None:
 
 @asynccontextmanager
 async def an_http_adapter(
-    core: Core, tls: tuple[str, ssl.SSLContext] | None = None, **changes: object
+    core: Core, tls_context: ssl.SSLContext | None = None, **changes: object
 ) -> AsyncIterator[str]:
     """The HTTP adapter of `core`; yields its URL. `changes` are settings."""
-    settings = HttpSettings(bind=FREE, **changes)  # type: ignore[arg-type]
+    settings = HttpSettings(bind=FREE, tls_bind=FREE, **changes)  # type: ignore[arg-type]
     adapter = HttpAdapter(
         settings,
         core.endpoints,
@@ -153,7 +153,7 @@ async def an_http_adapter(
         core.registry,
         core.ingress,
         core.commands,
-        tls=tls,
+        tls_context=tls_context,
     )
     async with running(adapter):
         yield core.url("hono.http")

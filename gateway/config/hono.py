@@ -25,6 +25,8 @@ class HttpAdapter:
 
     bind: str = "127.0.0.1:18080"
     """host:port; port 0 takes a free one."""
+    tls_bind: str = "127.0.0.1:18443"
+    """host:port of the TLS listener; used where a certificate is at hand."""
     authentication_required: bool = True
     """False lets a PUT that names tenant and device do without credentials."""
     max_payload: int = 2_048

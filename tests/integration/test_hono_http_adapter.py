@@ -570,7 +570,7 @@ async def test_the_same_is_served_over_tls(core: Core, tmp_path: Any) -> None:
     )
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pem)
-    async with an_http_adapter(core, tls=("127.0.0.1:0", context)):
+    async with an_http_adapter(core, tls_context=context):
         url = f"https://{core.endpoints.get('hono.https')}/telemetry"
         assert (await curl("-k", "-u", LOGIN, "-d", "x", url))[0] == 202
         assert (await curl("-k", "-u", LOGIN, "-d", "x" * 3_000, url))[0] == 413

@@ -12,7 +12,7 @@ import asyncio
 import base64
 import binascii
 import logging
-import ssl
+import ssl as tls
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -242,10 +242,7 @@ def command_response(command: DeviceCommand) -> Response:
 
 
 class HttpAdapter:
-    """The module that serves devices on `hono.http`, and on `hono.https` with a TLS context.
-
-    Shape:  `tls` is a server-side context and the address for it, as (bind, context).
-    """
+    """The module that serves devices on `hono.http`; `tls_context` adds the listener `hono.https`."""
 
     name = "hono.http"
 
@@ -258,7 +255,7 @@ class HttpAdapter:
         ingress: IngressService,
         commands: CommandRouter,
         *,
-        tls: tuple[str, ssl.SSLContext] | None = None,
+        tls_context: tls.SSLContext | None = None,
     ) -> None:
         self.ingress = ingress
         self.commands = commands
@@ -266,7 +263,7 @@ class HttpAdapter:
         self._endpoints = endpoints
         self._authenticator = authenticator
         self._registry = registry
-        self._tls = tls
+        self._tls = tls_context
         self._limits = Limits(settings.max_payload, settings.request_timeout, settings.idle_timeout)
         self._connections: set[HttpConnection] = set()
 
@@ -283,14 +280,13 @@ class HttpAdapter:
         ]
         try:
             if self._tls is not None:
-                bind, context = self._tls
                 servers.append(
                     await listen_tcp(
                         self._endpoints,
                         "hono.https",
-                        bind,
+                        self._settings.tls_bind,
                         self._connection,
-                        ssl=context,
+                        ssl=self._tls,
                         setting="hono.http.tls_bind",
                     )
                 )
@@ -426,7 +422,7 @@ class HttpAdapter:
         longest = int(self._settings.idle_timeout * MAX_TTD_OF_IDLE)
         effective = min(ttd, found.adapter(Adapter.HTTP).max_ttd, longest)
         device, gateway = listener
-        waiting = _Wait(self, exchange, replace(upload, ttd=effective))
+        waiting = _Wait(self, exchange, msgspec.structs.replace(upload, ttd=effective))
         waiting.begin(found.tenant_id, device, gateway)
 
     # --- command responses ----------------------------------------------------------------------------
