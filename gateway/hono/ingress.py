@@ -277,6 +277,7 @@ class IngressService:
             retain=upload.retain,
             properties=properties,
             spool=upload.spool,
+            duplicate=upload.duplicate,
         )
 
     def _finish(

@@ -11,7 +11,6 @@ Pure: frames in and out, `now` is a parameter. Source: KubeEdge, reliable delive
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
@@ -214,18 +213,16 @@ class CloudLink:
         flight = self._flights.get(self._by_key.get(key, ""))
         return flight is not None and flight.item.version == version
 
-    def frames(self, now: float) -> Iterator[bytes]:
-        """Yield what may be written now; each frame counts as sent when it is taken."""
-        while self._notices:
-            yield self._notices.popleft()
-        if self.closed:
-            return
+    def frames(self, now: float) -> list[bytes]:
+        """Take what may be written now; it counts as sent."""
+        taken = list(self._notices)
+        self._notices.clear()
         while self._resend:
             flight = self._flights.get(self._resend.popleft())
             if flight is not None:
-                yield encode(flight.item.envelope)
-        for waiting in self._startable(now):
-            yield self._start(waiting, now)
+                taken.append(encode(flight.item.envelope))
+        taken += [self._start(waiting, now) for waiting in self._startable(now)]
+        return taken
 
     def _startable(self, now: float) -> list[_Waiting]:
         room = self.limits.window - len(self._flights)

@@ -247,7 +247,7 @@ def change_object(
     return make(stamp, route, content, version=version, trace=trace)
 
 
-def answer_object(asked: Envelope, stamp: Stamp, content: JsonObject | Raw | str) -> Envelope:
+def answer_object(asked: Envelope, stamp: Stamp, content: Json | Raw) -> Envelope:
     """Build the answer to a query: the bare object, `{"ErrStatus": ...}` (see `err_status`), or `"OK"`."""
     return answer_to(asked, stamp, _answer_route(asked), content)
 

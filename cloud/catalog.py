@@ -1,0 +1,191 @@
+"""What CloudCore knows of the cluster: Devices, models, statuses, namespaces, nodes, as typed views.
+
+Mirrors of the API, read by everyone, changed by nobody but the watches. Tells listeners about changes
+synchronously and in order.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from cloud.informer import Change, Informer
+from cloud.mapping import Layout, NotMappable, layout_of, tenant_of, thing_id
+from gateway.kube.client import KubeClient
+from gateway.model.json import JsonObject
+from gateway.runtime.module import Module
+from gateway.wire.cloudedge.devices import (
+    DEVICES,
+    GROUP_VERSION,
+    MODELS,
+    STATUSES,
+    DeviceView,
+    ModelView,
+    ObjectMeta,
+)
+from gateway.wire.cloudedge.subjects import DeviceKey
+
+K = TypeVar("K")
+DeviceListener = Callable[["DeviceChange"], None]
+NodeListener = Callable[[Change], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChange:
+    """A Device before and after; `new` None: gone, `old` None: new. Equal ones: its model changed."""
+
+    key: DeviceKey
+    old: DeviceView | None
+    new: DeviceView | None
+
+
+class Catalog:
+    """The mirrors. `modules` run before anyone who asks."""
+
+    def __init__(self, kube: KubeClient, *, default_tenant: str, demo: bool = False) -> None:
+        self._default_tenant = default_tenant
+        self._demo = demo
+        self._views: dict[DeviceKey, DeviceView] = {}
+        self._models: dict[DeviceKey, ModelView] = {}
+        self._by_node: defaultdict[str, set[DeviceKey]] = defaultdict(set)
+        self._by_model: defaultdict[DeviceKey, set[DeviceKey]] = defaultdict(set)
+        self._device_listeners: list[DeviceListener] = []
+        self._node_listeners: list[NodeListener] = []
+        self.namespaces = Informer(kube, "v1", "namespaces", _ignore)
+        self.nodes = Informer(kube, "v1", "nodes", self._node_changed)
+        self.models = Informer(kube, GROUP_VERSION, MODELS, self._model_changed)
+        self.statuses = Informer(kube, GROUP_VERSION, STATUSES, _ignore)
+        self.devices = Informer(kube, GROUP_VERSION, DEVICES, self._device_changed)
+
+    @property
+    def modules(self) -> list[Module]:
+        """The watches, in the order in which they must be ready."""
+        return [self.namespaces, self.nodes, self.models, self.statuses, self.devices]
+
+    def on_device(self, listener: DeviceListener) -> None:
+        self._device_listeners.append(listener)
+
+    def on_node(self, listener: NodeListener) -> None:
+        self._node_listeners.append(listener)
+
+    # --- questions --------------------------------------------------------------------------------
+
+    def device(self, key: DeviceKey) -> DeviceView | None:
+        return self._views.get(key)
+
+    @property
+    def device_keys(self) -> list[DeviceKey]:
+        return list(self._views)
+
+    def devices_of(self, node: str) -> list[DeviceView]:
+        """Devices bound to a node, by name."""
+        return [self._views[key] for key in sorted(self._by_node.get(node, ()))]
+
+    def device_object(self, key: DeviceKey) -> JsonObject | None:
+        return self.devices.objects.get((key.namespace, key.name))
+
+    def model_key(self, device: DeviceView) -> DeviceKey:
+        return DeviceKey(device.meta.namespace, device.model)
+
+    def model_object(self, key: DeviceKey) -> JsonObject | None:
+        return self.models.objects.get((key.namespace, key.name))
+
+    def layout(self, device: DeviceView) -> Layout:
+        """Where the Device's properties stand in its thing, and what they may hold."""
+        return layout_of(device, self._models.get(self.model_key(device)))
+
+    def thing_id(self, key: DeviceKey) -> str:
+        """Return the id of a Device's thing. Errors: NotMappable."""
+        return thing_id(key, self._namespace_annotations(key.namespace))
+
+    def status_object(self, key: DeviceKey) -> JsonObject | None:
+        return self.statuses.objects.get((key.namespace, key.name))
+
+    def node_annotations(self, node: str) -> dict[str, str] | None:
+        """Return a Node's annotations, None when there is no such Node."""
+        item = self.nodes.objects.get(("", node))
+        return None if item is None else dict(ObjectMeta.read(item).annotations)
+
+    # --- tenants ----------------------------------------------------------------------------------
+
+    def tenant_of(self, node: str, device: str) -> str | None:
+        """Decide which tenant an edge node may send for (port `EdgeNames`).
+
+        Shape:  `device` is `<ns>:<name>` of a Device bound to the node, or the id of a device in Hono's
+                registry, which belongs to the Node's tenant. None: refused.
+        """
+        key = self.find_device(device)
+        if key is not None:
+            view = self._views[key]
+            return self.tenant_of_namespace(key.namespace) if view.node == node else None
+        annotations = self.node_annotations(node)
+        if annotations is None:
+            return None
+        return annotations.get("twinspan.io/tenant") or self._default_tenant
+
+    def find_device(self, device: str) -> DeviceKey | None:
+        """Return the Device that `<ns>:<name>` (or `<ns>/<name>`) names."""
+        for separator in (":", "/"):
+            namespace, found, name = device.partition(separator)
+            if found and (key := DeviceKey(namespace, name)) in self._views:
+                return key
+        return None
+
+    def tenant_of_namespace(self, namespace: str) -> str:
+        return tenant_of(namespace, self._namespace_annotations(namespace), demo=self._demo)
+
+    def _namespace_annotations(self, namespace: str) -> dict[str, str]:
+        item = self.namespaces.objects.get(("", namespace))
+        return {} if item is None else dict(ObjectMeta.read(item).annotations)
+
+    # --- changes ----------------------------------------------------------------------------------
+
+    def _device_changed(self, change: Change) -> None:
+        key = DeviceKey(*change.key)
+        old = self._views.get(key)
+        new = None if change.new is None else DeviceView.read(change.new)
+        self._index(key, old, new)
+        self._tell(DeviceChange(key, old, new))
+
+    def _index(self, key: DeviceKey, old: DeviceView | None, new: DeviceView | None) -> None:
+        if old is not None:
+            _discard(self._by_node, old.node, key)
+            _discard(self._by_model, self.model_key(old), key)
+            self._views.pop(key, None)
+        if new is not None:
+            self._views[key] = new
+            self._by_node[new.node].add(key)
+            self._by_model[self.model_key(new)].add(key)
+
+    def _model_changed(self, change: Change) -> None:
+        key = DeviceKey(*change.key)
+        if change.new is None:
+            self._models.pop(key, None)
+        else:
+            self._models[key] = ModelView.read(change.new)
+        for device in sorted(self._by_model.get(key, ())):
+            view = self._views[device]
+            self._tell(DeviceChange(device, view, view))
+
+    def _node_changed(self, change: Change) -> None:
+        for listener in self._node_listeners:
+            listener(change)
+
+    def _tell(self, change: DeviceChange) -> None:
+        for listener in self._device_listeners:
+            listener(change)
+
+
+def _discard(index: defaultdict[K, set[DeviceKey]], key: K, member: DeviceKey) -> None:
+    index[key].discard(member)
+    if not index[key]:
+        del index[key]
+
+
+def _ignore(_: Change) -> None:
+    """Nobody asks to be told."""
+
+
+__all__ = ["Catalog", "DeviceChange", "NotMappable"]

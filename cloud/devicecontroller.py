@@ -1,0 +1,498 @@
+"""DeviceController: keeps each Device and its thing wanting the same, and the thing alive.
+
+One reconcile per Device, run when the Device, its model or its thing changes: read both sides, let
+`agreement` decide each property against the base, write the loser. Nothing reaches an edge that is not in the
+Device; `cloud.delivery` sends that. The controller acts at the things service as a subject of its own, so
+policies bind it too. What edges report comes in by `cloud.reports`, which writes through `write_reported`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from cloud.agreement import Base, DesiredSource, Settlement, Winner, settle_all
+from cloud.catalog import Catalog, DeviceChange
+from cloud.devicepatch import desired_patch
+from cloud.devicethings import ORIGINATOR, DeviceThings, Policies, ThingGone, Twinned
+from cloud.guard import DeviceGuard
+from cloud.keyworker import KeyWorker
+from cloud.mapping import (
+    DELETE_ANNOTATION,
+    SOURCE_ANNOTATION,
+    Layout,
+    NotMappable,
+    check_wanted,
+    features_patch,
+    kubeedge_attributes,
+    missing_features,
+    reported_by_thing,
+    wanted_by_device,
+    wanted_by_thing,
+)
+from cloud.statuses import reported_by_status, state_of
+from gateway.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    GatewayError,
+    NotFound,
+    Rejected,
+    Unprocessable,
+)
+from gateway.kube.client import KubeClient, PatchType
+from gateway.model.json import Json, JsonObject
+from gateway.model.ports import SignalListener, Things
+from gateway.model.thing import Thing, ThingEvent, ThingMessage
+from gateway.model.trace import TraceContext
+from gateway.twin.documents import same
+from gateway.wire.cloudedge.devices import DEVICES, GROUP_VERSION, DeviceView, mapping
+from gateway.wire.cloudedge.subjects import DeviceKey
+from gateway.wire.cloudedge.values import Typed
+
+if TYPE_CHECKING:
+    from cloud.bases import Bases
+    from cloud.delivery import Delivery
+    from cloud.events import EventRecorder
+    from gateway.observe.metrics import Metrics
+    from gateway.observe.tracing import Tracer
+
+log = logging.getLogger(__name__)
+
+TRIES = 5
+
+
+class ThingSignals(Protocol):
+    """The things service's signals and its guard."""
+
+    def listen(self, listener: SignalListener) -> Callable[[], None]: ...
+
+    def add_change_guard(self, guard: Callable[[ThingEvent], None]) -> Callable[[], None]: ...
+
+
+class DeviceController:
+    """Module: the reconciler."""
+
+    name = "cloud.devicecontroller"
+
+    def __init__(
+        self,
+        *,
+        kube: KubeClient,
+        things: Things,
+        policies: Policies,
+        signals: ThingSignals,
+        catalog: Catalog,
+        bases: Bases,
+        delivery: Delivery,
+        events: EventRecorder,
+        metrics: Metrics,
+        tracer: Tracer,
+        operators: Sequence[str],
+    ) -> None:
+        self._kube = kube
+        self._own = DeviceThings(things, policies, operators)
+        self._signals = signals
+        self._catalog = catalog
+        self._bases = bases
+        self._delivery = delivery
+        self._events = events
+        self._metrics = metrics
+        self._tracer = tracer
+        self._twins: dict[DeviceKey, Twinned] = {}
+        self._by_thing: dict[str, DeviceKey] = {}
+        self._gone: defaultdict[DeviceKey, list[DeviceView]] = defaultdict(list)
+        self._worker: KeyWorker[DeviceKey] | None = None
+        catalog.on_device(self.device_changed)
+
+    # --- module ---------------------------------------------------------------------------------
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        await self._bases.load()
+        guard = DeviceGuard(self._catalog, self.find, ORIGINATOR)
+        endings = [self._signals.listen(self), self._signals.add_change_guard(guard)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._worker = KeyWorker(group, self.reconcile)
+                for key in self._catalog.device_keys:
+                    self._name(key)
+                    self._worker.poke(key)
+                await self._sweep()
+                ready()
+                await asyncio.Event().wait()
+        finally:
+            self._worker = None
+            for end in endings:
+                end()
+
+    def find(self, thing_id: str) -> DeviceKey | None:
+        """Return the Device that a thing stands for."""
+        return self._by_thing.get(thing_id)
+
+    def poke(self, key: DeviceKey) -> None:
+        if self._worker is not None:
+            self._worker.poke(key)
+
+    # --- what happens outside ---------------------------------------------------------------------
+
+    def device_changed(self, change: DeviceChange) -> None:
+        """A Device or its model changed (from the catalog)."""
+        old, new = change.old, change.new
+        if old is not None and (new is None or new.meta.uid != old.meta.uid):
+            self._gone[change.key].append(old)
+        if new is not None:
+            self._name(change.key)
+        self.poke(change.key)
+
+    def on_event(self, event: ThingEvent) -> None:
+        """A thing changed (from the things service)."""
+        key = self._by_thing.get(event.thing_id)
+        twin = self._twins.get(key) if key else None
+        if key is None or twin is None:
+            return
+        self._remember(twin, event.after, event.revision)
+        if event.originator == ORIGINATOR:
+            return
+        if event.after is None or self._wants_other(key, event):
+            twin.trace = event.trace or twin.trace
+            self.poke(key)
+
+    def on_message(self, message: ThingMessage) -> None:
+        """Live messages are not the controller's."""
+
+    def _wants_other(self, key: DeviceKey, event: ThingEvent) -> bool:
+        device = self._catalog.device(key)
+        if device is None or event.after is None:
+            return False
+        layout = self._catalog.layout(device)
+        before = wanted_by_thing(event.before.document, layout) if event.before else {}
+        return before != wanted_by_thing(event.after.document, layout) or event.before is None
+
+    def _name(self, key: DeviceKey) -> Twinned | None:
+        try:
+            thing_id = self._catalog.thing_id(key)
+        except NotMappable as error:
+            self._warn(key, "NotMappable", error.message)
+            return None
+        twin = self._twins.get(key)
+        if twin is None or twin.thing_id != thing_id:
+            twin = self._twins[key] = Twinned(thing_id)
+            self._by_thing[thing_id] = key
+        return twin
+
+    @staticmethod
+    def _remember(twin: Twinned, thing: Thing | None, revision: int) -> None:
+        if twin.thing is None or thing is None or revision > twin.thing.revision:
+            twin.thing, twin.is_loaded = thing, True
+
+    # --- one Device ---------------------------------------------------------------------------------
+
+    async def reconcile(self, key: DeviceKey) -> None:
+        """Bring a Device and its thing together. Errors: what can be tried again."""
+        for old in self._gone.pop(key, []):
+            await self._remove(old.meta.uid)
+        device = self._catalog.device(key)
+        if device is None:
+            self._forget(key)
+            return
+        twin = self._name(key)
+        if twin is None or device.meta.is_deleting or not self._is_complete(device):
+            return
+        async with twin.lock:
+            trace, twin.trace = twin.trace, None
+            with self._tracer.start(
+                "devicecontroller reconcile", trace, "internal", {"device": str(key)}
+            ) as span:
+                await self._together(key, twin, span.context if trace else None)
+
+    def _is_complete(self, device: DeviceView) -> bool:
+        if self._catalog.model_object(self._catalog.model_key(device)) is not None:
+            return True
+        self._warn(device.key, "ModelNotFound", f"DeviceModel {device.model} does not exist")
+        return False
+
+    async def _together(self, key: DeviceKey, twin: Twinned, trace: TraceContext | None) -> None:
+        for attempt in range(TRIES):
+            device = self._newest(key, twin)
+            if device is None:
+                return
+            if not twin.is_loaded:
+                await self._own.load(twin)
+            try:
+                await self._settle(device, twin, trace)
+            except (Conflict, Unprocessable, BadRequest) as error:
+                if attempt == TRIES - 1 or isinstance(error, NotMappable):
+                    self._warn(key, "DesiredNotWritten", error.message)
+                    return
+                await self._reread(key, twin)
+            except ThingGone:
+                continue
+            except Forbidden as error:
+                self._warn(key, "ThingDenied", error.message)
+                return
+            else:
+                return
+
+    def _newest(self, key: DeviceKey, twin: Twinned) -> DeviceView | None:
+        """Return the Device as the watch has it, or as our own last patch left it if that is newer."""
+        seen, patched = self._catalog.device(key), twin.patched
+        if seen is None or patched is None or patched.meta.uid != seen.meta.uid:
+            twin.patched = None
+            return seen
+        if _version(patched) > _version(seen):
+            return patched
+        twin.patched = None
+        return seen
+
+    async def _reread(self, key: DeviceKey, twin: Twinned) -> None:
+        twin.is_loaded = False
+        found = await self._kube.get(GROUP_VERSION, DEVICES, key.namespace, key.name)
+        twin.patched = DeviceView.read(found)
+
+    async def _settle(self, device: DeviceView, twin: Twinned, trace: TraceContext | None) -> None:
+        layout = self._catalog.layout(device)
+        for why in layout.refused:
+            self._warn(device.key, "NotMappable", why)
+        wanted = wanted_by_device(device, layout)
+        for name, fault in wanted.bad.items():
+            self._warn(device.key, "BadDesired", f"property {name}: {fault}")
+        if twin.thing is None:
+            await self._create(device, twin, layout, wanted.values, trace)
+            return
+        await self._bind(device, twin, made=self._bases.of(device.meta.uid).made)
+        bases = self._bases.of(device.meta.uid).bases
+        ours: dict[str, Json] = {
+            **{name: bases[name].desired for name in wanted.bad if name in bases},
+            **wanted.values,
+        }
+        theirs = self._wanted_by(twin.thing, layout, bases, device.key)
+        decided = settle_all(ours, theirs, bases, layout.places, _source(device))
+        await self._write(device, twin, layout, decided, trace)
+        await self._agree(device, twin, decided)
+
+    def _wanted_by(
+        self, thing: Thing, layout: Layout, bases: Mapping[str, Base], key: DeviceKey
+    ) -> dict[str, Json]:
+        """Return what the thing wants; a value that a Device cannot take counts as no change."""
+        found = wanted_by_thing(thing.document, layout)
+        for name, value in list(found.items()):
+            try:
+                check_wanted(layout.rule(name), value)
+            except BadRequest as error:
+                self._warn(key, "BadDesired", f"thing, property {name}: {error.message}")
+                found[name] = bases[name].desired if name in bases else None
+        return found
+
+    async def _write(
+        self,
+        device: DeviceView,
+        twin: Twinned,
+        layout: Layout,
+        decided: Mapping[str, Settlement],
+        trace: TraceContext | None,
+    ) -> None:
+        for name, settlement in decided.items():
+            if settlement.is_conflict:
+                self._warn(
+                    device.key, "DesiredConflict", f"property {name}: the Device's value wins"
+                )
+        to_thing = {n: s.value for n, s in decided.items() if s.winner is Winner.DEVICE}
+        to_device = {n: s.value for n, s in decided.items() if s.winner is Winner.THING}
+        await self._write_thing(device, twin, layout, to_thing, trace)
+        if to_device:
+            await self._write_device(device, twin, layout, to_device, trace)
+
+    async def _agree(
+        self, device: DeviceView, twin: Twinned, decided: Mapping[str, Settlement]
+    ) -> None:
+        known = self._bases.of(device.meta.uid).bases
+        revision = twin.thing.revision if twin.thing else 0
+        changed = {
+            name: Base(s.value, device.meta.generation, revision)
+            for name, s in decided.items()
+            if name not in known or not same(known[name].desired, s.value)
+        }
+        gone = frozenset(name for name in known if name not in decided)
+        await self._bases.agree(device.meta.uid, changed, gone)
+
+    # --- the thing ----------------------------------------------------------------------------------
+
+    async def _create(
+        self,
+        device: DeviceView,
+        twin: Twinned,
+        layout: Layout,
+        wanted: Mapping[str, Typed],
+        trace: TraceContext | None,
+    ) -> None:
+        status = self._catalog.status_object(device.key)
+        document: JsonObject = {
+            "policyId": await self._own.policy(twin.thing_id),
+            "attributes": {"kubeedge": kubeedge_attributes(device, state_of(status))},
+            "features": {
+                **missing_features(layout, {}),
+                **features_patch(layout, wanted, reported_by_status(status, layout)),
+            },
+        }
+        await self._bind(device, twin, made=True)
+        await self._own.create(twin, document, trace)
+        self._count("thing", "created")
+        agreed = {n: Settlement(Winner.NOBODY, wanted.get(n)) for n in layout.places}
+        await self._agree(device, twin, agreed)
+
+    async def _bind(self, device: DeviceView, twin: Twinned, *, made: bool) -> None:
+        keep = device.meta.annotations.get(DELETE_ANNOTATION) == "keep"
+        await self._bases.bind(device.meta.uid, twin.thing_id, made=made, keep=keep)
+
+    async def _write_thing(
+        self,
+        device: DeviceView,
+        twin: Twinned,
+        layout: Layout,
+        desired: Mapping[str, Json],
+        trace: TraceContext | None,
+    ) -> None:
+        """Write wanted values, what the Device says of itself, and reports that the thing never got."""
+        if twin.thing is None:
+            return
+        document = twin.thing.document
+        status = self._catalog.status_object(device.key)
+        known = reported_by_thing(document, layout)
+        missed = {n: v for n, v in reported_by_status(status, layout).items() if n not in known}
+        facts = kubeedge_attributes(device, state_of(status))
+        patch: JsonObject = {}
+        features = {
+            **missing_features(layout, document),
+            **features_patch(layout, desired, missed),
+        }
+        if features:
+            patch["features"] = features
+        if not _contains(mapping(mapping(document.get("attributes")).get("kubeedge")), facts):
+            patch["attributes"] = {"kubeedge": facts}
+        if patch:
+            await self._own.merge(twin, patch, trace)
+        if desired:
+            self._count("thing", "written")
+
+    async def write_reported(
+        self, key: DeviceKey, patch: JsonObject, trace: TraceContext | None
+    ) -> None:
+        """Merge what an edge reported into the thing; makes the thing when it is missing.
+
+        Shape:  `patch` is a merge patch from the thing's root.
+        Errors: Forbidden (the policy denies it), what the things service answers.
+        """
+        twin = self._name(key)
+        if twin is None:
+            return
+        try:
+            await self._own.merge(twin, patch, trace)
+        except ThingGone:
+            await self.reconcile(key)
+            if self.thing_of(key) is None:
+                raise Forbidden(
+                    f"there is no thing {twin.thing_id}, and none can be made"
+                ) from None
+            await self._own.merge(twin, patch, trace)
+
+    def thing_of(self, key: DeviceKey) -> Thing | None:
+        """Return the thing as last seen, None when it is not known."""
+        twin = self._twins.get(key)
+        return twin.thing if twin else None
+
+    # --- the Device -----------------------------------------------------------------------------
+
+    async def _write_device(
+        self,
+        device: DeviceView,
+        twin: Twinned,
+        layout: Layout,
+        wanted: Mapping[str, Json],
+        trace: TraceContext | None,
+    ) -> None:
+        typed = {
+            n: None if v is None else check_wanted(layout.rule(n), v) for n, v in wanted.items()
+        }
+        patch = desired_patch(device, layout, typed, time.time_ns() // 1_000_000)
+        if not patch:
+            return
+        self._delivery.remember_trace(device.meta.uid, trace)
+        log.debug("device patch", extra={"device": str(device.key), "patch": patch})
+        try:
+            found = await self._kube.patch(
+                GROUP_VERSION,
+                DEVICES,
+                device.key.namespace,
+                device.key.name,
+                patch,
+                patch_type=PatchType.JSON,
+            )
+        except GatewayError:
+            self._count("device", "refused")
+            raise
+        self._count("device", "written")
+        twin.patched = DeviceView.read(found)
+
+    # --- the end of a Device ----------------------------------------------------------------------
+
+    async def _remove(self, uid: str) -> None:
+        """Delete the thing of a Device that is gone, if the controller made it and it is not to be kept."""
+        memory = self._bases.of(uid)
+        if memory.made and not memory.keep:
+            try:
+                await self._own.delete(memory.thing_id)
+                self._count("thing", "deleted")
+            except NotFound:
+                log.debug("thing is gone already", extra={"thing": memory.thing_id})
+            except Rejected as error:
+                log.warning(
+                    "thing not deleted",
+                    extra={"thing": memory.thing_id, "cause": error.message},
+                )
+        await self._bases.forget(uid)
+
+    def _forget(self, key: DeviceKey) -> None:
+        twin = self._twins.pop(key, None)
+        if twin is not None and self._by_thing.get(twin.thing_id) == key:
+            del self._by_thing[twin.thing_id]
+
+    async def _sweep(self) -> None:
+        """Notice Devices that were deleted while nobody watched."""
+        alive = {
+            view.meta.uid
+            for key in self._catalog.device_keys
+            if (view := self._catalog.device(key)) is not None
+        }
+        for uid in self._bases.uids:
+            if uid not in alive:
+                await self._remove(uid)
+
+    # --- telling ------------------------------------------------------------------------------------
+
+    def _warn(self, key: DeviceKey, reason: str, message: str) -> None:
+        document = self._catalog.device_object(key)
+        if document is not None:
+            self._events.warn(document, reason, message)
+
+    def _count(self, towards: str, outcome: str) -> None:
+        self._metrics.device_desired.labels(towards, outcome).inc()
+
+
+def _source(device: DeviceView) -> DesiredSource:
+    return DesiredSource.read(device.meta.annotations.get(SOURCE_ANNOTATION))
+
+
+def _contains(present: JsonObject, wanted: JsonObject) -> bool:
+    return all(name in present and same(present[name], value) for name, value in wanted.items())
+
+
+def _version(view: DeviceView) -> int:
+    return int(view.meta.version) if view.meta.version.isdigit() else 0
+
+
+def _number(value: Json) -> int:
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,71 @@
+"""JSON Patches that write desired values into a Device. Pure.
+
+Each operation is guarded by `test`s: that the property still stands at its place, and that nobody has
+changed its desired value meanwhile. A failed test means: read again, decide again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cloud.mapping import Layout
+from gateway.model.json import Json, JsonObject
+from gateway.wire.cloudedge.devices import DeviceProperty, DeviceView
+from gateway.wire.cloudedge.values import TWIN_TYPE, Typed, canonical
+
+
+def desired_entry(layout: Layout, name: str, value: Typed, millis: int) -> JsonObject:
+    """Build `desired` of a property; its type is always said."""
+    kind = layout.rule(name).type
+    return {
+        "value": canonical(kind, value),
+        "metadata": {"timestamp": str(millis), "type": TWIN_TYPE[kind]},
+    }
+
+
+def desired_patch(
+    device: DeviceView, layout: Layout, wanted: Mapping[str, Typed | None], millis: int
+) -> list[Json]:
+    """Build the patch that makes a Device want `wanted`; None removes what it wants."""
+    operations: list[Json] = []
+    new: list[Json] = []
+    for name, value in wanted.items():
+        entry = device.properties.get(name)
+        if entry is not None:
+            operations += _at_place(entry, layout, value, millis)
+        elif value is not None:
+            new.append({"name": name, "desired": desired_entry(layout, name, value, millis)})
+    return operations + _appended(device, new)
+
+
+def _at_place(
+    entry: DeviceProperty, layout: Layout, value: Typed | None, millis: int
+) -> list[Json]:
+    path = f"/spec/properties/{entry.index}"
+    operations: list[Json] = [{"op": "test", "path": f"{path}/name", "value": entry.name}]
+    if entry.desired is not None:
+        old = {"op": "test", "path": f"{path}/desired/value", "value": entry.desired}
+        operations.append(dict(old))
+    if value is None:
+        remove: JsonObject = {"op": "remove", "path": f"{path}/desired"}
+        return [*operations, remove] if entry.has_desired else []
+    write: JsonObject = {
+        "op": "replace" if entry.has_desired else "add",
+        "path": f"{path}/desired",
+        "value": desired_entry(layout, entry.name, value, millis),
+    }
+    return [*operations, write]
+
+
+def _appended(device: DeviceView, new: list[Json]) -> list[Json]:
+    """Properties that only the model has get an entry of their own."""
+    if not new:
+        return []
+    test: JsonObject = {
+        "op": "test",
+        "path": "/metadata/resourceVersion",
+        "value": device.meta.version,
+    }
+    if not device.properties:
+        return [test, {"op": "add", "path": "/spec/properties", "value": new}]
+    return [test, *({"op": "add", "path": "/spec/properties/-", "value": e} for e in new)]

@@ -1,0 +1,178 @@
+"""The things of Devices as the controller reads and writes them, as a subject of its own.
+
+All Devices of a namespace share one policy, created if absent, never overwritten; things that exist already
+are adopted with the policy that they have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from gateway.errors import Conflict, Forbidden, NotFound, PreconditionFailed, Undeliverable
+from gateway.model.json import Json, JsonObject
+from gateway.model.policy import PolicyCommand
+from gateway.model.ports import Things
+from gateway.model.thing import NO_HEADERS, Action, Headers, Thing, ThingCommand, ThingResult
+from gateway.model.trace import TraceContext
+from gateway.twin.documents import MISSING
+from gateway.twin.merge import merged
+from gateway.wire.cloudedge.devices import DeviceView, mapping
+
+log = logging.getLogger(__name__)
+
+SUBJECT = "twinspan:devicecontroller"
+ORIGINATOR = "twinspan-devicecontroller"
+POLICY_NAME = "twinspan-devices"
+_EXISTS: Headers = {"if-match": "*"}
+"""A merge at the root would make a missing thing, with a policy of its own: never for Devices."""
+
+
+class ThingGone(Undeliverable):
+    """The thing is not there any more; it is to be made again."""
+
+    code = "device.thing.gone"
+
+
+class Policies(Protocol):
+    """The policies service, as far as the controller needs it."""
+
+    async def execute(self, command: PolicyCommand) -> ThingResult: ...
+
+
+@dataclass(slots=True)
+class Twinned:
+    """What is known of one Device's thing."""
+
+    thing_id: str
+    thing: Thing | None = None
+    is_loaded: bool = False
+    trace: TraceContext | None = None
+    patched: DeviceView | None = None
+    """The Device as our last patch left it, until the watch has caught up."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class DeviceThings:
+    """Commands to things of Devices."""
+
+    def __init__(self, things: Things, policies: Policies, operators: Sequence[str]) -> None:
+        self._things = things
+        self._policies = policies
+        self._operators = tuple(operators)
+        self._made: set[str] = set()
+
+    async def load(self, twin: Twinned) -> None:
+        """Read the thing; not found may also mean that a policy hides it."""
+        command = ThingCommand(
+            thing_id=twin.thing_id,
+            action=Action.RETRIEVE,
+            subjects=(SUBJECT,),
+            fields="thingId,policyId,attributes,features,_revision",
+        )
+        try:
+            result = await self._things.execute(command)
+        except NotFound:
+            twin.thing, twin.is_loaded = None, True
+            return
+        document = mapping(result.value)
+        revision = result.revision or _number(document.get("_revision"))
+        twin.thing = Thing(twin.thing_id, revision, document, "", "")
+        twin.is_loaded = True
+
+    async def create(self, twin: Twinned, document: JsonObject, trace: TraceContext | None) -> None:
+        """Make the thing. Errors: Forbidden when there is one that the controller may not see."""
+        try:
+            result = await self._command(twin.thing_id, Action.CREATE, document, trace)
+        except Conflict as error:
+            await self.load(twin)
+            if twin.thing is None:
+                raise Forbidden(f"thing {twin.thing_id} exists, its policy hides it") from error
+            raise
+        if twin.thing is None:
+            twin.thing = Thing(twin.thing_id, result.revision or 1, document, "", "")
+
+    async def merge(self, twin: Twinned, patch: JsonObject, trace: TraceContext | None) -> None:
+        """Merge into the thing, from its root. Errors: ThingGone; what the service answers."""
+        try:
+            result = await self._command(twin.thing_id, Action.MERGE, patch, trace, _EXISTS)
+        except (NotFound, PreconditionFailed) as error:
+            twin.thing, twin.is_loaded = None, False
+            raise ThingGone(f"thing {twin.thing_id} is gone") from error
+        before = twin.thing
+        if before is None or (result.revision or 0) <= before.revision:
+            return  # the event was faster
+        after = merged(before.document, patch)
+        if after is not MISSING:
+            revision = result.revision or before.revision
+            twin.thing = replace(before, revision=revision, document=mapping(after))
+
+    async def delete(self, thing_id: str) -> None:
+        """Delete a thing. Errors: NotFound; what the service answers."""
+        await self._command(thing_id, Action.DELETE, None, None)
+
+    async def policy(self, thing_id: str) -> str:
+        """Return the shared policy of the thing's namespace; make it when it is missing."""
+        policy_id = f"{thing_id.partition(':')[0]}:{POLICY_NAME}"
+        if policy_id in self._made:
+            return policy_id
+        command = PolicyCommand(
+            policy_id=policy_id,
+            action=Action.CREATE,
+            subjects=(SUBJECT, *self._operators),  # who makes a policy must be able to change it
+            value=shared_policy(self._operators),
+        )
+        try:
+            await self._policies.execute(command)
+        except Conflict:
+            log.debug("policy exists", extra={"policy": policy_id})
+        self._made.add(policy_id)
+        return policy_id
+
+    async def _command(
+        self,
+        thing_id: str,
+        action: Action,
+        value: Json,
+        trace: TraceContext | None,
+        headers: Headers = NO_HEADERS,
+    ) -> ThingResult:
+        return await self._things.execute(
+            ThingCommand(
+                thing_id=thing_id,
+                action=action,
+                subjects=(SUBJECT,),
+                value=value,
+                headers=headers,
+                originator=ORIGINATOR,
+                trace=trace,
+            )
+        )
+
+
+def shared_policy(operators: Sequence[str]) -> JsonObject:
+    """Build the policy that Device things of a namespace share."""
+    full: JsonObject = {"grant": ["READ", "WRITE"], "revoke": []}
+    readable: JsonObject = {"grant": ["READ"], "revoke": []}
+    owned: JsonObject = {"thing:/": full, "message:/": full, "policy:/": full}
+    # who names a policy in a new thing must see it; and somebody must be able to change it
+    controlled: JsonObject = {**owned, "policy:/": readable if operators else full}
+    entries: JsonObject = {
+        "CONTROLLER": {
+            "subjects": {SUBJECT: {"type": "Twinspan DeviceController"}},
+            "resources": controlled,
+        }
+    }
+    if operators:
+        entries["OPERATORS"] = {
+            "subjects": {subject: {"type": "operators of devices"} for subject in operators},
+            "resources": owned,
+        }
+    return {"entries": entries}
+
+
+def _number(value: Json) -> int:
+    return value if isinstance(value, int) else 0

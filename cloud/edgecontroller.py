@@ -1,0 +1,369 @@
+"""EdgeController: answers what edge nodes ask of the Kubernetes API, each for itself only.
+
+A node may write its own Node, its own Lease and its own Pods' status, and read what its Pods name; everything
+else is Forbidden, in the Status form that edges understand. Source: KubeEdge, edge-to-cloud catalogue;
+who may read what: Kubernetes' Node authorizer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from cloud.hub import CloudHub, Inbound, stamp
+from cloud.identity import LEASE_NAMESPACE, LEASES, ensure_namespace
+from cloud.references import references
+from gateway.errors import BadRequest, Forbidden, GatewayError, MalformedPacket, NotBuilt, NotFound
+from gateway.kube.client import KubeClient, PatchType
+from gateway.model.json import Json, JsonObject
+from gateway.wire.cloudedge.devices import ObjectMeta, mapping, text
+from gateway.wire.cloudedge.envelope import json_of, object_of, text_of
+from gateway.wire.cloudedge.names import Operation
+from gateway.wire.cloudedge.to_cloud import CaAsked, ResourceAsked
+from gateway.wire.cloudedge.to_edge import (
+    answer_ca,
+    answer_object,
+    answer_result,
+    err_status,
+)
+from gateway.wire.kube.status import AlreadyExists, status_of
+
+if TYPE_CHECKING:
+    from cloud.identity import Identity
+    from gateway.observe.tracing import Tracer
+
+log = logging.getLogger(__name__)
+
+EVENTS = "v1"
+CLOUDCORE = "cloudcore"
+"""Annotation of a Node: the address of the CloudCore that it is connected to."""
+
+
+class Form(Enum):
+    """What an answer looks like."""
+
+    RESULT = "ObjectResp"
+    BARE = "the object itself"
+    OK = "the text OK"
+    NONE = "no answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One question of one node."""
+
+    node: str
+    message: ResourceAsked
+
+    @property
+    def name(self) -> str:
+        return self.message.subject.name
+
+    @property
+    def namespace(self) -> str:
+        if self.message.subject.namespace is None:
+            raise BadRequest(f"{self.message.subject}: a namespace is needed")
+        return self.message.subject.namespace
+
+    def object(self) -> JsonObject:
+        return object_of(self.message.content)
+
+    def own(self) -> str:
+        """Return the name when it is the node's own. Errors: Forbidden."""
+        if self.name != self.node:
+            raise Forbidden(f"node {self.node} may not touch {self.message.subject}")
+        return self.name
+
+
+Answering = Callable[[Ask], Awaitable["JsonObject | list[Json] | None"]]
+
+
+class EdgeController:
+    """Answers `ResourceAsked` and `CaAsked`. Holds no state of its own."""
+
+    def __init__(
+        self, kube: KubeClient, identity: Identity, tracer: Tracer, address: Callable[[], str]
+    ) -> None:
+        self._kube = kube
+        self._identity = identity
+        self._tracer = tracer
+        self._address = address
+        self._table = self._make_table()
+
+    def attach(self, hub: CloudHub) -> None:
+        """Take the hub's questions."""
+        hub.on(ResourceAsked, self.on_asked, _lane)
+        hub.on(CaAsked, self.on_ca_asked, lambda _: "ca")
+
+    async def on_ca_asked(self, inbound: Inbound, _: CaAsked) -> None:
+        pem = self._identity.ca.certificate_pem
+        inbound.reply(answer_ca(inbound.envelope, stamp(), pem))
+
+    async def on_asked(self, inbound: Inbound, message: ResourceAsked) -> None:
+        """Answer one question in the form that it wants."""
+        key = (message.subject.type, message.operation)
+        form, answering = self._table.get(key, (Form.BARE, _unknown))
+        with self._tracer.start(
+            f"edgecontroller {message.operation} {message.subject.type}",
+            inbound.envelope.trace,
+            "server",
+            {"node": inbound.node},
+        ):
+            try:
+                value = await answering(Ask(inbound.node, message))
+            except GatewayError as error:
+                self._refuse(inbound, form, error)
+            else:
+                self._answer(inbound, form, value)
+
+    def _answer(self, inbound: Inbound, form: Form, value: JsonObject | list[Json] | None) -> None:
+        asked = inbound.envelope
+        if form is Form.RESULT:
+            inbound.reply(answer_result(asked, stamp(), mapping(value)))
+        elif form is Form.BARE:
+            inbound.reply(answer_object(asked, stamp(), value))
+        elif form is Form.OK:
+            inbound.reply(answer_object(asked, stamp(), "OK"))
+
+    def _refuse(self, inbound: Inbound, form: Form, error: GatewayError) -> None:
+        level = logging.DEBUG if isinstance(error, NotFound | AlreadyExists) else logging.INFO
+        log.log(
+            level,
+            "edge request refused",
+            extra={
+                "node": inbound.node,
+                "resource": inbound.envelope.route.resource[:200],
+                "operation": inbound.envelope.route.operation,
+                "cause": error.message,
+            },
+        )
+        status = status_of(error)
+        if form is Form.RESULT:
+            inbound.reply(answer_result(inbound.envelope, stamp(), None, status))
+        elif form is not Form.NONE:
+            inbound.reply(answer_object(inbound.envelope, stamp(), err_status(status)))
+
+    def _make_table(self) -> dict[tuple[str, str], tuple[Form, Answering]]:
+        operation = Operation
+        return {
+            ("node", operation.INSERT): (Form.RESULT, self._register_node),
+            ("node", operation.UPDATE): (Form.RESULT, self._register_node),
+            ("node", operation.QUERY): (Form.BARE, self._get_node),
+            ("nodepatch", operation.PATCH): (Form.RESULT, self._patch_node),
+            ("nodestatus", operation.INSERT): (Form.OK, self._legacy_status),
+            ("nodestatus", operation.UPDATE): (Form.NONE, self._legacy_status),
+            ("lease", operation.QUERY): (Form.RESULT, self._get_lease),
+            ("lease", operation.INSERT): (Form.RESULT, self._create_lease),
+            ("lease", operation.UPDATE): (Form.RESULT, self._update_lease),
+            ("pod", operation.INSERT): (Form.RESULT, self._create_mirror_pod),
+            ("pod", operation.DELETE): (Form.OK, self._delete_pod),
+            ("pod", operation.QUERY): (Form.BARE, self._get_pod),
+            ("podlist", operation.QUERY): (Form.BARE, self._list_pods),
+            ("podpatch", operation.PATCH): (Form.RESULT, self._patch_pod),
+            ("podstatus", operation.UPDATE): (Form.NONE, _drop),
+            ("configmap", operation.QUERY): (Form.BARE, self._get_for_pod("configmaps")),
+            ("secret", operation.QUERY): (Form.BARE, self._get_for_pod("secrets")),
+            ("persistentvolumeclaim", operation.QUERY): (
+                Form.BARE,
+                self._get_for_pod("persistentvolumeclaims"),
+            ),
+            ("serviceaccounttoken", operation.QUERY): (Form.BARE, _no_tokens),
+            ("event", operation.INSERT): (Form.NONE, self._create_event),
+            ("event", operation.UPDATE): (Form.NONE, self._create_event),
+            ("event", operation.PATCH): (Form.NONE, self._patch_event),
+        }
+
+    # --- node and lease -------------------------------------------------------------------------
+
+    async def _register_node(self, ask: Ask) -> JsonObject:
+        """Create the Node, or bring the existing one in line with what the edge says of itself."""
+        name = ask.own()
+        sent = ask.object()
+        meta = mapping(sent.get("metadata"))
+        annotations: JsonObject = {
+            **mapping(meta.get("annotations")),
+            CLOUDCORE: self._address(),
+        }
+        wanted: JsonObject = {
+            "name": name,
+            "labels": mapping(meta.get("labels")),
+            "annotations": annotations,
+        }
+        body: JsonObject = {**sent, "apiVersion": "v1", "kind": "Node", "metadata": wanted}
+        try:
+            node = await self._kube.create("v1", "nodes", None, body)
+        except AlreadyExists:
+            patch: JsonObject = {
+                "metadata": {"labels": wanted["labels"], "annotations": annotations}
+            }
+            node = await self._kube.patch("v1", "nodes", None, name, patch)
+        status = sent.get("status")
+        if isinstance(status, dict) and status and node.get("status") != status:
+            node = await self._patch_status("nodes", None, name, {"status": status})
+        return node
+
+    async def _get_node(self, ask: Ask) -> JsonObject:
+        return await self._kube.get("v1", "nodes", None, ask.own())
+
+    async def _patch_node(self, ask: Ask) -> JsonObject:
+        return await self._patch_status("nodes", None, ask.own(), _patch_of(ask))
+
+    async def _legacy_status(self, ask: Ask) -> None:
+        status = mapping(ask.object().get("Status"))
+        await self._patch_status("nodes", None, ask.own(), {"status": status})
+
+    async def _patch_status(
+        self, plural: str, namespace: str | None, name: str, patch: JsonObject
+    ) -> JsonObject:
+        return await self._kube.patch(
+            "v1",
+            plural,
+            namespace,
+            name,
+            patch,
+            patch_type=PatchType.STRATEGIC,
+            subresource="status",
+        )
+
+    async def _get_lease(self, ask: Ask) -> JsonObject:
+        return await self._kube.get(LEASES, "leases", _lease_namespace(ask), ask.own())
+
+    async def _create_lease(self, ask: Ask) -> JsonObject:
+        namespace, body = _lease_namespace(ask), _named(ask, "Lease", LEASES)
+        try:
+            return await self._kube.create(LEASES, "leases", namespace, body)
+        except AlreadyExists:
+            raise
+        except NotFound:  # a fresh API has no such namespace yet
+            await ensure_namespace(self._kube, namespace)
+            return await self._kube.create(LEASES, "leases", namespace, body)
+
+    async def _update_lease(self, ask: Ask) -> JsonObject:
+        body = _named(ask, "Lease", LEASES)
+        return await self._kube.update(LEASES, "leases", _lease_namespace(ask), body)
+
+    # --- pods and what they name ----------------------------------------------------------------
+
+    async def _create_mirror_pod(self, ask: Ask) -> JsonObject:
+        body = _named(ask, "Pod", "v1")
+        _check_own_pod(ask, body)
+        return await self._kube.create("v1", "pods", ask.namespace, body)
+
+    async def _own_pod(self, ask: Ask) -> JsonObject:
+        pod = await self._kube.get("v1", "pods", ask.namespace, ask.name)
+        _check_own_pod(ask, pod)
+        return pod
+
+    async def _get_pod(self, ask: Ask) -> JsonObject:
+        return await self._own_pod(ask)
+
+    async def _list_pods(self, ask: Ask) -> list[Json]:
+        return [*await self._pods_of(ask.node)]
+
+    async def _pods_of(self, node: str, namespace: str | None = None) -> list[JsonObject]:
+        try:
+            found = await self._kube.list("v1", "pods", namespace, fields=f"spec.nodeName={node}")
+        except NotFound:  # an API without pods
+            return []
+        return found.items
+
+    async def _patch_pod(self, ask: Ask) -> JsonObject:
+        pod = await self._own_pod(ask)
+        patch = _patch_of(ask)
+        uid = text(mapping(patch.get("metadata")).get("uid"))
+        if uid and uid != ObjectMeta.read(pod).uid:
+            raise BadRequest(
+                f"pod {ask.name} has another uid", status=409, details={"reason": "Conflict"}
+            )
+        return await self._patch_status("pods", ask.namespace, ask.name, patch)
+
+    async def _delete_pod(self, ask: Ask) -> None:
+        try:
+            await self._own_pod(ask)
+            await self._kube.delete("v1", "pods", ask.namespace, ask.name, uid=_uid_of(ask))
+        except NotFound:
+            return
+
+    def _get_for_pod(self, plural: str) -> Answering:
+        async def answering(ask: Ask) -> JsonObject:
+            wanted = (ask.message.subject.type, ask.name)
+            pods = await self._pods_of(ask.node, ask.namespace)
+            if not any(wanted in references(pod) for pod in pods):
+                raise Forbidden(f"no Pod of node {ask.node} uses {ask.message.subject}")
+            return await self._kube.get("v1", plural, ask.namespace, ask.name)
+
+        return answering
+
+    # --- events ---------------------------------------------------------------------------------
+
+    async def _create_event(self, ask: Ask) -> None:
+        body = _named(ask, "Event", "v1")
+        try:
+            await self._kube.create(EVENTS, "events", ask.namespace, body)
+        except AlreadyExists:
+            await self._kube.patch(EVENTS, "events", ask.namespace, ask.name, body)
+
+    async def _patch_event(self, ask: Ask) -> None:
+        sent = ask.object()
+        event = mapping(sent.get("event"))
+        name = text(mapping(event.get("metadata")).get("name")) or ask.name
+        patch = {k: v for k, v in event.items() if k in ("count", "lastTimestamp", "message")}
+        await self._kube.patch(EVENTS, "events", ask.namespace, name, patch)
+
+
+async def _unknown(ask: Ask) -> None:
+    raise NotBuilt(f"{ask.message.operation} of {ask.message.subject.type} is not built")
+
+
+async def _no_tokens(_: Ask) -> None:
+    raise NotBuilt("tokens of ServiceAccounts for edge nodes are not built")
+
+
+async def _drop(_: Ask) -> None:
+    """Legacy status reports of Pods: every edge since 2021 sends podpatch."""
+
+
+def _lease_namespace(ask: Ask) -> str:
+    if ask.namespace != LEASE_NAMESPACE:
+        raise Forbidden(f"node {ask.node} may not touch leases of {ask.namespace}")
+    return ask.namespace
+
+
+def _named(ask: Ask, kind: str, group_version: str) -> JsonObject:
+    """Return the object sent, with the identity that the route says."""
+    body = ask.object()
+    meta: JsonObject = {
+        **mapping(body.get("metadata")),
+        "name": ask.name,
+        "namespace": ask.namespace,
+    }
+    return {**body, "apiVersion": group_version, "kind": kind, "metadata": meta}
+
+
+def _patch_of(ask: Ask) -> JsonObject:
+    patch = ask.object()
+    if not set(patch) <= {"metadata", "status"}:
+        raise Forbidden(f"node {ask.node} may patch the status alone")
+    return patch
+
+
+def _check_own_pod(ask: Ask, pod: JsonObject) -> None:
+    if text(mapping(pod.get("spec")).get("nodeName")) != ask.node:
+        raise Forbidden(f"pod {ask.namespace}/{ask.name} is not of node {ask.node}")
+
+
+def _uid_of(ask: Ask) -> str | None:
+    """Read the uid that a delete names: DeleteOptions, or (older edges) the uid as text."""
+    try:
+        options = mapping(json_of(ask.message.content))
+    except MalformedPacket:
+        return text_of(ask.message.content) or None
+    return text(mapping(options.get("preconditions")).get("uid")) or None
+
+
+def _lane(message: ResourceAsked) -> tuple[str, str]:
+    kind = message.subject.type.removesuffix("patch").removesuffix("status")
+    return kind, message.subject.name

@@ -1,0 +1,105 @@
+"""Kubernetes Events about Devices: what an operator should see with `kubectl describe`.
+
+Bounded: the same event of the same object is written at most once a minute, and when too many wait, newer
+ones are dropped (they are in the log all the same).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from gateway.errors import GatewayError
+from gateway.kube.client import KubeClient
+from gateway.model.json import JsonObject
+from gateway.wire.cloudedge.devices import ObjectMeta, text
+from gateway.wire.kube.clock import rfc3339
+
+log = logging.getLogger(__name__)
+
+QUIET_SECONDS = 60.0
+MAX_WAITING = 500
+MAX_REMEMBERED = 5_000
+COMPONENT = "twinspan-devicecontroller"
+
+
+class EventRecorder:
+    """Module: writes Warning events, one after another."""
+
+    name = "cloud.events"
+
+    def __init__(self, kube: KubeClient) -> None:
+        self._kube = kube
+        self._queue: asyncio.Queue[JsonObject] = asyncio.Queue(MAX_WAITING)
+        self._told: OrderedDict[tuple[str, str, str], float] = OrderedDict()
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        ready()
+        while True:
+            event = await self._queue.get()
+            try:
+                await self._kube.create("v1", "events", _namespace_of(event), event)
+            except GatewayError as error:
+                log.debug("event not written", extra={"cause": error.message})
+
+    def warn(self, document: JsonObject, reason: str, message: str) -> None:
+        """Tell about an object; `reason` in CamelCase (`NotMappable`)."""
+        meta = ObjectMeta.read(document)
+        log.warning(
+            "device warning",
+            extra={
+                "device": f"{meta.namespace}/{meta.name}",
+                "reason": reason,
+                "cause": message[:500],
+            },
+        )
+        if self._is_told((meta.uid, reason, message)):
+            return
+        try:
+            self._queue.put_nowait(_event(document, meta, reason, message))
+        except asyncio.QueueFull:
+            log.debug("event dropped", extra={"reason": reason})
+
+    def _is_told(self, key: tuple[str, str, str]) -> bool:
+        now = time.monotonic()
+        if now - self._told.get(key, -QUIET_SECONDS) < QUIET_SECONDS:
+            return True
+        self._told[key] = now
+        self._told.move_to_end(key)
+        while len(self._told) > MAX_REMEMBERED:
+            self._told.popitem(last=False)
+        return False
+
+
+def _event(document: JsonObject, meta: ObjectMeta, reason: str, message: str) -> JsonObject:
+    now = rfc3339(time.time())
+    mark = hashlib.sha256(f"{meta.uid}{reason}{message}{time.time_ns()}".encode()).hexdigest()[:16]
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{meta.name[:200]}.{mark}", "namespace": meta.namespace},
+        "involvedObject": {
+            "apiVersion": text(document.get("apiVersion")) or "devices.kubeedge.io/v1beta1",
+            "kind": text(document.get("kind")) or "Device",
+            "namespace": meta.namespace,
+            "name": meta.name,
+            "uid": meta.uid,
+            "resourceVersion": meta.version,
+        },
+        "type": "Warning",
+        "reason": reason,
+        "message": message[:1_000],
+        "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+    }
+
+
+def _namespace_of(event: JsonObject) -> str:
+    return ObjectMeta.read(event).namespace

@@ -1,0 +1,467 @@
+"""CloudHub: the WebSocket listener of port 10000, one session per edge node.
+
+A node is who its certificate says; the header `node_id` must agree, the certificate must not be revoked, and
+there must be room. A second connection of a node takes over. What a node sends goes to the room that
+registered for its type, in order per lane, lanes side by side; when too much of one node is in work,
+reading from it pauses. What goes to a node is bounded and keeps only the newest version of an object; a node
+that does not read is disconnected. Nothing is stored here: after a reconnect `cloud.delivery` sends again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Hashable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from cloud.certificates import NodeCertificate, read_node_certificate
+from cloud.joining import peer_certificate, refusal
+from gateway.errors import AdapterFull, Forbidden, GatewayError
+from gateway.runtime.lanes import Lanes
+from gateway.runtime.listener import Endpoints, serve_app
+from gateway.wire.cloudedge.envelope import Envelope, Stamp
+from gateway.wire.cloudedge.link import (
+    CloudLink,
+    Delivered,
+    Ended,
+    Ending,
+    LinkEvent,
+    LinkLimits,
+    ObjectMessage,
+    Received,
+    Unanswered,
+    Unreadable,
+)
+from gateway.wire.cloudedge.names import NODE_ID, SPOOL, Refusal
+from gateway.wire.cloudedge.to_cloud import EdgeFailed, Ignored, NotServed
+
+if TYPE_CHECKING:
+    from cloud.identity import Identity
+    from cloud.nodebook import NodeBook
+    from gateway.config.cloud import CloudHub as HubSettings
+    from gateway.observe.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+CLOSE_SECONDS = 1.0
+LANE_LIMIT = 10_000
+"""Pending messages are bounded per node; a lane's own bound is never met first."""
+
+_CLOSE_CODES = {
+    Ending.GARBAGE: WSCloseCode.UNSUPPORTED_DATA,
+    Ending.STOPPING: WSCloseCode.GOING_AWAY,
+    Ending.NODE_DELETED: WSCloseCode.POLICY_VIOLATION,
+    Ending.REVOKED: WSCloseCode.POLICY_VIOLATION,
+}
+
+M = TypeVar("M")
+
+
+def stamp() -> Stamp:
+    """Make id and time of a new message."""
+    return Stamp(str(uuid.uuid4()), time.time_ns() // 1_000_000)
+
+
+class NodeListener(Protocol):
+    """Told what happens to nodes; must not block."""
+
+    def node_connected(self, node: str) -> None: ...
+
+    def node_disconnected(self, node: str) -> None: ...
+
+    def delivered(self, node: str, item: ObjectMessage) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class NodeSession:
+    """One connection of one node."""
+
+    node: str
+    serial: str
+    link: CloudLink
+    socket: web.WebSocketResponse
+    transport: asyncio.Transport | None
+    since: float
+    pending: int = 0
+    is_writing: bool = False
+    room: asyncio.Event | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A message from a node, with the way to answer it on the same connection."""
+
+    session: NodeSession
+    envelope: Envelope
+    hub: CloudHub
+
+    @property
+    def node(self) -> str:
+        return self.session.node
+
+    def reply(self, answer: Envelope) -> None:
+        """Send an answer; dropped when the connection is gone or its queue is full (edges ask again)."""
+        self.hub.send(self.session, answer)
+
+
+Handler = Callable[[Inbound, Any], Awaitable[None]]
+
+
+class CloudHub:
+    """Module: the hub. Rooms register with `on` and `add_listener` before it runs."""
+
+    name = "cloud.hub"
+
+    def __init__(
+        self,
+        settings: HubSettings,
+        identity: Identity,
+        book: NodeBook,
+        endpoints: Endpoints,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._book = book
+        self._endpoints = endpoints
+        self._metrics = metrics
+        self._limits = LinkLimits(
+            keepalive_timeout=settings.keepalive_timeout,
+            acknowledge_timeout=settings.acknowledge_timeout,
+            queue=settings.queue,
+            max_frame=settings.max_frame,
+        )
+        self._sessions: dict[str, NodeSession] = {}
+        self._handlers: dict[type, tuple[Handler, Callable[[Any], Hashable]]] = {}
+        self._listeners: list[NodeListener] = []
+        self._group: asyncio.TaskGroup | None = None
+        self._lanes: Lanes | None = None
+
+    # --- for other rooms -----------------------------------------------------------------------
+
+    def on(
+        self,
+        kind: type[M],
+        handler: Callable[[Inbound, M], Awaitable[None]],
+        lane: Callable[[M], Hashable],
+    ) -> None:
+        """Send messages of `kind` to `handler`; those with the same `lane` of a node keep their order."""
+        self._handlers[kind] = (handler, lane)
+
+    def add_listener(self, listener: NodeListener) -> None:
+        self._listeners.append(listener)
+
+    @property
+    def nodes(self) -> list[str]:
+        """Nodes that are connected now."""
+        return list(self._sessions)
+
+    def is_connected(self, node: str) -> bool:
+        return node in self._sessions
+
+    def is_sending(self, node: str, key: str, version: str) -> bool:
+        """True when this version of an object waits for the node, or for its acknowledgement."""
+        session = self._sessions.get(node)
+        return session is not None and session.link.holds(key, version)
+
+    def offer(self, node: str, item: ObjectMessage) -> bool:
+        """Send an object reliably; False when the node is away or too much waits for it."""
+        session = self._sessions.get(node)
+        if session is None or not session.link.offer(item):
+            return False
+        self._count("down", "object")
+        self._flush(session)
+        return True
+
+    def push(self, node: str, envelope: Envelope) -> bool:
+        """Send a message once; False when the node is away or too much waits for it."""
+        session = self._sessions.get(node)
+        return session is not None and self.send(session, envelope)
+
+    def send(self, session: NodeSession, envelope: Envelope) -> bool:
+        """Send a message once on one connection."""
+        if not session.link.push(envelope):
+            return False
+        self._count("down", "answer" if envelope.parent_id else "notice")
+        self._flush(session)
+        return True
+
+    def end(self, node: str, why: Ending) -> None:
+        """End a node's session."""
+        session = self._sessions.get(node)
+        if session is not None:
+            self._end(session, why)
+
+    # --- module ---------------------------------------------------------------------------------
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        app = web.Application()
+        app.router.add_get("/{path:.*}", self._connect)
+        async with (
+            asyncio.TaskGroup() as group,
+            serve_app(
+                self._endpoints,
+                "cloudhub.wss",
+                self._settings.wss.bind,
+                app,
+                ssl=self._identity.tls(ssl.CERT_REQUIRED),
+                setting="cloud.hub.wss.bind",
+            ),
+        ):
+            self._group, self._lanes = group, Lanes(group, limit=LANE_LIMIT)
+            ready()
+            try:
+                await self._tick_forever()
+            finally:
+                await self._hang_up_all()
+                self._group = self._lanes = None
+
+    async def _tick_forever(self) -> None:
+        now = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            at = now()
+            for session in [s for s in self._sessions.values() if s.link.wake_at <= at]:
+                self._take(session, session.link.tick(at))
+                self._flush(session)
+
+    async def _hang_up_all(self) -> None:
+        for session in list(self._sessions.values()):
+            session.link.close(Ending.STOPPING)
+        goodbyes = [_hang_up(s, Ending.STOPPING) for s in self._sessions.values()]
+        await asyncio.gather(*goodbyes, return_exceptions=True)
+
+    # --- connecting -----------------------------------------------------------------------------
+
+    async def _connect(self, request: web.Request) -> web.StreamResponse:
+        try:
+            certificate = self._admit(request)
+        except GatewayError as error:
+            why = error.details.get("refusal")
+            self._metrics.cloudhub_refused.labels(str(why)).inc()
+            return refusal(request, error)
+        socket = web.WebSocketResponse(
+            timeout=CLOSE_SECONDS, max_msg_size=self._settings.max_frame, compress=False
+        )
+        if not socket.can_prepare(request):
+            return web.Response(status=426, text="expected a WebSocket upgrade")
+        socket.headers[SPOOL] = "1"
+        await socket.prepare(request)
+        session = self._open(certificate, socket, request)
+        try:
+            await self._read(session)
+        finally:
+            self._forget(session)
+        return socket
+
+    def _admit(self, request: web.Request) -> NodeCertificate:
+        der = peer_certificate(request)
+        if der is None:
+            raise _refused(Refusal.NO_CERTIFICATE, "a client certificate is needed")
+        certificate = read_node_certificate(der)
+        node = request.headers.get(NODE_ID, "")
+        if node != certificate.node:
+            raise _refused(
+                Refusal.NODE_MISMATCH,
+                f"the certificate is of node {certificate.node}, the header node_id says {node[:100]}",
+            )
+        if self._settings.node_deletion_revokes and self._book.is_revoked(certificate):
+            raise _refused(
+                Refusal.REVOKED,
+                f"node {node} was deleted or replaced after this certificate was issued: join again",
+            )
+        if node not in self._sessions and len(self._sessions) >= self._settings.node_limit:
+            raise AdapterFull(
+                f"cloud.hub.node_limit: {self._settings.node_limit} nodes are connected already",
+                details={"refusal": Refusal.NODE_LIMIT},
+            )
+        return certificate
+
+    def _open(
+        self, certificate: NodeCertificate, socket: web.WebSocketResponse, request: web.Request
+    ) -> NodeSession:
+        now = asyncio.get_running_loop().time()
+        session = NodeSession(
+            certificate.node,
+            certificate.serial,
+            CloudLink(now, self._limits),
+            socket,
+            request.transport,
+            now,
+        )
+        old = self._sessions.get(session.node)
+        self._sessions[session.node] = session
+        if old is not None:
+            self._end(old, Ending.REPLACED)
+        self._metrics.nodes_connected.set(len(self._sessions))
+        log.info("node connected", extra={"node": session.node, "peer": request.remote})
+        for listener in self._listeners:
+            listener.node_connected(session.node)
+        return session
+
+    def _forget(self, session: NodeSession) -> None:
+        if session.link.ending is None:
+            session.link.close(Ending.GONE)
+        why = session.link.ending or Ending.GONE
+        self._metrics.cloudhub_ended.labels(why.name.lower()).inc()
+        is_current = self._sessions.get(session.node) is session
+        log.info(
+            "node disconnected",
+            extra={"node": session.node, "cause": why.value, "current": is_current},
+        )
+        if not is_current:
+            return
+        del self._sessions[session.node]
+        self._metrics.nodes_connected.set(len(self._sessions))
+        for listener in self._listeners:
+            listener.node_disconnected(session.node)
+
+    # --- reading --------------------------------------------------------------------------------
+
+    async def _read(self, session: NodeSession) -> None:
+        now = asyncio.get_running_loop().time
+        async for message in session.socket:
+            if message.type is not WSMsgType.TEXT:
+                session.link.close(Ending.GARBAGE)
+                break
+            self._take(session, session.link.receive(message.data, now()))
+            if session.pending >= self._settings.pending:
+                await self._wait_for_room(session)
+            if session.link.closed:
+                break
+
+    async def _wait_for_room(self, session: NodeSession) -> None:
+        """Let the socket fill up; the node's keep-alives behind it are late by our doing."""
+        session.room = asyncio.Event()
+        now = asyncio.get_running_loop().time
+        while session.pending >= self._settings.pending // 2 and not session.link.closed:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TICK_SECONDS):
+                    await session.room.wait()
+            session.room.clear()
+            session.link.touch(now())
+        session.room = None
+
+    def _take(self, session: NodeSession, events: list[LinkEvent]) -> None:
+        for event in events:
+            match event:
+                case Received(envelope, message):
+                    self._dispatch(session, envelope, message)
+                case Delivered(item):
+                    self._metrics.cloudhub_delivery.labels("acknowledged").inc()
+                    self._tell_delivered(session, item)
+                case Unanswered(item):
+                    self._metrics.cloudhub_delivery.labels("unanswered").inc()
+                    _log_about("object not acknowledged", session, item.envelope)
+                case Unreadable(envelope, error):
+                    self._count("up", "unreadable")
+                    _log_about("odd message", session, envelope, error.message)
+                case Ended(why, detail):
+                    log.info("link ended", extra={"node": session.node, "cause": detail})
+                    self._end(session, why)
+        if events:
+            self._flush(session)
+
+    def _tell_delivered(self, session: NodeSession, item: ObjectMessage) -> None:
+        for listener in self._listeners:
+            listener.delivered(session.node, item)
+
+    def _dispatch(self, session: NodeSession, envelope: Envelope, message: object) -> None:
+        self._count("up", type(message).__name__)
+        match message:
+            case EdgeFailed(_, text):
+                _log_about("edge could not store", session, envelope, text)
+            case NotServed(what) | Ignored(what):
+                log.debug("message not served", extra={"node": session.node, "cause": what})
+            case _:
+                self._hand_over(session, envelope, message)
+
+    def _hand_over(self, session: NodeSession, envelope: Envelope, message: object) -> None:
+        registered = self._handlers.get(type(message))
+        if registered is None or self._lanes is None:
+            return
+        handler, lane = registered
+        inbound = Inbound(session, envelope, self)
+        session.pending += 1
+
+        async def work() -> None:
+            try:
+                await handler(inbound, message)
+            except GatewayError as error:
+                _log_about("message refused", session, envelope, error.message)
+            except Exception:  # top of a task: one odd message must not end the hub
+                log.exception("message failed", extra={"node": session.node})
+            finally:
+                session.pending -= 1
+                if session.room is not None:
+                    session.room.set()
+
+        self._lanes.put((session.node, type(message), lane(message)), work)
+
+    # --- writing --------------------------------------------------------------------------------
+
+    def _flush(self, session: NodeSession) -> None:
+        if session.is_writing or session.link.closed or self._group is None:
+            return
+        session.is_writing = True
+        self._group.create_task(self._write(session))
+
+    async def _write(self, session: NodeSession) -> None:
+        now = asyncio.get_running_loop().time
+        try:
+            while frames := session.link.frames(now()):
+                async with asyncio.timeout(self._settings.write_timeout):
+                    for frame in frames:
+                        await session.socket.send_frame(frame, WSMsgType.TEXT)
+        except TimeoutError:
+            self._end(session, Ending.SLOW)
+        except (ConnectionError, RuntimeError) as error:  # the socket closed under us
+            log.debug("write failed", extra={"node": session.node, "cause": str(error)})
+            if session.link.ending is None:
+                session.link.close(Ending.GONE)
+            _abort(session)
+        finally:
+            session.is_writing = False
+
+    def _end(self, session: NodeSession, why: Ending) -> None:
+        if session.link.ending is None:
+            session.link.close(why)
+        if session.room is not None:
+            session.room.set()
+        if self._group is not None:
+            self._group.create_task(_hang_up(session, why))
+
+    def _count(self, direction: str, kind: str) -> None:
+        self._metrics.cloudhub_messages.labels(direction, kind).inc()
+
+
+def _log_about(text: str, session: NodeSession, envelope: Envelope, cause: str = "") -> None:
+    facts = {"node": session.node, "resource": envelope.route.resource[:200], "cause": cause[:500]}
+    log.warning(text, extra=facts)
+
+
+async def _hang_up(session: NodeSession, why: Ending) -> None:
+    """Say goodbye, then make sure that the connection is gone."""
+    code = _CLOSE_CODES.get(why, WSCloseCode.OK)
+    if why is not Ending.SLOW:
+        with suppress(TimeoutError, ConnectionError, RuntimeError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await session.socket.close(code=code, message=why.value.encode())
+    _abort(session)
+
+
+def _abort(session: NodeSession) -> None:
+    if session.transport is not None:
+        session.transport.abort()
+
+
+def _refused(why: Refusal, text: str) -> Forbidden:
+    return Forbidden(text, details={"refusal": why})

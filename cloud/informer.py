@@ -1,0 +1,124 @@
+"""A collection of Kubernetes objects in memory: list, watch, and list again when the past is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from gateway.errors import GatewayError, Gone
+from gateway.kube.client import EventType, KubeClient
+from gateway.model.json import JsonObject
+from gateway.runtime.backoff import Backoff
+from gateway.wire.cloudedge.devices import ObjectMeta
+
+log = logging.getLogger(__name__)
+
+PAGE = 500
+Key: TypeAlias = "tuple[str, str]"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One object before and after; `new` None: it is gone, `old` None: it is new to us."""
+
+    key: Key
+    old: JsonObject | None
+    new: JsonObject | None
+
+
+class Informer:
+    """Module: mirrors one collection and tells `on_change`, synchronously and in order.
+
+    Ready once the whole collection is known. Objects are shared: read, never mutate.
+    """
+
+    def __init__(
+        self,
+        kube: KubeClient,
+        group_version: str,
+        plural: str,
+        on_change: Callable[[Change], None],
+        *,
+        namespace: str | None = None,
+    ) -> None:
+        self._kube = kube
+        self._group_version = group_version
+        self._plural = plural
+        self._namespace = namespace
+        self._on_change = on_change
+        self.objects: dict[Key, JsonObject] = {}
+        """(namespace, name) -> object; the namespace is "" for cluster-scoped kinds."""
+
+    @property
+    def name(self) -> str:
+        return f"cloud.watch.{self._plural}"
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        backoff = Backoff(0.2, 30.0)
+        version = ""
+        while True:
+            try:
+                if not version:
+                    version = await self._list()
+                    ready()
+                version = await self._watch(version)
+                backoff.reset()
+            except Gone:
+                version = ""
+            except GatewayError as error:
+                log.warning(
+                    "watch interrupted", extra={"plural": self._plural, "cause": error.message}
+                )
+                await asyncio.sleep(backoff.next())
+
+    async def _list(self) -> str:
+        seen: dict[Key, JsonObject] = {}
+        page: str | None = None
+        while True:
+            found = await self._kube.list(
+                self._group_version, self._plural, self._namespace, limit=PAGE, page=page
+            )
+            seen.update((_key(item), item) for item in found.items)
+            page = found.next_page
+            if page is None:
+                break
+        for key in [k for k in self.objects if k not in seen]:
+            self._set(key, None)
+        for key, item in seen.items():
+            if not _is_same(self.objects.get(key), item):
+                self._set(key, item)
+        return found.resource_version
+
+    async def _watch(self, version: str) -> str:
+        stream = self._kube.watch(
+            self._group_version, self._plural, self._namespace, resource_version=version
+        )
+        async for event in stream:
+            version = event.resource_version
+            if event.type is EventType.DELETED:
+                self._set(_key(event.object), None)
+            elif event.type is not EventType.BOOKMARK:
+                self._set(_key(event.object), event.object)
+        return version
+
+    def _set(self, key: Key, new: JsonObject | None) -> None:
+        old = self.objects.pop(key, None) if new is None else self.objects.get(key)
+        if new is not None:
+            self.objects[key] = new
+        if old is not None or new is not None:
+            self._on_change(Change(key, old, new))
+
+
+def _key(item: JsonObject) -> Key:
+    meta = ObjectMeta.read(item)
+    return meta.namespace, meta.name
+
+
+def _is_same(old: JsonObject | None, new: JsonObject) -> bool:
+    if old is None:
+        return False
+    before, after = ObjectMeta.read(old), ObjectMeta.read(new)
+    return before.uid == after.uid and before.version == after.version

@@ -1,0 +1,76 @@
+"""Runs one function per key: never twice at once for one key, again when it was asked for meanwhile.
+
+Asking often is cheap: what is asked for while the work runs is done in one more run. A failed run is tried
+again with back-off. So the work must read the newest state by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+from gateway.errors import GatewayError
+from gateway.runtime.backoff import Backoff
+
+log = logging.getLogger(__name__)
+
+K = TypeVar("K", bound=Hashable)
+
+
+class KeyWorker(Generic[K]):
+    """The owner runs it inside its TaskGroup.
+
+    Units:  `pause` seconds between two runs of one key; `at_once` runs of different keys side by side.
+    """
+
+    def __init__(
+        self,
+        group: asyncio.TaskGroup,
+        work: Callable[[K], Awaitable[None]],
+        *,
+        pause: float = 0.1,
+        at_once: int = 32,
+    ) -> None:
+        self._group = group
+        self._work = work
+        self._pause = pause
+        self._slots = asyncio.Semaphore(at_once)
+        self._asked: dict[K, bool] = {}
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    def poke(self, key: K) -> None:
+        """Ask for a run of `key`."""
+        if key in self._asked:
+            self._asked[key] = True
+            return
+        self._asked[key] = True
+        self._group.create_task(self._drain(key))
+
+    async def _drain(self, key: K) -> None:
+        backoff = Backoff(0.2, 30.0)
+        try:
+            while self._asked[key]:
+                self._asked[key] = False
+                if await self._run(key):
+                    backoff.reset()
+                    await asyncio.sleep(self._pause)
+                else:
+                    self._asked[key] = True
+                    await asyncio.sleep(backoff.next())
+        finally:
+            del self._asked[key]
+
+    async def _run(self, key: K) -> bool:
+        async with self._slots:
+            try:
+                await self._work(key)
+            except GatewayError as error:
+                log.info("will try again", extra={"key": str(key), "cause": error.message})
+                return False
+            except Exception:  # top of a task: a bug with one key must not end the others
+                log.exception("work failed", extra={"key": str(key)})
+        return True

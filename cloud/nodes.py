@@ -1,0 +1,178 @@
+"""What a Node object's changes mean for the hub: its end, its revocation, its updates at the edge.
+
+Deleting a Node ends its session, revokes what was issued to it, and forgets what it held; a deletion while
+CloudCore was down is noticed at the next start. An update goes to the edge unless only its own status
+reports changed it. Where nobody else does (the embedded API), a Node whose lease ran out turns `Unknown`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from cloud.catalog import Catalog
+from cloud.hub import CloudHub, stamp
+from cloud.identity import LEASE_NAMESPACE, LEASES, is_lease_fresh, ready_condition
+from cloud.informer import Change
+from cloud.nodebook import NodeBook
+from cloud.syncbook import SyncBook
+from gateway.errors import GatewayError, NotFound
+from gateway.kube.client import KubeClient, PatchType
+from gateway.model.json import Json, JsonObject
+from gateway.wire.cloudedge.devices import ObjectMeta, mapping
+from gateway.wire.cloudedge.link import Ending, ObjectMessage
+from gateway.wire.cloudedge.names import Operation
+from gateway.wire.cloudedge.subjects import Subject
+from gateway.wire.cloudedge.to_edge import change_object, end_node
+from gateway.wire.kube.clock import rfc3339
+
+if TYPE_CHECKING:
+    from gateway.config.cloud import CloudHub as HubSettings
+    from gateway.observe.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+EDGE_LABEL = "node-role.kubernetes.io/edge"
+CHECK_SECONDS = 10.0
+_OWN_CONDITIONS = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
+
+
+class NodeWatch:
+    """Module: does what Node changes ask for, one after another; and watches leases."""
+
+    name = "cloud.nodes"
+
+    def __init__(
+        self,
+        kube: KubeClient,
+        catalog: Catalog,
+        hub: CloudHub,
+        book: NodeBook,
+        syncs: SyncBook,
+        metrics: Metrics,
+        settings: HubSettings,
+    ) -> None:
+        self._kube = kube
+        self._catalog = catalog
+        self._hub = hub
+        self._book = book
+        self._syncs = syncs
+        self._metrics = metrics
+        self._settings = settings
+        self._waiting: dict[tuple[str, bool], Change] = {}
+        self._wake = asyncio.Event()
+        catalog.on_node(self._note)
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        await self._book.load(time.time())
+        for name in self._book.registered:
+            if self._catalog.node_annotations(name) is None:
+                await self._deleted(name)  # while we were away
+        ready()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_leases())
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._waiting:
+                    await self._on_change(self._waiting.pop(next(iter(self._waiting))))
+
+    def _note(self, change: Change) -> None:
+        """Remember a change; several updates of a Node become one, a deletion stands for itself."""
+        key = (change.key[1], change.new is None)
+        earlier = self._waiting.pop(key, None)
+        old = earlier.old if earlier else change.old
+        self._waiting[key] = Change(change.key, old, change.new)
+        self._wake.set()
+
+    async def _on_change(self, change: Change) -> None:
+        name = change.key[1]
+        try:
+            if change.new is None:
+                await self._deleted(name)
+            elif EDGE_LABEL in ObjectMeta.read(change.new).labels:
+                await self._book.register(name)
+                self._pass_on(name, change)
+        except GatewayError as error:
+            log.warning("node change not kept", extra={"node": name, "cause": error.message})
+
+    async def _deleted(self, name: str) -> None:
+        if self._settings.node_deletion_revokes and name in self._book.registered:
+            await self._book.revoke(name, time.time())
+            self._metrics.edge_certificates.labels("revoked").inc()
+            log.info("node deleted: its certificates are revoked", extra={"node": name})
+        await self._book.unregister(name)
+        self._hub.push(name, end_node(stamp(), name))
+        self._hub.end(name, Ending.NODE_DELETED)
+        self._syncs.drop_node(name)
+
+    def _pass_on(self, name: str, change: Change) -> None:
+        """Send the edge its Node when somebody else has changed it."""
+        if change.old is None or change.new is None or _intent(change.old) == _intent(change.new):
+            return
+        meta = ObjectMeta.read(change.new)
+        body: JsonObject = {"apiVersion": "v1", "kind": "Node", **change.new}
+        envelope = change_object(
+            stamp(), Subject(None, "node", name), Operation.UPDATE, body, version=meta.version
+        )
+        self._hub.offer(name, ObjectMessage(meta.uid, meta.version, envelope))
+
+    # --- leases -------------------------------------------------------------------------------------
+
+    async def _watch_leases(self) -> None:
+        """Mark lost nodes, now and then."""
+        while True:
+            for (_, name), node in list(self._catalog.nodes.objects.items()):
+                await self._check_lease(name, node)
+            await asyncio.sleep(CHECK_SECONDS)
+
+    async def _check_lease(self, name: str, node: JsonObject) -> None:
+        if ready_condition(node) != "True" or EDGE_LABEL not in ObjectMeta.read(node).labels:
+            return
+        try:
+            lease = await self._kube.get(LEASES, "leases", LEASE_NAMESPACE, name)
+            if not is_lease_fresh(lease, time.time()):
+                await self._mark_unknown(name, node)
+        except NotFound:
+            return
+        except GatewayError as error:
+            log.info("lease not checked", extra={"node": name, "cause": error.message})
+
+    async def _mark_unknown(self, name: str, node: JsonObject) -> None:
+        conditions = mapping(node.get("status")).get("conditions")
+        known = [
+            c.get("type")
+            for c in (conditions if isinstance(conditions, list) else [])
+            if isinstance(c, dict)
+        ]
+        now = rfc3339(time.time())
+        lost: list[Json] = [
+            {
+                "type": kind,
+                "status": "Unknown",
+                "reason": "NodeStatusUnknown",
+                "message": "Kubelet stopped posting node status.",
+                "lastTransitionTime": now,
+            }
+            for kind in _OWN_CONDITIONS
+            if kind in known
+        ]
+        await self._kube.patch(
+            "v1",
+            "nodes",
+            None,
+            name,
+            {"status": {"conditions": lost}},
+            patch_type=PatchType.STRATEGIC,
+            subresource="status",
+        )
+        log.info("node lost: its lease ran out", extra={"node": name})
+
+
+def _intent(node: JsonObject) -> tuple[Json, Json, Json]:
+    """Return what others than the edge itself decide about a Node."""
+    meta = mapping(node.get("metadata"))
+    return meta.get("labels"), meta.get("annotations"), node.get("spec")

@@ -1,0 +1,317 @@
+"""What edges report of Devices: into the DeviceStatus, and into the thing.
+
+A node may report its own Devices only. A value that does not parse is counted, told in an event and left
+out; the rest is written. The edge is answered when all is durable; without an answer it reports again. A
+report older than one that has come of that property before is answered and left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cloud.catalog import Catalog, DeviceChange
+from cloud.devicecontroller import DeviceController
+from cloud.hub import CloudHub, Inbound, stamp
+from cloud.mapping import Layout, features_patch, reported_by_thing
+from cloud.statuses import (
+    is_news,
+    new_status,
+    parse_reported,
+    state_of,
+    status_patch,
+    twin_entries,
+    twin_entry,
+)
+from gateway.errors import BadRequest, Forbidden, NotFound, Undeliverable
+from gateway.kube.client import KubeClient
+from gateway.model.json import Json, JsonObject
+from gateway.model.thing import Thing
+from gateway.model.trace import TraceContext
+from gateway.wire.cloudedge.devices import GROUP_VERSION, STATUSES, DeviceView
+from gateway.wire.cloudedge.subjects import DeviceKey
+from gateway.wire.cloudedge.to_cloud import StateReported, TwinReported
+from gateway.wire.cloudedge.to_edge import answer_twin
+from gateway.wire.cloudedge.twins import DELETED, STATES, Twin
+from gateway.wire.cloudedge.values import equal
+from gateway.wire.kube.status import AlreadyExists
+
+if TYPE_CHECKING:
+    from cloud.events import EventRecorder
+    from gateway.observe.metrics import Metrics
+    from gateway.observe.tracing import Tracer
+
+log = logging.getLogger(__name__)
+
+RETRIES = (0.2, 1.0, 5.0)
+"""Seconds before a report that could not be written is tried again; after that the edge sends it again."""
+MAX_PROPERTIES = 1_000
+
+
+@dataclass(slots=True)
+class _Reported:
+    """What is known of one Device's reports: its DeviceStatus as we left it, and versions seen."""
+
+    uid: str
+    entries: dict[str, JsonObject]
+    state: dict[str, str]
+    exists: bool
+    versions: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A report, read against the Device's layout; None says that a property is gone."""
+
+    values: Mapping[str, Json]
+    entries: Mapping[str, JsonObject | None]
+    faults: Mapping[str, str]
+
+
+def read_report(
+    layout: Layout, twins: Mapping[str, Twin | None], known: Mapping[str, JsonObject]
+) -> Reading:
+    """Read the properties of one report. Pure."""
+    values: dict[str, Json] = {}
+    entries: dict[str, JsonObject | None] = {}
+    faults: dict[str, str] = {}
+    for name, twin in list(twins.items())[:MAX_PROPERTIES]:
+        if twin is None or twin.type == DELETED:
+            values[name] = entries[name] = None
+            continue
+        try:
+            value = parse_reported(layout, name, twin)
+        except BadRequest as error:
+            faults[name] = error.message
+            continue
+        if value is not None and "/" not in name:
+            values[name] = value
+        entries[name] = twin_entry(layout, name, twin, known.get(name))
+    return Reading(values, entries, faults)
+
+
+class Reports:
+    """Takes twin and state reports from the hub. Call `attach` once."""
+
+    def __init__(
+        self,
+        *,
+        kube: KubeClient,
+        catalog: Catalog,
+        controller: DeviceController,
+        events: EventRecorder,
+        metrics: Metrics,
+        tracer: Tracer,
+    ) -> None:
+        self._kube = kube
+        self._catalog = catalog
+        self._controller = controller
+        self._events = events
+        self._metrics = metrics
+        self._tracer = tracer
+        self._known: dict[DeviceKey, _Reported] = {}
+        catalog.on_device(self._device_changed)
+
+    def attach(self, hub: CloudHub) -> None:
+        """Take the hub's reports; those of one Device stay in order."""
+        hub.on(TwinReported, self.on_twin, lambda m: m.device)
+        hub.on(StateReported, self.on_state, lambda m: m.device)
+
+    def _device_changed(self, change: DeviceChange) -> None:
+        if change.new is None or (change.old and change.old.meta.uid != change.new.meta.uid):
+            self._known.pop(change.key, None)
+
+    # --- twin reports -------------------------------------------------------------------------------
+
+    async def on_twin(self, inbound: Inbound, message: TwinReported) -> None:
+        """Write what a node reports of a Device, then answer."""
+        device = self._own_device(inbound.node, message.device)
+        if device is None:
+            self._count("refused", 1)
+            inbound.reply(answer_twin(inbound.envelope, stamp()))
+            return
+        facts = {"node": inbound.node, "device": str(device.key)}
+        with self._tracer.start(
+            "devicecontroller report", inbound.envelope.trace, "consumer", facts
+        ) as span:
+            await _with_retries(
+                lambda: self._write_twins(device, message.update.twin or {}, span.context)
+            )
+        inbound.reply(answer_twin(inbound.envelope, stamp()))
+
+    async def _write_twins(
+        self, device: DeviceView, twins: Mapping[str, Twin | None], trace: TraceContext
+    ) -> None:
+        layout = self._catalog.layout(device)
+        known = self._known_of(device)
+        fresh = {n: t for n, t in twins.items() if not _is_stale(known, n, t)}
+        reading = read_report(layout, fresh, known.entries)
+        self._tell_faults(device, reading)
+        await self._write_thing(device, layout, reading.values, trace)
+        await self._write_status(device, known, reading.entries)
+        for name, twin in fresh.items():
+            known.versions[name] = _version(twin)
+
+    async def _write_thing(
+        self, device: DeviceView, layout: Layout, values: Mapping[str, Json], trace: TraceContext
+    ) -> None:
+        thing = self._controller.thing_of(device.key)
+        changed = _changed(thing, layout, values)
+        if not changed:
+            self._count("unchanged", len(values))
+            return
+        patch: JsonObject = {"features": features_patch(layout, {}, changed)}
+        try:
+            await self._controller.write_reported(device.key, patch, trace)
+        except Forbidden as error:
+            self._warn(device.key, "ThingDenied", error.message)
+            self._count("denied", len(changed))
+        else:
+            self._count("written", len(changed))
+
+    def _tell_faults(self, device: DeviceView, reading: Reading) -> None:
+        for name, fault in reading.faults.items():
+            self._warn(device.key, "BadReport", f"property {name}: {fault}")
+        self._count("unreadable", len(reading.faults))
+
+    # --- state reports ------------------------------------------------------------------------------
+
+    async def on_state(self, inbound: Inbound, message: StateReported) -> None:
+        """Write a Device's state, then answer."""
+        device = self._own_device(inbound.node, message.device)
+        state = message.update.device.state
+        if device is not None and state in STATES:
+            found = {"state": state}
+            online = message.update.device.last_online_time
+            if isinstance(online, str) and online:
+                found["lastOnlineTime"] = online
+            trace = inbound.envelope.trace
+            await _with_retries(lambda: self._write_state(device, found, trace))
+        inbound.reply(answer_twin(inbound.envelope, stamp()))
+
+    async def _write_state(
+        self, device: DeviceView, state: dict[str, str], trace: TraceContext | None
+    ) -> None:
+        known = self._known_of(device)
+        if known.state == state:
+            return
+        before = known.state.get("state")
+        known.state = {**known.state, **state}
+        await self._put_status(device, known)
+        if before != state.get("state"):
+            facts: JsonObject = {**known.state}
+            try:
+                await self._controller.write_reported(
+                    device.key, {"attributes": {"kubeedge": facts}}, trace
+                )
+            except Forbidden as error:
+                self._warn(device.key, "ThingDenied", error.message)
+
+    # --- DeviceStatus -------------------------------------------------------------------------------
+
+    def _known_of(self, device: DeviceView) -> _Reported:
+        known = self._known.get(device.key)
+        if known is None or known.uid != device.meta.uid:
+            status = self._catalog.status_object(device.key)
+            known = self._known[device.key] = _Reported(
+                device.meta.uid, twin_entries(status), state_of(status), status is not None
+            )
+        return known
+
+    async def _write_status(
+        self, device: DeviceView, known: _Reported, entries: Mapping[str, JsonObject | None]
+    ) -> None:
+        after = dict(known.entries)
+        is_worth = False
+        for name, entry in entries.items():
+            if entry is None:
+                is_worth = after.pop(name, None) is not None or is_worth
+            elif is_news(after.get(name), entry):
+                after[name], is_worth = entry, True
+        if not is_worth:
+            return
+        before, known.entries = known.entries, after
+        try:
+            await self._put_status(device, known)
+        except BaseException:
+            known.entries = before
+            raise
+
+    async def _put_status(self, device: DeviceView, known: _Reported) -> None:
+        status = status_patch(known.entries, known.state)
+        at = (GROUP_VERSION, STATUSES, device.key.namespace)
+        if known.exists:
+            try:
+                await self._kube.patch(*at, device.key.name, {"status": status})
+            except NotFound:
+                known.exists = False
+            else:
+                return
+        try:
+            await self._kube.create(*at, new_status(device, status))
+        except AlreadyExists:
+            await self._kube.patch(*at, device.key.name, {"status": status})
+        known.exists = True
+
+    # --- shared -------------------------------------------------------------------------------------
+
+    def _own_device(self, node: str, key: DeviceKey) -> DeviceView | None:
+        device = self._catalog.device(key)
+        if device is not None and device.node == node:
+            return device
+        log.info(
+            "report refused: not a Device of this node", extra={"node": node, "device": str(key)}
+        )
+        return None
+
+    def _warn(self, key: DeviceKey, reason: str, message: str) -> None:
+        document = self._catalog.device_object(key)
+        if document is not None:
+            self._events.warn(document, reason, message)
+
+    def _count(self, outcome: str, number: int) -> None:
+        if number:
+            self._metrics.edge_reports.labels(outcome).inc(number)
+
+
+async def _with_retries(write: Callable[[], Awaitable[None]]) -> None:
+    """Try a write a few times while the stores cannot take it. Errors: Undeliverable in the end."""
+    for pause in RETRIES:
+        try:
+            await write()
+        except Undeliverable as error:
+            log.info("report must wait", extra={"cause": error.message})
+            await asyncio.sleep(pause)
+        else:
+            return
+    await write()
+
+
+def _changed(thing: Thing | None, layout: Layout, values: Mapping[str, Json]) -> dict[str, Json]:
+    """Return what is not in the thing yet; all of it when the thing is not known."""
+    if thing is None:
+        return {name: value for name, value in values.items() if value is not None}
+    wider = _with_made_up(layout, values)
+    present = reported_by_thing(thing.document, wider)
+    return {
+        name: value
+        for name, value in values.items()
+        if (name in present or value is not None) and not equal(present.get(name), value)
+    }
+
+
+def _with_made_up(layout: Layout, names: Mapping[str, Json]) -> Layout:
+    """Return the layout with places for properties that only the edge knows."""
+    return Layout({**layout.places, **{n: layout.place(n) for n in names}}, layout.rules)
+
+
+def _is_stale(known: _Reported, name: str, twin: Twin | None) -> bool:
+    version = _version(twin)
+    return 0 < version < known.versions.get(name, 0)
+
+
+def _version(twin: Twin | None) -> int:
+    return twin.actual_version.edge if twin is not None and twin.actual_version else 0

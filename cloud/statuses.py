@@ -1,0 +1,139 @@
+"""DeviceStatus documents: what is in them, and how a report changes them. Pure.
+
+Source: CRD DeviceStatus v1beta1: `status.twins[] {propertyName, reported, observedDesired}`, `state`,
+`lastOnlineTime`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cloud.mapping import Layout
+from gateway.errors import GatewayError
+from gateway.model.json import Json, JsonObject
+from gateway.wire.cloudedge.devices import GROUP_VERSION, DeviceView, mapping, text
+from gateway.wire.cloudedge.twins import Twin, TwinValue
+from gateway.wire.cloudedge.values import TWIN_TYPE, PropertyType, Typed, parse_text
+
+MAX_TWINS = 1_000
+FRESH_MILLIS = 60_000
+"""A report of the same value writes the DeviceStatus anew only when this old."""
+
+
+def twin_entries(status: JsonObject | None) -> dict[str, JsonObject]:
+    """Return the entries of `status.twins` by property."""
+    twins = mapping((status or {}).get("status")).get("twins")
+    entries = twins if isinstance(twins, list) else []
+    return {
+        text(entry.get("propertyName")): entry
+        for entry in entries
+        if isinstance(entry, dict) and entry.get("propertyName")
+    }
+
+
+def state_of(status: JsonObject | None) -> dict[str, str]:
+    """Return `state` and `lastOnlineTime`, where they are known."""
+    body = mapping((status or {}).get("status"))
+    found = {name: text(body.get(name)) for name in ("state", "lastOnlineTime")}
+    return {name: value for name, value in found.items() if value}
+
+
+def reported_by_status(status: JsonObject | None, layout: Layout) -> dict[str, Json]:
+    """Return reported values, typed; those that do not parse are left out."""
+    values: dict[str, Json] = {}
+    for name, entry in twin_entries(status).items():
+        reported = mapping(entry.get("reported"))
+        value = reported.get("value")
+        if name in layout.places and isinstance(value, str):
+            try:
+                values[name] = parse_text(layout.rule(name).type, value)
+            except GatewayError:
+                continue
+    return values
+
+
+_BY_TWIN_TYPE = {
+    "int": PropertyType.INT,
+    "integer": PropertyType.INT,
+    "float": PropertyType.DOUBLE,
+    "boolean": PropertyType.BOOLEAN,
+}
+
+
+def type_of(layout: Layout, name: str, twin: Twin) -> PropertyType:
+    """Return a property's type: the model's, else what the edge says it is."""
+    if name in layout.rules:
+        return layout.rules[name].type
+    return _BY_TWIN_TYPE.get(twin.type, PropertyType.STRING)
+
+
+def parse_reported(layout: Layout, name: str, twin: Twin) -> Typed | None:
+    """Return the reported value, typed; None where the twin has none. Errors: BadRequest."""
+    if twin.actual is None or twin.actual.value is None:
+        return None
+    return parse_text(type_of(layout, name, twin), twin.actual.value)
+
+
+def twin_entry(layout: Layout, name: str, twin: Twin, old: JsonObject | None) -> JsonObject:
+    """Build the entry of `status.twins` after a report; what the report leaves out stays."""
+    kind = TWIN_TYPE.get(type_of(layout, name, twin), "string")
+    entry: JsonObject = {**(old or {}), "propertyName": name}
+    if twin.actual is not None and twin.actual.value is not None:
+        entry["reported"] = _side(twin.actual, kind)
+    if twin.expected is not None and twin.expected.value is not None:
+        entry["observedDesired"] = _side(twin.expected, kind)
+    return entry
+
+
+def _side(value: TwinValue, kind: str) -> JsonObject:
+    metadata: JsonObject = {"timestamp": str(value.timestamp), "type": kind}
+    return {"value": value.value, "metadata": metadata}
+
+
+def is_news(old: JsonObject | None, new: JsonObject) -> bool:
+    """True when an entry is worth a write: another value, or the old report is a minute old."""
+    if old is None:
+        return True
+    for side in ("reported", "observedDesired"):
+        before, after = mapping(old.get(side)), mapping(new.get(side))
+        if before.get("value") != after.get("value"):
+            return True
+        if _millis(after) - _millis(before) >= FRESH_MILLIS:
+            return True
+    return False
+
+
+def _millis(side: JsonObject) -> int:
+    stamp = text(mapping(side.get("metadata")).get("timestamp"))
+    return int(stamp) if stamp.isdigit() else 0
+
+
+def new_status(device: DeviceView, status: JsonObject) -> JsonObject:
+    """Build a DeviceStatus that belongs to its Device."""
+    owner: JsonObject = {
+        "apiVersion": GROUP_VERSION,
+        "kind": "Device",
+        "name": device.meta.name,
+        "uid": device.meta.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+    return {
+        "apiVersion": GROUP_VERSION,
+        "kind": "DeviceStatus",
+        "metadata": {
+            "name": device.meta.name,
+            "namespace": device.meta.namespace,
+            "ownerReferences": [owner],
+        },
+        "spec": {},
+        "status": status,
+    }
+
+
+def status_patch(entries: Mapping[str, JsonObject], state: Mapping[str, str]) -> JsonObject:
+    """Build `status` from all entries and the state."""
+    twins: list[Json] = [entries[name] for name in list(entries)[:MAX_TWINS]]
+    body: JsonObject = {"twins": twins}
+    body.update(state)
+    return body
