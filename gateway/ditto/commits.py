@@ -56,6 +56,7 @@ class _Meter:
 
     stored: Counter
     failed: Counter
+    refused: Counter
     seconds: Histogram
 
     @classmethod
@@ -64,6 +65,7 @@ class _Meter:
         return cls(
             commands.labels(action.value, "ok"),
             commands.labels(action.value, "failed"),
+            commands.labels(action.value, "refused"),
             seconds.labels(action.value),
         )
 
@@ -107,6 +109,10 @@ class Committer:
         )
         write = _Write(change, event, policy, _result(change, event), pending, span)
         self._store.append(commit, lambda answer: self._stored(write, answer))
+
+    def refused(self, action: Action) -> None:
+        """Count a command that the rules or the policy did not let pass."""
+        self._meters[action].refused.inc()
 
     def _stored(self, write: _Write, answer: Committed | GatewayError) -> None:
         error = answer if isinstance(answer, GatewayError) else None

@@ -335,7 +335,11 @@ class ThingsService:
             return self._retrieve(entry, job)
         if job.spool is not None and self._spools.is_duplicate(job.spool, entry.thing_id):
             return ThingResult(status=204, revision=entry.revision, headers={"duplicate": True})
-        return self._change(entry, job, pending)
+        try:
+            return self._change(entry, job, pending)
+        except GatewayError:
+            self._committer.refused(job.action)
+            raise
 
     def _retrieve(self, entry: ThingEntry, command: ThingCommand) -> ThingResult:
         thing = entry.thing

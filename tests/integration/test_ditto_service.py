@@ -792,3 +792,13 @@ async def test_each_change_is_a_span_of_its_callers_trace(store: ThingStore) -> 
     (span,) = tracer.recent(trace.trace_id)
     assert span.parent_id == trace.span_id
     assert ears.events[0].trace == span.context
+
+
+async def test_commands_are_counted_by_action_and_outcome(store: ThingStore) -> None:
+    metrics = Metrics()
+    things = ThingsService(store, PoliciesService(store), metrics=metrics, tracer=Tracer())
+    await put(things, "/", {})
+    await refusal(things, command(Action.DELETE, "/attributes/none"))
+    text = metrics.text().decode()
+    assert 'twinspan_thing_commands_total{action="modify",outcome="ok"} 1.0' in text
+    assert 'twinspan_thing_commands_total{action="delete",outcome="refused"} 1.0' in text
