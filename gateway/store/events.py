@@ -12,7 +12,6 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 import msgspec
@@ -35,9 +34,9 @@ MAX_SETTLE = 2_000
 """Settlements in one write."""
 
 _PLAIN = tuple(
-    field.name
-    for field in fields(Message)
-    if field.name not in ("trace", "spool", "properties", "kind")
+    name
+    for name in Message.__struct_fields__
+    if name not in ("trace", "spool", "properties", "kind")
 )
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder()
