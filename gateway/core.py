@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -15,7 +16,7 @@ from gateway.connectivity.endpoints import Northbound as OwnNorthbound
 from gateway.connectivity.http import routes as connection_routes
 from gateway.connectivity.hub import Connections as ConnectionHub
 from gateway.connectivity.store import ConnectionStore
-from gateway.ditto.auth import Authentication
+from gateway.ditto.auth import Authentication, read_users
 from gateway.ditto.endpoint import Endpoints as DittoEndpoints
 from gateway.ditto.fanout import Fanout
 from gateway.ditto.http import DittoServer, fallback, routes
@@ -249,6 +250,8 @@ def _ditto(shared: Shared, gateway: Gateway, connections: ConnectionHub) -> list
         name: hash_password(password)
         for name, password in {**shared.users.ditto, **shared.users.devops}.items()
     }
+    if settings.http.users_file:
+        users |= read_users(Path(settings.http.users_file))
     auth = Authentication(
         users,
         PasswordChecks(),

@@ -27,6 +27,8 @@ class DittoHttp:
 
     bind: str = "127.0.0.1:8080"
     """host:port; port 0 takes a free one."""
+    users_file: str = ""
+    """File with more users, `name:bcrypt-hash` per line; empty for none."""
     pre_authentication: bool = False
     """True trusts the header x-ditto-pre-authenticated of a reverse proxy in front."""
     openid: tuple[OpenIdIssuer, ...] = ()
