@@ -2,7 +2,7 @@
 
 Every answer is JSON, errors are `{"error": text}`; an ETag is the raw version without quotes, `If-Match` is
 compared with it literally. Bodies on create are optional, on update required.
-Source: Hono device registry API v1; reference sections 2.1 to 2.4 of it name what clients rely on.
+Source: Hono device registry API v1.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import BadRequest, Forbidden, NotFound, Unauthenticated
-from gateway.hono.adapters.http import Target, parse_path
+from gateway.hono.adapters.http_messages import Target, parse_path
 from gateway.hono.commands import check_response_status
 from gateway.hono.credentials import split_username
 from gateway.hono.ingress import Ttl, check_payload, resolve_address, scalar_defaults

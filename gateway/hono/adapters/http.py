@@ -3,41 +3,53 @@
 An upload with `hono-ttd` listens for commands from before it is forwarded until its answer is written; the
 first command travels in that answer, later ones are released. A device that hangs up releases its command.
 Failures that are not the client's are told as 503 with `Retry-After`, without internal detail.
-Source: Hono, HTTP Adapter user guide; reference sections 4.1 to 4.5 of it.
+Source: Hono, HTTP Adapter user guide.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import logging
 import ssl as tls
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from urllib.parse import unquote
 
 import msgspec
 
 from gateway.config.hono import HttpAdapter as Settings
 from gateway.errors import (
-    BadRequest,
-    ConsumerTimeout,
     GatewayError,
     MethodNotAllowed,
     NoConsumer,
     NotBuilt,
-    NotProcessed,
     Unauthenticated,
     Undeliverable,
+)
+from gateway.hono.adapters.http_messages import (
+    ACCEPTED,
+    EXPOSED_HEADERS,
+    KINDS,
+    NOT_FOUND,
+    Target,
+    basic_login,
+    command_response,
+    content_type_of,
+    error_response,
+    parameter,
+    parse_path,
+    positive_seconds,
+    preflight,
+    qos_level,
+    refusal,
+    response_status,
+    trace_of,
 )
 from gateway.hono.adapters.http_server import (
     Exchange,
     HttpConnection,
     Limits,
-    Request,
     Response,
 )
 from gateway.hono.commands import CommandRouter, check_response_status, parse_request_id
@@ -45,96 +57,20 @@ from gateway.hono.ingress import IngressService, resolve_address
 from gateway.hono.meters import Ttd
 from gateway.hono.registry import Registry
 from gateway.model.message import (
-    OCTET_STREAM,
     Adapter,
     CommandResponse,
     DeviceCommand,
-    Kind,
     Principal,
     Upload,
 )
 from gateway.model.ports import Authenticator, Done
 from gateway.model.registry import Tenant
-from gateway.model.trace import TraceContext
-from gateway.outcome import outcome_of
 from gateway.runtime.listener import Endpoints, listen_tcp
 
 log = logging.getLogger(__name__)
 
-JSON = "application/json; charset=utf-8"
-NOT_FOUND = b"<html><body><h1>Resource not found</h1></body></html>"
-RETRY_AFTER = "2"
 MAX_TTD_OF_IDLE = 0.8
 """The part of the idle time-out that a wait for a command may take."""
-
-_EXPOSED = "hono-command, hono-cmd-req-id, hono-cmd-target-device"
-_PREFLIGHT_HEADERS = {
-    "telemetry": "qos-level, hono-ttd, authorization, content-type",
-    "event": "hono-ttd, authorization, content-type",
-    "command": "hono-cmd-status, authorization, content-type",
-}
-_KINDS = {"telemetry": Kind.TELEMETRY, "event": Kind.EVENT}
-_SHOWN = (NoConsumer, ConsumerTimeout, NotProcessed)
-"""Server-side failures whose text is part of the contract; of others nothing is shown."""
-
-ACCEPTED = Response(202)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a path asks for.
-
-    Shape:  `endpoint` telemetry, event or command; `method` the one that the path is for; `tenant` and
-            `device` None where the path says nothing; `request_id` of a command response.
-    """
-
-    endpoint: str
-    method: str
-    tenant: str | None = None
-    device: str | None = None
-    request_id: str = ""
-
-
-def parse_path(path: str, method: str) -> Target | None:
-    """Read a path; None where the adapter has no such resource.
-
-    Shape:  `/telemetry`, `/telemetry/{tenant}/{device}`, `/telemetry//{device}`, the same for `/event`;
-            `/command/res/{request id}`, `/command/res/{tenant}/{device}/{request id}`. A request id may
-            hold slashes; the method tells its two forms apart.
-    """
-    if not path.startswith("/"):
-        return None
-    first, *rest = [unquote(segment) for segment in path.split("/")[1:]]
-    if first in _KINDS:
-        if not rest:
-            return Target(first, "POST")
-        if len(rest) == 2 and rest[1]:
-            return Target(first, "PUT", rest[0] or None, rest[1])
-        return None
-    if first != "command" or rest[:1] != ["res"] or len(rest) < 2 or not rest[-1]:
-        return None
-    if len(rest) >= 4 and method != "POST":
-        return Target(first, "PUT", rest[1] or None, rest[2], "/".join(rest[3:]))
-    return Target(first, "POST", request_id="/".join(rest[1:]))
-
-
-def error_response(error: GatewayError) -> Response:
-    """Render an error as this adapter does."""
-    status = outcome_of(error).status if error.status == 500 else error.status
-    headers = [("Content-Type", JSON)]
-    text = error.message
-    if status == 401:
-        headers.append(("WWW-Authenticate", 'Basic realm="Hono"'))
-    if status >= 500 and status != NotBuilt.status:
-        status = 503
-        headers.append(("Retry-After", RETRY_AFTER))
-        text = error.message if isinstance(error, _SHOWN) else "temporarily unavailable"
-    return Response(status, msgspec.json.encode({"error": text}), tuple(headers))
-
-
-def refusal(status: int, text: str) -> Response:
-    """Render an error of the server itself."""
-    return Response(status, msgspec.json.encode({"error": text}), (("Content-Type", JSON),))
 
 
 class _Wait:
@@ -227,20 +163,6 @@ def _hung_up() -> Undeliverable:
     return Undeliverable("the device did not wait for the command")
 
 
-def command_response(command: DeviceCommand) -> Response:
-    """Put a command into the answer of an upload."""
-    inner = command.command
-    headers = [("hono-command", inner.name)]
-    if command.request_id:
-        headers.append(("hono-cmd-req-id", command.request_id))
-    if command.gateway is not None:
-        headers.append(("hono-cmd-target-device", command.target))
-    content_type = inner.content_type or (OCTET_STREAM if inner.payload else None)
-    if content_type is not None:
-        headers.append(("Content-Type", content_type))
-    return Response(200, inner.payload, tuple(headers))
-
-
 class HttpAdapter:
     """The module that serves devices on `hono.http`; `tls_context` adds the listener `hono.https`."""
 
@@ -331,7 +253,7 @@ class HttpAdapter:
         if "origin" in exchange.request.headers:
             cors = (
                 ("Access-Control-Allow-Origin", "*"),
-                ("Access-Control-Expose-Headers", _EXPOSED),
+                ("Access-Control-Expose-Headers", EXPOSED_HEADERS),
             )
             response = replace(response, headers=(*response.headers, *cors))
         exchange.respond(response, written)
@@ -342,7 +264,7 @@ class HttpAdapter:
         if target is None:
             self.answer(exchange, Response(404, NOT_FOUND, (("Content-Type", "text/html"),)))
         elif request.method == "OPTIONS":
-            exchange.respond(_preflight(target))
+            exchange.respond(preflight(target))
         elif request.method != target.method:
             raise MethodNotAllowed(f"expected {target.method} here, got {request.method[:16]}")
         else:
@@ -352,7 +274,7 @@ class HttpAdapter:
         authorization = exchange.request.headers.get("authorization", "")
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() == "basic":
-            username, password = _basic(token.strip())
+            username, password = basic_login(token.strip())
             self._authenticator.check_password(
                 username, password, Adapter.HTTP, partial(self._authenticated, exchange, target)
             )
@@ -381,21 +303,21 @@ class HttpAdapter:
 
     def _upload(self, exchange: Exchange, target: Target, sender: Principal | None) -> None:
         request = exchange.request
-        kind = _KINDS[target.endpoint]
+        kind = KINDS[target.endpoint]
         upload = Upload(
             adapter=Adapter.HTTP,
             principal=sender,
             kind=kind,
-            qos=_qos(request, kind),
+            qos=qos_level(request, kind),
             payload=request.body,
             address=request.target,
             tenant=target.tenant,
             device=target.device,
-            content_type=_content_type(request),
-            ttl=_positive(_parameter(request, "hono-ttl")),
-            trace=_trace(request),
+            content_type=content_type_of(request),
+            ttl=positive_seconds(parameter(request, "hono-ttl")),
+            trace=trace_of(request),
         )
-        ttd = _positive(_parameter(request, "hono-ttd"))
+        ttd = positive_seconds(parameter(request, "hono-ttd"))
         if ttd is None:
             self.ingress.submit(upload, partial(self._forwarded, exchange))
             return
@@ -430,7 +352,7 @@ class HttpAdapter:
     def _respond(self, exchange: Exchange, target: Target, sender: Principal | None) -> None:
         request = exchange.request
         tenant, device, gateway = resolve_address(sender, target.tenant, target.device)
-        status = check_response_status(_status(_parameter(request, "hono-cmd-status")))
+        status = check_response_status(response_status(parameter(request, "hono-cmd-status")))
         correlation_id, reply_id = parse_request_id(target.request_id, tenant, device)
         self.commands.respond(
             CommandResponse(
@@ -440,8 +362,8 @@ class HttpAdapter:
                 correlation_id=correlation_id,
                 status=status,
                 payload=request.body,
-                content_type=_content_type(request),
-                trace=_trace(request),
+                content_type=content_type_of(request),
+                trace=trace_of(request),
                 adapter=Adapter.HTTP.value,
                 via=gateway,
             ),
@@ -454,71 +376,3 @@ class _Refused(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.close()
-
-
-# --- reading requests ------------------------------------------------------------------------------
-
-
-def _basic(token: str) -> tuple[str, bytes]:
-    try:
-        username, colon, password = base64.b64decode(token, validate=True).partition(b":")
-        if colon:
-            return username.decode(), password
-    except (binascii.Error, UnicodeDecodeError):
-        pass
-    raise Unauthenticated("Authorization: expected Basic base64(<user name>:<password>)")
-
-
-def _parameter(request: Request, name: str) -> str | None:
-    """Return a header, or else the query parameter of that name."""
-    value = request.headers.get(name)
-    return request.query.get(name) if value is None else value
-
-
-def _positive(text: str | None) -> int | None:
-    """Read seconds; what is no positive number counts as absent."""
-    if text is None or not text.isascii() or not text.isdigit() or len(text) > 9:
-        return None
-    return int(text) or None
-
-
-def _status(text: str | None) -> int:
-    if text is None or not text.isascii() or not text.isdigit() or len(text) != 3:
-        raise BadRequest("hono-cmd-status: expected a number of 200..299 or 400..599")
-    return int(text)
-
-
-def _qos(request: Request, kind: Kind) -> int:
-    text = request.headers.get("qos-level")
-    allowed = ("1",) if kind is Kind.EVENT else ("0", "1")
-    if text is None:
-        return int(allowed[0])
-    if text not in allowed:
-        raise BadRequest(f"qos-level: expected {' or '.join(allowed)}, got {text[:16]!r}")
-    return int(text)
-
-
-def _content_type(request: Request) -> str | None:
-    text = request.headers.get("content-type")
-    if text is not None and not (text.isascii() and text.isprintable()):
-        raise BadRequest("Content-Type: expected printable ASCII")
-    return text or None
-
-
-def _trace(request: Request) -> TraceContext | None:
-    traceparent = request.headers.get("traceparent")
-    if traceparent is None:
-        return None
-    return TraceContext.parse(traceparent, request.headers.get("tracestate"))
-
-
-def _preflight(target: Target) -> Response:
-    return Response(
-        204,
-        b"",
-        (
-            ("Access-Control-Allow-Origin", "*"),
-            ("Access-Control-Allow-Methods", target.method),
-            ("Access-Control-Allow-Headers", _PREFLIGHT_HEADERS[target.endpoint]),
-        ),
-    )
