@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 from aiohttp import web
 
-from gateway.errors import GatewayError, NotFound, TooLarge
+from gateway.errors import BadRequest, GatewayError, NotFound, TooLarge
 from gateway.kube import listing
 from gateway.kube.auth import Access, Authenticator, User, require
 from gateway.kube.bodies import delete_options, read_object, read_patch, write_options
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 TITLE = "Kubernetes"
 GIT_VERSION = f"{KUBERNETES_VERSION}+twinspan"
 SERVER = "kube"
+BODY_SECONDS = 30.0
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 _PATCH_OPTIONS, _CREATE_OPTIONS, _UPDATE_OPTIONS = "PatchOptions", "CreateOptions", "UpdateOptions"
 
@@ -82,9 +84,10 @@ class KubeHttp:
         except Exception:
             log.exception("request failed", extra={"method": request.method, "path": request.path})
             response = error_response(GatewayError("Internal error occurred"))
-        self._metrics.http_requests.labels(SERVER, request.method, str(response.status)).inc()
+        method = request.method if request.method in METHODS else "other"
+        self._metrics.http_requests.labels(SERVER, method, str(response.status)).inc()
         if isinstance(response, web.Response):
-            self._metrics.http_seconds.labels(SERVER, request.method).observe(loop_time() - started)
+            self._metrics.http_seconds.labels(SERVER, method).observe(loop_time() - started)
         return response
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
@@ -250,7 +253,7 @@ class KubeHttp:
     ) -> web.Response:
         if request.method != "POST":
             return error_response(listing.method_not_allowed(resource))
-        body = read_object(await request.read(), request.headers.get("Content-Type"))
+        body = read_object(await _body(request), request.headers.get("Content-Type"))
         question: JsonObject = body if isinstance(body, dict) else {}
         question = {**question, "kind": resource.kind, "apiVersion": resource.group_version}
         return _json(msgspec.json.encode(review(resource.plural, question, user)), status=201)
@@ -288,7 +291,7 @@ class KubeHttp:
             raise listing.method_not_allowed(resource)
         listing.check_verb(resource, "create")
         options = write_options(request.query, _agent(request), kind=_CREATE_OPTIONS)
-        body = read_object(await request.read(), request.headers.get("Content-Type"))
+        body = read_object(await _body(request), request.headers.get("Content-Type"))
         if resource.namespaced and not target.namespace:
             _check_body_namespace(resource, body)
         written = await self.objects.create(resource, target.namespace or None, body, options)
@@ -298,7 +301,7 @@ class KubeHttp:
         self, request: web.Request, resource: ResourceType, target: Target
     ) -> web.Response:
         options = write_options(request.query, _agent(request), kind=_UPDATE_OPTIONS)
-        body = read_object(await request.read(), request.headers.get("Content-Type"))
+        body = read_object(await _body(request), request.headers.get("Content-Type"))
         written = await self.objects.update(
             resource,
             target.namespace or None,
@@ -313,7 +316,7 @@ class KubeHttp:
         self, request: web.Request, resource: ResourceType, target: Target
     ) -> web.Response:
         options = write_options(request.query, _agent(request), kind=_PATCH_OPTIONS)
-        body = await request.read()
+        body = await _body(request)
         patch, kind = read_patch(body, request.headers.get("Content-Type"))
         written = await self.objects.patch(
             resource,
@@ -351,7 +354,7 @@ class KubeHttp:
         return _json(listing.joined(resource, items, metadata))
 
     async def _options_body(self, request: web.Request) -> Json:
-        body = await request.read()
+        body = await _body(request)
         return read_object(body, request.headers.get("Content-Type")) if body else None
 
     _VERBS: Mapping[
@@ -404,6 +407,16 @@ def verb_of(request: web.Request, target: Target) -> str:
 def _check_body_namespace(resource: ResourceType, body: Json) -> None:
     metadata = table(body, "metadata") if isinstance(body, dict) else {}
     metadata_namespace(resource, dict(metadata), None)
+
+
+async def _body(request: web.Request) -> bytes:
+    """The whole body. Errors: BadRequest (408) when it does not come; HTTPRequestEntityTooLarge."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except TimeoutError as error:
+        text = "the body of the request did not arrive in time"
+        raise BadRequest(text, status=408, details={"reason": "Timeout"}) from error
 
 
 def _agent(request: web.Request) -> str:

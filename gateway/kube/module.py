@@ -25,13 +25,21 @@ from gateway.kube.strategies import table
 from gateway.kube.watch import Key
 from gateway.model.json import JsonObject
 from gateway.observe.metrics import Metrics
-from gateway.runtime.listener import Endpoints, serve_app
+from gateway.runtime.listener import Endpoints, parse_bind, serve_app
 from gateway.store.database import Database
 
 ENDPOINT = "kube.https"
+SETTING = "kube.https.bind"
 FOLDER = "kube"
 KUBECONFIG = "kubeconfig"
 INSTALLER = WriteOptions(manager="twinspan", validation="Strict")
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound
+
+
+def reachable(address: str) -> str:
+    """The address under which this machine reaches a listener, also one that is bound everywhere."""
+    host, _, port = address.rpartition(":")
+    return f"127.0.0.1:{port}" if host.strip("[]") in EVERYWHERE else address
 
 
 class KubeApi:
@@ -58,7 +66,8 @@ class KubeApi:
         self._database = database
         self._metrics = metrics
         self._folder = data_dir / FOLDER
-        self._hosts = tuple(hosts)
+        bound, _ = parse_bind(settings.https.bind, SETTING)
+        self._hosts = (*hosts, *(() if bound in EVERYWHERE else (bound,)))
         registry = builtin_registry()
         storage = Storage(database, window=settings.watch_window, buffer=settings.watch_buffer)
         self.objects = Objects(storage, registry)
@@ -100,11 +109,11 @@ class KubeApi:
             ENDPOINT,
             https.bind,
             front.app(),
-            setting="kube.https.bind",
+            setting=SETTING,
             ssl=identity.server_context(),
         ):
             front.address = self._endpoints.get(ENDPOINT)
-            text = admin_kubeconfig(identity, front.address)
+            text = admin_kubeconfig(identity, reachable(front.address))
             await asyncio.to_thread(write_private, self._folder / KUBECONFIG, text)
             front.is_ready = True
             ready()

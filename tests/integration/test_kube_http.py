@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from gateway.config.kube import Kube, KubeHttps
+from gateway.kube import http as front
 from gateway.kube.certs import ensure_identity, issue
 from tests.kube_server import KubeServer, kube_server
 
@@ -215,6 +216,20 @@ async def test_a_body_over_the_limit_is_refused(http: aiohttp.ClientSession) -> 
         "RequestEntityTooLarge",
         413,
     )
+    assert await ask(http, "GET", "/readyz") == "ok"
+
+
+async def test_a_body_that_does_not_come_is_given_up(
+    server: KubeServer, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "BODY_SECONDS", 0.05)
+    host, _, port = server.endpoints.get("kube.https").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=trusting(server))
+    head = f"POST {DEVICES} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {server.token}\r\n"
+    writer.write(f"{head}Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{{".encode())
+    async with asyncio.timeout(10):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 408")
+    writer.close()
     assert await ask(http, "GET", "/readyz") == "ok"
 
 
