@@ -12,7 +12,7 @@ class OpenIdIssuer:
     name: str
     """What its subjects begin with, e.g. `keycloak` for `keycloak:alice`."""
     issuer: str
-    """The tokens' `iss`; compared without scheme and trailing slash. http:// asks for the keys in plain text."""
+    """The `iss` of tokens, compared without scheme and last slash; http:// asks for keys in plain text."""
     auth_subjects: tuple[str, ...] = ("{{ jwt:sub }}",)
     """Templates of the subjects that a token stands for."""
     jwks_uri: str = ""

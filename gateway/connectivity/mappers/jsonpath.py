@@ -129,16 +129,15 @@ def common(pointers: Sequence[Pointer]) -> Pointer:
 
 def nested(found: Sequence[tuple[Pointer, Json]], at: Pointer) -> Json:
     """One document below `at` with all values; a later one wins where they overlap."""
-    root: JsonObject = {}
+    document: Json = {}
     for pointer, value in found:
-        below = pointer[len(at) :]
-        if not below:
-            return value
-        place = root
-        for segment in below[:-1]:
-            inner = place.setdefault(segment, {})
-            if not isinstance(inner, dict):
-                inner = place[segment] = {}
-            place = inner
-        place[below[-1]] = value
-    return root
+        document = _put(document, pointer[len(at) :], value)
+    return document
+
+
+def _put(document: Json, pointer: Pointer, value: Json) -> Json:
+    if not pointer:
+        return value
+    place = dict(document) if isinstance(document, dict) else {}
+    place[pointer[0]] = _put(place.get(pointer[0]), pointer[1:], value)
+    return place
