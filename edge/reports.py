@@ -32,7 +32,7 @@ MAX_WAITING = 500
 """Reports of one device on disk."""
 WINDOW = 200
 """Reports of all devices on their way."""
-RESEND_SECONDS = 60.0
+RESEND_SECONDS = 15.0
 RETRY_SECONDS = 1.0
 
 
