@@ -15,9 +15,8 @@ from typing import Any, TypeVar
 
 import aiohttp
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from cloud.core import build_cloud
 from cloud.identity import create_join_token
@@ -44,9 +43,9 @@ from gateway.wire.cloudedge.names import NODE_ID, PROJECT_ID, Operation
 from gateway.wire.cloudedge.subjects import DeviceKey, Subject
 from gateway.wire.cloudedge.to_edge import ObjectChanged, read_to_edge
 from gateway.wire.cloudedge.twins import Twin, TwinUpdate, TwinValue, TwinVersion, ValueMetadata
+from tests.cloud_samples import DEVICES, a_device, a_model, a_node, a_request
 
 FREE = "127.0.0.1:0"
-DEVICES = "devices.kubeedge.io/v1beta1"
 OPERATOR = "nginx:ditto"
 WAIT_SECONDS = 10.0
 
@@ -223,73 +222,12 @@ async def a_cloud(data_dir: Path, **hub: Any) -> AsyncIterator[CloudCore]:
 # --- sample objects ----------------------------------------------------------------------------
 
 
-def a_model(name: str = "lamp-model", **spec: Any) -> JsonObject:
-    return {
-        "apiVersion": DEVICES,
-        "kind": "DeviceModel",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {
-            "properties": [
-                {"name": "on", "type": "BOOLEAN", "accessMode": "ReadWrite"},
-                {
-                    "name": "level",
-                    "type": "INT",
-                    "accessMode": "ReadWrite",
-                    "minimum": "0",
-                    "maximum": "100",
-                },
-                {"name": "temp", "type": "FLOAT", "accessMode": "ReadOnly"},
-            ],
-            **spec,
-        },
-    }
-
-
-def a_device(
-    name: str = "lamp",
-    node: str = "edge-1",
-    *,
-    annotations: JsonObject | None = None,
-    **desired: str,
-) -> JsonObject:
-    properties: list[Json] = []
-    for prop in ("on", "level", "temp"):
-        entry: JsonObject = {
-            "name": prop,
-            "visitors": {"protocolName": "virtual", "configData": {}},
-        }
-        if prop in desired:
-            entry["desired"] = {"value": desired[prop]}
-        properties.append(entry)
-    return {
-        "apiVersion": DEVICES,
-        "kind": "Device",
-        "metadata": {"name": name, "namespace": "default", "annotations": annotations or {}},
-        "spec": {
-            "deviceModelRef": {"name": "lamp-model"},
-            "nodeName": node,
-            "protocol": {"protocolName": "virtual"},
-            "properties": properties,
-        },
-    }
-
-
 async def apply_model(cloud: CloudCore) -> None:
     await cloud.kube.create(DEVICES, "devicemodels", "default", a_model())
 
 
 async def apply_device(cloud: CloudCore, document: JsonObject) -> JsonObject:
     return await cloud.kube.create(DEVICES, "devices", "default", document)
-
-
-def a_node(name: str = "edge-1", **labels: str) -> JsonObject:
-    return {
-        "metadata": {
-            "name": name,
-            "labels": {"node-role.kubernetes.io/edge": "", **labels},
-        },
-        "status": {"conditions": [{"type": "Ready", "status": "True", "reason": "EdgeReady"}]},
-    }
 
 
 # --- a hand-written edge -------------------------------------------------------------------------
@@ -312,22 +250,6 @@ def trust(ca_der: bytes) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=ca_der)
     return context
-
-
-def a_request(node: str, **subject: str) -> tuple[ec.EllipticCurvePrivateKey, bytes]:
-    """A key and its certificate request, as an edge makes them."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name(
-        [
-            x509.NameAttribute(NameOID.COUNTRY_NAME, "CN"),
-            x509.NameAttribute(
-                NameOID.ORGANIZATION_NAME, subject.get("organisation", "system:nodes")
-            ),
-            x509.NameAttribute(NameOID.COMMON_NAME, subject.get("common", f"system:node:{node}")),
-        ]
-    )
-    csr = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
-    return key, csr.public_bytes(serialization.Encoding.DER)
 
 
 def save(folder: Path, node: str, key: ec.EllipticCurvePrivateKey, der: bytes) -> Certificate:
@@ -506,3 +428,6 @@ async def an_edge(
 def content_of(envelope: Envelope) -> Any:
     """The content of an envelope, parsed."""
     return json.loads(bytes(envelope.content))
+
+
+__all__ = ["a_device", "a_model", "a_node", "a_request"]
