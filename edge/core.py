@@ -59,6 +59,7 @@ class ProcessParts(Protocol):
 class EdgeCore:
     """EdgeCore's modules in start order, and the rooms that others look into."""
 
+    node_name: str
     modules: list[Module]
     hub: EdgeHub
     twin: DeviceTwin
@@ -145,7 +146,7 @@ def build_edge(
         node,
         hub,
     ]
-    return EdgeCore(modules, hub, twin, spool, node, meta, bus, broker)
+    return EdgeCore(name, modules, hub, twin, spool, node, meta, bus, broker)
 
 
 def node_name(settings: Edge, identity: Identity, *, must_have_joined: bool) -> str:

@@ -49,6 +49,7 @@ from gateway.runtime.users import Users
 from gateway.store.database import Database
 from gateway.store.events import SqliteEvents
 from gateway.store.things_sqlite import SqliteThingStore
+from gateway.twin.limits import Limits
 
 
 class Shared(Protocol):
@@ -132,10 +133,14 @@ def build_gateway(shared: Shared) -> Gateway:
     last_gateways = LastGateways()
     hono = (registry, messaging, usage, last_gateways, metrics, tracer)
     thing_store = SqliteThingStore(database)
-    policies = PoliciesService(thing_store, cache=settings.ditto.things.cache)
+    limits = Limits(
+        thing_bytes=settings.ditto.things.max_thing, policy_bytes=settings.ditto.things.max_policy
+    )
+    policies = PoliciesService(thing_store, limits=limits, cache=settings.ditto.things.cache)
     things = ThingsService(
         thing_store,
         policies,
+        limits=limits,
         metrics=metrics,
         tracer=tracer,
         cache=settings.ditto.things.cache,
@@ -157,6 +162,13 @@ def build_gateway(shared: Shared) -> Gateway:
     gateway.modules += _northbound(shared, gateway)
     connections = _connectivity(shared, gateway)
     gateway.modules.append(connections)
+    if settings.demo:
+        gateway.modules.append(
+            Once(
+                "connectivity.demo",
+                lambda: connectivity_demo.provision(registry, connections, things, policies),
+            )
+        )
     if settings.demo:
         gateway.modules.append(
             Once(

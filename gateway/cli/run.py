@@ -12,7 +12,7 @@ import click
 from gateway.cli.options import settings_of, settings_options
 from gateway.cli.serving import Process, start
 from gateway.config import Settings
-from gateway.core import build_gateway, build_kube
+from gateway.core import Once, build_gateway, build_kube
 from gateway.runtime.module import Module
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -85,6 +85,7 @@ def _cloud_side(shared: Process) -> Sequence[Module]:
 
 def _everything(shared: Process) -> Sequence[Module]:
     """The local edge joins its cloud in the same process through the same loopback mTLS as any other."""
+    from cloud import demo
     from cloud.core import build_cloud
     from cloud.identity import create_join_token
     from edge.core import build_edge
@@ -102,4 +103,7 @@ def _everything(shared: Process) -> Sequence[Module]:
         )
 
     local = build_edge(shared, ticket=ticket, server=lambda: shared.endpoints.get("cloudhub.wss"))
-    return [*built.modules, kube, *cloud_modules, *local.modules]
+    modules = [*built.modules, kube, *cloud_modules, *local.modules]
+    if shared.settings.demo:
+        modules.append(Once("cloud.demo", lambda: demo.provision(client, local.node_name)))
+    return modules
