@@ -28,7 +28,7 @@ from gateway.errors import (
 )
 from gateway.hono.last_gateways import LastGateways
 from gateway.hono.limits import Usage
-from gateway.hono.meters import UNKNOWN, Ttd, UploadMeter, status_of
+from gateway.hono.meters import UNKNOWN, Meters, Ttd, UploadMeter, status_of
 from gateway.hono.registry import Registry
 from gateway.hono.registry_store import StoredDevice
 from gateway.model.json import Json
@@ -93,8 +93,11 @@ class Route:
     content_type: str | None
     properties: Mapping[str, Scalar]
     event_ttl: Ttl
-    telemetry_ttl: tuple[Ttl, Ttl]
+    telemetry_ttl: tuple[float | None, float | None]
     span_attributes: Mapping[str, str]
+    adapter: str
+    forwarded: dict[int, Meters]
+    """Meters of forwarded uploads by QoS, events apart: what nearly every message needs."""
 
     @property
     def devices(self) -> tuple[tuple[str, str], ...]:
@@ -103,9 +106,9 @@ class Route:
         return (own,) if self.via is None else (own, (own[0], self.via))
 
     def ttl(self, upload: Upload) -> float | None:
-        if upload.kind is Kind.EVENT:
-            return self.event_ttl.effective(upload.ttl)
-        return self.telemetry_ttl[min(upload.qos, 1)].effective(None)
+        if upload.kind is not Kind.EVENT:
+            return self.telemetry_ttl[0 if upload.qos == 0 else 1]
+        return self.event_ttl.effective(upload.ttl)
 
 
 def resolve_address(
@@ -128,7 +131,7 @@ def resolve_address(
     return sender.tenant, device, None if device == sender.device else sender.device
 
 
-def make_route(assertion: Assertion, via: str | None) -> Route:
+def make_route(assertion: Assertion, via: str | None, adapter: Adapter) -> Route:
     """Turn the registry's word into what messages need."""
     tenant, device = assertion.tenant, assertion.device
     defaults = {**tenant.defaults, **device.defaults}
@@ -146,11 +149,17 @@ def make_route(assertion: Assertion, via: str | None) -> Route:
         scalar_defaults(defaults),
         Ttl(seconds_of(defaults.get("ttl")), limits.max_ttl),
         (
-            Ttl(seconds_of(defaults.get("ttl-telemetry-qos0")), limits.max_ttl_telemetry_qos0),
-            Ttl(seconds_of(defaults.get("ttl-telemetry-qos1")), limits.max_ttl_telemetry_qos1),
+            _telemetry_ttl(defaults, "ttl-telemetry-qos0", limits.max_ttl_telemetry_qos0),
+            _telemetry_ttl(defaults, "ttl-telemetry-qos1", limits.max_ttl_telemetry_qos1),
         ),
         attributes,
+        adapter.value,
+        {},
     )
+
+
+def _telemetry_ttl(defaults: Mapping[str, Json], name: str, maximum: int) -> float | None:
+    return Ttl(seconds_of(defaults.get(name)), maximum).effective(None)
 
 
 def scalar_defaults(defaults: Mapping[str, Json]) -> Mapping[str, Scalar]:
@@ -233,7 +242,11 @@ class IngressService:
         size = route.tenant.metered_size(len(upload.payload))
 
         def finish(error: GatewayError | None) -> None:
-            self._finish(route.tenant, upload, error, started, size, span)
+            if error is None:
+                self._forwarded(route, upload, started, size)
+                span.end()
+            else:
+                self._finish(route.tenant, upload, error, started, size, span)
             done(error)
 
         refusal = self._refusal(route, upload, size)
@@ -269,7 +282,7 @@ class IngressService:
             at=self._clock(),
             trace=span.context,
             content_type=content_type,
-            adapter=upload.adapter.value,
+            adapter=route.adapter,
             address=upload.address,
             via=route.via,
             ttl=route.ttl(upload),
@@ -280,11 +293,29 @@ class IngressService:
             duplicate=upload.duplicate,
         )
 
+    def _forwarded(self, route: Route, upload: Upload, started: float, size: int) -> None:
+        """Account for the good case, which is to be short."""
+        self._usage.add_bytes(route.tenant, size)
+        if upload.ttd and upload.adapter in WAITS_FOR_COMMANDS:
+            return
+        index = -1 if upload.kind is Kind.EVENT else upload.qos
+        meters = route.forwarded.get(index)
+        if meters is None:
+            meters = route.forwarded[index] = self._meter.meters(
+                route.tenant.tenant_id,
+                upload.kind,
+                Processing.FORWARDED,
+                upload.qos,
+                upload.adapter,
+            )
+        meters[0].observe(time.perf_counter() - started)
+        meters[1].observe(size)
+
     def _finish(
         self,
         tenant: Tenant | None,
         upload: Upload,
-        error: GatewayError | None,
+        error: GatewayError,
         started: float,
         size: int,
         span: Span,
@@ -295,17 +326,16 @@ class IngressService:
         if not (upload.ttd and upload.adapter in WAITS_FOR_COMMANDS):
             self._record(tenant, upload, status, started, size)
         span.end(error)
-        if error is not None:
-            log.debug(
-                "upload refused",
-                extra={
-                    "adapter": upload.adapter.value,
-                    "address": upload.address,
-                    "status": error.status,
-                    "cause": error.message,
-                    "trace": span.context.trace_id,
-                },
-            )
+        log.debug(
+            "upload refused",
+            extra={
+                "adapter": upload.adapter.value,
+                "address": upload.address,
+                "status": error.status,
+                "cause": error.message,
+                "trace": span.context.trace_id,
+            },
+        )
 
     def _record(
         self,
@@ -352,7 +382,7 @@ class IngressService:
             if isinstance(found, GatewayError):
                 self._refuse(upload, found, done, started)
                 return
-            route = make_route(found, via)
+            route = make_route(found, via, upload.adapter)
             if generation == self._generation:
                 self._keep(_key(upload), route)
             self._forward(route, upload, done, started)

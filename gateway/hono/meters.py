@@ -1,4 +1,4 @@
-"""Hono's meters, with the children of each label set looked up once.
+"""Hono's meters: what is counted under which labels.
 
 Source: Hono `Metrics.md`: sizes count with the tenant's minimum message size; `ttd` says how a wait for a
 command ended; a tenant that is not known is `UNKNOWN`, so that nobody outside can make label values.
@@ -39,9 +39,8 @@ def status_of(error: GatewayError | None) -> Processing:
     return Processing.FORWARDED if error is None else outcome_of(error).metric
 
 
-_UploadKey = tuple[str, Kind, Processing, int, Ttd, str]
-_CommandKey = tuple[str, Direction, Processing, str]
-_Pair = tuple[Histogram, Histogram]
+Meters = tuple[Histogram, Histogram]
+"""Time and size."""
 
 
 class UploadMeter:
@@ -49,7 +48,6 @@ class UploadMeter:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._pairs: dict[_UploadKey, _Pair] = {}
 
     def record(
         self,
@@ -63,21 +61,25 @@ class UploadMeter:
         ttd: Ttd = Ttd.NONE,
     ) -> None:
         """Count one upload; `size` is the metered one."""
-        key = (tenant, kind, status, qos, ttd, adapter)
-        pair = self._pairs.get(key) or self._make(key)
-        pair[0].observe(seconds)
-        pair[1].observe(size)
+        of_time, of_size = self.meters(tenant, kind, status, qos, adapter, ttd)
+        of_time.observe(seconds)
+        of_size.observe(size)
 
-    def _make(self, key: _UploadKey) -> _Pair:
-        tenant, kind, status, qos, ttd, component = key
-        pair = (
-            self._metrics.telemetry_seconds.labels(
-                tenant, kind.value, status.value, str(qos), ttd.value, component
-            ),
-            self._metrics.telemetry_bytes.labels(tenant, kind.value, status.value, component),
+    def meters(
+        self,
+        tenant: str,
+        kind: Kind,
+        status: Processing,
+        qos: int,
+        adapter: Adapter,
+        ttd: Ttd = Ttd.NONE,
+    ) -> Meters:
+        """Return the meters of one set of labels, to be kept by who counts often."""
+        labels = (tenant, kind.value, status.value)
+        return (
+            self._metrics.telemetry_seconds.labels(*labels, str(qos), ttd.value, adapter.value),
+            self._metrics.telemetry_bytes.labels(*labels, adapter.value),
         )
-        self._pairs[key] = pair
-        return pair
 
 
 class CommandMeter:
