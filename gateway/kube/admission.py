@@ -6,7 +6,6 @@ changed. Source: Kubernetes "API concepts" and "API conventions".
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -118,6 +117,11 @@ def _report_unknown(
             remarks.add(text)
 
 
+def _clone(item: JsonObject) -> JsonObject:
+    """A copy that shares nothing (much faster than `copy.deepcopy` for JSON)."""
+    return cast("JsonObject", msgspec.json.decode(msgspec.json.encode(item)))
+
+
 _EMPTY_MEANS_ABSENT = ("labels", "annotations", "finalizers", "ownerReferences")
 
 
@@ -156,7 +160,7 @@ def admitted_new(
     Shape:  `claims` says who owns what when an apply has worked it out; else `manager` owns all.
     Errors: Unprocessable, naming every fault.
     """
-    fresh = copy.deepcopy(item)
+    fresh = _clone(item)
     metadata = own_table(fresh, "metadata")
     for key in _NOT_ON_CREATE:
         metadata.pop(key, None)
@@ -225,7 +229,7 @@ def admitted_next(
     Errors: Conflict for a stale resourceVersion or another uid; Unprocessable.
     """
     _check_identity(resource, before, item)
-    wanted = copy.deepcopy(item)
+    wanted = _clone(item)
     sent = _claims_of(before, wanted)
     after = _scoped(resource, before, wanted, subresource)
     _keep_metadata(before, after)

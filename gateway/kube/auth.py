@@ -8,10 +8,10 @@ bindings are not built yet, so nobody in between exists.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.errors import Forbidden, Unauthenticated
+from gateway.errors import BadRequest, Forbidden, Unauthenticated
 
 MASTERS = "system:masters"
 NODES = "system:nodes"
@@ -70,6 +70,26 @@ class Authenticator:
             if hmac.compare_digest(known, sent):
                 return _authenticated(user)
         raise Unauthenticated("Unauthorized")
+
+
+def acting_as(user: User, name: str | None, groups: Sequence[str], uid: str | None) -> User:
+    """The user that an administrator speaks for (`kubectl --as`), or the caller itself.
+
+    Errors: Forbidden for others; BadRequest for groups without a user.
+    """
+    if name is None:
+        if groups or uid:
+            raise BadRequest("requested groups or a uid without impersonating a user")
+        return user
+    if MASTERS not in user.groups:
+        raise Forbidden(
+            f'users "{name}" is forbidden: User "{user.name}" cannot impersonate resource "users"'
+            ' in API group "" at the cluster scope',
+            details={"name": name, "kind": "users"},
+        )
+    if name == ANONYMOUS.name:
+        return User(name, (*groups, UNAUTHENTICATED), uid or "")
+    return _authenticated(User(name, tuple(groups), uid or ""))
 
 
 def _authenticated(user: User) -> User:

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from gateway.errors import BadRequest, GatewayError, NotFound, TooLarge
 from gateway.kube import listing
-from gateway.kube.auth import Access, Authenticator, User, require
+from gateway.kube.auth import Access, Authenticator, User, acting_as, require
 from gateway.kube.bodies import delete_options, read_object, read_patch, write_options
 from gateway.kube.builtin import KUBERNETES_VERSION, catalogue
 from gateway.kube.objects import Objects, Written, metadata_namespace
@@ -93,7 +93,13 @@ class KubeHttp:
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
         transport = request.transport
         certificate = transport.get_extra_info("peercert") if transport else None
-        user = self._authenticator.user(certificate, request.headers.get("Authorization"))
+        headers = request.headers
+        user = acting_as(
+            self._authenticator.user(certificate, headers.get("Authorization")),
+            headers.get("Impersonate-User"),
+            headers.getall("Impersonate-Group", []),
+            headers.get("Impersonate-Uid"),
+        )
         target = parse_target(request.path)
         if target is not None:
             return await self._on_resource(request, user, target)

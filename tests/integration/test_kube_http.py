@@ -141,6 +141,27 @@ async def test_a_node_may_write_itself_and_its_lease_alone(
         assert (await ask(node, "POST", path, 201, json=review))["status"] == {"allowed": False}
 
 
+async def test_an_administrator_may_act_as_somebody_else(
+    server: KubeServer, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+    headers = {"Impersonate-User": "bob", "Impersonate-Group": "staff"}
+    answer = await ask(http, "POST", path, 201, json={}, headers=headers)
+    assert answer["status"]["userInfo"] == {
+        "username": "bob",
+        "groups": ["staff", "system:authenticated"],
+    }
+    said = await ask(http, "GET", "/api/v1/nodes", 403, headers=headers)
+    assert 'nodes is forbidden: User "bob" cannot list resource "nodes"' in said["message"]
+    await ask(http, "GET", "/healthz", headers={"Impersonate-User": "system:anonymous"})
+    await ask(http, "GET", "/api", 403, headers={"Impersonate-User": "system:anonymous"})
+    await ask(http, "GET", "/api", 400, headers={"Impersonate-Group": "staff"})
+    context = client_context(server, tmp_path, "system:node:edge-1", ("system:nodes",))
+    async with session(server, context=context) as node:
+        said = await ask(node, "GET", "/api/v1/nodes", 403, headers=headers)
+        assert "cannot impersonate" in said["message"]
+
+
 async def test_keys_are_private_and_last(server: KubeServer) -> None:
     folder = server.folder / "kube"
     for name in ("ca.key", "server.key", "admin.key", "admin.token", "kubeconfig"):

@@ -503,3 +503,28 @@ async def test_who_am_i_and_what_may_i(newest: Kubectl) -> None:
     assert "kubernetes-admin" in (await newest.ok("auth", "whoami")).out
     assert (await newest.ok("auth", "can-i", "create", "devices")).out.strip() == "yes"
     assert "*.*" in (await newest.ok("auth", "can-i", "--list")).out
+    said = await newest.run("auth", "can-i", "delete", "nodes", "--as=bob")
+    assert said.out.strip() == "no"
+
+
+async def test_events_belong_to_the_object_they_are_about(newest: Kubectl) -> None:
+    await newest.ok("create", "-f", "-", stdin=LAMP)
+    uid = await field(newest, "device/lamp", ".metadata.uid")
+    event = f"""
+apiVersion: v1
+kind: Event
+metadata: {{name: lamp.1, namespace: default}}
+involvedObject:
+  {{apiVersion: devices.kubeedge.io/v1beta1, kind: Device, name: lamp, namespace: default, uid: {uid}}}
+reason: NotMappable
+message: no such property
+type: Warning
+source: {{component: twinspan}}
+firstTimestamp: "2026-11-22T20:00:00Z"
+lastTimestamp: "2026-11-22T20:00:00Z"
+count: 1
+"""
+    await newest.ok("create", "-f", "-", stdin=event)
+    assert "NotMappable" in (await newest.ok("describe", "device", "lamp")).out
+    assert "device/lamp" in (await newest.ok("get", "events")).out
+    assert "no such property" in (await newest.ok("events", "--for", "device/lamp")).out
