@@ -11,7 +11,6 @@ the owner bounds by `is_writable` and `unsent`.
 from __future__ import annotations
 
 import asyncio
-import enum
 from typing import Generic, TypeVar, cast
 
 from gateway.wire.mqtt.session import Session
@@ -25,10 +24,9 @@ LINGER_SECONDS = 1.0
 """How long a peer may take to read the last bytes of a connection that we end."""
 
 
-class Hold(enum.IntFlag):
-    """Reasons not to read from the peer."""
+class Hold:
+    """Reasons not to read from the peer, as bits (plain ints: asked for with every message)."""
 
-    NONE = 0
     DECISION = 1
     WORK = 2
     WRITES = 4
@@ -42,8 +40,9 @@ class MqttLink(asyncio.Protocol, Generic[S]):
         self.session: S
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._holds = Hold.NONE
-        self._is_reading_chunk = False
+        self._holds = 0
+        self.is_reading_chunk = False
+        """True while a chunk's events are handled: what they queue is sent at its end."""
         self._flush_due = False
         self._ended = False
 
@@ -83,13 +82,12 @@ class MqttLink(asyncio.Protocol, Generic[S]):
         """Handle events that an answer of ours has released, and send what follows."""
         for event in events:
             self.handle(event)
-        self._after()
         self.flush()
         self.arm()
 
     def flush_soon(self) -> None:
         """Send what was queued outside of an event: once per turn of the loop."""
-        if not self._flush_due and not self._is_reading_chunk:
+        if not self._flush_due and not self.is_reading_chunk:
             self._flush_due = True
             self.loop.call_soon(self.flush)
 
@@ -103,15 +101,16 @@ class MqttLink(asyncio.Protocol, Generic[S]):
         if data:
             transport.write(data)
         if self.session.closed:
+            self._after()
             self._close(transport)
 
-    def hold(self, reason: Hold) -> None:
+    def hold(self, reason: int) -> None:
         """Stop reading until `reason` is released."""
         if not self._holds and self._transport is not None:
             self._transport.pause_reading()
         self._holds |= reason
 
-    def release(self, reason: Hold) -> None:
+    def release(self, reason: int) -> None:
         """Go on reading when no other reason is left."""
         if not self._holds & reason:
             return
@@ -146,13 +145,13 @@ class MqttLink(asyncio.Protocol, Generic[S]):
         self.arm()
 
     def data_received(self, data: bytes) -> None:
-        self._is_reading_chunk = True
+        handle = self.handle
+        self.is_reading_chunk = True
         try:
             for event in self.session.receive(data, self.loop.time()):
-                self.handle(event)
+                handle(event)
         finally:
-            self._is_reading_chunk = False
-        self._after()
+            self.is_reading_chunk = False
         self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (that the peer has gone is enough)

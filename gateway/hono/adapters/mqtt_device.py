@@ -37,7 +37,7 @@ from gateway.hono.adapters.mqtt_topics import (
     parse_topic,
 )
 from gateway.hono.request_ids import parse_request_id
-from gateway.model.message import Adapter, CommandResponse, Kind, Principal, Upload
+from gateway.model.message import Adapter, CommandResponse, Principal, Upload
 from gateway.model.ports import Authenticator, CommandRouting, Ingress
 from gateway.model.trace import TraceContext
 from gateway.outcome import outcome_of
@@ -52,6 +52,7 @@ from gateway.wire.mqtt.state import Acked, Closed, Event, Limits
 log = logging.getLogger(__name__)
 
 CACHED_ROUTES = 64
+_MQTT = Adapter.MQTT
 HEADER_BYTES = 128
 """What Hono grants the variable header of a packet."""
 FIXED_HEADER_BYTES = 5
@@ -114,6 +115,7 @@ class MqttDevice(MqttLink[ServerSession]):
         self._flights = CommandsInFlight(self, owner.settings.send_to_device_timeout)
         self._routes: dict[str, UploadRoute] = {}
         self._in_work = 0
+        self._max_in_work = owner.settings.max_in_flight
         self._is_ending = False
 
     def make_session(self, now: float) -> ServerSession:
@@ -132,9 +134,10 @@ class MqttDevice(MqttLink[ServerSession]):
     def handle(self, event: Event) -> None:
         if self._is_ending:
             return
+        if type(event) is Publish:  # nearly all there are
+            self._on_publish(event)
+            return
         match event:
-            case Publish():
-                self._on_publish(event)
             case Acked():
                 self._flights.answered(event.packet_id, event.reason)
             case Subscribe():
@@ -271,7 +274,7 @@ class MqttDevice(MqttLink[ServerSession]):
 
     def _on_publish(self, message: Publish) -> None:
         self._in_work += 1
-        if self._in_work > self._settings.max_in_flight:
+        if self._in_work > self._max_in_work:
             self.hold(Hold.WORK)
         route = self._routes.get(message.topic)
         if route is None:
@@ -295,7 +298,8 @@ class MqttDevice(MqttLink[ServerSession]):
         self._upload(message, route)
 
     def _upload(self, message: Publish, route: UploadRoute) -> None:
-        if message.qos == 2 or (not message.qos and route.kind is Kind.EVENT):
+        qos = message.qos
+        if qos == 2 or (route.is_event and not qos):
             self._settled(message, route, _bad_qos(message, route))
             return
         content_type, ttl, trace = route.content_type, route.ttl, route.trace
@@ -303,13 +307,13 @@ class MqttDevice(MqttLink[ServerSession]):
         if said is not NONE:
             content_type = content_type or said.content_type
             trace = trace or _trace_of(said)
-            if ttl is None and said.message_expiry is not None and route.kind is Kind.EVENT:
+            if ttl is None and said.message_expiry is not None and route.is_event:
                 ttl = float(said.message_expiry)
         upload = Upload(
-            adapter=Adapter.MQTT,
+            adapter=_MQTT,
             principal=self._principal,
             kind=route.kind,
-            qos=message.qos,
+            qos=qos,
             payload=message.payload,
             address=message.topic,
             tenant=route.tenant,
@@ -366,13 +370,14 @@ class MqttDevice(MqttLink[ServerSession]):
     def _settled(self, message: Publish, route: Route, error: GatewayError | None) -> None:
         """The outcome of a message is known."""
         self._in_work -= 1
-        if self._in_work * 2 <= self._settings.max_in_flight:
+        if self._holds and self._in_work * 2 <= self._max_in_work:
             self.release(Hold.WORK)
         if error is not None:
             self._failed(message, route, error)
         elif message.qos:
             self.session.acknowledge(message.packet_id)
-            self.flush_soon()
+            if not self.is_reading_chunk:
+                self.flush_soon()
 
     def _failed(self, message: Publish, route: Route, error: GatewayError) -> None:
         """Tell the device as it has asked for: error topic, then go on or close (Hono, Error Reporting)."""

@@ -64,6 +64,7 @@ class UploadRoute(Route):
     """A telemetry or event topic; `ttl` in seconds."""
 
     kind: Kind
+    is_event: bool
     ttl: float | None = None
 
 
@@ -116,6 +117,7 @@ def _upload(segments: list[str], bag: Mapping[str, str]) -> UploadRoute:
     tenant, device = (*segments[1:], "", "")[:2]
     return UploadRoute(
         kind=kind,
+        is_event=kind is Kind.EVENT,
         ttl=_seconds(bag),
         endpoint=segments[0],
         tenant=tenant or None,

@@ -16,6 +16,8 @@ def read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
 
     Errors: Fault for a fifth byte or an encoding longer than needed.
     """
+    if at + 1 < end and data[at] >= 0x80 > data[at + 1] > 0:  # two bytes: nearly all there are
+        return data[at] & 0x7F | data[at + 1] << 7, at + 2
     value = 0
     for index in range(4):
         if at + index >= end:

@@ -166,6 +166,12 @@ class Session:
 
         Shape:  3.1.1 has no reason codes: there every answer is a good one.
         """
+        order, answers = self._order, self._answers
+        if not reason and len(order) == 1 and answers.get(packet_id) == 1:  # nothing to be ordered
+            order.popleft()
+            del answers[packet_id]
+            self._out.append(b"\x40\x02" + packet_id.to_bytes(2, "big"))
+            return
         qos = self._waiting(packet_id)
         if qos is None:
             return
@@ -326,7 +332,8 @@ class Session:
         """Read all whole packets of `data` and keep the rest. The hot loop."""
         at, end = 0, len(data)
         limit = self._limits.max_packet
-        while end - at >= 2 and (self._phase is OPEN or self._phase is NEW):
+        is_open = self._phase is OPEN
+        while end - at >= 2:
             first, size = data[at], data[at + 1]
             body = at + 2
             if size >= 0x80:
@@ -340,14 +347,17 @@ class Session:
                 codec.check_first_byte(first)
                 self._keep(data, at, stop - at)
                 return
-            if first & 0xF4 == 0x30 and self._phase is OPEN:
+            at = stop
+            if is_open and first & 0xF4 == 0x30:
                 if (message := self._publish_in(data, first, body, stop)) is not None:
                     events.append(message)
-            elif first == 0x40 and size == 2 and self._phase is OPEN:
+            elif is_open and first == 0x40 and size == 2:
                 self._on_answered(data[body] << 8 | data[body + 1], 0, events)
             else:
                 self._handle(codec.decode(first, data[body:stop], self.version), events)
-            at = stop
+                is_open = self._phase is OPEN
+                if not is_open:
+                    break
         if at < end and self._phase is not CLOSED:
             self._keep(data, at, 0)
 

@@ -1,0 +1,363 @@
+"""MQTT ingest of the Hono adapter, with Debian's mosquitto as the ceiling.
+
+Each server runs in a process of its own and gets the same messages from the same load process, in turns. What
+counts is messages per second of the server's CPU time: it hardly moves when the machine is busy. The adapter's
+ingress answers at once: this is the price of sockets, protocol, routing and acknowledgement alone.
+
+Shapes of load: `devices` (many connections, one QoS 1 message each at a time), `single` (few connections, a
+window of messages, one per segment), `coalesced` (the same, many per segment).
+Run: `python -m bench.mqtt_ingest [--messages 100000] [--rounds 3] [--json]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from gateway.config.hono import MqttAdapter as Settings
+from gateway.errors import GatewayError
+from gateway.hono.adapters.admission import Lease
+from gateway.hono.adapters.mqtt import MqttAdapter
+from gateway.hono.adapters.mqtt_device import Rooms
+from gateway.model.message import Adapter, Command, CommandResponse, Principal, Upload
+from gateway.model.ports import DeviceLink, Done
+from gateway.model.registry import Assertion
+from gateway.observe.metrics import Metrics
+from gateway.runtime import process
+from gateway.runtime.listener import Endpoints
+from gateway.runtime.module import running
+from gateway.wire.mqtt.codec import encode
+from gateway.wire.mqtt.packets import V3, Connect, Publish
+
+PAYLOAD = json.dumps({"temperature": 21.5, "humidity": 40, "note": "x" * 104}).encode()
+TOPIC = "telemetry"
+PATIENCE = 60.0
+_PINGREQ, _PINGRESP = b"\xc0\0", b"\xd0\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is sent.
+
+    Shape:  `window` messages per connection before its answers are awaited; `batch` messages per `send`.
+    """
+
+    name: str
+    qos: int
+    connections: int
+    window: int
+    batch: int
+
+
+LOADS = (
+    Load("single", 0, 10, 200, 1),
+    Load("coalesced", 0, 10, 200, 20),
+    Load("devices", 1, 100, 1, 1),
+    Load("single", 1, 10, 20, 1),
+    Load("coalesced", 1, 10, 20, 20),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One load: messages per CPU second of each server, and per second of the clock."""
+
+    load: str
+    qos: int
+    adapter_per_cpu_s: float
+    mosquitto_per_cpu_s: float
+    adapter_per_s: float
+    mosquitto_per_s: float
+
+    @property
+    def ratio(self) -> float:
+        return self.adapter_per_cpu_s / self.mosquitto_per_cpu_s
+
+
+# --- the load ----------------------------------------------------------------------------------------
+
+
+class Sender:
+    """One connection of the load."""
+
+    def __init__(self, port: int, load: Load, number: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client_id = f"bench-{number}"
+        self.socket.sendall(encode(Connect(client_id, V3, username="bench@T", password=b"x"), V3))
+        self._expect(b"\x20\x02\0\0")
+        self._load = load
+        ids = range(1, load.window + 1)
+        packets = [
+            encode(Publish(TOPIC, PAYLOAD, load.qos, packet_id=i if load.qos else 0), V3)
+            for i in ids
+        ]
+        at = range(0, load.window, load.batch)
+        self._sends = [b"".join(packets[i : i + load.batch]) for i in at]
+        self._answers = b"".join(b"\x40\x02" + i.to_bytes(2, "big") for i in ids)
+
+    def send_window(self) -> None:
+        send = self.socket.sendall
+        for data in self._sends:
+            send(data)
+        if not self._load.qos:
+            send(_PINGREQ)
+
+    def await_window(self) -> None:
+        self._expect(self._answers if self._load.qos else _PINGRESP)
+
+    def _expect(self, data: bytes) -> None:
+        got = b""
+        while len(got) < len(data):
+            piece = self.socket.recv(len(data) - len(got))
+            if not piece:
+                raise ConnectionError("the server has closed the connection")
+            got += piece
+        if got != data:
+            raise ValueError(f"expected {data[:16]!r}, got {got[:16]!r}")
+
+
+def send_load(port: int, load: Load, messages: int) -> float:
+    """Send about `messages` messages; returns the seconds until all are answered."""
+    senders = [Sender(port, load, n) for n in range(load.connections)]
+    rounds = max(1, messages // (load.connections * load.window))
+    started = time.perf_counter()
+    for sender in senders:
+        sender.send_window()
+    for _ in range(rounds - 1):
+        for sender in senders:
+            sender.await_window()
+            sender.send_window()
+    for sender in senders:
+        sender.await_window()
+    seconds = time.perf_counter() - started
+    for sender in senders:
+        sender.socket.close()
+    return seconds
+
+
+# --- the adapter, with rooms that cost nothing ----------------------------------------------------------
+
+
+class _Nothing:
+    """Ingress, authenticator, admission, registry and commands that say yes."""
+
+    def __init__(self) -> None:
+        self.uploads = 0
+
+    def submit(self, upload: Upload, done: Done) -> None:
+        del upload
+        self.uploads += 1
+        done(None)
+
+    def check_password(
+        self,
+        username: str,
+        password: bytes,
+        adapter: Adapter,
+        done: Callable[[Principal | GatewayError], None],
+    ) -> None:
+        del password, adapter
+        done(Principal("T", username, username))
+
+    def admit(
+        self,
+        principal: Principal,
+        adapter: Adapter,
+        close: Callable[[GatewayError], None],
+        done: Callable[[Lease | GatewayError], None],
+        *,
+        cipher_suite: str = "UNKNOWN",
+    ) -> None:
+        del principal, adapter, close, cipher_suite
+        done(self)
+
+    def release(self) -> None:
+        """There is one place for everybody."""
+
+    def assert_device(
+        self,
+        tenant: str,
+        device: str,
+        gateway: str | None,
+        done: Callable[[Assertion | GatewayError], None],
+    ) -> None:
+        raise NotImplementedError
+
+    def subscribe(
+        self,
+        tenant: str,
+        device: str,
+        link: DeviceLink,
+        *,
+        adapter: Adapter,
+        gateway: str | None = None,
+        announce: bool = True,
+        for_its_devices: bool = True,
+    ) -> Callable[[], None]:
+        raise NotImplementedError
+
+    def route(self, command: Command, done: Done) -> None:
+        raise NotImplementedError
+
+    def respond(self, response: CommandResponse, done: Done) -> None:
+        raise NotImplementedError
+
+
+async def _serve() -> None:
+    rooms, endpoints = _Nothing(), Endpoints()
+    adapter = MqttAdapter(
+        Settings(bind="127.0.0.1:0"),
+        endpoints,
+        Metrics(),
+        Rooms(
+            ingress=rooms, commands=rooms, authenticator=rooms, admission=rooms, assertions=rooms
+        ),
+    )
+    async with running(adapter):
+        print(endpoints.port("hono.mqtt"), flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+# --- the two servers --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server."""
+
+    name: str
+    pid: int
+    port: int
+
+    def cpu(self) -> float:
+        """CPU seconds of all its threads."""
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+
+
+@contextlib.contextmanager
+def the_adapter(*, fast: bool = True) -> Iterator[Server]:
+    """The MQTT adapter in a process of its own."""
+    command = [sys.executable, "-m", "bench.mqtt_ingest", "--serve"]
+    with subprocess.Popen(
+        command if fast else [*command, "--plain-loop"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        try:
+            line = child.stdout.readline() if child.stdout else ""
+            yield Server("adapter", child.pid, int(line))
+        finally:
+            child.terminate()
+
+
+@contextlib.contextmanager
+def the_ceiling() -> Iterator[Server]:
+    """Debian's mosquitto."""
+    path = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if path is None:
+        raise SystemExit("mosquitto is not installed (Debian: mosquitto)")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with subprocess.Popen(
+        [path, "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as child:
+        try:
+            _await_port(port)
+            yield Server("mosquitto", child.pid, port)
+        finally:
+            child.terminate()
+
+
+def _await_port(port: int) -> None:
+    until = time.monotonic() + 10
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _measure(server: Server, load: Load, messages: int) -> tuple[float, float]:
+    """Return messages per CPU second and per second of one run."""
+    before = server.cpu()
+    command = [sys.executable, "-m", "bench.mqtt_ingest", "--load", json.dumps(asdict(load))]
+    done = subprocess.run(
+        [*command, "--port", str(server.port), "--messages", str(messages)],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    seconds = float(done.stdout)
+    return messages / (server.cpu() - before), messages / seconds
+
+
+def run(messages: int = 100_000, rounds: int = 3, *, fast: bool = True) -> list[Result]:
+    """Measure every load in turns; the median of the rounds counts."""
+    results = []
+    with the_adapter(fast=fast) as adapter, the_ceiling() as ceiling:
+        for load in LOADS:
+            for server in (adapter, ceiling):
+                _measure(server, load, messages // 10)  # warm
+            pairs = [
+                (_measure(adapter, load, messages), _measure(ceiling, load, messages))
+                for _ in range(rounds)
+            ]
+            ours = [statistics.median(p[0][i] for p in pairs) for i in (0, 1)]
+            theirs = [statistics.median(p[1][i] for p in pairs) for i in (0, 1)]
+            results.append(Result(load.name, load.qos, ours[0], theirs[0], ours[1], theirs[1]))
+    return results
+
+
+def report(results: list[Result]) -> str:
+    """Return a table."""
+    lines = ["load        QoS  adapter/CPU s  mosquitto/CPU s  ratio  adapter/s  mosquitto/s"]
+    lines += [
+        f"{r.load:<11} {r.qos:>3}  {r.adapter_per_cpu_s:>13,.0f}  {r.mosquitto_per_cpu_s:>15,.0f}"
+        f"  {r.ratio:>5.2f}  {r.adapter_per_s:>9,.0f}  {r.mosquitto_per_s:>11,.0f}"
+        for r in results
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="MQTT ingest against mosquitto")
+    parser.add_argument("--messages", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--plain-loop", action="store_true", help="asyncio's own loop, not uvloop")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--load", help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        process.run(_serve(), fast=not options.plain_loop)
+    elif options.load:
+        print(send_load(options.port, Load(**json.loads(options.load)), options.messages))
+    else:
+        results = run(options.messages, options.rounds, fast=not options.plain_loop)
+        rows = [asdict(r) | {"ratio": r.ratio} for r in results]
+        print(json.dumps(rows, indent=2) if options.json else report(results))
+
+
+if __name__ == "__main__":
+    main()
