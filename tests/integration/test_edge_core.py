@@ -13,8 +13,9 @@ from edge.enrolment import Ticket
 from edge.identity import Identity
 from edge.join import JoinRequest
 from edge.mappers.driver import DeviceUnreachable, Driver, Quality, Reading
-from gateway.errors import InvalidSetting, NoConsumer, NotFound
+from gateway.errors import InvalidSetting, NoConsumer, NotFound, StoreUnavailable
 from gateway.model.message import Kind
+from gateway.store.database import Database
 from gateway.wire.cloudedge.devices import DeviceView, ModelView
 from gateway.wire.cloudedge.envelope import Route, make
 from gateway.wire.cloudedge.names import Group, Operation, Source
@@ -335,6 +336,25 @@ async def test_a_device_that_left_takes_its_twins_along(cloud: FakeCloud, data_d
     cloud.members = []
     async with a_node(data_dir) as node:
         assert not node.core.twin.members()
+
+
+async def test_a_disk_that_cannot_write_is_told_and_leaves_the_twin_as_it_was(
+    cloud: FakeCloud, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_node(data_dir) as node:
+        await linked(node, cloud)
+        await with_device(cloud, temp=None)
+        await node.report("d1", temp="1")
+        full = StoreUnavailable("the edge store cannot write: disk is full")
+        with monkeypatch.context() as patch:
+            patch.setattr(Database, "submit", lambda _self, _work, done: done(full))
+            assert await node.report("d1", temp="2") is full
+            assert await node.publish("e//default:d1", b"x") is full
+        assert node.heard("/twin/update/result")[-1]["code"] == 500
+        await node.publish("$hw/events/device/default/d1/twin/get", {})
+        assert node.heard("/twin/get/result")[-1]["twin"]["temp"]["actual"]["value"] == "1"
+        assert await node.report("d1", temp="3") is None
+        await until(lambda: cloud.reported("temp") == ["1", "3"])
 
 
 # --- offline -------------------------------------------------------------------------------------
