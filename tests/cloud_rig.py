@@ -189,8 +189,13 @@ def settings_of(data_dir: Path, **hub: Any) -> Settings:
 
 
 @asynccontextmanager
-async def a_cloud(data_dir: Path, **hub: Any) -> AsyncIterator[CloudCore]:
-    """A CloudCore on the stores of `data_dir`; `hub` changes settings of `cloud.hub`."""
+async def a_cloud(
+    data_dir: Path, *, cloudcore: bool = True, **hub: Any
+) -> AsyncIterator[CloudCore]:
+    """A CloudCore on the stores of `data_dir`; `hub` changes settings of `cloud.hub`.
+
+    Without `cloudcore` only the Kubernetes API and the things service run.
+    """
     process = ProcessParts(settings_of(data_dir, **hub))
     gateway_db = Database(data_dir / "gateway.db", "gateway")
     store = SqliteThingStore(gateway_db)
@@ -205,7 +210,8 @@ async def a_cloud(data_dir: Path, **hub: Any) -> AsyncIterator[CloudCore]:
         data_dir,
     )
     modules: list[Module] = [StoreModule(gateway_db), things, api]
-    modules += build_cloud(process, gateway, api)
+    if cloudcore:
+        modules += build_cloud(process, gateway, api)
     stop, is_up = asyncio.Event(), asyncio.Event()
     serving = asyncio.create_task(serve(modules, stop, on_ready=is_up.set))
     starting = asyncio.create_task(is_up.wait())
@@ -308,12 +314,20 @@ async def ask_certificate(
         return JoinAnswer(answer.status, body, answer.headers.get("twinspan-refusal"))
 
 
-async def join(cloud: CloudCore, node: str, **options: Any) -> Certificate:
-    """Join a node with a fresh token and keep its certificate."""
-    key, csr = a_request(node)
-    answer = await ask_certificate(cloud, node, csr, token=await cloud.token(**options))
+async def join(cloud: CloudCore, name: str, **options: Any) -> Certificate:
+    """Join a node with a fresh token, made with `options`, and keep its certificate."""
+    key, csr = a_request(name)
+    answer = await ask_certificate(cloud, name, csr, token=await cloud.token(**options))
     assert answer.status == 200, answer.body
-    return save(cloud.data_dir, node, key, answer.body)
+    return save(cloud.data_dir, name, key, answer.body)
+
+
+async def make_ready_node(cloud: CloudCore, name: str) -> None:
+    """Store a Node that is Ready, as if an edge had registered it."""
+    node = a_node(name)
+    await cloud.kube.create("v1", "nodes", None, node)
+    patch: JsonObject = {"status": node["status"]}
+    await cloud.kube.patch("v1", "nodes", None, name, patch, subresource="status")
 
 
 class Edge:
@@ -372,6 +386,15 @@ class Edge:
 
     def forget(self) -> None:
         self.received.clear()
+
+    async def closed(self) -> int | None:
+        """Wait for the end of the connection; return the close code."""
+
+        async def is_closed() -> bool:
+            return self.socket.closed
+
+        await eventually(is_closed)
+        return self.socket.close_code
 
     async def register(self, **labels: str) -> Envelope:
         subject = Subject(None, "node", self.node)
