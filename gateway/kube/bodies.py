@@ -11,8 +11,8 @@ import yaml
 from gateway.errors import BadRequest, UnsupportedMediaType
 from gateway.kube.admission import WriteOptions
 from gateway.kube.builtin import protobuf_table
+from gateway.kube.checks import DeleteOptions
 from gateway.kube.client import PatchType
-from gateway.kube.objects import DeleteOptions
 from gateway.kube.strategies import table
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.names import quoted
@@ -29,7 +29,7 @@ MAX_MANAGER = 128
 def _read_json(body: bytes) -> Json:
     try:
         return cast("Json", msgspec.json.decode(body))
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise BadRequest(f"the body of the request is no JSON: {error}") from error
 
 

@@ -19,7 +19,8 @@ from gateway.kube import listing
 from gateway.kube.auth import Access, Authenticator, User, acting_as, require
 from gateway.kube.bodies import delete_options, read_object, read_patch, write_options
 from gateway.kube.builtin import KUBERNETES_VERSION, catalogue
-from gateway.kube.objects import Objects, Written, metadata_namespace
+from gateway.kube.checks import metadata_namespace
+from gateway.kube.objects import Objects, Written
 from gateway.kube.reviews import review
 from gateway.kube.strategies import table
 from gateway.kube.streams import stream_watch

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 
 from gateway.errors import BadRequest
 from gateway.kube.admission import WriteOptions
+from gateway.kube.checks import DeleteOptions
 from gateway.kube.client import EventType, ObjectList, PatchType, WatchEvent
-from gateway.kube.objects import DeleteOptions, Objects
+from gateway.kube.objects import Objects
 from gateway.kube.strategies import table
 from gateway.kube.watch import Item
 from gateway.model.json import Json, JsonObject

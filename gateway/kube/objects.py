@@ -13,17 +13,24 @@ from dataclasses import dataclass, field
 from secrets import choice
 from typing import TypeVar, cast
 
-import msgspec
-
 from gateway.errors import (
     BadRequest,
-    MethodNotAllowed,
     NotFound,
     RevisionConflict,
-    UnsupportedMediaType,
 )
 from gateway.kube import admission
 from gateway.kube.admission import Remarks, WriteOptions
+from gateway.kube.checks import (
+    DeleteOptions,
+    allow,
+    as_version,
+    check_name,
+    check_preconditions,
+    is_finished,
+    metadata_namespace,
+    patcher,
+    unstored,
+)
 from gateway.kube.client import PatchType
 from gateway.kube.storage import Snapshot, Storage
 from gateway.kube.strategies import own_table, table
@@ -32,7 +39,6 @@ from gateway.model.json import Json, JsonObject
 from gateway.wire.kube import fields
 from gateway.wire.kube.clock import rfc3339
 from gateway.wire.kube.names import required
-from gateway.wire.kube.patches import apply_json_patch, apply_merge_patch
 from gateway.wire.kube.resources import Registry, ResourceType
 from gateway.wire.kube.selectors import parse_fields, parse_labels
 from gateway.wire.kube.status import (
@@ -44,7 +50,6 @@ from gateway.wire.kube.status import (
     not_found,
     success,
 )
-from gateway.wire.kube.strategic import apply_strategic
 
 MAX_TRIES = 8
 SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
@@ -65,16 +70,6 @@ class Written:
     stored: Stored
     is_new: bool = False
     remarks: Remarks = field(default_factory=Remarks)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteOptions:
-    """How an object is to go."""
-
-    uid: str | None = None
-    resource_version: str | None = None
-    policy: str | None = None
-    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +155,7 @@ class Objects:
 
         Errors: AlreadyExists; BadRequest; Unprocessable; NotFound or Forbidden for its namespace.
         """
-        _allow(resource, "create")
+        allow(resource, "create")
         remarks = Remarks()
         item = admission.decoded(resource, body, options, remarks)
         if table(item, "metadata").get("resourceVersion"):
@@ -242,10 +237,10 @@ class Objects:
 
         Errors: NotFound; Conflict; BadRequest; Unprocessable.
         """
-        _allow(resource, "update", subresource)
+        allow(resource, "update", subresource)
         remarks = Remarks()
         item = admission.decoded(resource, body, options, remarks)
-        _check_name(item, name)
+        check_name(item, name)
         metadata_namespace(resource, table(item, "metadata"), namespace)
         self.get(resource, namespace, name)
         admission.require_version(resource, item)
@@ -268,17 +263,17 @@ class Objects:
 
         Errors: NotFound; Conflict; BadRequest; Unprocessable; UnsupportedMediaType.
         """
-        _allow(resource, "patch", subresource)
+        allow(resource, "patch", subresource)
         if patch_type is PatchType.APPLY:
             return await self._apply(resource, namespace, name, patch, options, subresource)
-        apply = _patcher(resource, patch_type)
+        apply = patcher(resource, patch_type)
         remarks = Remarks()
 
         def change(before: JsonObject) -> JsonObject:
             patched = admission.decoded(
                 resource, apply(before, patch), options, remarks, is_patch=True
             )
-            _check_name(patched, name)
+            check_name(patched, name)
             return patched
 
         return await self._change(resource, namespace, name, change, options, subresource, remarks)
@@ -317,8 +312,7 @@ class Objects:
         if options.dry_run:
             return unstored(before.key, after)
         if is_finished(after):
-            gone = Stored(before.key, before.version, after, b"")
-            return await self.storage.remove(gone)
+            return await self.storage.remove(before, after)
         return await self.storage.replace(before, after)
 
     async def _retried(
@@ -348,7 +342,7 @@ class Objects:
         remarks = Remarks()
         item = admission.decoded(resource, config, options, remarks, is_patch=True)
         item = {**item, "metadata": {"name": name, **table(item, "metadata")}}
-        _check_name(item, name)
+        check_name(item, name)
         metadata_namespace(resource, table(item, "metadata"), namespace)
         manager = fields.Manager(
             options.manager, "Apply", resource.group_version, subresource or ""
@@ -398,14 +392,14 @@ class Objects:
 
         Errors: NotFound; Conflict when a precondition fails; Forbidden for namespaces that must stay.
         """
-        _allow(resource, "delete")
+        allow(resource, "delete")
         how = options or DeleteOptions()
         if resource.storage_key == "namespaces" and name in PROTECTED_NAMESPACES:
             raise forbidden("namespaces", "", name, "this namespace may not be deleted")
 
         async def attempt() -> Deleted:
             before = self.get(resource, namespace, name)
-            _check_preconditions(resource, before, how)
+            check_preconditions(resource, before, how)
             marked = self._marked(resource, before.object, how)
             if is_finished(marked):
                 if not how.dry_run:
@@ -448,7 +442,7 @@ class Objects:
         self, resource: ResourceType, wanted: Filter, options: DeleteOptions
     ) -> list[Stored]:
         """Delete everything that matches; returns the last states."""
-        _allow(resource, "deletecollection")
+        allow(resource, "deletecollection")
         deleted = []
         for stored in self.page(resource, wanted).items:
             try:
@@ -464,94 +458,3 @@ class Objects:
             return deleted.stored.object
         uid = str(table(deleted.stored.object, "metadata").get("uid"))
         return success(deleted.stored.key.name, resource.group, resource.plural, uid)
-
-
-# --- helpers --------------------------------------------------------------------------------------
-
-
-def _allow(resource: ResourceType, verb: str, subresource: str | None = None) -> None:
-    if subresource is not None:
-        sub = resource.subresource(subresource)
-        if sub is None:
-            raise NotFound("the server could not find the requested resource")
-        verbs = sub.verbs
-    else:
-        verbs = resource.verbs
-    if verb not in verbs:
-        raise MethodNotAllowed(
-            "the server does not allow this method on the requested resource",
-            details={"kind": resource.plural, "group": resource.group},
-        )
-
-
-def metadata_namespace(resource: ResourceType, metadata: JsonObject, namespace: str | None) -> None:
-    """Settle the namespace of a document. Errors: BadRequest when it is not the one of the request."""
-    if not resource.namespaced:
-        metadata.pop("namespace", None)
-        return
-    own = metadata.get("namespace")
-    if own and own != namespace:
-        raise BadRequest(
-            f"the namespace of the provided object does not match the namespace sent on the request"
-            f" ({own} is not {namespace})"
-        )
-    metadata["namespace"] = namespace
-
-
-def _check_name(item: JsonObject, name: str) -> None:
-    own = table(item, "metadata").get("name")
-    if own != name:
-        raise BadRequest(
-            f"the name of the object ({own}) does not match the name on the URL ({name})"
-        )
-
-
-def _check_preconditions(resource: ResourceType, before: Stored, how: DeleteOptions) -> None:
-    metadata = table(before.object, "metadata")
-    checks = (
-        ("UID", how.uid, metadata.get("uid")),
-        ("ResourceVersion", how.resource_version, metadata.get("resourceVersion")),
-    )
-    for word, wanted, found in checks:
-        if wanted and wanted != found:
-            why = (
-                f"Precondition failed: {word} in precondition: {wanted},"
-                f" {word} in object meta: {found}"
-            )
-            raise conflict(resource.plural, resource.group, before.key.name, why)
-
-
-def _patcher(
-    resource: ResourceType, patch_type: PatchType
-) -> Callable[[JsonObject, Json], JsonObject]:
-    if patch_type is PatchType.JSON:
-        return apply_json_patch
-    if patch_type is PatchType.MERGE:
-        return apply_merge_patch
-    if resource.is_custom:
-        raise UnsupportedMediaType(
-            "the body of the request was in an unknown format - accepted media types include:"
-            f" {PatchType.JSON}, {PatchType.MERGE}, {PatchType.APPLY}"
-        )
-    return lambda document, patch: apply_strategic(resource.schema, document, patch)
-
-
-def is_finished(item: JsonObject) -> bool:
-    """True when an object is marked as deleted and nothing holds it back any more."""
-    metadata = table(item, "metadata")
-    if not metadata.get("deletionTimestamp") or metadata.get("finalizers"):
-        return False
-    return item.get("kind") != "Namespace" or not table(item, "spec").get("finalizers")
-
-
-def unstored(key: Key, item: JsonObject) -> Stored:
-    """A state that is shown and not kept (dry run)."""
-    return Stored(key, 0, item, msgspec.json.encode(item))
-
-
-def as_version(resource: ResourceType, stored: Stored) -> Stored:
-    """The object as this version of its kind shows it (versions of a kind differ in their name only)."""
-    if stored.object.get("apiVersion") == resource.group_version:
-        return stored
-    item: JsonObject = {**stored.object, "apiVersion": resource.group_version}
-    return Stored(stored.key, stored.version, item, msgspec.json.encode(item))

@@ -233,13 +233,15 @@ class Storage:
 
         return await self._commit(work, Change(EventType.MODIFIED, before, stored))
 
-    async def remove(self, before: Stored) -> Stored:
+    async def remove(self, before: Stored, last: JsonObject | None = None) -> Stored:
         """Take an object away; a namespace goes only when nothing is left in it.
+
+        Shape:  `last` is the state that watchers are shown, by default the one that was stored.
 
         Errors: RevisionConflict when `before` is not the newest; StoreUnavailable.
         """
         key = before.key
-        stored = self._allot(key, before.object)
+        stored = self._allot(key, before.object if last is None else last)
 
         def work(connection: sqlite3.Connection) -> None:
             if (

@@ -12,8 +12,9 @@ from aiohttp import web
 
 from gateway.errors import GatewayError, Gone
 from gateway.kube import listing
+from gateway.kube.checks import as_version
 from gateway.kube.client import EventType
-from gateway.kube.objects import Objects, as_version
+from gateway.kube.objects import Objects
 from gateway.kube.watch import Filter, Item, Stored, Watcher
 from gateway.model.json import JsonObject
 from gateway.wire.kube import requests

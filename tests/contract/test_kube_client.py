@@ -176,6 +176,22 @@ async def test_a_list_can_be_selected_and_paged(client: KubeClient) -> None:
     assert (await client.list(*DEVICES, "kubeedge")).items == []
 
 
+async def test_a_page_still_shows_what_its_last_finalizer_left_meanwhile(
+    client: KubeClient,
+) -> None:
+    for name in "ab":
+        held = a_device(name)
+        meta(held)["finalizers"] = ["twinspan.io/hold"]
+        await client.create(*DEVICES, "default", held)
+    first = await client.list(*DEVICES, limit=1)
+    await client.delete(*DEVICES, "default", "b")
+    await client.patch(*DEVICES, "default", "b", {"metadata": {"finalizers": None}})
+    with pytest.raises(NotFound):
+        await client.get(*DEVICES, "default", "b")
+    rest = await client.list(*DEVICES, limit=1, page=first.next_page)
+    assert [meta(item)["finalizers"] for item in rest.items] == [["twinspan.io/hold"]]
+
+
 async def test_a_watch_tells_what_was_and_what_happens(client: KubeClient) -> None:
     made = await client.create(*DEVICES, "default", a_device())
     watch = client.watch(*DEVICES, "default")

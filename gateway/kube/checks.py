@@ -1,0 +1,120 @@
+"""What every verb checks and how documents are read for it; used by `gateway.kube.objects`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from gateway.errors import BadRequest, MethodNotAllowed, NotFound, UnsupportedMediaType
+from gateway.kube.client import PatchType
+from gateway.kube.strategies import table
+from gateway.kube.watch import Key, Stored
+from gateway.model.json import Json, JsonObject
+from gateway.wire.kube.patches import apply_json_patch, apply_merge_patch
+from gateway.wire.kube.resources import ResourceType
+from gateway.wire.kube.status import conflict
+from gateway.wire.kube.strategic import apply_strategic
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteOptions:
+    """How an object is to go."""
+
+    uid: str | None = None
+    resource_version: str | None = None
+    policy: str | None = None
+    dry_run: bool = False
+
+
+def allow(resource: ResourceType, verb: str, subresource: str | None = None) -> None:
+    """Refuse a verb that a kind or subresource does not have. Errors: MethodNotAllowed; NotFound."""
+    if subresource is not None:
+        sub = resource.subresource(subresource)
+        if sub is None:
+            raise NotFound("the server could not find the requested resource")
+        verbs = sub.verbs
+    else:
+        verbs = resource.verbs
+    if verb not in verbs:
+        raise MethodNotAllowed(
+            "the server does not allow this method on the requested resource",
+            details={"kind": resource.plural, "group": resource.group},
+        )
+
+
+def metadata_namespace(resource: ResourceType, metadata: JsonObject, namespace: str | None) -> None:
+    """Settle the namespace of a document. Errors: BadRequest when it is not the one of the request."""
+    if not resource.namespaced:
+        metadata.pop("namespace", None)
+        return
+    own = metadata.get("namespace")
+    if own and own != namespace:
+        raise BadRequest(
+            f"the namespace of the provided object does not match the namespace sent on the request"
+            f" ({own} is not {namespace})"
+        )
+    metadata["namespace"] = namespace
+
+
+def check_name(item: JsonObject, name: str) -> None:
+    """Refuse a document of another name than the request's. Errors: BadRequest."""
+    own = table(item, "metadata").get("name")
+    if own != name:
+        raise BadRequest(
+            f"the name of the object ({own}) does not match the name on the URL ({name})"
+        )
+
+
+def check_preconditions(resource: ResourceType, before: Stored, how: DeleteOptions) -> None:
+    """Refuse a deletion of another state than the client means. Errors: Conflict."""
+    metadata = table(before.object, "metadata")
+    checks = (
+        ("UID", how.uid, metadata.get("uid")),
+        ("ResourceVersion", how.resource_version, metadata.get("resourceVersion")),
+    )
+    for word, wanted, found in checks:
+        if wanted and wanted != found:
+            why = (
+                f"Precondition failed: {word} in precondition: {wanted},"
+                f" {word} in object meta: {found}"
+            )
+            raise conflict(resource.plural, resource.group, before.key.name, why)
+
+
+def patcher(
+    resource: ResourceType, patch_type: PatchType
+) -> Callable[[JsonObject, Json], JsonObject]:
+    """The way to apply a kind of patch. Errors: UnsupportedMediaType where a kind does not take it."""
+    if patch_type is PatchType.JSON:
+        return apply_json_patch
+    if patch_type is PatchType.MERGE:
+        return apply_merge_patch
+    if resource.is_custom:
+        raise UnsupportedMediaType(
+            "the body of the request was in an unknown format - accepted media types include:"
+            f" {PatchType.JSON}, {PatchType.MERGE}, {PatchType.APPLY}"
+        )
+    return lambda document, patch: apply_strategic(resource.schema, document, patch)
+
+
+def is_finished(item: JsonObject) -> bool:
+    """True when an object is marked as deleted and nothing holds it back any more."""
+    metadata = table(item, "metadata")
+    if not metadata.get("deletionTimestamp") or metadata.get("finalizers"):
+        return False
+    return item.get("kind") != "Namespace" or not table(item, "spec").get("finalizers")
+
+
+def unstored(key: Key, item: JsonObject) -> Stored:
+    """A state that is shown and not kept (dry run)."""
+    return Stored(key, 0, item, msgspec.json.encode(item))
+
+
+def as_version(resource: ResourceType, stored: Stored) -> Stored:
+    """The object as this version of its kind shows it (versions of a kind differ in their name only)."""
+    if stored.object.get("apiVersion") == resource.group_version:
+        return stored
+    item: JsonObject = {**stored.object, "apiVersion": resource.group_version}
+    return Stored(stored.key, stored.version, item, msgspec.json.encode(item))
