@@ -8,7 +8,7 @@ import ssl as tls
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from gateway.errors import InvalidSetting
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 BACKLOG = 1_024
 SHUTDOWN_SECONDS = 2.0
+HEADER_SECONDS = 10.0
 
 
 class PortTaken(OSError):
@@ -137,9 +138,11 @@ async def serve_app(
     ssl: tls.SSLContext | None = None,
     max_header_bytes: int = 16_384,
     keepalive_seconds: float = 75.0,
+    header_seconds: float = HEADER_SECONDS,
 ) -> AsyncIterator[None]:
     """Serve an aiohttp application for the length of the block.
 
+    Units:  the first request of a connection must have its headers within `header_seconds`.
     Errors: PortTaken; InvalidSetting for a bad `bind`.
     """
     from aiohttp import web  # heavy: only those who serve HTTP pay for it
@@ -156,13 +159,72 @@ async def serve_app(
         handler_cancellation=True,
     )
     await runner.setup()
+    loop = asyncio.get_running_loop()
+    assert runner.server is not None  # noqa: S101  setup makes it
+    handlers = runner.server
     try:
-        site = web.TCPSite(runner, host, port, ssl_context=ssl, backlog=BACKLOG)
         try:
-            await site.start()
+            server = await loop.create_server(
+                lambda: FirstHeaders(handlers(), header_seconds),
+                host,
+                port,
+                ssl=ssl,
+                backlog=BACKLOG,
+            )
         except OSError as error:
             raise _port_taken(error, name, host, port, setting) from error
-        endpoints.add(name, host, runner.addresses[0][1])
-        yield
+        try:
+            endpoints.add(name, host, server.sockets[0].getsockname()[1])
+            yield
+        finally:
+            server.close()
     finally:
         await runner.cleanup()
+
+
+class FirstHeaders(asyncio.Protocol):
+    """Stands before an HTTP protocol until the first headers are in, and hangs up when they do not come.
+
+    aiohttp limits how long a kept-alive connection is silent, but not how long a new one takes to ask.
+    """
+
+    def __init__(self, behind: asyncio.Protocol, seconds: float) -> None:
+        self._behind = behind
+        self._seconds = seconds
+        self._seen = b""
+        self._timer: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._transport.abort)
+        self._behind.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._seen = self._seen[-3:] + data
+        if b"\r\n\r\n" in self._seen or b"\n\n" in self._seen:
+            self._step_aside()
+        self._behind.data_received(data)
+
+    def _step_aside(self) -> None:
+        self._cancel()
+        if self._transport is not None:
+            self._transport.set_protocol(self._behind)
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def eof_received(self) -> bool | None:
+        return self._behind.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel()
+        self._behind.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._behind.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._behind.resume_writing()

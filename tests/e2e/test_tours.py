@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests import process, tour
+from tests.kubectl import find_kubectls
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -16,6 +18,8 @@ pytestmark = pytest.mark.e2e
 
 def hosts_of(running: process.Twinspan) -> dict[str, str]:
     return {
+        "TWINSPAN__DATA_DIR": str(running.data_dir),
+        "OPS": running.url("ops.http"),
         "REGISTRY": running.url("hono.registry"),
         "HTTP_ADAPTER": running.url("hono.http"),
         "DITTO": running.url("ditto.http"),
@@ -35,3 +39,18 @@ def test_the_cloud2edge_tour_works_as_it_is_written(tmp_path: Path) -> None:
             DOCS / "tour-cloud2edge.md", hosts_of(running), folder, os.environ["PATH"]
         )
     assert ran >= 12
+
+
+def test_the_readmes_five_minutes_work_as_they_are_written(tmp_path: Path) -> None:
+    for name in ("curl", "mosquitto_pub", "mosquitto_sub"):
+        process.tool(name)
+    folder = tmp_path / "tour"
+    folder.mkdir()
+    (folder / "bin").mkdir()
+    (folder / "bin" / "kubectl").symlink_to(next(iter(find_kubectls().values())))
+    programs = (str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"])
+    with process.twinspan(tmp_path / "data", "up", "--demo") as running:
+        ran = tour.run_page(
+            DOCS.parent / "README.md", hosts_of(running), folder, os.pathsep.join(programs)
+        )
+    assert ran >= 6
