@@ -232,6 +232,7 @@ class EdgeController:
         return await self._kube.get(LEASES, "leases", _lease_namespace(ask), ask.own())
 
     async def _create_lease(self, ask: Ask) -> JsonObject:
+        ask.own()
         namespace, body = _lease_namespace(ask), _named(ask, "Lease", LEASES)
         try:
             return await self._kube.create(LEASES, "leases", namespace, body)
@@ -242,6 +243,7 @@ class EdgeController:
             return await self._kube.create(LEASES, "leases", namespace, body)
 
     async def _update_lease(self, ask: Ask) -> JsonObject:
+        ask.own()
         body = _named(ask, "Lease", LEASES)
         return await self._kube.update(LEASES, "leases", _lease_namespace(ask), body)
 
