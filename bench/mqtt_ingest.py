@@ -1,7 +1,7 @@
 """MQTT ingest of the Hono adapter, with Debian's mosquitto as the ceiling.
 
 Each server runs in a process of its own and gets the same messages from the same load process, in turns. What
-counts is messages per second of the server's CPU time: it hardly moves when the machine is busy. The adapter's
+Each server runs in a process of its own and gets the same messages from one load process, in turns. What
 ingress answers at once: this is the price of sockets, protocol, routing and acknowledgement alone.
 
 Shapes of load: `devices` (many connections, one QoS 1 message each at a time), `single` (few connections, a

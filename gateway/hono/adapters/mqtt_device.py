@@ -276,29 +276,10 @@ class MqttDevice(MqttLink[ServerSession]):
         self._in_work += 1
         if self._in_work > self._max_in_work:
             self.hold(Hold.WORK)
-        route = self._routes.get(message.topic)
-        if route is None:
-            self._route(message)
-        else:
-            self._upload(message, route)
-
-    def _route(self, message: Publish) -> None:
-        try:
-            route = parse_topic(message.topic)
-        except BadTopic as error:
-            self._settled(message, error.route, error)
-            return
-        if isinstance(route, ResponseRoute):
-            self._respond(message, route)
-            return
-        if route.is_cacheable:
-            if len(self._routes) >= CACHED_ROUTES:
-                self._routes.clear()
-            self._routes[message.topic] = route
-        self._upload(message, route)
-
-    def _upload(self, message: Publish, route: UploadRoute) -> None:
         qos = message.qos
+        route = self._routes.get(message.topic) or self._learn(message)
+        if route is None:
+            return
         if qos == 2 or (route.is_event and not qos):
             self._settled(message, route, _bad_qos(message, route))
             return
@@ -324,6 +305,22 @@ class MqttDevice(MqttLink[ServerSession]):
             trace=trace,
         )
         self._rooms.ingress.submit(upload, partial(self._settled, message, route))
+
+    def _learn(self, message: Publish) -> UploadRoute | None:
+        """Return where a topic leads that was not seen before; None when it is no upload and dealt with."""
+        try:
+            route = parse_topic(message.topic)
+        except BadTopic as error:
+            self._settled(message, error.route, error)
+            return None
+        if isinstance(route, ResponseRoute):
+            self._respond(message, route)
+            return None
+        if route.is_cacheable:
+            if len(self._routes) >= CACHED_ROUTES:
+                self._routes.clear()
+            self._routes[message.topic] = route
+        return route
 
     def _respond(self, message: Publish, route: ResponseRoute) -> None:
         try:

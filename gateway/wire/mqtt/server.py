@@ -101,7 +101,8 @@ class ServerSession(Session):
         if state is not None:
             self.state = state
             self._resume()
-        return self._read(self._take_held())
+        early = self._take_held()
+        return self.receive(early, now) if early else []
 
     def _keep_alive(self) -> int:
         asked, limit = self._connect.keep_alive, self._limits.max_keep_alive

@@ -61,6 +61,8 @@ class Session:
     """One end of an MQTT connection; see `ServerSession` and `ClientSession`."""
 
     def __init__(self, limits: Limits, now: float, state: SessionState | None = None) -> None:
+        self.closed = False
+        """True when nothing more is read; what `to_send` still returns should go out first."""
         self.version = V3
         self.state = state or SessionState()
         self._limits = limits
@@ -88,11 +90,6 @@ class Session:
     # --- the five members -------------------------------------------------------------------------
 
     @property
-    def closed(self) -> bool:
-        """True when nothing more is read; what `to_send` still returns should go out first."""
-        return self._phase is CLOSED
-
-    @property
     def wake_at(self) -> float | None:
         """When `tick` is due next, on the clock of `now`."""
         raise NotImplementedError
@@ -102,7 +99,7 @@ class Session:
 
         Broken input never raises: the last event is then `Closed` with the Fault.
         """
-        if self._phase is CLOSED:
+        if self.closed:
             return []
         if not data:
             return self._end()
@@ -114,7 +111,12 @@ class Session:
             if len(self._held) < self._needed:
                 return []
             data = self._take_held()
-        return self._read(data)
+        events: list[Event] = []
+        try:
+            self._consume(data, events)
+        except Fault as fault:
+            events += self._fail(fault)
+        return events
 
     def _wait_for_decision(self) -> list[Event]:
         if len(self._held) <= self._limits.max_packet + _EARLY_BYTES:
@@ -302,6 +304,7 @@ class Session:
     def _end(self, reason: int = 0, error: Fault | None = None) -> list[Event]:
         """Close, and return the last event."""
         self._phase = CLOSED
+        self.closed = True
         self._held = bytearray()
         self._answers.clear()
         self._order.clear()
@@ -319,14 +322,6 @@ class Session:
         if self._peer_max_packet and len(data) > self._peer_max_packet:
             return codec.encode(Disconnect(fault.reason), V5)
         return data
-
-    def _read(self, data: bytes) -> list[Event]:
-        events: list[Event] = []
-        try:
-            self._consume(data, events)
-        except Fault as fault:
-            events += self._fail(fault)
-        return events
 
     def _consume(self, data: bytes, events: list[Event]) -> None:
         """Read all whole packets of `data` and keep the rest. The hot loop."""
@@ -358,7 +353,7 @@ class Session:
                 is_open = self._phase is OPEN
                 if not is_open:
                     break
-        if at < end and self._phase is not CLOSED:
+        if at < end and not self.closed:
             self._keep(data, at, 0)
 
     def _keep(self, data: bytes, at: int, needed: int) -> None:
@@ -391,8 +386,13 @@ class Session:
             if data[cut]:
                 return self._publish_slowly(first, data[at:end])
             cut += 1
-        if qos and not self._expect(packet_id, 1, first):
-            return None
+        if qos:
+            answers = self._answers
+            if packet_id and not answers and not self.state.received:  # nothing to be compared with
+                answers[packet_id] = 1
+                self._order.append(packet_id)
+            elif not self._expect(packet_id, 1, first):
+                return None
         return Publish(topic, data[cut:end], qos, first & 1 == 1, packet_id, first & 8 == 8)
 
     def _publish_slowly(self, first: int, data: bytes) -> Publish | None:
