@@ -104,6 +104,11 @@ class Messaging:
         else:
             self._send_telemetry(message, done)
 
+    def has_consumer(self, tenant: str) -> bool:
+        """True while some application takes the tenant's telemetry and has credit."""
+        group = self._groups.get(tenant)
+        return group is not None and group.has_credit
+
     def add_consumer(self, tenant: str, kind: Kind, consumer: Consumer) -> Callable[[], None]:
         """Let an application compete for messages; returns the way to end it.
 
