@@ -238,6 +238,7 @@ async def an_event_stream(url: str, user: str = "ditto:ditto") -> AsyncIterator[
         "Accept: text/event-stream",
         url,
         stdout=asyncio.subprocess.PIPE,
+        limit=1_048_576,
     )
     assert process.stdout is not None
     reader = EventReader(process.stdout)

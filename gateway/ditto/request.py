@@ -164,7 +164,16 @@ def check_limits(request: web.Request) -> None:
 def correlation_id_of(request: web.Request) -> str:
     """The caller's correlation id, or a new one."""
     given = request.headers.get("correlation-id") or request.query.get("correlation-id")
-    return given[:512] if given else str(uuid.uuid4())
+    return given[:512] if given and is_text(given) else str(uuid.uuid4())
+
+
+def is_text(value: str) -> bool:
+    """True for what was UTF-8 on the wire; other bytes arrive as lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def ditto_headers(request: web.Request, correlation_id: str) -> dict[str, HeaderValue]:
@@ -221,6 +230,8 @@ def typed_header(name: str, value: str) -> HeaderValue:
 
     Errors: BadRequest `header.invalid`.
     """
+    if not is_text(value):
+        raise ditto_error("header.invalid", header=name, value="", hint="It has to be UTF-8.")
     if name in BOOLEANS:
         return boolean(value, name)
     if name in LISTS:
@@ -260,7 +271,7 @@ def command_timeout(seconds: float) -> GatewayError:
 async def read_body(request: web.Request, limit: int) -> bytes:
     """Read a body of at most `limit` bytes.
 
-    Errors: TooLarge; CommandTimeout when it does not arrive in time.
+    Errors: TooLarge; CommandTimeout when it does not arrive in time; BadRequest where it is broken.
     """
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
@@ -273,6 +284,11 @@ async def read_body(request: web.Request, limit: int) -> bytes:
                     raise _too_large(limit)
     except TimeoutError as error:
         raise command_timeout(BODY_SECONDS) from error
+    except web.RequestPayloadError as error:
+        raise BadRequest(
+            "The request body could not be read.",
+            description="Its length, chunks or content encoding are broken.",
+        ) from error
     return bytes(body)
 
 

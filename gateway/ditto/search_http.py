@@ -10,10 +10,18 @@ from urllib.parse import parse_qsl
 from aiohttp import hdrs, web
 
 from gateway.ditto.endpoint import json_response, not_allowed
-from gateway.ditto.request import FORM, MAX_TIMEOUT, ApiCall, read_body, require_type, timeout_of
+from gateway.ditto.request import (
+    EVENT_STREAM,
+    FORM,
+    MAX_TIMEOUT,
+    ApiCall,
+    read_body,
+    require_type,
+    timeout_of,
+)
 from gateway.ditto.service import SearchQuery, ThingsService
 from gateway.ditto.things_http import joined_filter, namespaces, search_options
-from gateway.errors import BadRequest, CommandTimeout
+from gateway.errors import BadRequest, CommandTimeout, NotBuilt
 from gateway.model.json import JsonObject
 
 MAX_FIELDS = 64
@@ -29,6 +37,8 @@ class SearchRoutes:
 
     async def search(self, call: ApiCall) -> web.StreamResponse:
         """One page."""
+        if call.accepts_exactly(EVENT_STREAM):
+            raise NotBuilt("Streaming search results is not built.")
         page = await _within(call, self._things.search(await self._query(call)))
         body: JsonObject = {"items": page.items}
         if page.cursor is not None:

@@ -46,6 +46,7 @@ from gateway.model.thing import (
     ThingResult,
 )
 from gateway.observe.metrics import Metrics
+from gateway.twin.ditto_errors import TooManyRequests
 from gateway.twin.fields import FieldSelector
 from gateway.wire.ditto.envelope import Envelope, decode
 from gateway.wire.ditto.headers import DEFAULT_TIMEOUT, is_response_required, timeout_of
@@ -59,6 +60,8 @@ HIGH_WATER = 65_536
 """Bytes in the transport's buffer above which frames wait in the session's own queue."""
 MAX_COMMANDS = 100
 """Commands of one session under way; more wait unread."""
+MAX_MESSAGES = 1_000
+"""Messages of one session that wait for their answer; more are refused, so that answers can still be read."""
 JWT_TOKEN = "JWT-TOKEN"  # noqa: S105  the name of a control message
 
 
@@ -175,6 +178,7 @@ class Session:
         self._tasks = tasks
         self._streams: dict[str, Callable[[], None]] = {}
         self._slots = asyncio.Semaphore(MAX_COMMANDS)
+        self._messages = asyncio.Semaphore(MAX_MESSAGES)
         self._searches = Searches(hub.things, self.send)
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -305,9 +309,14 @@ class Session:
             case ThingCommand():
                 await self._slots.acquire()
                 self._submit(signal, asked)
-            case PolicyCommand() | ThingMessage() | RetrieveThings():
+            case PolicyCommand() | RetrieveThings():
                 await self._slots.acquire()
-                self._start(self._answer(signal, asked))
+                self._start(self._answer(signal, asked, self._slots))
+            case ThingMessage():
+                if self._messages.locked():
+                    raise TooManyRequests(f"More than {MAX_MESSAGES} messages wait for an answer.")
+                await self._messages.acquire()
+                self._start(self._answer(signal, asked, self._messages))
             case _:
                 raise NotBuilt(f"'{asked.topic[:200]}' is not built.")
 
@@ -337,7 +346,10 @@ class Session:
         self._hub.things.submit(command, done)
 
     async def _answer(
-        self, signal: PolicyCommand | ThingMessage | RetrieveThings, asked: Envelope
+        self,
+        signal: PolicyCommand | ThingMessage | RetrieveThings,
+        asked: Envelope,
+        slots: asyncio.Semaphore,
     ) -> None:
         try:
             answer = await self._answer_to(signal)
@@ -349,7 +361,7 @@ class Session:
             log.exception("command failed", extra={"session": self.id})
             self.send(refusal(GatewayError(), asked))
         finally:
-            self._slots.release()
+            slots.release()
 
     async def _answer_to(
         self, signal: PolicyCommand | ThingMessage | RetrieveThings

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from base64 import b64encode
 from collections.abc import AsyncIterator
 
 import pytest
@@ -143,3 +145,33 @@ async def test_sessions_are_counted_and_limited() -> None:
     async with a_ditto(websocket=settings) as ditto, an_event_stream(f"{ditto.api}/things"):
         found = await curl(*SSE, f"{ditto.api}/things")
         assert (found.status, found.error) == (503, "service.unavailable")
+
+
+async def test_a_stream_that_is_not_read_is_cut_and_the_others_go_on() -> None:
+    async with a_ditto(websocket=DittoWebSocket(outbound_buffer=3)) as ditto:
+        await put(f"{ditto.api}/things/{PUMP}", {})
+        host, _, port = ditto.address.partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1_024)
+        token = b64encode(b"ditto:ditto").decode()
+        writer.write(
+            f"GET /api/2/things HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {token}\r\n"
+            "Accept: text/event-stream\r\n\r\n".encode()
+        )
+        await reader.readuntil(b":\n\n")
+        dropped = {"name": "twinspan_stream_sessions_dropped_total", "kind": "sse"}
+        async with an_event_stream(f"{ditto.api}/things") as quick:
+            for at in range(300):
+                await set_n(ditto, f"{at}{'x' * 80_000}")
+                assert (await quick.json())["attributes"]["n"].startswith(str(at))
+                if ditto.sample(**dropped):
+                    break
+            await until(
+                lambda: ditto.sample("twinspan_stream_sessions", kind="sse") == 1,
+            )
+        assert ditto.sample(**dropped) == 1
+        writer.close()
+
+
+async def test_streaming_a_search_says_that_it_is_not_built(ditto: Stack) -> None:
+    found = await curl(*SSE, f"{ditto.api}/search/things")
+    assert (found.status, found.error) == (501, "notimplemented")

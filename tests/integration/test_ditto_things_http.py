@@ -330,3 +330,21 @@ async def test_permissions_are_checked_before_a_button_is_shown(ditto: Stack, pu
     assert hers.json == {"write": False, "gone": False, "policy": False}
     bad = await curl("-X", "POST", url, *json_body({"a": {"resource": "sky:/"}}))
     assert bad.status == 400
+
+
+async def test_bytes_that_are_no_text_are_refused_and_break_nothing(
+    ditto: Stack, pump: str
+) -> None:
+    header = await curl(pump, "-H", b"my-header: \xff\xfe")  # type: ignore[arg-type]
+    assert (header.status, header.error) == (400, "header.invalid")
+    correlation = await curl(pump, "-H", b"correlation-id: \xff")  # type: ignore[arg-type]
+    assert (correlation.status, correlation.error) == (400, "header.invalid")
+    path = await curl(f"{ditto.api}/things/a:%ff")
+    assert (path.status, path.error) == (400, "json.pointer.invalid")
+    zipped = ["-H", "Content-Encoding: gzip", "-H", "Content-Type: application/json"]
+    body = await curl("-X", "PUT", f"{pump}/attributes/n", *zipped, "-d", "no gzip")
+    assert (body.status, body.error) == (400, "bad.request")
+    surrogate = ["-H", "Content-Type: application/json", "-d", '"\\ud800"']
+    lone = await curl("-X", "PUT", f"{pump}/attributes/n", *surrogate)
+    assert (lone.status, lone.error) == (400, "json.invalid")
+    assert (await curl(f"{pump}/attributes/n")).json == 1
