@@ -153,10 +153,16 @@ class CloudCore:
     async def token(self, **options: Any) -> str:
         return await create_join_token(self.kube, now=time.time(), **options)
 
-    async def thing(self, thing_id: str) -> JsonObject | None:
+    async def thing(self, thing_id: str) -> dict[str, Any] | None:
         """The newest document of a thing, no policy asked."""
         thing = await self.gateway.things.load(thing_id)
-        return None if thing is None else thing.document
+        return None if thing is None else dict(thing.document)
+
+    async def object(
+        self, group_version: str, plural: str, namespace: str | None, name: str
+    ) -> dict[str, Any]:
+        """A Kubernetes object."""
+        return dict(await self.kube.get(group_version, plural, namespace, name))
 
     async def command(
         self, thing_id: str, action: Action, path: tuple[str, ...], value: Json = None
