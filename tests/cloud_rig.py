@@ -73,14 +73,19 @@ async def eventually(check: Callable[[], Awaitable[T]], what: str = "") -> T:
 
 @dataclass
 class Downstream:
-    """Takes messages; `answer` decides their outcome."""
+    """Takes messages; `answer` decides their outcome, what `holds` picks waits in `held`."""
 
     messages: list[Message] = field(default_factory=list)
     answer: Callable[[Message], GatewayError | None] = lambda _: None
+    holds: Callable[[Message], bool] = lambda _: False
+    held: list[Done] = field(default_factory=list)
 
     def send(self, message: Message, done: Done) -> None:
         self.messages.append(message)
-        done(self.answer(message))
+        if self.holds(message):
+            self.held.append(done)
+        else:
+            done(self.answer(message))
 
 
 @dataclass

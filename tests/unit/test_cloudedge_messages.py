@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from gateway.errors import GatewayError, MalformedPacket, NoConsumer, TooLarge
+from gateway.errors import GatewayError, MalformedPacket, NoConsumer, NotBuilt, TooLarge
 from gateway.model.message import Kind, SpoolId
 from gateway.model.trace import TraceContext
 from gateway.wire.cloudedge import to_cloud, to_edge
@@ -485,6 +485,8 @@ def test_the_answer_to_a_spooled_upload_says_taken_retry_or_refused() -> None:
     assert (later.verdict, later.status, later.code) == (Verdict.RETRY, 503, "no.consumer")
     never = read_upload_answer(answer_upload(asked, STAMP, MalformedPacket("why")).content)
     assert (never.verdict, never.text) == (Verdict.REFUSED, "why")
+    missing = read_upload_answer(answer_upload(asked, STAMP, NotBuilt("router")).content)
+    assert missing.verdict is Verdict.REFUSED
     assert taken.parent_id == asked.msg_id
 
 

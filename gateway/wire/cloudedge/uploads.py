@@ -6,7 +6,7 @@ asks for an answer, `header.upload` says what the edge knows. The cloud then ans
 the parent id:
 
 - content `"OK"`: taken; drop it from the spool.
-- content `{"status": 5xx|408, "code", "error"}`: nobody could take it now; keep it, try again later.
+- content `{"status": 408|5xx but 501, "code", "error"}`: nobody could take it now; try again later.
 - content `{"status": other, "code", "error"}`: refused for good; drop it and count it.
 
 Payload that is not UTF-8 travels as base64 with `header.upload.encoding` = `base64`.
@@ -193,7 +193,7 @@ def read_upload_answer(content: Raw) -> UploadAnswer:
     if data_of(content) == b"OK":
         return UploadAnswer(Verdict.TAKEN)
     body = struct_of(content, _REFUSED)
-    later = body.status >= 500 or body.status == CommandTimeout.status
+    later = body.status == CommandTimeout.status or (body.status >= 500 and body.status != 501)
     return UploadAnswer(
         Verdict.RETRY if later else Verdict.REFUSED, body.status, body.code, body.error
     )
