@@ -10,7 +10,6 @@ from aiohttp import web
 from gateway.config.ditto import DittoHttp
 from gateway.ditto.auth import DEVOPS, STATUS, Authentication
 from gateway.ditto.endpoint import STATUS_REALM, Endpoints, unknown_path
-from gateway.ditto.messages_http import MessageRoutes
 from gateway.ditto.operations_http import OperationRoutes
 from gateway.ditto.permissions_http import PermissionRoutes
 from gateway.ditto.policies_http import PolicyRoutes
@@ -38,7 +37,7 @@ def routes(
 
     Shape:  every path takes every method, so that errors are Ditto's; what `/api` does not have is 404.
     """
-    message = MessageRoutes(things, endpoints.max_body)
+    message = sockets.messages
     thing = ThingRoutes(things, endpoints.max_body, streams.answer, message.post)
     policy = PolicyRoutes(policies, endpoints.max_body)
     search = SearchRoutes(things, endpoints.max_body)

@@ -11,7 +11,7 @@ from gateway.ditto.acknowledgements import requested
 from gateway.ditto.endpoint import not_allowed, unknown_path
 from gateway.ditto.request import ApiCall, read_body, timeout_of
 from gateway.ditto.service import ThingsService
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, Undeliverable
 from gateway.model.thing import Direction, ThingMessage, ThingMessageResponse
 from gateway.twin.ditto_errors import ditto_error
 
@@ -68,6 +68,13 @@ class MessageRoutes:
     def __init__(self, things: ThingsService, max_body: int) -> None:
         self._things = things
         self._max_body = max_body
+        self._waiting: set[asyncio.Future[ThingMessageResponse]] = set()
+
+    def close(self) -> None:
+        """Tell those who wait that no answer will come."""
+        for future in self._waiting:
+            if not future.done():
+                future.set_exception(Undeliverable("The server is shutting down."))
 
     async def post(self, call: ApiCall, thing_id: str, rest: str) -> web.StreamResponse:
         """Send a message and wait for its answer, or not."""
@@ -109,8 +116,12 @@ class MessageRoutes:
             else:
                 future.set_result(result)
 
-        self._things.send(message, done)
-        return await future
+        self._waiting.add(future)
+        try:
+            self._things.send(message, done)
+            return await future
+        finally:
+            self._waiting.discard(future)
 
 
 def render(response: ThingMessageResponse) -> web.Response:

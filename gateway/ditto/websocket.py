@@ -421,7 +421,8 @@ class WebSockets:
         self._open: dict[str, Session] = {}
 
     async def close(self) -> None:
-        """End all sessions."""
+        """End all sessions, and what waits for answers."""
+        self.messages.close()
         for session in list(self._open.values()):
             await session.close()
 

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
@@ -308,3 +309,16 @@ async def _deaf_subscriber(ditto: Stack) -> tuple[asyncio.StreamReader, asyncio.
     writer.write(bytes((0x81, 0x80 | len(text))) + b"\0\0\0\0" + text)
     await reader.readexactly(2 + len(b"START-SEND-EVENTS:ACK"))
     return reader, writer
+
+
+async def test_a_server_that_stops_ends_sessions_and_tells_those_who_wait() -> None:
+    async with AsyncExitStack() as clients:
+        async with a_ditto() as ditto:
+            await put(f"{ditto.api}/things/{PUMP}", {})
+            client = await clients.enter_async_context(a_websocket(ditto))
+            await client.control("START-SEND-MESSAGES")
+            url = f"{ditto.api}/things/{PUMP}/inbox/messages/hello?timeout=50"
+            asking = asyncio.create_task(curl("-X", "POST", url, "-d", "x"))
+            assert (await client.envelope())["path"] == "/inbox/messages/hello"
+        assert (await client.socket.receive(timeout=5)).data == aiohttp.WSCloseCode.GOING_AWAY
+        assert (await asking).status == 503
