@@ -31,7 +31,7 @@ test-fast:        ## unit, contract and scenarios: under a minute
 	$(PY) -m pytest -q tests/unit tests/contract tests/scenarios $(ARGS)
 
 bench: setup      ## the benchmarks, as ratios to a peer in the same run
-	.venv/bin/twinspan bench $(ARGS)
+	.venv/bin/twinspan bench --all $(ARGS)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

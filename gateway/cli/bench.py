@@ -12,6 +12,8 @@ from gateway.errors import NotFound
 
 ROOT = Path(__file__).parents[2]
 """Benchmarks start peers and load generators: they live in the checkout, not in the installed package."""
+HELPERS = ("_sink", "_load")
+"""Endings of programs that benchmarks start: they measure nothing by themselves."""
 
 
 def benchmarks() -> dict[str, str]:
@@ -19,15 +21,17 @@ def benchmarks() -> dict[str, str]:
     found = {}
     for file in sorted((ROOT / "bench").glob("*.py")):
         text = file.read_text("utf-8")
-        if '__name__ == "__main__"' in text and text.startswith('"""'):
+        is_program = '__name__ == "__main__"' in text and not file.stem.endswith(HELPERS)
+        if is_program and text.startswith('"""'):
             found[file.stem] = text[3:].split("\n", 1)[0].rstrip('"')
     return found
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
+@click.option("--all", "run_all", is_flag=True, help="Run every benchmark, one after another.")
 @click.argument("name", required=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def bench(name: str | None, arguments: tuple[str, ...]) -> None:
+def bench(run_all: bool, name: str | None, arguments: tuple[str, ...]) -> None:
     """Run one benchmark, or list them.
 
     Wall-clock figures depend on the machine; the ratios within one run are what counts.
@@ -35,14 +39,17 @@ def bench(name: str | None, arguments: tuple[str, ...]) -> None:
     known = benchmarks()
     if not known:
         raise NotFound("benchmarks are part of the source checkout, not of the installed package")
+    if run_all:
+        sys.exit(max(_run(each, ()) for each in known))
     if name is None:
         for each, title in known.items():
             click.echo(f"{each:<20} {title}")
         return
     if name not in known:
         raise NotFound(f"no benchmark {name!r}; there are {', '.join(known)}")
-    sys.exit(
-        subprocess.run(  # noqa: S603  our own module, named by the list above
-            [sys.executable, "-m", f"bench.{name}", *arguments], cwd=ROOT, check=False
-        ).returncode
-    )
+    sys.exit(_run(name, arguments))
+
+
+def _run(name: str, arguments: tuple[str, ...]) -> int:
+    command = [sys.executable, "-m", f"bench.{name}", *arguments]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode  # noqa: S603  our own module
