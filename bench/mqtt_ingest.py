@@ -22,9 +22,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from gateway.config.hono import MqttAdapter as Settings
 from gateway.errors import GatewayError
@@ -311,11 +312,29 @@ def _measure(server: Server, load: Load, messages: int) -> tuple[float, float]:
     return messages / (server.cpu() - before), messages / seconds
 
 
-def run(messages: int = 100_000, rounds: int = 3, *, fast: bool = True) -> list[Result]:
-    """Measure every load in turns; the median of the rounds counts."""
+def run(
+    messages: int = 100_000, rounds: int = 3, *, fast: bool = True, loads: Sequence[Load] = LOADS
+) -> dict[str, Any]:
+    """Measure every load in turns; the median of the rounds counts.
+
+    Shape:  {"messages", "rounds", "uvloop", "loads": [a row per load, as `Result`, with its `ratio`]}.
+    """
+    results = measure(messages, rounds, fast=fast, loads=loads)
+    return {
+        "messages": messages,
+        "rounds": rounds,
+        "uvloop": fast,
+        "loads": [asdict(r) | {"ratio": round(r.ratio, 3)} for r in results],
+    }
+
+
+def measure(
+    messages: int, rounds: int, *, fast: bool = True, loads: Sequence[Load] = LOADS
+) -> list[Result]:
+    """Measure every load in turns."""
     results = []
     with the_adapter(fast=fast) as adapter, the_ceiling() as ceiling:
-        for load in LOADS:
+        for load in loads:
             for server in (adapter, ceiling):
                 _measure(server, load, messages // 10)  # warm
             pairs = [
@@ -328,13 +347,14 @@ def run(messages: int = 100_000, rounds: int = 3, *, fast: bool = True) -> list[
     return results
 
 
-def report(results: list[Result]) -> str:
-    """Return a table."""
+def report(found: dict[str, Any]) -> str:
+    """Return what `run` found as a table."""
     lines = ["load        QoS  adapter/CPU s  mosquitto/CPU s  ratio  adapter/s  mosquitto/s"]
     lines += [
-        f"{r.load:<11} {r.qos:>3}  {r.adapter_per_cpu_s:>13,.0f}  {r.mosquitto_per_cpu_s:>15,.0f}"
-        f"  {r.ratio:>5.2f}  {r.adapter_per_s:>9,.0f}  {r.mosquitto_per_s:>11,.0f}"
-        for r in results
+        f"{r['load']:<11} {r['qos']:>3}  {r['adapter_per_cpu_s']:>13,.0f}"
+        f"  {r['mosquitto_per_cpu_s']:>15,.0f}  {r['ratio']:>5.2f}"
+        f"  {r['adapter_per_s']:>9,.0f}  {r['mosquitto_per_s']:>11,.0f}"
+        for r in found["loads"]
     ]
     return "\n".join(lines)
 
@@ -354,9 +374,8 @@ def main() -> None:
     elif options.load:
         print(send_load(options.port, Load(**json.loads(options.load)), options.messages))
     else:
-        results = run(options.messages, options.rounds, fast=not options.plain_loop)
-        rows = [asdict(r) | {"ratio": r.ratio} for r in results]
-        print(json.dumps(rows, indent=2) if options.json else report(results))
+        found = run(options.messages, options.rounds, fast=not options.plain_loop)
+        print(json.dumps(found, indent=2) if options.json else report(found))
 
 
 if __name__ == "__main__":
