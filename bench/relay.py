@@ -28,7 +28,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from bench.amqp_sink import Sink
 from bench.mqtt_load import Client, connect, subscribe
@@ -54,11 +54,18 @@ PROBE = "n-1"
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """Median messages per second from publisher to application."""
+    """Medians: messages per second from publisher to application, and per second of the relay's CPU time.
+
+    Theirs counts the CPU time of thingsboard-gateway alone, not that of the two brokers it needs.
+    """
 
     relay: str
     qos: int
     per_second: float
+    per_cpu_second: float
+
+
+Rates: TypeAlias = tuple[float, float]
 
 
 class Flow:
@@ -74,9 +81,9 @@ class Flow:
         self.seen = count
         self._moved.set()
 
-    async def run(self, publish: Callable[[int, list[bytes]], None]) -> float:
-        """Publish all, wait for all; returns messages per second."""
-        started = time.perf_counter()
+    async def run(self, pid: int, publish: Callable[[int, list[bytes]], None]) -> Rates:
+        """Publish all, wait for all; returns the rates of the relay with process `pid`."""
+        started, cpu = time.perf_counter(), _cpu(pid)
         async with asyncio.timeout(SECONDS):
             while self.seen < self.messages:
                 room = min(WINDOW - (self.sent - self.seen), self.messages - self.sent)
@@ -86,7 +93,8 @@ class Flow:
                     self.sent, room = self.sent + count, room - count
                 self._moved.clear()
                 await self._moved.wait()
-        return self.messages / (time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return self.messages / seconds, self.messages / max(_cpu(pid) - cpu, 0.01)
 
 
 def _payload(number: int) -> bytes:
@@ -94,13 +102,14 @@ def _payload(number: int) -> bytes:
 
 
 @asynccontextmanager
-async def _process(*command: str, folder: Path, **environment: str) -> AsyncIterator[None]:
+async def _process(*command: str, folder: Path, **environment: str) -> AsyncIterator[int]:
+    """Run a command for the length of the block; yields its process id."""
     with (folder / "log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             *command, stdout=log, stderr=log, cwd=folder, env={**os.environ, **environment}
         )
     try:
-        yield
+        yield process.pid
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
@@ -110,6 +119,12 @@ async def _process(*command: str, folder: Path, **environment: str) -> AsyncIter
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+def _cpu(pid: int) -> float:
+    """Seconds of CPU time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _free_port() -> int:
@@ -138,7 +153,7 @@ async def _client(
 # --- ours ----------------------------------------------------------------------------------------------
 
 
-async def ours(qos: int, messages: int) -> float:
+async def ours(qos: int, messages: int) -> Rates:
     """One run of our gateway, a process of its own with a tenant that only applications listen to."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -149,10 +164,10 @@ async def ours(qos: int, messages: int) -> float:
         command = [str(Path(sys.executable).parent / "twinspan"), "gateway", "--demo"]
         command += ["--data-dir", str(folder / "data")]
         command += [word for setting in settings for word in ("--set", setting)]
-        async with _process(*command, folder=folder):
+        async with _process(*command, folder=folder) as pid:
             endpoints = await _endpoints(folder / "data" / "endpoints.json")
             await asyncio.to_thread(_provision, endpoints["hono.registry"])
-            return await _through_ours(endpoints, qos, messages)
+            return await _through_ours(pid, endpoints, qos, messages)
 
 
 async def _endpoints(file: Path) -> dict[str, int]:
@@ -187,7 +202,7 @@ def _call(port: int, method: str, path: str, body: Any) -> None:
     urllib.request.urlopen(request, timeout=10).close()
 
 
-async def _through_ours(endpoints: dict[str, int], qos: int, messages: int) -> float:
+async def _through_ours(pid: int, endpoints: dict[str, int], qos: int, messages: int) -> Rates:
     flow = Flow(messages)
     stream = await asyncio.open_connection("127.0.0.1", endpoints["northbound.amqp"], limit=1 << 20)
     sink = Sink(*stream, "consumer@HONO:verysecret", flow.saw)
@@ -198,20 +213,21 @@ async def _through_ours(endpoints: dict[str, int], qos: int, messages: int) -> f
     ]
     async with asyncio.TaskGroup() as group:
         receiving = group.create_task(sink.run(messages))
-        rate = await flow.run(
-            lambda burst, payloads: clients[burst % PUBLISHERS].publish("telemetry", payloads, qos)
+        rates = await flow.run(
+            pid,
+            lambda burst, payloads: clients[burst % PUBLISHERS].publish("telemetry", payloads, qos),
         )
         await receiving
     for client in clients:
         client.transport.close()
     stream[1].close()
-    return rate
+    return rates
 
 
 # --- theirs --------------------------------------------------------------------------------------------
 
 
-async def theirs(qos: int, messages: int) -> float:
+async def theirs(qos: int, messages: int) -> Rates:
     """One run of thingsboard-gateway between two brokers."""
     mosquitto = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
     south, north = _free_port(), _free_port()
@@ -228,9 +244,9 @@ async def theirs(qos: int, messages: int) -> float:
                 *(PEER_PATH, "-m", "thingsboard_gateway.tb_gateway"),
                 folder=folder,
                 **environment,
-            ),
+            ) as pid,
         ):
-            return await _through_theirs(south, north, qos, messages)
+            return await _through_theirs(pid, south, north, qos, messages)
 
 
 def _broker_settings(folder: Path, port: int) -> None:
@@ -296,20 +312,21 @@ class Platform:
             self.client.publish(topic.replace("request", "response"), [SESSION_LIMITS], 1)
 
 
-async def _through_theirs(south: int, north: int, qos: int, messages: int) -> float:
+async def _through_theirs(pid: int, south: int, north: int, qos: int, messages: int) -> Rates:
     flow = Flow(messages)
     platform = Platform(flow.saw)
     await platform.connect(north, qos)
     clients = [await _client(south, connect(f"d{n}")) for n in range(PUBLISHERS)]
     await _until_it_relays(clients[0], platform)
-    rate = await flow.run(
+    rates = await flow.run(
+        pid,
         lambda burst, payloads: clients[burst % PUBLISHERS].publish(
             f"sensor/d{burst % PUBLISHERS}/data", payloads, qos
-        )
+        ),
     )
     for client in (*clients, platform.client):
         client.transport.close()
-    return rate
+    return rates
 
 
 async def _until_it_relays(client: Client, platform: Platform) -> None:
@@ -323,14 +340,15 @@ async def _until_it_relays(client: Client, platform: Platform) -> None:
 
 def measure(messages: int = 20_000, runs: int = 3) -> list[Relay]:
     """Run both relays in turn; theirs gets a tenth of the messages."""
-    found: dict[tuple[str, int], list[float]] = {}
+    found: dict[tuple[str, int], list[Rates]] = {}
     for _ in range(runs):
         for qos in (0, 1):
             found.setdefault(("twinspan", qos), []).append(asyncio.run(ours(qos, messages)))
-            rate = asyncio.run(theirs(qos, max(messages // 10, 1)))
-            found.setdefault(("thingsboard-gateway", qos), []).append(rate)
+            rates = asyncio.run(theirs(qos, max(messages // 10, 1)))
+            found.setdefault(("thingsboard-gateway", qos), []).append(rates)
     return [
-        Relay(relay, qos, round(statistics.median(rates))) for (relay, qos), rates in found.items()
+        Relay(relay, qos, *(round(statistics.median(column)) for column in zip(*all_, strict=True)))
+        for (relay, qos), all_ in found.items()
     ]
 
 
@@ -347,9 +365,11 @@ def main() -> None:
     if arguments.json:
         print(json.dumps([asdict(relay) for relay in relays]))
         return
-    print(f"{'relay':<22}{'QoS':>4}{'messages/s':>12}")
+    print(f"{'relay':<22}{'QoS':>4}{'messages/s':>12}{'per CPU s':>12}")
     for relay in relays:
-        print(f"{relay.relay:<22}{relay.qos:>4}{relay.per_second:>12,.0f}")
+        print(
+            f"{relay.relay:<22}{relay.qos:>4}{relay.per_second:>12,.0f}{relay.per_cpu_second:>12,.0f}"
+        )
 
 
 if __name__ == "__main__":

@@ -36,9 +36,10 @@ MAX_IN_FLIGHT = 100_000
 class Flight:
     """One telemetry message without an outcome."""
 
-    __slots__ = ("_done", "_error", "_waits", "deadline", "withdraw")
+    __slots__ = ("_done", "_error", "_waits", "deadline", "tenant", "withdraw")
 
-    def __init__(self, done: Done, waits: int, deadline: float) -> None:
+    def __init__(self, tenant: str, done: Done, waits: int, deadline: float) -> None:
+        self.tenant = tenant
         self._done = done
         self._waits = waits
         self._error: GatewayError | None = None
@@ -176,32 +177,25 @@ class Messaging:
             done(None)
 
     def _take_off(self, message: Message, done: Done, waits: int) -> Flight:
-        loop = asyncio.get_running_loop()
-        if message.qos == 0:
-            flight = Flight(_forget, waits, loop.time() + self._timeout)
-        else:
-            flight = Flight(self._timed(message, done), waits, loop.time() + self._timeout)
-        while self._flights and self._flights[0].is_over:
-            self._flights.popleft()
-        self._flights.append(flight)
+        loop, flights = asyncio.get_running_loop(), self._flights
+        asked = done if message.qos else _forget
+        flight = Flight(message.tenant, asked, waits, loop.time() + self._timeout)
+        while flights and flights[0].is_over:
+            flights.popleft()
+        flights.append(flight)
         if self._timer is None:
             self._timer = loop.call_at(flight.deadline, self._expire)
         return flight
-
-    def _timed(self, message: Message, done: Done) -> Done:
-        def finish(error: GatewayError | None) -> None:
-            if isinstance(error, ConsumerTimeout):
-                self._metrics.amqp_timeout.labels(message.tenant, message.kind.value).inc()
-            done(error)
-
-        return finish
 
     def _expire(self) -> None:
         """End what is over time; flights stand in the order of their deadlines."""
         loop = asyncio.get_running_loop()
         now, flights = loop.time(), self._flights
         while flights and (flights[0].is_over or flights[0].deadline <= now):
-            flights.popleft().expire()
+            flight = flights.popleft()
+            if not flight.is_over:
+                self._metrics.amqp_timeout.labels(flight.tenant, Kind.TELEMETRY.value).inc()
+                flight.expire()
         self._timer = loop.call_at(flights[0].deadline, self._expire) if flights else None
 
     # --- leaving ---------------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ class SqliteEvents:
         self._on_stored = on_stored
         self.now = clock
         self._bytes = 0
-        self._open: dict[tuple[str, str], ReadAhead] = {}
+        self._open: dict[str, dict[str, ReadAhead]] = {}
         self._tenants: set[str] = set()
         self._settled: list[tuple[int, int]] = []
         self._attempts: list[tuple[int, int]] = []
@@ -113,11 +113,15 @@ class SqliteEvents:
                     await asyncio.sleep(PURGE_SECONDS)
                     self.purge()
                     self._write_settled()
-                    for cursor in list(self._open.values()):
-                        cursor.nudge()
+                    self._nudge()
             finally:
                 self._is_running = False
                 await self._write_rest()
+
+    def _nudge(self) -> None:
+        for cursors in list(self._open.values()):
+            for cursor in list(cursors.values()):
+                cursor.nudge()
 
     async def _write_rest(self) -> None:
         settled, attempts = self._settled, self._attempts
@@ -160,21 +164,22 @@ class SqliteEvents:
         self._database.submit(lambda connection: _insert(connection, row, is_new), stored)
 
     def _offer(self, event_id: int, message: Message, expires: float | None) -> None:
-        for cursor in [c for key, c in self._open.items() if key[0] == message.tenant]:
+        for cursor in list(self._open.get(message.tenant, {}).values()):
             cursor.offer(StoredEvent(event_id, message, expires))
 
     # --- cursors -----------------------------------------------------------------------------------
 
     def open_cursor(self, tenant: str, name: str, on_ready: Callable[[], None]) -> ReadAhead:
-        if (tenant, name) in self._open:
+        cursors = self._open.setdefault(tenant, {})
+        if name in cursors:
             raise ValueError(f"cursor {name} of {tenant} is open already")
         cursor = ReadAhead(self, (tenant, name), self._read_ahead, on_ready)
-        self._open[tenant, name] = cursor
+        cursors[name] = cursor
         self.load(cursor, 0, self._read_ahead)
         return cursor
 
     def drop_cursor(self, tenant: str, name: str) -> None:
-        cursor = self._open.get((tenant, name))
+        cursor = self._open.get(tenant, {}).get(name)
         if cursor is not None:
             cursor.close()
 
@@ -202,7 +207,11 @@ class SqliteEvents:
         )
 
     def closed(self, cursor: ReadAhead) -> None:
-        self._open.pop(cursor.key, None)
+        tenant, name = cursor.key
+        cursors = self._open.get(tenant, {})
+        cursors.pop(name, None)
+        if not cursors:
+            self._open.pop(tenant, None)
 
     def settled(self, cursor: ReadAhead, event: StoredEvent) -> None:
         self._settled.append((cursor.row, event.id))

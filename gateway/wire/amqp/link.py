@@ -111,7 +111,10 @@ class SenderLink(BaseLink):
     @property
     def sendable(self) -> int:
         """How many messages may be sent now: credit, and room in the peer's session window."""
-        return min(self.credit, self.session.send_window) if self.is_open else 0
+        if not self.is_open:
+            return 0
+        window, credit = self.session.send_window, self.credit
+        return credit if credit < window else window
 
     def accept(self, *, snd_settle_mode: int | None = None) -> None:
         """Attach with the termini as the peer asked for them."""
