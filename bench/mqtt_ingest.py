@@ -4,6 +4,9 @@ Each server runs in a process of its own and gets the same messages from the sam
 Each server runs in a process of its own and gets the same messages from one load process, in turns. What
 ingress answers at once: this is the price of sockets, protocol, routing and acknowledgement alone.
 
+Compare by CPU time only: mosquitto as Debian ships it leaves Nagle's algorithm on, which keeps its answers to
+a window of QoS 1 messages back for 40 ms.
+
 Shapes of load: `devices` (many connections, one QoS 1 message each at a time), `single` (few connections, a
 window of messages, one per segment), `coalesced` (the same, many per segment).
 Run: `python -m bench.mqtt_ingest [--messages 100000] [--rounds 3] [--json]`.
@@ -27,6 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.mqtt_sender import Load
 from gateway.config.hono import MqttAdapter as Settings
 from gateway.errors import GatewayError
 from gateway.hono.adapters.admission import Lease
@@ -39,28 +43,8 @@ from gateway.observe.metrics import Metrics
 from gateway.runtime import process
 from gateway.runtime.listener import Endpoints
 from gateway.runtime.module import running
-from gateway.wire.mqtt.codec import encode
-from gateway.wire.mqtt.packets import V3, Connect, Publish
 
-PAYLOAD = json.dumps({"temperature": 21.5, "humidity": 40, "note": "x" * 104}).encode()
-TOPIC = "telemetry"
 PATIENCE = 60.0
-_PINGREQ, _PINGRESP = b"\xc0\0", b"\xd0\0"
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What is sent.
-
-    Shape:  `window` messages per connection before its answers are awaited; `batch` messages per `send`.
-    """
-
-    name: str
-    qos: int
-    connections: int
-    window: int
-    batch: int
-
 
 LOADS = (
     Load("single", 0, 10, 200, 1),
@@ -85,68 +69,6 @@ class Result:
     @property
     def ratio(self) -> float:
         return self.adapter_per_cpu_s / self.mosquitto_per_cpu_s
-
-
-# --- the load ----------------------------------------------------------------------------------------
-
-
-class Sender:
-    """One connection of the load."""
-
-    def __init__(self, port: int, load: Load, number: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        client_id = f"bench-{number}"
-        self.socket.sendall(encode(Connect(client_id, V3, username="bench@T", password=b"x"), V3))
-        self._expect(b"\x20\x02\0\0")
-        self._load = load
-        ids = range(1, load.window + 1)
-        packets = [
-            encode(Publish(TOPIC, PAYLOAD, load.qos, packet_id=i if load.qos else 0), V3)
-            for i in ids
-        ]
-        at = range(0, load.window, load.batch)
-        self._sends = [b"".join(packets[i : i + load.batch]) for i in at]
-        self._answers = b"".join(b"\x40\x02" + i.to_bytes(2, "big") for i in ids)
-
-    def send_window(self) -> None:
-        send = self.socket.sendall
-        for data in self._sends:
-            send(data)
-        if not self._load.qos:
-            send(_PINGREQ)
-
-    def await_window(self) -> None:
-        self._expect(self._answers if self._load.qos else _PINGRESP)
-
-    def _expect(self, data: bytes) -> None:
-        got = b""
-        while len(got) < len(data):
-            piece = self.socket.recv(len(data) - len(got))
-            if not piece:
-                raise ConnectionError("the server has closed the connection")
-            got += piece
-        if got != data:
-            raise ValueError(f"expected {data[:16]!r}, got {got[:16]!r}")
-
-
-def send_load(port: int, load: Load, messages: int) -> float:
-    """Send about `messages` messages; returns the seconds until all are answered."""
-    senders = [Sender(port, load, n) for n in range(load.connections)]
-    rounds = max(1, messages // (load.connections * load.window))
-    started = time.perf_counter()
-    for sender in senders:
-        sender.send_window()
-    for _ in range(rounds - 1):
-        for sender in senders:
-            sender.await_window()
-            sender.send_window()
-    for sender in senders:
-        sender.await_window()
-    seconds = time.perf_counter() - started
-    for sender in senders:
-        sender.socket.close()
-    return seconds
 
 
 # --- the adapter, with rooms that cost nothing ----------------------------------------------------------
@@ -300,7 +222,7 @@ def _await_port(port: int) -> None:
 def _measure(server: Server, load: Load, messages: int) -> tuple[float, float]:
     """Return messages per CPU second and per second of one run."""
     before = server.cpu()
-    command = [sys.executable, "-m", "bench.mqtt_ingest", "--load", json.dumps(asdict(load))]
+    command = [sys.executable, "-m", "bench.mqtt_sender", "--load", json.dumps(asdict(load))]
     done = subprocess.run(
         [*command, "--port", str(server.port), "--messages", str(messages)],
         check=True,
@@ -366,13 +288,9 @@ def main() -> None:
     parser.add_argument("--plain-loop", action="store_true", help="asyncio's own loop, not uvloop")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--load", help=argparse.SUPPRESS)
-    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         process.run(_serve(), fast=not options.plain_loop)
-    elif options.load:
-        print(send_load(options.port, Load(**json.loads(options.load)), options.messages))
     else:
         found = run(options.messages, options.rounds, fast=not options.plain_loop)
         print(json.dumps(found, indent=2) if options.json else report(found))
