@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 BACKLOG = 1_024
 SHUTDOWN_SECONDS = 2.0
 HEADER_SECONDS = 10.0
+MAX_CONNECTIONS = 10_000
 
 
 class PortTaken(OSError):
@@ -139,10 +140,12 @@ async def serve_app(
     max_header_bytes: int = 16_384,
     keepalive_seconds: float = 75.0,
     header_seconds: float = HEADER_SECONDS,
+    max_connections: int = MAX_CONNECTIONS,
 ) -> AsyncIterator[None]:
     """Serve an aiohttp application for the length of the block.
 
-    Units:  the first request of a connection must have its headers within `header_seconds`.
+    Units:  the first request of a connection must have its headers within `header_seconds`. Beyond
+            `max_connections` open sockets new ones are hung up on.
     Errors: PortTaken; InvalidSetting for a bad `bind`.
     """
     from aiohttp import web  # heavy: only those who serve HTTP pay for it
@@ -165,7 +168,11 @@ async def serve_app(
     try:
         try:
             server = await loop.create_server(
-                lambda: FirstHeaders(handlers(), header_seconds),
+                lambda: FirstHeaders(
+                    handlers(),
+                    header_seconds,
+                    is_full=lambda: len(handlers.connections) >= max_connections,
+                ),
                 host,
                 port,
                 ssl=ssl,
@@ -188,15 +195,20 @@ class FirstHeaders(asyncio.Protocol):
     aiohttp limits how long a kept-alive connection is silent, but not how long a new one takes to ask.
     """
 
-    def __init__(self, behind: asyncio.Protocol, seconds: float) -> None:
+    def __init__(
+        self, behind: asyncio.Protocol, seconds: float, *, is_full: Callable[[], bool]
+    ) -> None:
         self._behind = behind
         self._seconds = seconds
+        self._is_full = is_full
         self._seen = b""
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if self._is_full():
+            self._transport.abort()
         self._timer = asyncio.get_running_loop().call_later(self._seconds, self._transport.abort)
         self._behind.connection_made(transport)
 

@@ -87,6 +87,23 @@ async def _rest_of(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
+async def test_a_socket_too_many_is_hung_up_on_and_the_others_go_on() -> None:
+    endpoints = Endpoints()
+    async with serve_app(
+        endpoints, "web", "127.0.0.1:0", _app(), setting="web.bind", max_connections=1
+    ):
+        port = endpoints.port("web")
+        first, to_first = await asyncio.open_connection("127.0.0.1", port)
+        to_first.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" in await asyncio.wait_for(first.readuntil(b"hello"), 5)
+        second, to_second = await asyncio.open_connection("127.0.0.1", port)
+        assert await asyncio.wait_for(_rest_of(second), 5) == b""
+        to_first.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" in await asyncio.wait_for(first.readuntil(b"hello"), 5)
+        to_first.close()
+        to_second.close()
+
+
 async def test_headers_may_come_in_pieces() -> None:
     endpoints = Endpoints()
     async with serve_app(endpoints, "web", "127.0.0.1:0", _app(), setting="web.bind"):
