@@ -117,9 +117,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
     address = settings.advertise[0] if settings.advertise else "127.0.0.1"
     EdgeController(cluster, identity, tracer, lambda: address).attach(hub)
     nodes = NodeWatch(cluster, catalog, hub, book, syncs, metrics, settings.hub)
-    joining = JoinServer(
-        settings.hub, identity, book, cluster, process.endpoints, metrics, hub.is_connected
-    )
+    joining = JoinServer(settings.hub, identity, book, cluster, process.endpoints, metrics, hub)
     return [
         identity,
         syncs,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from cloud.catalog import Catalog, DeviceChange
+from cloud.devicepatch import with_types
 from cloud.hub import CloudHub, Inbound, stamp
 from cloud.syncbook import NEVER, Held, SyncBook
 from gateway.model.json import JsonObject
@@ -21,7 +22,7 @@ from gateway.wire.cloudedge.devices import GROUP_VERSION, DeviceView, ObjectMeta
 from gateway.wire.cloudedge.envelope import Envelope
 from gateway.wire.cloudedge.link import ObjectMessage
 from gateway.wire.cloudedge.names import Operation, Source
-from gateway.wire.cloudedge.subjects import Subject
+from gateway.wire.cloudedge.subjects import DeviceKey, Subject
 from gateway.wire.cloudedge.to_cloud import MembershipAsked
 from gateway.wire.cloudedge.to_edge import (
     answer_membership,
@@ -178,12 +179,20 @@ class Delivery:
         version = "deleted" if is_delete else item.version
         if self._hub.is_sending(node, item.uid, version):
             return True
-        envelope = self._envelope(node, step, _identity(item) if document is None else document)
+        envelope = self._envelope(node, step, self._content(item, document))
         if not self._hub.offer(node, ObjectMessage(item.uid, version, envelope, is_delete)):
             return False
         if not is_delete:
             self._book.promise(node, replace(item, version=NEVER))
         return True
+
+    def _content(self, item: Held, document: JsonObject | None) -> JsonObject:
+        if document is None:
+            return _identity(item)
+        device = self._catalog.device(DeviceKey(item.namespace, item.name))
+        if item.kind != "Device" or device is None:
+            return document
+        return with_types(document, self._catalog.layout(device))
 
     def _envelope(self, node: str, step: Step, document: JsonObject) -> Envelope:
         item = step.item

@@ -178,6 +178,10 @@ class DeviceController:
         except NotMappable as error:
             self._warn(key, "NotMappable", error.message)
             return None
+        other = self._by_thing.get(thing_id, key)
+        if other != key:
+            self._warn(key, "NotMappable", f"thing {thing_id} stands for Device {other} already")
+            return None
         twin = self._twins.get(key)
         if twin is None or twin.thing_id != thing_id:
             twin = self._twins[key] = Twinned(thing_id)

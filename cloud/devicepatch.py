@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from cloud.mapping import Layout
 from gateway.model.json import Json, JsonObject
-from gateway.wire.cloudedge.devices import DeviceProperty, DeviceView
+from gateway.wire.cloudedge.devices import DeviceProperty, DeviceView, mapping, text
 from gateway.wire.cloudedge.values import TWIN_TYPE, Typed, canonical
 
 
@@ -36,6 +36,33 @@ def desired_patch(
         elif value is not None:
             new.append({"name": name, "desired": desired_entry(layout, name, value, millis)})
     return operations + _appended(device, new)
+
+
+def with_types(document: JsonObject, layout: Layout) -> JsonObject:
+    """Return a Device whose wishes all say their type, as edges need it; the same one when they do.
+
+    Without a type an edge takes a value for text. What is untouched is shared with `document`.
+    """
+    spec = mapping(document.get("spec"))
+    properties = spec.get("properties")
+    if not isinstance(properties, list):
+        return document
+    typed = [_with_type(entry, layout) for entry in properties]
+    if all(new is old for new, old in zip(typed, properties, strict=True)):
+        return document
+    return {**document, "spec": {**spec, "properties": typed}}
+
+
+def _with_type(entry: Json, layout: Layout) -> Json:
+    if not isinstance(entry, dict) or "desired" not in entry:
+        return entry
+    desired = mapping(entry["desired"])
+    metadata = mapping(desired.get("metadata"))
+    name = text(entry.get("name"))
+    kind = TWIN_TYPE.get(layout.rule(name).type)
+    if kind is None or metadata.get("type") or name not in layout.rules:
+        return entry
+    return {**entry, "desired": {**desired, "metadata": {**metadata, "type": kind}}}
 
 
 def _at_place(

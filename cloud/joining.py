@@ -10,12 +10,13 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from cloud.certificates import (
     MAX_CSR,
@@ -31,6 +32,7 @@ from gateway.errors import BadRequest, Conflict, Forbidden, GatewayError, NotBui
 from gateway.kube.client import KubeClient
 from gateway.observe.metrics import Metrics
 from gateway.runtime.listener import Endpoints, serve_app
+from gateway.wire.cloudedge.link import Ending
 from gateway.wire.cloudedge.names import REFUSAL, Refusal, check_node_name
 
 if TYPE_CHECKING:
@@ -41,6 +43,14 @@ log = logging.getLogger(__name__)
 BODY_SECONDS = 10.0
 DER = "application/octet-stream"
 _usages = msgspec.json.Decoder(list[int])
+
+
+class Sessions(Protocol):
+    """What joining asks of the hub."""
+
+    def is_connected(self, node: str) -> bool: ...
+
+    def end(self, node: str, why: Ending) -> None: ...
 
 
 class JoinServer:
@@ -56,7 +66,7 @@ class JoinServer:
         kube: KubeClient,
         endpoints: Endpoints,
         metrics: Metrics,
-        is_connected: Callable[[str], bool],
+        sessions: Sessions,
     ) -> None:
         self._settings = settings
         self._identity = identity
@@ -64,7 +74,7 @@ class JoinServer:
         self._kube = kube
         self._endpoints = endpoints
         self._metrics = metrics
-        self._is_connected = is_connected
+        self._sessions = sessions
 
     async def run(self, ready: Callable[[], None]) -> None:
         async with serve_app(
@@ -80,13 +90,29 @@ class JoinServer:
 
     def app(self) -> web.Application:
         """Build the application."""
-        app = web.Application(middlewares=[_answers_errors], client_max_size=MAX_CSR)
+        app = web.Application(middlewares=[self._answers_errors()], client_max_size=MAX_CSR)
         app.router.add_get("/ca.crt", self._ca)
         app.router.add_get("/edge.crt", self._certificate)
         app.router.add_get("/node/{name}", self._node)
         app.router.add_post("/nodeupgrade", _not_built)
         app.router.add_post("/task/{type}/name/{id}/node/{node}/status", _not_built)
         return app
+
+    def _answers_errors(self) -> Middleware:
+        @web.middleware
+        async def answers(request: web.Request, handler: Handler) -> web.StreamResponse:
+            try:
+                return await handler(request)
+            except GatewayError as error:
+                why = error.details.get("refusal", "other")
+                self._metrics.cloudhub_refused.labels(str(why)).inc()
+                return refusal(request, error)
+            except web.HTTPRequestEntityTooLarge:
+                return web.Response(status=413, text=f"at most {MAX_CSR} bytes")
+            except TimeoutError:
+                return web.Response(status=408, text="the body did not come in time")
+
+        return answers
 
     async def _ca(self, _: web.Request) -> web.Response:
         return web.Response(body=self._identity.ca.certificate, content_type=DER)
@@ -111,6 +137,7 @@ class JoinServer:
         await self._book.issued(issued)
         if replaces:
             await self._book.revoke(issued.node, time.time(), spare=issued.serial)
+            self._sessions.end(issued.node, Ending.REVOKED)
         self._metrics.edge_certificates.labels("issued").inc()
         log.info("certificate issued", extra={"node": issued.node, "serial": issued.serial})
 
@@ -123,7 +150,7 @@ class JoinServer:
         grant = check_bearer(request.headers.get("Authorization", ""), self._identity.ca.key, node)
         if grant.replace:
             return True
-        if self._is_connected(node) or await is_node_ready(self._kube, node, time.time()):
+        if self._sessions.is_connected(node) or await is_node_ready(self._kube, node, time.time()):
             raise Conflict(
                 f"node {node} exists and is Ready; join with a token made with --replace",
                 details={"refusal": Refusal.NODE_EXISTS},
@@ -172,21 +199,6 @@ def _read_usages(header: str) -> list[int]:
 
 async def _not_built(_: web.Request) -> web.Response:
     raise NotBuilt("node tasks are not built")
-
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@web.middleware
-async def _answers_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except GatewayError as error:
-        return refusal(request, error)
-    except web.HTTPRequestEntityTooLarge:
-        return web.Response(status=413, text=f"at most {MAX_CSR} bytes")
-    except TimeoutError:
-        return web.Response(status=408, text="the body did not come in time")
 
 
 def refusal(request: web.Request, error: GatewayError) -> web.Response:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from cloud.catalog import Catalog
 from cloud.hub import CloudHub, Inbound, stamp
 from gateway.errors import Forbidden, GatewayError, NotBuilt, Undeliverable
-from gateway.model.message import OCTET_STREAM, Adapter, Kind, Message, SpoolId, Upload
+from gateway.model.message import OCTET_STREAM, Adapter, Kind, Message, Scalar, SpoolId, Upload
 from gateway.model.ports import Done, Downstream, Ingress
 from gateway.model.trace import TraceContext
 from gateway.outcome import outcome_of
@@ -36,6 +36,13 @@ FLUSH_SECONDS = 0.2
 MAX_LANES = 50_000
 ORIGIN_NODE = "edge_node"
 """Application property that says which node a message came from."""
+MAX_PROPERTIES = 50
+MAX_PROPERTY = 1_024
+"""Characters of a property's name or text."""
+RESERVED = frozenset(
+    {"tenant_id", "device_id", "gateway_id", "via", "orig_adapter", "orig_address", "qos", "ttd"}
+)
+"""What only the cloud may say about a message."""
 
 
 class Sequences:
@@ -184,11 +191,24 @@ def _message(
         adapter=Adapter.EDGE.value,
         address=item.topic,
         ttl=item.ttl,
-        properties={**item.properties, ORIGIN_NODE: node},
+        properties={**_own_properties(item), ORIGIN_NODE: node},
         twin_owned=item.twin_owned,
         spool=item.spool,
         duplicate=is_again,
     )
+
+
+def _own_properties(item: EdgeUpload) -> dict[str, Scalar]:
+    """Return what the edge may say of a message in application properties."""
+    kept = [
+        (name, value)
+        for name, value in item.properties.items()
+        if name not in RESERVED
+        and not name.startswith("x-opt-")
+        and len(name) <= MAX_PROPERTY
+        and len(str(value)) <= MAX_PROPERTY
+    ]
+    return dict(kept[:MAX_PROPERTIES])
 
 
 def _upload(message: Message, item: EdgeUpload) -> Upload:

@@ -118,7 +118,10 @@ async def test_the_name_of_a_ready_node_is_taken_unless_it_is_replaced(tmp_path:
         assert (answer.status, answer.refusal) == (409, "node-exists")
         with pytest.raises(Conflict, match="exists and is Ready"):
             await cloud.token(node="edge-1")
-        new = await join(cloud, "edge-1", node="edge-1", replace=True)
+        async with an_edge(cloud, "edge-1", old) as edge:
+            await edge.register()
+            new = await join(cloud, "edge-1", node="edge-1", replace=True)
+            await edge.closed()
         assert await refused_at_the_hub(cloud, old, "edge-1") == (403, "revoked")
         async with an_edge(cloud, "edge-1", new) as edge:
             assert (await edge.register()).parent_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from gateway.errors import DeviceNotFound, NoConsumer
@@ -86,6 +87,22 @@ async def test_any_other_device_belongs_to_the_node_s_tenant_and_is_asserted(
             assert (answer.verdict, answer.status) == (Verdict.REFUSED, 404)
         assert [u.tenant for u in cloud.gateway.ingress.uploads] == ["DEFAULT_TENANT", "acme"]
         assert [u.device for u in cloud.gateway.ingress.uploads] == ["4711", "4711"]
+
+
+async def test_a_node_cannot_say_what_only_the_cloud_may_say(tmp_path: Path) -> None:
+    async with a_cloud(tmp_path) as cloud:
+        await with_lamp(cloud)
+        async with an_edge(cloud, "edge-1", await join(cloud, "edge-1")) as edge:
+            given = {
+                "device_id": "x",
+                "edge_node": "x",
+                "x-opt-a": 1,
+                "depth": 3,
+                "big": "x" * 2_000,
+            }
+            await send(edge, replace(item(), properties=given))
+        (message,) = cloud.gateway.messaging.messages
+        assert message.properties == {"edge_node": "edge-1", "depth": 3}
 
 
 async def test_a_node_may_not_send_for_another_node_s_device(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from cloud.certificates import (
     server_fits,
 )
 from cloud.delivery import plan
-from cloud.devicepatch import desired_patch
+from cloud.devicepatch import desired_patch, with_types
 from cloud.mapping import (
     Layout,
     NotMappable,
@@ -259,6 +259,18 @@ def test_a_property_that_only_the_model_has_is_added_to_the_device() -> None:
         layout = layout_of(view, ModelView.read(a_model()))
         after = applied(document, desired_patch(view, layout, {"level": 7}, 1))
         assert DeviceView.read(after).properties["level"].desired == "7"
+
+
+def test_wishes_go_to_the_edge_with_their_type() -> None:
+    document = a_device(on="true", level="5")
+    _, layout = a_layout()
+    typed = with_types(document, layout)
+    view = DeviceView.read(typed)
+    assert view.properties["on"].desired_metadata == {"type": "boolean"}
+    assert view.properties["level"].desired_metadata == {"type": "int"}
+    assert not view.properties["temp"].has_desired
+    assert with_types(typed, layout) is typed
+    assert DeviceView.read(document).properties["on"].desired_metadata == {}
 
 
 # --- what nodes should hold ----------------------------------------------------------------------

@@ -1,0 +1,183 @@
+"""The mirrors of the API, and the worker that runs once per key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from cloud.informer import Change, Informer
+from cloud.keyworker import KeyWorker
+from gateway.errors import Gone, StoreUnavailable
+from gateway.kube.client import EventType, ObjectList, WatchEvent
+from gateway.model.json import JsonObject
+
+
+def an_object(name: str, version: str, uid: str = "") -> JsonObject:
+    return {"metadata": {"name": name, "uid": uid or name, "resourceVersion": version}}
+
+
+class Api:
+    """Lists and watches that the test plays."""
+
+    def __init__(self) -> None:
+        self.lists: list[ObjectList | Exception] = []
+        self.streams: list[list[WatchEvent | Exception]] = []
+        self.asked: list[tuple[str, str | None]] = []
+
+    async def list(self, *_: object, page: str | None = None, **__: object) -> ObjectList:
+        self.asked.append(("list", page))
+        found = self.lists.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def watch(
+        self, *_: object, resource_version: str | None = None, **__: object
+    ) -> AsyncIterator[WatchEvent]:
+        self.asked.append(("watch", resource_version))
+        if not self.streams:
+            await asyncio.Event().wait()
+        for event in self.streams.pop(0):
+            if isinstance(event, Exception):
+                raise event
+            yield event
+
+
+@asynccontextmanager
+async def informing(api: Api) -> AsyncIterator[list[tuple[str, str, str]]]:
+    """Run an informer; yields (name, old version, new version) of each change."""
+    seen: list[tuple[str, str, str]] = []
+
+    def version(item: Any) -> str:
+        return item["metadata"]["resourceVersion"] if item else "-"
+
+    def note(change: Change) -> None:
+        seen.append((change.key[1], version(change.old), version(change.new)))
+
+    informer = Informer(api, "v1", "things", note)  # type: ignore[arg-type]
+    ready = asyncio.Event()
+    task = asyncio.create_task(informer.run(ready.set))
+    await ready.wait()
+    try:
+        yield seen
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def until(check: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not check():
+            await asyncio.sleep(0)  # noqa: ASYNC110  what is watched has no event
+
+
+async def test_it_lists_all_pages_then_watches_from_there() -> None:
+    api = Api()
+    api.lists = [
+        ObjectList([an_object("a", "1")], "5", "more"),
+        ObjectList([an_object("b", "2")], "5"),
+    ]
+    api.streams = [
+        [
+            WatchEvent(EventType.MODIFIED, an_object("a", "6"), "6"),
+            WatchEvent(EventType.BOOKMARK, {}, "7"),
+            WatchEvent(EventType.DELETED, an_object("b", "8"), "8"),
+            WatchEvent(EventType.DELETED, an_object("b", "8"), "8"),
+        ]
+    ]
+    async with informing(api) as seen:
+        await until(lambda: len(api.asked) == 4)
+    assert api.asked == [("list", None), ("list", "more"), ("watch", "5"), ("watch", "8")]
+    assert seen == [("a", "-", "1"), ("b", "-", "2"), ("a", "1", "6"), ("b", "2", "-")]
+
+
+async def test_when_the_past_is_gone_it_lists_again_and_tells_what_vanished() -> None:
+    api = Api()
+    api.lists = [
+        ObjectList([an_object("a", "1"), an_object("b", "1"), an_object("c", "1")], "5"),
+        ObjectList([an_object("a", "1"), an_object("c", "1", "another")], "9"),
+    ]
+    api.streams = [[Gone("too old")]]
+    async with informing(api) as seen:
+        await until(lambda: len(api.asked) == 4)
+    assert seen[3:] == [("b", "1", "-"), ("c", "1", "1")]
+    assert api.asked[-1] == ("watch", "9")
+
+
+async def test_a_failed_list_or_watch_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.runtime.backoff.Backoff.next", lambda _: 0.0)
+    api = Api()
+    api.lists = [StoreUnavailable(), ObjectList([], "5")]
+    api.streams = [[StoreUnavailable()]]
+    async with informing(api):
+        await until(lambda: len(api.asked) == 4)
+    assert api.asked == [("list", None), ("list", None), ("watch", "5"), ("watch", "5")]
+
+
+# --- key worker ----------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def working(
+    work: Callable[[str], Awaitable[None]], **options: Any
+) -> AsyncIterator[KeyWorker[str]]:
+    async with asyncio.TaskGroup() as group:
+        yield KeyWorker(group, work, pause=0.0, **options)
+
+
+async def test_many_pokes_become_one_more_run() -> None:
+    runs: list[str] = []
+    gate = asyncio.Event()
+
+    async def work(key: str) -> None:
+        runs.append(key)
+        await gate.wait()
+
+    async with working(work) as worker:
+        worker.poke("a")
+        await until(lambda: runs == ["a"])
+        for _ in range(10):
+            worker.poke("a")
+        gate.set()
+    assert runs == ["a", "a"]
+    assert len(worker) == 0
+
+
+async def test_keys_run_side_by_side_up_to_a_bound() -> None:
+    now = most = 0
+
+    async def work(_: str) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0)
+        now -= 1
+
+    async with working(work, at_once=3) as worker:
+        for number in range(20):
+            worker.poke(str(number))
+    assert most == 3
+
+
+async def test_a_failed_run_is_tried_again_and_a_bug_is_not(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gateway.runtime.backoff.Backoff.next", lambda _: 0.0)
+    failures: list[Exception] = [StoreUnavailable(), StoreUnavailable(), KeyError("bug")]
+    runs = 0
+
+    async def work(_: str) -> None:
+        nonlocal runs
+        runs += 1
+        if failures:
+            raise failures.pop(0)
+
+    async with working(work) as worker:
+        worker.poke("a")
+    assert runs == 3
+    assert "work failed" in caplog.text
