@@ -93,7 +93,7 @@ async def test_a_node_cannot_say_what_only_the_cloud_may_say(tmp_path: Path) -> 
     async with a_cloud(tmp_path) as cloud:
         await with_lamp(cloud)
         async with an_edge(cloud, "edge-1", await join(cloud, "edge-1")) as edge:
-            given = {
+            given: dict[str, str | int | float | bool] = {
                 "device_id": "x",
                 "edge_node": "x",
                 "x-opt-a": 1,

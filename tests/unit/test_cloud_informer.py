@@ -72,8 +72,8 @@ async def informing(api: Api) -> AsyncIterator[list[tuple[str, str, str]]]:
 
 async def until(check: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not check():
-            await asyncio.sleep(0)  # noqa: ASYNC110  what is watched has no event
+        while not check():  # noqa: ASYNC110  what is watched has no event
+            await asyncio.sleep(0)
 
 
 async def test_it_lists_all_pages_then_watches_from_there() -> None:
