@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -32,29 +33,30 @@ class Where:
         return client.run(client.find("hono.registry", "registry", *self._options), work)
 
 
-def _group(function: Callable[..., Any]) -> click.Group:
-    """Make a command group with the options that say where the registry is."""
+def at_registry(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say where the registry is; the command gets them as `where`."""
 
     @service_options
-    @click.pass_context
-    def inner(ctx: click.Context, data_dir: Path | None, url: str | None, user: str | None) -> None:
-        ctx.obj = Where(data_dir, url, user)
+    @functools.wraps(function)
+    def inner(
+        *args: Any, data_dir: Path | None, url: str | None, user: str | None, **options: Any
+    ) -> None:
+        function(Where(data_dir, url, user), *args, **options)
 
-    inner.__doc__ = function.__doc__
-    return click.group(function.__name__)(inner)
+    return inner
 
 
-@_group
+@click.group()
 def tenant() -> None:
     """Create, show, list and delete tenants."""
 
 
-@_group
+@click.group()
 def device() -> None:
     """Create, show, list and delete devices of a tenant."""
 
 
-@_group
+@click.group()
 def credential() -> None:
     """Show and set the credentials of a device."""
 
@@ -81,7 +83,7 @@ json_option = click.option(
 @tenant.command("create")
 @click.argument("tenant_id")
 @json_option
-@click.pass_obj
+@at_registry
 def create_tenant(where: Where, tenant_id: str, document: str | None) -> None:
     """Create a tenant."""
     body = _document(document)
@@ -94,7 +96,7 @@ def create_tenant(where: Where, tenant_id: str, document: str | None) -> None:
 @click.option(
     "-o", "--output", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True
 )
-@click.pass_obj
+@at_registry
 def get_tenant(where: Where, tenant_id: str, output: str) -> None:
     """Show one tenant."""
     _, value = where.run(lambda api: api.call("GET", f"/v1/tenants/{quote(tenant_id, '')}"))
@@ -103,7 +105,7 @@ def get_tenant(where: Where, tenant_id: str, output: str) -> None:
 
 @tenant.command("list")
 @output_option
-@click.pass_obj
+@at_registry
 def list_tenants(where: Where, output: str) -> None:
     """List tenants."""
     found = where.run(lambda api: _search(api, "/v1/tenants"))
@@ -114,7 +116,7 @@ def list_tenants(where: Where, output: str) -> None:
 
 @tenant.command("delete")
 @click.argument("tenant_id")
-@click.pass_obj
+@at_registry
 def delete_tenant(where: Where, tenant_id: str) -> None:
     """Delete a tenant."""
     where.run(lambda api: api.call("DELETE", f"/v1/tenants/{quote(tenant_id, '')}"))
@@ -131,7 +133,7 @@ def delete_tenant(where: Where, tenant_id: str) -> None:
     help="The password, with --auth-id.  [default: asked for]",
 )
 @json_option
-@click.pass_obj
+@at_registry
 def create_device(
     where: Where,
     tenant_id: str,
@@ -163,7 +165,7 @@ def create_device(
 @click.option(
     "-o", "--output", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True
 )
-@click.pass_obj
+@at_registry
 def get_device(where: Where, tenant_id: str, device_id: str, output: str) -> None:
     """Show one device."""
     path = _device_path(tenant_id, device_id)
@@ -174,7 +176,7 @@ def get_device(where: Where, tenant_id: str, device_id: str, output: str) -> Non
 @device.command("list")
 @click.argument("tenant_id")
 @output_option
-@click.pass_obj
+@at_registry
 def list_devices(where: Where, tenant_id: str, output: str) -> None:
     """List the devices of a tenant."""
     found = where.run(lambda api: _search(api, f"/v1/devices/{quote(tenant_id, '')}"))
@@ -185,7 +187,7 @@ def list_devices(where: Where, tenant_id: str, output: str) -> None:
 @device.command("delete")
 @click.argument("tenant_id")
 @click.argument("device_id")
-@click.pass_obj
+@at_registry
 def delete_device(where: Where, tenant_id: str, device_id: str) -> None:
     """Delete a device and its credentials."""
     path = _device_path(tenant_id, device_id)
@@ -197,7 +199,7 @@ def delete_device(where: Where, tenant_id: str, device_id: str) -> None:
 @click.argument("tenant_id")
 @click.argument("device_id")
 @output_option
-@click.pass_obj
+@at_registry
 def get_credentials(where: Where, tenant_id: str, device_id: str, output: str) -> None:
     """Show a device's credentials; secrets are never told."""
     path = _device_path(tenant_id, device_id)
@@ -212,7 +214,7 @@ def get_credentials(where: Where, tenant_id: str, device_id: str, output: str) -
 @click.argument("device_id")
 @click.option("--auth-id", required=True, help="Authentication id.")
 @click.option("--password", help="The password.  [default: asked for]")
-@click.pass_obj
+@at_registry
 def set_credentials(
     where: Where, tenant_id: str, device_id: str, auth_id: str, password: str | None
 ) -> None:

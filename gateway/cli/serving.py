@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 import time
@@ -102,6 +103,7 @@ async def run_modules(shared: Process, build: Build) -> None:
     process.stop_on_signals(stop)
 
     def on_ready() -> None:
+        settle_memory()
         write_endpoints(settings.data_dir, shared.endpoints)
         show(shared.endpoints, settings, time.monotonic() - started)
 
@@ -117,6 +119,17 @@ async def run_modules(shared: Process, build: Build) -> None:
     finally:
         stopping.cancel()
         (settings.data_dir / ENDPOINTS).unlink(missing_ok=True)
+
+
+def settle_memory() -> None:
+    """Tell the garbage collector that what start-up made will stay.
+
+    A gateway keeps a large, stable heap: walking it every 700 allocations cost a third of the time of a
+    relayed message.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def write_endpoints(data_dir: Path, endpoints: Endpoints) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -29,16 +30,26 @@ class Where:
         return client.run(client.find("ditto.http", "ditto", *self._options), work)
 
 
+def at_things(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say where the things are; the command gets them as `where`."""
+
+    @service_options
+    @functools.wraps(function)
+    def inner(
+        *args: Any, data_dir: Path | None, url: str | None, user: str | None, **options: Any
+    ) -> None:
+        function(Where(data_dir, url, user), *args, **options)
+
+    return inner
+
+
 @click.group()
-@service_options
-@click.pass_context
-def thing(ctx: click.Context, data_dir: Path | None, url: str | None, user: str | None) -> None:
+def thing() -> None:
     """Get, set, watch and search things.
 
     \b
     PATH is a path below the thing, e.g. features/lamp/properties/on; VALUE is JSON, or text.
     """
-    ctx.obj = Where(data_dir, url, user)
 
 
 @thing.command()
@@ -48,7 +59,7 @@ def thing(ctx: click.Context, data_dir: Path | None, url: str | None, user: str 
 @click.option(
     "-o", "--output", type=click.Choice(["json", "yaml"]), default="json", show_default=True
 )
-@click.pass_obj
+@at_things
 def get(where: Where, thing_id: str, path: str, fields: str | None, output: str) -> None:
     """Show a thing, or what stands at PATH."""
     query = {"fields": fields} if fields else None
@@ -60,7 +71,7 @@ def get(where: Where, thing_id: str, path: str, fields: str | None, output: str)
 @click.argument("thing_id")
 @click.argument("path")
 @click.argument("value")
-@click.pass_obj
+@at_things
 def set_(where: Where, thing_id: str, path: str, value: str) -> None:
     """Set what stands at PATH to VALUE."""
     body = json.dumps(parse_value(value)).encode()
@@ -74,7 +85,7 @@ def set_(where: Where, thing_id: str, path: str, value: str) -> None:
 @thing.command()
 @click.argument("thing_id")
 @click.argument("path", default="")
-@click.pass_obj
+@at_things
 def delete(where: Where, thing_id: str, path: str) -> None:
     """Delete a thing, or what stands at PATH."""
     where.run(lambda api: api.call("DELETE", _path(thing_id, path)))
@@ -85,7 +96,7 @@ def delete(where: Where, thing_id: str, path: str) -> None:
 @click.argument("filter_", metavar="[FILTER]", default="")
 @click.option("--fields", default="thingId,policyId,_revision,_modified", help="What to show.")
 @output_option
-@click.pass_obj
+@at_things
 def search(where: Where, filter_: str, fields: str, output: str) -> None:
     """List things; FILTER is RQL, e.g. 'gt(features/temp/properties/value,20)'."""
 
@@ -111,13 +122,41 @@ def search(where: Where, filter_: str, fields: str, output: str) -> None:
 @thing.command()
 @click.argument("thing_id", required=False)
 @click.option("--filter", "filter_", help="RQL on the changes.")
-@click.pass_obj
+@at_things
 def watch(where: Where, thing_id: str | None, filter_: str | None) -> None:
     """Follow changes of one thing, or of all that may be read; one JSON object a line."""
     query = {**({"ids": thing_id} if thing_id else {}), **({"filter": filter_} if filter_ else {})}
 
     async def work(api: Api) -> None:
         async with api.stream("/api/2/things", query) as response:
+            async for line in response.content:
+                if line.startswith(b"data:") and line[5:].strip():
+                    click.echo(line[5:].strip().decode())
+
+    where.run(work)
+
+
+@thing.command()
+@click.argument("thing_id")
+@click.option(
+    "--from",
+    "first",
+    type=int,
+    default=-20,
+    show_default=True,
+    help="First revision; negative counts from the newest.",
+)
+@at_things
+def history(where: Where, thing_id: str, first: int) -> None:
+    """Show what happened to a thing, oldest first; one JSON object a line."""
+    query = {
+        "from-historical-revision": str(first),
+        "fields": "thingId,attributes,features,_revision,_modified,_context/topic,_context/path",
+    }
+
+    async def work(api: Api) -> None:
+        path = f"/api/2/things/{quote(thing_id, ':')}"
+        async with api.stream(path, query) as response:
             async for line in response.content:
                 if line.startswith(b"data:") and line[5:].strip():
                     click.echo(line[5:].strip().decode())
