@@ -153,12 +153,12 @@ class Broker:
         return context
 
     def _stop(self) -> None:
-        for session in self._sessions.values():
-            session.stop_timers()
         for link in tuple(self._links):
             link.said_goodbye = True  # we go, not the client: no will
             link.end(Reason.SERVER_SHUTTING_DOWN)
             link.abort()
+        for session in self._sessions.values():
+            session.stop_timers()
 
     # --- for EventBus -----------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ the owner bounds by `is_writable` and `unsent`.
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Generic, TypeVar, cast
 
 from gateway.wire.mqtt.session import Session
@@ -141,6 +142,9 @@ class MqttLink(asyncio.Protocol, Generic[S]):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER)
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None:  # finds peers that vanished and have no MQTT keep-alive
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.session = self.make_session(self.loop.time())
         self.arm()
 

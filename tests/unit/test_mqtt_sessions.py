@@ -2,74 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from gateway.errors import TooLarge
 from gateway.wire.mqtt import packets as p
-from gateway.wire.mqtt.client import ClientSession
-from gateway.wire.mqtt.codec import decode, encode
+from gateway.wire.mqtt.codec import encode
 from gateway.wire.mqtt.packets import V3, V5
-from gateway.wire.mqtt.properties import NONE, Properties
+from gateway.wire.mqtt.properties import Properties
 from gateway.wire.mqtt.reasons import Reason
 from gateway.wire.mqtt.server import ServerSession
-from gateway.wire.mqtt.session import Session
-from gateway.wire.mqtt.state import Acked, Closed, Event, Limits, SessionState, WindowFull
-
-LIMITS = Limits(max_packet=1_000, receive_maximum=3, topic_alias_maximum=2)
-
-
-def sent(session: Session) -> list[p.Packet]:
-    """The packets that a session wants to send."""
-    data, out = session.to_send(), []
-    while data:
-        size = data[1]
-        body = 2
-        if size >= 0x80:
-            size, body = (size & 0x7F) | data[2] << 7, 3
-        out.append(decode(data[0], data[body : body + size], session.version))
-        data = data[body + size :]
-    return out
-
-
-def a_server(version: int = V3, limits: Limits = LIMITS, **connect: Any) -> ServerSession:
-    """A server's session with an accepted client."""
-    session = ServerSession(limits, 0.0)
-    (event,) = session.receive(encode(p.Connect("c", version, **connect), version), 0.0)
-    assert isinstance(event, p.Connect)
-    assert session.accept(0.0) == []
-    assert isinstance(sent(session)[0], p.ConnAck)
-    return session
-
-
-def a_client(
-    version: int = V3,
-    limits: Limits = LIMITS,
-    answer: Properties = NONE,
-    state: SessionState | None = None,
-    present: bool = False,
-    **connect: Any,
-) -> ClientSession:
-    """A client's session that the server has let in."""
-    session = ClientSession(p.Connect("c", version, **connect), limits, 0.0, state)
-    assert isinstance(sent(session)[0], p.Connect)
-    events = session.receive(encode(p.ConnAck(0, present, answer), version), 0.0)
-    assert isinstance(events[0], p.ConnAck)
-    return session
-
-
-def feed(session: Session, *packets: p.Packet, now: float = 0.0) -> list[Event]:
-    return session.receive(b"".join(encode(x, session.version) for x in packets), now)
-
-
-def the_fault(events: list[Event]) -> tuple[int, str]:
-    closed = events[-1]
-    assert isinstance(closed, Closed)
-    assert closed.error is not None
-    return closed.reason, closed.error.message
-
+from gateway.wire.mqtt.state import Acked, Closed, Event, Limits, WindowFull
+from tests.mqtt_sessions import LIMITS, a_client, a_server, feed, sent, the_fault
 
 # --- CONNECT ------------------------------------------------------------------------------------------
 
@@ -247,6 +190,12 @@ def test_a_repeated_message_in_work_is_not_handed_on_twice() -> None:
     assert feed(session, p.Publish("a", b"xyz", 1, packet_id=1, dup=True)) == []
     session.acknowledge(1)
     assert sent(session) == [p.PubAck(1)]
+    said = Properties(content_type="x")
+    session = a_server(V5)
+    first, again = (
+        p.Publish("a", b"xyz", 1, packet_id=1, dup=dup, properties=said) for dup in (False, True)
+    )
+    assert feed(session, first, again) == [first]
 
 
 def test_an_identifier_in_use_is_a_fault() -> None:
@@ -424,163 +373,3 @@ def test_a_client_goes_on_or_starts_anew_as_the_server_says(present: bool) -> No
     session = a_client(clean_start=False, state=old.state, present=present)
     assert sent(session) == ([p.Publish("a", b"x", 1, False, 1, True)] if present else [])
     assert session.window == 65_535 - present
-
-
-# --- requests, good-bye -------------------------------------------------------------------------------------
-
-
-def test_subscribe_and_unsubscribe_are_answered() -> None:
-    client, server = a_client(V5), a_server(V5)
-    assert client.subscribe(p.Subscription("a", 1), p.Subscription("b")) == 1
-    (asked,) = server.receive(client.to_send(), 0.0)
-    assert isinstance(asked, p.Subscribe)
-    server.suback(asked.packet_id, (1, 0x87))
-    assert client.receive(server.to_send(), 0.0) == [p.SubAck(1, (1, 0x87))]
-    client.unsubscribe("a")
-    server.receive(client.to_send(), 0.0)
-    server.unsuback(2, (0,))
-    assert client.receive(server.to_send(), 0.0) == [p.UnsubAck(2, (0,))]
-
-
-def test_3_1_1_knows_one_failure_of_a_subscription() -> None:
-    session = a_server(V3)
-    session.suback(1, (1, 0x87))
-    assert session.to_send() == b"\x90\x04\0\1\1\x80"
-
-
-@pytest.mark.parametrize(
-    ("answer", "told"),
-    [
-        (p.SubAck(5, (0,)), "SUBACK: nothing was asked with 5"),
-        (p.SubAck(1, (0, 0)), "SUBACK: expected 1 codes, got 2"),
-        (p.UnsubAck(1, (0,)), "UNSUBACK: nothing was asked with 1"),
-        (p.Subscribe(1, (p.Subscription("a"),)), "SUBSCRIBE may not be sent by this side"),
-        (p.ConnAck(), "CONNACK: a second one"),
-        (p.Auth(), "AUTH: no authentication method"),
-    ],
-)
-def test_a_client_wants_the_answer_to_its_question(answer: p.Packet, told: str) -> None:
-    session = a_client(V5)
-    session.subscribe(p.Subscription("a"))
-    assert told in the_fault(feed(session, answer))[1]
-
-
-def test_good_bye_ends_both_sides() -> None:
-    client, server = a_client(V5), a_server(V5)
-    assert client.disconnect(Reason.DISCONNECT_WITH_WILL) == [Closed(4)]
-    assert server.receive(client.to_send(), 0.0) == [p.Disconnect(4), Closed(4)]
-    assert server.closed
-    assert client.closed
-    assert server.receive(b"more", 0.0) == []
-
-
-def test_a_server_says_why_it_goes() -> None:
-    client, server = a_client(V5), a_server(V5)
-    server.disconnect(Reason.SERVER_SHUTTING_DOWN)
-    assert client.receive(server.to_send(), 0.0) == [p.Disconnect(0x8B), Closed(0x8B)]
-    old = a_server(V3)
-    old.disconnect(Reason.SERVER_SHUTTING_DOWN)
-    assert old.to_send() == b""
-
-
-def test_a_session_expiry_cannot_be_raised_from_nothing() -> None:
-    session = a_server(V5)
-    events = feed(session, p.Disconnect(0, Properties(session_expiry=5)))
-    assert the_fault(events)[0] == Reason.PROTOCOL_ERROR
-
-
-def test_a_peer_that_goes_closes_without_fault() -> None:
-    for session in (a_server(), a_client()):
-        assert session.receive(b"", 0.0) == [Closed()]
-        assert session.closed
-
-
-def test_a_refused_client_is_told_why() -> None:
-    session = ClientSession(p.Connect("c", V5), LIMITS, 0.0)
-    events = feed(session, p.ConnAck(Reason.BAD_USER_NAME_OR_PASSWORD))
-    assert events == [p.ConnAck(0x86), Closed(0x86)]
-
-
-@pytest.mark.parametrize(
-    ("make", "told"),
-    [
-        (lambda s: feed(s, p.Publish("a")), "PUBLISH before CONNACK"),
-        (lambda s: feed(s, p.ConnAck(0, True)), "session present after a clean start"),
-        (lambda s: s.tick(10.0), "no CONNACK in time"),
-    ],
-)
-def test_a_client_wants_connack_first(make: Callable[[Any], list[Event]], told: str) -> None:
-    assert told in the_fault(make(ClientSession(p.Connect("c", V5), LIMITS, 0.0)))[1]
-
-
-def test_extended_authentication_passes_through() -> None:
-    said = Properties(authentication_method="m", authentication_data=b"1")
-    session = ServerSession(LIMITS, 0.0)
-    session.receive(encode(p.Connect("c", V5, properties=said), V5), 0.0)
-    session.accept(0.0)
-    session.to_send()
-    step = p.Auth(Reason.REAUTHENTICATE, said)
-    assert feed(session, step) == [step]
-    session.auth(0, said)
-    assert sent(session) == [p.Auth(0, said)]
-    assert the_fault(feed(session, p.Auth()))[0] == Reason.PROTOCOL_ERROR
-
-
-# --- any cut, any bytes ----------------------------------------------------------------------------
-
-STREAM_3: list[p.Packet] = [
-    p.Publish("telemetry", b"0"),
-    p.Publish("telemetry", b"x" * 300),
-    p.Publish("event", b"1", 1, packet_id=1),
-    p.Publish("event", b"2", 2, packet_id=2),
-    p.PubRel(2),
-    p.Subscribe(3, (p.Subscription("command///req/#", 1),)),
-    p.PingReq(),
-    p.Unsubscribe(4, ("command///req/#",)),
-    p.PubAck(1),
-    p.Disconnect(),
-]
-STREAM_5: list[p.Packet] = [
-    p.Publish("t", b"0", properties=Properties(content_type="x", user=(("a", "b"),))),
-    p.Publish("t", b"1", 1, packet_id=1, properties=Properties(topic_alias=1)),
-    p.Publish("", b"2", 1, packet_id=2, properties=Properties(topic_alias=1)),
-    *STREAM_3[4:],
-]
-
-
-def talk(version: int, pieces: list[bytes]) -> tuple[list[Event], bytes]:
-    """All events and answers of a server's session that gets `pieces`."""
-    session = ServerSession(LIMITS, 0.0)
-    events: list[Event] = []
-    sends = bytearray()
-
-    def note(new: list[Event]) -> None:
-        for event in new:
-            events.append(event)
-            if isinstance(event, p.Connect):
-                state = SessionState()
-                state.outbound[1] = p.Publish("command///req//x", b"", 1, packet_id=1)
-                note(session.accept(0.0, state=state))
-            elif isinstance(event, p.Publish) and event.qos:
-                session.acknowledge(event.packet_id)
-        sends.extend(session.to_send())
-
-    for piece in pieces:
-        if piece:
-            note(session.receive(piece, 0.0))
-    return events, bytes(sends)
-
-
-@pytest.mark.parametrize(("version", "packets"), [(V3, STREAM_3), (V5, STREAM_5)])
-def test_every_cut_of_the_stream_gives_the_same_events(
-    version: int, packets: list[p.Packet]
-) -> None:
-    stream = encode(p.Connect("c", version), version)
-    stream += b"".join(encode(x, version) for x in packets)
-    whole = talk(version, [stream])
-    assert isinstance(whole[0][-1], Closed)
-    assert len(whole[0]) >= len(packets)
-    for cut in range(1, len(stream)):
-        assert talk(version, [stream[:cut], stream[cut:]])[0] == whole[0]
-    single = talk(version, [stream[at : at + 1] for at in range(len(stream))])
-    assert single[0] == whole[0]

@@ -14,6 +14,7 @@ identifier is remembered until PUBREL.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -57,7 +58,7 @@ _EARLY_BYTES = 262_144
 """What a client may send behind its CONNECT before that is answered: one chunk of a fast reader."""
 
 
-class Session:
+class Session(ABC):
     """One end of an MQTT connection; see `ServerSession` and `ClientSession`."""
 
     def __init__(self, limits: Limits, now: float, state: SessionState | None = None) -> None:
@@ -90,9 +91,9 @@ class Session:
     # --- the five members -------------------------------------------------------------------------
 
     @property
+    @abstractmethod
     def wake_at(self) -> float | None:
         """When `tick` is due next, on the clock of `now`."""
-        raise NotImplementedError
 
     def receive(self, data: bytes, now: float) -> list[Event]:
         """Take what the peer sent (`b""`: it has gone) and return what follows.
@@ -128,9 +129,9 @@ class Session:
         self._held = bytearray()
         return data
 
+    @abstractmethod
     def tick(self, now: float) -> list[Event]:
         """Do what is due by the clock."""
-        raise NotImplementedError
 
     def to_send(self) -> bytes:
         """Return the bytes for the peer; each byte once."""
