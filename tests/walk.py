@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from tests.process import Twinspan, eventually, tool
 
 T = TypeVar("T")
 
+OWN_TALK = re.compile(r"(Client )?\S+ (sending|received) [A-Z]+|Subscribed").match
 CURL_SECONDS = "30"
 REGISTRY_USER = "hono-client:secret"
 DITTO_USER = "ditto:ditto"
@@ -160,7 +162,7 @@ class Walk:
     def subscribed(self, device: Device | None, *words: str) -> Iterator[Lines]:
         """Run mosquitto_sub for the length of the block, once it is subscribed."""
         command = self.mqtt("mosquitto_sub", device, "-v", "-d", *words)
-        with lines_of(*command) as lines:
+        with lines_of(tool("stdbuf"), "-oL", *command) as lines:
             lines.until("received SUBACK")
             yield lines
 
@@ -240,11 +242,17 @@ class Lines:
 
     def until(self, part: str, seconds: float = 20.0) -> str:
         """The next line that has `part` in it; lines before it are passed."""
+        return self._next(lambda line: part in line, part, seconds)
 
+    def message(self, part: str = "", seconds: float = 20.0) -> str:
+        """The next `topic payload` line of a mosquitto_sub, its own talk left out."""
+        return self._next(lambda line: part in line and not OWN_TALK(line), part, seconds)
+
+    def _next(self, wanted: Callable[[str], bool], part: str, seconds: float) -> str:
         def look() -> str:
             lines = self.all()
             for at in range(self.taken, len(lines)):
-                if part in lines[at]:
+                if wanted(lines[at]):
                     self.taken = at + 1
                     return lines[at]
             return ""
