@@ -7,8 +7,8 @@ from typing import Protocol
 from cloud.bases import Bases
 from cloud.catalog import Catalog
 from cloud.delivery import Delivery
-from cloud.devicecontroller import DeviceController, ThingSignals
-from cloud.devicethings import Policies
+from cloud.devicecontroller import DeviceController
+from cloud.devicethings import Policies, ThingSignals
 from cloud.edgecontroller import EdgeController
 from cloud.events import EventRecorder
 from cloud.hub import CloudHub

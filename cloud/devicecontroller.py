@@ -13,12 +13,19 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from cloud.agreement import Base, DesiredSource, Settlement, Winner, settle_all
 from cloud.catalog import Catalog, DeviceChange
 from cloud.devicepatch import desired_patch
-from cloud.devicethings import ORIGINATOR, DeviceThings, Policies, ThingGone, Twinned
+from cloud.devicethings import (
+    ORIGINATOR,
+    DeviceThings,
+    Policies,
+    ThingGone,
+    ThingSignals,
+    Twinned,
+)
 from cloud.guard import DeviceGuard
 from cloud.keyworker import KeyWorker
 from cloud.mapping import (
@@ -26,11 +33,13 @@ from cloud.mapping import (
     SOURCE_ANNOTATION,
     Layout,
     NotMappable,
+    Wanted,
     check_wanted,
     features_patch,
     kubeedge_attributes,
     missing_features,
     reported_by_thing,
+    usable_by_thing,
     wanted_by_device,
     wanted_by_thing,
 )
@@ -46,7 +55,7 @@ from gateway.errors import (
 )
 from gateway.kube.client import KubeClient, PatchType
 from gateway.model.json import Json, JsonObject
-from gateway.model.ports import SignalListener, Things
+from gateway.model.ports import Things
 from gateway.model.thing import Thing, ThingEvent, ThingMessage
 from gateway.model.trace import TraceContext
 from gateway.twin.documents import same
@@ -64,14 +73,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TRIES = 5
-
-
-class ThingSignals(Protocol):
-    """The things service's signals and its guard."""
-
-    def listen(self, listener: SignalListener) -> Callable[[], None]: ...
-
-    def add_change_guard(self, guard: Callable[[ThingEvent], None]) -> Callable[[], None]: ...
 
 
 class DeviceController:
@@ -261,35 +262,22 @@ class DeviceController:
         layout = self._catalog.layout(device)
         for why in layout.refused:
             self._warn(device.key, "NotMappable", why)
-        wanted = wanted_by_device(device, layout)
-        for name, fault in wanted.bad.items():
-            self._warn(device.key, "BadDesired", f"property {name}: {fault}")
+        ours = wanted_by_device(device, layout)
+        self._warn_bad(device.key, ours)
         if twin.thing is None:
-            await self._create(device, twin, layout, wanted.values, trace)
+            await self._create(device, twin, layout, ours.values, trace)
             return
-        await self._bind(device, twin, made=self._bases.of(device.meta.uid).made)
-        bases = self._bases.of(device.meta.uid).bases
-        ours: dict[str, Json] = {
-            **{name: bases[name].desired for name in wanted.bad if name in bases},
-            **wanted.values,
-        }
-        theirs = self._wanted_by(twin.thing, layout, bases, device.key)
-        decided = settle_all(ours, theirs, bases, layout.places, _source(device))
+        theirs = usable_by_thing(twin.thing.document, layout)
+        self._warn_bad(device.key, theirs)
+        memory = self._bases.of(device.meta.uid)
+        await self._bind(device, twin, made=memory.made)
+        agreed = {name: base.desired for name, base in memory.bases.items()}
+        judged = {n: p for n, p in layout.places.items() if n in agreed or n not in ours.bad}
+        decided = settle_all(
+            ours.or_else(agreed), theirs.or_else(agreed), memory.bases, judged, _source(device)
+        )
         await self._write(device, twin, layout, decided, trace)
         await self._agree(device, twin, decided)
-
-    def _wanted_by(
-        self, thing: Thing, layout: Layout, bases: Mapping[str, Base], key: DeviceKey
-    ) -> dict[str, Json]:
-        """Return what the thing wants; a value that a Device cannot take counts as no change."""
-        found = wanted_by_thing(thing.document, layout)
-        for name, value in list(found.items()):
-            try:
-                check_wanted(layout.rule(name), value)
-            except BadRequest as error:
-                self._warn(key, "BadDesired", f"thing, property {name}: {error.message}")
-                found[name] = bases[name].desired if name in bases else None
-        return found
 
     async def _write(
         self,
@@ -343,7 +331,11 @@ class DeviceController:
             },
         }
         await self._bind(device, twin, made=True)
-        await self._own.create(twin, document, trace)
+        try:
+            await self._own.create(twin, document, trace)
+        except (Conflict, Forbidden):
+            await self._bind(device, twin, made=False)
+            raise
         self._count("thing", "created")
         agreed = {n: Settlement(Winner.NOBODY, wanted.get(n)) for n in layout.places}
         await self._agree(device, twin, agreed)
@@ -472,10 +464,18 @@ class DeviceController:
             if (view := self._catalog.device(key)) is not None
         }
         for uid in self._bases.uids:
-            if uid not in alive:
+            if uid in alive:
+                continue
+            try:
                 await self._remove(uid)
+            except GatewayError as error:  # the next start tries again
+                log.warning("thing not removed", extra={"uid": uid, "cause": error.message})
 
     # --- telling ------------------------------------------------------------------------------------
+
+    def _warn_bad(self, key: DeviceKey, wanted: Wanted) -> None:
+        for name, fault in wanted.bad.items():
+            self._warn(key, "BadDesired", f"property {name}: {fault}")
 
     def _warn(self, key: DeviceKey, reason: str, message: str) -> None:
         document = self._catalog.device_object(key)

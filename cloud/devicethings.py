@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from gateway.errors import Conflict, Forbidden, NotFound, PreconditionFailed, Undeliverable
 from gateway.model.json import Json, JsonObject
 from gateway.model.policy import PolicyCommand
-from gateway.model.ports import Things
-from gateway.model.thing import NO_HEADERS, Action, Headers, Thing, ThingCommand, ThingResult
+from gateway.model.ports import SignalListener, Things
+from gateway.model.thing import (
+    NO_HEADERS,
+    Action,
+    Headers,
+    Thing,
+    ThingCommand,
+    ThingEvent,
+    ThingResult,
+)
 from gateway.model.trace import TraceContext
 from gateway.twin.documents import MISSING
 from gateway.twin.merge import merged
@@ -41,6 +49,14 @@ class Policies(Protocol):
     """The policies service, as far as the controller needs it."""
 
     async def execute(self, command: PolicyCommand) -> ThingResult: ...
+
+
+class ThingSignals(Protocol):
+    """The things service's signals and its guard."""
+
+    def listen(self, listener: SignalListener) -> Callable[[], None]: ...
+
+    def add_change_guard(self, guard: Callable[[ThingEvent], None]) -> Callable[[], None]: ...
 
 
 @dataclass(slots=True)

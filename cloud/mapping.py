@@ -150,10 +150,14 @@ def _groups_of(device: DeviceView) -> tuple[dict[str, str], list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a Device's CR wants: typed values, and what in it is not usable."""
+    """What one side wants: typed values, and what in it is not usable, with the fault."""
 
     values: Mapping[str, Typed]
     bad: Mapping[str, str]
+
+    def or_else(self, agreed: Mapping[str, Json]) -> dict[str, Json]:
+        """Return the wanted values; a bad one counts as no change of what was agreed."""
+        return {**{name: agreed[name] for name in self.bad if name in agreed}, **self.values}
 
 
 def wanted_by_device(device: DeviceView, layout: Layout) -> Wanted:
@@ -176,6 +180,18 @@ def wanted_by_device(device: DeviceView, layout: Layout) -> Wanted:
 def wanted_by_thing(document: JsonObject, layout: Layout) -> dict[str, Json]:
     """Return the desired values of a thing, as they stand there."""
     return _at(document, {name: place.desired for name, place in layout.places.items()})
+
+
+def usable_by_thing(document: JsonObject, layout: Layout) -> Wanted:
+    """Read the desired values of a thing as far as its Device can take them."""
+    values: dict[str, Typed] = {}
+    bad: dict[str, str] = {}
+    for name, value in wanted_by_thing(document, layout).items():
+        try:
+            values[name] = check_wanted(layout.rule(name), value)
+        except BadRequest as error:
+            bad[name] = error.message
+    return Wanted(values, bad)
 
 
 def reported_by_thing(document: JsonObject, layout: Layout) -> dict[str, Json]:

@@ -11,7 +11,7 @@ import pytest
 
 from cloud.certificates import issue, make_ca
 from cloud.tokens import ca_hash, make_token
-from gateway.errors import Conflict, NotFound
+from gateway.errors import Conflict, NotFound, StoreUnavailable
 from gateway.wire.cloudedge.names import NODE_ID
 from tests.cloud_rig import (
     Certificate,
@@ -141,6 +141,23 @@ async def test_a_certificate_is_renewed_with_the_old_one_and_for_the_same_name_o
         _, other = a_request("edge-2")
         answer = await ask_certificate(cloud, "edge-2", other, certificate=old)
         assert (answer.status, answer.refusal) == (403, "node-mismatch")
+
+
+async def test_a_full_disk_gives_no_certificate_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_cloud(tmp_path) as cloud:
+        _, csr = a_request("edge-1")
+        token = await cloud.token()
+        with monkeypatch.context() as broken:
+            broken.setattr(cloud.gateway.database, "write", no_room)
+            answer = await ask_certificate(cloud, "edge-1", csr, token=token)
+        assert (answer.status, answer.body) == (503, b"database or disk is full")
+        assert (await ask_certificate(cloud, "edge-1", csr, token=token)).status == 200
+
+
+async def no_room(_: object) -> None:
+    raise StoreUnavailable("database or disk is full")
 
 
 async def test_who_asks_for_a_node_is_told_whether_it_exists(tmp_path: Path) -> None:
