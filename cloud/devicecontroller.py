@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cloud.agreement import Base, DesiredSource, Settlement, Winner, settle_all
+from cloud.agreement import Base, Settlement, Winner, settle_all
 from cloud.catalog import Catalog, DeviceChange
 from cloud.devicepatch import desired_patch
 from cloud.devicethings import (
@@ -30,11 +30,11 @@ from cloud.guard import DeviceGuard
 from cloud.keyworker import KeyWorker
 from cloud.mapping import (
     DELETE_ANNOTATION,
-    SOURCE_ANNOTATION,
     Layout,
     NotMappable,
     Wanted,
     check_wanted,
+    desired_source,
     features_patch,
     kubeedge_attributes,
     missing_features,
@@ -274,7 +274,11 @@ class DeviceController:
         agreed = {name: base.desired for name, base in memory.bases.items()}
         judged = {n: p for n, p in layout.places.items() if n in agreed or n not in ours.bad}
         decided = settle_all(
-            ours.or_else(agreed), theirs.or_else(agreed), memory.bases, judged, _source(device)
+            ours.or_else(agreed),
+            theirs.or_else(agreed),
+            memory.bases,
+            judged,
+            desired_source(device),
         )
         await self._write(device, twin, layout, decided, trace)
         await self._agree(device, twin, decided)
@@ -486,17 +490,9 @@ class DeviceController:
         self._metrics.device_desired.labels(towards, outcome).inc()
 
 
-def _source(device: DeviceView) -> DesiredSource:
-    return DesiredSource.read(device.meta.annotations.get(SOURCE_ANNOTATION))
-
-
 def _contains(present: JsonObject, wanted: JsonObject) -> bool:
     return all(name in present and same(present[name], value) for name, value in wanted.items())
 
 
 def _version(view: DeviceView) -> int:
     return int(view.meta.version) if view.meta.version.isdigit() else 0
-
-
-def _number(value: Json) -> int:
-    return value if isinstance(value, int) else 0

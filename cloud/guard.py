@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from cloud.agreement import DesiredSource
 from cloud.catalog import Catalog
-from cloud.mapping import SOURCE_ANNOTATION, check_wanted, wanted_by_thing
+from cloud.mapping import SOURCE_ANNOTATION, check_wanted, desired_source, wanted_by_thing
 from gateway.errors import BadRequest, Conflict
 from gateway.model.json import Json
 from gateway.model.thing import ThingEvent
@@ -51,7 +51,7 @@ class DeviceGuard:
             if name in before or name in after
             if not _is_same(before, after, name)
         ]
-        if changed and _source_of(device) is DesiredSource.DEVICE:
+        if changed and desired_source(device) is DesiredSource.DEVICE:
             raise Conflict(
                 f"Device {device.key} takes desired values from its resource only"
                 f" ({SOURCE_ANNOTATION}: device)",
@@ -76,7 +76,3 @@ class DeviceGuard:
 
 def _is_same(before: dict[str, Json], after: dict[str, Json], name: str) -> bool:
     return name in before and name in after and same(before[name], after[name])
-
-
-def _source_of(device: DeviceView) -> DesiredSource:
-    return DesiredSource.read(device.meta.annotations.get(SOURCE_ANNOTATION))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from cloud.agreement import DesiredSource
 from gateway.errors import BadRequest, GatewayError
 from gateway.model.json import Json, JsonObject, Pointer
 from gateway.wire.cloudedge.devices import DeviceView, ModelView, mapping
@@ -81,6 +82,11 @@ def thing_id(device: DeviceKey, annotations: Mapping[str, str]) -> str:
     if len(text) > MAX_THING_ID:
         raise NotMappable(f"thing id: at most {MAX_THING_ID} characters, got {len(text)}")
     return text
+
+
+def desired_source(device: DeviceView) -> DesiredSource:
+    """Return who may set the Device's desired values."""
+    return DesiredSource.read(device.meta.annotations.get(SOURCE_ANNOTATION))
 
 
 @dataclass(frozen=True, slots=True)
