@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +45,7 @@ from gateway.hono.registry_http import RegistryHttp, RegistryServer
 from gateway.kube.module import KubeApi
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
+from gateway.runtime.certificates import ensure_server, server_context
 from gateway.runtime.listener import Endpoints
 from gateway.runtime.module import Module
 from gateway.runtime.users import Users
@@ -204,9 +207,25 @@ def _northbound(shared: Shared, gateway: Gateway) -> list[Module]:
         gateway.commands,
         users,
         shared.metrics,
+        tls_context=_tls(shared),
     )
     gateway.commands.add_sink(northbound)
     return [northbound]
+
+
+def _tls(shared: Shared) -> ssl.SSLContext | None:
+    """TLS of the adapters and the northbound endpoint; None where it is switched off."""
+    settings = shared.settings.hono.tls
+    if not settings.enabled:
+        return None
+    if settings.certificate:
+        files = (Path(settings.certificate), Path(settings.key))
+    else:
+        hosts = ("localhost", "127.0.0.1", "::1", socket.gethostname(), *settings.hosts)
+        files = ensure_server(
+            shared.settings.data_dir / "tls", "twinspan-devices", "twinspan", hosts
+        )
+    return server_context(*files, "hono.tls.certificate")
 
 
 def _registry_and_adapters(shared: Shared, gateway: Gateway) -> list[Module]:
@@ -220,6 +239,7 @@ def _registry_and_adapters(shared: Shared, gateway: Gateway) -> list[Module]:
     )
     authenticator = PasswordAuthenticator(gateway.registry)
     connections = Connections(gateway.registry, gateway.usage, shared.metrics)
+    tls = _tls(shared)
     doors: dict[str, Any] = {
         "ingress": gateway.ingress,
         "commands": gateway.commands,
@@ -236,9 +256,10 @@ def _registry_and_adapters(shared: Shared, gateway: Gateway) -> list[Module]:
             gateway.registry,
             gateway.ingress,
             gateway.commands,
+            tls_context=tls,
         ),
-        MqttAdapter(settings.mqtt, endpoints, shared.metrics, MqttRooms(**doors)),
-        AmqpAdapter(settings.amqp, endpoints, shared.metrics, AmqpRooms(**doors)),
+        MqttAdapter(settings.mqtt, endpoints, shared.metrics, MqttRooms(**doors), tls_context=tls),
+        AmqpAdapter(settings.amqp, endpoints, shared.metrics, AmqpRooms(**doors), tls_context=tls),
     ]
 
 

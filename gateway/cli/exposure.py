@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from gateway.config import Settings
 from gateway.errors import InvalidSetting
@@ -18,6 +18,12 @@ PLAIN = (
     "hono.northbound.bind",
     "ditto.http.bind",
     "observe.http.bind",
+)
+ENCRYPTED = (
+    "hono.http.tls_bind",
+    "hono.mqtt.tls_bind",
+    "hono.amqp.tls_bind",
+    "hono.northbound.tls_bind",
 )
 
 
@@ -37,9 +43,9 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def exposed(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Yield setting and bind of each plain-text listener beyond loopback."""
-    for path in PLAIN:
+def exposed(settings: Settings, listeners: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield setting and bind of each of these listeners that is beyond loopback."""
+    for path in listeners:
         bind = _value(settings, path)
         if not is_loopback(parse_bind(bind, path)[0]):
             yield path, bind
@@ -50,12 +56,12 @@ def check(settings: Settings) -> None:
 
     Errors: InvalidSetting, naming setting, address and the way out.
     """
-    for path, bind in exposed(settings):
-        if settings.demo:
-            raise InvalidSetting(
-                f"{path}: {bind} is reachable from other machines, and --demo has well-known"
-                " passwords; start without --demo, or bind to loopback"
-            )
+    for path, bind in exposed(settings, (*PLAIN, *ENCRYPTED) if settings.demo else ()):
+        raise InvalidSetting(
+            f"{path}: {bind} is reachable from other machines, and --demo has well-known"
+            " passwords; start without --demo, or bind to loopback"
+        )
+    for path, bind in exposed(settings, PLAIN):
         if not settings.insecure:
             raise InvalidSetting(
                 f"{path}: {bind} is reachable from other machines and speaks plain text; put TLS in"

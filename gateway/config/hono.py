@@ -116,6 +116,20 @@ class Events:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """Certificate of the TLS listeners (MQTT, HTTP, AMQP adapters and the northbound endpoint)."""
+
+    enabled: bool = True
+    """False runs the plain listeners only."""
+    certificate: str = ""
+    """PEM file with the chain; empty makes our own in `<data-dir>/tls`, to be trusted by its `ca.crt`."""
+    key: str = ""
+    """PEM file with the key of `certificate`."""
+    hosts: tuple[str, ...] = ()
+    """Names and addresses, beside loopback, in a certificate of our own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hono:
     """The Hono-compatible service."""
 
@@ -125,5 +139,6 @@ class Hono:
     amqp: AmqpAdapter = field(default_factory=AmqpAdapter)
     northbound: Northbound = field(default_factory=Northbound)
     events: Events = field(default_factory=Events)
+    tls: Tls = field(default_factory=Tls)
     send_message_timeout: float = 1.0
     """Seconds to wait for a consumer's outcome before a device is told 503."""

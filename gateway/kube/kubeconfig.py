@@ -7,7 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from gateway.kube.certs import Identity, Pair
+from gateway.kube.certs import Identity
+from gateway.runtime.certificates import Pair
 
 NAME = "twinspan"
 

@@ -14,7 +14,8 @@ import pytest
 
 from gateway.config.kube import Kube, KubeHttps
 from gateway.kube import http as front
-from gateway.kube.certs import ensure_identity, issue
+from gateway.kube.certs import ensure_identity
+from gateway.runtime.certificates import issue
 from tests.kube_server import KubeServer, kube_server
 
 DEVICES = "/apis/devices.kubeedge.io/v1beta1/namespaces/default/devices"
