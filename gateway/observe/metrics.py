@@ -169,7 +169,7 @@ class Metrics:
 
         # --- CloudCore ------------------------------------------------------------------------
         self.nodes_connected = Gauge(
-            "KubeEdge_CloudHub_connected_nodes",
+            "twinspan_cloudhub_connected_nodes",
             "Edge nodes connected to this CloudHub.",
             registry=registry,
         )
