@@ -15,6 +15,7 @@ from typing import Final
 
 from gateway.errors import BadRequest
 from gateway.model.message import (
+    CONTENT_ENCODING,
     OCTET_STREAM,
     Command,
     CommandResponse,
@@ -182,20 +183,27 @@ def _annotations(message: Message, trace: dict[object, object]) -> bytes:
 
 def _properties(message: Message, message_id: str, at: int) -> Properties:
     content_type = message.content_type or (OCTET_STREAM if message.payload else None)
-    encoding = message.properties.get("content-encoding")
     return Properties(
         message_id=message_id,
         to=f"{message.kind.value}/{message.tenant}",
         content_type=content_type,
-        content_encoding=encoding if isinstance(encoding, str) else None,
+        content_encoding=_encoding(message.properties),
         creation_time=at,
     )
 
 
+def _encoding(properties: Mapping[str, Scalar]) -> str | None:
+    """Return the default `content-encoding`, which is a standard property."""
+    encoding = properties.get(CONTENT_ENCODING)
+    return encoding if isinstance(encoding, str) else None
+
+
+def _scalars(properties: Mapping[str, Scalar]) -> dict[object, object]:
+    return {key: scalar(value) for key, value in properties.items() if key != CONTENT_ENCODING}
+
+
 def _application(message: Message) -> bytes:
-    given = {
-        key: scalar(value) for key, value in message.properties.items() if key != "content-encoding"
-    }
+    given = _scalars(message.properties)
     given["device_id"] = message.device
     given["qos"] = Int(message.qos)
     if message.adapter:
@@ -322,9 +330,7 @@ def _plain(value: object) -> Scalar | None:
 def response_message(response: CommandResponse) -> AmqpMessage:
     """Return a device's response as the application gets it."""
     content_type = response.content_type or (OCTET_STREAM if response.payload else None)
-    properties: dict[object, object] = {
-        key: scalar(value) for key, value in response.properties.items()
-    }
+    properties = _scalars(response.properties)
     properties |= {
         "status": Int(response.status),
         "tenant_id": response.tenant,
@@ -337,6 +343,7 @@ def response_message(response: CommandResponse) -> AmqpMessage:
             to=f"{COMMAND_RESPONSE}/{response.tenant}/{response.reply_id}",
             correlation_id=response.correlation_id,
             content_type=content_type,
+            content_encoding=_encoding(response.properties),
             creation_time=int(response.at * 1_000),
         ),
         application_properties=properties,

@@ -25,7 +25,13 @@ from gateway.errors import (
     TenantNotFound,
     Undeliverable,
 )
-from gateway.hono.ingress import Ttl, scalar_defaults, seconds_of
+from gateway.hono.ingress import (
+    Ttl,
+    check_content_type,
+    default_content_type,
+    scalar_defaults,
+    seconds_of,
+)
 from gateway.hono.last_gateways import LastGateways
 from gateway.hono.limits import Usage
 from gateway.hono.meters import UNKNOWN, CommandMeter, Direction
@@ -242,15 +248,16 @@ class CommandRouter:
         walk.span.set("adapter", link.adapter.value)
         if gateway is not None:
             walk.span.set("gateway_id", gateway)
-        link.link.deliver(
-            DeviceCommand(
-                command=replace(command, trace=walk.span.context),
-                target=command.device,
-                request_id=request_id,
-                gateway=gateway,
-            ),
-            walk.end,
+        to_device = DeviceCommand(
+            command=replace(command, trace=walk.span.context),
+            target=command.device,
+            request_id=request_id,
+            gateway=gateway,
         )
+        try:
+            link.link.deliver(to_device, walk.end)
+        except GatewayError as error:  # what the device's protocol has no way to say
+            walk.end(error)
 
     def _routed(self, walk: _Walk, error: GatewayError | None) -> None:
         command, tenant = walk.command, walk.tenant
@@ -271,8 +278,9 @@ class CommandRouter:
     def respond(self, response: CommandResponse, done: Done) -> None:
         """Hand a device's response to the one who waits at its reply address.
 
-        Errors (through `done`): BadRequest for a status that is none; what the registry says about the device
-            and `response.via`; AdapterDisabled; QuotaExceeded; NoConsumer; what the receiver says.
+        Errors (through `done`): BadRequest for a status or content type that is none; what the registry says
+            about the device and `response.via`; AdapterDisabled; QuotaExceeded; NoConsumer; what the
+            receiver says.
         """
         started = time.perf_counter()
         span = self._tracer.start(
@@ -298,6 +306,7 @@ class CommandRouter:
 
         try:
             check_response_status(response.status)
+            check_content_type(response.content_type)
         except BadRequest as error:
             finish(error)
             return
@@ -326,10 +335,9 @@ class CommandRouter:
     ) -> CommandResponse:
         """Fill in what defaults and limits of tenant and device say."""
         defaults = {**found.tenant.defaults, **found.device.defaults}
-        default_type = defaults.get("content-type")
         content_type = response.content_type
         if content_type is None and response.payload:
-            content_type = default_type if isinstance(default_type, str) else OCTET_STREAM
+            content_type = default_content_type(defaults) or OCTET_STREAM
         ttl = Ttl(
             seconds_of(defaults.get("ttl-command-response")),
             found.tenant.limits.max_ttl_command_response,

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 from gateway.errors import (
     AdapterDisabled,
@@ -33,6 +33,7 @@ from gateway.hono.registry import Registry
 from gateway.hono.registry_store import StoredDevice
 from gateway.model.json import Json
 from gateway.model.message import (
+    CONTENT_ENCODING,
     EMPTY_NOTIFICATION,
     OCTET_STREAM,
     Adapter,
@@ -139,13 +140,12 @@ def make_route(assertion: Assertion, via: str | None, adapter: Adapter) -> Route
     attributes = {"tenant_id": tenant.tenant_id, "device_id": device.device_id}
     if via is not None:
         attributes["gateway_id"] = via
-    content_type = defaults.get("content-type")
     return Route(
         tenant,
         device.device_id,
         via,
         len(assertion.via) > 1,
-        content_type if isinstance(content_type, str) else None,
+        default_content_type(defaults),
         scalar_defaults(defaults),
         Ttl(seconds_of(defaults.get("ttl")), limits.max_ttl),
         (
@@ -163,12 +163,26 @@ def _telemetry_ttl(defaults: Mapping[str, Json], name: str, maximum: int) -> flo
 
 
 def scalar_defaults(defaults: Mapping[str, Json]) -> Mapping[str, Scalar]:
-    """Return the defaults that become application properties."""
+    """Return the defaults that become application properties, without those that no message can carry."""
     return {
         name: value
         for name, value in defaults.items()
-        if name not in IGNORED_DEFAULTS and isinstance(value, str | int | float | bool)
+        if name not in IGNORED_DEFAULTS and _is_carried(value, name)
     }
+
+
+def _is_carried(value: Json, name: str) -> TypeGuard[Scalar]:
+    if name == CONTENT_ENCODING:
+        return isinstance(value, str) and value.isascii()
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return isinstance(value, str | float)
+
+
+def default_content_type(defaults: Mapping[str, Json]) -> str | None:
+    """Return the content type of messages that come without one; None where there is no usable one."""
+    value = defaults.get("content-type")
+    return value if isinstance(value, str) and value.isascii() else None
 
 
 def seconds_of(value: Json) -> float | None:
@@ -177,11 +191,21 @@ def seconds_of(value: Json) -> float | None:
     return float(value) if is_number and value >= 0 else None  # type: ignore[arg-type, operator]
 
 
+def check_content_type(content_type: str | None) -> None:
+    """Refuse a content type that no application could be given: in AMQP it is a symbol.
+
+    Errors: BadRequest.
+    """
+    if content_type is not None and not content_type.isascii():
+        raise BadRequest("content type: expected ASCII")
+
+
 def check_payload(payload: bytes, content_type: str | None) -> None:
     """Refuse a payload that its content type contradicts; `content_type` is the device's own.
 
     Errors: BadRequest.
     """
+    check_content_type(content_type)
     if not payload and content_type is None:
         raise BadRequest("an empty payload needs a content type")
     if payload and content_type == EMPTY_NOTIFICATION:

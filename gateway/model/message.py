@@ -21,6 +21,8 @@ NO_PROPERTIES: Mapping[str, Scalar] = MappingProxyType({})
 
 OCTET_STREAM = "application/octet-stream"
 EMPTY_NOTIFICATION = "application/vnd.eclipse-hono-empty-notification"
+CONTENT_ENCODING = "content-encoding"
+"""The default that travels as a standard property, not as one of the application's."""
 DITTO_PROTOCOL = "application/vnd.eclipse.ditto+json"
 
 

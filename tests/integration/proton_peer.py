@@ -42,6 +42,8 @@ class Received:
         self.reply_to = message.reply_to
         self.correlation_id = copied(message.correlation_id)
         self.content_type = str(message.content_type) if message.content_type else None
+        encoding = message.content_encoding
+        self.content_encoding = str(encoding) if encoding else None
         self.creation_time = message.creation_time
         self.durable = message.durable
         self.ttl = message.ttl

@@ -110,6 +110,26 @@ async def test_defaults_of_tenant_and_device_are_added(core: Core) -> None:
     assert fast.ttl is None
 
 
+async def test_a_content_type_that_amqp_cannot_carry_is_refused(core: Core) -> None:
+    for kind in Kind:
+        upload = an_upload(kind=kind, content_type="text/plaïn")
+        assert isinstance(await submit(core, upload), BadRequest)
+    assert core.consumer.messages == []
+
+
+async def test_defaults_that_no_message_can_carry_are_left_out(core: Core) -> None:
+    defaults: Any = {
+        "content-type": "text/plaïn",
+        "content-encoding": "gzïp",
+        "huge": 2**80,
+        "long": 2**40,
+    }
+    await core.registry.update_device("acme", "d1", {"defaults": defaults}, None)
+    await submit(core, an_upload(kind=Kind.EVENT))
+    (event,) = core.consumer.messages
+    assert (event.content_type, event.properties) == (OCTET_STREAM, {"long": 2**40})
+
+
 async def test_a_payload_without_any_type_is_octets(core: Core) -> None:
     await submit(core, an_upload())
     assert core.consumer.messages[0].content_type == OCTET_STREAM
@@ -518,6 +538,16 @@ async def test_the_links_refusal_is_passed_on(core: Core) -> None:
     assert core.sample(name, status="undeliverable", **labels) == 1
 
 
+async def test_a_command_that_a_link_cannot_say_is_answered(core: Core) -> None:
+    class Speechless:
+        def deliver(self, _command: DeviceCommand, _done: Done) -> None:
+            raise BadRequest("no such symbol")
+
+    core.commands.subscribe("acme", "d1", Speechless(), adapter=Adapter.AMQP)
+    outcome = await route(core, a_command())
+    assert isinstance(outcome, BadRequest)
+
+
 async def test_a_mute_link_is_given_up(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands_module, "ROUTING_SECONDS", 0.02)
     core.commands.subscribe("acme", "d1", Link(is_mute=True), adapter=Adapter.MQTT)
@@ -578,6 +608,7 @@ async def test_a_response_is_completed_and_handed_over(core: Core) -> None:
     ("response", "error"),
     [
         (a_response(status=302), BadRequest),
+        (a_response(content_type="text/plaïn"), BadRequest),
         (a_response(device="nobody"), DeviceNotFound),
         (a_response(device="d2", via="d1"), Forbidden),
         (a_response(reply_id="other"), NoConsumer),

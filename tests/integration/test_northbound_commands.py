@@ -189,6 +189,17 @@ async def test_a_response_reaches_the_receiver_at_its_reply_address() -> None:
         assert received.creation_time == pytest.approx(AT, abs=0.001)
 
 
+async def test_a_default_content_encoding_is_a_standard_property_of_the_response() -> None:
+    async with a_northbound() as rig, rig.peer() as peer:
+        peer.receive_from(REPLY)
+        await until(lambda: rig.northbound.owns("acme", "r-1"))
+        properties = {"content-encoding": "gzip", "region": "eu"}
+        assert await respond(rig, a_response(properties=properties)) is None
+        received = (await peer.expect("message"))[2]
+        assert received.content_encoding == "gzip"
+        assert received.properties.keys() == {"region", "status", "tenant_id", "device_id"}
+
+
 async def test_a_response_without_receiver_or_credit_is_refused() -> None:
     async with a_northbound(patience=0.1) as rig, rig.peer(accept=False, prefetch=1) as peer:
         assert isinstance(await respond(rig, a_response()), NoConsumer)
