@@ -172,13 +172,6 @@ def build_gateway(shared: Shared) -> Gateway:
                 lambda: connectivity_demo.provision(registry, connections, things, policies),
             )
         )
-    if settings.demo:
-        gateway.modules.append(
-            Once(
-                "connectivity.demo",
-                lambda: connectivity_demo.provision(registry, connections, things, policies),
-            )
-        )
     gateway.modules += _ditto(shared, gateway, connections)
     gateway.modules += _registry_and_adapters(shared, gateway)
     return gateway

@@ -98,8 +98,8 @@ class Runtime:
     # --- Tap ------------------------------------------------------------------------------------
 
     def is_open(self, message: Message) -> bool:
-        """True for messages of its sources, but not for copies of what changes the twin by another way."""
-        return not message.twin_owned and (message.tenant, message.kind) in self._uploads
+        """True for messages of its sources; a copy of what changes the twin elsewhere is skipped in `take`."""
+        return (message.tenant, message.kind) in self._uploads
 
     def take(self, message: Message, done: Done) -> None:
         found = self._uploads.get((message.tenant, message.kind), ())
