@@ -98,7 +98,7 @@ class Runtime:
     # --- Tap ------------------------------------------------------------------------------------
 
     def is_open(self, message: Message) -> bool:
-        """True for messages of its sources; a copy of what changes the twin elsewhere is skipped in `take`."""
+        """True for messages of its sources; `take` skips copies of what changes the twin by another way."""
         return (message.tenant, message.kind) in self._uploads
 
     def take(self, message: Message, done: Done) -> None:
