@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,7 +179,13 @@ class Walk:
 
     # --- Kubernetes
 
-    def kubectl(self, *words: str, stdin: str = "", fails: bool = False) -> str:
+    def kubectl(
+        self,
+        *words: str,
+        stdin: str = "",
+        fails: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> str:
         """Run kubectl as administrator; return what it printed (its complaint when it should fail)."""
         done = subprocess.run(
             [str(a_kubectl()), *words],
@@ -188,7 +194,7 @@ class Walk:
             text=True,
             timeout=60,
             check=False,
-            env=self.kubectl_environment(),
+            env={**self.kubectl_environment(), **(environment or {})},
         )
         assert (done.returncode != 0) == fails, f"kubectl {words}: {done.stdout}{done.stderr}"
         return done.stdout if not fails else done.stdout + done.stderr
