@@ -48,6 +48,8 @@ SESSION_LIMITS = json.dumps(
         "gatewayRateLimits": {},
     }
 ).encode()
+ROOMS = ("http", "mqtt", "amqp", "northbound")
+"""What listens with and without TLS."""
 PROBE = "n-1"
 """The key of the messages that only ask whether the relay is up."""
 
@@ -158,9 +160,14 @@ async def ours(qos: int, messages: int) -> Rates:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         settings = [
-            f"{part}.bind=127.0.0.1:0"
-            for part in ("hono.registry", "hono.http", "hono.mqtt", "hono.amqp", "hono.northbound")
-        ] + ["ditto.http.bind=127.0.0.1:0", "observe.http.bind=127.0.0.1:0"]
+            f"{part}=127.0.0.1:0"
+            for part in (
+                *(f"hono.{room}.bind" for room in ("registry", *ROOMS)),
+                *(f"hono.{room}.tls_bind" for room in ROOMS),
+                "ditto.http.bind",
+                "observe.http.bind",
+            )
+        ]
         command = [str(Path(sys.executable).parent / "twinspan"), "gateway", "--demo"]
         command += ["--data-dir", str(folder / "data")]
         command += [word for setting in settings for word in ("--set", setting)]
