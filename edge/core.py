@@ -13,6 +13,7 @@ from typing import Protocol
 from edge.broker import Broker
 from edge.clock import now_ms
 from edge.devicetwin import DeviceTwin
+from edge.disk import Disk
 from edge.enrolment import Enrolment, Ticket
 from edge.eventbus import EventBus
 from edge.hub import EdgeHub, HubTarget
@@ -89,11 +90,12 @@ def build_edge(
     identity = Identity(data_dir)
     name = node_name(settings, identity, must_have_joined=ticket is None)
     (data_dir / FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
-    store = EdgeStore(Database(data_dir / FOLDER / "edge.db", "edge"))
+    disk = Disk(data_dir / FOLDER, settings.spool.min_free_bytes)
+    store = EdgeStore(Database(data_dir / FOLDER / "edge.db", "edge"), disk)
     store.database.commit_seconds = metrics.store_commit_seconds.labels("edge").observe
     metrics.store_queue.watch("edge", lambda: float(store.database.depth))
     hub = EdgeHub(settings.hub, lambda: _target(settings, identity, server), metrics)
-    spool = Spool(store.database, settings.spool, metrics)
+    spool = Spool(store.database, settings.spool, metrics, disk)
     pump = SpoolPump(
         spool,
         hub,

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import msgspec
 
 from edge.clock import now_ms, rfc3339, stamp
+from edge.deviceforms import LocalDevice, member_of, node_topic, row_of, topic_of, wanted_of
 from edge.hub import Sender
 from edge.reports import MAX_WAITING, Reports
 from edge.spool import trace_text
@@ -26,7 +27,6 @@ from edge.twinrules import (
     NO_RULES,
     Change,
     Twins,
-    Wanted,
     alive,
     bind,
     changes_of,
@@ -34,7 +34,7 @@ from edge.twinrules import (
     report,
     sync,
 )
-from gateway.errors import BadRequest, DeviceNotFound, GatewayError
+from gateway.errors import BadRequest, DeviceNotFound, GatewayError, TooLarge
 from gateway.model.json import JsonObject
 from gateway.model.trace import TraceContext
 from gateway.observe.metrics import Metrics
@@ -54,7 +54,6 @@ from gateway.wire.cloudedge.twins import (
     STATES,
     DeviceState,
     MemberDevice,
-    MembershipList,
     MembershipUpdate,
     StateUpdate,
     Twin,
@@ -63,13 +62,16 @@ from gateway.wire.cloudedge.twins import (
     TwinUpdate,
     write,
 )
-from gateway.wire.cloudedge.values import TWIN_TYPE, PropertyType, ValueRule
 
 log = logging.getLogger(__name__)
 
 ASK_AGAIN_SECONDS = 60.0
 """How often the cloud is asked for the list of devices until it answers."""
+REBIND_SECONDS = 5.0
+"""How soon a Device that could not be written is tried again."""
 MAX_DEVICES = 10_000
+MAX_REPORT = 1024 * 1024
+"""Characters of one report to the cloud."""
 MAPPER, MQTT, CLOUD = "mapper", "mqtt", "cloud"
 """Who asks for a change of a twin."""
 
@@ -86,14 +88,6 @@ class DeviceListener(Protocol):
     def device_gone(self, key: DeviceKey) -> None: ...
     def desired_changed(self, key: DeviceKey) -> None:
         """Something is wanted that the device does not have yet."""
-
-
-@dataclass(slots=True)
-class _Device:
-    row: DeviceRow
-    twins: dict[str, Twin] = field(default_factory=dict)
-    view: DeviceView | None = None
-    rules: Mapping[str, ValueRule] = field(default_factory=lambda: NO_RULES)
 
 
 class DeviceTwin:
@@ -117,9 +111,10 @@ class DeviceTwin:
         self._reports = reports
         self._metrics = metrics
         self._tracer = tracer
-        self._devices: dict[str, _Device] = {}
+        self._devices: dict[str, LocalDevice] = {}
         self._models: dict[tuple[str, str], ModelView] = {}
         self._listeners: list[DeviceListener] = []
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._is_up = False
         self._asked = ""
         self.publish: Publish = _nowhere
@@ -134,6 +129,13 @@ class DeviceTwin:
     async def run(self, ready: Callable[[], None]) -> None:
         await self._load()
         ready()
+        try:
+            await self._ask_forever()
+        finally:
+            for device in list(self._timers):
+                self._stop_timer(device)
+
+    async def _ask_forever(self) -> None:
         while True:
             if self._is_up and self._asked:
                 self._ask_membership()
@@ -141,14 +143,21 @@ class DeviceTwin:
 
     async def _load(self) -> None:
         for row in await self._store.devices():
-            self._devices[row.id] = _Device(row)
+            self._devices[row.id] = LocalDevice(row)
         for device, twins in (await self._store.twins()).items():
             if device in self._devices:
                 self._devices[device].twins = twins
+                self._devices[device].stored = dict(twins)
         for entry in await self._store.meta_of_type("devicemodel"):
             self._keep_model(ModelView.read(msgspec.json.decode(entry.value)))
         for entry in await self._store.meta_of_type("device"):
-            self.put_device(msgspec.json.decode(entry.value))
+            try:
+                self.put_device(msgspec.json.decode(entry.value))
+            except GatewayError as error:  # one odd object must not keep the edge from starting
+                log.warning(
+                    "a stored device is of no use",
+                    extra={"resource": entry.key, "cause": error.message},
+                )
 
     def link_up(self, *, has_spool: bool) -> None:  # noqa: ARG002  every cloud has twins
         self._is_up = True
@@ -233,9 +242,9 @@ class DeviceTwin:
 
     def members(self) -> list[MemberDevice]:
         """Return all devices of this node as `membership/get/result` lists them."""
-        return [_member(device.row) for device in self._devices.values()]
+        return [member_of(device.row) for device in self._devices.values()]
 
-    def _device(self, key: DeviceKey) -> _Device:
+    def _device(self, key: DeviceKey) -> LocalDevice:
         device = self._devices.get(str(key))
         if device is None:
             raise DeviceNotFound(f"device {key} does not belong to this node")
@@ -245,7 +254,7 @@ class DeviceTwin:
 
     def _commit(
         self,
-        device: _Device,
+        device: LocalDevice,
         key: DeviceKey,
         change: Change,
         done: Updated,
@@ -257,18 +266,25 @@ class DeviceTwin:
         span = self._tracer.start(
             "edge.devicetwin update", trace, attributes={"device": str(key), "origin": origin}
         )
-        device.twins.update(change.changed)
         row = self._twin_report(key, change, span.context) if change.sync else None
+        if row is not None and len(row.content) > MAX_REPORT:
+            refusal = TooLarge(f"a report of {len(row.content)} characters; at most {MAX_REPORT}")
+            self._metrics.edge_twin_updates.labels(origin, "refused").inc()
+            span.end(refusal)
+            done(refusal)
+            return
+        device.twins.update(change.changed)
 
         def answer(result: int | GatewayError) -> None:
             if isinstance(result, GatewayError):
-                _undo(device, change)
+                device.undo(change)
                 self._metrics.edge_twin_updates.labels(origin, "failed").inc()
                 span.end(result)
                 done(result)
                 return
             self._metrics.edge_twin_updates.labels(origin, "ok").inc()
             span.end()
+            device.stored.update(change.changed)
             self._reports.stored(str(key), result)
             done(change)
             self._announce(device, key, change, event_id)
@@ -279,7 +295,7 @@ class DeviceTwin:
         if not change.changed and row is None:
             answer(0)
         else:
-            self._store.change(str(key), change.changed, row, MAX_WAITING, answer)
+            self._store.change(device.row, change.changed, row, MAX_WAITING, answer)
 
     def _twin_report(self, key: DeviceKey, change: Change, trace: TraceContext) -> Report:
         made = stamp()
@@ -293,7 +309,7 @@ class DeviceTwin:
             trace_text(trace),
         )
 
-    def _announce(self, device: _Device, key: DeviceKey, change: Change, event_id: str) -> None:
+    def _announce(self, device: LocalDevice, key: DeviceKey, change: Change, event_id: str) -> None:
         """Tell local subscribers what changed, and what is still wanted."""
         topic, now = topic_of(key), now_ms()
         if change.changed:
@@ -322,12 +338,12 @@ class DeviceTwin:
         self._models.pop((namespace, name), None)
 
     def put_device(self, document: JsonObject) -> None:
-        """Take a Device: its desired values become expected ones."""
+        """Take a Device: its desired values become expected ones. Errors: MalformedPacket for its name."""
         view = DeviceView.read(document)
-        row_id = str(view.key)
+        row_id = str(DeviceKey.parse(str(view.key)))
         device = self._devices.get(row_id)
         if device is None:
-            device = self._add(_row_of(view.member))
+            device = self._add(row_of(view.member))
         if device is not None:
             self._bind(device, view)
 
@@ -337,21 +353,52 @@ class DeviceTwin:
         if device is None:
             return
         self._reports.forget(str(key))
+        self._stop_timer(str(key))
         self._store.delete_device(str(key), _logged)
         for listener in self._listeners:
             listener.device_gone(key)
 
-    def _bind(self, device: _Device, view: DeviceView) -> None:
+    def _bind(self, device: LocalDevice, view: DeviceView) -> None:
         model = self._models.get(_model_key(view))
-        before = frozenset() if device.view is None else frozenset(device.view.properties)
+        previous = device.view
+        before = frozenset() if previous is None else frozenset(previous.properties)
         device.view = view
         device.rules = NO_RULES if model is None else model.rules
-        wanted = _wanted(view, device.rules)
+        wanted = wanted_of(view, device.rules)
         change = bind(device.twins, wanted, before - frozenset(view.properties), now_ms())
         for listener in self._listeners:
             listener.device_bound(view, model)
-        if change.changed:
-            self._commit(device, view.key, change, _unheard, origin=CLOUD)
+        if not change.changed:
+            return
+
+        def bound(result: Change | GatewayError) -> None:
+            if isinstance(result, GatewayError):
+                log.error(
+                    "a device of the cloud is not on disk yet",
+                    extra={"device": str(view.key), "cause": result.message},
+                )
+                self._bind_later(device, view, previous)
+
+        self._commit(device, view.key, change, bound, origin=CLOUD)
+
+    def _bind_later(
+        self, device: LocalDevice, view: DeviceView, previous: DeviceView | None
+    ) -> None:
+        """Try again: the object is acknowledged, so the cloud does not send it a second time."""
+
+        def again() -> None:
+            if device.view is view and self._devices.get(device.row.id) is device:
+                device.view = previous
+                self._bind(device, view)
+
+        self._stop_timer(device.row.id)
+        loop = asyncio.get_running_loop()
+        self._timers[device.row.id] = loop.call_later(REBIND_SECONDS, again)
+
+    def _stop_timer(self, device: str) -> None:
+        timer = self._timers.pop(device, None)
+        if timer is not None:
+            timer.cancel()
 
     def on_twin_command(self, _envelope: Envelope, command: TwinCommanded) -> None:
         """`cloud_updated` of older clouds."""
@@ -392,7 +439,7 @@ class DeviceTwin:
             log.warning("the list of devices cannot be read", extra={"cause": error.message})
             return True
         listed = {member.id for member in members}
-        gone = [_member(d.row) for d in self._devices.values() if d.row.id not in listed]
+        gone = [member_of(d.row) for d in self._devices.values() if d.row.id not in listed]
         self._change_members(
             MembershipUpdate(added_devices=list(members), removed_devices=gone), tell=bool(gone)
         )
@@ -401,7 +448,7 @@ class DeviceTwin:
     def _change_members(self, update: MembershipUpdate, *, tell: bool = True) -> None:
         added = [m for m in update.added_devices or [] if m.id not in self._devices]
         for member in added:
-            self._add(_row_of(member))
+            self._add(row_of(member))
         for member in update.removed_devices or []:
             self._remove_member(member.id)
         if tell or added:
@@ -414,63 +461,17 @@ class DeviceTwin:
         except GatewayError as error:
             log.warning("a device without namespace", extra={"cause": error.message})
 
-    def _add(self, row: DeviceRow) -> _Device | None:
+    def _add(self, row: DeviceRow) -> LocalDevice | None:
         if len(self._devices) >= MAX_DEVICES:
             log.warning("too many devices for one node", extra={"device": row.id})
             return None
-        device = self._devices[row.id] = _Device(row)
+        device = self._devices[row.id] = LocalDevice(row)
         self._store.put_device(row, _logged)
         return device
 
 
-def topic_of(key: DeviceKey) -> str:
-    """Return the MQTT topic prefix of a device."""
-    return f"$hw/events/device/{key}"
-
-
-def node_topic(node: str) -> str:
-    """Return the MQTT topic prefix of a node."""
-    return f"$hw/events/node/{node}"
-
-
-def membership_list(members: Iterable[MemberDevice], event_id: str) -> bytes:
-    """Write the payload of `membership/get/result`."""
-    return write(MembershipList(event_id, now_ms(), list(members)))
-
-
-def _undo(device: _Device, change: Change) -> None:
-    """Take a failed change out of memory, except where a later one is on top of it."""
-    for name, after in change.changed.items():
-        if device.twins.get(name) is not after:
-            continue
-        before = change.before[name]
-        if before is None:
-            del device.twins[name]
-        else:
-            device.twins[name] = before
-
-
-def _wanted(view: DeviceView, rules: Mapping[str, ValueRule]) -> dict[str, Wanted]:
-    out = {}
-    for name, prop in view.properties.items():
-        rule = rules.get(name)
-        if rule is not None and rule.type is PropertyType.STREAM:
-            continue
-        said = (prop.desired_metadata or {}).get("type") or "string"
-        out[name] = Wanted(prop.desired, said if rule is None else TWIN_TYPE[rule.type])
-    return out
-
-
 def _model_key(view: DeviceView) -> tuple[str, str]:
     return view.meta.namespace, view.model
-
-
-def _row_of(member: MemberDevice) -> DeviceRow:
-    return DeviceRow(member.id, member.name, member.description)
-
-
-def _member(row: DeviceRow) -> MemberDevice:
-    return MemberDevice(row.id, row.name, row.description, row.state, row.last_online)
 
 
 def _nowhere(_topic: str, _payload: bytes) -> None:

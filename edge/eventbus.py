@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import parse_qsl
 
 from edge.clock import now_ms, stamp
-from edge.devicetwin import MQTT, DeviceTwin, membership_list, node_topic
+from edge.deviceforms import membership_list, node_topic
+from edge.devicetwin import MQTT, DeviceTwin
 from edge.hub import Sender
 from edge.spoolpump import SpoolPump
 from edge.store import DeviceRow, EdgeStore
@@ -52,6 +54,9 @@ log = logging.getLogger(__name__)
 
 MAX_ROUTER_TOPICS = 1_000
 MAX_DEVICE = 512
+MAX_CONTENT_TYPE = 256
+"""Characters; the link's envelope has no room for more, and a cloud would end the link over it."""
+MAX_BAG_FIELDS = 50
 _ROUTER = ("$hw/events/upload/#", "SYS/dis/upload_records", "+/user/#")
 _BAG = "/?"
 
@@ -139,7 +144,7 @@ class EventBus:
             raise MalformedTopic(
                 f"expected telemetry|t|event|e/[tenant]/device, got {message.topic[:128]!r}"
             )
-        bag = dict(parse_qsl(bag_text, keep_blank_values=True, max_num_fields=50))
+        bag = _bag(bag_text)
         self._spool(message, topic, kind, device, bag, done)
 
     def _spool(
@@ -152,6 +157,9 @@ class EventBus:
         done: Done,
     ) -> None:
         properties = message.properties
+        content_type = bag.get("content-type") or properties.content_type or ""
+        if len(content_type) > MAX_CONTENT_TYPE:
+            raise BadRequest(f"content type: at most {MAX_CONTENT_TYPE} characters")
         ttl = bag.get("hono-ttl") or properties.message_expiry
         span = self._tracer.start(
             "edge.eventbus publish", trace_of_publish(message), "server", {"device": device}
@@ -161,7 +169,7 @@ class EventBus:
             payload=message.payload,
             kind=kind,
             device=device,
-            content_type=bag.get("content-type") or properties.content_type or "",
+            content_type=content_type,
             qos=min(message.qos, 1),
             ttl=_seconds(ttl) if kind is Kind.EVENT else None,
             at=now_ms(),
@@ -331,6 +339,14 @@ def _device_of(topic: str) -> DeviceKey:
     return DeviceKey.parse(f"{levels[3]}/{levels[4]}")
 
 
+def _bag(text: str) -> dict[str, str]:
+    """Read Hono's property bag. Errors: BadRequest."""
+    try:
+        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_BAG_FIELDS))
+    except ValueError as error:
+        raise BadRequest(f"property bag: {error}") from None
+
+
 def _seconds(value: str | int | None) -> float | None:
     if value is None:
         return None
@@ -338,6 +354,8 @@ def _seconds(value: str | int | None) -> float | None:
         seconds = float(value)
     except ValueError:
         raise BadRequest(f"hono-ttl: expected seconds, got {value!r}") from None
+    if not math.isfinite(seconds):
+        raise BadRequest(f"hono-ttl: expected seconds, got {value!r}")
     return seconds if seconds >= 0 else None
 
 

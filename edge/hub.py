@@ -17,10 +17,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from edge.clock import stamp
+from edge.clock import now_ms, stamp
 from edge.websocket import ClientSession, Closed, Event, Opened, Refused, Text
 from gateway.config.edge import EdgeHub as HubSettings
-from gateway.errors import GatewayError, Rejected, Undeliverable
+from gateway.errors import GatewayError, Rejected, TooLarge, Undeliverable
 from gateway.observe.metrics import Metrics
 from gateway.runtime.backoff import Backoff
 from gateway.wire.cloudedge.envelope import MAX_FRAME, Envelope, decode, encode
@@ -35,7 +35,7 @@ from gateway.wire.cloudedge.names import (
     events_path,
 )
 from gateway.wire.cloudedge.to_cloud import keepalive
-from gateway.wire.cloudedge.to_edge import Answer, NotForUs, read_to_edge
+from gateway.wire.cloudedge.to_edge import Answer, NotForUs, ToEdge, read_to_edge
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +43,15 @@ HANDSHAKE_SECONDS = 30.0
 GOODBYE_SECONDS = 1.0
 ASK_SECONDS = 60.0
 FIRST_RETRY = 0.5
-SEND_LIMIT = 4 * 1024 * 1024
-"""Bytes that may wait in the socket's buffer; above it `send` refuses until the peer reads."""
+SEND_LIMIT = 262_144
+"""Bytes that may wait in the socket's buffer; above it `send` refuses until the peer reads.
+
+Small, so that a keep-alive behind them still arrives in time over a slow line.
+"""
+STABLE_SECONDS = 10.0
+"""A link that lived this long starts the pauses between tries anew: two machines that joined as one node,
+and so take the link from each other, must not do it several times a second.
+"""
 CHUNK = 65_536
 
 T = TypeVar("T")
@@ -55,6 +62,13 @@ class NotConnected(Undeliverable):
 
     code = "edge.notconnected"
     default_message = "not connected"
+
+
+class LinkFull(Undeliverable):
+    """The peer does not read fast enough; a moment later it may."""
+
+    code = "edge.linkfull"
+    default_message = "the link to the cloud is full"
 
 
 class LinkLost(Undeliverable):
@@ -115,6 +129,9 @@ class EdgeHub:
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
         self._session: ClientSession | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._written = 0
+        self.since = 0
+        """When the link came or went, Unix ms; 0 before the first try."""
         self.last_error = ""
         """Why the link is down, for people."""
 
@@ -141,15 +158,26 @@ class EdgeHub:
     def send(self, envelope: Envelope) -> None:
         """Write a message to the link.
 
-        Errors: NotConnected; Undeliverable when the peer does not read fast enough.
+        Errors: NotConnected; LinkFull when the peer does not read fast enough; TooLarge for what no
+                peer would take.
         """
         if self._session is None or self._writer is None:
             raise NotConnected
         if self._writer.transport.get_write_buffer_size() > SEND_LIMIT:
-            raise Undeliverable("the link to the cloud is full")
-        self._session.send_text(encode(envelope))
-        self._metrics.edge_link_messages.labels("out").inc()
-        self._flush()
+            raise LinkFull
+        self._write(encode(envelope))
+
+    def _write(self, frame: bytes) -> None:
+        if len(frame) > MAX_FRAME:
+            raise TooLarge(f"a message of {len(frame)} bytes; the link takes {MAX_FRAME}")
+        if self._session is not None:
+            self._session.send_text(frame)
+            self._metrics.edge_link_messages.labels("out").inc()
+            self._flush()
+
+    def _beat(self) -> None:
+        """Say that we live, also when much waits before it."""
+        self._write(encode(keepalive(stamp())))
 
     async def ask(self, envelope: Envelope, seconds: float = ASK_SECONDS) -> Answer:
         """Send a message and wait for its answer.
@@ -173,6 +201,7 @@ class EdgeHub:
 
     async def run(self, ready: Callable[[], None]) -> None:
         ready()  # the edge works without a cloud
+        self.since = now_ms()
         backoff = Backoff(FIRST_RETRY, self._settings.reconnect_cap)
         while True:
             try:
@@ -196,21 +225,25 @@ class EdgeHub:
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
                 session, opened, rest = await _upgrade(target, reader, writer)
-            backoff.reset()
+            time = asyncio.get_running_loop().time
+            started = time()
             self._up(session, writer, opened)
             try:
                 await self._pump(session, reader, rest)
             finally:
+                if time() - started > STABLE_SECONDS:
+                    backoff.reset()
                 self._down()
         finally:
             await _close(writer)
 
     def _up(self, session: ClientSession, writer: asyncio.StreamWriter, opened: Opened) -> None:
         self._session, self._writer, self.last_error = session, writer, ""
+        self._written, self.since = 0, now_ms()
         self._metrics.edge_link_up.set(1)
         has_spool = opened.headers.get(SPOOL) == "1"
         log.info("linked to the cloud", extra={"spool": has_spool})
-        self.send(keepalive(stamp()))
+        self._beat()
         for listener in self._listeners:
             listener.link_up(has_spool=has_spool)
 
@@ -219,6 +252,7 @@ class EdgeHub:
             self._session.close()
             self._flush()
         self._session = self._writer = None
+        self.since = now_ms()
         self._metrics.edge_link_up.set(0)
         for future in self._waiting.values():
             if not future.done():
@@ -232,31 +266,41 @@ class EdgeHub:
         """Read until the link ends; between reads keep it alive and notice a silent peer."""
         time = asyncio.get_running_loop().time
         beat = self._settings.keepalive
-        heard, next_beat = time(), time() + beat
+        heard, next_beat, taken = time(), time() + beat, 0
         self._take_all(rest)
         while not session.closed:
             try:
                 async with asyncio.timeout_at(next_beat):
                     data = await reader.read(CHUNK)
             except TimeoutError:
+                if self._taken() > taken:  # it reads what we send, only slowly: it lives
+                    heard = time()
                 if time() - heard > 2 * beat + 1:
                     raise LinkLost(f"the cloud was silent for {time() - heard:.0f} s") from None
+                taken = self._taken()
                 session.ping()
-                self.send(keepalive(stamp()))
+                self._beat()
                 next_beat = time() + beat
                 continue
             heard = time()
             self._take_all(session.receive(data))
             self._flush()
             if time() >= next_beat:  # a busy link must not starve the keep-alive
-                self.send(keepalive(stamp()))
+                self._beat()
                 next_beat = time() + beat
+
+    def _taken(self) -> int:
+        """How many bytes the socket has taken from us on this link."""
+        if self._writer is None:
+            return 0
+        return self._written - self._writer.transport.get_write_buffer_size()
 
     def _flush(self) -> None:
         if self._session is not None and self._writer is not None:
             data = self._session.to_send()
             if data and not self._writer.is_closing():
                 self._writer.write(data)
+                self._written += len(data)
 
     def _take_all(self, events: list[Event]) -> None:
         for event in events:
@@ -274,6 +318,15 @@ class EdgeHub:
             self._metrics.edge_link_refused.inc()
             log.warning("a message from the cloud was dropped", extra={"cause": error.message})
             return
+        try:
+            self._dispatch(envelope, message)
+        except GatewayError as error:
+            self._metrics.edge_link_refused.inc()
+            log.warning("a message from the cloud was refused", extra={"cause": error.message})
+        except Exception:  # top of a message: an odd one must not end the link
+            log.exception("a message from the cloud failed")
+
+    def _dispatch(self, envelope: Envelope, message: ToEdge) -> None:
         if isinstance(message, Answer):
             self._answer(message)
             return

@@ -17,9 +17,9 @@ import msgspec
 
 from edge.clock import stamp
 from edge.devicetwin import DeviceTwin
-from edge.hub import NotConnected, Sender
+from edge.hub import Sender
 from edge.store import EdgeStore, MetaObject
-from gateway.errors import GatewayError, NotFound, StoreUnavailable
+from gateway.errors import GatewayError, NotFound, StoreUnavailable, Undeliverable
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.envelope import Envelope
 from gateway.wire.cloudedge.names import Operation
@@ -48,18 +48,19 @@ class MetaManager:
     # --- from the cloud -----------------------------------------------------------------------
 
     def on_object(self, envelope: Envelope, change: ObjectChanged) -> None:
-        """Store a change, acknowledge it, hand it on."""
+        """Store a change, acknowledge it, hand it on; a later object with this name stays untouched."""
 
-        def answer(error: GatewayError | None) -> None:
-            if error is not None:
+        def answer(result: bool | GatewayError | None) -> None:
+            if isinstance(result, GatewayError):
                 log.error(
                     "an object of the cloud is not on disk",
-                    extra={"resource": str(change.subject), "cause": error.message},
+                    extra={"resource": str(change.subject), "cause": result.message},
                 )
-                self._reply(report_failure(envelope, stamp(), error.message))
+                self._reply(report_failure(envelope, stamp(), result.message))
                 return
             self._reply(acknowledge(envelope, stamp()))
-            self._hand_on(change)
+            if result is not False:
+                self._hand_on(change)
 
         key = str(change.subject)
         if change.operation is Operation.DELETE:
@@ -77,7 +78,13 @@ class MetaManager:
     def _hand_on(self, change: ObjectChanged) -> None:
         taker = self._takers.get(change.subject.type)
         if taker is not None:
-            taker(change)
+            try:
+                taker(change)
+            except GatewayError as error:
+                log.warning(
+                    "an object is kept, but of no use",
+                    extra={"resource": str(change.subject), "cause": error.message},
+                )
         elif change.subject.type in _NOT_RUN:
             log.warning("kept, but not run: not built", extra={"resource": str(change.subject)})
 
@@ -102,8 +109,8 @@ class MetaManager:
         """
         try:
             return await self._query_cloud(subject)
-        except (NotConnected, TimeoutError) as error:
-            log.debug("answered from disk", extra={"cause": str(error)})
+        except Undeliverable as error:  # no link, no answer in time, or a cloud in trouble
+            log.debug("answered from disk", extra={"cause": error.message})
         stored = await self._store.meta(str(subject))
         if stored is None:
             raise NotFound(f"{subject} is not on disk and the cloud is away")
@@ -114,7 +121,8 @@ class MetaManager:
         answer = await self._sender.ask(ask(stamp(), subject, Operation.QUERY))
         found = read_object(answer.content)
         if isinstance(found, ApiFailure):
-            raise NotFound(f"{subject}: {found.code} {found.reason}: {found.message}")
+            text = f"{subject}: {found.code} {found.reason}: {found.message}"
+            raise NotFound(text) if found.code < 500 else Undeliverable(text)
         text = msgspec.json.encode(found).decode()
         self._store.put_meta(MetaObject(str(subject), subject.type, text), _logged)
         return found

@@ -121,13 +121,17 @@ class Reports:
         self._metrics.edge_reports_answered.labels(outcome).inc()
         if not answer.ok:
             log.warning("the cloud refused a report", extra={"device": queue.device})
-        self._store.reported([report.id])
+        self._settle(queue, report)
+        return True
+
+    def _settle(self, queue: _Queue, report: Report) -> None:
+        """A report is done with: forget it, go on with the device's next."""
+        self._store.reported(queue.device, report.id)
         queue.done_up_to = report.id
         if queue.is_idle:
             self._queues.pop(queue.device, None)
         self._offer(queue)
         self._wake.set()
-        return True
 
     # --- out ----------------------------------------------------------------------------------
 
@@ -160,7 +164,8 @@ class Reports:
             log.warning("reports cannot be read", extra={"cause": error.message})
             self._later(queue)
             return
-        if not self._is_up or queue.sent is not None or queue.device not in self._queues:
+        is_current = self._queues.get(queue.device) is queue
+        if not self._is_up or queue.sent is not None or not is_current:
             return
         if found:
             self._send(queue, found[0])
@@ -176,6 +181,15 @@ class Reports:
         except Undeliverable as error:
             log.debug("a report must wait", extra={"cause": error.message})
             self._later(queue)
+            return
+        except (
+            GatewayError
+        ) as error:  # no link would ever take it: it must not block the later ones
+            log.warning(
+                "a report cannot be sent", extra={"device": queue.device, "cause": error.message}
+            )
+            self._metrics.edge_reports_answered.labels("refused").inc()
+            self._settle(queue, report)
             return
         queue.sent = report
         self._on_way[report.msg_id] = queue

@@ -17,8 +17,9 @@ from functools import partial
 import msgspec
 from msgspec import Struct
 
+from edge.disk import Disk
 from gateway.config.edge import Spool as SpoolSettings
-from gateway.errors import GatewayError, TooLarge, Undeliverable
+from gateway.errors import GatewayError, StoreUnavailable, TooLarge, Undeliverable
 from gateway.model.message import Kind, SpoolId
 from gateway.model.trace import TraceContext
 from gateway.observe.metrics import Metrics
@@ -29,12 +30,20 @@ ROW_BYTES = 200
 """What a row costs beside topic and payload: counted, so that empty messages are bounded too."""
 DROP_AT_ONCE = 100
 """Rows that are pushed out in one go; more goes follow while it is not enough."""
+SPARE_BYTES = 65_536
+"""Free bytes inside the database that stay for its own trees."""
 MAX_LANE = 600
+MAX_UNDELETED = 100_000
+"""Answered rows that a failing disk still holds and that are remembered; more go at the next start."""
 
 DROPPED_OLDEST = "dropped_oldest"
 SPOOL_FULL = "spool_full"
 REFUSED_BY_CLOUD = "refused_by_cloud"
 UNANSWERED = "unanswered"
+UNSENDABLE = "unsendable"
+
+
+_TIGHT = "the edge's disk is nearly full"
 
 
 class SpoolFull(Undeliverable):
@@ -80,14 +89,22 @@ def lane_of(item: EdgeUpload) -> str:
 class Spool:
     """Uploads on disk. Answers come on the loop's thread, those of appends in the order they were made."""
 
-    def __init__(self, database: Database, settings: SpoolSettings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        database: Database,
+        settings: SpoolSettings,
+        metrics: Metrics,
+        disk: Disk | None = None,
+    ) -> None:
         self._database = database
+        self._disk = disk
         self._limits = {
             Kind.TELEMETRY: settings.max_telemetry_bytes,
             Kind.EVENT: settings.max_event_bytes,
         }
         self._metrics = metrics
         self.depths: Depths = {kind: Depth() for kind in Kind}
+        self._undeleted: list[int] = []
         self.losses: dict[str, int] = {}
         """Messages lost or refused for good since this node joined, by cause."""
         for kind in Kind:
@@ -130,7 +147,13 @@ class Spool:
         if row.size > limit:
             answer(TooLarge(f"upload of {row.size} bytes: the spool holds {limit}"))
         else:
-            self._database.submit(lambda connection: _append(connection, row, limit), answer)
+            self._database.submit(
+                lambda connection: _append(connection, row, limit, is_tight=self._is_tight), answer
+            )
+
+    @property
+    def _is_tight(self) -> bool:
+        return self._disk is not None and self._disk.is_tight
 
     def _note(self, kind: Kind, result: _Appended | GatewayError) -> None:
         if isinstance(result, _Appended):
@@ -156,11 +179,18 @@ class Spool:
         return [_item_of(edge, *row) for row in rows]
 
     def remove(self, sequences: Iterable[int]) -> None:
-        """Forget uploads that the cloud has answered. Not waited for: the cloud knows duplicates."""
-        ids = list(sequences)
+        """Forget uploads that the cloud has answered. Not waited for: the cloud knows duplicates.
+
+        What a disk in trouble does not delete is deleted with the next ones, so that it takes no room
+        in the spool for ever.
+        """
+        ids = [*self._undeleted, *sequences]
+        self._undeleted = []
 
         def answer(result: Depths | GatewayError) -> None:
-            if not isinstance(result, GatewayError):
+            if isinstance(result, GatewayError):
+                self._undeleted = [*self._undeleted, *ids][-MAX_UNDELETED:]
+            else:
                 self.depths = result
 
         self._database.submit(lambda connection: _remove(connection, ids), answer)
@@ -278,15 +308,22 @@ def _depths(connection: sqlite3.Connection) -> Depths:
     return {(Kind.EVENT if event else Kind.TELEMETRY): Depth(*cells) for event, *cells in rows}
 
 
-def _append(connection: sqlite3.Connection, row: _Row, limit: int) -> _Appended:
+def _append(connection: sqlite3.Connection, row: _Row, limit: int, *, is_tight: bool) -> _Appended:
+    """Append a row; on a disk that is nearly full telemetry takes the place of older telemetry."""
     (used,) = connection.execute(
         "SELECT bytes FROM spool_total WHERE event = ?", (int(row.is_event),)
     ).fetchone()
+    if is_tight and not _has_free_pages(connection, row.size):
+        limit = min(limit, used)
+    else:
+        is_tight = False
     excess = used + row.size - limit
     dropped, up_to = 0, 0
     if excess > 0:
         if row.is_event:
-            raise SpoolFull
+            raise SpoolFull(_TIGHT if is_tight else SpoolFull.default_message)
+        if excess > used:
+            raise StoreUnavailable(_TIGHT)
         dropped, up_to = _drop_oldest(connection, excess)
     cursor = connection.execute(
         "INSERT INTO spool (lane, event, size, topic, payload, facts, trace)"
@@ -295,6 +332,13 @@ def _append(connection: sqlite3.Connection, row: _Row, limit: int) -> _Appended:
     )
     _add(connection, row.is_event, 1, row.size)
     return _Appended(cursor.lastrowid or 0, dropped, up_to, _depths(connection))
+
+
+def _has_free_pages(connection: sqlite3.Connection, size: int) -> bool:
+    """True when the database has room of its own: a file keeps what deleted rows took."""
+    (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
+    (page,) = connection.execute("PRAGMA page_size").fetchone()
+    return int(pages) * int(page) > 2 * size + SPARE_BYTES
 
 
 def _drop_oldest(connection: sqlite3.Connection, excess: int) -> tuple[int, int]:

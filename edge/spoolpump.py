@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from edge.clock import now_ms, stamp
-from edge.hub import Sender
-from edge.spool import REFUSED_BY_CLOUD, ROW_BYTES, UNANSWERED, Spool, lane_of
+from edge.hub import LinkFull, Sender
+from edge.spool import REFUSED_BY_CLOUD, ROW_BYTES, UNANSWERED, UNSENDABLE, Spool, lane_of
 from gateway.errors import GatewayError, Undeliverable
 from gateway.model.message import Kind, SpoolId
 from gateway.observe.metrics import Metrics
@@ -36,6 +36,10 @@ MAX_LANES = 5_000
 """Lanes with waiting messages; a new one is refused above it."""
 RETRY_FIRST = 0.5
 RETRY_CAP = 15.0
+FULL_SECONDS = 0.1
+"""Pause while the link takes no more."""
+EVENT_SHARE = 4
+"""One part in so many of the window is for events alone: unanswered telemetry must not hold them up."""
 ANSWER_SECONDS = 30.0
 """After this long without an answer an upload is sent again."""
 
@@ -52,6 +56,10 @@ class _Lane:
     pause: Backoff | None = None
     is_queued: bool = False
     is_paused: bool = False
+
+    @property
+    def is_event(self) -> bool:
+        return self.name.startswith("e/")
 
     @property
     def has_more_on_disk(self) -> bool:
@@ -86,12 +94,13 @@ class SpoolPump:
         self._spool = spool
         self._sender = sender
         self._edge_id = edge_id
-        self._window = window
         self._metrics = metrics
         self._tracer = tracer
         self._lanes: dict[str, _Lane] = {}
-        self._ready: deque[_Lane] = deque()
+        self._ready: dict[bool, deque[_Lane]] = {True: deque(), False: deque()}
+        self._room = {True: window, False: max(1, window - max(1, window // EVENT_SHARE))}
         self._on_way: dict[str, _OnItsWay] = {}
+        self._is_full = False
         self._in_memory = 0
         self._pushed_out = 0
         self._is_up = False
@@ -141,7 +150,7 @@ class SpoolPump:
         may_send = self._is_up and lane.sent is None and not lane.is_paused and not lane.is_idle
         if may_send and not lane.is_queued:
             lane.is_queued = True
-            self._ready.append(lane)
+            self._ready[lane.is_event].append(lane)
             self._wake.set()
 
     def _remember(self, lane: _Lane, item: EdgeUpload) -> None:
@@ -161,7 +170,8 @@ class SpoolPump:
 
     def link_down(self) -> None:
         self._is_up = False
-        self._ready.clear()
+        for lanes in self._ready.values():
+            lanes.clear()
         for way in self._on_way.values():
             way.timer.cancel()
         self._on_way.clear()
@@ -170,10 +180,20 @@ class SpoolPump:
             self._take_back(lane)
 
     def _take_back(self, lane: _Lane) -> None:
-        if lane.sent is not None:
-            lane.head.appendleft(lane.sent)
-            self._in_memory += _cost(lane.sent)
-            lane.sent = None
+        """Put what was not taken back in front: in memory while there is room, else it is on disk."""
+        sent, lane.sent = lane.sent, None
+        if sent is None:
+            return
+        if sent.spool is not None and self._in_memory + _cost(sent) > ALL_MEMORY:
+            self._forget_head(lane)
+            lane.loaded = sent.spool.sequence - 1
+        else:
+            lane.head.appendleft(sent)
+            self._in_memory += _cost(sent)
+
+    def _forget_head(self, lane: _Lane) -> None:
+        self._in_memory -= sum(_cost(item) for item in lane.head)
+        lane.head.clear()
 
     # --- out ----------------------------------------------------------------------------------
 
@@ -189,8 +209,7 @@ class SpoolPump:
             await self._send_ready()
 
     async def _send_ready(self) -> None:
-        while self._ready and self._is_up and len(self._on_way) < self._window:
-            lane = self._ready.popleft()
+        while (lane := self._next_lane()) is not None:
             lane.is_queued = False
             self._skip_pushed_out(lane)
             if not lane.head and lane.has_more_on_disk:
@@ -203,6 +222,15 @@ class SpoolPump:
                 self._offer(lane)
             if not self._has_answers:
                 await asyncio.sleep(0)  # no answers to wait for: give the others a turn
+
+    def _next_lane(self) -> _Lane | None:
+        """Return whose turn it is, events first; None while nobody may send."""
+        if not self._is_up or self._is_full:
+            return None
+        for is_event in (True, False):
+            if self._ready[is_event] and len(self._on_way) < self._room[is_event]:
+                return self._ready[is_event].popleft()
+        return None
 
     def _skip_pushed_out(self, lane: _Lane) -> None:
         """Forget telemetry that the disk does not hold any more: it is counted as lost already."""
@@ -238,9 +266,16 @@ class SpoolPump:
             envelope = upload(stamp(), replace(item, trace=span.context))
             try:
                 self._sender.send(envelope)
+            except LinkFull:
+                self._wait_for_room(lane)
+                return
             except Undeliverable as error:
                 span.event("not sent", {"cause": error.message})
                 self._later(lane)
+                return
+            except GatewayError as error:  # no link would ever take it: it must not block its lane
+                span.event("refused", {"cause": error.message})
+                self._give_up(lane)
                 return
         self._in_memory -= _cost(lane.head.popleft())
         if not self._has_answers:
@@ -252,6 +287,24 @@ class SpoolPump:
             ANSWER_SECONDS, self._unanswered, envelope.msg_id
         )
         self._on_way[envelope.msg_id] = _OnItsWay(lane, timer)
+
+    def _wait_for_room(self, lane: _Lane) -> None:
+        """Stop sending for a moment; the lane keeps its turn."""
+        lane.is_queued = self._is_full = True
+        self._ready[lane.is_event].appendleft(lane)
+        asyncio.get_running_loop().call_later(FULL_SECONDS, self._try_again)
+
+    def _try_again(self) -> None:
+        self._is_full = False
+        self._wake.set()
+
+    def _give_up(self, lane: _Lane) -> None:
+        item = lane.head.popleft()
+        self._in_memory -= _cost(item)
+        log.error("an upload cannot be sent", extra={"lane": lane.name})
+        self._spool.lose(UNSENDABLE, 1)
+        self._remove(item)
+        self._offer(lane)
 
     def _later(self, lane: _Lane) -> None:
         """Let a lane rest; a new link ends the rest early."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
+from edge.disk import Disk
 from gateway.errors import GatewayError
 from gateway.store.database import Database
 from gateway.wire.cloudedge.twins import Twin, TwinValue, TwinVersion, ValueMetadata
@@ -62,8 +63,9 @@ class EdgeStore:
 
     name = "edge.store"
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, disk: Disk | None = None) -> None:
         self.database = database
+        self._disk = disk
         self.edge_id = ""
         """The spool's own uuid, made with the file."""
 
@@ -83,15 +85,20 @@ class EdgeStore:
             [(entry.key, entry.type, entry.value)],
         )
 
-    def delete_meta(self, key: str, uid: str, done: Done) -> None:
-        """Delete an object; one with another uid than a given `uid` is a later object and stays."""
+    def delete_meta(self, key: str, uid: str, done: Callable[[bool | GatewayError], None]) -> None:
+        """Delete an object; one with another uid than a given `uid` is a later object and stays.
 
-        def work(connection: sqlite3.Connection) -> None:
+        Shape:  `done` gets False when a later object stays.
+        """
+
+        def work(connection: sqlite3.Connection) -> bool:
             row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-            if row is not None and (not uid or _uid_of(row[0]) in ("", uid)):
-                connection.execute("DELETE FROM meta WHERE key = ?", (key,))
+            if row is not None and uid and _uid_of(row[0]) not in ("", uid):
+                return False
+            connection.execute("DELETE FROM meta WHERE key = ?", (key,))
+            return True
 
-        self.database.submit(work, _plain(done))
+        self.database.submit(work, done)
 
     async def meta(self, key: str) -> MetaObject | None:
         """Return one object, or None."""
@@ -124,14 +131,7 @@ class EdgeStore:
         return out
 
     def put_device(self, row: DeviceRow, done: Done) -> None:
-        self._write(
-            done,
-            "INSERT INTO device (id, name, description, state, last_online) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET name = excluded.name,"
-            " description = excluded.description, state = excluded.state,"
-            " last_online = excluded.last_online",
-            [(row.id, row.name, row.description, row.state, row.last_online)],
-        )
+        self._write(done, _PUT_DEVICE, [_cells(row)])
 
     def delete_device(self, device: str, done: Done) -> None:
         """Forget a device, its twins and what it had still to report."""
@@ -144,7 +144,7 @@ class EdgeStore:
 
     def change(
         self,
-        device: str,
+        device: DeviceRow,
         twins: Mapping[str, Twin],
         report: Report | None,
         limit: int,
@@ -153,12 +153,14 @@ class EdgeStore:
         """Write changed twins and the report about them, both or neither.
 
         Shape:  `done` gets the report's row id, 0 without one, `MERGED` when the device had `limit`
-                reports waiting and this one was put into the last.
+                reports waiting and this one was put into a waiting one. The device's own row is
+                written too where it is missing: the write that made it may have failed.
         """
 
         def work(connection: sqlite3.Connection) -> int:
-            connection.executemany(_PUT_TWIN, [_row(device, *item) for item in twins.items()])
-            return 0 if report is None else _put_report(connection, report, limit)
+            connection.execute(_KEEP_DEVICE, _cells(device))
+            connection.executemany(_PUT_TWIN, [_row(device.id, *item) for item in twins.items()])
+            return 0 if report is None else _put_report(connection, report, self._limit(limit))
 
         self.database.submit(work, done)
 
@@ -168,13 +170,14 @@ class EdgeStore:
         """Write a device's state and the report about it, both or neither."""
 
         def work(connection: sqlite3.Connection) -> int:
-            connection.execute(
-                "UPDATE device SET state = ?, last_online = ? WHERE id = ?",
-                (row.state, row.last_online, row.id),
-            )
-            return _put_report(connection, report, limit)
+            connection.execute(_PUT_DEVICE, _cells(row))
+            return _put_report(connection, report, self._limit(limit))
 
         self.database.submit(work, done)
+
+    def _limit(self, limit: int) -> int:
+        """How many reports of one device may wait: on a disk that is nearly full only the latest."""
+        return 1 if self._disk is not None and self._disk.is_tight else limit
 
     # --- reports ------------------------------------------------------------------------------
 
@@ -194,9 +197,15 @@ class EdgeStore:
         )
         return [(device, int(newest)) for device, newest in rows]
 
-    def reported(self, ids: Iterable[int]) -> None:
-        """Forget answered reports. Not waited for: one lost here is sent twice, with the same id."""
-        self._write(_nothing, "DELETE FROM report WHERE id = ?", [(row_id,) for row_id in ids])
+    def reported(self, device: str, up_to: int) -> None:
+        """Forget a device's answered reports: all up to this one, as they are answered in order.
+
+        Not waited for. A write that fails here is made good by the next; an older report never
+        outlives a later one, so none can be sent after it.
+        """
+        self._write(
+            _nothing, "DELETE FROM report WHERE deviceid = ? AND id <= ?", [(device, up_to)]
+        )
 
     # --- router topics ------------------------------------------------------------------------
 
@@ -224,7 +233,18 @@ class EdgeStore:
 
 
 MERGED = -1
+MAX_MERGED = 2 * 1024 * 1024
+"""Characters of a report that others were merged into; a larger one would not fit into a frame."""
 
+_INSERT_DEVICE = (
+    "INSERT INTO device (id, name, description, state, last_online) VALUES (?, ?, ?, ?, ?)"
+)
+_KEEP_DEVICE = f"{_INSERT_DEVICE} ON CONFLICT (id) DO NOTHING"
+_PUT_DEVICE = (
+    f"{_INSERT_DEVICE} ON CONFLICT (id) DO UPDATE SET name = excluded.name,"
+    " description = excluded.description, state = excluded.state,"
+    " last_online = excluded.last_online"
+)
 _PUT_TWIN = (
     "INSERT INTO device_twin (deviceid, name, expected, actual, expected_meta, actual_meta,"
     " expected_version, actual_version, optional, metadata) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -271,10 +291,10 @@ def _edge_id(connection: sqlite3.Connection) -> str:
 
 
 def _put_report(connection: sqlite3.Connection, report: Report, limit: int) -> int:
-    (waiting, last) = connection.execute(
-        "SELECT count(*), max(id) FROM report WHERE deviceid = ?", (report.device,)
+    (waiting,) = connection.execute(
+        "SELECT count(*) FROM report WHERE deviceid = ?", (report.device,)
     ).fetchone()
-    if waiting >= limit and _merge(connection, last, report):
+    if waiting >= limit and _merge(connection, report):
         return MERGED
     cursor = connection.execute(
         "INSERT INTO report (deviceid, msg_id, resource, content, trace) VALUES (?, ?, ?, ?, ?)",
@@ -283,21 +303,40 @@ def _put_report(connection: sqlite3.Connection, report: Report, limit: int) -> i
     return cursor.lastrowid or 0
 
 
-def _merge(connection: sqlite3.Connection, last: int, report: Report) -> bool:
-    """Put a report into the newest waiting one of the same resource: later values win."""
+def _merge(connection: sqlite3.Connection, report: Report) -> bool:
+    """Put a report into the newest waiting one of the same resource: later values win.
+
+    The device's oldest report stays as it is: it may be on its way.
+    """
     row = connection.execute(
-        "SELECT content FROM report WHERE id = ? AND resource = ?", (last, report.resource)
+        "SELECT id, content FROM report WHERE deviceid = ? AND resource = ? AND id >"
+        " (SELECT min(id) FROM report WHERE deviceid = ?) ORDER BY id DESC LIMIT 1",
+        (report.device, report.resource, report.device),
     ).fetchone()
     if row is None:
         return False
-    old, new = msgspec.json.decode(row[0]), msgspec.json.decode(report.content)
-    if isinstance(old.get("twin"), dict) and isinstance(new.get("twin"), dict):
-        new["twin"] = {**old["twin"], **new["twin"]}
+    content = _merged(row[1], report.content)
+    if len(content) > MAX_MERGED:
+        return False
     connection.execute(
         "UPDATE report SET content = ?, msg_id = ?, trace = ? WHERE id = ?",
-        (msgspec.json.encode(new).decode(), report.msg_id, report.trace, last),
+        (content, report.msg_id, report.trace, row[0]),
     )
     return True
+
+
+def _merged(old_text: str, new_text: str) -> str:
+    """Return the later report with the properties that only the earlier one has; states have none."""
+    old, new = msgspec.json.decode(old_text), msgspec.json.decode(new_text)
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return new_text
+    if isinstance(old.get("twin"), dict) and isinstance(new.get("twin"), dict):
+        new["twin"] = {**old["twin"], **new["twin"]}
+    return msgspec.json.encode(new).decode()
+
+
+def _cells(row: DeviceRow) -> tuple[str, ...]:
+    return row.id, row.name, row.description, row.state, row.last_online
 
 
 def _row(device: str, name: str, twin: Twin) -> tuple[object, ...]:

@@ -32,6 +32,8 @@ STRING = "string"
 MAX_PROPERTIES = 1_000
 """Properties in one request, and properties of one device."""
 MAX_VALUE_CHARS = 4_096
+MAX_METADATA = 32
+"""Keys in the metadata of one property."""
 
 _NAME = re.compile(r"[a-zA-Z0-9\-_.,:/@#]{1,128}")
 _TEXT = re.compile(r"[a-zA-Z0-9\-_.,:/@#]{1,512}")
@@ -212,6 +214,12 @@ def _emptied(stored: Twin, expected: TwinVersion | None, actual: TwinVersion | N
     )
 
 
+def _check_metadata(name: str, twin: Twin) -> None:
+    """Refuse metadata that grows without end. Errors: BadRequest."""
+    if len(twin.metadata or ()) > MAX_METADATA:
+        raise BadRequest(f"twin.{name}.metadata: at most {MAX_METADATA} keys")
+
+
 def _insert(change: Change, name: str, stored: Twin | None, ask: Twin, writer: _Writer) -> None:
     if text_of(ask.expected) is None and text_of(ask.actual) is None:
         return
@@ -222,6 +230,7 @@ def _insert(change: Change, name: str, stored: Twin | None, ask: Twin, writer: _
         expected_version=None if stored is None else stored.expected_version,
         actual_version=None if stored is None else stored.actual_version,
     )
+    _check_metadata(name, base)
     _accept(change, name, stored, writer.write(base, ask), ask)
 
 
@@ -230,6 +239,7 @@ def _update(change: Change, name: str, stored: Twin, ask: Twin, writer: _Writer)
     extra = {key: value for key, value in (ask.metadata or {}).items() if key != "type"}
     if extra:
         after = replace(after, metadata={**(stored.metadata or {}), **extra})
+        _check_metadata(writer.name, after)
     if ask.optional is False:
         after = replace(after, optional=False)
     if after != stored:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import enum
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -18,6 +19,7 @@ from gateway.errors import MalformedPacket, TooLarge
 
 MAX_HEAD = 16_384
 """Bytes of the answer to the upgrade."""
+_STATUS = re.compile(r"[1-9][0-9]{2}").fullmatch
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -232,7 +234,7 @@ def _masked(data: bytes, mask: bytes) -> bytes:
 
 def _status_of(line: str) -> tuple[int, str]:
     parts = line.split(" ", 2)
-    if len(parts) < 2 or not parts[0].startswith("HTTP/1.") or not parts[1].isdigit():
+    if len(parts) < 2 or not parts[0].startswith("HTTP/1.") or not _STATUS(parts[1]):
         raise MalformedPacket(f"upgrade answer: expected an HTTP status line, got {line[:80]!r}")
     return int(parts[1]), parts[2] if len(parts) > 2 else ""
 

@@ -61,6 +61,9 @@ class Spool:
     """Bytes of telemetry; above it the oldest goes and is counted."""
     max_event_bytes: int = 268_435_456
     """Bytes of events; above it new ones are refused, none is dropped."""
+    min_free_bytes: int = 16_777_216
+    """Bytes of the disk that stay free (a quarter of a small one): below it events are refused and telemetry
+    takes the place of older telemetry, so that what the cloud has taken can still be deleted."""
     window: int = 100
     """Messages on their way to the cloud without an answer."""
 

@@ -271,4 +271,7 @@ def _in_savepoint(connection: sqlite3.Connection, work: Work[T]) -> T | GatewayE
 
 def _tell(answers: list[tuple[Answer[Any], Any]]) -> None:
     for done, result in answers:
-        done(result)
+        try:
+            done(result)
+        except Exception:  # top of a callback: the others of the group must hear theirs
+            log.exception("an answer of the store was not taken")

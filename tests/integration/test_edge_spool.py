@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.disk import Disk
 from edge.spool import DROPPED_OLDEST, REFUSED_BY_CLOUD, SPOOL_FULL, Spool
 from edge.spoolpump import SpoolPump
 from gateway.config.edge import Spool as SpoolSettings
@@ -78,12 +79,20 @@ class Bench:
 
 
 @asynccontextmanager
-async def a_bench(path: Path, settings: SpoolSettings | None = None) -> AsyncIterator[Bench]:
+async def a_bench(
+    path: Path,
+    settings: SpoolSettings | None = None,
+    *,
+    window: int = 100,
+    disk: Disk | None = None,
+) -> AsyncIterator[Bench]:
     database = Database(path, "edge")
     link = FakeLink()
     metrics = Metrics()
-    spool = Spool(database, settings or SpoolSettings(), metrics)
-    pump = SpoolPump(spool, link, lambda: "edge-uuid", window=100, metrics=metrics, tracer=Tracer())
+    spool = Spool(database, settings or SpoolSettings(), metrics, disk)
+    pump = SpoolPump(
+        spool, link, lambda: "edge-uuid", window=window, metrics=metrics, tracer=Tracer()
+    )
     async with database.running(), running(pump):
         yield Bench(spool, pump, link)
 

@@ -1,0 +1,76 @@
+"""A device as its row on disk, the membership documents, MQTT topics and the twin's rules know it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from edge.clock import now_ms
+from edge.store import DeviceRow
+from edge.twinrules import NO_RULES, Change, Wanted
+from gateway.wire.cloudedge.devices import DeviceView
+from gateway.wire.cloudedge.subjects import DeviceKey
+from gateway.wire.cloudedge.twins import MemberDevice, MembershipList, Twin, write
+from gateway.wire.cloudedge.values import TWIN_TYPE, PropertyType, ValueRule
+
+
+@dataclass(slots=True)
+class LocalDevice:
+    """One device: `twins` as they are with all changes on their way to disk, `stored` as on disk."""
+
+    row: DeviceRow
+    twins: dict[str, Twin] = field(default_factory=dict)
+    stored: dict[str, Twin] = field(default_factory=dict)
+    view: DeviceView | None = None
+    rules: Mapping[str, ValueRule] = field(default_factory=lambda: NO_RULES)
+
+    def undo(self, change: Change) -> None:
+        """Take a failed change out of memory, except where a later one is on top of it.
+
+        What comes back is what is on disk: the change below may have failed as well.
+        """
+        for name, after in change.changed.items():
+            if self.twins.get(name) is not after:
+                continue
+            before = self.stored.get(name)
+            if before is None:
+                del self.twins[name]
+            else:
+                self.twins[name] = before
+
+
+def topic_of(key: DeviceKey) -> str:
+    """Return the MQTT topic prefix of a device."""
+    return f"$hw/events/device/{key}"
+
+
+def node_topic(node: str) -> str:
+    """Return the MQTT topic prefix of a node."""
+    return f"$hw/events/node/{node}"
+
+
+def membership_list(members: Iterable[MemberDevice], event_id: str) -> bytes:
+    """Write the payload of `membership/get/result`."""
+    return write(MembershipList(event_id, now_ms(), list(members)))
+
+
+def row_of(member: MemberDevice) -> DeviceRow:
+    """Return the row of a device that came."""
+    return DeviceRow(member.id, member.name, member.description)
+
+
+def member_of(row: DeviceRow) -> MemberDevice:
+    """Return a device as membership documents list it."""
+    return MemberDevice(row.id, row.name, row.description, row.state, row.last_online)
+
+
+def wanted_of(view: DeviceView, rules: Mapping[str, ValueRule]) -> dict[str, Wanted]:
+    """Return what a Device wants of each property; streams are not twinned."""
+    out = {}
+    for name, prop in view.properties.items():
+        rule = rules.get(name)
+        if rule is not None and rule.type is PropertyType.STREAM:
+            continue
+        said = (prop.desired_metadata or {}).get("type") or "string"
+        out[name] = Wanted(prop.desired, said if rule is None else TWIN_TYPE[rule.type])
+    return out
