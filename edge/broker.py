@@ -28,7 +28,7 @@ from edge.brokermessages import Message, Retained, message_of
 from edge.brokersession import BrokerSession, Delivery, Grant, grant_of
 from edge.brokerusers import Users, read_users
 from gateway.config.edge import EdgeMqtt as Settings
-from gateway.errors import InvalidSetting
+from gateway.errors import InvalidSetting, StoreUnavailable
 from gateway.model.ports import Done
 from gateway.runtime.listener import Endpoints, listen_tcp, parse_bind
 from gateway.runtime.mqtt_link import Hold
@@ -159,6 +159,8 @@ class Broker:
             link.abort()
         for session in self._sessions.values():
             session.stop_timers()
+        if self._users is not None:
+            self._users.close()
 
     # --- for EventBus -----------------------------------------------------------------------------
 
@@ -203,7 +205,12 @@ class Broker:
             self._group.create_task(self._check(client, packet, self._users))
 
     async def _check(self, client: BrokerClient, packet: Connect, users: Users) -> None:
-        if await users.check(packet.username, packet.password):
+        try:
+            is_right = await users.check(packet.username, packet.password)
+        except StoreUnavailable:
+            client.process(client.session.refuse(Reason.SERVER_BUSY))
+            return
+        if is_right:
             self._accept(client, packet)
         else:
             log.info("mqtt client refused", extra={"client_id": packet.client_id})

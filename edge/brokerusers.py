@@ -1,22 +1,24 @@
 """Who may connect to the edge's broker beyond loopback: a file of `user:bcrypt hash` lines.
 
-Hashing runs in a thread; what was right once is remembered under a random key, so that clients that come back
-after a cut cost nothing.
+Hashing runs in threads; what was right once is remembered, so that clients that come back after a cut cost
+nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
-import os
+import math
+import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from gateway.errors import InvalidSetting
+from gateway.model.credentials_json import MAX_PASSWORD_BYTES
+from gateway.runtime.passwords import HashPool, RightPasswords, matches_bcrypt
 
 MAX_REMEMBERED = 1_000
-MAX_PASSWORD = 1_024
+MAX_WAITING = 200
 
 
 def read_users(file: Path) -> Mapping[str, bytes]:
@@ -42,33 +44,31 @@ def read_users(file: Path) -> Mapping[str, bytes]:
 
 
 class Users:
-    """Checks user names and passwords."""
+    """Checks user names and passwords; `close` ends its threads."""
 
     def __init__(self, users: Mapping[str, bytes]) -> None:
         self._users = users
-        self._key = os.urandom(32)
-        self._known: dict[bytes, None] = {}
+        self._pool = HashPool(max_queue=MAX_WAITING)
+        self._right: RightPasswords[bool] = RightPasswords(
+            capacity=MAX_REMEMBERED, now=time.monotonic
+        )
 
     async def check(self, username: str | None, password: bytes | None) -> bool:
-        """Return whether user name and password belong together."""
+        """Return whether user name and password belong together.
+
+        Errors: StoreUnavailable when too many wait to be checked.
+        """
         digest = self._users.get(username or "")
-        if digest is None or not password or len(password) > MAX_PASSWORD:
+        if digest is None or not password or len(password) > MAX_PASSWORD_BYTES:
             return False
-        mark = hmac.digest(self._key, digest + b"\0" + password, hashlib.sha256)
-        if mark in self._known:
+        mark = self._right.mark(digest, password)
+        if self._right.find(mark):
             return True
-        if not await asyncio.to_thread(_matches, password, digest):
+        work = partial(matches_bcrypt, password, digest)
+        if not await asyncio.wrap_future(self._pool.submit(work)):
             return False
-        if len(self._known) >= MAX_REMEMBERED:
-            self._known.clear()
-        self._known[mark] = None
+        self._right.keep(mark, True, math.inf)
         return True
 
-
-def _matches(password: bytes, digest: bytes) -> bool:
-    import bcrypt  # only those who have users pay for it
-
-    try:
-        return bcrypt.checkpw(password, digest)
-    except ValueError:  # longer than bcrypt looks at, or a broken hash
-        return False
+    def close(self) -> None:
+        self._pool.close()

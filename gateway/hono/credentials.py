@@ -3,33 +3,35 @@
 A password that was right is remembered for a minute as an HMAC under a key that only this process has, and
 forgotten when something about its device changes; so a device that sends its password with each request costs
 one bcrypt a minute. While a credential's hash is being computed, others for it wait in line: one flight per
-credential. Full: StoreUnavailable.
+credential; unknown users share one line of their own, so that they cannot crowd out devices.
+Full: StoreUnavailable.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hmac
-import os
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from gateway.errors import GatewayError, StoreUnavailable, TenantNotFound, Unauthenticated
 from gateway.hono.passwords import is_slow, matches
 from gateway.hono.registry import Registry
+from gateway.model.credentials_json import BCRYPT, FUNCTION, HASH
 from gateway.model.message import Adapter, Principal
 from gateway.model.registry import (
     HASHED_PASSWORD,
     Change,
+    Credential,
     DeviceCredential,
     RegistryChange,
     Secret,
     Tenant,
 )
+from gateway.runtime.passwords import NOBODY, RightPasswords
 
 KEEP_SECONDS = 60.0
 MAX_KEPT = 10_000
@@ -72,7 +74,7 @@ class _Check:
     """One password that is to be checked against one credential."""
 
     digest: bytes
-    password: bytes
+    password: bytes = field(repr=False)
     credential: DeviceCredential
     done: Answer
 
@@ -81,12 +83,14 @@ class _Check:
         return self.digest == other.digest and self.credential is other.credential
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A password that was right; `until` in seconds since the epoch."""
-
-    principal: Principal
-    until: float
+_NOBODY = DeviceCredential(
+    "",
+    "",
+    Credential(
+        type=HASHED_PASSWORD, auth_id="", secrets=(Secret(data={HASH: NOBODY, FUNCTION: BCRYPT}),)
+    ),
+)
+"""Whom users are checked against that are unknown or switched off: the time it takes is not to tell."""
 
 
 class PasswordAuthenticator:
@@ -98,8 +102,7 @@ class PasswordAuthenticator:
     def __init__(self, registry: Registry, *, clock: Callable[[], float] = time.time) -> None:
         self._registry = registry
         self._clock = clock
-        self._key = os.urandom(32)
-        self._known: dict[bytes, _Known] = {}
+        self._known: RightPasswords[Principal] = RightPasswords(capacity=MAX_KEPT, now=clock)
         self._lines: dict[tuple[str, str], deque[_Check]] = {}
         self._generation = 0
         registry.on_change(self._changed)
@@ -112,10 +115,10 @@ class PasswordAuthenticator:
         Errors (through `done`): Unauthenticated, also for an unknown tenant; StoreUnavailable when busy.
         """
         del adapter  # whether the tenant uses it is checked with the upload or the connection
-        digest = self._digest(username, password)
-        known = self._known.get(digest)
-        if known is not None and known.until > self._clock():
-            done(known.principal)
+        digest = self._known.mark(username.encode("utf-8", "surrogatepass"), password)
+        known = self._known.find(digest)
+        if known is not None:
+            done(known)
             return
         try:
             auth_id, tenant, secret = split_username(username, password)
@@ -126,10 +129,6 @@ class PasswordAuthenticator:
             tenant, lambda found: self._with_tenant(found, auth_id, secret, digest, done)
         )
 
-    def _digest(self, username: str, password: bytes) -> bytes:
-        name = username.encode("utf-8", "surrogatepass")
-        return hmac.digest(self._key, len(name).to_bytes(4) + name + password, "sha256")
-
     def _with_tenant(
         self,
         found: Tenant | GatewayError,
@@ -139,7 +138,7 @@ class PasswordAuthenticator:
         done: Answer,
     ) -> None:
         if isinstance(found, TenantNotFound):
-            done(Unauthenticated(WRONG))
+            self._check(_Check(digest, password, _NOBODY, done))
         elif isinstance(found, GatewayError):
             done(found)
         else:
@@ -158,7 +157,7 @@ class PasswordAuthenticator:
         done: Answer,
     ) -> None:
         if isinstance(found, Unauthenticated):
-            done(Unauthenticated(WRONG))
+            self._check(_Check(digest, password, _NOBODY, done))
         elif isinstance(found, GatewayError):
             done(found)
         else:
@@ -168,6 +167,9 @@ class PasswordAuthenticator:
 
     def _check(self, check: _Check) -> None:
         secrets = self._usable(check.credential)
+        if not secrets:
+            check.credential = _NOBODY
+            secrets = self._usable(_NOBODY)
         if not any(map(is_slow, secrets)):
             right = next((s for s in secrets if matches(s, check.password)), None)
             check.done(self._verdict(check, right, self._generation))
@@ -178,7 +180,9 @@ class PasswordAuthenticator:
             self._lines[key] = deque((check,))
             self._fly(key)
         elif len(line) >= MAX_IN_LINE:
-            check.done(StoreUnavailable("too many passwords wait to be checked"))
+            is_nobody = check.credential is _NOBODY  # whose line strangers could fill
+            busy = StoreUnavailable("too many passwords wait to be checked")
+            check.done(Unauthenticated(WRONG) if is_nobody else busy)
         else:
             line.append(check)
 
@@ -220,9 +224,9 @@ class PasswordAuthenticator:
     def _verdict(
         self, check: _Check, right: Secret | None, generation: int
     ) -> Principal | GatewayError:
-        if right is None:
-            return Unauthenticated(WRONG)
         found = check.credential
+        if right is None or found is _NOBODY:
+            return Unauthenticated(WRONG)
         principal = Principal(
             found.tenant_id, found.device_id, found.credential.auth_id, HASHED_PASSWORD
         )
@@ -236,18 +240,10 @@ class PasswordAuthenticator:
         until = self._clock() + KEEP_SECONDS
         if secret.not_after is not None:
             until = min(until, secret.not_after)
-        if len(self._known) >= MAX_KEPT:
-            del self._known[next(iter(self._known))]
-        self._known[digest] = _Known(principal, until)
+        self._known.keep(digest, principal, until)
 
     def _changed(self, change: RegistryChange) -> None:
         if change.change is Change.CREATE:
             return
         self._generation += 1
-        stale = [
-            digest
-            for digest, known in self._known.items()
-            if change.concerns(known.principal.tenant, known.principal.device)
-        ]
-        for digest in stale:
-            del self._known[digest]
+        self._known.forget(lambda known: change.concerns(known.tenant, known.device))

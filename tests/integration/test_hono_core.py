@@ -289,6 +289,42 @@ async def test_a_wrong_login_is_unauthenticated_whatever_was_wrong(
     assert isinstance(await login(core, username, b"wrong"), Unauthenticated)
 
 
+@pytest.mark.parametrize("username", ["nobody@acme", "sensor1@nobody", "off@acme"])
+async def test_who_is_unknown_or_off_costs_a_hash_as_others_do(
+    core: Core, monkeypatch: pytest.MonkeyPatch, username: str
+) -> None:
+    body: Any = [
+        {
+            "type": "hashed-password",
+            "auth-id": "off",
+            "enabled": False,
+            "secrets": [{"pwd-plain": "pw"}],
+        }
+    ]
+    await core.registry.update_credentials("acme", "d2", body, None)
+    checked: list[Any] = []
+    check = core.registry.passwords.check
+
+    def counted(*args: Any) -> None:
+        checked.append(args[0])
+        check(*args)
+
+    monkeypatch.setattr(core.registry.passwords, "check", counted)
+    assert isinstance(await login(core, username, b"pw"), Unauthenticated)
+    ((secret,),) = checked
+    assert secret.data["hash-function"] == "bcrypt"
+
+
+async def test_strangers_cannot_crowd_out_devices(core: Core) -> None:
+    answers: list[Any] = []
+    for number in range(150):
+        name = f"nobody{number}@acme"
+        core.authenticator.check_password(name, b"pw", Adapter.MQTT, answers.append)
+    assert await login(core, "sensor1@acme", b"pw") == D1
+    assert len(answers) < 150
+    assert {type(answer) for answer in answers} == {Unauthenticated}
+
+
 async def test_a_tenant_may_be_named_by_its_alias(core: Core) -> None:
     await core.registry.update_tenant("acme", {"alias": "a-1"}, None)
     assert await login(core, "sensor1@a-1", b"pw") == D1
