@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import enum
 
-from prometheus_client import Histogram
-
 from gateway.errors import GatewayError
 from gateway.model.message import Adapter, Kind
+from gateway.observe.histograms import Tally
 from gateway.observe.metrics import Metrics
 from gateway.outcome import Processing, outcome_of
 
@@ -39,7 +38,7 @@ def status_of(error: GatewayError | None) -> Processing:
     return Processing.FORWARDED if error is None else outcome_of(error).metric
 
 
-Meters = tuple[Histogram, Histogram]
+Meters = tuple[Tally, Tally]
 """Time and size."""
 
 

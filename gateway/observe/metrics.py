@@ -18,6 +18,8 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from gateway.observe.histograms import LoopHistogram
+
 Source = Callable[[], float]
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -33,28 +35,28 @@ class Metrics:
         ProcessCollector(registry=registry)
 
         # --- Hono: telemetry, events, commands, connections ---------------------------------
-        self.telemetry_seconds = Histogram(
+        self.telemetry_seconds = LoopHistogram(
             "hono_telemetry_processing_duration_seconds",
             "Time from receiving an upload to its outcome.",
             ("tenant", "type", "status", "qos", "ttd", "component_name"),
             buckets=SECONDS,
             registry=registry,
         )
-        self.telemetry_bytes = Histogram(
+        self.telemetry_bytes = LoopHistogram(
             "hono_telemetry_payload_bytes",
             "Payload size of uploads, rounded up to the tenant's minimum message size.",
             ("tenant", "type", "status", "component_name"),
             buckets=BYTES,
             registry=registry,
         )
-        self.command_seconds = Histogram(
+        self.command_seconds = LoopHistogram(
             "hono_command_processing_duration_seconds",
             "Time from receiving a command or response to its outcome.",
             ("tenant", "direction", "status", "component_name"),
             buckets=SECONDS,
             registry=registry,
         )
-        self.command_bytes = Histogram(
+        self.command_bytes = LoopHistogram(
             "hono_command_payload_bytes",
             "Payload size of commands and responses.",
             ("tenant", "direction", "status", "component_name"),
@@ -89,7 +91,7 @@ class Metrics:
         self.tenants = Gauge("hono_tenants", "Registered tenants.", registry=registry)
 
         # --- AMQP northbound ------------------------------------------------------------------
-        self.amqp_delivery_seconds = Histogram(
+        self.amqp_delivery_seconds = LoopHistogram(
             "hono_amqp_delivery_duration_seconds",
             "Time from sending a message to a consumer to its outcome.",
             ("tenant", "type", "outcome"),
