@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,7 +34,6 @@ Work = Callable[[sqlite3.Connection], T]
 Answer = Callable[[T | GatewayError], None]
 
 MAX_GROUP = 500
-GROUP_SECONDS = 0.005
 BUSY_SECONDS = 5.0
 READERS = 2
 
@@ -84,6 +83,7 @@ class Database:
         self._queue: queue.Queue[_Item | None] = queue.Queue(max_queue)
         self._open_path = path or Path()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_taking = False
         self._readers: ThreadPoolExecutor | None = None
         self._local = threading.local()
         self._reader_connections: list[sqlite3.Connection] = []
@@ -108,9 +108,11 @@ class Database:
             )
             self._readers = ThreadPoolExecutor(READERS, f"{self.schema}-reader")
             thread.start()
+            self._is_taking = True
             try:
                 yield
             finally:
+                self._is_taking = False  # what came after the end mark would never be answered
                 await self._loop.run_in_executor(None, self._queue.put, None)
                 await self._loop.run_in_executor(None, thread.join)
                 self._readers.shutdown()
@@ -150,7 +152,7 @@ class Database:
 
         Errors (through `done`): the GatewayError that `work` raised; StoreUnavailable.
         """
-        if self._loop is None:
+        if not self._is_taking:
             done(StoreUnavailable(f"the {self.schema} store is not open"))
             return
         try:
@@ -211,7 +213,7 @@ class Database:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             log.warning("store cannot write", extra={"store": self.schema, "cause": str(error)})
-            if connection.in_transaction:
+            with suppress(sqlite3.Error):  # the writer has to live on
                 connection.execute("ROLLBACK")
             refusal = StoreUnavailable(f"the {self.schema} store cannot write: {error}")
             answers = [(done, refusal) for _, done in group]

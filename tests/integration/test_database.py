@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,42 @@ async def test_a_full_queue_refuses() -> None:
     assert len(answers) == 50
     assert any(isinstance(a, StoreUnavailable) for a in answers)
     assert any(isinstance(a, int) for a in answers)
+
+
+async def test_a_write_that_comes_while_the_store_closes_is_answered() -> None:
+    db = Database(None, "x")
+    written = asyncio.Event()
+    began, gate = threading.Event(), threading.Event()
+
+    def hold_up(_: sqlite3.Connection) -> bool:
+        began.set()
+        return gate.wait(5)
+
+    async def close() -> None:
+        async with db.running():
+            db.submit(hold_up, lambda _: written.set())
+
+    closing = asyncio.create_task(close())
+    await asyncio.to_thread(began.wait, 5)
+    late: list[object] = []
+    db.submit(_put(1, "late"), late.append)
+    gate.set()
+    await closing
+    assert written.is_set()
+    assert [type(answer) for answer in late] == [StoreUnavailable]
+
+
+async def test_one_answer_that_is_not_taken_does_not_lose_the_others() -> None:
+    db = Database(None, "x")
+    answers: list[object] = []
+
+    def broken(_result: object) -> None:
+        raise RuntimeError("nobody is at home")
+
+    async with db.running():
+        db.submit(_put(1, "a"), broken)
+        db.submit(_put(2, "b"), answers.append)
+    assert answers == [2]
 
 
 async def test_a_closed_store_refuses() -> None:
