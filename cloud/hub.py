@@ -39,7 +39,7 @@ from gateway.wire.cloudedge.link import (
     Unanswered,
     Unreadable,
 )
-from gateway.wire.cloudedge.names import NODE_ID, SPOOL, Refusal
+from gateway.wire.cloudedge.names import EDGE, NODE_ID, SPOOL, Refusal
 from gateway.wire.cloudedge.to_cloud import EdgeFailed, Ignored, NotServed
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ class NodeSession:
     socket: web.WebSocketResponse
     transport: asyncio.Transport | None
     since: float
+    edge: str
+    """The edge's store, as the edge names it; else the certificate's serial."""
     pending: int = 0
     is_writing: bool = False
     room: asyncio.Event | None = None
@@ -296,6 +298,7 @@ class CloudHub:
             socket,
             request.transport,
             now,
+            request.headers.get(EDGE, "")[:128] or certificate.serial,
         )
         old = self._sessions.get(session.node)
         self._sessions[session.node] = session

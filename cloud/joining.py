@@ -33,7 +33,7 @@ from gateway.kube.client import KubeClient
 from gateway.observe.metrics import Metrics
 from gateway.runtime.listener import Endpoints, serve_app
 from gateway.wire.cloudedge.link import Ending
-from gateway.wire.cloudedge.names import REFUSAL, Refusal, check_node_name
+from gateway.wire.cloudedge.names import HUB, REFUSAL, Refusal, check_node_name
 
 if TYPE_CHECKING:
     from gateway.config.cloud import CloudHub as HubSettings
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 BODY_SECONDS = 10.0
 DER = "application/octet-stream"
+HUB_ENDPOINT = "cloudhub.wss"
 _usages = msgspec.json.Decoder(list[int])
 
 
@@ -115,7 +116,10 @@ class JoinServer:
         return answers
 
     async def _ca(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._identity.ca.certificate, content_type=DER)
+        headers = {}
+        if HUB_ENDPOINT in self._endpoints:
+            headers[HUB] = f":{self._endpoints.port(HUB_ENDPOINT)}"
+        return web.Response(body=self._identity.ca.certificate, content_type=DER, headers=headers)
 
     async def _certificate(self, request: web.Request) -> web.Response:
         node = check_node_name(request.headers.get("NodeName", ""))

@@ -2,7 +2,7 @@
 
 A node may report its own Devices only. A value that does not parse is counted, told in an event and left
 out; the rest is written. The edge is answered when all is durable; without an answer it reports again. A
-report older than one that has come of that property before is answered and left out.
+report older than one that the same edge store has sent of that property before is answered and left out.
 """
 
 from __future__ import annotations
@@ -59,7 +59,14 @@ class _Reported:
     entries: dict[str, JsonObject]
     state: dict[str, str]
     exists: bool
+    source: tuple[str, str] = ("", "")
     versions: dict[str, int] = field(default_factory=dict)
+
+    def take_from(self, source: tuple[str, str]) -> None:
+        """Note whose report comes: another node, or a node with a new store, counts its versions anew."""
+        if source != self.source:
+            self.source = source
+            self.versions.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +141,7 @@ class Reports:
             inbound.reply(answer_twin(inbound.envelope, stamp()))
             return
         facts = {"node": inbound.node, "device": str(device.key)}
+        self._known_of(device).take_from((inbound.node, inbound.session.edge))
         with self._tracer.start(
             "devicecontroller report", inbound.envelope.trace, "consumer", facts
         ) as span:

@@ -98,7 +98,7 @@ def is_news(old: JsonObject | None, new: JsonObject) -> bool:
         before, after = mapping(old.get(side)), mapping(new.get(side))
         if before.get("value") != after.get("value"):
             return True
-        if _millis(after) - _millis(before) >= FRESH_MILLIS:
+        if abs(_millis(after) - _millis(before)) >= FRESH_MILLIS:  # also when a clock was set back
             return True
     return False
 

@@ -18,11 +18,12 @@ from edge.enrolment import Enrolment, Ticket
 from edge.eventbus import EventBus
 from edge.hub import EdgeHub, HubTarget
 from edge.identity import FOLDER, Identity
+from edge.machine import Machine
 from edge.mappers.driver import DriverFactory
 from edge.mappers.runner import MapperRunner
 from edge.mappers.virtual import PROTOCOL, make_virtual
 from edge.metamanager import MetaManager
-from edge.node import Machine, NodeAgent
+from edge.node import NodeAgent
 from edge.reports import Reports
 from edge.spool import Spool
 from edge.spoolpump import SpoolPump
@@ -94,7 +95,7 @@ def build_edge(
     store = EdgeStore(Database(data_dir / FOLDER / "edge.db", "edge"), disk)
     store.database.commit_seconds = metrics.store_commit_seconds.labels("edge").observe
     metrics.store_queue.watch("edge", lambda: float(store.database.depth))
-    hub = EdgeHub(settings.hub, lambda: _target(settings, identity, server), metrics)
+    hub = EdgeHub(settings.hub, lambda: _target(settings, identity, server, store), metrics)
     spool = Spool(store.database, settings.spool, metrics, disk)
     pump = SpoolPump(
         spool,
@@ -126,7 +127,7 @@ def build_edge(
         metrics=metrics,
         tracer=tracer,
     )
-    node = NodeAgent(Machine(name), hub)
+    node = NodeAgent(Machine(name, data_dir / FOLDER), hub)
     twin.listen(mappers)
     for listener in (reports, pump, twin, node):
         hub.on_link(listener)
@@ -161,8 +162,11 @@ def node_name(settings: Edge, identity: Identity, *, must_have_joined: bool) -> 
     return check_node_name(settings.node_name or socket.gethostname().lower())
 
 
-def _target(settings: Edge, identity: Identity, server: Callable[[], str] | None) -> HubTarget:
+def _target(
+    settings: Edge, identity: Identity, server: Callable[[], str] | None, store: EdgeStore
+) -> HubTarget:
     joined = identity.load()
     address = server() if server is not None else settings.hub.server or joined.server
     host, port = parse_bind(address, "edge.hub.server")
-    return HubTarget(host, port, joined.node, identity.client_context(), joined.project)
+    context = identity.client_context()
+    return HubTarget(host, port, joined.node, context, joined.project, store.edge_id)

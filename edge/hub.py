@@ -27,6 +27,7 @@ from gateway.wire.cloudedge.envelope import MAX_FRAME, Envelope, decode, encode
 from gateway.wire.cloudedge.names import (
     CONNECTION_USE,
     DEFAULT_PROJECT,
+    EDGE,
     NODE_ID,
     PROJECT_ID,
     REFUSAL,
@@ -94,6 +95,8 @@ class HubTarget:
     node: str
     context: ssl.SSLContext
     project: str = DEFAULT_PROJECT
+    edge: str = ""
+    """The store's uuid."""
 
 
 class LinkListener(Protocol):
@@ -353,7 +356,12 @@ async def _upgrade(
     session = ClientSession(
         f"{target.host}:{target.port}",
         events_path(target.project, target.node),
-        {NODE_ID: target.node, PROJECT_ID: target.project, CONNECTION_USE: USE_MESSAGES},
+        {
+            NODE_ID: target.node,
+            PROJECT_ID: target.project,
+            CONNECTION_USE: USE_MESSAGES,
+            EDGE: target.edge,
+        },
         key=os.urandom(16),
         mask=lambda: os.urandom(4),
         limit=MAX_FRAME,

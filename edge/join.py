@@ -26,7 +26,7 @@ import msgspec
 from edge.clock import now_ms
 from edge.identity import Identity, NodeSettings
 from gateway.errors import BadRequest, Rejected
-from gateway.wire.cloudedge.names import REFUSAL, check_node_name, common_name
+from gateway.wire.cloudedge.names import HUB, REFUSAL, check_node_name, common_name
 
 HTTPS_PORT = 10_002
 HUB_PORT = 10_000
@@ -55,7 +55,8 @@ class JoinRequest:
     """What somebody asks for.
 
     Shape:  `cloud` is `https://HOST[:PORT]` or `HOST[:PORT]`; `node` empty takes the host name; `hub` is
-            `HOST:PORT` of the WebSocket listener, empty takes the cloud's host and port 10000.
+            `HOST:PORT` of the WebSocket listener, empty takes what the cloud says, and port 10000 of its
+            host from a cloud that says nothing (KubeEdge's own).
     """
 
     cloud: str
@@ -105,10 +106,12 @@ def join(
     node = _node_name(request.node)
     tell(Check("node name", node))
     host, port = _address(request.cloud, HTTPS_PORT, "cloud address")
-    hub_host, hub_port = _address(request.hub or host, HUB_PORT, "hub address")
+    if request.hub:
+        _address(request.hub, HUB_PORT, "hub address")
     _reach(host, port, "CloudHub's HTTPS port")
     tell(Check("cloud reachable", f"{host}:{port}"))
-    ca = _fetch_ca(host, port, token, tell)
+    ca, said = _fetch_ca(host, port, token, tell)
+    hub_host, hub_port = _hub_address(request.hub, said, host)
     _reach(hub_host, hub_port, "CloudHub's WebSocket port")
     tell(Check("hub reachable", f"{hub_host}:{hub_port}"))
     key, request_der = _key_and_request(node)
@@ -146,6 +149,14 @@ def _address(text: str, default_port: int, what: str) -> tuple[str, int]:
     return parts.hostname, port
 
 
+def _hub_address(asked: str, said: str, host: str) -> tuple[str, int]:
+    """Return where the hub is: as asked for, as the cloud says (`:PORT` is on `host`), else port 10000."""
+    at_host = f"[{host}]" if ":" in host else host
+    if not asked and said.startswith(":"):
+        said = at_host + said
+    return _address(asked or said or at_host, HUB_PORT, "hub address")
+
+
 def _reach(host: str, port: int, what: str) -> None:
     try:
         socket.create_connection((host, port), SECONDS).close()
@@ -156,7 +167,10 @@ def _reach(host: str, port: int, what: str) -> None:
         ) from error
 
 
-def _fetch_ca(host: str, port: int, token: _Token, tell: Callable[[Check], None]) -> bytes:
+def _fetch_ca(
+    host: str, port: int, token: _Token, tell: Callable[[Check], None]
+) -> tuple[bytes, str]:
+    """Return the CA and where the cloud says its hub is."""
     blind = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     blind.check_hostname = False
     blind.verify_mode = ssl.CERT_NONE  # what comes is believed only if its hash is in the token
@@ -172,7 +186,7 @@ def _fetch_ca(host: str, port: int, token: _Token, tell: Callable[[Check], None]
             description="Make a token on that cloud with `twinspan token`, or check the address.",
         )
     tell(Check("CA", f"sha256 {found[:16]}... as in the token"))
-    return response.body
+    return response.body, response.hub
 
 
 def _check_clock(date: str, expires: int, tell: Callable[[Check], None]) -> None:
@@ -283,6 +297,7 @@ class _Response:
     body: bytes
     date: str
     refusal: str
+    hub: str
 
 
 def _get(
@@ -314,5 +329,9 @@ def _get(
     if len(data) > MAX_BODY:
         raise JoinFailed(f"https://{host}:{port}{path}: more than {MAX_BODY} bytes")
     return _Response(
-        answer.status, data, answer.getheader("Date", ""), answer.getheader(REFUSAL, "")
+        answer.status,
+        data,
+        answer.getheader("Date", ""),
+        answer.getheader(REFUSAL, ""),
+        answer.getheader(HUB, ""),
     )

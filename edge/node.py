@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import platform
-import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 
-from edge.clock import now_ms, rfc3339, rfc3339_micro, stamp
+from edge.clock import now_ms, rfc3339_micro, stamp
 from edge.hub import Sender
+from edge.machine import Machine
 from gateway.errors import GatewayError, Undeliverable
-from gateway.model.json import Json, JsonObject
+from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.names import Operation
 from gateway.wire.cloudedge.subjects import Subject
 from gateway.wire.cloudedge.to_cloud import ask
@@ -36,111 +33,6 @@ RENEW_SECONDS = 10.0
 REPORT_SECONDS = 300.0
 RETRY_SECONDS = 5.0
 LEASE_NAMESPACE = "kube-node-lease"
-KUBELET_VERSION = "v1.32.10-kubeedge-v1.23.1"
-"""What a KubeEdge 1.23 edge says; clouds and tools judge features by it."""
-MAX_PODS = "110"
-
-_ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
-_PRESSURES = (
-    ("MemoryPressure", "EdgeHasSufficientMemory", "edge has sufficient memory available"),
-    ("DiskPressure", "EdgeHasNoDiskPressure", "edge has no disk pressure"),
-    ("PIDPressure", "EdgeHasSufficientPID", "edge has sufficient PID available"),
-)
-
-
-class Machine:
-    """Facts about this machine, read once from the kernel."""
-
-    def __init__(self, name: str, labels: Mapping[str, str] | None = None) -> None:
-        self.name = name
-        self.labels = dict(labels or {})
-        self.arch = _ARCH.get(platform.machine(), platform.machine())
-        self.started = rfc3339(now_ms())
-
-    def node(self, now: int) -> JsonObject:
-        """Return the Node object to register."""
-        return {
-            "kind": "Node",
-            "apiVersion": "v1",
-            "metadata": {
-                "name": self.name,
-                "labels": self._labels(),
-                "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
-            },
-            "spec": {},
-            "status": self.status(now),
-        }
-
-    def _labels(self) -> JsonObject:
-        return {
-            "kubernetes.io/arch": self.arch,
-            "kubernetes.io/os": "linux",
-            "kubernetes.io/hostname": self.name,
-            "beta.kubernetes.io/arch": self.arch,
-            "beta.kubernetes.io/os": "linux",
-            "node-role.kubernetes.io/edge": "",
-            "node-role.kubernetes.io/agent": "",
-            **self.labels,
-        }
-
-    def status(self, now: int) -> JsonObject:
-        """Return the Node's status as of `now` (ms)."""
-        capacity = self._capacity()
-        return {
-            "capacity": capacity,
-            "allocatable": capacity,
-            "conditions": self._conditions(now),
-            "addresses": self._addresses(),
-            "daemonEndpoints": {"kubeletEndpoint": {"Port": 10350}},
-            "nodeInfo": self._info(),
-        }
-
-    def _capacity(self) -> JsonObject:
-        disk = os.statvfs("/")
-        return {
-            "cpu": str(os.cpu_count() or 1),
-            "memory": f"{_memory_kib()}Ki",
-            "ephemeral-storage": f"{disk.f_blocks * disk.f_frsize // 1024}Ki",
-            "pods": MAX_PODS,
-        }
-
-    def _conditions(self, now: int) -> list[Json]:
-        times: JsonObject = {
-            "lastHeartbeatTime": rfc3339(now),
-            "lastTransitionTime": self.started,
-        }
-        pressures: list[Json] = [
-            {"type": kind, "status": "False", **times, "reason": reason, "message": message}
-            for kind, reason, message in _PRESSURES
-        ]
-        ready: JsonObject = {
-            "type": "Ready",
-            "status": "True",
-            **times,
-            "reason": "EdgeReady",
-            "message": "edge is posting ready status",
-        }
-        return [*pressures, ready]
-
-    def _addresses(self) -> list[Json]:
-        return [
-            {"type": "InternalIP", "address": _own_address()},
-            {"type": "Hostname", "address": self.name},
-        ]
-
-    def _info(self) -> JsonObject:
-        return {
-            "machineID": _first_line("/etc/machine-id"),
-            "systemUUID": _first_line("/etc/machine-id"),
-            "bootID": _first_line("/proc/sys/kernel/random/boot_id"),
-            "kernelVersion": platform.release(),
-            "osImage": _os_name(),
-            "containerRuntimeVersion": "none://",
-            "kubeletVersion": KUBELET_VERSION,
-            "kubeProxyVersion": "",
-            "operatingSystem": "linux",
-            "architecture": self.arch,
-        }
 
 
 def lease(node: str, now: int, stored: JsonObject | None) -> JsonObject:
@@ -191,8 +83,8 @@ class NodeAgent:
                 await self._one_session()
             except Undeliverable as error:
                 log.debug("the node cannot be kept Ready now", extra={"cause": error.message})
-            except GatewayError as error:
-                log.warning("the node cannot be registered", extra={"cause": error.message})
+            except (GatewayError, OSError) as error:
+                log.warning("the node cannot be registered", extra={"cause": str(error)})
             await self._rest(RETRY_SECONDS)
 
     async def _rest(self, seconds: float) -> None:
@@ -212,7 +104,7 @@ class NodeAgent:
         while not self._changed.is_set():
             await self._rest(RENEW_SECONDS)
             await self._renew()
-            if time() >= next_report:
+            if time() >= next_report or self._machine.has_news(now_ms()):
                 await self._patch_status()
                 next_report = time() + REPORT_SECONDS
 
@@ -255,34 +147,3 @@ class NodeAgent:
         answer = await self._sender.ask(ask(stamp(), subject, Operation.QUERY, None))
         result = read_result(answer.content)
         return None if isinstance(result, ApiFailure) else result
-
-
-def _memory_kib() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemTotal:"):
-            return int(line.split()[1])
-    return 0
-
-
-def _first_line(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""
-
-
-def _os_name() -> str:
-    try:
-        return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
-    except OSError:
-        return "Linux"
-
-
-def _own_address() -> str:
-    """The address that packets to the outside would carry; no packet is sent to find out."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            return "127.0.0.1"
-        return str(probe.getsockname()[0])

@@ -30,7 +30,7 @@ def edge() -> None:
     "--hub",
     default="",
     metavar="HOST:PORT",
-    help="CloudHub's WebSocket listener.  [default: HOST:10000]",
+    help="CloudHub's WebSocket listener.  [default: as the cloud says, else HOST:10000]",
 )
 @click.option("--run", "and_run", is_flag=True, help="Run EdgeCore afterwards.")
 @settings_options

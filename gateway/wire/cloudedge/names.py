@@ -19,6 +19,14 @@ USE_MESSAGES = "msg"
 DEFAULT_PROJECT = "e632aba927ea4ac2b575ec1603d56f10"
 SPOOL = "twinspan-spool"
 """Header of the upgrade's answer: `1` says that uploads with a spool id are acknowledged."""
+EDGE = "twinspan-edge"
+"""Header of the upgrade request: the uuid of the edge's store. Twin versions count from one in each store,
+so the cloud compares them only with others of the same store.
+"""
+HUB = "twinspan-hub"
+"""Header of the answer to `/ca.crt`: where CloudHub's WebSocket is, `HOST:PORT` or `:PORT` on the host asked.
+Not trusted for more than an address: the link itself is mutual TLS.
+"""
 REFUSAL = "twinspan-refusal"
 """Header of a refused upgrade or certificate request: a `Refusal`, for people and for back-off."""
 
