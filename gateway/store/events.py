@@ -97,7 +97,6 @@ class SqliteEvents:
         self.now = clock
         self._bytes = 0
         self._open: dict[str, dict[str, ReadAhead]] = {}
-        self._tenants: set[str] = set()
         self._settled: list[tuple[int, int]] = []
         self._attempts: list[tuple[int, int]] = []
         self._settling = 0
@@ -149,19 +148,19 @@ class SqliteEvents:
     def _insert(self, message: Message, raw: bytes, size: int, done: Done) -> None:
         expires = expiry_of(message, self._max_ttl)
         row = (message.tenant, expires, size, raw)
-        is_new = message.tenant not in self._tenants
 
         def stored(result: int | GatewayError) -> None:
             if isinstance(result, GatewayError):
                 self._bytes -= size
                 done(result)
                 return
-            self._tenants.add(message.tenant)
             self._on_stored(message.tenant)
-            done(None)
-            self._offer(result, message, expires)
+            try:
+                done(None)
+            finally:  # a cursor that is level would never hear of it again
+                self._offer(result, message, expires)
 
-        self._database.submit(lambda connection: _insert(connection, row, is_new), stored)
+        self._database.submit(lambda connection: _insert(connection, row), stored)
 
     def _offer(self, event_id: int, message: Message, expires: float | None) -> None:
         for cursor in list(self._open.get(message.tenant, {}).values()):
@@ -212,6 +211,8 @@ class SqliteEvents:
         cursors.pop(name, None)
         if not cursors:
             self._open.pop(tenant, None)
+        if name == CONSUMERS:
+            self._database.submit(lambda connection: _tidy(connection, tenant), _no_matter)
 
     def settled(self, cursor: ReadAhead, event: StoredEvent) -> None:
         self._settled.append((cursor.row, event.id))
@@ -263,6 +264,10 @@ class SqliteEvents:
         self._database.submit(lambda connection: _purge(connection, now), purged)
 
 
+def _no_matter(_result: object) -> None:
+    """Tidying that failed is done at the next occasion."""
+
+
 def _event(row: tuple[Any, ...]) -> StoredEvent:
     event_id, raw, expires, attempts = row
     return StoredEvent(event_id, decode_event(raw), expires, attempts)
@@ -276,11 +281,10 @@ def _total_size(connection: sqlite3.Connection) -> int:
     return int(total)
 
 
-def _insert(connection: sqlite3.Connection, row: tuple[object, ...], is_new: bool) -> int:
-    if is_new:
-        connection.execute(
-            "INSERT OR IGNORE INTO cursor (tenant, name) VALUES (?, ?)", (row[0], CONSUMERS)
-        )
+def _insert(connection: sqlite3.Connection, row: tuple[object, ...]) -> int:
+    connection.execute(
+        "INSERT OR IGNORE INTO cursor (tenant, name) VALUES (?, ?)", (row[0], CONSUMERS)
+    )
     event_id = connection.execute(
         "INSERT INTO event (tenant, expires, size, message) VALUES (?, ?, ?, ?)", row
     ).lastrowid
@@ -306,6 +310,15 @@ def _load(
         (row, after, limit),
     ).fetchall()
     return row, events
+
+
+def _tidy(connection: sqlite3.Connection, tenant: str) -> None:
+    """Forget the consumers' cursor of a tenant that has no events: whoever asks for any name makes one."""
+    connection.execute(
+        "DELETE FROM cursor WHERE tenant = ? AND name = ?"
+        " AND NOT EXISTS (SELECT 1 FROM owed WHERE owed.cursor = cursor.id)",
+        (tenant, CONSUMERS),
+    )
 
 
 def _settle(

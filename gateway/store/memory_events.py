@@ -55,9 +55,11 @@ class MemoryEvents:
         expires = expiry_of(message, self._max_ttl)
         self._rows[event_id] = _Row(message, expires, size, dict.fromkeys(names, 0))
         self.size += size
-        done(None)
-        for cursor in [c for key, c in self._open.items() if key[0] == message.tenant]:
-            cursor.offer(StoredEvent(event_id, message, expires))
+        try:
+            done(None)
+        finally:  # a cursor that is level would never hear of it again
+            for cursor in [c for key, c in self._open.items() if key[0] == message.tenant]:
+                cursor.offer(StoredEvent(event_id, message, expires))
 
     def open_cursor(self, tenant: str, name: str, on_ready: Callable[[], None]) -> ReadAhead:
         if (tenant, name) in self._open:

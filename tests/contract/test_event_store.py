@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,38 @@ async def test_purging_frees_the_room_of_expired_events(rig: Rig) -> None:
         async with asyncio.timeout(5):
             while await stored(store, an_event(b"y" * 500)) is not None:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+
+
+async def test_readers_of_tenants_without_events_leave_nothing_on_disk(disk: Rig) -> None:
+    def cursors() -> list[str]:
+        with closing(sqlite3.connect(disk.path or "")) as db:
+            return [row[0] for row in db.execute("SELECT tenant FROM cursor")]
+
+    async with disk.open() as store:
+        await stored(store, an_event(b"1", tenant="acme"))
+        for tenant in ("guess-1", "guess-2", "acme"):
+            Reader(store, tenant=tenant).cursor.close()
+        await settled_down(store)
+        assert set(cursors()) == {"acme", "elsewhere"}
+        reader = Reader(store)
+        reader.cursor.settle(await reader.take())
+        reader.cursor.close()
+        await settled_down(store)
+        assert set(cursors()) == {"elsewhere"}
+        await stored(store, an_event(b"2"))
+        assert await Reader(store).payloads(1) == [b"2"]
+
+
+async def test_an_answer_that_is_not_taken_keeps_no_event_from_its_readers(rig: Rig) -> None:
+    def broken(_error: GatewayError | None) -> None:
+        raise RuntimeError("the device is gone")
+
+    async with rig.open() as store:
+        reader = Reader(store)
+        await settled_down(store)
+        with suppress(RuntimeError):
+            store.append(an_event(b"1"), broken)
+        assert await reader.payloads(1) == [b"1"]
 
 
 async def test_events_survive_a_restart(disk: Rig) -> None:
