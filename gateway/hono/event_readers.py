@@ -1,13 +1,18 @@
 """From the event store to those who read it: competing consumers, and connections (taps).
 
-What a consumer accepts or rejects is done; what it releases or loses comes again, first. A tap's event that
-it could not work on comes again after a pause; what it finally refused is done.
+What a consumer accepts or rejects is done; what it releases or loses comes again, first. A tap works on one
+event of a device at a time, on those of different devices side by side: what it could not work on comes again
+after a pause and before what the device sent later; what it finally refused is done.
+Full: events that no consumer here is to get are held, at most `MAX_HELD` for a tenant; then its events wait
+for another consumer.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from gateway.errors import GatewayError, Rejected
 from gateway.hono.consumers import Consumer, ConsumerGroup, EventOutcome
@@ -16,6 +21,8 @@ from gateway.store.ports import CONSUMERS, EventStore, StoredEvent
 
 TAP_WINDOW = 64
 """Events that one tap works on at a time."""
+MAX_HELD = 1_000
+"""Events of a tenant that all its consumers called undeliverable."""
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 
@@ -39,11 +46,19 @@ class ConsumerReaders:
     def add(self, consumer: Consumer) -> None:
         self._group.add(consumer)
         held, self._held = self._held, []
+        self._is_pumping = True  # all of them stand in line before the first goes out
         for event in held:
             self._cursor.release(event, failed=False)
+        self._is_pumping = False
+        self.pump()
 
     def remove(self, consumer: Consumer) -> None:
         self._group.remove(consumer)
+        self._excluded = {
+            event_id: rest
+            for event_id, consumers in self._excluded.items()
+            if (rest := consumers - {consumer})
+        }
 
     def close(self) -> None:
         self._cursor.close()
@@ -60,7 +75,7 @@ class ConsumerReaders:
             self._is_pumping = False
 
     def _hand_out_one(self) -> bool:
-        if not self._group.has_credit:
+        if len(self._held) >= MAX_HELD or not self._group.has_credit:
             return False
         event = self._cursor.take()
         if event is None:
@@ -94,7 +109,9 @@ class TapReader:
 
     def __init__(self, events: EventStore, tenant: str, name: str, tap: Tap) -> None:
         self._tap = tap
-        self._working = 0
+        self._lanes: dict[str, deque[StoredEvent]] = {}
+        """Device -> the events that wait for the one that the tap works on."""
+        self._taken = 0
         self._pause = FIRST_PAUSE
         self._timer: asyncio.TimerHandle | None = None
         self._is_open = True
@@ -112,6 +129,7 @@ class TapReader:
         self._is_open = False
         if self._timer is not None:
             self._timer.cancel()
+        self._lanes.clear()
         self._cursor.close()
 
     def _pump(self) -> None:
@@ -119,34 +137,62 @@ class TapReader:
             return
         self._is_pumping = True
         try:
-            while self._is_open and self._timer is None and self._working < TAP_WINDOW:
+            while self._is_open and self._timer is None and self._taken < TAP_WINDOW:
                 event = self._cursor.take()
                 if event is None:
                     break
-                self._work(event)
+                self._start(event)
         finally:
             self._is_pumping = False
 
-    def _work(self, event: StoredEvent) -> None:
-        if not self._tap.is_open(event.message):
+    def _start(self, event: StoredEvent) -> None:
+        message = event.message
+        if not self._tap.is_open(message):
             self._cursor.settle(event)
             return
-        self._working += 1
+        self._taken += 1
+        lane = self._lanes.get(message.device)
+        if lane is not None:
+            lane.append(event)
+            return
+        self._lanes[message.device] = deque()
+        self._work(event)
 
-        def done(error: GatewayError | None) -> None:
-            self._working -= 1
-            if error is None or isinstance(error, Rejected):
-                self._pause = FIRST_PAUSE
-                self._cursor.settle(event)
-            else:
-                self._wait()
-                self._cursor.release(event, failed=True)
-            self._pump()
+    def _work(self, event: StoredEvent) -> None:
+        self._tap.take(event.message, partial(self._done, event))
 
-        self._tap.take(event.message, done)
+    def _done(self, event: StoredEvent, error: GatewayError | None) -> None:
+        is_finished = error is None or isinstance(error, Rejected)
+        if is_finished:
+            self._cursor.settle(event)
+        if not self._is_open:
+            return
+        self._taken -= 1
+        if is_finished:
+            self._pause = FIRST_PAUSE
+            self._go_on(event.message.device)
+        else:
+            self._wait()
+            self._give_back(event)
+        self._pump()
+
+    def _go_on(self, device: str) -> None:
+        lane = self._lanes[device]
+        if lane:
+            self._work(lane.popleft())
+        else:
+            del self._lanes[device]
+
+    def _give_back(self, event: StoredEvent) -> None:
+        """Let an event come again, and before those of its device that stand behind it."""
+        lane = self._lanes.pop(event.message.device)
+        self._taken -= len(lane)
+        self._cursor.release(event, failed=True)
+        for behind in lane:
+            self._cursor.release(behind, failed=False)
 
     def _wait(self) -> None:
-        """Take nothing new until the pause is over: the tap's way is blocked, order is kept."""
+        """Take nothing new until the pause is over: the tap's way is blocked."""
         if self._timer is None and self._is_open:
             self._timer = asyncio.get_running_loop().call_later(self._pause, self._resume)
             self._pause = min(self._pause * 2, LONGEST_PAUSE)

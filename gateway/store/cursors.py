@@ -67,8 +67,7 @@ class ReadAhead:
         return None
 
     def settle(self, event: StoredEvent) -> None:
-        if self._is_open:
-            self._backend.settled(self, event)
+        self._backend.settled(self, event)
 
     def release(self, event: StoredEvent, *, failed: bool) -> None:
         if failed:

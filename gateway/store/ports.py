@@ -37,7 +37,7 @@ class EventCursor(Protocol):
         """Return the oldest event that is owed and not taken; None when there is none at hand now."""
 
     def settle(self, event: StoredEvent) -> None:
-        """The reader is done with this event."""
+        """The reader is done with this event; also after `close`."""
 
     def release(self, event: StoredEvent, *, failed: bool) -> None:
         """Give an event back: it comes again, first; `failed` counts as an attempt."""

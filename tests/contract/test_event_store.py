@@ -138,6 +138,17 @@ async def test_settled_events_do_not_come_again_and_others_do(rig: Rig) -> None:
         assert await Reader(store).payloads(2) == [b"1", b"3"]
 
 
+async def test_what_is_settled_after_closing_does_not_come_again(rig: Rig) -> None:
+    async with rig.open() as store:
+        for number in range(2):
+            await stored(store, an_event(str(number).encode()))
+        reader = Reader(store)
+        first = await reader.take()
+        reader.cursor.close()
+        reader.cursor.settle(first)
+        assert await Reader(store).payloads(1) == [b"1"]
+
+
 async def test_a_released_event_comes_first_with_its_attempts(rig: Rig) -> None:
     async with rig.open() as store:
         for payload in (b"1", b"2"):
