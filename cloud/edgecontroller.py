@@ -16,6 +16,14 @@ from typing import TYPE_CHECKING
 from cloud.hub import CloudHub, Inbound, stamp
 from cloud.identity import LEASE_NAMESPACE, LEASES, ensure_namespace
 from cloud.references import references
+from cloud.restrictions import (
+    check_event_of,
+    check_mirror_pod,
+    check_pod_of,
+    event_from,
+    own_words,
+    status_patch_of,
+)
 from gateway.errors import BadRequest, Forbidden, GatewayError, MalformedPacket, NotBuilt, NotFound
 from gateway.kube.client import KubeClient, PatchType
 from gateway.model.json import Json, JsonObject
@@ -38,6 +46,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EVENTS = "v1"
+_COUNTED = ("count", "lastTimestamp", "message")
+"""What changes in an event that happens again."""
 CLOUDCORE = "cloudcore"
 """Annotation of a Node: the address of the CloudCore that it is connected to."""
 
@@ -184,12 +194,12 @@ class EdgeController:
         sent = ask.object()
         meta = mapping(sent.get("metadata"))
         annotations: JsonObject = {
-            **mapping(meta.get("annotations")),
+            **own_words(meta.get("annotations")),
             CLOUDCORE: self._address(),
         }
         wanted: JsonObject = {
             "name": name,
-            "labels": mapping(meta.get("labels")),
+            "labels": own_words(meta.get("labels")),
             "annotations": annotations,
         }
         body: JsonObject = {**sent, "apiVersion": "v1", "kind": "Node", "metadata": wanted}
@@ -251,12 +261,12 @@ class EdgeController:
 
     async def _create_mirror_pod(self, ask: Ask) -> JsonObject:
         body = _named(ask, "Pod", "v1")
-        _check_own_pod(ask, body)
+        check_mirror_pod(ask.node, body)
         return await self._kube.create("v1", "pods", ask.namespace, body)
 
     async def _own_pod(self, ask: Ask) -> JsonObject:
         pod = await self._kube.get("v1", "pods", ask.namespace, ask.name)
-        _check_own_pod(ask, pod)
+        check_pod_of(ask.node, pod)
         return pod
 
     async def _get_pod(self, ask: Ask) -> JsonObject:
@@ -302,17 +312,21 @@ class EdgeController:
     # --- events ---------------------------------------------------------------------------------
 
     async def _create_event(self, ask: Ask) -> None:
-        body = _named(ask, "Event", "v1")
+        body = event_from(ask.node, _named(ask, "Event", "v1"))
         try:
             await self._kube.create(EVENTS, "events", ask.namespace, body)
         except AlreadyExists:
-            await self._kube.patch(EVENTS, "events", ask.namespace, ask.name, body)
+            await self._change_event(ask, ask.name, body)
 
     async def _patch_event(self, ask: Ask) -> None:
         sent = ask.object()
         event = mapping(sent.get("event"))
         name = text(mapping(event.get("metadata")).get("name")) or ask.name
-        patch = {k: v for k, v in event.items() if k in ("count", "lastTimestamp", "message")}
+        await self._change_event(ask, name, event)
+
+    async def _change_event(self, ask: Ask, name: str, event: JsonObject) -> None:
+        check_event_of(ask.node, await self._kube.get(EVENTS, "events", ask.namespace, name))
+        patch = {k: v for k, v in event.items() if k in _COUNTED}
         await self._kube.patch(EVENTS, "events", ask.namespace, name, patch)
 
 
@@ -346,15 +360,7 @@ def _named(ask: Ask, kind: str, group_version: str) -> JsonObject:
 
 
 def _patch_of(ask: Ask) -> JsonObject:
-    patch = ask.object()
-    if not set(patch) <= {"metadata", "status"}:
-        raise Forbidden(f"node {ask.node} may patch the status alone")
-    return patch
-
-
-def _check_own_pod(ask: Ask, pod: JsonObject) -> None:
-    if text(mapping(pod.get("spec")).get("nodeName")) != ask.node:
-        raise Forbidden(f"pod {ask.namespace}/{ask.name} is not of node {ask.node}")
+    return status_patch_of(ask.node, ask.object())
 
 
 def _uid_of(ask: Ask) -> str | None:

@@ -315,6 +315,59 @@ async def test_a_node_may_touch_nothing_but_its_own(tmp_path: Path) -> None:
             assert failure(read_object(answer.content)) == "Forbidden", subject
 
 
+async def test_a_node_cannot_choose_its_tenant(tmp_path: Path) -> None:
+    async with (
+        a_cloud(tmp_path) as cloud,
+        an_edge(cloud, "edge-1", await join(cloud, "edge-1")) as edge,
+    ):
+        mine: JsonObject = {"twinspan.io/tenant": "victim", "zone": "a"}
+        node: JsonObject = {"metadata": {"annotations": mine, "labels": mine}}
+        subject = Subject(None, "node", "edge-1")
+        await edge.ask_object(subject, Operation.INSERT, node)
+        await edge.ask_object(subject, Operation.INSERT, node)  # it exists by now
+        patch = '{"metadata":{"annotations":{"twinspan.io/tenant":"victim"}},"status":{}}'
+        status = Subject(None, "nodepatch", "edge-1")
+        await edge.ask_object(status, Operation.PATCH, patch)
+        metadata = (await cloud.object("v1", "nodes", None, "edge-1"))["metadata"]
+        assert metadata["annotations"] == {"zone": "a", "cloudcore": "127.0.0.1"}
+        assert metadata["labels"] == {"zone": "a"}
+
+        chosen: JsonObject = {"metadata": {"annotations": {"twinspan.io/tenant": "acme"}}}
+        await cloud.kube.patch("v1", "nodes", None, "edge-1", chosen)
+        await edge.ask_object(status, Operation.PATCH, '{"metadata":{"annotations":null}}')
+        metadata = (await cloud.object("v1", "nodes", None, "edge-1"))["metadata"]
+        assert metadata["annotations"]["twinspan.io/tenant"] == "acme"
+
+
+async def test_a_node_cannot_rewrite_the_events_of_others(tmp_path: Path) -> None:
+    async with (
+        a_cloud(tmp_path) as cloud,
+        an_edge(cloud, "edge-1", await join(cloud, "edge-1")) as edge,
+    ):
+        event: JsonObject = {
+            "metadata": {"name": "e"},
+            "involvedObject": {"kind": "Node", "name": "edge-2"},
+            "message": "theirs",
+            "source": {"component": "kubelet", "host": "edge-2"},
+        }
+        await cloud.kube.create("v1", "events", "default", event)
+        subject = Subject("default", "event", "e")
+        forged: JsonObject = {**event, "message": "forged"}
+        await edge.send(to_cloud.ask(a_stamp(), subject, Operation.INSERT, forged))
+        await edge.send(to_cloud.ask(a_stamp(), subject, Operation.PATCH, {"event": forged}))
+        own = Subject("default", "event", "mine")
+        await edge.send(to_cloud.ask(a_stamp(), own, Operation.INSERT, forged))
+
+        async def is_stored() -> bool:
+            return len((await cloud.kube.list("v1", "events", "default")).items) == 2
+
+        await eventually(is_stored)
+        await edge.ask(to_cloud.ask_ca(a_stamp()))
+        assert (await cloud.object("v1", "events", "default", "e"))["message"] == "theirs"
+        mine = await cloud.object("v1", "events", "default", "mine")
+        assert mine["source"]["host"] == "edge-1"
+
+
 async def test_what_is_not_built_is_answered_with_a_status(tmp_path: Path) -> None:
     async with (
         a_cloud(tmp_path) as cloud,
