@@ -25,6 +25,7 @@ from edge.mappers.virtual import PROTOCOL, make_virtual
 from edge.metamanager import MetaManager
 from edge.node import NodeAgent
 from edge.reports import Reports
+from edge.rotation import Rotation
 from edge.spool import Spool
 from edge.spoolpump import SpoolPump
 from edge.store import EdgeStore
@@ -137,9 +138,10 @@ def build_edge(
     hub.on(MembershipChanged, twin.on_membership)
     hub.on(TwinCommanded, twin.on_twin_command)
     hub.on(BusCommand, bus.on_command)
+    enrolment = Enrolment(identity, name, ticket, settings.hub.https_server)
     modules: list[Module] = [
         store,
-        Enrolment(identity, name, ticket),
+        enrolment,
         reports,
         pump,
         twin,
@@ -148,6 +150,7 @@ def build_edge(
         mappers,
         node,
         hub,
+        Rotation(lambda: identity.certificate, enrolment.renew, hub.reconnect),
     ]
     return EdgeCore(name, modules, hub, twin, spool, node, meta, bus, broker)
 

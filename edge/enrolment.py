@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from edge.identity import Identity
-from edge.join import JoinRequest, join
+from edge.join import JoinRequest, join, renew
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,10 @@ class Enrolment:
 
     name = "edge.enrolment"
 
-    def __init__(self, identity: Identity, node: str, ticket: Ticket | None) -> None:
+    def __init__(
+        self, identity: Identity, node: str, ticket: Ticket | None, https_server: str = ""
+    ) -> None:
+        self._https_server = https_server
         self._identity = identity
         self._node = node
         self._ticket = ticket
@@ -38,6 +41,17 @@ class Enrolment:
             await self._join_if_needed(replace(await self._ticket(), node=self._node))
         ready()
         await asyncio.get_running_loop().create_future()
+
+    async def renew(self) -> None:
+        """Get a new certificate: by a ticket where there is one, else by the old certificate.
+
+        Errors: JoinFailed, InvalidSetting.
+        """
+        if self._ticket is None:
+            await asyncio.to_thread(renew, self._identity, self._https_server)
+        else:
+            request = replace(await self._ticket(), node=self._node)
+            await asyncio.to_thread(join, request, self._identity)
 
     async def _join_if_needed(self, request: JoinRequest) -> None:
         if self._identity.has_joined and self._knows(request):

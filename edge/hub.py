@@ -9,9 +9,12 @@ keeps it and sends it again (the spool, DeviceTwin's reports). When the link is 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import ssl
+import sys
+import termios
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -133,6 +136,7 @@ class EdgeHub:
         self._session: ClientSession | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._written = 0
+        self._starts_over = False
         self.since = 0
         """When the link came or went, Unix ms; 0 before the first try."""
         self.last_error = ""
@@ -210,8 +214,21 @@ class EdgeHub:
             try:
                 await self._one_connection(backoff)
             except (OSError, GatewayError, TimeoutError, EOFError) as error:
-                self._note_failure(error)
-            await asyncio.sleep(backoff.next())
+                if not self._starts_over:
+                    self._note_failure(error)
+            if self._starts_over:
+                self._starts_over = False
+                backoff.reset()
+            else:
+                await asyncio.sleep(backoff.next())
+
+    def reconnect(self) -> None:
+        """End the link and make it anew at once, e.g. with a new certificate."""
+        if self._session is not None and self._writer is not None:
+            self._starts_over = True
+            self._session.close()
+            self._flush()
+            self._writer.close()
 
     def _note_failure(self, error: BaseException) -> None:
         text = str(error) or type(error).__name__
@@ -269,18 +286,19 @@ class EdgeHub:
         """Read until the link ends; between reads keep it alive and notice a silent peer."""
         time = asyncio.get_running_loop().time
         beat = self._settings.keepalive
-        heard, next_beat, taken = time(), time() + beat, 0
+        heard, next_beat, pile, read = time(), time() + beat, 0, 0
         self._take_all(rest)
         while not session.closed:
             try:
                 async with asyncio.timeout_at(next_beat):
                     data = await reader.read(CHUNK)
             except TimeoutError:
-                if self._taken() > taken:  # it reads what we send, only slowly: it lives
+                backlog = self._backlog()
+                if pile and self._written - backlog > read:  # it reads a pile slowly: it lives
                     heard = time()
                 if time() - heard > 2 * beat + 1:
                     raise LinkLost(f"the cloud was silent for {time() - heard:.0f} s") from None
-                taken = self._taken()
+                pile, read = backlog, self._written - backlog
                 session.ping()
                 self._beat()
                 next_beat = time() + beat
@@ -292,11 +310,12 @@ class EdgeHub:
                 self._beat()
                 next_beat = time() + beat
 
-    def _taken(self) -> int:
-        """How many bytes the socket has taken from us on this link."""
+    def _backlog(self) -> int:
+        """Bytes that we wrote and the cloud's machine has not acknowledged: ours, and the kernel's."""
         if self._writer is None:
             return 0
-        return self._written - self._writer.transport.get_write_buffer_size()
+        transport = self._writer.transport
+        return transport.get_write_buffer_size() + unacknowledged(transport)
 
     def _flush(self) -> None:
         if self._session is not None and self._writer is not None:
@@ -348,6 +367,19 @@ class EdgeHub:
             return
         if not any(taker(answer) for taker in self._takers):
             log.debug("an answer that nobody waits for", extra={"resource": answer.resource})
+
+
+def unacknowledged(transport: asyncio.WriteTransport) -> int:
+    """Return how many bytes the kernel keeps because the peer's has not acknowledged them.
+
+    Every write to a dead link succeeds until the kernel's buffer is full, so that alone is no sign of life.
+    """
+    socket = transport.get_extra_info("socket")
+    try:
+        answer = fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:  # closed in between
+        return 0
+    return int.from_bytes(answer, sys.byteorder)
 
 
 async def _upgrade(

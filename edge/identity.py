@@ -1,7 +1,8 @@
 """Who this node is: its settings from joining, its certificate and the cloud's CA, in one folder.
 
 `edge/` under the data directory holds `rootCA.crt`, `server.crt`, `server.key` (0600) and `node.json`, which
-is written last: a folder without it has not joined.
+is written last: a folder without it has not joined. A renewed certificate stands with its key in one file,
+`node.pem`, which takes the place of both: a crash between two files must not leave a pair that does not fit.
 """
 
 from __future__ import annotations
@@ -37,9 +38,19 @@ class Identity:
     def __init__(self, data_dir: Path) -> None:
         self.folder = data_dir / FOLDER
         self.ca = self.folder / "rootCA.crt"
-        self.certificate = self.folder / "server.crt"
-        self.key = self.folder / "server.key"
+        self._joined = (self.folder / "server.crt", self.folder / "server.key")
+        self._renewed = self.folder / "node.pem"
         self.settings = self.folder / "node.json"
+
+    @property
+    def certificate(self) -> Path:
+        """The file that starts with the certificate in use."""
+        return self._renewed if self._renewed.is_file() else self._joined[0]
+
+    @property
+    def key(self) -> Path:
+        """The file that holds its key."""
+        return self._renewed if self._renewed.is_file() else self._joined[1]
 
     @property
     def has_joined(self) -> bool:
@@ -63,10 +74,15 @@ class Identity:
     def save(self, settings: NodeSettings, *, ca: bytes, certificate: bytes, key: bytes) -> None:
         """Write certificates and settings (PEM), each whole or not at all, settings last."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._renewed.unlink(missing_ok=True)
         _write(self.ca, ca, 0o644)
-        _write(self.certificate, certificate, 0o644)
-        _write(self.key, key, 0o600)
+        _write(self._joined[0], certificate, 0o644)
+        _write(self._joined[1], key, 0o600)
         _write(self.settings, msgspec.json.encode(settings), 0o600)
+
+    def renew(self, certificate: bytes, key: bytes) -> None:
+        """Keep a new certificate and its key (PEM) in place of the old ones, both or neither."""
+        _write(self._renewed, certificate + key, 0o600)
 
     def client_context(self) -> ssl.SSLContext:
         """TLS towards the cloud: its CA alone is trusted, our certificate is shown.

@@ -115,7 +115,8 @@ def join(
     _reach(hub_host, hub_port, "CloudHub's WebSocket port")
     tell(Check("hub reachable", f"{hub_host}:{hub_port}"))
     key, request_der = _key_and_request(node)
-    certificate = _fetch_certificate(host, port, ca, node, token, request_der)
+    authorisation = {"Authorization": f"Bearer {token.jwt}"}
+    certificate = _fetch_certificate(host, port, _trust(ca), node, request_der, authorisation)
     tell(Check("certificate", f"issued to {common_name(node)}"))
     settings = NodeSettings(node, f"{hub_host}:{hub_port}", f"{host}:{port}")
     identity.save(
@@ -126,6 +127,20 @@ def join(
     )
     tell(Check("saved", str(identity.folder)))
     return settings
+
+
+def renew(identity: Identity, https_server: str = "") -> None:
+    """Get a new certificate with the old one and keep it.
+
+    Shape:  `https_server` is `host:port` where it is not the one of the join.
+    Errors: JoinFailed; InvalidSetting when the old identity cannot be read.
+    """
+    joined = identity.load()
+    host, port = _address(https_server or joined.https_server, HTTPS_PORT, "cloud address")
+    key, request_der = _key_and_request(joined.node)
+    context = identity.client_context()
+    certificate = _fetch_certificate(host, port, context, joined.node, request_der, {})
+    identity.renew(ssl.DER_cert_to_PEM_cert(certificate).encode(), key)
 
 
 # --- checks ----------------------------------------------------------------------------------------
@@ -244,15 +259,24 @@ def _key_and_request(node: str) -> tuple[bytes, bytes]:
     )
 
 
-def _fetch_certificate(
-    host: str, port: int, ca: bytes, node: str, token: _Token, request: bytes
-) -> bytes:
+def _trust(ca: bytes) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cadata=ca)
+        return ssl.create_default_context(cadata=ca)
     except ssl.SSLError as error:
         raise JoinFailed(f"the cloud's CA cannot be read: {error}") from error
+
+
+def _fetch_certificate(
+    host: str,
+    port: int,
+    context: ssl.SSLContext,
+    node: str,
+    request: bytes,
+    authorisation: dict[str, str],
+) -> bytes:
+    """Ask for a certificate, by a token or by the certificate that `context` shows."""
     headers = {
-        "Authorization": f"Bearer {token.jwt}",
+        **authorisation,
         "NodeName": node,
         "ExtKeyUsages": "[2]",
         "Content-Length": str(len(request)),
