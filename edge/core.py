@@ -16,6 +16,7 @@ from edge.devicetwin import DeviceTwin
 from edge.disk import Disk
 from edge.enrolment import Enrolment, Ticket
 from edge.eventbus import EventBus
+from edge.external import ExternalBroker, check_mode
 from edge.hub import EdgeHub, HubTarget
 from edge.identity import FOLDER, Identity
 from edge.machine import Machine
@@ -70,7 +71,8 @@ class EdgeCore:
     node: NodeAgent
     meta: MetaManager
     bus: EventBus
-    broker: Broker
+    broker: Broker | None
+    external: ExternalBroker | None
 
 
 def build_edge(
@@ -109,7 +111,9 @@ def build_edge(
     reports = Reports(store, hub, metrics)
     twin = DeviceTwin(name, store, hub, reports, metrics=metrics, tracer=tracer)
     meta = MetaManager(store, hub, twin)
-    broker = Broker(settings.mqtt, process.endpoints, metrics)
+    mode = check_mode(settings.mqtt.mode)
+    broker = None if mode == "external" else Broker(settings.mqtt, process.endpoints, metrics)
+    external = None if mode == "internal" else ExternalBroker(settings.mqtt, name, metrics)
     bus = EventBus(
         name,
         broker,
@@ -119,8 +123,15 @@ def build_edge(
         store,
         telemetry_map=settings.telemetry_map,
         tracer=tracer,
+        remote=external,
     )
-    broker.intercept = bus.take
+    brokers: list[Module] = []
+    if broker is not None:
+        broker.intercept = bus.take
+        brokers.append(broker)
+    if external is not None:
+        external.take = bus.take
+        brokers.append(external)
     mappers = MapperRunner(
         {PROTOCOL: make_virtual(now_ms)} if drivers is None else drivers,
         twin,
@@ -146,13 +157,13 @@ def build_edge(
         pump,
         twin,
         bus,
-        broker,
+        *brokers,
         mappers,
         node,
         hub,
         Rotation(lambda: identity.certificate, enrolment.renew, hub.reconnect),
     ]
-    return EdgeCore(name, modules, hub, twin, spool, node, meta, bus, broker)
+    return EdgeCore(name, modules, hub, twin, spool, node, meta, bus, broker, external)
 
 
 def node_name(settings: Edge, identity: Identity, *, must_have_joined: bool) -> str:

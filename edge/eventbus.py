@@ -68,6 +68,15 @@ class Broker(Protocol):
         """Give a message to local subscribers."""
 
 
+class Remote(Protocol):
+    """A broker that must be asked for what EventBus works on."""
+
+    def subscribe(self, topic_filter: str) -> None: ...
+    def unsubscribe(self, topic_filter: str) -> None: ...
+    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:
+        """Give a message to that broker's subscribers."""
+
+
 Handler = Callable[[Publish, Done], None]
 
 
@@ -79,7 +88,7 @@ class EventBus:
     def __init__(
         self,
         node: str,
-        broker: Broker,
+        broker: Broker | None,
         twin: DeviceTwin,
         pump: SpoolPump,
         sender: Sender,
@@ -87,7 +96,9 @@ class EventBus:
         *,
         telemetry_map: Mapping[str, str],
         tracer: Tracer,
+        remote: Remote | None = None,
     ) -> None:
+        self._remote = remote
         self._node = node
         self._broker = broker
         self._twin = twin
@@ -98,6 +109,7 @@ class EventBus:
         self._routes: FilterTree[str, Handler] = FilterTree()
         self._router_topics: set[str] = set()
         self._wire(telemetry_map)
+        self._own_topics = frozenset({*_ROUTER, *telemetry_map})
         twin.publish = self._tell
 
     def _wire(self, telemetry_map: Mapping[str, str]) -> None:
@@ -114,6 +126,8 @@ class EventBus:
 
     def _route(self, text: str, handler: Handler, key: str = "") -> None:
         self._routes.add(TopicFilter.parse(text), key or text, handler)
+        if self._remote is not None:
+            self._remote.subscribe(text)
 
     # --- from local clients ---------------------------------------------------------------------
 
@@ -144,8 +158,7 @@ class EventBus:
             raise MalformedTopic(
                 f"expected telemetry|t|event|e/[tenant]/device, got {message.topic[:128]!r}"
             )
-        bag = _bag(bag_text)
-        self._spool(message, topic, kind, device, bag, done)
+        self._spool(message, message.topic, kind, device, _bag(bag_text), done)
 
     def _spool(
         self,
@@ -273,7 +286,10 @@ class EventBus:
         self._tell(topic, write(TwinError(event_id, now_ms(), code, error.message)))
 
     def _tell(self, topic: str, payload: bytes) -> None:
-        self._broker.publish(topic, payload)
+        if self._broker is not None:
+            self._broker.publish(topic, payload)
+        if self._remote is not None:
+            self._remote.publish(topic, payload)
 
     # --- the cloud's router ----------------------------------------------------------------------
 
@@ -312,6 +328,8 @@ class EventBus:
         if topic in self._router_topics:
             self._router_topics.discard(topic)
             self._routes.remove(TopicFilter.parse(topic), topic)
+            if self._remote is not None and topic not in self._own_topics:
+                self._remote.unsubscribe(topic)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,26 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeMqtt:
-    """The edge's own MQTT broker (EventBus internal mode)."""
+    """MQTT at the edge: the edge's own broker, one that is there already, or both."""
 
+    mode: str = "internal"
+    """`internal` runs the edge's own broker; `external` is a client of another one; `both` does both."""
+    external: str = "127.0.0.1:1883"
+    """host:port of the external broker."""
+    external_client_id: str = ""
+    """Client id there; empty takes `twinspan-` and the node's name."""
+    external_username: str = ""
+    """User name there; empty logs in without one."""
+    external_password_file: str = ""
+    """File with the password."""
+    external_tls: bool = False
+    """True connects over TLS; a password goes beyond loopback over TLS only."""
+    external_ca: str = ""
+    """PEM file of the CAs to trust; empty trusts the system's."""
+    external_cert: str = ""
+    """PEM file of the client's certificate chain; empty shows none."""
+    external_key: str = ""
+    """PEM file of its private key."""
     bind: str = "127.0.0.1:1884"
     """host:port; port 0 takes a free one."""
     max_packet: int = 262_144

@@ -118,24 +118,26 @@ async def a_node(
     spool: Spool | None = None,
     drivers: dict[str, DriverFactory] | None = None,
     ticket: Ticket | None = None,
+    mqtt: EdgeMqtt | None = None,
 ) -> AsyncIterator[Node]:
     """Run EdgeCore on a joined data directory, or one that joins with a ticket."""
     edge = Edge(
         node_name="edge-1",
-        mqtt=EdgeMqtt(bind="127.0.0.1:0"),
+        mqtt=mqtt or EdgeMqtt(bind="127.0.0.1:0"),
         hub=EdgeHub(server=server, reconnect_cap=0.1),
         spool=spool or Spool(),
     )
     process = Process(Settings(data_dir=data_dir, edge=edge))
     core = build_edge(process, drivers=drivers, ticket=ticket)
     node = Node(core, process.endpoints, process.metrics, process.tracer)
-    publish = core.broker.publish
+    if core.broker is not None:
+        publish = core.broker.publish
 
-    def tell(topic: str, payload: bytes, **rest: Any) -> None:
-        node.told.append((topic, json.loads(payload) if payload[:1] in b"{[" else payload))
-        publish(topic, payload, **rest)
+        def tell(topic: str, payload: bytes, **rest: Any) -> None:
+            node.told.append((topic, json.loads(payload) if payload[:1] in b"{[" else payload))
+            publish(topic, payload, **rest)
 
-    core.broker.publish = tell  # type: ignore[method-assign]  # the recorder stands in front
+        core.broker.publish = tell  # type: ignore[method-assign]  # the recorder stands in front
     async with AsyncExitStack() as up:
         for module in core.modules:
             await up.enter_async_context(running(module))
