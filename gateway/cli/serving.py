@@ -60,7 +60,8 @@ class Process:
     tracer: Tracer = field(init=False)
 
     def __post_init__(self) -> None:
-        self.tracer = Tracer(ratio=self.settings.observe.traces.ratio)
+        traces = self.settings.observe.traces
+        self.tracer = Tracer(ratio=traces.ratio, frequent_per_second=traces.telemetry_per_second)
 
 
 Build = Callable[[Process], Sequence[Module]]

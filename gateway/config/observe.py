@@ -25,6 +25,8 @@ class Traces:
 
     ratio: float = 1.0
     """Share of new traces that are sampled, 0.0 to 1.0; a caller's decision is followed."""
+    telemetry_per_second: int = 10
+    """Of the traces that start with telemetry here, how many a second may be sampled; all carry ids."""
     otlp: Otlp = field(default_factory=Otlp)
 
 

@@ -43,8 +43,10 @@ MAX_CACHE: Final = 10_000
 """Addresses whose encoded parts are kept; the oldest goes first."""
 MAX_TTL_MS: Final = 0xFFFF_FFFF
 
+_TELEMETRY: Final = Kind.TELEMETRY
 _MARK: Final = "\x01"
 _TRACE_MARK: Final = _MARK * 55
+_ID_MARK: Final = _MARK * 12
 _TIME_MARK: Final = 0x0101_0101_0101_0101
 _TIME = struct.Struct(">q")
 
@@ -70,34 +72,35 @@ class MessageEncoder:
         self._instance = instance
         self._numbers = count(1)
         self._cache: dict[_Key, _Parts] = {}
-        self._id_mark = _MARK * len(self._next_id())
+        self._id_mark = f"{instance}-{_ID_MARK}"
 
     def encode(self, message: Message, attempts: int = 0) -> bytes:
         """Return the payload of a transfer."""
-        trace = message.trace
+        trace, payload = message.trace, message.payload
+        is_plain = message.ttl is None and message.kind is _TELEMETRY  # nearly all there are
+        header = b"" if is_plain else _header(message, attempts)
         if trace.state is not None:
-            return self._encode_slowly(message, attempts)
+            return header + self._encode_slowly(message)
         parts = self._parts(message)
         pieces = (
-            self._header(message, attempts),
+            header,
             parts.annotations,
             trace.traceparent.encode(),
             parts.to_id,
-            self._next_id().encode(),
+            b"%012x" % next(self._numbers),
             parts.to_time,
             _TIME.pack(int(message.at * 1_000)),
             parts.tail,
-            data_head(len(message.payload)) if message.payload else b"",
-            message.payload,
+            data_head(len(payload)) if payload else b"",
+            payload,
         )
         return b"".join(pieces)
 
-    def _encode_slowly(self, message: Message, attempts: int) -> bytes:
+    def _encode_slowly(self, message: Message) -> bytes:
         """Messages with a tracestate, whose width is not fixed."""
         properties = _properties(message, self._next_id(), int(message.at * 1_000))
         return b"".join(
             (
-                self._header(message, attempts),
                 _annotations(message, trace_map(message.trace)),
                 SECTIONS.write(properties),
                 _application(message),
@@ -108,15 +111,6 @@ class MessageEncoder:
 
     def _next_id(self) -> str:
         return f"{self._instance}-{next(self._numbers):012x}"
-
-    @staticmethod
-    def _header(message: Message, attempts: int) -> bytes:
-        is_event = message.kind is Kind.EVENT
-        if not is_event and message.ttl is None:
-            return b""
-        return SECTIONS.write(
-            Header(durable=is_event, ttl=_milliseconds(message.ttl), delivery_count=attempts)
-        )
 
     def _parts(self, message: Message) -> _Parts:
         key = (
@@ -133,7 +127,10 @@ class MessageEncoder:
             bool(message.payload),
         )
         parts = self._cache.get(key)
-        if parts is None or not _is_same(parts.properties, message.properties):
+        properties = message.properties
+        if parts is None or not (
+            parts.properties is properties or _is_same(parts.properties, properties)
+        ):
             parts = self._cache[key] = self._make_parts(message)
             if len(self._cache) > MAX_CACHE:
                 del self._cache[next(iter(self._cache))]
@@ -145,7 +142,7 @@ class MessageEncoder:
             trace
         )
         properties = SECTIONS.write(_properties(message, self._id_mark, _TIME_MARK))
-        before_id, _, rest = properties.partition(_mark(self._id_mark))
+        before_id, _, rest = properties.partition(_mark(_ID_MARK))
         before_time, _, after_time = rest.rpartition(_TIME.pack(_TIME_MARK))
         return _Parts(
             message.properties,
@@ -156,14 +153,19 @@ class MessageEncoder:
         )
 
 
+def _header(message: Message, attempts: int) -> bytes:
+    is_event = message.kind is Kind.EVENT
+    return SECTIONS.write(
+        Header(durable=is_event, ttl=_milliseconds(message.ttl), delivery_count=attempts)
+    )
+
+
 def _mark(text: str) -> bytes:
     return text.encode()
 
 
 def _is_same(one: Mapping[str, Scalar], other: Mapping[str, Scalar]) -> bool:
     """Equal in values and their types: True and 1 are not the same property."""
-    if one is other:
-        return True
     return one == other and all(type(one[key]) is type(other[key]) for key in one)
 
 

@@ -14,6 +14,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from gateway.errors import (
     ConsumerTimeout,
     GatewayError,
@@ -29,59 +31,47 @@ from gateway.model.ports import Done, Tap
 from gateway.observe.metrics import Metrics
 from gateway.store.ports import EventStore
 
+_EVENT = Kind.EVENT
 MAX_IN_FLIGHT = 100_000
 """Telemetry messages of the last `timeout` seconds; above it uploads are refused."""
 
 
-class Flight:
-    """One telemetry message without an outcome."""
+class Flight(msgspec.Struct, eq=False):
+    """One telemetry message without an outcome: how many parties still have to say theirs."""
 
-    __slots__ = ("_done", "_error", "_waits", "deadline", "tenant", "withdraw")
-
-    def __init__(self, tenant: str, done: Done, waits: int, deadline: float) -> None:
-        self.tenant = tenant
-        self._done = done
-        self._waits = waits
-        self._error: GatewayError | None = None
-        self.deadline = deadline
-        self.withdraw: Callable[[], None] | None = None
-
-    @property
-    def is_over(self) -> bool:
-        return self._waits == 0
+    tenant: str
+    done: Done
+    waits: int
+    deadline: float
+    error: GatewayError | None = None
+    withdraw: Callable[[], None] | None = None
 
     def consumed(self, error: GatewayError | None) -> None:
         """The consumer's outcome: its refusal ends the flight."""
         self.withdraw = None
-        if error is not None:
-            self._end(error)
-        else:
-            self._one_less()
+        if self.waits == 1 or (error is not None and self.waits):
+            self.waits = 0
+            self.done(error or self.error)
+        elif self.waits:
+            self.waits -= 1
 
     def tapped(self, error: GatewayError | None) -> None:
         """A tap's outcome: what it finally refused is not the device's fault."""
         if error is not None and not isinstance(error, Rejected):
             unable = isinstance(error, Undeliverable)
-            self._error = self._error or (error if unable else NotProcessed())
-        self._one_less()
+            self.error = self.error or (error if unable else NotProcessed())
+        if self.waits:
+            self.waits -= 1
+            if not self.waits:
+                self.done(self.error)
 
     def expire(self) -> None:
         """Nobody waits any longer."""
-        if self._waits:
+        if self.waits:
             if self.withdraw is not None:
                 self.withdraw()
-            self._end(ConsumerTimeout())
-
-    def _one_less(self) -> None:
-        if self._waits == 1:
-            self._end(self._error)
-        elif self._waits:
-            self._waits -= 1
-
-    def _end(self, error: GatewayError | None) -> None:
-        if self._waits:
-            self._waits = 0
-            self._done(error)
+            self.waits = 0
+            self.done(ConsumerTimeout())
 
 
 class Messaging:
@@ -96,11 +86,12 @@ class Messaging:
         self._taps: list[Tap] = []
         self._flights: deque[Flight] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop
 
     # --- the port ------------------------------------------------------------------------------------
 
     def send(self, message: Message, done: Done) -> None:
-        if message.kind is Kind.EVENT:
+        if message.kind is _EVENT:
             self._events.append(message, done)
         else:
             self._send_telemetry(message, done)
@@ -161,7 +152,7 @@ class Messaging:
     def _send_telemetry(self, message: Message, done: Done) -> None:
         group = self._groups.get(message.tenant)
         consumer = group.next() if group is not None else None
-        taps = [tap for tap in self._taps if tap.is_open(message)] if self._taps else []
+        taps = [tap for tap in self._taps if tap.is_open(message)] if self._taps else ()
         if (consumer is None and not taps) or len(self._flights) >= MAX_IN_FLIGHT:
             self._metrics.amqp_nocredit.labels(message.tenant, message.kind.value).inc()
             done(NoConsumer())
@@ -169,7 +160,7 @@ class Messaging:
         flight = self._take_off(message, done, len(taps) + (consumer is not None))
         if consumer is not None:
             flight.withdraw = consumer.send(message, flight.consumed)
-            if flight.is_over:
+            if not flight.waits:
                 flight.withdraw = None
         for tap in taps:
             tap.take(message, flight.tapped)
@@ -177,26 +168,27 @@ class Messaging:
             done(None)
 
     def _take_off(self, message: Message, done: Done, waits: int) -> Flight:
-        loop, flights = asyncio.get_running_loop(), self._flights
-        asked = done if message.qos else _forget
-        flight = Flight(message.tenant, asked, waits, loop.time() + self._timeout)
-        while flights and flights[0].is_over:
+        flights = self._flights
+        if self._timer is None:
+            self._loop = asyncio.get_running_loop()
+        deadline = self._loop.time() + self._timeout
+        flight = Flight(message.tenant, done if message.qos else _forget, waits, deadline)
+        while flights and not flights[0].waits:
             flights.popleft()
         flights.append(flight)
         if self._timer is None:
-            self._timer = loop.call_at(flight.deadline, self._expire)
+            self._timer = self._loop.call_at(deadline, self._expire)
         return flight
 
     def _expire(self) -> None:
         """End what is over time; flights stand in the order of their deadlines."""
-        loop = asyncio.get_running_loop()
-        now, flights = loop.time(), self._flights
-        while flights and (flights[0].is_over or flights[0].deadline <= now):
+        now, flights = self._loop.time(), self._flights
+        while flights and (not flights[0].waits or flights[0].deadline <= now):
             flight = flights.popleft()
-            if not flight.is_over:
+            if flight.waits:
                 self._metrics.amqp_timeout.labels(flight.tenant, Kind.TELEMETRY.value).inc()
                 flight.expire()
-        self._timer = loop.call_at(flights[0].deadline, self._expire) if flights else None
+        self._timer = self._loop.call_at(flights[0].deadline, self._expire) if flights else None
 
     # --- leaving ---------------------------------------------------------------------------------------
 

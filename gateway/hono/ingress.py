@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, TypeGuard
 
+import msgspec
+
 from gateway.errors import (
     AdapterDisabled,
     AuthenticatedDeviceNotFound,
@@ -52,6 +54,8 @@ from gateway.outcome import Processing
 log = logging.getLogger(__name__)
 
 MAX_ROUTES = 100_000
+_EVENT = Kind.EVENT
+_clock = time.perf_counter
 
 WAITS_FOR_COMMANDS = frozenset({Adapter.HTTP, Adapter.COAP, Adapter.LORA, Adapter.SIGFOX})
 """Adapters that learn later how a wait for a command ended: they record their waiting uploads themselves."""
@@ -97,6 +101,8 @@ class Route:
     telemetry_ttl: tuple[float | None, float | None]
     span_attributes: Mapping[str, str]
     adapter: str
+    is_metered: bool
+    """True when the tenant's data volume is counted."""
     forwarded: dict[int, Meters]
     """Meters of forwarded uploads by QoS, events apart: what nearly every message needs."""
 
@@ -107,7 +113,7 @@ class Route:
         return (own,) if self.via is None else (own, (own[0], self.via))
 
     def ttl(self, upload: Upload) -> float | None:
-        if upload.kind is not Kind.EVENT:
+        if upload.kind is not _EVENT:
             return self.telemetry_ttl[0 if upload.qos == 0 else 1]
         return self.event_ttl.effective(upload.ttl)
 
@@ -154,6 +160,7 @@ def make_route(assertion: Assertion, via: str | None, adapter: Adapter) -> Route
         ),
         attributes,
         adapter.value,
+        limits.data_volume is not None,
         {},
     )
 
@@ -247,7 +254,7 @@ class IngressService:
         Errors (through `done`): BadRequest; Forbidden, TenantDisabled, AdapterDisabled, GatewayDisabled;
             TenantNotFound, DeviceNotFound; QuotaExceeded; what `Downstream.send` says; StoreUnavailable.
         """
-        started = time.perf_counter()
+        started = _clock()
         route = self._routes.get(_key(upload))
         if route is None:
             self._resolve(upload, done, started)
@@ -257,29 +264,22 @@ class IngressService:
     # --- the way of a message -----------------------------------------------------------------------
 
     def _forward(self, route: Route, upload: Upload, done: Done, started: float) -> None:
-        span = self._tracer.start(
-            "upload event" if upload.kind is Kind.EVENT else "upload telemetry",
-            upload.trace,
-            "server",
-            route.span_attributes,
-        )
+        if upload.kind is _EVENT:
+            span = self._tracer.start("upload event", upload.trace, "server", route.span_attributes)
+        else:
+            span = self._tracer.start_frequent(
+                "upload telemetry", upload.trace, "server", route.span_attributes
+            )
         size = route.tenant.metered_size(len(upload.payload))
-
-        def finish(error: GatewayError | None) -> None:
-            if error is None:
-                self._forwarded(route, upload, started, size)
-                span.end()
-            else:
-                self._finish(route.tenant, upload, error, started, size, span)
-            done(error)
-
-        refusal = self._refusal(route, upload, size)
-        if refusal is not None:
-            finish(refusal)
-            return
+        passage = _Passage(self, route, upload, done, started, size, span)
+        if route.is_metered or not upload.payload or upload.content_type is not None:
+            refusal = self._refusal(route, upload, size)
+            if refusal is not None:
+                passage.end(refusal)
+                return
         if route.several_gateways:
             self._last_gateways.note(route.tenant.tenant_id, route.device, route.via)
-        self._downstream.send(self._message(route, upload, span), finish)
+        self._downstream.send(self._message(route, upload, span), passage.end)
 
     def _refusal(self, route: Route, upload: Upload, size: int) -> GatewayError | None:
         if self._usage.would_exceed(route.tenant, size):
@@ -301,7 +301,7 @@ class IngressService:
             tenant=route.tenant.tenant_id,
             device=route.device,
             kind=upload.kind,
-            qos=1 if upload.kind is Kind.EVENT else upload.qos,
+            qos=1 if upload.kind is _EVENT else upload.qos,
             payload=upload.payload,
             at=self._clock(),
             trace=span.context,
@@ -317,12 +317,13 @@ class IngressService:
             duplicate=upload.duplicate,
         )
 
-    def _forwarded(self, route: Route, upload: Upload, started: float, size: int) -> None:
+    def forwarded(self, route: Route, upload: Upload, started: float, size: int) -> None:
         """Account for the good case, which is to be short."""
-        self._usage.add_bytes(route.tenant, size)
+        if route.is_metered:
+            self._usage.add_bytes(route.tenant, size)
         if upload.ttd and upload.adapter in WAITS_FOR_COMMANDS:
             return
-        index = -1 if upload.kind is Kind.EVENT else upload.qos
+        index = -1 if upload.kind is _EVENT else upload.qos
         meters = route.forwarded.get(index)
         if meters is None:
             meters = route.forwarded[index] = self._meter.meters(
@@ -332,10 +333,10 @@ class IngressService:
                 upload.qos,
                 upload.adapter,
             )
-        meters[0].observe(time.perf_counter() - started)
+        meters[0].observe(_clock() - started)
         meters[1].observe(size)
 
-    def _finish(
+    def finish(
         self,
         tenant: Tenant | None,
         upload: Upload,
@@ -376,7 +377,7 @@ class IngressService:
             status,
             upload.qos,
             upload.adapter,
-            time.perf_counter() - started,
+            _clock() - started,
             size,
             ttd,
         )
@@ -463,7 +464,7 @@ class IngressService:
         tenant = self._known_tenant(upload, error)
         span = self._tracer.start(f"upload {upload.kind.value}", upload.trace, "server")
         size = len(upload.payload)
-        self._finish(tenant, upload, error, started, size, span)
+        self.finish(tenant, upload, error, started, size, span)
         done(error)
 
     def _known_tenant(self, upload: Upload, error: GatewayError) -> Tenant | None:
@@ -495,6 +496,30 @@ class IngressService:
             stale = list(self._by_device.get((change.tenant_id, change.device_id), ()))
         for key in stale:
             self._forget(key)
+
+
+class _Passage(msgspec.Struct, eq=False):
+    """An upload between its checks and its outcome: what the callback's closure would hold, for less."""
+
+    service: IngressService
+    route: Route
+    upload: Upload
+    done: Done
+    started: float
+    size: int
+    span: Span
+
+    def end(self, error: GatewayError | None) -> None:
+        """The outcome is known."""
+        if error is None:
+            self.service.forwarded(self.route, self.upload, self.started, self.size)
+            if self.span.sink is not None:
+                self.span.end()
+        else:
+            self.service.finish(
+                self.route.tenant, self.upload, error, self.started, self.size, self.span
+            )
+        self.done(error)
 
 
 def _key(upload: Upload) -> RouteKey:

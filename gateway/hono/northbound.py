@@ -28,9 +28,16 @@ from uuid import uuid4
 from gateway.config.hono import Northbound as NorthboundSettings
 from gateway.errors import NoConsumer
 from gateway.hono.amqp_messages import MessageEncoder
+from gateway.hono.amqp_outcomes import outcome_name
 from gateway.hono.amqp_shell import AmqpProtocol
 from gateway.hono.downstream import Messaging
-from gateway.hono.northbound_links import CommandLink, ConsumerLink, DeliveryMeter, ResponseLink
+from gateway.hono.northbound_links import (
+    Answer,
+    CommandLink,
+    ConsumerLink,
+    DeliveryMeter,
+    ResponseLink,
+)
 from gateway.hono.sasl import parse_plain
 from gateway.model.message import CommandResponse, Kind
 from gateway.model.ports import CommandRouting, Done
@@ -201,8 +208,9 @@ class Application:
     def on_event(self, event: Event) -> None:
         match event:
             case Disposed(deliveries=deliveries, state=state):
+                answer = Answer(state, outcome_name(state), self._protocol.now)
                 for sent in deliveries:
-                    sent.link.context.disposed(sent, state)  # type: ignore[attr-defined]
+                    sent.context.end(answer)  # type: ignore[attr-defined]
             case SendPossible(link=link):
                 self._on_credit(link)
             case MessageArrived(link=link, delivery=delivery):

@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Final
+
+import msgspec
 
 from gateway.errors import ConsumerTimeout, GatewayError, MalformedPacket, NoConsumer, NotProcessed
 from gateway.hono.amqp_messages import (
@@ -23,12 +26,12 @@ from gateway.hono.amqp_outcomes import (
     command_state,
     error_of,
     event_outcome_of,
-    outcome_name,
 )
 from gateway.hono.amqp_shell import AmqpProtocol
 from gateway.hono.consumers import EventOutcome
 from gateway.model.message import CommandResponse, Kind, Message
 from gateway.model.ports import CommandRouting, Done
+from gateway.observe.histograms import Tally
 from gateway.observe.metrics import Metrics
 from gateway.outcome import BAD_REQUEST, NOT_FOUND, UNAUTHORIZED
 from gateway.store.ports import StoredEvent
@@ -42,27 +45,42 @@ MAX_UNSETTLED: Final = 10_000
 """Deliveries without an outcome on one link; above it the link has no credit for us."""
 
 
-class Waiting:
+class Answer(msgspec.Struct, eq=False):
+    """What an application said about deliveries, maybe many at once.
+
+    Shape:  `outcome` is Hono's label of `state`; `at` on the loop's clock.
+    """
+
+    state: object
+    outcome: str
+    at: float
+
+
+class DeliveryMeter:
+    """Hono's delivery timer of one tenant and type, its children kept."""
+
+    def __init__(self, metrics: Metrics, tenant: str, kind: str) -> None:
+        self.tallies: dict[str, Tally] = {
+            outcome: metrics.amqp_delivery_seconds.labels(tenant, kind, outcome)
+            for outcome in ("received", "accepted", "rejected", "released", "modified")
+        }
+
+
+class Waiting(msgspec.Struct, eq=False):
     """What a delivery on its way to an application is remembered by."""
 
-    __slots__ = ("event_ended", "outcome", "started")
+    meter: DeliveryMeter
+    started: float
+    outcome: Done | None
+    event_ended: Callable[[EventOutcome], None] | None = None
 
-    def __init__(
-        self,
-        started: float,
-        outcome: Done | None,
-        event_ended: Callable[[EventOutcome], None] | None = None,
-    ) -> None:
-        self.started = started
-        self.outcome = outcome
-        self.event_ended = event_ended
-
-    def end(self, state: object) -> None:
+    def end(self, answer: Answer) -> None:
         """Tell the outcome of a settled delivery."""
+        self.meter.tallies[answer.outcome].observe(answer.at - self.started)
         if self.outcome is not None:
-            self.outcome(error_of(state))
+            self.outcome(None if answer.outcome == "accepted" else error_of(answer.state))
         elif self.event_ended is not None:
-            self.event_ended(event_outcome_of(state))
+            self.event_ended(event_outcome_of(answer.state))
 
     def lose(self) -> None:
         """The link is gone."""
@@ -70,19 +88,6 @@ class Waiting:
             self.outcome(NotProcessed())
         elif self.event_ended is not None:
             self.event_ended(EventOutcome.FAILED)
-
-
-class DeliveryMeter:
-    """Hono's delivery timer of one tenant and type, its children kept."""
-
-    def __init__(self, metrics: Metrics, tenant: str, kind: str) -> None:
-        self._observers = {
-            outcome: metrics.amqp_delivery_seconds.labels(tenant, kind, outcome).observe
-            for outcome in ("received", "accepted", "rejected", "released", "modified")
-        }
-
-    def record(self, state: object, seconds: float) -> None:
-        self._observers[outcome_name(state)](seconds)
 
 
 class ConsumerLink:
@@ -113,13 +118,14 @@ class ConsumerLink:
         return link.sendable
 
     def send(self, message: Message, outcome: Done) -> Callable[[], None] | None:
-        link = self._link
-        sent = link.send(self._encoder.encode(message), Waiting(self._protocol.now, outcome))
-        self._protocol.flush_soon()
+        protocol = self._protocol
+        waiting = Waiting(self._meter, protocol.now, outcome)
+        sent = self._link.send(self._encoder.encode(message), waiting)
+        protocol.flush_soon()
         if sent is None:
             outcome(None)
             return None
-        return lambda: self._withdraw(sent)
+        return partial(self._withdraw, sent)
 
     def _withdraw(self, sent: Sent) -> None:
         self._link.withdraw(sent, RELEASED)
@@ -127,16 +133,11 @@ class ConsumerLink:
 
     def send_event(self, event: StoredEvent, outcome: Callable[[EventOutcome], None]) -> None:
         payload = self._encoder.encode(event.message, event.attempts)
-        sent = self._link.send(payload, Waiting(self._protocol.now, None, outcome))
+        waiting = Waiting(self._meter, self._protocol.now, None, outcome)
+        sent = self._link.send(payload, waiting)
         self._protocol.flush_soon()
         if sent is None:
             outcome(EventOutcome.DONE)
-
-    def disposed(self, sent: Sent, state: object) -> None:
-        waiting = sent.context
-        if isinstance(waiting, Waiting):
-            self._meter.record(state, self._protocol.now - waiting.started)
-            waiting.end(state)
 
     def lost(self, unsettled: tuple[Sent, ...]) -> None:
         """The link is gone: what has no outcome goes to others, and we leave."""
@@ -169,7 +170,7 @@ class ResponseLink:
         if self.credit <= 0:
             done(NoConsumer())
             return
-        waiting = _TimedWaiting(self._protocol.now, done)
+        waiting = _TimedWaiting(self._meter, self._protocol.now, done)
         sent = self._link.send(encode_response(response), waiting)
         self._protocol.flush_soon()
         if sent is None:
@@ -184,12 +185,6 @@ class ResponseLink:
         self._protocol.flush_soon()
         waiting.finish(ConsumerTimeout())
 
-    def disposed(self, sent: Sent, state: object) -> None:
-        waiting = sent.context
-        if isinstance(waiting, _TimedWaiting):
-            self._meter.record(state, self._protocol.now - waiting.started)
-            waiting.finish(error_of(state))
-
     def lost(self, unsettled: tuple[Sent, ...]) -> None:
         for sent in unsettled:
             if isinstance(sent.context, _TimedWaiting):
@@ -200,12 +195,18 @@ class ResponseLink:
 class _TimedWaiting:
     """One response on its way, with the timer that ends the wait."""
 
-    __slots__ = ("_done", "started", "timer")
+    __slots__ = ("_done", "_meter", "_started", "timer")
 
-    def __init__(self, started: float, done: Done) -> None:
-        self.started = started
+    def __init__(self, meter: DeliveryMeter, started: float, done: Done) -> None:
+        self._meter = meter
+        self._started = started
         self._done = done
         self.timer: asyncio.TimerHandle | None = None
+
+    def end(self, answer: Answer) -> None:
+        """Tell the outcome of a settled delivery."""
+        self._meter.tallies[answer.outcome].observe(answer.at - self._started)
+        self.finish(error_of(answer.state))
 
     def finish(self, error: GatewayError | None) -> None:
         if self.timer is not None:

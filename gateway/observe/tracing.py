@@ -12,8 +12,9 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import TracebackType
+
+import msgspec
 
 from gateway.model.trace import TraceContext
 
@@ -24,11 +25,14 @@ _random = random.SystemRandom()
 _ids = random.Random(_random.getrandbits(128))  # noqa: S311  ids must be unlike, not secret
 
 
+_NOT_ZERO = 1 << 64 | 1
+"""A bit of either id: all zero is not an id."""
+
+
 def new_context(*, sampled: bool = True) -> TraceContext:
     """Start a trace that nobody began before us."""
-    return TraceContext(
-        f"{_ids.getrandbits(128) or 1:032x}", f"{_ids.getrandbits(64) or 1:016x}", int(sampled)
-    )
+    ids = f"{_ids.getrandbits(192) | _NOT_ZERO:048x}"
+    return TraceContext(ids[:32], ids[32:], 1 if sampled else 0)
 
 
 def child_of(parent: TraceContext) -> TraceContext:
@@ -38,12 +42,12 @@ def child_of(parent: TraceContext) -> TraceContext:
     )
 
 
-@dataclass(slots=True)
-class Span:
+class Span(msgspec.Struct, eq=False):
     """One room's part of a walk; ends once, by `end` or by leaving its `with` block.
 
     Units:  `started` and `ended` in nanoseconds since the epoch; `kind` as OpenTelemetry names it
-            (internal, server, client, producer, consumer).
+            (internal, server, client, producer, consumer). Without a `sink` it is not sampled: only its
+            context is of use.
     """
 
     name: str
@@ -51,9 +55,9 @@ class Span:
     parent_id: str | None
     kind: str
     started: int
-    sink: Sink
-    attributes: dict[str, AttributeValue] = field(default_factory=dict)
-    events: list[tuple[int, str, Mapping[str, AttributeValue]]] = field(default_factory=list)
+    sink: Sink | None
+    attributes: dict[str, AttributeValue] = {}
+    events: list[tuple[int, str, Mapping[str, AttributeValue]]] = []
     ended: int = 0
     error: str | None = None
 
@@ -65,7 +69,7 @@ class Span:
 
     def end(self, error: BaseException | None = None) -> None:
         """Finish the span; a second call changes nothing."""
-        if self.ended:
+        if self.ended or self.sink is None:
             return
         self.ended = time.time_ns()
         if error is not None:
@@ -87,11 +91,17 @@ class Span:
 class Tracer:
     """Makes spans and hands finished ones to its sinks.
 
-    `ratio` samples the traces that start here (0.0 to 1.0); a parent's decision is followed.
+    `ratio` samples the traces that start here (0.0 to 1.0); of those that start with what comes all the time,
+    at most `frequent_per_second` are. A parent's decision is followed.
     """
 
-    def __init__(self, *, ratio: float = 1.0, keep: int = 2_000) -> None:
+    def __init__(
+        self, *, ratio: float = 1.0, frequent_per_second: int = 10, keep: int = 2_000
+    ) -> None:
         self._ratio = ratio
+        self._per_second = frequent_per_second
+        self._second_ends = 0.0
+        self._left = 0
         self._recent: deque[Span] = deque(maxlen=keep)
         self._sinks: list[Sink] = []
 
@@ -107,23 +117,53 @@ class Tracer:
         attributes: Mapping[str, AttributeValue] | None = None,
     ) -> Span:
         """Begin a span below `parent`, or a new trace without one."""
-        if parent is None:
-            context = new_context(sampled=self._ratio >= 1.0 or _ids.random() < self._ratio)
-            parent_id = None
-        else:
-            context, parent_id = child_of(parent), parent.span_id
-        span = Span(name, context, parent_id, kind, time.time_ns(), self._finish)
-        if attributes:
-            span.attributes.update(attributes)
-        return span
+        if parent is not None:
+            return self._span(name, child_of(parent), parent.span_id, kind, attributes)
+        context = new_context(sampled=self._ratio >= 1.0 or _ids.random() < self._ratio)
+        return self._span(name, context, None, kind, attributes)
+
+    def start_frequent(
+        self,
+        name: str,
+        parent: TraceContext | None,
+        kind: str,
+        attributes: Mapping[str, AttributeValue],
+    ) -> Span:
+        """Begin a span of what comes all the time, e.g. telemetry: `start`, with a bound on new traces."""
+        if parent is None and not self._has_room():
+            return Span(name, new_context(sampled=False), None, kind, 0, None)
+        return self.start(name, parent, kind, attributes)
+
+    def _has_room(self) -> bool:
+        if self._left:
+            self._left -= 1
+            return True
+        now = time.monotonic()
+        if now < self._second_ends or not self._per_second:
+            return False
+        self._second_ends = now + 1.0
+        self._left = self._per_second - 1
+        return True
+
+    def _span(
+        self,
+        name: str,
+        context: TraceContext,
+        parent_id: str | None,
+        kind: str,
+        attributes: Mapping[str, AttributeValue] | None,
+    ) -> Span:
+        if not context.is_sampled:
+            return Span(name, context, parent_id, kind, 0, None)
+        return Span(
+            name, context, parent_id, kind, time.time_ns(), self._finish, dict(attributes or {})
+        )
 
     def recent(self, trace_id: str | None = None) -> list[Span]:
         """Return the last finished spans, oldest first, of one trace or of all."""
         return [s for s in self._recent if trace_id is None or s.context.trace_id == trace_id]
 
     def _finish(self, span: Span) -> None:
-        if not span.context.is_sampled:
-            return
         self._recent.append(span)
         for sink in self._sinks:
             sink(span)

@@ -14,6 +14,7 @@ import asyncio
 import socket
 from typing import Generic, TypeVar, cast
 
+from gateway.wire.mqtt.packets import Publish
 from gateway.wire.mqtt.session import Session
 from gateway.wire.mqtt.state import Event
 
@@ -56,6 +57,10 @@ class MqttLink(asyncio.Protocol, Generic[S]):
     def handle(self, event: Event) -> None:
         """Work on one event; must not block."""
         raise NotImplementedError
+
+    def on_publish(self, message: Publish) -> None:
+        """Work on a message: most events are one, so the hot loop calls this without asking `handle`."""
+        self.handle(message)
 
     def lost(self) -> None:
         """The session has ended; called once, after its last event."""
@@ -149,11 +154,14 @@ class MqttLink(asyncio.Protocol, Generic[S]):
         self.arm()
 
     def data_received(self, data: bytes) -> None:
-        handle = self.handle
+        on_publish = self.on_publish
         self.is_reading_chunk = True
         try:
             for event in self.session.receive(data, self.loop.time()):
-                handle(event)
+                if type(event) is Publish:
+                    on_publish(event)
+                else:
+                    self.handle(event)
         finally:
             self.is_reading_chunk = False
         self.flush()

@@ -134,10 +134,9 @@ class MqttDevice(MqttLink[ServerSession]):
     def handle(self, event: Event) -> None:
         if self._is_ending:
             return
-        if type(event) is Publish:  # nearly all there are
-            self._on_publish(event)
-            return
         match event:
+            case Publish():
+                self.on_publish(event)
             case Acked():
                 self._flights.answered(event.packet_id, event.reason)
             case Subscribe():
@@ -272,7 +271,9 @@ class MqttDevice(MqttLink[ServerSession]):
 
     # --- PUBLISH --------------------------------------------------------------------------------------
 
-    def _on_publish(self, message: Publish) -> None:
+    def on_publish(self, message: Publish) -> None:
+        if self._is_ending:
+            return
         self._in_work += 1
         if self._in_work > self._max_in_work:
             self.hold(Hold.WORK)
@@ -373,7 +374,7 @@ class MqttDevice(MqttLink[ServerSession]):
             self._failed(message, route, error)
         elif message.qos:
             self.session.acknowledge(message.packet_id)
-            if not self.is_reading_chunk:
+            if not self._flush_due:
                 self.flush_soon()
 
     def _failed(self, message: Publish, route: Route, error: GatewayError) -> None:

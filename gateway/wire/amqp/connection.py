@@ -85,7 +85,8 @@ class Connection:
         self._now = now
         self._buffer = bytearray()
         self._wanted = 0
-        self._out: list[bytes] = []
+        self.out: list[bytes] = []
+        """Whole frames for the next `to_send`."""
         self._sessions: dict[int, Session] = {}
         self._flushing: dict[Session, None] = {}
         self._sasl_done = False
@@ -116,10 +117,10 @@ class Connection:
     def to_send(self) -> bytes:
         """Return what must go to the peer now."""
         self._flush_sessions()
-        if not self._out:
+        if not self.out:
             return b""
-        out = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-        self._out.clear()
+        out = self.out[0] if len(self.out) == 1 else b"".join(self.out)
+        self.out.clear()
         return out
 
     def _flush_sessions(self) -> None:
@@ -143,7 +144,7 @@ class Connection:
             text = f"silent for {self.limits.idle_timeout} seconds"
             self._fail("amqp:resource-limit-exceeded", text, events)
         if self._beat_every is not None and now >= self._next_beat and self._state is _State.OPENED:
-            self._out.append(_EMPTY_FRAME)
+            self.out.append(_EMPTY_FRAME)
             self._next_beat = now + self._beat_every
         return events
 
@@ -215,11 +216,7 @@ class Connection:
     def write(self, channel: int, performative: object) -> None:
         """Queue a frame without payload."""
         body = TRANSPORT.write(performative)
-        self._out.append(struct.pack(">IBBH", len(body) + 8, 2, 0, channel) + body)
-
-    def write_frame(self, frame: bytes) -> None:
-        """Queue a frame that is complete."""
-        self._out.append(frame)
+        self.out.append(struct.pack(">IBBH", len(body) + 8, 2, 0, channel) + body)
 
     def needs_flush(self, session: Session) -> None:
         """Have `session.flush` called by the next `to_send`."""
@@ -227,7 +224,7 @@ class Connection:
 
     def _write_sasl(self, performative: object) -> None:
         body = SASL.write(performative)
-        self._out.append(struct.pack(">IBBH", len(body) + 8, 2, 1, 0) + body)
+        self.out.append(struct.pack(">IBBH", len(body) + 8, 2, 1, 0) + body)
 
     def _write_open(self) -> None:
         limits = self.limits
@@ -310,10 +307,10 @@ class Connection:
 
     def _on_header(self, header: bytes, events: list[Event]) -> int:
         if header == AMQP_HEADER and (self._sasl_done or self.limits.allow_without_sasl):
-            self._out.append(AMQP_HEADER)
+            self.out.append(AMQP_HEADER)
             self._state = _State.OPEN
         elif header == SASL_HEADER and self._state is _State.FIRST_HEADER:
-            self._out.append(SASL_HEADER)
+            self.out.append(SASL_HEADER)
             self._write_sasl(SaslMechanisms(self.limits.mechanisms))
             self._state = _State.SASL_INIT
         else:
@@ -322,7 +319,7 @@ class Connection:
 
     def _wrong_header(self, events: list[Event]) -> None:
         """Answer with the header we want, then close: what the standard says."""
-        self._out.append(AMQP_HEADER if self._sasl_done else SASL_HEADER)
+        self.out.append(AMQP_HEADER if self._sasl_done else SASL_HEADER)
         self._state = _State.CLOSED
         error = Error("amqp:framing-error", "protocol header is not the one expected here")
         events.append(ConnectionEnded(error))

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import msgspec
+
 from gateway.wire.amqp.performatives import (
     ACCEPTED,
     MAX_UINT,
@@ -37,15 +39,12 @@ DEFAULT_OUTCOMES: Final = (
 )
 
 
-class Sent:
+class Sent(msgspec.Struct, eq=False):
     """A delivery that we sent and that has no outcome yet; `context` belongs to whoever sent it."""
 
-    __slots__ = ("context", "id", "link")
-
-    def __init__(self, link: SenderLink, delivery_id: int, context: object) -> None:
-        self.link = link
-        self.id = delivery_id
-        self.context = context
+    link: SenderLink
+    id: int
+    context: object
 
 
 class Incoming:
@@ -113,7 +112,8 @@ class SenderLink(BaseLink):
         """How many messages may be sent now: credit, and room in the peer's session window."""
         if not self.is_open:
             return 0
-        window, credit = self.session.send_window, self.credit
+        session, credit = self.session, self.credit
+        window = 0 if session.backlog else session.remote_window
         return credit if credit < window else window
 
     def accept(self, *, snd_settle_mode: int | None = None) -> None:

@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     from gateway.wire.amqp.connection import Connection
 
 _HALF: Final = 0x8000_0000
-_FRAME = struct.Struct(">IBBH")
+_TRANSFER = struct.Struct(">I4s4sBB")
+"""A transfer frame up to its fields: size, head of the frame, head of the list, its width, their number."""
+_LIST8: Final = b"\x00\x53\x14\xc0"
 _ID = struct.Struct(">I")
 _MULTI_OVERHEAD: Final = 64
 """Bytes of a frame that a transfer's own fields may take."""
@@ -86,13 +88,15 @@ class Session:
         self._incoming_window = limits.incoming_window
         self._next_incoming = begin.next_outgoing_id
         self._next_outgoing = 0
-        self._remote_window = begin.incoming_window
+        self.remote_window = begin.incoming_window
+        """Frames that the peer takes."""
         self._next_delivery = 0
         self._unsettled: dict[int, Sent] = {}
         self._incoming: set[int] = set()
         self._partials: dict[int, _Partial] = {}
         self._last_delivery: int | None = None
-        self._backlog: deque[tuple[SenderLink, bytes]] = deque()
+        self.backlog: deque[tuple[SenderLink, bytes]] = deque()
+        """Frames that its window has no room for."""
         self._to_settle: list[tuple[int, object, bool, bool]] = []
         self._flows: dict[int | None, Callable[[], dict[str, object]]] = {}
         self._head = struct.pack(">BBH", 2, 0, channel)
@@ -112,7 +116,7 @@ class Session:
     @property
     def send_window(self) -> int:
         """Frames that the peer takes now; 0 while some still wait."""
-        return 0 if self._backlog else self._remote_window
+        return 0 if self.backlog else self.remote_window
 
     def write(self, performative: object) -> None:
         """Queue a frame on this session's channel."""
@@ -130,51 +134,46 @@ class Session:
         link.credit -= 1
         link.delivery_count = (link.delivery_count + 1) & MAX_UINT
         raw_id = _ID.pack(delivery_id)
-        fields = b"".join(
-            (
-                self._handle_field(link.handle),
-                b"\x70",
-                raw_id,
-                b"\xa0\x04",
-                raw_id,
-                b"\x43\x41" if link.presettled else b"\x43\x42",
-            )
+        fields = (
+            self._heads.get(link.handle) or self._learn_head(link.handle),
+            raw_id,
+            b"\xa0\x04",
+            raw_id,
+            b"\x43\x41" if link.presettled else b"\x43\x42",
         )
         room = self._connection.remote_max_frame - _MULTI_OVERHEAD
         if len(payload) <= room:
-            self._send_frame(link, fields, 5, payload)
+            self._send_frame(link, b"".join(fields), 5, payload)
         else:
-            self._send_parts(link, fields, payload, room)
+            self._send_parts(link, b"".join(fields), payload, room)
         if link.presettled:
             return None
         sent = self._unsettled[delivery_id] = Sent(link, delivery_id, context)
         link.unsettled += 1
         return sent
 
-    def _handle_field(self, handle: int) -> bytes:
-        field = self._heads.get(handle)
-        if field is None:
-            field = self._heads[handle] = encode_uint(handle)
-        return field
+    def _learn_head(self, handle: int) -> bytes:
+        """Return a transfer's first field, and the format code of the second, kept per link."""
+        head = self._heads[handle] = encode_uint(handle) + b"\x70"
+        return head
 
     def _send_frame(self, link: SenderLink, fields: bytes, count: int, payload: bytes) -> None:
-        performative = b"\x00\x53\x14\xc0" + bytes((len(fields) + 1, count)) + fields
-        size = 8 + len(performative) + len(payload)
-        frame = b"".join((_ID.pack(size), self._head, performative, payload))
-        if self._backlog or self._remote_window <= 0:
-            self._backlog.append((link, frame))
+        width = len(fields)
+        head = _TRANSFER.pack(
+            _TRANSFER.size + width + len(payload), self._head, _LIST8, width + 1, count
+        )
+        frame = b"".join((head, fields, payload))
+        if self.backlog or self.remote_window <= 0:
+            self.backlog.append((link, frame))
         else:
-            self._count_out()
-            self._connection.write_frame(frame)
+            self._next_outgoing = (self._next_outgoing + 1) & MAX_UINT
+            self.remote_window -= 1
+            self._connection.out.append(frame)
 
     def _send_parts(self, link: SenderLink, fields: bytes, payload: bytes, room: int) -> None:
         for at in range(0, len(payload), room):
             more = b"\x41" if at + room < len(payload) else b"\x42"
             self._send_frame(link, fields + more, 6, payload[at : at + room])
-
-    def _count_out(self) -> None:
-        self._next_outgoing = (self._next_outgoing + 1) & MAX_UINT
-        self._remote_window -= 1
 
     def settle(self, delivery_id: int, state: object, settled: bool) -> None:
         """Queue the outcome of a delivery that came in."""
@@ -243,8 +242,8 @@ class Session:
         """Drop a link's state; its handle stays taken until the peer detached too."""
         link.is_open, link.is_gone = False, True
         self._partials.pop(link.handle, None)
-        if any(owner is link for owner, _ in self._backlog):
-            self._backlog = deque(item for item in self._backlog if item[0] is not link)
+        if any(owner is link for owner, _ in self.backlog):
+            self.backlog = deque(item for item in self.backlog if item[0] is not link)
         lost = tuple(sent for sent in self._unsettled.values() if sent.link is link)
         for sent in lost:
             del self._unsettled[sent.id]
@@ -293,7 +292,7 @@ class Session:
         was_blocked = self.send_window == 0
         next_incoming = 0 if flow.next_incoming_id is None else flow.next_incoming_id
         window = (next_incoming + flow.incoming_window - self._next_outgoing) & MAX_UINT
-        self._remote_window = window if window < _HALF else 0
+        self.remote_window = window if window < _HALF else 0
         self._send_backlog()
         link = None if flow.handle is None else self._link(flow.handle)
         if isinstance(link, SenderLink):
@@ -310,9 +309,10 @@ class Session:
         return [link for link in self.links.values() if isinstance(link, SenderLink)]
 
     def _send_backlog(self) -> None:
-        while self._backlog and self._remote_window > 0:
-            self._count_out()
-            self._connection.write_frame(self._backlog.popleft()[1])
+        while self.backlog and self.remote_window > 0:
+            self._next_outgoing = (self._next_outgoing + 1) & MAX_UINT
+            self.remote_window -= 1
+            self._connection.out.append(self.backlog.popleft()[1])
 
     def _on_transfer(self, transfer: Transfer, payload: bytes, events: list[Event]) -> None:
         self._count_in()

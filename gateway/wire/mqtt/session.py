@@ -170,10 +170,12 @@ class Session(ABC):
         Shape:  3.1.1 has no reason codes: there every answer is a good one.
         """
         order, answers = self._order, self._answers
-        if not reason and len(order) == 1 and answers.get(packet_id) == 1:  # nothing to be ordered
+        if not reason and order and order[0] == packet_id and answers[packet_id] == 1:  # in turn
             order.popleft()
             del answers[packet_id]
             self._out.append(b"\x40\x02" + packet_id.to_bytes(2, "big"))
+            if order and isinstance(answers[order[0]], bytes):
+                self._send_ready()
             return
         qos = self._waiting(packet_id)
         if qos is None:
@@ -211,6 +213,11 @@ class Session(ABC):
         del answers[packet_id]
         order.popleft()
         self._out.append(answer)
+        self._send_ready()
+
+    def _send_ready(self) -> None:
+        """Send the answers that waited for an earlier one."""
+        answers, order = self._answers, self._order
         while order and isinstance(ready := answers[order[0]], bytes):
             del answers[order.popleft()]
             self._out.append(ready)
@@ -389,7 +396,8 @@ class Session(ABC):
             cut += 1
         if qos:
             answers = self._answers
-            if packet_id and not answers and not self.state.received:  # nothing to be compared with
+            has_room = self.version == V3 or self.in_flight < self._limits.receive_maximum
+            if packet_id and packet_id not in answers and has_room:
                 answers[packet_id] = 1
                 self._order.append(packet_id)
             elif not self._expect(packet_id, 1, first):
