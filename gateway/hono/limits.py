@@ -324,7 +324,14 @@ class Connections:
         reason = TenantDisabled() if is_tenant else AuthenticatedDeviceNotFound()
         for lease in tuple(self._open.get(change.tenant_id, ())):
             if change.device_id in (None, lease.principal.device):
-                lease.close(reason)
+                _close(lease, reason)
+
+
+def _close(lease: Lease, reason: GatewayError) -> None:
+    try:
+        lease.close(reason)
+    except Exception:  # top of a callback: the tenant's other connections have to end too
+        log.exception("a connection was not closed")
 
 
 _ATTEMPTS: dict[type[GatewayError], str] = {

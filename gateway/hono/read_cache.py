@@ -7,10 +7,13 @@ to who waits, but not kept: it may be older than the change. Full of waiting key
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from gateway.errors import GatewayError, StoreUnavailable
+
+log = logging.getLogger(__name__)
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -68,11 +71,20 @@ class ReadCache(Generic[K, V]):
             answer = await self._read(key)
         except GatewayError as error:
             answer = error
+        except Exception:  # top of a task: who waits is answered
+            log.exception("a registry entry was not read")
+            answer = GatewayError()
         finally:
             if not isinstance(answer, GatewayError) and generation == self._generation:
                 self._keep(key, answer)
-            for done in self._waiting.pop(key):
+            self._answer(key, answer)
+
+    def _answer(self, key: K, answer: V | GatewayError) -> None:
+        for done in self._waiting.pop(key, ()):
+            try:
                 done(answer)
+            except Exception:  # top of a callback: the others in line must hear theirs
+                log.exception("an answer of the registry was not taken")
 
     def _keep(self, key: K, value: V) -> None:
         if len(self._values) >= self._capacity:
@@ -96,3 +108,5 @@ class ReadCache(Generic[K, V]):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for key in tuple(self._waiting):  # of flights that never began
+            self._answer(key, StoreUnavailable("the registry is stopping"))

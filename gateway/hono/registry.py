@@ -436,7 +436,10 @@ class Registry:
         if change.change is not Change.CREATE:
             self._credentials.drop(lambda _, c: change.concerns(c.tenant_id, c.device_id))
         for listener in tuple(self._listeners):
-            listener(change)
+            try:
+                listener(change)
+            except Exception:  # top of a callback: the others and the caller must hear of it
+                log.exception("a registry change was not taken")
 
 
 def _device_change(change: Change, device: Device, before: Device | None = None) -> RegistryChange:

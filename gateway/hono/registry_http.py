@@ -31,7 +31,7 @@ from gateway.errors import (
 )
 from gateway.hono.registry import Registry
 from gateway.hono.search import parse_search
-from gateway.model.json import Json
+from gateway.model.json import Json, nests_within
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.outcome import outcome_of
@@ -43,6 +43,8 @@ JSON = "application/json; charset=utf-8"
 REALM = 'Basic realm="Hono"'
 SERVER = "hono.registry"
 BODY_SECONDS = 10.0
+MAX_DEPTH = 64
+"""Levels of a document; what is deeper could be stored and not be read again."""
 CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Expose-Headers": "etag",
@@ -81,6 +83,8 @@ class Call:
             found: Json = msgspec.json.decode(self.body)
         except (msgspec.DecodeError, RecursionError) as error:
             raise BadRequest(f"body: expected JSON: {error}") from error
+        if not nests_within(found, MAX_DEPTH):
+            raise BadRequest(f"body: nested deeper than {MAX_DEPTH} levels")
         return found
 
     @property
@@ -276,8 +280,9 @@ class RegistryServer:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "basic":
             name, password = _basic(token)
-            expected = self._users.get(name)
-            if expected is not None and hmac.compare_digest(expected.encode(), password.encode()):
+            expected = self._users.get(name, "")
+            is_right = hmac.compare_digest(expected.encode(), password.encode())
+            if is_right and name in self._users:
                 return
         raise Unauthenticated("credentials are missing or wrong")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from gateway.errors import BadRequest
@@ -14,6 +14,22 @@ Pointer: TypeAlias = tuple[str, ...]
 """Unescaped segments; the empty tuple is the root."""
 
 MAX_POINTER_BYTES = 16_384
+
+
+def nests_within(value: Json, limit: int) -> bool:
+    """True when no value lies deeper than `limit` objects and arrays."""
+    level: list[Json] = [value]
+    for _ in range(limit + 1):
+        level = [below for each in level for below in _below(each)]
+        if not level:
+            return True
+    return False
+
+
+def _below(value: Json) -> Iterable[Json]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def parse_pointer(text: str) -> Pointer:

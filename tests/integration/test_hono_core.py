@@ -45,6 +45,7 @@ from gateway.model.message import (
     Upload,
 )
 from gateway.model.ports import Done
+from gateway.model.registry import Tenant
 from gateway.model.trace import TraceContext
 from gateway.observe.metrics import Metrics
 from gateway.runtime.module import running
@@ -694,6 +695,35 @@ async def test_everything_is_there_after_a_restart(tmp_path: Any) -> None:
             assert found.device_id == "4711"
             assert "pwd-hash" not in str(credential_json(found.credential))
         assert b"hono-secret" not in path.read_bytes()
+
+
+async def test_who_waits_for_the_registry_is_answered_whatever_became_of_others() -> None:
+    async with a_core() as core:
+        await a_fleet(core)
+        answers: list[Any] = []
+
+        def broken(_found: object) -> None:
+            raise RuntimeError("nobody is at home")
+
+        core.registry.find_tenant("acme", broken)
+        core.registry.find_tenant("acme", answers.append)
+        core.registry.find_tenant("\udcff", answers.append)
+        await until(lambda: len(answers) == 2)
+        assert {type(answer) for answer in answers} == {Tenant, GatewayError}
+
+
+async def test_a_listener_that_fails_hides_no_change_from_others(core: Core) -> None:
+    heard: list[Any] = []
+
+    def broken(_change: object) -> None:
+        raise RuntimeError("nobody is at home")
+
+    core.registry.on_change(broken)
+    core.registry.on_change(heard.append)
+    closed: list[Any] = []
+    await admit(core, D1, closed)
+    await core.registry.delete_device("acme", "d1", None)
+    assert (len(heard), len(closed)) == (1, 1)
 
 
 async def test_what_waits_when_the_registry_stops_is_answered() -> None:

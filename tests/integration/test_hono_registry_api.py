@@ -338,6 +338,18 @@ async def test_a_body_in_chunks_has_the_same_limit(api: Api) -> None:
         assert response.status == 413
 
 
+async def test_a_document_that_is_nested_too_deep_is_refused_before_it_is_stored(api: Api) -> None:
+    def nested(levels: int) -> dict[str, Any]:
+        document: dict[str, Any] = {}
+        for _ in range(levels):
+            document = {"a": document}
+        return {"ext": document}
+
+    assert (await api("POST", "/tenants/deep", nested(50)))[0] == 201
+    assert (await api("GET", "/tenants/deep"))[0] == 200
+    assert (await api("PUT", "/tenants/deep", nested(150)))[0] == 400
+
+
 async def test_json_without_end_of_depth_is_a_bad_request(core: Core) -> None:
     async with aiohttp.ClientSession(headers={**LOGIN, **JSON}) as http:
         settings = Settings(bind="127.0.0.1:0")
