@@ -1,7 +1,8 @@
-"""Searching things: a filter evaluated over all stored things, page by page.
+"""Searching things: what the index of the store is certain of, and the rest judged one by one.
 
-There is no index yet: a search reads every thing of the namespaces asked for, so it costs in proportion to
-their number. What it answers is exact and current, unlike Ditto's eventually consistent index.
+Certain are things whose policy lets the caller read all that the query names, and whose values the index
+holds exactly: this is the rule. Others are judged by the predicate on what the caller may read. So an answer
+is exact and current, unlike that of Ditto's eventually consistent index, and says nothing of what is hidden.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import asyncio
 import base64
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -21,21 +23,25 @@ from gateway.ditto.lane import Wait
 from gateway.ditto.policies import PoliciesService
 from gateway.errors import GatewayError
 from gateway.model.entity_id import is_namespace, namespace_of
-from gateway.model.json import Json, JsonObject, Pointer, format_pointer, parse_pointer
+from gateway.model.json import Json, JsonObject, parse_pointer
 from gateway.model.thing import Thing
-from gateway.store.things import ThingStore
+from gateway.store.leaves import MEMBERS, TooWide, key_of
+from gateway.store.search import Ask, Found, Hit, Place, Scalar, SortKey, sortable
+from gateway.store.things import StoredThing, ThingStore
 from gateway.twin.ditto_errors import ditto_error
 from gateway.twin.documents import MISSING, get
 from gateway.twin.fields import FieldSelector
 from gateway.twin.policy import Permissions
 from gateway.twin.rql import SEARCH_ROOTS, Node, parse, require_roots
-from gateway.twin.rql_predicate import Predicate, Semantics, document_lookup, predicate
+from gateway.twin.rql_predicate import Semantics, document_lookup, predicate
 from gateway.twin.showing import extended_json, readable_json
 
 DEFAULT_SIZE: Final = 25
 MAX_SIZE: Final = 200
 _PAGE: Final = 200
 _MAX_CURSOR: Final = 65_536
+_MAX_MIXED: Final = 10_000
+"""Hits that are sorted here when the index is not certain of all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +57,8 @@ class SearchQuery:
     fields: str | None = None
     options: str | None = None
     namespaces: tuple[str, ...] = ()
+    after: str | None = None
+    """The last thing that the caller has got: the page begins after it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,18 +68,6 @@ class SearchPage:
     items: list[Json]
     cursor: str | None = None
     next_page_offset: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SortKey:
-    """One item of `sort(...)`."""
-
-    pointer: Pointer
-    is_descending: bool = False
-
-    @property
-    def text(self) -> str:
-        return ("-" if self.is_descending else "+") + format_pointer(self.pointer)[1:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +152,10 @@ def _limit(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class _Hit:
-    """A thing that matched: its sort values, and the thing as the caller may read it."""
+    """A thing that matched: where it stands, and the thing as the caller may read it."""
 
     key: tuple[Any, ...]
-    values: tuple[Json, ...]
-    thing_id: str
+    place: Place
     shown: JsonObject
 
 
@@ -176,57 +171,86 @@ class Searcher:
 
         Errors: BadRequest as for `search`.
         """
-        plan = _Plan(query, Options())
-        total = 0
-        async for _ in self._matches(plan, now, ""):
-            total += 1
+        plan = _Plan(query, Options(), now)
+        counted = await self._store.count(plan.ask)
+        total = counted.number
+        if counted.has_unsure:
+            async for _ in self._judged(plan, ""):
+                total += 1
         return total
 
     async def search(self, query: SearchQuery, now: datetime) -> SearchPage:
         """One page of things that match and may be read.
 
         Errors: `rql.expression.invalid`, `thing-search:search.option.invalid`,
-                `thing-search:search.namespaces.invalid`, `json.fieldselector.invalid`.
+                `thing-search:search.namespaces.invalid`, `json.fieldselector.invalid`;
+                `things:thing.notfound` where `after` names none and the order is not by id.
         """
         options = parse_options(query.options)
         cursor = _read_cursor(options, query) if options.cursor else None
+        after = None
         if cursor is not None:
             query = _resumed(query, cursor)
             options = Options(_sort(cursor.sort) if cursor.sort else (), options.size)
-        plan = _Plan(query, options)
+            after = Place(tuple(cursor.values), cursor.thing_id)
+        plan = _Plan(query, options, now, after)
+        if query.after is not None:
+            plan = plan.beginning(await self._place_of(plan, query.after))
         offset = options.limit[0] if options.limit else 0
-        hits = await self._hits(plan, now, cursor, offset + options.page_size + 1)
-        page = hits[offset : offset + options.page_size]
-        has_more = len(hits) > offset + options.page_size
+        hits = await self._hits(plan, offset, options.page_size + 1)
+        page = hits[: options.page_size]
+        has_more = len(hits) > options.page_size
         return SearchPage(
             items=[hit.shown for hit in page],
             cursor=_next_cursor(query, options, page) if has_more else None,
             next_page_offset=_next_offset(options, cursor, offset, has_more),
         )
 
-    async def _hits(
-        self, plan: _Plan, now: datetime, cursor: _Cursor | None, wanted: int
-    ) -> list[_Hit]:
-        """The first `wanted` hits in order, after the cursor."""
-        after = cursor.thing_id if cursor and not plan.sort else ""
-        start = plan.key(cursor.values, cursor.thing_id) if cursor else None
+    async def _hits(self, plan: _Plan, offset: int, wanted: int) -> list[_Hit]:
+        """The hits from `offset` on, in order."""
+        found = await self._store.find(plan.ask, offset, wanted)
+        if not found.has_unsure:
+            return await self._shown(plan, found)
+        if offset + wanted > _MAX_MIXED:
+            raise _invalid(f"limit: offsets over {_MAX_MIXED - wanted} need a cursor here")
+        if offset:
+            found = await self._store.find(plan.ask, 0, offset + wanted)
+        hits = await self._shown(plan, found)
+        others = await self._first(plan, offset + wanted)
+        return sorted([*hits, *others], key=_key_of)[offset : offset + wanted]
+
+    async def _shown(self, plan: _Plan, found: Found) -> list[_Hit]:
+        """Certain hits as the caller may read them; one whose policy has changed meanwhile may vanish."""
         hits: list[_Hit] = []
-        async for hit in self._matches(plan, now, after):
-            if start is not None and not hit.key > start:
+        for one in found.hits:
+            permissions = await self._permissions(one.thing, plan)
+            hit = plan.shown(one, permissions) if permissions else None
+            if hit is not None:
+                hits.append(hit)
+        return hits
+
+    async def _first(self, plan: _Plan, wanted: int) -> list[_Hit]:
+        """The first hits among those that have to be judged."""
+        after = plan.ask.after
+        begin = after.thing_id if after is not None and not plan.sort else ""
+        hits: list[_Hit] = []
+        async for hit in self._judged(plan, begin):
+            if after is not None and not hit.key > plan.key(after):
                 continue
             hits.append(hit)
             if not plan.sort and len(hits) >= wanted:
-                return hits
+                break
             if len(hits) > 4 * wanted + 1_000:
-                hits = sorted(hits, key=lambda one: one.key)[:wanted]
-        return sorted(hits, key=lambda one: one.key)[:wanted]
+                hits = sorted(hits, key=_key_of)[:wanted]
+        return sorted(hits, key=_key_of)[:wanted]
 
-    async def _matches(self, plan: _Plan, now: datetime, after: str) -> AsyncIterator[_Hit]:
+    async def _judged(self, plan: _Plan, after: str) -> AsyncIterator[_Hit]:
+        """Hits among the things that the index is not certain of, in order of id."""
         while True:
-            things = await self._store.page(after, _PAGE, plan.query.namespaces)
+            things = await self._store.unsure(plan.ask, after, _PAGE)
             for thing in things:
-                permissions = await self._permissions(thing, plan.query.subjects, now)
-                hit = plan.hit(thing, permissions, now) if permissions else None
+                permissions = await self._permissions(thing, plan)
+                hit = plan.hit(thing, permissions) if permissions else None
                 if hit is not None:
                     yield hit
             if len(things) < _PAGE:
@@ -234,9 +258,32 @@ class Searcher:
             after = things[-1].thing_id
             await asyncio.sleep(0)
 
-    async def _permissions(
-        self, thing: Thing, subjects: tuple[str, ...], now: datetime
-    ) -> Permissions | None:
+    async def _place_of(self, plan: _Plan, thing_id: str) -> Place:
+        """Where a thing stands in the order as the caller sees it now."""
+        if not plan.sort:
+            return Place((), thing_id)
+        stored = await self._load(thing_id)
+        permissions = await self._permissions(stored.thing, plan) if stored.thing else None
+        place = plan.place(stored.thing, permissions) if stored.thing and permissions else None
+        if place is None:
+            raise ditto_error("things:thing.notfound", id=thing_id)
+        return place
+
+    async def _load(self, thing_id: str) -> StoredThing:
+        future: asyncio.Future[StoredThing] = asyncio.get_running_loop().create_future()
+
+        def loaded(answer: StoredThing | GatewayError) -> None:
+            if future.done():
+                return
+            if isinstance(answer, GatewayError):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+        self._store.load_thing(thing_id, loaded)
+        return await future
+
+    async def _permissions(self, thing: Thing, plan: _Plan) -> Permissions | None:
         while True:
             try:
                 enforcer = self._policies.enforcer(thing.policy_id)
@@ -245,7 +292,8 @@ class Searcher:
                 continue
             if enforcer is None:
                 return None
-            return enforcer.permissions(subjects, namespace_of(thing.thing_id), text_of(now))
+            subjects, now = plan.query.subjects, text_of(plan.now)
+            return enforcer.permissions(subjects, namespace_of(thing.thing_id), now)
 
 
 async def _waited(wait: Wait) -> None:
@@ -264,66 +312,117 @@ async def _waited(wait: Wait) -> None:
 
 
 class _Plan:
-    """A query made ready: predicate, order and selector."""
+    """A query made ready: what the store is asked, and predicate, order and selector for the rest."""
 
-    def __init__(self, query: SearchQuery, options: Options) -> None:
+    def __init__(
+        self, query: SearchQuery, options: Options, now: datetime, after: Place | None = None
+    ) -> None:
         for namespace in query.namespaces:
             if not is_namespace(namespace):
                 raise ditto_error("thing-search:search.namespaces.invalid", namespace=namespace)
+        node = _node_of(query.filter)
         self.query = query
-        self.sort = tuple(key for key in options.sort if key.pointer != ("thingId",))
-        last = [key for key in options.sort if key.pointer == ("thingId",)]
-        self._id_descends = bool(last and last[0].is_descending)
-        if self._id_descends and not self.sort:
-            self.sort = (SortKey(("thingId",), is_descending=True),)
+        self.now = now
+        self.sort = sort_keys(options)
+        self.ask = Ask(
+            subjects=query.subjects,
+            now=now,
+            node=node,
+            namespaces=query.namespaces,
+            sort=self.sort,
+            after=after,
+        )
         self._fields = FieldSelector.parse(query.fields) if query.fields else None
-        self._holds = _predicate_of(query.filter)
+        self._holds = None if node is None else predicate(node, Semantics.SEARCH)
 
-    def hit(self, thing: Thing, permissions: Permissions, now: datetime) -> _Hit | None:
+    def beginning(self, after: Place) -> _Plan:
+        """The same plan, from another place on."""
+        plan = copy(self)
+        plan.ask = replace(self.ask, after=after)
+        return plan
+
+    def hit(self, thing: Thing, permissions: Permissions) -> _Hit | None:
         """The thing if it matches on what the caller may read."""
+        seen = _seen(thing, permissions)
+        if seen is None or (
+            self._holds is not None and not self._holds(document_lookup(seen), self.now)
+        ):
+            return None
+        return self._made(self._place(seen, thing), seen, thing, permissions)
+
+    def shown(self, hit: Hit, permissions: Permissions) -> _Hit | None:
+        """A certain hit as the caller may read it."""
+        seen = _seen(hit.thing, permissions) if self._fields is not None else {}
+        return None if seen is None else self._made(hit.place, seen, hit.thing, permissions)
+
+    def place(self, thing: Thing, permissions: Permissions) -> Place | None:
+        """Where a thing stands, None where the caller may not read it."""
+        seen = _seen(thing, permissions)
+        return None if seen is None else self._place(seen, thing)
+
+    def _place(self, seen: JsonObject, thing: Thing) -> Place:
+        return Place(tuple(_sort_value(seen, key) for key in self.sort), thing.thing_id)
+
+    def _made(
+        self, place: Place, seen: JsonObject, thing: Thing, permissions: Permissions
+    ) -> _Hit | None:
         readable = readable_json(thing, permissions)
         if readable is None:
             return None
-        seen = {
-            **extended_json(thing),
-            "namespace": namespace_of(thing.thing_id),
-            "attributes": None,
-            "features": None,
-        }
-        for member in ("policyId", "definition", "attributes", "features"):
-            seen.pop(member, None)
-        seen.update(readable)
-        if self._holds is not None and not self._holds(document_lookup(seen), now):
-            return None
-        values = tuple(_sortable(get(seen, key.pointer)) for key in self.sort)
         shown = readable if self._fields is None else self._fields.select(seen)
-        return _Hit(self.key(values, thing.thing_id), values, thing.thing_id, shown)
+        return _Hit(self.key(place), place, shown)
 
-    def key(self, values: Any, thing_id: str) -> tuple[Any, ...]:
+    def key(self, place: Place) -> tuple[Any, ...]:
         """What orders hits: the sort values, then the id."""
         keys: list[Any] = [
             _Descending(_rank(value)) if key.is_descending else _rank(value)
-            for key, value in zip(self.sort, values, strict=True)
+            for key, value in zip(self.sort, place.values, strict=True)
         ]
-        return (*keys, thing_id)
+        return (*keys, place.thing_id)
 
 
-def _predicate_of(text: str | None) -> Predicate | None:
+def sort_keys(options: Options) -> tuple[SortKey, ...]:
+    """The keys that order: up to the id, which orders the rest; the id itself only where it descends."""
+    keys: list[SortKey] = []
+    for key in options.sort:
+        if key.pointer == ("thingId",):
+            return (*keys, key) if key.is_descending else tuple(keys)
+        keys.append(key)
+    return tuple(keys)
+
+
+def _seen(thing: Thing, permissions: Permissions) -> JsonObject | None:
+    """What a filter looks at: the thing as the caller may read it, with its hidden fields."""
+    readable = readable_json(thing, permissions)
+    if readable is None:
+        return None
+    seen = {**extended_json(thing), "namespace": namespace_of(thing.thing_id)}
+    for member in MEMBERS:
+        seen.pop(member, None)
+    return {**seen, **readable}
+
+
+def _node_of(text: str | None) -> Node | None:
     if not text:
         return None
-    node: Node = parse(text)
+    node = parse(text)
     require_roots(node, SEARCH_ROOTS)
-    return predicate(node, Semantics.SEARCH)
+    return node
 
 
-def _sortable(value: Any) -> Json:
-    return None if value is MISSING or isinstance(value, (dict, list)) else value
+def _sort_value(seen: JsonObject, key: SortKey) -> Scalar:
+    value = MISSING if "*" in key.pointer else get(seen, key.pointer)
+    return None if value is MISSING else sortable(value)
+
+
+def _key_of(hit: _Hit) -> tuple[Any, ...]:
+    return hit.key
 
 
 _RANKS: Final[dict[type, int]] = {type(None): 0, int: 1, float: 1, str: 2, bool: 3}
 
 
-def _rank(value: Json) -> tuple[int, Any]:
+def _rank(value: Scalar) -> tuple[int, Any]:
     """Values of different types have an order too: absent, numbers, texts, booleans."""
     return _RANKS[type(value)], (0 if value is None else value)
 
@@ -355,7 +454,7 @@ class _Descending:
 def _next_cursor(query: SearchQuery, options: Options, page: list[_Hit]) -> str | None:
     if options.limit or not page:
         return None
-    last = page[-1]
+    last = page[-1].place
     plan_sort = ",".join(key.text for key in options.sort)
     cursor = _Cursor(query.filter, query.namespaces, plan_sort, list(last.values), last.thing_id)
     return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
@@ -379,11 +478,21 @@ def _read_cursor(options: Options, query: SearchQuery) -> _Cursor:
         keys = _sort(cursor.sort) if cursor.sort else ()
     except (ValueError, msgspec.DecodeError, GatewayError) as error:
         raise _invalid("the cursor is not one of ours") from error
-    if len(_Plan(SearchQuery(subjects=()), Options(keys)).sort) != len(cursor.values):
+    values = cursor.values
+    if len(sort_keys(Options(keys))) != len(values) or not all(map(_is_scalar, values)):
         raise _invalid("the cursor is not one of ours")
     if query.filter is not None and query.filter != cursor.filter:
         raise _invalid("the cursor belongs to another filter")
     return cursor
+
+
+def _is_scalar(value: object) -> bool:
+    """True for what a row of the index can hold, so that it can be bound."""
+    try:
+        key_of(value)  # type: ignore[arg-type]
+    except TooWide:
+        return False
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _resumed(query: SearchQuery, cursor: _Cursor) -> SearchQuery:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gateway.errors import GatewayError, StoreUnavailable
+from gateway.store.search_sql import add_functions
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +140,7 @@ class Database:
             check_same_thread=False,
             cached_statements=512,
         )
+        add_functions(connection)
         connection.executescript(
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
             "PRAGMA temp_store=MEMORY; PRAGMA journal_size_limit=16777216;"

@@ -15,6 +15,7 @@ from gateway.errors import GatewayError
 from gateway.model.message import SpoolId
 from gateway.model.policy import Policy, PolicyEvent
 from gateway.model.thing import Thing, ThingEvent
+from gateway.store.search import ThingIndex
 
 T = TypeVar("T")
 Answer: TypeAlias = Callable[["T | GatewayError"], None]
@@ -82,7 +83,7 @@ class Replay:
     events: Sequence[ThingEvent]
 
 
-class ThingStore(Protocol):
+class ThingStore(ThingIndex, Protocol):
     """Where things and policies live."""
 
     def append(self, commit: Commit, done: Answer[Committed]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from gateway.errors import GatewayError, RevisionConflict
 from gateway.model.entity_id import namespace_of
 from gateway.model.thing import Thing, ThingEvent
+from gateway.store.search import Ask, Counted, Found
 from gateway.store.things import (
     Answer,
     Commit,
@@ -85,6 +86,22 @@ class MemoryThingStore:
             and (not namespaces or namespace_of(thing_id) in namespaces)
         ]
         return found[:limit]
+
+    async def find(self, ask: Ask, skip: int, take: int) -> Found:  # noqa: ARG002
+        """See `ThingIndex.find`; there is no index, so nothing is certain."""
+        return Found((), has_unsure=True)
+
+    async def count(self, ask: Ask) -> Counted:  # noqa: ARG002
+        """See `ThingIndex.count`."""
+        return Counted(0, has_unsure=True)
+
+    async def unsure(self, ask: Ask, after: str, limit: int) -> Sequence[Thing]:
+        """See `ThingIndex.unsure`."""
+        return await self.page(after, limit, ask.namespaces)
+
+    async def catch_up(self, limit: int) -> int:  # noqa: ARG002
+        """See `ThingIndex.catch_up`."""
+        return 0
 
     async def events(self, thing_id: str, after: int, limit: int) -> list[ThingEvent]:
         """See `ThingStore.events`."""

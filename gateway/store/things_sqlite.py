@@ -21,6 +21,9 @@ from gateway.model.message import SpoolId
 from gateway.model.policy import Policy, PolicyEvent
 from gateway.model.thing import EventAction, Thing, ThingEvent
 from gateway.model.trace import TraceContext
+from gateway.store.search import Ask, Counted, Found
+from gateway.store.search_sqlite import count, find, unsure
+from gateway.store.search_writes import PolicyIndexing, ThingIndexing, catch_up
 from gateway.store.things import (
     SNAPSHOT_EVERY,
     Answer,
@@ -43,7 +46,7 @@ ON CONFLICT (thing_id) DO UPDATE SET policy_id = ?3, revision = ?4, document = ?
 WHERE revision = ?4 - 1
 """
 _UPDATE_THING: Final = """
-UPDATE things SET policy_id = ?, revision = ?, document = ?, modified = ? WHERE thing_id = ? AND revision = ?
+UPDATE things SET revision = ?, document = ?, modified = ? WHERE thing_id = ? AND revision = ?
 """
 _PUT_EVENT: Final = """
 INSERT INTO thing_events (thing_id, revision, action, path, value, facts, timestamp, snapshot)
@@ -198,16 +201,40 @@ class SqliteThingStore:
         dropped: int = await self._database.write(work)
         return dropped
 
+    # --- searching ----------------------------------------------------------------------------
+
+    async def find(self, ask: Ask, skip: int, take: int) -> Found:
+        """See `ThingIndex.find`."""
+        found: Found = await self._database.read(lambda one: find(one, ask, skip, take))
+        return found
+
+    async def count(self, ask: Ask) -> Counted:
+        """See `ThingIndex.count`."""
+        found: Counted = await self._database.read(lambda one: count(one, ask))
+        return found
+
+    async def unsure(self, ask: Ask, after: str, limit: int) -> Sequence[Thing]:
+        """See `ThingIndex.unsure`."""
+        found: list[Thing] = await self._database.read(lambda one: unsure(one, ask, after, limit))
+        return found
+
+    async def catch_up(self, limit: int) -> int:
+        """See `ThingIndex.catch_up`."""
+        done: int = await self._database.write(lambda one: catch_up(one, limit))
+        return done
+
 
 class _Statements:
     """A commit as rows: made on the caller's thread, run on the writer's."""
 
-    __slots__ = ("_policy", "_spool", "_thing")
+    __slots__ = ("_policy", "_readers", "_rows", "_spool", "_thing")
 
     def __init__(self, commit: Commit) -> None:
         self._thing = _thing_rows(commit.thing) if commit.thing else None
         self._policy = _policy_rows(commit.policy) if commit.policy else None
         self._spool = _spool_row(commit.spool) if commit.spool else None
+        self._rows = ThingIndexing(commit.thing.event) if commit.thing else None
+        self._readers = PolicyIndexing(commit.policy.event) if commit.policy else None
 
     def run(self, connection: sqlite3.Connection) -> Committed:
         """Write all rows.
@@ -218,12 +245,16 @@ class _Statements:
             entity, event = self._policy
             _changed_one(connection.execute(_PUT_POLICY, entity))
             connection.execute(_PUT_POLICY_EVENT, event)
+        if self._readers is not None:
+            self._readers.run(connection)
         if self._spool is not None:
             connection.execute(_PUT_SPOOL, self._spool)
         if self._thing is None:
             return Committed(0)
         statement, entity, event = self._thing
         _changed_one(connection.execute(statement, entity))
+        if self._rows is not None:
+            self._rows.run(connection)
         return Committed(connection.execute(_PUT_EVENT, event).lastrowid or 0)
 
 
@@ -236,11 +267,9 @@ def _thing_rows(write: ThingWrite) -> tuple[str, tuple[object, ...], tuple[objec
     event = write.event
     state = event.after or event.before
     assert state is not None  # noqa: S101  an event has a state on one side
-    if event.before is not None and event.after is not None:
+    if event.before and event.after and event.before.policy_id == event.after.policy_id:
         statement = _UPDATE_THING
-        policy_id = state.document.get("policyId")
         entity: tuple[object, ...] = (
-            policy_id,
             event.revision,
             write.document,
             event.timestamp,
@@ -252,7 +281,7 @@ def _thing_rows(write: ThingWrite) -> tuple[str, tuple[object, ...], tuple[objec
         entity = (
             event.thing_id,
             namespace_of(event.thing_id),
-            state.document.get("policyId"),
+            state.policy_id if event.after else None,
             event.revision,
             write.document,
             state.created,

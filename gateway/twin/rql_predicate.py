@@ -1,7 +1,7 @@
 """RQL as a predicate over values in memory: conditions, event filters, and searching without an index.
 
-`ne` is where two worlds differ: in memory an absent field is different from any value, in a search it is not
-there to be compared.
+Two worlds differ: in memory an absent field is different (`ne`) from any value, in a search it is not there
+to be compared; in memory values of two types are ordered as texts, in a search they are not ordered.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _comparison(node: Comparison, semantics: Semantics) -> Predicate:
         return lambda lookup, _: all(_is_empty(value) for value in lookup(wanted))
     if node.op == "ne":
         return _unequal(node, semantics)
-    test = _TESTS[node.op]
+    test = (_TESTS if semantics is Semantics.MEMORY else _SEARCH_TESTS)[node.op]
 
     def holds(lookup: Lookup, now: datetime) -> bool:
         candidates = _spread(lookup(wanted))
@@ -191,6 +191,26 @@ _TESTS: Final[dict[str, Callable[[Json, Json], bool]]] = {
     "le": _ordered(lambda one, other: one <= other),
     "like": _like,
     "ilike": _ilike,
+}
+
+
+def _same_type(judge: Callable[[Any, Any], bool]) -> Callable[[Json, Json], bool]:
+    """Numbers with numbers, texts with texts, booleans with booleans; nothing else has an order."""
+
+    def test(one: Json, other: Json) -> bool:
+        if _is_number(one):
+            return _is_number(other) and judge(one, other)
+        return isinstance(one, (str, bool)) and type(one) is type(other) and judge(one, other)
+
+    return test
+
+
+_SEARCH_TESTS: Final[dict[str, Callable[[Json, Json], bool]]] = {
+    **_TESTS,
+    "gt": _same_type(lambda one, other: one > other),
+    "ge": _same_type(lambda one, other: one >= other),
+    "lt": _same_type(lambda one, other: one < other),
+    "le": _same_type(lambda one, other: one <= other),
 }
 
 

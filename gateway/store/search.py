@@ -1,0 +1,109 @@
+"""The port of searching: what is asked of the store, and what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeAlias
+
+from gateway.model.json import Json, Pointer, format_pointer
+from gateway.model.thing import Thing
+from gateway.twin.rql import Node
+
+Scalar: TypeAlias = "bool | int | float | str | None"
+
+
+@dataclass(frozen=True, slots=True)
+class SortKey:
+    """One item of `sort(...)`."""
+
+    pointer: Pointer
+    is_descending: bool = False
+
+    @property
+    def text(self) -> str:
+        return ("-" if self.is_descending else "+") + format_pointer(self.pointer)[1:]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a hit stands in the order: its sort values, then its id."""
+
+    values: tuple[Scalar, ...]
+    thing_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A search.
+
+    Shape:  `subjects` the caller's; `node` None for everything; `namespaces` empty for all; `after` the last
+            hit of the page before; `now` what `time:now` means; `seconds` the longest it may take.
+    """
+
+    subjects: tuple[str, ...]
+    now: datetime
+    node: Node | None = None
+    namespaces: tuple[str, ...] = ()
+    sort: tuple[SortKey, ...] = ()
+    after: Place | None = None
+    seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A thing that matches, with its place."""
+
+    place: Place
+    thing: Thing
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the index is certain of, in order; `has_unsure` when there are things to be judged one by one."""
+
+    hits: Sequence[Hit]
+    has_unsure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How many the index is certain of, and whether others have to be judged."""
+
+    number: int
+    has_unsure: bool
+
+
+class ThingIndex(Protocol):
+    """Finds things by what is in them and by who may read it.
+
+    Certain hits match on what the caller may read; the sort values are what the caller may read. Unsure ones
+    are a superset of the other hits. What was acknowledged before the call is found.
+    """
+
+    async def find(self, ask: Ask, skip: int, take: int) -> Found:
+        """The certain hits after `ask.after`, from `skip` on, at most `take`.
+
+        Errors: QueryTimeout; BadRequest `rql.expression.invalid`; StoreUnavailable.
+        """
+
+    async def count(self, ask: Ask) -> Counted:
+        """The number of certain hits.
+
+        Errors: as `find`.
+        """
+
+    async def unsure(self, ask: Ask, after: str, limit: int) -> Sequence[Thing]:
+        """Things with ids > `after` that may be hits, in order of id; fewer than `limit` at the end.
+
+        Errors: as `find`.
+        """
+
+    async def catch_up(self, limit: int) -> int:
+        """Index things and policies that were stored without; returns how many, 0 when all are."""
+
+
+def sortable(value: Json) -> Scalar:
+    """What a value sorts by: objects and arrays as if they were absent."""
+    return None if isinstance(value, (dict, list)) else value

@@ -1,0 +1,401 @@
+"""RQL as SQL over the search index: the second back end of the tree, which agrees with the predicate.
+
+Every comparison becomes a condition on the thing `t` that is true or false, never NULL; and, where the
+index can find the things that meet it, a driver: a query of their ids. Values are bound, never written
+into the text. Source: `gateway.twin.rql_predicate` with `Semantics.SEARCH` says what each operator means.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from gateway.errors import BadRequest
+from gateway.model.json import Json, Pointer
+from gateway.store.leaves import LARGEST, MAX_TEXT, segment
+from gateway.twin.rql import Comparison, Logical, Node
+from gateway.twin.rql_predicate import glob_matches, resolved
+
+FALSE: Final = "0"
+TRUE: Final = "1"
+
+COLUMNS: Final = {
+    "thingId": "thing_id",
+    "namespace": "namespace",
+    "_namespace": "namespace",
+    "_revision": "revision",
+    "_created": "created",
+    "_modified": "modified",
+}
+"""Properties that are columns of the thing itself; the others are rows of the index."""
+
+_NUMERIC_COLUMNS: Final = frozenset(("revision",))
+_DRIVING_COLUMNS: Final = frozenset(("thing_id", "created", "modified"))
+_MAX_GLOB: Final = 45_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sql:
+    """A piece of SQL and what it binds."""
+
+    text: str
+    values: tuple[Any, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """A query of the ids of things that may match (perhaps one several times); all that match are among them.
+
+    Shape:  `is_in_order` says that the ids come in their order: one path, one value.
+    """
+
+    sql: Sql
+    is_in_order: bool = False
+
+
+def path_matches(pattern: str, path: str) -> bool:
+    """True when a path meets a pattern whose segments may be `*`."""
+    wanted, found = pattern.split("/"), path.split("/")
+    return len(wanted) == len(found) and all(
+        one in ("*", other) for one, other in zip(wanted, found, strict=True)
+    )
+
+
+def _ilike(value: str, pattern: str) -> bool:
+    return glob_matches(pattern, value.lower())
+
+
+def add_functions(connection: sqlite3.Connection) -> None:
+    """Give a connection the functions that compiled queries call."""
+    connection.create_function("twin_path", 2, path_matches, deterministic=True)
+    connection.create_function("twin_ilike", 2, _ilike, deterministic=True)
+
+
+# --- the tree ----------------------------------------------------------------------------------
+
+
+def condition(node: Node, now: datetime) -> Sql:
+    """What is true of `t` exactly when the filter holds for the whole thing."""
+    if isinstance(node, Comparison):
+        return _atom(node, now).condition()
+    if node.op == "not":
+        inner = condition(node.operands[0], now)
+        return Sql(f"NOT {inner}", inner.values)
+    return _joined(node.op, [condition(operand, now) for operand in node.operands])
+
+
+def widened(node: Node, now: datetime, *, negated: bool = False) -> Sql:
+    """What is true of `t` at least when the filter holds for some part of the thing.
+
+    A caller who sees a part sees fewer values: what needs a value still needs it, what needs the absence
+    of one may always hold.
+    """
+    if isinstance(node, Comparison):
+        if negated or node.op == "empty":
+            return Sql(TRUE)
+        if node.op == "ne":
+            node = Comparison("exists", node.property)
+        return _atom(node, now).condition()
+    if node.op == "not":
+        return widened(node.operands[0], now, negated=not negated)
+    op = _OTHER[node.op] if negated else node.op
+    return _joined(op, [widened(operand, now, negated=negated) for operand in node.operands])
+
+
+_OTHER: Final = {"and": "or", "or": "and"}
+
+
+def _joined(op: str, parts: Sequence[Sql]) -> Sql:
+    """Halves of halves: SQLite bounds the depth of an expression."""
+    if len(parts) == 1:
+        return parts[0]
+    middle = len(parts) // 2
+    one, other = _joined(op, parts[:middle]), _joined(op, parts[middle:])
+    return Sql(f"({one} {op.upper()} {other})", one.values + other.values)
+
+
+def drivers(node: Node, now: datetime) -> list[Driver]:
+    """Ways to find the candidates of a filter by the index; none when only looking at all things would do."""
+    if isinstance(node, Comparison):
+        driver = _atom(node, now).driver()
+        return [] if driver is None else [driver]
+    if node.op == "and":
+        return [driver for operand in node.operands for driver in drivers(operand, now)]
+    if node.op == "or":
+        return _either(node, now)
+    return []
+
+
+def _either(node: Logical, now: datetime) -> list[Driver]:
+    each = [drivers(operand, now) for operand in node.operands[:_MAX_UNION]]
+    if len(node.operands) > _MAX_UNION or not all(each):
+        return []
+    chosen = [found[0].sql for found in each]
+    text = " UNION ".join(f"SELECT thing_id FROM ({sql})" for sql in chosen)  # noqa: S608
+    return [Driver(Sql(text, tuple(value for sql in chosen for value in sql.values)))]
+
+
+_MAX_UNION: Final = 64
+
+
+# --- comparisons -------------------------------------------------------------------------------
+
+
+def _atom(node: Comparison, now: datetime) -> _Row | _Column:
+    pointer = node.property.pointer
+    values = [resolved(value, now) for value in node.values]
+    column = COLUMNS.get(pointer[0])
+    if column is None:
+        return _Row(node.op, pointer, values)
+    return _Column(node.op, column, values, is_there=len(pointer) == 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A comparison with what the index holds."""
+
+    op: str
+    pointer: Pointer
+    values: list[Json]
+
+    def condition(self) -> Sql:
+        if self.op == "exists":
+            return self._exists(Sql(TRUE))
+        if self.op == "empty":
+            return _not(self._exists(Sql(_NOT_EMPTY)))
+        if self.op == "ne":
+            there = self._exists(Sql(TRUE))
+            equal = self._exists(_test("eq", "r.value", self.values[0]))
+            return Sql(f"({there} AND NOT {equal})", there.values + equal.values)
+        return self._exists(self._tests())
+
+    def driver(self) -> Driver | None:
+        if self.op == "empty":
+            return None
+        test = Sql(TRUE) if self.op in ("exists", "ne") else self._tests()
+        in_order = self.op == "eq" and "*" not in self.pointer
+        return Driver(self._ids(test), in_order)
+
+    def _tests(self) -> Sql:
+        op = "eq" if self.op == "in" else self.op
+        return _joined("or", [_test(op, "r.value", value) for value in self.values])
+
+    def _exists(self, test: Sql) -> Sql:
+        if test.text == FALSE:
+            return test
+        where = path_condition(self.pointer, "r.path" if "*" not in self.pointer else "+r.path")
+        return Sql(
+            "EXISTS (SELECT 1 FROM search_rows r WHERE r.thing_id = t.thing_id"  # noqa: S608
+            f" AND {where} AND {test})",
+            where.values + test.values,
+        )
+
+    def _ids(self, test: Sql) -> Sql:
+        by_value = "search_rows r INDEXED BY search_rows_by_value"
+        if "*" not in self.pointer:
+            where = path_condition(self.pointer, "r.path")
+            return Sql(
+                f"SELECT r.thing_id FROM {by_value} WHERE {where} AND {test}",  # noqa: S608
+                where.values + test.values,
+            )
+        where = _path_test(self.pointer, "p")
+        return Sql(
+            f"SELECT r.thing_id FROM search_paths p CROSS JOIN {by_value}"  # noqa: S608
+            f" ON r.path = p.id WHERE {where} AND {test}",
+            where.values + test.values,
+        )
+
+
+_NOT_EMPTY: Final = (
+    "(r.value IS NOT NULL AND r.value <> '' AND r.value <> x'04' AND r.value <> x'05')"
+)
+
+
+def path_text(pointer: Pointer) -> str:
+    """How the index writes a pointer."""
+    return "".join(map(segment, pointer))
+
+
+def path_condition(pointer: Pointer, column: str) -> Sql:
+    """True of rows at a pointer."""
+    if "*" not in pointer:
+        return Sql(
+            f"{column} = (SELECT id FROM search_paths WHERE path = ?)",  # noqa: S608
+            (text_value(path_text(pointer)),),
+        )
+    where = _path_test(pointer, "p")
+    return Sql(f"{column} IN (SELECT p.id FROM search_paths p WHERE {where})", where.values)  # noqa: S608
+
+
+def _path_test(pointer: Pointer, alias: str) -> Sql:
+    text = (text_value(path_text(pointer)),)
+    if pointer[0] == "features" and pointer[1:2] == ("*",) and "*" not in pointer[2:]:
+        return Sql(f"{alias}.pattern = ?", text)
+    return Sql(f"twin_path(?, {alias}.path)", text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A comparison with a column: always there, never null; `is_there` is False for what lies below it."""
+
+    op: str
+    name: str
+    values: list[Json]
+    is_there: bool
+
+    def condition(self) -> Sql:
+        if self.op in ("exists", "empty"):
+            return Sql(TRUE if self.is_there is (self.op == "exists") else FALSE)
+        if not self.is_there:
+            return Sql(FALSE)
+        if self.op == "ne":
+            return _not(self._test("eq", self.values[0]))
+        return self._tests()
+
+    def driver(self) -> Driver | None:
+        if self.name not in _DRIVING_COLUMNS or self.op in ("exists", "empty", "ne"):
+            return None
+        test = self.condition()
+        return Driver(Sql(f"SELECT t.thing_id FROM things t WHERE {test}", test.values))  # noqa: S608
+
+    def _tests(self) -> Sql:
+        op = "eq" if self.op == "in" else self.op
+        return _joined("or", [self._test(op, value) for value in self.values])
+
+    def _test(self, op: str, value: Json) -> Sql:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number and not isinstance(value, str):
+            return Sql(FALSE)
+        if is_number is not (self.name in _NUMERIC_COLUMNS):
+            return Sql(FALSE)
+        return _test(op, f"t.{self.name}", value)
+
+
+def _not(sql: Sql) -> Sql:
+    return Sql(f"NOT {sql}", sql.values)
+
+
+# --- values ------------------------------------------------------------------------------------
+
+
+def _test(op: str, place: str, value: Json) -> Sql:
+    """True when what is at `place` compares so with a value of a filter."""
+    if op in ("like", "ilike"):
+        return _LIKES[op](place, str(value))
+    if value is None:
+        return Sql(f"{place} IS NULL" if op == "eq" else FALSE)
+    if isinstance(value, bool):
+        return _compared(op, place, Sql("?", (bytes((value,)),)), "x'00'", "x'02'")
+    if isinstance(value, str):
+        return _compared(op, place, _text(value), "''", "x''")
+    if not isinstance(value, (int, float)):
+        return Sql(FALSE)  # a filter has no objects
+    exact_op, number = _number(op, value)
+    if exact_op is None:
+        return Sql(FALSE)
+    return _compared(exact_op, place, Sql("?", (number,)), None, "''")
+
+
+_SIGNS: Final = {"eq": "=", "gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+
+
+def _compared(op: str, place: str, bound: Sql, least: str | None, beyond: str) -> Sql:
+    """Only values of the same type: `least` is the first of them, `beyond` the first after them."""
+    test = f"{place} {_SIGNS[op]} {bound}"
+    if op in ("gt", "ge"):
+        test += f" AND {place} < {beyond}"
+    elif op in ("lt", "le") and least is not None:
+        test += f" AND {place} >= {least}"
+    return Sql(f"({test})", bound.values)
+
+
+def _text(value: str) -> Sql:
+    bound = text_value(value)
+    return Sql("?" if isinstance(bound, str) else "CAST(? AS TEXT)", (bound,))
+
+
+def text_value(value: str) -> str | bytes:
+    """A text as it can be bound; one with lone surrogates as bytes, which equal no stored text."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "surrogatepass")
+    return value
+
+
+def _number(op: str, value: int | float) -> tuple[str | None, int | float]:
+    """A number that can be bound, with the operator that then means the same; None for "never"."""
+    if isinstance(value, float) or -LARGEST <= value <= LARGEST:
+        return op, value
+    try:
+        near = float(value)
+    except OverflowError:
+        near = float("inf") if value > 0 else float("-inf")
+    if near == value:
+        return op, near
+    if op == "eq":
+        return None, near
+    if op in ("lt", "le"):
+        return ("lt" if near > value else "le"), near
+    return ("gt" if near < value else "ge"), near
+
+
+# --- patterns ----------------------------------------------------------------------------------
+
+
+def _like(place: str, pattern: str) -> Sql:
+    glob = _glob(pattern)
+    if glob is None:
+        return Sql(FALSE)
+    low, high = _prefix(pattern)
+    if high is None:
+        return Sql(f"({place} >= ? AND {place} < x'' AND {place} GLOB ?)", (low, glob))
+    return Sql(f"({place} >= ? AND {place} < ? AND {place} GLOB ?)", (low, high, glob))
+
+
+def _like_any_case(place: str, pattern: str) -> Sql:
+    """ASCII texts by SQLite, others by the predicate's own function: only it knows their lower case."""
+    lower = pattern.lower()
+    glob = _glob(lower)
+    if glob is None:
+        return Sql(FALSE)
+    return Sql(
+        f"({place} >= '' AND {place} < x'' AND"
+        f" CASE WHEN length({place}) = length(CAST({place} AS BLOB))"
+        f" THEN lower({place}) GLOB ? ELSE twin_ilike({place}, ?) END)",
+        (glob, lower),
+    )
+
+
+_LIKES: Final[dict[str, Callable[[str, str], Sql]]] = {"like": _like, "ilike": _like_any_case}
+
+
+def _glob(pattern: str) -> str | None:
+    """A pattern as SQLite's GLOB has it; None for one that no stored text meets.
+
+    Errors: BadRequest for one that is too long to try.
+    """
+    pattern = re.sub(r"\*+", "*", pattern)
+    if "\0" in pattern or isinstance(text_value(pattern), bytes):
+        return None
+    if len(pattern.replace("*", "")) > MAX_TEXT:
+        return None
+    glob = pattern.replace("[", "[[]")
+    if len(glob.encode()) > _MAX_GLOB:
+        raise BadRequest("The pattern is too long.", code="rql.expression.invalid")
+    return glob
+
+
+def _prefix(pattern: str) -> tuple[str, str | None]:
+    """The texts that begin as a pattern does: the first of them, and the first after them if there is one."""
+    head = re.split(r"[*?]", pattern, maxsplit=1)[0]
+    if not head or ord(head[-1]) >= 0xD7FF:
+        return head, None
+    return head, head[:-1] + chr(ord(head[-1]) + 1)

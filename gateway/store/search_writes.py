@@ -1,0 +1,147 @@
+"""The search index kept with the things: made on the caller's thread, run in the thing's own transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+from gateway.model.json import JsonObject
+from gateway.model.policy import PolicyEvent
+from gateway.model.thing import ThingEvent
+from gateway.store.leaves import Changes, TooWide, changes, rows_of
+from gateway.store.readers import signatures_of
+
+_PATH: Final = "(SELECT id FROM search_paths WHERE path = ?)"
+_UPDATE: Final = f"""
+UPDATE search_rows SET value = ? WHERE thing_id = ? AND path = {_PATH} AND position = ?
+"""  # noqa: S608  constant texts
+_DELETE: Final = f"DELETE FROM search_rows WHERE thing_id = ? AND path = {_PATH} AND position = ?"  # noqa: S608
+_ADD_PATH: Final = "INSERT OR IGNORE INTO search_paths (path, pattern) VALUES (?, ?)"
+_INSERT: Final = f"""
+INSERT OR REPLACE INTO search_rows (thing_id, path, position, value) VALUES (?, {_PATH}, ?, ?)
+"""  # noqa: S608
+_CLEAR: Final = "DELETE FROM search_rows WHERE thing_id = ?"
+_IS_WIDE: Final = "SELECT 1 FROM search_wide WHERE thing_id = ?"
+_MARK_WIDE: Final = "INSERT OR REPLACE INTO search_wide (thing_id, is_waiting) VALUES (?, 0)"
+_UNMARK: Final = "DELETE FROM search_wide WHERE thing_id = ?"
+_WAITING: Final = """
+SELECT things.thing_id, things.document FROM search_wide JOIN things USING (thing_id)
+WHERE search_wide.is_waiting = 1 LIMIT ?
+"""
+_UNREAD: Final = (
+    "SELECT policy_id, document FROM policy_unread JOIN policies USING (policy_id) LIMIT ?"
+)
+_ADD_SIGNATURE: Final = "INSERT OR IGNORE INTO policy_signatures (body) VALUES (?)"
+_ADD_READER: Final = """
+INSERT INTO policy_readers (policy_id, subject, signature)
+VALUES (?, ?, (SELECT signature FROM policy_signatures WHERE body = ?))
+"""
+
+_decode = msgspec.json.Decoder().decode
+
+
+class ThingIndexing:
+    """What an event does to the index."""
+
+    __slots__ = ("_changes", "_document", "_thing_id")
+
+    def __init__(self, event: ThingEvent) -> None:
+        self._thing_id = event.thing_id
+        self._document = None if event.after is None else event.after.document
+        self._changes: Changes | None = None
+        if event.before is None or event.after is None:
+            return
+        try:
+            self._changes = changes(event.before.document, event.after.document)
+        except TooWide:
+            self._changes = None
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        """Write the rows."""
+        if self._document is None:
+            connection.execute(_CLEAR, (self._thing_id,))
+            connection.execute(_UNMARK, (self._thing_id,))
+        elif self._changes is None or not self._apply(connection, self._changes):
+            index_whole(connection, self._thing_id, self._document)
+
+    def _apply(self, connection: sqlite3.Connection, wanted: Changes) -> bool:
+        """Write a difference; False when the thing has no rows to change."""
+        thing_id = self._thing_id
+        if (wanted.added or wanted.dropped) and _is_wide(connection, thing_id):
+            return False
+        for value, path, position in wanted.kept:
+            if connection.execute(_UPDATE, (value, thing_id, path, position)).rowcount != 1:
+                return False
+        for path, position in wanted.dropped:
+            connection.execute(_DELETE, (thing_id, path, position))
+        for path, position, value in wanted.added:
+            connection.execute(_ADD_PATH, (path, pattern_of(path)))
+            connection.execute(_INSERT, (thing_id, path, position, value))
+        return True
+
+
+def _is_wide(connection: sqlite3.Connection, thing_id: str) -> bool:
+    return connection.execute(_IS_WIDE, (thing_id,)).fetchone() is not None
+
+
+def index_whole(connection: sqlite3.Connection, thing_id: str, document: JsonObject) -> None:
+    """Write all rows of a thing anew; one that does not fit is marked."""
+    connection.execute(_CLEAR, (thing_id,))
+    try:
+        rows = rows_of(document)
+    except TooWide:
+        connection.execute(_MARK_WIDE, (thing_id,))
+        return
+    connection.execute(_UNMARK, (thing_id,))
+    connection.executemany(_ADD_PATH, [(path, pattern_of(path)) for path, _ in rows])
+    connection.executemany(
+        _INSERT, [(thing_id, path, position, value) for (path, position), value in rows.items()]
+    )
+
+
+@lru_cache(maxsize=4_096)
+def pattern_of(path: str) -> str | None:
+    """The path with `*` for its feature, None where it is in none."""
+    parts = path.split("/", 3)
+    if parts[1] != "features" or len(parts) < 3:
+        return None
+    return "/".join(["", "features", "*", *parts[3:]])
+
+
+class PolicyIndexing:
+    """What a policy's event does to the readers."""
+
+    __slots__ = ("_policy_id", "_signatures")
+
+    def __init__(self, event: PolicyEvent) -> None:
+        self._policy_id = event.policy_id
+        self._signatures = signatures_of(event.after.document) if event.after else {}
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        """Write the readers."""
+        write_readers(connection, self._policy_id, self._signatures)
+
+
+def write_readers(
+    connection: sqlite3.Connection, policy_id: str, signatures: dict[str, str]
+) -> None:
+    """Replace the readers of a policy."""
+    connection.execute("DELETE FROM policy_readers WHERE policy_id = ?", (policy_id,))
+    connection.execute("DELETE FROM policy_unread WHERE policy_id = ?", (policy_id,))
+    for subject, body in signatures.items():
+        connection.execute(_ADD_SIGNATURE, (body,))
+        connection.execute(_ADD_READER, (policy_id, subject, body))
+
+
+def catch_up(connection: sqlite3.Connection, limit: int) -> int:
+    """Index some of the things and policies that were stored before there was an index; how many."""
+    waiting = connection.execute(_WAITING, (limit,)).fetchall()
+    for thing_id, document in waiting:
+        index_whole(connection, thing_id, _decode(document))
+    unread = connection.execute(_UNREAD, (limit,)).fetchall()
+    for policy_id, document in unread:
+        write_readers(connection, policy_id, signatures_of(_decode(document)))
+    return len(waiting) + len(unread)

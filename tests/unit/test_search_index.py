@@ -1,0 +1,211 @@
+"""The search index: SQL and predicate agree on every document; a change writes what writing anew would."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.model.json import Json
+from gateway.model.thing import EventAction, Thing, ThingEvent
+from gateway.store.database import migrate, migrations
+from gateway.store.search import Ask, Place, SortKey
+from gateway.store.search_sql import add_functions, condition, drivers, widened
+from gateway.store.search_sqlite import count, find, unsure
+from gateway.store.search_writes import ThingIndexing, write_readers
+from gateway.twin.rql import Node
+from gateway.twin.rql_predicate import Semantics, document_lookup, predicate
+from gateway.twin.showing import extended_json
+from tests.search_samples import documents, nodes, objects
+
+NOW = datetime(2026, 3, 31, tzinfo=UTC)
+ME = ("nginx:ditto",)
+POLICY = "org.acme:all"
+READS_ALL = {"nginx:ditto": '[[null,[["/",true,false]]]]'}
+
+
+@pytest.fixture(name="index", scope="module")
+def an_index() -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        migrate(connection, migrations("gateway"))
+        add_functions(connection)
+        write_readers(connection, POLICY, READS_ALL)
+        yield connection
+
+
+def a_thing(number: int, document: Any, revision: int = 1) -> Thing:
+    instant = f"2026-01-0{revision}T00:00:00.000000Z"
+    return Thing(f"org.acme:t{number}", revision, document, "2026-01-01T00:00:00.000000Z", instant)
+
+
+def store(connection: sqlite3.Connection, before: Thing | None, after: Thing | None) -> None:
+    """Write a thing as the store does."""
+    state = after or before
+    assert state is not None
+    event = ThingEvent(
+        thing_id=state.thing_id,
+        action=EventAction.MODIFIED,
+        path=(),
+        revision=state.revision,
+        timestamp=state.modified,
+        after=after,
+        before=before,
+    )
+    document = None if after is None else msgspec.json.encode(after.document)
+    policy = None if after is None else POLICY
+    connection.execute(
+        "INSERT OR REPLACE INTO things VALUES (?, 'org.acme', ?, ?, ?, ?, ?)",
+        (state.thing_id, policy, state.revision, document, state.created, state.modified),
+    )
+    ThingIndexing(event).run(connection)
+
+
+def empty(connection: sqlite3.Connection) -> None:
+    for table in ("things", "search_rows", "search_paths", "search_wide"):
+        connection.execute(f"DELETE FROM {table}")
+
+
+def filled(connection: sqlite3.Connection, some: list[Any]) -> list[Thing]:
+    empty(connection)
+    things = [a_thing(number, document) for number, document in enumerate(some)]
+    for thing in things:
+        store(connection, None, thing)
+    return things
+
+
+def holds(node: Node, thing: Thing) -> bool:
+    seen = {**extended_json(thing), "namespace": "org.acme"}
+    return predicate(node, Semantics.SEARCH)(document_lookup(seen), NOW)
+
+
+def wide(connection: sqlite3.Connection) -> set[str]:
+    return {row[0] for row in connection.execute("SELECT thing_id FROM search_wide")}
+
+
+def ids(connection: sqlite3.Connection, text: str, values: tuple[Any, ...]) -> set[str]:
+    return {row[0] for row in connection.execute(text, values)}
+
+
+more = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@more
+@given(some=st.lists(documents, min_size=1, max_size=4), node=nodes)
+def test_sql_and_predicate_agree(index: sqlite3.Connection, some: list[Any], node: Node) -> None:
+    things = filled(index, some)
+    expected = {thing.thing_id for thing in things if holds(node, thing)} - wide(index)
+    where = condition(node, NOW)
+    found = ids(index, f"SELECT thing_id FROM things t WHERE {where}", where.values)
+    assert found - wide(index) == expected
+    over = widened(node, NOW)
+    assert ids(index, f"SELECT thing_id FROM things t WHERE {over}", over.values) >= expected
+    for driver in drivers(node, NOW):
+        assert ids(index, str(driver.sql), driver.sql.values) >= expected
+    ask = Ask(subjects=ME, now=NOW, node=node)
+    hits = find(index, ask, 0, 10)
+    assert [hit.place.thing_id for hit in hits.hits] == sorted(expected)
+    assert count(index, ask).number == len(expected)
+    assert hits.has_unsure is bool(wide(index))
+    assert {thing.thing_id for thing in unsure(index, ask, "", 10)} == wide(index)
+
+
+@more
+@given(steps=st.lists(st.none() | documents, min_size=2, max_size=5))
+def test_changes_write_what_writing_anew_would(index: sqlite3.Connection, steps: list[Any]) -> None:
+    empty(index)
+    before: Thing | None = None
+    for step, document in enumerate(steps):
+        after = None if document is None else a_thing(1, document, step + 1)
+        if before is not None or after is not None:
+            store(index, before, after)
+        before = after
+    kept, was_wide = rows(index), wide(index)
+    filled(index, [])
+    if before is not None:
+        store(index, None, before)
+    assert kept == rows(index)
+    assert was_wide == wide(index)
+
+
+def rows(connection: sqlite3.Connection) -> set[str]:
+    """What is in the index; positions in arrays do not matter."""
+    found = connection.execute(
+        "SELECT thing_id, search_paths.path, position > 0, value, typeof(value)"
+        " FROM search_rows JOIN search_paths ON search_paths.id = search_rows.path"
+    )
+    return {repr(row) for row in found}
+
+
+PATHS = (("attributes", "a"), ("attributes", "b"), ("_revision",), ("thingId",), ("definition",))
+sorts = st.lists(st.builds(SortKey, st.sampled_from(PATHS), st.booleans()), max_size=3).map(tuple)
+
+
+@more
+@given(
+    some=st.lists(objects, min_size=1, max_size=8),
+    sort=sorts,
+    size=st.integers(1, 3),
+    node=st.none() | nodes,
+    gathered=st.sampled_from((0, 20_000)),
+)
+def test_pages_follow_each_other_in_order(
+    index: sqlite3.Connection,
+    some: list[Any],
+    sort: tuple[SortKey, ...],
+    size: int,
+    node: Node | None,
+    gathered: int,
+) -> None:
+    filled(index, [{"attributes": one} for one in some])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gateway.store.search_sqlite.GATHERED", gathered)
+        whole = places(index, sort, node, None, 100)
+        expected = (
+            whole if node is None else [p for p in whole if p.thing_id in _found(index, node)]
+        )
+        assert whole == expected
+        paged: list[Place] = []
+        while page := places(index, sort, node, paged[-1] if paged else None, size):
+            paged += page
+        assert paged == whole
+        assert places(index, sort, node, None, 100, skip=2) == whole[2:]
+    assert [place.thing_id for place in whole] == _ordered(whole, sort)
+
+
+def places(
+    index: sqlite3.Connection,
+    sort: tuple[SortKey, ...],
+    node: Node | None,
+    after: Place | None,
+    take: int,
+    skip: int = 0,
+) -> list[Place]:
+    ask = Ask(subjects=ME, now=NOW, node=node, sort=sort, after=after)
+    return [hit.place for hit in find(index, ask, skip, take).hits]
+
+
+def _found(index: sqlite3.Connection, node: Node) -> set[str]:
+    where = condition(node, NOW)
+    return ids(index, f"SELECT thing_id FROM things t WHERE {where}", where.values)
+
+
+def _ordered(found: list[Place], sort: tuple[SortKey, ...]) -> list[str]:
+    """The ids by a plain sort, from the last key to the first."""
+    places = sorted(found, key=lambda one: one.thing_id)
+    for number, key in reversed(list(enumerate(sort))):
+        places.sort(key=lambda one: _rank(one.values[number]), reverse=key.is_descending)
+        if key.is_descending:  # `reverse` keeps equal ones in order
+            continue
+    return [place.thing_id for place in places]
+
+
+def _rank(value: Json) -> tuple[int, Any]:
+    ranks = {type(None): 0, int: 1, float: 1, str: 2, bool: 3}
+    return ranks[type(value)], 0 if value is None else value
