@@ -27,7 +27,7 @@ from gateway.connectivity.scopes import header_scope, signal_scope, texts, time_
 from gateway.ditto.service import ThingsService
 from gateway.ditto.subscriptions import Seen
 from gateway.errors import GatewayError
-from gateway.model.json import format_pointer
+from gateway.model.json import JsonObject, format_pointer
 from gateway.model.message import Command
 from gateway.model.ports import CommandRouting
 from gateway.model.thing import ThingEvent, ThingMessage
@@ -115,11 +115,12 @@ class Outbound:
     def on_message(self, message: ThingMessage) -> None:
         """A live message, likewise."""
         for topic, route in self._routes(LIVE_MESSAGES):
-            if not topic.subscription.hears(message, self._things):
+            heard = topic.subscription.hear(message, self._things)
+            if heard is None:
                 continue
             if message.response_required:
                 self.asked.add(message)
-            self.send(route, outgoing_message(message), message.trace)
+            self.send(route, outgoing_message(message, heard.extra), message.trace)
 
     def _routes(self, kind: str) -> Sequence[tuple[Topic, Route]]:
         return [
@@ -211,7 +212,7 @@ def outgoing_event(seen: Seen) -> Outgoing:
     return Outgoing(event_topic(event), format_pointer(event.path), headers, frame, seen=seen)
 
 
-def outgoing_message(message: ThingMessage) -> Outgoing:
+def outgoing_message(message: ThingMessage, extra: JsonObject | None = None) -> Outgoing:
     """A live message on its way out."""
     headers = {
         **message.headers,
@@ -224,7 +225,7 @@ def outgoing_message(message: ThingMessage) -> Outgoing:
         thing_topic(message.thing_id, "live", "messages", message.subject),
         message_path(message),
         headers,
-        message_frame(message),
+        message_frame(message, extra),
         message.payload,
         message.content_type,
         is_message=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 
+from gateway.ditto.acknowledgements import Acknowledgements
 from gateway.errors import GatewayError
 from gateway.model.policy import PolicyCommand
 from gateway.model.thing import ThingCommand, ThingMessage, ThingMessageResponse, ThingResult
@@ -11,6 +12,7 @@ from gateway.wire.ditto.envelope import Envelope
 from gateway.wire.ditto.topic import Topic
 from gateway.wire.ditto.write import (
     UNKNOWN,
+    acks_frame,
     error_frame,
     message_response_frame,
     policy_response,
@@ -42,12 +44,15 @@ def refusal(error: GatewayError, envelope: Envelope | None = None) -> bytes:
 
 
 def response(
-    signal: ThingCommand | PolicyCommand | ThingMessage, result: ThingResult | ThingMessageResponse
+    signal: ThingCommand | PolicyCommand | ThingMessage,
+    result: ThingResult | ThingMessageResponse | Acknowledgements,
 ) -> bytes:
     """The answer to a command or message.
 
     Errors: TypeError for an answer that does not fit: a bug.
     """
+    if isinstance(result, Acknowledgements):
+        return acks_frame(result.thing_id, result.channel, result.body(), result.headers)
     match signal, result:
         case ThingCommand(), ThingResult():
             return thing_response(signal, result)

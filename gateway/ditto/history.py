@@ -1,14 +1,18 @@
-"""The past of a thing as a stream: which revisions or instants, read in pages."""
+"""The past of a thing or policy as a stream: which revisions or instants, read in pages."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
-from gateway.ditto.service import ThingsService
+from gateway.ditto.service import PoliciesService, ThingsService
 from gateway.errors import BadRequest
+from gateway.model.policy import PolicyEvent
 from gateway.model.thing import ThingEvent
+
+E = TypeVar("E", ThingEvent, PolicyEvent)
 
 HISTORICAL = (
     "from-historical-revision",
@@ -41,9 +45,23 @@ class Span:
         )
 
     async def events(self, things: ThingsService, thing_id: str) -> AsyncIterator[ThingEvent]:
-        """Yield what is kept of it, oldest first."""
+        """Yield what is kept of a thing, oldest first; nobody waits for their acknowledgements any more."""
+        async for event in self._pages(lambda after: things.history(thing_id, after, PAGE)):
+            if "requested-acks" in event.headers:
+                kept = {k: v for k, v in event.headers.items() if k != "requested-acks"}
+                event = replace(event, headers=kept)
+            yield event
+
+    async def policy_events(
+        self, policies: PoliciesService, policy_id: str
+    ) -> AsyncIterator[PolicyEvent]:
+        """Yield what is kept of a policy, oldest first."""
+        async for event in self._pages(lambda after: policies.history(policy_id, after, PAGE)):
+            yield event
+
+    async def _pages(self, read: Callable[[int], Awaitable[list[E]]]) -> AsyncIterator[E]:
         after = self.first - 1
-        while page := await things.history(thing_id, after, PAGE):
+        while page := await read(after):
             for event in page:
                 if self._is_over(event):
                     return
@@ -51,7 +69,7 @@ class Span:
                     yield event
             after = page[-1].revision
 
-    def _is_over(self, event: ThingEvent) -> bool:
+    def _is_over(self, event: ThingEvent | PolicyEvent) -> bool:
         if self.last is not None and event.revision > self.last:
             return True
         return self.until is not None and datetime.fromisoformat(event.timestamp) > self.until

@@ -38,7 +38,7 @@ def routes(
     Shape:  every path takes every method, so that errors are Ditto's; what `/api` does not have is 404.
     """
     message = sockets.messages
-    thing = ThingRoutes(things, endpoints.max_body, streams.answer, message.post)
+    thing = ThingRoutes(things, sockets.asking, endpoints.max_body, streams.answer, message.post)
     policy = PolicyRoutes(policies, endpoints.max_body)
     search = SearchRoutes(things, endpoints.max_body)
     permission = PermissionRoutes(things, policies, endpoints.max_body)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from aiohttp import hdrs, web
 
-from gateway.ditto.acknowledgements import requested
+from gateway.ditto.acknowledgements import (
+    CLAIM_TIMEOUT,
+    LIVE_RESPONSE,
+    Acknowledgements,
+    Requested,
+    requested,
+)
+from gateway.ditto.asking import Asking, acknowledged
 from gateway.ditto.endpoint import not_allowed, unknown_path
 from gateway.ditto.request import ApiCall, read_body, timeout_of
-from gateway.ditto.service import ThingsService
-from gateway.errors import GatewayError, Undeliverable
 from gateway.model.thing import Direction, ThingMessage, ThingMessageResponse
 from gateway.twin.ditto_errors import ditto_error
+from gateway.wire.ditto.headers import MAX_CLAIM_TIMEOUT, MAX_TIMEOUT, MESSAGE_TIMEOUT
 
-DEFAULT_SECONDS = 10.0
-MAX_SECONDS = 60.0
-CLAIM_SECONDS = 60.0
-MAX_CLAIM_SECONDS = 600.0
 _DIRECTIONS = {"inbox": Direction.TO, "outbox": Direction.FROM}
 
 
@@ -65,30 +66,29 @@ def checked_subject(subject: str) -> str:
 class MessageRoutes:
     """The handlers of messages."""
 
-    def __init__(self, things: ThingsService, max_body: int) -> None:
-        self._things = things
+    def __init__(self, asking: Asking, max_body: int) -> None:
+        self._asking = asking
         self._max_body = max_body
-        self._waiting: set[asyncio.Future[ThingMessageResponse]] = set()
-
-    def close(self) -> None:
-        """Tell those who wait that no answer will come."""
-        for future in self._waiting:
-            if not future.done():
-                future.set_exception(Undeliverable("The server is shutting down."))
 
     async def post(self, call: ApiCall, thing_id: str, rest: str) -> web.StreamResponse:
         """Send a message and wait for its answer, or not."""
         path = MessagePath.parse(rest)
         if call.request.method != hdrs.METH_POST:
             raise not_allowed(call.request.method, ("POST",))
-        message = await self._message(call, thing_id, path)
-        return render(await self.send(message))
-
-    async def _message(self, call: ApiCall, thing_id: str, path: MessagePath) -> ThingMessage:
-        default = CLAIM_SECONDS if path.is_claim else DEFAULT_SECONDS
-        limit = MAX_CLAIM_SECONDS if path.is_claim else MAX_SECONDS
+        default = CLAIM_TIMEOUT if path.is_claim else MESSAGE_TIMEOUT
+        limit = MAX_CLAIM_TIMEOUT if path.is_claim else MAX_TIMEOUT
         seconds = timeout_of(call.headers, default, limit)
-        wanted = requested(call.headers, "live-response")
+        wanted = requested(call.headers, LIVE_RESPONSE, seconds)
+        message = await self._message(call, thing_id, path, wanted)
+        outcome = await self._asking.ask(message, wanted)
+        if isinstance(outcome, Acknowledgements):
+            return acknowledged(outcome)
+        assert isinstance(outcome, ThingMessageResponse)  # noqa: S101  it is what answers a message
+        return render(outcome)
+
+    async def _message(
+        self, call: ApiCall, thing_id: str, path: MessagePath, wanted: Requested
+    ) -> ThingMessage:
         has_type = hdrs.CONTENT_TYPE in call.request.headers
         return ThingMessage(
             thing_id=thing_id,
@@ -99,29 +99,10 @@ class MessageRoutes:
             feature_id=path.feature_id,
             payload=await read_body(call.request, self._max_body),
             content_type=call.request.headers[hdrs.CONTENT_TYPE] if has_type else None,
-            timeout=seconds if wanted.response_required else 0.0,
+            timeout=wanted.timeout if wanted.response_required else 0.0,
             headers={**call.headers, "response-required": wanted.response_required},
             trace=call.trace,
         )
-
-    async def send(self, message: ThingMessage) -> ThingMessageResponse:
-        """Send through the service; raises what it answers."""
-        future: asyncio.Future[ThingMessageResponse] = asyncio.get_running_loop().create_future()
-
-        def done(result: ThingMessageResponse | GatewayError) -> None:
-            if future.done():
-                return
-            if isinstance(result, GatewayError):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-        self._waiting.add(future)
-        try:
-            self._things.send(message, done)
-            return await future
-        finally:
-            self._waiting.discard(future)
 
 
 def render(response: ThingMessageResponse) -> web.Response:

@@ -135,6 +135,18 @@ class PoliciesService:
             await loaded
         return entry.committed
 
+    async def history(self, policy_id: str, after: int, limit: int = 100) -> list[PolicyEvent]:
+        """Kept events of a policy with revision > `after`, oldest first, no policy asked."""
+        return await self._store.policy_events(policy_id, after, limit)
+
+    def view(self, event: PolicyEvent, subjects: tuple[str, ...]) -> PolicyEvent | None:
+        """A past event as these subjects may read it under the present policy; None for nothing."""
+        enforcer = self.known_enforcer(event.policy_id)
+        if enforcer is None:
+            return None
+        seen = enforcer.permissions(subjects, "", self.now()).view(event.path, event.value, "policy")
+        return None if seen is MISSING else replace(event, value=seen)
+
     def listen(self, listener: PolicyListener) -> Callable[[], None]:
         """Add a listener for changes of policies, called synchronously after each commit."""
         self._listeners.append(listener)

@@ -10,22 +10,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, TypeAlias
 
+from gateway.ditto.acknowledgements import plain_answer
 from gateway.ditto.clock import Clock, text_of, utc_now
 from gateway.ditto.commits import Change, Committer
 from gateway.ditto.creation import Creation, Creator
+from gateway.ditto.desk import Desk
+from gateway.ditto.dispatch import Dispatcher
 from gateway.ditto.lane import Pending
-from gateway.ditto.messages import MessageDesk
+from gateway.ditto.live import LiveChannel
 from gateway.ditto.past import Past, is_historical
 from gateway.ditto.policies import PoliciesService, resolve
 from gateway.ditto.search import Searcher, SearchPage, SearchQuery
 from gateway.ditto.spool import Spools
-from gateway.ditto.thing_cache import Job, Load, ThingCache, ThingEntry
-from gateway.errors import GatewayError, NotBuilt
+from gateway.ditto.thing_cache import Job, Load, Look, ThingCache, ThingEntry
+from gateway.errors import GatewayError, NotBuilt, Undeliverable
 from gateway.model.entity_id import check_entity_id, namespace_of
 from gateway.model.json import JsonObject
 from gateway.model.policy import PolicyCommand
@@ -42,14 +45,12 @@ from gateway.model.thing import (
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.store.things import StoredThing, ThingStore
-from gateway.twin.authorization import authorize_message, may_receive
 from gateway.twin.ditto_errors import ditto_error
 from gateway.twin.fields import FieldSelector
 from gateway.twin.limits import DEFAULT_LIMITS, Limits
 from gateway.twin.policy import NO_PERMISSIONS, READ, Permissions
 from gateway.twin.showing import (
     Context,
-    check_condition,
     readable_json,
     reduced_event,
     retrieve,
@@ -79,7 +80,7 @@ MAX_WAITING: Final = 1_000
 
 _RETENTION_SECONDS: Final = 600.0
 _CREATING: Final = frozenset((Action.CREATE, Action.MODIFY, Action.MERGE))
-_NOT_BUILT: Final = ("put-metadata", "get-metadata", "delete-metadata", "live-channel-condition")
+_NOT_BUILT: Final = ("put-metadata", "get-metadata", "delete-metadata")
 
 
 class ThingsService:
@@ -109,7 +110,12 @@ class ThingsService:
         self._change_guards: tuple[ChangeGuard, ...] = ()
         self._things = ThingCache(store, self._step, cache)
         self._past = Past(store)
-        self._desk = MessageDesk()
+        self.desk = Desk()
+        self.live = LiveChannel(
+            self._things, self.desk, self._permissions, self._known_permissions, limits, clock
+        )
+        self.dispatcher = Dispatcher(self.submit, self.desk, self.live)
+        self._tasks: asyncio.TaskGroup | None = None
         self._spools = Spools(store, cache)
         self._creator = Creator(policies, limits, self._policy_id_of)
         self._searcher = Searcher(store, policies)
@@ -117,13 +123,15 @@ class ThingsService:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Module: keep the history within its retention until cancelled."""
-        ready()
         try:
-            while True:
-                await asyncio.sleep(_RETENTION_SECONDS)
-                await self.forget_old_events()
+            async with asyncio.TaskGroup() as self._tasks:
+                ready()
+                while True:
+                    await asyncio.sleep(_RETENTION_SECONDS)
+                    await self.forget_old_events()
         finally:
-            self._desk.close()
+            self._tasks = None
+            self.desk.close()
 
     async def forget_old_events(self) -> int:
         """Drop events past their retention that no kept state needs; returns how many."""
@@ -150,6 +158,9 @@ class ThingsService:
                 check_entity_id(command.thing_id, "things:id.invalid")
             if command.headers:
                 _refuse_unbuilt(command)
+                if is_historical(command):
+                    self._start(self._look_back(command, done))
+                    return
         except GatewayError as error:
             done(error)
             return
@@ -247,10 +258,11 @@ class ThingsService:
 
     def listen(self, listener: SignalListener) -> Callable[[], None]:
         """Add a listener; returns the way to end it. It skips what it sent itself (`originator`)."""
-        self._listeners = (*self._listeners, listener)
+        self._listeners = self.live.message_listeners = (*self._listeners, listener)
 
         def end() -> None:
-            self._listeners = tuple(one for one in self._listeners if one is not listener)
+            kept = tuple(one for one in self._listeners if one is not listener)
+            self._listeners = self.live.message_listeners = kept
 
         return end
 
@@ -270,12 +282,16 @@ class ThingsService:
         """As `view`, for an event from `history`: judged by the policy that `thing` has now."""
         return reduced_event(event, self._known_permissions(thing, subjects))
 
-    def can_receive(self, message: ThingMessage, subjects: tuple[str, ...]) -> bool:
-        """True when these subjects have READ on the message's path. The thing is in memory: it was sent."""
-        thing = self._things.known(message.thing_id)
-        if thing is None:
-            return False
-        return may_receive(message, self._known_permissions(thing, subjects))
+    def can_receive(self, signal: ThingMessage | ThingCommand, subjects: tuple[str, ...]) -> bool:
+        """True when these subjects have READ on a live signal's path. The thing is in memory: it was sent."""
+        return self.live.can_receive(signal, subjects)
+
+    def twin_json(
+        self, thing_id: str, subjects: tuple[str, ...], fields: FieldSelector
+    ) -> JsonObject | None:
+        """The selected parts of a thing in memory, as these subjects may read it."""
+        thing = self._things.known(thing_id)
+        return self.thing_json(thing, subjects, fields) if thing else None
 
     def send(
         self, message: ThingMessage, done: Callable[[ThingMessageResponse | GatewayError], None]
@@ -285,48 +301,18 @@ class ThingsService:
         Errors (through `done`): `things:thing.notfound` 404, `messages:send.notallowed` 403,
                 `command.timeout` 408, `messages:payload.toolarge` 413.
         """
-        size = len(message.payload)
-        if size > self._limits.message_bytes:
-            limit = self._limits.message_bytes
-            done(ditto_error("messages:payload.toolarge", size=size, limit=limit))
-            return
-
-        def admitted(answer: ThingMessage | GatewayError) -> None:
-            if isinstance(answer, GatewayError):
-                done(answer)
-            else:
-                self._deliver(answer, done)
-
-        self._things.entry(message.thing_id).lane.push(message, admitted)
+        self.dispatcher.run(message, done, plain_answer(message))  # type: ignore[arg-type]
 
     def respond(self, response: ThingMessageResponse) -> bool:
         """Hand an answer to who waits for its thing and correlation id; False when nobody does."""
-        return self._desk.answer(response)
-
-    def _deliver(
-        self, message: ThingMessage, done: Callable[[ThingMessageResponse | GatewayError], None]
-    ) -> None:
-        if message.response_required:
-            try:
-                message = self._desk.expect(message, done)
-            except GatewayError as error:
-                done(error)
-                return
-        for listener in self._listeners:
-            listener.on_message(message)
-        if not message.response_required:
-            done(
-                ThingMessageResponse(
-                    thing_id=message.thing_id, correlation_id=message.correlation_id, status=202
-                )
-            )
+        return self.desk.answer(response.thing_id, response.correlation_id, response)
 
     # --- one step of a lane -------------------------------------------------------------------
 
     def _step(self, entry: ThingEntry, job: Job, pending: Pending) -> object | None:
         self._things.loaded(entry)
-        if isinstance(job, ThingMessage):
-            return self._admit(entry, job)
+        if isinstance(job, Look):
+            return job.judge(entry)
         if isinstance(job, Load):
             if entry.thing is not None:
                 self.policies.enforcer(entry.thing.policy_id)
@@ -410,24 +396,27 @@ class ThingsService:
     def _publish(self, event: ThingEvent) -> None:
         for listener in self._listeners:
             listener.on_event(event)
-
-    # --- messages -----------------------------------------------------------------------------
-
-    def _admit(self, entry: ThingEntry, message: ThingMessage) -> ThingMessage:
-        thing = entry.thing
-        moment = self._clock()
-        permissions = self._permissions(thing, message.subjects, text_of(moment)) if thing else None
-        if thing is None or permissions is None:
-            raise ditto_error("things:thing.notfound", id=message.thing_id)
-        authorize_message(message, permissions)
-        condition = message.headers.get("condition")
-        if condition is not None:
-            now = text_of(moment)
-            context = Context(now, moment, thing.revision, permissions, self._limits)
-            check_condition(thing, str(condition), context)
-        return message
+        if "requested-acks" in event.headers:
+            self.desk.published(event.thing_id, str(event.headers.get("correlation-id", "")))
 
     # --- history ------------------------------------------------------------------------------
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._tasks is None:
+            work.close()
+            raise Undeliverable("The things service is not running.")
+        self._tasks.create_task(work)
+
+    async def _look_back(self, command: ThingCommand, done: Answer) -> None:
+        answer: ThingResult | GatewayError
+        try:
+            answer = await self._historical(command)
+        except GatewayError as error:
+            answer = error
+        except Exception:  # top of one request: the service goes on
+            log.exception("past state could not be read", extra={"thing": command.thing_id})
+            answer = GatewayError()
+        done(answer)
 
     async def _historical(self, command: ThingCommand) -> ThingResult:
         """A past state, judged by the thing's present policy."""
@@ -474,8 +463,6 @@ class ThingsService:
 
 
 def _refuse_unbuilt(command: ThingCommand) -> None:
-    if is_historical(command):
-        raise NotBuilt("things: past states are read over HTTP")
     for header in _NOT_BUILT:
         if header in command.headers:
             raise NotBuilt(f"things: the header '{header}' is not built")

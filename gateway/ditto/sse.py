@@ -23,6 +23,7 @@ from gateway.ditto.messages_http import MessagePath
 from gateway.ditto.request import EVENT_STREAM, ApiCall
 from gateway.ditto.service import ThingsService
 from gateway.ditto.subscriptions import (
+    Heard,
     Seen,
     Subscription,
     overlaid,
@@ -93,7 +94,8 @@ class MessageFrames:
     feature_id: str | None
     subject: str | None
 
-    def __call__(self, message: ThingMessage) -> bytes | None:
+    def __call__(self, heard: Heard[ThingMessage]) -> bytes | None:
+        message = heard.signal
         if (message.direction, message.feature_id) != (self.direction, self.feature_id):
             return None
         if self.subject is not None and message.subject != self.subject:
@@ -113,6 +115,7 @@ class Stream:
 
     def __init__(self, limit: int, on_drop: Callable[[], None]) -> None:
         self.session_id = str(uuid.uuid4())
+        self.labels: tuple[str, ...] = ()
         self._limit = limit
         self._on_drop = on_drop
         self._frames: deque[bytes] = deque()

@@ -10,17 +10,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from gateway.errors import BadRequest
 from gateway.model.entity_id import is_namespace, name_of, namespace_of
-from gateway.model.json import Json, JsonObject, format_pointer
-from gateway.model.thing import EventAction, Thing, ThingEvent, ThingMessage
+from gateway.model.json import Json, JsonObject, Pointer, format_pointer
+from gateway.model.thing import (
+    LIVE,
+    EventAction,
+    Headers,
+    HeaderValue,
+    Thing,
+    ThingCommand,
+    ThingEvent,
+    ThingMessage,
+)
 from gateway.twin.fields import THING_ROOTS, FieldSelector
 from gateway.twin.rql import parse
 from gateway.twin.rql_predicate import Predicate, document_lookup, predicate
 from gateway.wire.ditto.topic import thing_topic
-from gateway.wire.ditto.write import event_topic, message_path
+from gateway.wire.ditto.write import event_topic, live_command_topic, message_path
 
 MAX_IDS = 10_000
 
@@ -34,7 +43,13 @@ class Views(Protocol):
         self, thing: Thing, subjects: tuple[str, ...], fields: FieldSelector | None = None
     ) -> JsonObject | None: ...
 
-    def can_receive(self, message: ThingMessage, subjects: tuple[str, ...]) -> bool: ...
+    def can_receive(
+        self, signal: ThingMessage | ThingCommand, subjects: tuple[str, ...]
+    ) -> bool: ...
+
+    def twin_json(
+        self, thing_id: str, subjects: tuple[str, ...], fields: FieldSelector
+    ) -> JsonObject | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +63,17 @@ class Seen:
     event: ThingEvent
     extra: JsonObject | None
     state: Thing | None
+
+
+L = TypeVar("L", ThingMessage, ThingCommand)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard(Generic[L]):
+    """A message or live command as one subscriber gets it, with its extra fields."""
+
+    signal: L
+    extra: JsonObject | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,16 +131,19 @@ class Subscription:
             return None
         return Seen(view, extra, event.after or event.before)
 
-    def hears(self, message: ThingMessage, views: Views) -> bool:
-        """True when this subscriber gets the message."""
-        if not self._wants(message.thing_id):
-            return False
-        if not views.can_receive(message, self.subjects):
-            return False
-        if self.holds is None:
-            return True
-        lookup = document_lookup({"thingId": message.thing_id}, message_placeholders(message))
-        return self.holds(lookup, datetime.now(UTC))
+    def hear(self, signal: L, views: Views) -> Heard[L] | None:
+        """A message or live command as this subscriber gets it, None when it does not."""
+        if not self._wants(signal.thing_id) or not views.can_receive(signal, self.subjects):
+            return None
+        extra: JsonObject | None = None
+        if self.extra is not None:
+            extra = views.twin_json(signal.thing_id, self.subjects, self.extra) or {}
+        if self.holds is not None:
+            document = {**(extra or {}), "thingId": signal.thing_id}
+            lookup = document_lookup(document, signal_placeholders(signal))
+            if not self.holds(lookup, datetime.now(UTC)):
+                return None
+        return Heard(signal, extra)
 
     def _wants(self, thing_id: str) -> bool:
         if self.thing_ids and thing_id not in self.thing_ids:
@@ -166,6 +195,12 @@ def partial_thing(event: ThingEvent) -> JsonObject:
     return {**partial, **value} if isinstance(value, dict) else partial
 
 
+def touches(changed: Pointer, path: Pointer) -> bool:
+    """True when a change at one path is a change at the other: one holds the other."""
+    depth = min(len(changed), len(path))
+    return changed[:depth] == path[:depth]
+
+
 def without_nulls(value: Json) -> Json:
     """A merge patch without what it deletes."""
     if not isinstance(value, dict):
@@ -206,22 +241,38 @@ def topic_placeholders(topic: str) -> dict[str, Json]:
 
 def event_placeholders(event: ThingEvent) -> dict[str, Json]:
     """What a filter may ask of an event beside its content."""
-    return {
-        **topic_placeholders(event_topic(event)),
-        **_entity_placeholders(event.thing_id),
-        "resource:type": "thing",
-        "resource:path": format_pointer(event.path),
-    }
+    path = format_pointer(event.path)
+    return _placeholders(event_topic(event), event.thing_id, "thing", path, event.headers)
 
 
-def message_placeholders(message: ThingMessage) -> dict[str, Json]:
-    """What a filter may ask of a message."""
-    return {
-        **topic_placeholders(thing_topic(message.thing_id, "live", "messages", message.subject)),
-        **_entity_placeholders(message.thing_id),
-        "resource:type": "message",
-        "resource:path": message_path(message),
+def signal_placeholders(signal: ThingMessage | ThingCommand) -> dict[str, Json]:
+    """What a filter may ask of a message or live command."""
+    if isinstance(signal, ThingCommand):
+        topic, path = live_command_topic(signal), format_pointer(signal.path)
+        return _placeholders(topic, signal.thing_id, "thing", path, signal.headers)
+    topic = thing_topic(signal.thing_id, LIVE, "messages", signal.subject)
+    path = message_path(signal)
+    return _placeholders(topic, signal.thing_id, "message", path, signal.headers)
+
+
+def _placeholders(
+    topic: str, thing_id: str, kind: str, path: str, headers: Headers
+) -> dict[str, Json]:
+    known: dict[str, Json] = {
+        **topic_placeholders(topic),
+        **_entity_placeholders(thing_id),
+        "resource:type": kind,
+        "resource:path": path,
     }
+    known |= {f"header:{name}": _text(value) for name, value in headers.items()}
+    if path.startswith("/features/"):
+        known["feature:id"] = path.split("/")[2]
+    return known
+
+
+def _text(value: HeaderValue) -> Json:
+    """A header as filters compare it; lists and objects are not compared."""
+    return value if isinstance(value, (str, bool, int)) else None
 
 
 def _entity_placeholders(thing_id: str) -> dict[str, Json]:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from gateway.ditto.lane import Lane, Pending, Resume, Wait
 from gateway.errors import GatewayError
-from gateway.model.thing import Thing, ThingCommand, ThingMessage
+from gateway.model.thing import Thing, ThingCommand
 from gateway.store.things import StoredThing, ThingStore
 
 
@@ -15,7 +15,16 @@ class Load:
     """A look at the newest durable state, in turn with the commands."""
 
 
-Job: TypeAlias = ThingCommand | ThingMessage | Load
+class Look:
+    """A judgement on the newest decided state, in turn with the commands; may raise Wait."""
+
+    __slots__ = ("judge",)
+
+    def __init__(self, judge: Callable[[ThingEntry], object]) -> None:
+        self.judge = judge
+
+
+Job: TypeAlias = ThingCommand | Look | Load
 
 Step: TypeAlias = Callable[["ThingEntry", Job, Pending], object | None]
 

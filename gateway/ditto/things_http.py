@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import unquote
 
+import msgspec
 from aiohttp import hdrs, web
 
-from gateway.ditto.acknowledgements import Acknowledged, requested
+from gateway.ditto.acknowledgements import (
+    LIVE_RESPONSE,
+    TWIN_PERSISTED,
+    Acknowledgements,
+    requested,
+)
+from gateway.ditto.asking import Asking, Good, acknowledged
 from gateway.ditto.endpoint import json_response, not_allowed, unknown_path
 from gateway.ditto.request import (
     EVENT_STREAM,
@@ -18,7 +24,6 @@ from gateway.ditto.request import (
     MAX_TIMEOUT,
     MERGE_PATCH,
     ApiCall,
-    command_timeout,
     parse_json,
     read_body,
     require_type,
@@ -27,14 +32,12 @@ from gateway.ditto.request import (
 from gateway.ditto.service import SearchQuery, ThingsService
 from gateway.errors import BadRequest, MethodNotAllowed, NotBuilt
 from gateway.model.json import Json, Pointer, parse_pointer
-from gateway.model.thing import Action, ThingCommand, ThingResult
+from gateway.model.thing import LIVE, TWIN, Action, HeaderValue, ThingCommand, ThingResult
 from gateway.twin.ditto_errors import ditto_error
 from gateway.twin.fields import FieldSelector
 
 PREFIX = "/api/2/things"
 DEFAULT_NAMESPACE = "org.eclipse.ditto"
-ENFORCEMENT_SECONDS = 3.0
-"""How long a command without response is watched for a refusal."""
 TD_TYPE = "application/td+json"
 FULL = ("GET", "PUT", "PATCH", "DELETE")
 _SUB_RESOURCES = frozenset(("definition", "properties", "desiredProperties"))
@@ -85,11 +88,13 @@ class ThingRoutes:
     def __init__(
         self,
         things: ThingsService,
+        asking: Asking,
         max_body: int,
         stream: Callable[[ApiCall, str | None, str], Awaitable[web.StreamResponse]],
         message: Callable[[ApiCall, str, str], Awaitable[web.StreamResponse]],
     ) -> None:
         self._things = things
+        self._asking = asking
         self._max_body = max_body
         self._stream = stream
         self._message = message
@@ -135,7 +140,7 @@ class ThingRoutes:
         return json_response(page.items, headers={"Link": ", ".join(links)})
 
     async def _create(self, call: ApiCall) -> web.Response:
-        if call.headers.get("channel") == "live":
+        if _channel(call) == LIVE:
             raise MethodNotAllowed(
                 "A Thing cannot be created on the live channel.", code="things:thing.notcreatable"
             )
@@ -181,14 +186,13 @@ class ThingRoutes:
         if call.accepts_exactly(TD_TYPE):
             raise NotBuilt("WoT Thing Descriptions are not built.")
         command = self._command(call, thing_id, Action.RETRIEVE, path, None)
-        seconds = timeout_of(call.headers, MAX_TIMEOUT, MAX_TIMEOUT) or MAX_TIMEOUT
-        return answer(await _within(self._things.execute(command), seconds))
+        timeout_of(call.headers, MAX_TIMEOUT, MAX_TIMEOUT)
+        outcome = await self._asking.ask(command, None)
+        return acknowledged(outcome) if isinstance(outcome, Acknowledgements) else answer(outcome)
 
     def _command(
         self, call: ApiCall, thing_id: str, action: Action, path: Pointer, value: Json
     ) -> ThingCommand:
-        if call.headers.get("channel") == "live" or "live-channel-condition" in call.headers:
-            raise NotBuilt("Thing commands on the live channel are not built.")
         return ThingCommand(
             thing_id=thing_id,
             action=action,
@@ -198,6 +202,7 @@ class ThingRoutes:
             fields=call.query("fields") if action is Action.RETRIEVE else None,
             headers=call.headers,
             trace=call.trace,
+            channel=_channel(call),
         )
 
     async def _run(
@@ -210,44 +215,30 @@ class ThingRoutes:
         *,
         location: str | None = None,
     ) -> web.Response:
-        wanted = requested(call.headers, "twin-persisted")
-        seconds = timeout_of(call.headers, MAX_TIMEOUT, MAX_TIMEOUT)
         command = self._command(call, thing_id, action, path, value)
-        if not wanted.response_required:
-            await self._without_response(command)
+        default = LIVE_RESPONSE if command.channel == LIVE else TWIN_PERSISTED
+        seconds = timeout_of(call.headers, MAX_TIMEOUT, MAX_TIMEOUT)
+        wanted = requested(call.headers, default, seconds)
+        if wanted.is_silent:
+            await self._asking.tell(command, wanted)
             return web.Response(status=202)
-        result = await _within(self._things.execute(command), seconds)
-        location = location or str(call.request.url.with_query(None))
-        if wanted.is_plain:
-            return answer(result, location)
-        aggregate = Acknowledged.of(wanted, result)
-        return json_response(aggregate.body, aggregate.status)
-
-    async def _without_response(self, command: ThingCommand) -> None:
-        """Report a refusal that comes soon; silence means that the command was taken."""
-        running = asyncio.ensure_future(self._things.execute(command))
-        await asyncio.wait({running}, timeout=ENFORCEMENT_SECONDS)
-        if running.done():
-            running.result()
-        else:
-            running.add_done_callback(_forget)
+        outcome = await self._asking.ask(command, wanted)
+        if isinstance(outcome, Acknowledgements):
+            return acknowledged(outcome)
+        if not wanted.response_required:
+            return web.Response(status=202)
+        return answer(outcome, location or str(call.request.url.with_query(None)))
 
 
 _ACTIONS = {JSON_TYPE: Action.MODIFY, MERGE_PATCH: Action.MERGE, JSON_PATCH: Action.PATCH}
 
 
-def _forget(running: asyncio.Future[ThingResult]) -> None:
-    """Nobody waits for the outcome any more; it was counted where it was decided."""
-    if not running.cancelled():
-        running.exception()
-
-
-async def _within(running: Awaitable[ThingResult], seconds: float) -> ThingResult:
-    try:
-        async with asyncio.timeout(seconds):
-            return await running
-    except TimeoutError as error:
-        raise command_timeout(seconds) from error
+def _channel(call: ApiCall) -> str:
+    channel = str(call.headers.get("channel", TWIN)).lower()
+    if channel not in (TWIN, LIVE):
+        hint = "It is 'twin' or 'live'."
+        raise ditto_error("header.invalid", header="channel", value=channel, hint=hint)
+    return channel
 
 
 def is_message_path(rest: str) -> bool:
@@ -257,9 +248,22 @@ def is_message_path(rest: str) -> bool:
     return len(parts) > at and parts[at] in ("inbox", "outbox")
 
 
-def answer(result: ThingResult, location: str | None = None) -> web.Response:
+_TOLD = (
+    "channel",
+    "live-channel-condition-matched",
+    "ditto-metadata",
+    "historical-headers",
+)
+"""Headers of a result that HTTP hands on."""
+
+
+def answer(result: Good, location: str | None = None) -> web.Response:
     """A result as HTTP answers it."""
+    assert isinstance(result, ThingResult)  # noqa: S101  it is what answers a command
     headers = {"version": "2"}
+    for name in _TOLD:
+        if name in result.headers:
+            headers[name] = _text(result.headers[name])
     if result.etag:
         headers[hdrs.ETAG] = result.etag
     if result.revision is not None:
@@ -269,6 +273,10 @@ def answer(result: ThingResult, location: str | None = None) -> web.Response:
     if result.has_value:
         return json_response(result.value, result.status, headers)
     return web.Response(status=result.status, headers=headers)
+
+
+def _text(value: HeaderValue) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def selector(call: ApiCall) -> FieldSelector | None:

@@ -12,151 +12,61 @@ import contextlib
 import logging
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl
 
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from gateway.config.ditto import DittoWebSocket
+from gateway.ditto.acknowledgements import Requested, wanted_of
+from gateway.ditto.asking import Asking
 from gateway.ditto.auth import Authentication, Caller
-from gateway.ditto.fanout import Fanout, Interest
+from gateway.ditto.control import JWT_TOKEN, STREAMS, Control, join
+from gateway.ditto.dispatch import Outcome
+from gateway.ditto.fanout import Fanout
 from gateway.ditto.frames import refusal, response, with_correlation
+from gateway.ditto.histories import Histories
 from gateway.ditto.messages_http import MessageRoutes
-from gateway.ditto.request import ApiCall, command_timeout
+from gateway.ditto.outbox import Outbox, text_frame
+from gateway.ditto.request import ApiCall
 from gateway.ditto.searches import Searches
 from gateway.ditto.service import PoliciesService, ThingsService
-from gateway.ditto.subscriptions import Seen, Subscription
-from gateway.errors import (
-    BadRequest,
-    Forbidden,
-    GatewayError,
-    NotBuilt,
-    Unauthenticated,
-    Undeliverable,
-)
+from gateway.ditto.subscriptions import Subscription
+from gateway.errors import BadRequest, Forbidden, GatewayError, Unauthenticated, Undeliverable
 from gateway.model.policy import PolicyCommand
 from gateway.model.thing import (
+    LIVE,
     Action,
+    HeaderValue,
     ThingCommand,
+    ThingEvent,
     ThingMessage,
     ThingMessageResponse,
-    ThingResult,
 )
 from gateway.observe.metrics import Metrics
-from gateway.twin.ditto_errors import TooManyRequests
+from gateway.twin.ditto_errors import TooManyRequests, ditto_error
 from gateway.twin.fields import FieldSelector
 from gateway.wire.ditto.envelope import Envelope, decode
-from gateway.wire.ditto.headers import DEFAULT_TIMEOUT, is_response_required, timeout_of
-from gateway.wire.ditto.read import RetrieveThings, SearchSignal, Sender, Signal, signal_of
-from gateway.wire.ditto.write import event_frame, many_response, message_frame
+from gateway.wire.ditto.headers import is_response_required
+from gateway.wire.ditto.read import (
+    Acknowledgement,
+    Response,
+    RetrieveThings,
+    SearchSignal,
+    Sender,
+    Signal,
+    StreamSignal,
+    signal_of,
+)
+from gateway.wire.ditto.write import many_response
 
 log = logging.getLogger(__name__)
 
 KIND = "websocket"
-HIGH_WATER = 65_536
-"""Bytes in the transport's buffer above which frames wait in the session's own queue."""
 MAX_COMMANDS = 100
 """Commands of one session under way; more wait unread."""
-MAX_MESSAGES = 1_000
-"""Messages of one session that wait for their answer; more are refused, so that answers can still be read."""
-JWT_TOKEN = "JWT-TOKEN"  # noqa: S105  the name of a control message
-
-
-def text_frame(payload: bytes) -> bytes:
-    """A whole server text frame, the same for every session.
-
-    Source: RFC 6455, section 5.2.
-    """
-    size = len(payload)
-    if size < 126:
-        return bytes((0x81, size)) + payload
-    if size < 65_536:
-        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
-    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
-
-
-def seen_frame(seen: Seen) -> bytes:
-    """The frame of a twin event."""
-    return text_frame(event_frame(seen.event, seen.extra))
-
-
-def heard_frame(message: ThingMessage) -> bytes:
-    """The frame of a live message."""
-    return text_frame(message_frame(message))
-
-
-class Outbox:
-    """What goes out to one session: at once while the transport takes it, else queued up to `limit`."""
-
-    def __init__(
-        self, session_id: str, request: web.Request, limit: int, drop: Callable[[], None]
-    ) -> None:
-        self.session_id = session_id
-        self._transport = request.transport
-        self._limit = limit
-        self._drop = drop
-        self._waiting: deque[bytes] = deque()
-        self._room = asyncio.Event()
-
-    def offer(self, frame: bytes) -> None:
-        """Send a whole frame; never blocks."""
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
-        if not self._waiting and transport.get_write_buffer_size() < HIGH_WATER:
-            transport.write(frame)
-            return
-        if len(self._waiting) >= self._limit:
-            self._drop()
-            transport.abort()
-            return
-        self._waiting.append(frame)
-        self._room.set()
-
-    async def drain(self) -> None:
-        """Write what had to wait, as the transport empties; runs as long as the session."""
-        transport = self._transport
-        while transport is not None and not transport.is_closing():
-            await self._room.wait()
-            while self._waiting and transport.get_write_buffer_size() < HIGH_WATER:
-                transport.write(self._waiting.popleft())
-            if not self._waiting:
-                self._room.clear()
-            else:
-                await asyncio.sleep(0.01)
-
-
-@dataclass(frozen=True, slots=True)
-class Control:
-    """A control message: `START-SEND-EVENTS?filter=...`."""
-
-    name: str
-    parameters: dict[str, str]
-
-    @classmethod
-    def parse(cls, text: str) -> Control | None:
-        """Read one, None for what is none.
-
-        Errors: BadRequest for parameters that cannot be read.
-        """
-        if text[:1] in ("{", "["):
-            return None
-        name, _, query = text.strip().partition("?")
-        if name not in _STREAMS and name != JWT_TOKEN:
-            return None
-        try:
-            pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=20)
-        except ValueError as error:
-            raise BadRequest(f"The parameters of {name} could not be read.") from error
-        return cls(name, dict(pairs))
-
-
-_EVENTS, _MESSAGES = "EVENTS", "MESSAGES"
-_KINDS = (_EVENTS, _MESSAGES, "LIVE-COMMANDS", "LIVE-EVENTS", "POLICY-ANNOUNCEMENTS")
-_STREAMS = {f"{verb}-SEND-{kind}": (verb, kind) for kind in _KINDS for verb in ("START", "STOP")}
+MAX_WAITS = 1_000
+"""Signals of one session that wait for others; more are refused, so that answers can still be read."""
 
 
 class Session:
@@ -178,14 +88,28 @@ class Session:
         self._tasks = tasks
         self._streams: dict[str, Callable[[], None]] = {}
         self._slots = asyncio.Semaphore(MAX_COMMANDS)
-        self._messages = asyncio.Semaphore(MAX_MESSAGES)
+        self._waits = asyncio.Semaphore(MAX_WAITS)
         self._searches = Searches(hub.things, self.send)
+        self._histories = Histories(hub.things, self.send)
         self._expiry: asyncio.TimerHandle | None = None
 
     # --- life -----------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Read until the socket closes."""
+    async def run(self, declared: HeaderValue | None) -> None:
+        """Declare acknowledgement labels, then read until the socket closes."""
+        labels = tuple(map(str, declared)) if isinstance(declared, list) else ()
+        try:
+            give_back = self._hub.things.desk.declare(labels, self.id)
+        except GatewayError as error:
+            await self.close(error)
+            return
+        self._outbox.labels = labels
+        try:
+            await self._read()
+        finally:
+            give_back()
+
+    async def _read(self) -> None:
         self._watch_expiry()
         received = self._hub.metrics.stream_frames.labels(KIND, "in")
         try:
@@ -198,6 +122,7 @@ class Session:
             for end in self._streams.values():
                 end()
             self._searches.close()
+            self._histories.close()
 
     def send(self, message: bytes) -> None:
         """Send text to this session alone."""
@@ -266,7 +191,7 @@ class Session:
         if control.name == JWT_TOKEN:
             await self._refresh(control.parameters.get("jwtToken", ""))
             return
-        verb, kind = _STREAMS[control.name]
+        verb, kind = STREAMS[control.name]
         if verb == "START":
             self._subscribe(kind, control.parameters)
         elif kind in self._streams:
@@ -274,82 +199,82 @@ class Session:
         self._outbox.offer(text_frame(f"{control.name}:ACK".encode()))
 
     def _subscribe(self, kind: str, parameters: dict[str, str]) -> None:
+        """Nothing is sent in between: both happen in one step of the loop."""
         subscription = Subscription.parse(self._caller.subjects, parameters)
-        fanout = self._hub.fanout
-        end: Callable[[], None]
-        if kind == _EVENTS:
-            end = fanout.join_events(Interest(subscription, seen_frame), self._outbox)
-        elif kind == _MESSAGES:
-            end = fanout.join_messages(Interest(subscription, heard_frame), self._outbox)
-        else:
-            end = _nothing_to_end  # nobody can send these signals yet, so none can be missed
         before = self._streams.pop(kind, None)
-        if before is not None and not self._is_same(before):
+        if before is not None:
             before()
-            if kind in (_EVENTS, _MESSAGES):
-                end = self._rejoin(kind, subscription)
-        self._streams[kind] = end
-
-    @staticmethod
-    def _is_same(end: Callable[[], None]) -> bool:
-        return end is _nothing_to_end
-
-    def _rejoin(self, kind: str, subscription: Subscription) -> Callable[[], None]:
-        """Join again: ending a subscription to the same group would have taken the new one with it."""
-        if kind == _EVENTS:
-            return self._hub.fanout.join_events(Interest(subscription, seen_frame), self._outbox)
-        return self._hub.fanout.join_messages(Interest(subscription, heard_frame), self._outbox)
+        self._streams[kind] = join(self._hub.fanout, kind, subscription, self._outbox)
 
     async def _on_signal(self, signal: Signal, asked: Envelope) -> None:
         match signal:
             case ThingMessageResponse():
                 self._hub.things.respond(signal)
+            case Response():
+                self._hub.things.live.respond(signal)
+            case Acknowledgement():
+                self._hub.things.desk.acknowledge(signal, self.id)
             case SearchSignal():
                 self._searches.handle(signal, self._start)
-            case ThingCommand():
-                await self._slots.acquire()
-                self._submit(signal, asked)
+            case StreamSignal():
+                self._histories.handle(signal, self._start)
+            case ThingCommand() | ThingMessage():
+                await self._ask(signal, asked)
             case PolicyCommand() | RetrieveThings():
                 await self._slots.acquire()
-                self._start(self._answer(signal, asked, self._slots))
-            case ThingMessage():
-                if self._messages.locked():
-                    raise TooManyRequests(f"More than {MAX_MESSAGES} messages wait for an answer.")
-                await self._messages.acquire()
-                self._start(self._answer(signal, asked, self._messages))
-            case _:
-                raise NotBuilt(f"'{asked.topic[:200]}' is not built.")
+                self._start(self._answer(signal, asked))
+            case ThingEvent():
+                self._emit(signal, asked)
 
-    # --- commands ---------------------------------------------------------------------------------
+    def _emit(self, event: ThingEvent, asked: Envelope) -> None:
+        if event.channel != LIVE:
+            raise BadRequest(
+                "Events of the twin are not sent by clients.", code="protocoladapter:unknown.signal"
+            )
 
-    def _submit(self, command: ThingCommand, asked: Envelope) -> None:
-        """A command of a thing: in the order sent, without a task."""
-        waits = is_response_required(command.headers) or command.action is Action.RETRIEVE
-        once = _Once(self._slots.release)
+        def sent(answer: ThingEvent | GatewayError) -> None:
+            if isinstance(answer, GatewayError):
+                self.send(refusal(answer, asked))
 
-        def done(result: ThingResult | GatewayError) -> None:
-            if not once.take():
-                return
-            timer.cancel()
-            if isinstance(result, GatewayError):
-                self.send(refusal(result, asked))
-            elif waits:
-                self.send(response(command, result))
+        self._hub.things.live.event(event, sent)
 
-        try:
-            seconds = timeout_of(command.headers, DEFAULT_TIMEOUT) or DEFAULT_TIMEOUT
-        except GatewayError:
-            self._slots.release()
-            raise
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(seconds, lambda: done(command_timeout(seconds)))
-        self._hub.things.submit(command, done)
+    # --- commands and messages --------------------------------------------------------------------
+
+    async def _ask(self, signal: ThingCommand | ThingMessage, asked: Envelope) -> None:
+        """In the order sent, without a task."""
+        wanted = None
+        if isinstance(signal, ThingMessage) or signal.action is not Action.RETRIEVE:
+            wanted = wanted_of(signal)
+            if wanted.labels and not wanted.response_required:
+                hint = "Acknowledgements are told in a response."
+                name, value = "response-required", "false"
+                raise ditto_error("header.invalid", header=name, value=value, hint=hint)
+        slots = await self._slot(signal, wanted)
+
+        def told(outcome: Outcome) -> None:
+            slots.release()
+            if isinstance(outcome, GatewayError):
+                self.send(refusal(outcome, asked))
+            elif wanted is None or wanted.response_required:
+                self.send(response(signal, outcome))
+
+        self._hub.things.dispatcher.run(signal, told, wanted)
+
+    async def _slot(
+        self, signal: ThingCommand | ThingMessage, wanted: Requested | None
+    ) -> asyncio.Semaphore:
+        """What waits for others must not keep this session from reading their answers."""
+        is_local = isinstance(signal, ThingCommand) and not _asks_others(signal, wanted)
+        slots = self._slots if is_local else self._waits
+        if slots is self._waits and slots.locked():
+            raise TooManyRequests(f"More than {MAX_WAITS} signals wait for an answer.")
+        await slots.acquire()
+        return slots
 
     async def _answer(
         self,
-        signal: PolicyCommand | ThingMessage | RetrieveThings,
+        signal: PolicyCommand | RetrieveThings,
         asked: Envelope,
-        slots: asyncio.Semaphore,
     ) -> None:
         try:
             answer = await self._answer_to(signal)
@@ -361,41 +286,24 @@ class Session:
             log.exception("command failed", extra={"session": self.id})
             self.send(refusal(GatewayError(), asked))
         finally:
-            slots.release()
+            self._slots.release()
 
-    async def _answer_to(
-        self, signal: PolicyCommand | ThingMessage | RetrieveThings
-    ) -> bytes | None:
+    async def _answer_to(self, signal: PolicyCommand | RetrieveThings) -> bytes | None:
         if isinstance(signal, RetrieveThings):
             fields = FieldSelector.parse(signal.fields) if signal.fields else None
             things = await self._hub.things.retrieve_many(signal.thing_ids, signal.subjects, fields)
             return many_response(signal.topic, signal.headers, things)
-        if isinstance(signal, PolicyCommand):
-            result = await self._hub.policies.execute(signal)
-            wanted = is_response_required(signal.headers) or signal.action is Action.RETRIEVE
-            return response(signal, result) if wanted else None
-        heard = await self._hub.messages.send(signal)
-        return response(signal, heard) if signal.response_required else None
+        result = await self._hub.policies.execute(signal)
+        wanted = is_response_required(signal.headers) or signal.action is Action.RETRIEVE
+        return response(signal, result) if wanted else None
 
 
-class _Once:
-    """Lets one of several outcomes through, and gives the slot back with it."""
-
-    __slots__ = ("_release",)
-
-    def __init__(self, release: Callable[[], None]) -> None:
-        self._release: Callable[[], None] | None = release
-
-    def take(self) -> bool:
-        if self._release is None:
-            return False
-        self._release()
-        self._release = None
-        return True
-
-
-def _nothing_to_end() -> None:
-    """The end of a subscription to signals that do not exist."""
+def _asks_others(command: ThingCommand, wanted: Requested | None) -> bool:
+    return (
+        command.channel == LIVE
+        or "live-channel-condition" in command.headers
+        or (wanted is not None and not wanted.is_plain)
+    )
 
 
 class WebSockets:
@@ -416,13 +324,14 @@ class WebSockets:
         self.fanout = fanout
         self.auth = auth
         self.metrics = metrics
-        self.messages = MessageRoutes(things, max_body)
+        self.asking = Asking(things.dispatcher)
+        self.messages = MessageRoutes(self.asking, max_body)
         self._settings = settings
         self._open: dict[str, Session] = {}
 
     async def close(self) -> None:
         """End all sessions, and what waits for answers."""
-        self.messages.close()
+        self.asking.close()
         for session in list(self._open.values()):
             await session.close()
 
@@ -445,18 +354,18 @@ class WebSockets:
         gauge = self.metrics.stream_sessions.labels(KIND)
         gauge.inc()
         try:
-            await self._run(call.caller, socket, outbox)
+            await self._run(call, socket, outbox)
         finally:
             gauge.dec()
         return socket
 
-    async def _run(self, caller: Caller, socket: web.WebSocketResponse, outbox: Outbox) -> None:
+    async def _run(self, call: ApiCall, socket: web.WebSocketResponse, outbox: Outbox) -> None:
         async with asyncio.TaskGroup() as tasks:
-            session = Session(caller, socket, outbox, self, tasks)
+            session = Session(call.caller, socket, outbox, self, tasks)
             self._open[session.id] = session
             drain = tasks.create_task(outbox.drain())
             try:
-                await session.run()
+                await session.run(call.headers.get("declared-acks"))
             finally:
                 del self._open[session.id]
                 drain.cancel()

@@ -20,6 +20,12 @@ HeaderValue: TypeAlias = "str | bool | int | list[str] | dict[str, Json]"
 Headers: TypeAlias = Mapping[str, HeaderValue]
 NO_HEADERS: Headers = MappingProxyType({})
 
+TWIN, LIVE = "twin", "live"
+"""The channels: what is stored of a thing, and the device itself."""
+
+BUILT_IN_ACKS = frozenset(("twin-persisted", "live-response", "search-persisted"))
+"""Labels of the acknowledgements that Ditto itself issues."""
+
 
 class Action(enum.StrEnum):
     """What a thing command does to the value at its path."""
@@ -64,12 +70,13 @@ class Thing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThingCommand:
-    """One Ditto command on the twin channel.
+    """One Ditto command.
 
     Shape:  `path` from the thing's root, `()` is the thing itself; `value` is the new value, merge patch or
             JSON Patch array; `subjects` are the caller's authorization subjects; `headers` are Ditto's, in
             lower case (`correlation-id`, `if-match`, `condition`, `if-equal`, `response-required` ...);
-            `originator` identifies the session that sent it, which does not get its own events back.
+            `originator` identifies the session that sent it, which does not get its own events back;
+            `channel` is `twin`, or `live` for a command to the device itself.
     """
 
     thing_id: str
@@ -82,6 +89,7 @@ class ThingCommand:
     originator: str | None = None
     trace: TraceContext | None = None
     spool: SpoolId | None = None
+    channel: str = TWIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +110,9 @@ class ThingEvent:
 
     Shape:  `revision` of the thing after it; `value` as Ditto's events carry it (full value of the resource
             at `path`, the patch for merged, absent for deleted); `after` the state after it, None when the
-            thing is gone; `timestamp` ISO 8601; `sequence` global, rising, set by the store.
+            thing is gone; `timestamp` ISO 8601; `sequence` global, rising, set by the store; `metadata` the
+            whole metadata after it, None where nobody set or removed any. A live event is what a device
+            tells of itself: nothing of it is stored, `after` is the twin at that moment.
     """
 
     thing_id: str
@@ -118,6 +128,8 @@ class ThingEvent:
     subjects: tuple[str, ...] = ()
     trace: TraceContext | None = None
     sequence: int = 0
+    channel: str = TWIN
+    metadata: JsonObject | None = None
 
 
 class Direction(enum.StrEnum):

@@ -107,6 +107,9 @@ class ThingStore(ThingIndex, Protocol):
     async def events(self, thing_id: str, after: int, limit: int) -> list[ThingEvent]:
         """Kept events of a thing with revision > `after`, oldest first; without `after`/`before` states."""
 
+    async def policy_events(self, policy_id: str, after: int, limit: int) -> list[PolicyEvent]:
+        """Kept events of a policy with revision > `after`, oldest first; without `after`/`before` states."""
+
     async def changes(self, after: int, limit: int) -> list[ThingEvent]:
         """Kept events of all things with sequence > `after`, oldest first."""
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from gateway.errors import GatewayError, RevisionConflict
 from gateway.model.entity_id import namespace_of
+from gateway.model.policy import PolicyEvent
 from gateway.model.thing import Thing, ThingEvent
 from gateway.store.search import Ask, Counted, Found
 from gateway.store.things import (
@@ -30,6 +31,7 @@ class MemoryThingStore:
         self._policies: dict[str, StoredPolicy] = {}
         self._spools: dict[tuple[str, str], int] = {}
         self._events: list[ThingEvent] = []
+        self._policy_events: list[PolicyEvent] = []
         self._sequence = 0
 
     def append(self, commit: Commit, done: Answer[Committed]) -> None:
@@ -47,6 +49,7 @@ class MemoryThingStore:
         if commit.policy:
             event = commit.policy.event
             self._policies[event.policy_id] = StoredPolicy(event.after, event.revision)
+            self._policy_events.append(event)
         if commit.spool:
             self._spools[commit.spool.edge, commit.spool.lane] = commit.spool.sequence
         return Committed(self._keep(commit.thing) if commit.thing else 0)
@@ -106,6 +109,11 @@ class MemoryThingStore:
     async def events(self, thing_id: str, after: int, limit: int) -> list[ThingEvent]:
         """See `ThingStore.events`."""
         found = [e for e in self._events if e.thing_id == thing_id and e.revision > after]
+        return [replace(event, after=None, before=None) for event in found[:limit]]
+
+    async def policy_events(self, policy_id: str, after: int, limit: int) -> list[PolicyEvent]:
+        """See `ThingStore.policy_events`."""
+        found = [e for e in self._policy_events if e.policy_id == policy_id and e.revision > after]
         return [replace(event, after=None, before=None) for event in found[:limit]]
 
     async def changes(self, after: int, limit: int) -> list[ThingEvent]:

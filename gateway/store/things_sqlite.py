@@ -71,6 +71,10 @@ _THING: Final = "SELECT thing_id, revision, document, created, modified FROM thi
 _EVENT: Final = """
 SELECT sequence, thing_id, revision, action, path, value, facts, timestamp FROM thing_events
 """
+_POLICY_EVENTS: Final = """
+SELECT policy_id, revision, action, path, value, facts, timestamp FROM policy_events
+WHERE policy_id = ? AND revision > ? ORDER BY revision LIMIT ?
+"""
 _FORGET: Final = """
 DELETE FROM thing_events WHERE timestamp < ?1 AND revision < (
   SELECT MAX(kept.revision) FROM thing_events AS kept
@@ -168,6 +172,16 @@ class SqliteThingStore:
         """See `ThingStore.events`."""
         query = f"{_EVENT} WHERE thing_id = ? AND revision > ? ORDER BY revision LIMIT ?"
         return await self._read_events(query, (thing_id, after, limit))
+
+    async def policy_events(self, policy_id: str, after: int, limit: int) -> list[PolicyEvent]:
+        """See `ThingStore.policy_events`."""
+
+        def work(connection: sqlite3.Connection) -> list[PolicyEvent]:
+            rows = connection.execute(_POLICY_EVENTS, (policy_id, after, limit))
+            return [_policy_event(row) for row in rows]
+
+        found: list[PolicyEvent] = await self._database.read(work)
+        return found
 
     async def changes(self, after: int, limit: int) -> list[ThingEvent]:
         """See `ThingStore.changes`."""
@@ -370,6 +384,24 @@ def _event(row: tuple[Any, ...]) -> ThingEvent:
         subjects=known.subjects,
         trace=TraceContext.parse(known.trace),
         sequence=sequence,
+    )
+
+
+def _policy_event(row: tuple[Any, ...]) -> PolicyEvent:
+    policy_id, revision, action, path, value, facts, timestamp = row
+    known = _decode_facts(facts)
+    return PolicyEvent(
+        policy_id=policy_id,
+        action=EventAction(action),
+        path=parse_pointer(path),
+        revision=revision,
+        timestamp=timestamp,
+        after=None,
+        value=None if value is None else _decode(value),
+        headers=known.headers,
+        originator=known.originator,
+        subjects=known.subjects,
+        trace=TraceContext.parse(known.trace),
     )
 
 

@@ -205,6 +205,37 @@ _TABLE: Final[dict[str, Row]] = {
         400, "Only one of 'put-metadata', 'get-metadata' and 'delete-metadata' may be given.", None
     ),
     "things:ids.missing": Row(400, "No Thing IDs were given.", None),
+    "things:event.notallowed": Row(
+        403,
+        "You may not send live events of the Thing with ID '{id}' on '{path}'.",
+        "'WRITE' on that 'thing:' resource is needed.",
+    ),
+    "things:live.channelcondition.notallowed": Row(
+        405,
+        "The header 'live-channel-condition' is for queries; this command changes the Thing.",
+        "Leave it out, or send a query.",
+    ),
+    # --- acknowledgements ---
+    "acknowledgement:request.timeout": Row(
+        408,
+        "The acknowledgement did not come within {milliseconds}ms.",
+        "Try a larger 'timeout', and check that somebody issues it.",
+    ),
+    "acknowledgement:label.not.unique": Row(
+        409,
+        "The acknowledgement label '{label}' is declared by somebody else already.",
+        "Choose another label.",
+    ),
+    "acknowledgement:label.not.declared": Row(
+        400,
+        "The acknowledgement label '{label}' was not declared by its sender.",
+        "Declare it with 'declared-acks' when the session or connection opens.",
+    ),
+    "acknowledgement:ditto.acklabel.forbidden": Row(
+        400,
+        "The acknowledgement label '{label}' is built in and cannot be declared or issued.",
+        "Choose another label.",
+    ),
     # --- policies ---
     "policies:policy.notfound": Row(
         404, "The Policy with ID '{id}' does not exist or you may not access it.", _CHECK_READ

@@ -141,6 +141,15 @@ def check_condition(thing: Thing, text: str, context: Context) -> None:
 
     Errors: 412 `things:condition.failed`, 400 `things:condition.invalid`.
     """
+    if not condition_holds(thing, text, context):
+        raise ditto_error("things:condition.failed", condition=text[:200])
+
+
+def condition_holds(thing: Thing, text: str, context: Context) -> bool:
+    """Whether an RQL expression holds for a thing.
+
+    Errors: as `check_condition` for what may not be read, or is no RQL.
+    """
     node = condition_node(text)
     for wanted in properties(node):
         if not wanted.is_placeholder and not _may_see(wanted.pointer, context.permissions):
@@ -149,8 +158,7 @@ def check_condition(thing: Thing, text: str, context: Context) -> None:
                 condition=text[:200],
                 reason=f": permission to read '{wanted.text}' is missing",
             )
-    if not predicate(node)(lookup_of(thing), context.moment):
-        raise ditto_error("things:condition.failed", condition=text[:200])
+    return predicate(node)(lookup_of(thing), context.moment)
 
 
 def _may_see(pointer: Pointer, permissions: Permissions) -> bool:

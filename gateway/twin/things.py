@@ -13,7 +13,14 @@ from typing import Final
 import msgspec
 
 from gateway.model.json import Json, JsonObject, Pointer, parse_pointer
-from gateway.model.thing import Action, EventAction, Thing, ThingCommand, ThingEvent
+from gateway.model.thing import (
+    BUILT_IN_ACKS,
+    Action,
+    EventAction,
+    Thing,
+    ThingCommand,
+    ThingEvent,
+)
 from gateway.twin import merge, patch
 from gateway.twin.authorization import authorize, refusal
 from gateway.twin.conditions import IfEqual, check_tags, equal_refused
@@ -393,7 +400,11 @@ def event_headers(
     """What of a command's headers its event carries: correlation id, open acks, custom ones."""
     if not command.headers:
         return {}
-    return {name: value for name, value in command.headers.items() if name not in _COMMAND_ONLY}
+    kept = {name: value for name, value in command.headers.items() if name not in _COMMAND_ONLY}
+    wanted = command.headers.get("requested-acks")
+    if isinstance(wanted, list) and (open_acks := [w for w in wanted if w not in BUILT_IN_ACKS]):
+        kept["requested-acks"] = open_acks
+    return kept
 
 
 # --- applying ----------------------------------------------------------------------------------

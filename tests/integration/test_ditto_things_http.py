@@ -200,8 +200,6 @@ async def test_requested_acknowledgements_come_as_one_answer(pump: str) -> None:
     assert found.json["twin-persisted"]["status"] == 201
     assert found.json["twin-persisted"]["payload"] == 1
     assert found.json["search-persisted"]["status"] == 204
-    own = await put(f"{pump}/attributes/new?requested-acks=my:label", 1)
-    assert (own.status, own.error) == (501, "notimplemented")
 
 
 async def test_who_may_not_read_sees_nothing_and_who_may_not_write_is_refused(pump: str) -> None:

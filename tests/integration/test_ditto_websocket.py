@@ -250,7 +250,10 @@ async def test_searching_is_paged_by_demand(ditto: Stack, client: WsClient) -> N
             '{"topic": "a/b/things/twin/commands/fly", "path": "/"}',
             "protocoladapter:unknown.command",
         ),
-        ('{"topic": "a/b/things/live/commands/modify", "path": "/", "value": 1}', "notimplemented"),
+        (
+            '{"topic": "a/b/things/live/commands/modify", "path": "/", "value": 1}',
+            "things:thing.notfound",
+        ),
         ("START-SEND-EVENTS?filter=eq(", "rql.expression.invalid"),
         ("START-SEND-EVENTS?extraFields=nope", "things:field.selection.invalid"),
         ("START-SEND-EVENTS?namespaces=1x", "namespacedentity.id.invalid"),

@@ -32,6 +32,7 @@ from gateway.wire.ditto.read import (
     RetrieveThings,
     SearchSignal,
     Sender,
+    StreamSignal,
     signal_of,
 )
 from gateway.wire.ditto.topic import Topic
@@ -41,9 +42,11 @@ from gateway.wire.ditto.write import (
     command_frame,
     error_frame,
     event_frame,
+    live_command_frame,
     message_frame,
     message_response_frame,
     policy_response,
+    stream_frame,
     thing_response,
 )
 
@@ -329,18 +332,60 @@ def test_signals_that_are_none_are_refused(
     assert caught.value.code == code
 
 
-@pytest.mark.parametrize(
-    "topic",
-    [
-        "a/b/things/live/commands/modify",
-        "a/b/things/live/events/created",
-        "a/b/things/twin/streaming/request",
-        "_/_/policies/commands/checkPermissions",
-    ],
-)
-def test_what_is_not_built_says_so(topic: str) -> None:
+def test_what_is_not_built_says_so() -> None:
     with pytest.raises(NotBuilt):
-        signal(topic)
+        signal("_/_/policies/commands/checkPermissions")
+
+
+def test_live_commands_and_events_are_told_from_those_of_the_twin() -> None:
+    command = signal("a/b/things/live/commands/modify", "/attributes/x", value=1)
+    assert isinstance(command, ThingCommand)
+    assert (command.channel, command.path, command.value) == ("live", ("attributes", "x"), 1)
+    event = signal("a/b/things/live/events/created", "/attributes/x", value=1)
+    assert isinstance(event, ThingEvent)
+    assert (event.channel, event.subjects, event.originator) == (
+        "live",
+        ME.subjects,
+        ME.originator,
+    )
+
+
+def test_an_answer_to_a_live_command_says_what_it_answers() -> None:
+    found = signal("a/b/things/live/commands/modify", "/attributes/x", status=204)
+    assert isinstance(found, Response)
+    assert (str(found.topic), found.path, found.status) == (
+        "a/b/things/live/commands/modify",
+        ("attributes", "x"),
+        204,
+    )
+
+
+def test_a_live_command_goes_out_without_what_chose_its_way() -> None:
+    headers = {"correlation-id": "c", "live-channel-condition": "exists(thingId)", "own": "1"}
+    command = signal("a/b/things/live/commands/retrieve", "/", headers=headers, fields="thingId")
+    assert isinstance(command, ThingCommand)
+    found = as_json(live_command_frame(command, {"policyId": "p:q"}))
+    assert found["topic"] == "a/b/things/live/commands/retrieve"
+    assert (found["fields"], found["extra"]) == ("thingId", {"policyId": "p:q"})
+    assert found["headers"]["own"] == "1"
+    assert "live-channel-condition" not in found["headers"]
+    assert "value" not in found
+
+
+def test_streams_of_past_events_are_asked_for_by_their_entity() -> None:
+    found = signal("a/b/policies/streaming/subscribeForPersistedEvents", "/entries", value={})
+    assert isinstance(found, StreamSignal)
+    assert (found.group, found.entity_id, found.path) == ("policies", "a:b", ("entries",))
+    frame = as_json(stream_frame("created", "things", "a:b", {"x": 1}, {"correlation-id": "c"}))
+    assert (frame["topic"], frame["value"]) == ("a/b/things/twin/streaming/created", {"x": 1})
+    frame = as_json(stream_frame("next", "policies", "a:b", {}, {}))
+    assert frame["topic"] == "a/b/policies/streaming/next"
+
+
+def test_a_bad_label_is_refused() -> None:
+    with pytest.raises(GatewayError) as caught:
+        signal("a/b/things/twin/acks/a b", status=200, headers={"correlation-id": "c"})
+    assert caught.value.code == "acknowledgement:label.invalid"
 
 
 @pytest.mark.parametrize(
@@ -373,7 +418,10 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 TOPICS = [
     THING + "/merge",
     "a/b/things/live/messages/x",
-    "a/b/things/twin/acks/l",
+    "a/b/things/twin/acks/label",
+    "a/b/things/live/commands/modify",
+    "a/b/things/live/events/modified",
+    "a/b/things/twin/streaming/request",
     "a/p/policies/commands/modify",
 ]
 JSON = st.recursive(

@@ -30,6 +30,7 @@ _LISTS: Final = frozenset(("requested-acks", "declared-acks"))
 _DURATION = re.compile(r"(\d{1,9})(ms|s|m)?")
 _UNITS: Final = {None: 1.0, "s": 1.0, "ms": 0.001, "m": 60.0}
 _LABEL = re.compile(r"[a-zA-Z0-9\-_:]{3,165}")
+LABEL_HINT: Final = "A label has 3 to 165 of a-z A-Z 0-9 - _ :"
 
 
 def invalid_header(name: str, value: object, hint: str) -> GatewayError:
@@ -94,9 +95,14 @@ def labels(value: object, name: str = "requested-acks") -> list[str]:
     else:
         raise invalid_header(name, value, "It is a list of labels.")
     for label in found:
-        if _LABEL.fullmatch(label) is None:
-            raise invalid_header(name, label, "A label has 3 to 165 of a-z A-Z 0-9 - _ :")
+        if not is_label(label):
+            raise invalid_header(name, label, LABEL_HINT)
     return found
+
+
+def is_label(text: str) -> bool:
+    """True for what may be the label of an acknowledgement."""
+    return _LABEL.fullmatch(text) is not None
 
 
 def read_headers(given: Mapping[str, Any]) -> dict[str, HeaderValue]:

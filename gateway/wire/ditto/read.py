@@ -14,7 +14,9 @@ from gateway.model.json import Json, JsonObject, Pointer, parse_pointer
 from gateway.model.message import SpoolId
 from gateway.model.policy import PolicyCommand, parse_policy_path
 from gateway.model.thing import (
+    LIVE,
     NO_HEADERS,
+    TWIN,
     Action,
     Direction,
     EventAction,
@@ -27,10 +29,12 @@ from gateway.model.thing import (
 from gateway.model.trace import TraceContext
 from gateway.wire.ditto.envelope import Envelope
 from gateway.wire.ditto.headers import (
+    LABEL_HINT,
     MAX_CLAIM_TIMEOUT,
     MAX_TIMEOUT,
     MESSAGE_TIMEOUT,
     is_json,
+    is_label,
     is_response_required,
     is_text,
     read_headers,
@@ -44,6 +48,8 @@ _BOXES: Final = {"inbox": Direction.TO, "outbox": Direction.FROM}
 _JSON_PATCH_ACTION: Final = "patch"
 CLAIM: Final = "claim"
 _CLAIM_TIMEOUT: Final = 60.0
+SUBSCRIBE_EVENTS: Final = "subscribeForPersistedEvents"
+_STREAM_ACTIONS: Final = frozenset((SUBSCRIBE_EVENTS, "request", "cancel"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +102,27 @@ class SearchSignal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSignal:
+    """`subscribeForPersistedEvents`, `request` or `cancel` of a stream of an entity's past events."""
+
+    action: str
+    group: str
+    entity_id: str
+    path: Pointer
+    value: JsonObject
+    subjects: tuple[str, ...]
+    headers: Headers = field(default_factory=lambda: NO_HEADERS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """The answer to a command that we sent to another Ditto: `topic` and `path` are the command's."""
+    """The answer to a live command, or to one that we sent to another Ditto, or an error in its place.
+
+    Shape:  `topic` and `path` are the command's, or `.../errors`.
+    """
 
     topic: Topic
-    path: str
+    path: Pointer
     status: int
     value: Json = None
     has_value: bool = False
@@ -115,6 +137,7 @@ Signal: TypeAlias = (
     | RetrieveThings
     | Acknowledgement
     | SearchSignal
+    | StreamSignal
     | ThingEvent
     | Response
 )
@@ -123,8 +146,7 @@ Signal: TypeAlias = (
 def signal_of(envelope: Envelope, sender: Sender) -> Signal:
     """What an envelope asks for or says.
 
-    Errors: BadRequest `protocoladapter:*`, `header.invalid`, `json.*`, `*:id.invalid`; NotBuilt for live
-            commands and events, and for streams of persisted events.
+    Errors: BadRequest `protocoladapter:*`, `header.invalid`, `json.*`, `*:id.invalid`.
     """
     topic = Topic.parse(envelope.topic)
     headers = read_headers(envelope.headers)
@@ -173,8 +195,6 @@ def _object(case: _Case) -> JsonObject:
 
 
 def _thing_command(case: _Case) -> Signal:
-    if case.topic.channel == "live":
-        raise NotBuilt("Ditto Protocol: live commands are not built")
     if case.envelope.status is not None:
         return _response(case)
     if case.topic.is_for_many:
@@ -195,6 +215,7 @@ def _thing_command(case: _Case) -> Signal:
         originator=case.sender.originator,
         trace=case.trace,
         spool=case.sender.spool,
+        channel=case.topic.channel or TWIN,
     )
 
 
@@ -230,7 +251,7 @@ def _retrieve_things(case: _Case) -> RetrieveThings:
 def _response(case: _Case) -> Response:
     return Response(
         topic=case.topic,
-        path=case.envelope.path,
+        path=parse_pointer(case.envelope.path),
         status=case.envelope.status or 0,
         value=_value(case),
         has_value=case.envelope.has_value,
@@ -239,15 +260,13 @@ def _response(case: _Case) -> Response:
 
 
 def _thing_event(case: _Case) -> ThingEvent:
-    if case.topic.channel == "live":
-        raise NotBuilt("Ditto Protocol: live events are not built")
     try:
         action = EventAction(case.topic.action or "")
     except ValueError as error:
         raise _unknown(
             f"the event '{case.topic.action}'", "protocoladapter:unknown.event"
         ) from error
-    originator = case.headers.get("ditto-originator")
+    is_live = case.topic.channel == LIVE
     return ThingEvent(
         thing_id=_thing_id(case.topic),
         action=action,
@@ -257,9 +276,17 @@ def _thing_event(case: _Case) -> ThingEvent:
         after=None,
         value=_value(case),
         headers=case.headers,
-        subjects=(originator,) if isinstance(originator, str) else (),
+        originator=case.sender.originator if is_live else None,
+        subjects=case.sender.subjects if is_live else _originator(case),
         trace=case.trace,
+        channel=case.topic.channel or TWIN,
     )
+
+
+def _originator(case: _Case) -> tuple[str, ...]:
+    """Who changed a twin far away, as its Ditto says."""
+    originator = case.headers.get("ditto-originator")
+    return (originator,) if isinstance(originator, str) else ()
 
 
 # --- messages ----------------------------------------------------------------------------------
@@ -368,6 +395,12 @@ def _acknowledgement(case: _Case) -> Acknowledgement:
         )
     if not case.topic.action or case.envelope.status is None:
         raise _unknown("acknowledgements are not sent in sums", "protocoladapter:unknown.signal")
+    if not is_label(case.topic.action):
+        raise BadRequest(
+            f"The acknowledgement label '{case.topic.action[:200]}' is not valid.",
+            code="acknowledgement:label.invalid",
+            description=LABEL_HINT,
+        )
     return Acknowledgement(
         thing_id=_thing_id(case.topic),
         channel=case.topic.channel or "twin",
@@ -421,8 +454,18 @@ def _error(case: _Case) -> Response:
     return _response(case)
 
 
-def _streaming(_case: _Case) -> Signal:
-    raise NotBuilt("Ditto Protocol: streams of persisted events are not built")
+def _streaming(case: _Case) -> StreamSignal:
+    if case.topic.action not in _STREAM_ACTIONS:
+        raise _unknown(f"streaming '{case.topic.action}'", "protocoladapter:unknown.command")
+    return StreamSignal(
+        action=case.topic.action,
+        group=case.topic.group,
+        entity_id=check_entity_id(case.topic.entity_id, f"{case.topic.group}:id.invalid"),
+        path=parse_pointer(case.envelope.path),
+        value=_object(case) if case.envelope.has_value else {},
+        subjects=case.sender.subjects,
+        headers=case.headers,
+    )
 
 
 _READERS: Final[dict[tuple[str, str], Callable[[_Case], Signal]]] = {

@@ -9,9 +9,11 @@ from typing import Any, Final
 import msgspec
 
 from gateway.errors import GatewayError
-from gateway.model.json import Json, JsonObject, format_pointer
-from gateway.model.policy import PolicyCommand
+from gateway.model.json import Json, JsonObject, Pointer, format_pointer
+from gateway.model.policy import PolicyCommand, PolicyEvent
 from gateway.model.thing import (
+    LIVE,
+    TWIN,
     Action,
     Direction,
     EventAction,
@@ -37,7 +39,8 @@ _BOX: Final = {Direction.TO: "inbox", Direction.FROM: "outbox"}
 
 def thing_response(command: ThingCommand, result: ThingResult) -> bytes:
     """The answer to a thing command: its topic and path, with a status."""
-    topic = thing_topic(command.thing_id, "twin", "commands", command.action.value)
+    channel = str(result.headers.get("channel", command.channel))
+    topic = thing_topic(command.thing_id, channel, "commands", command.action.value)
     return _response(topic, format_pointer(command.path), command.headers, result)
 
 
@@ -49,9 +52,13 @@ def policy_response(command: PolicyCommand, result: ThingResult) -> bytes:
 
 def policy_path(command: PolicyCommand) -> str:
     """A policy path with its resource key or subject id as it was written."""
-    if len(command.path) > 3 and command.path[0] == "entries":
-        return f"{format_pointer(command.path[:3])}/{command.path[3]}"
-    return format_pointer(command.path)
+    return _policy_pointer(command.path)
+
+
+def _policy_pointer(path: Pointer) -> str:
+    if len(path) > 3 and path[0] == "entries":
+        return f"{format_pointer(path[:3])}/{path[3]}"
+    return format_pointer(path)
 
 
 def many_response(topic: str, headers: Headers, things: list[JsonObject]) -> bytes:
@@ -103,21 +110,21 @@ def error_frame(
 
 
 def event_frame(event: ThingEvent, extra: JsonObject | None = None) -> bytes:
-    """A twin event; `extra` are the enriched fields."""
+    """An event; `extra` are the enriched fields."""
     return encode(
         event_topic(event),
         format_pointer(event.path),
         event_headers(event),
         NOTHING if event.action is EventAction.DELETED else event.value,
         extra=NOTHING if extra is None else extra,
-        revision=event.revision,
-        timestamp=event.timestamp,
+        revision=event.revision or None,
+        timestamp=event.timestamp or None,
     )
 
 
 def event_topic(event: ThingEvent) -> str:
-    """The topic of a twin event."""
-    return thing_topic(event.thing_id, "twin", "events", event.action.value)
+    """The topic of an event."""
+    return thing_topic(event.thing_id, event.channel, "events", event.action.value)
 
 
 def event_headers(event: ThingEvent) -> dict[str, Any]:
@@ -128,11 +135,54 @@ def event_headers(event: ThingEvent) -> dict[str, Any]:
     headers["response-required"] = False
     headers.setdefault("requested-acks", [])
     headers["version"] = 2
-    headers["entity-revision"] = event.revision
+    if event.revision:
+        headers["entity-revision"] = event.revision
     if event.subjects:
         headers["ditto-originator"] = event.subjects[0]
     if event.trace is not None:
         headers["traceparent"] = event.trace.traceparent
+    return headers
+
+
+# --- live commands -----------------------------------------------------------------------------
+
+_ROUTING: Final = frozenset(
+    ("channel", "condition", "live-channel-condition", "live-channel-timeout-strategy")
+)
+"""Headers that said where a command goes; who gets it does not need them."""
+
+
+def live_command_frame(command: ThingCommand, extra: JsonObject | None = None) -> bytes:
+    """A live command for those who may carry it out."""
+    has_value = command.action not in (Action.RETRIEVE, Action.DELETE)
+    return encode(
+        live_command_topic(command),
+        format_pointer(command.path),
+        live_command_headers(command),
+        command.value if has_value else NOTHING,
+        fields=command.fields,
+        extra=NOTHING if extra is None else extra,
+    )
+
+
+def live_command_topic(command: ThingCommand) -> str:
+    """The topic of a live command."""
+    return thing_topic(command.thing_id, LIVE, "commands", command.action.value)
+
+
+def live_command_headers(command: ThingCommand) -> dict[str, Any]:
+    """The headers that receivers of a live command see."""
+    headers: dict[str, Any] = {k: v for k, v in command.headers.items() if k not in _ROUTING}
+    headers["version"] = 2
+    headers.setdefault("response-required", True)
+    if command.action is Action.MERGE:
+        headers["content-type"] = MERGE_PATCH
+    elif command.action not in (Action.RETRIEVE, Action.DELETE):
+        headers["content-type"] = JSON
+    if command.subjects:
+        headers["ditto-originator"] = command.subjects[0]
+    if command.trace is not None:
+        headers["traceparent"] = command.trace.traceparent
     return headers
 
 
@@ -280,3 +330,33 @@ def command_frame(command: ThingCommand) -> bytes:
 def search_frame(action: str, value: JsonObject, headers: Headers) -> bytes:
     """`created`, `next`, `complete` or `failed` of a search."""
     return encode(f"_/_/things/twin/search/{action}", "/", _correlation(headers), value)
+
+
+# --- streams of past events --------------------------------------------------------------------
+
+
+def stream_frame(
+    action: str, group: str, entity_id: str, value: Mapping[str, Any], headers: Headers
+) -> bytes:
+    """`created`, `next`, `complete` or `failed` of a stream; the `item` of a `next` may be raw JSON."""
+    if group == "policies":
+        topic = policy_topic(entity_id, "streaming", action)
+    else:
+        topic = thing_topic(entity_id, TWIN, "streaming", action)
+    return encode(topic, "/", _correlation(headers), dict(value))
+
+
+def policy_event_frame(event: PolicyEvent) -> bytes:
+    """A change of a policy; only streams of past events carry them."""
+    headers: dict[str, Any] = {**_correlation(event.headers), "response-required": False}
+    headers |= {"version": 2, "content-type": JSON, "entity-revision": event.revision}
+    if event.subjects:
+        headers["ditto-originator"] = event.subjects[0]
+    return encode(
+        policy_topic(event.policy_id, "events", event.action.value),
+        _policy_pointer(event.path),
+        headers,
+        NOTHING if event.action is EventAction.DELETED else event.value,
+        revision=event.revision,
+        timestamp=event.timestamp,
+    )

@@ -1,0 +1,84 @@
+"""Control messages of a WebSocket session: what it wants to be sent, and in which frames.
+
+Source: Ditto, WebSocket protocol binding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from gateway.ditto.fanout import Fanout, Interest, Outlet
+from gateway.ditto.outbox import text_frame
+from gateway.ditto.subscriptions import Heard, Seen, Subscription
+from gateway.errors import BadRequest
+from gateway.model.thing import ThingCommand, ThingMessage
+from gateway.wire.ditto.write import event_frame, live_command_frame, message_frame
+
+JWT_TOKEN = "JWT-TOKEN"  # noqa: S105  the name of a control message
+_EVENTS, _MESSAGES = "EVENTS", "MESSAGES"
+_LIVE_COMMANDS, _LIVE_EVENTS = "LIVE-COMMANDS", "LIVE-EVENTS"
+_KINDS = (_EVENTS, _MESSAGES, _LIVE_COMMANDS, _LIVE_EVENTS, "POLICY-ANNOUNCEMENTS")
+STREAMS = {f"{verb}-SEND-{kind}": (verb, kind) for kind in _KINDS for verb in ("START", "STOP")}
+"""Control message to whether it starts or stops, and what."""
+
+End = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A control message: `START-SEND-EVENTS?filter=...`."""
+
+    name: str
+    parameters: dict[str, str]
+
+    @classmethod
+    def parse(cls, text: str) -> Control | None:
+        """Read one, None for what is none.
+
+        Errors: BadRequest for parameters that cannot be read.
+        """
+        if text[:1] in ("{", "["):
+            return None
+        name, _, query = text.strip().partition("?")
+        if name not in STREAMS and name != JWT_TOKEN:
+            return None
+        try:
+            pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=20)
+        except ValueError as error:
+            raise BadRequest(f"The parameters of {name} could not be read.") from error
+        return cls(name, dict(pairs))
+
+
+def seen_frame(seen: Seen) -> bytes:
+    """The frame of an event."""
+    return text_frame(event_frame(seen.event, seen.extra))
+
+
+def heard_message(heard: Heard[ThingMessage]) -> bytes:
+    """The frame of a live message."""
+    return text_frame(message_frame(heard.signal, heard.extra))
+
+
+def heard_command(heard: Heard[ThingCommand]) -> bytes:
+    """The frame of a live command."""
+    return text_frame(live_command_frame(heard.signal, heard.extra))
+
+
+def join(fanout: Fanout, kind: str, subscription: Subscription, outlet: Outlet) -> End:
+    """Send an outlet one kind of signals; returns the way to end it."""
+    match kind:
+        case "EVENTS":
+            return fanout.join_events(Interest(subscription, seen_frame), outlet)
+        case "MESSAGES":
+            return fanout.join_messages(Interest(subscription, heard_message), outlet)
+        case "LIVE-COMMANDS":
+            return fanout.join_commands(Interest(subscription, heard_command), outlet)
+        case "LIVE-EVENTS":
+            return fanout.join_live_events(Interest(subscription, seen_frame), outlet)
+    return _nothing_to_end  # no policy announces anything yet, so none can be missed
+
+
+def _nothing_to_end() -> None:
+    """The end of a subscription to signals that do not exist."""

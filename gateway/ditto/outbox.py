@@ -1,0 +1,67 @@
+"""What goes out over one WebSocket: whole frames, written at once or queued up to a bound."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from aiohttp import web
+
+HIGH_WATER = 65_536
+"""Bytes in the transport's buffer above which frames wait in the session's own queue."""
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A whole server text frame, the same for every session.
+
+    Source: RFC 6455, section 5.2.
+    """
+    size = len(payload)
+    if size < 126:
+        return bytes((0x81, size)) + payload
+    if size < 65_536:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
+    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
+
+
+class Outbox:
+    """What goes out to one session: at once while the transport takes it, else queued up to `limit`."""
+
+    def __init__(
+        self, session_id: str, request: web.Request, limit: int, drop: Callable[[], None]
+    ) -> None:
+        self.session_id = session_id
+        self.labels: tuple[str, ...] = ()
+        self._transport = request.transport
+        self._limit = limit
+        self._drop = drop
+        self._waiting: deque[bytes] = deque()
+        self._room = asyncio.Event()
+
+    def offer(self, frame: bytes) -> None:
+        """Send a whole frame; never blocks."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if not self._waiting and transport.get_write_buffer_size() < HIGH_WATER:
+            transport.write(frame)
+            return
+        if len(self._waiting) >= self._limit:
+            self._drop()
+            transport.abort()
+            return
+        self._waiting.append(frame)
+        self._room.set()
+
+    async def drain(self) -> None:
+        """Write what had to wait, as the transport empties; runs as long as the session."""
+        transport = self._transport
+        while transport is not None and not transport.is_closing():
+            await self._room.wait()
+            while self._waiting and transport.get_write_buffer_size() < HIGH_WATER:
+                transport.write(self._waiting.popleft())
+            if not self._waiting:
+                self._room.clear()
+            else:
+                await asyncio.sleep(0.01)
