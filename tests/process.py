@@ -68,8 +68,15 @@ def tool(name: str) -> str:
 class Twinspan:
     """One running `twinspan` process and its data directory."""
 
-    def __init__(self, data_dir: Path, command: tuple[str, ...], sets: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        command: tuple[str, ...],
+        sets: tuple[str, ...],
+        prefix: tuple[str, ...] = (),
+    ) -> None:
         self.data_dir = data_dir
+        self._prefix = prefix
         self._command = command
         self._sets = sets
         self.log = data_dir.parent / f"{data_dir.name}.log"
@@ -82,6 +89,7 @@ class Twinspan:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
+                    *self._prefix,
                     sys.executable,
                     "-m",
                     "gateway.cli",
@@ -145,9 +153,11 @@ class Twinspan:
 
 
 @contextmanager
-def twinspan(data_dir: Path, *command: str, sets: tuple[str, ...] = ()) -> Iterator[Twinspan]:
-    """Run `twinspan COMMAND` for the length of the block."""
-    running = Twinspan(data_dir, command, sets)
+def twinspan(
+    data_dir: Path, *command: str, sets: tuple[str, ...] = (), prefix: tuple[str, ...] = ()
+) -> Iterator[Twinspan]:
+    """Run `twinspan COMMAND` for the length of the block; `prefix` is what starts it, e.g. in a namespace."""
+    running = Twinspan(data_dir, command, sets, prefix)
     try:
         yield running.start()
     finally:

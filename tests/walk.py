@@ -223,10 +223,10 @@ def twinspan_cli(*words: str, fails: bool = False) -> str:
     return done.stdout + (done.stderr if fails else "")
 
 
-def try_twinspan(*words: str) -> subprocess.CompletedProcess[str]:
+def try_twinspan(*words: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Run `twinspan WORDS` to its end, whatever comes of it."""
     return subprocess.run(
-        [sys.executable, "-m", "gateway.cli", *words],
+        [*prefix, sys.executable, "-m", "gateway.cli", *words],
         capture_output=True,
         text=True,
         timeout=60,
