@@ -73,6 +73,7 @@ class EdgeCore:
     bus: EventBus
     broker: Broker | None
     external: ExternalBroker | None
+    reports: Reports
 
 
 def build_edge(
@@ -163,7 +164,7 @@ def build_edge(
         hub,
         Rotation(lambda: identity.certificate, enrolment.renew, hub.reconnect),
     ]
-    return EdgeCore(name, modules, hub, twin, spool, node, meta, bus, broker, external)
+    return EdgeCore(name, modules, hub, twin, spool, node, meta, bus, broker, external, reports)
 
 
 def node_name(settings: Edge, identity: Identity, *, must_have_joined: bool) -> str:

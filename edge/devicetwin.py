@@ -240,6 +240,11 @@ class DeviceTwin:
         content = msgspec.json.encode(text).decode()  # KubeEdge: JSON inside a string
         return Report(0, row.id, stamp().msg_id, device_resource(key, STATE_UPDATED), content)
 
+    @property
+    def count(self) -> int:
+        """How many twins there are."""
+        return sum(len(device.twins) for device in self._devices.values())
+
     def members(self) -> list[MemberDevice]:
         """Return all devices of this node as `membership/get/result` lists them."""
         return [member_of(device.row) for device in self._devices.values()]

@@ -9,7 +9,9 @@ in the metrics.
 
 from __future__ import annotations
 
+import math
 import sqlite3
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +34,7 @@ DROP_AT_ONCE = 100
 """Rows that are pushed out in one go; more goes follow while it is not enough."""
 SPARE_BYTES = 65_536
 """Free bytes inside the database that stay for its own trees."""
+RATE_SECONDS = 600.0
 MAX_LANE = 600
 MAX_UNDELETED = 100_000
 """Answered rows that a failing disk still holds and that are remembered; more go at the next start."""
@@ -86,6 +89,34 @@ def lane_of(item: EdgeUpload) -> str:
     return f"{kind}/{item.device}"[:MAX_LANE]
 
 
+class Rate:
+    """An exponential average of what comes in.
+
+    Units:  bytes; seconds of any clock that never goes back. What is `RATE_SECONDS` old counts a third.
+    """
+
+    def __init__(self) -> None:
+        self._weight = 0.0
+        self._at = 0.0
+        self._began: float | None = None
+
+    def note(self, size: int, now: float) -> None:
+        self._weight = self._faded(now) + size
+        self._at = now
+        if self._began is None:
+            self._began = now
+
+    def at(self, now: float) -> float:
+        """Return bytes a second; a rate that is younger than the average's span is not made smaller by it."""
+        if self._began is None:
+            return 0.0
+        span = RATE_SECONDS * -math.expm1(-max(now - self._began, 1.0) / RATE_SECONDS)
+        return self._faded(now) / span
+
+    def _faded(self, now: float) -> float:
+        return self._weight * math.exp((self._at - now) / RATE_SECONDS)
+
+
 class Spool:
     """Uploads on disk. Answers come on the loop's thread, those of appends in the order they were made."""
 
@@ -98,11 +129,12 @@ class Spool:
     ) -> None:
         self._database = database
         self._disk = disk
-        self._limits = {
+        self.limits = {
             Kind.TELEMETRY: settings.max_telemetry_bytes,
             Kind.EVENT: settings.max_event_bytes,
         }
         self._metrics = metrics
+        self._rates = {kind: Rate() for kind in Kind}
         self.depths: Depths = {kind: Depth() for kind in Kind}
         self._undeleted: list[int] = []
         self.losses: dict[str, int] = {}
@@ -115,6 +147,10 @@ class Spool:
 
     def _depth(self, kind: Kind, what: str) -> float:
         return float(getattr(self.depths[kind], what))
+
+    def rate(self, kind: Kind) -> float:
+        """Return how much comes in now, in bytes a second."""
+        return self._rates[kind].at(time.monotonic())
 
     async def load(self) -> list[Waiting]:
         """Read what an earlier run left: the lanes with messages, the one with the oldest first."""
@@ -138,9 +174,11 @@ class Spool:
         """
         kind = item.kind or Kind.TELEMETRY
         row = _row_of(item, kind)
-        limit = self._limits[kind]
+        limit = self.limits[kind]
 
         def answer(result: _Appended | GatewayError) -> None:
+            if isinstance(result, _Appended):
+                self._rates[kind].note(row.size, time.monotonic())
             self._note(kind, result)
             done(result.sequence if isinstance(result, _Appended) else result)
 

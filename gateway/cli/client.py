@@ -18,8 +18,9 @@ from gateway.config import default_data_dir
 from gateway.errors import GatewayError, InvalidSetting
 from gateway.model.json import Json, JsonObject
 from gateway.runtime import users
+from gateway.runtime.listener import ENDPOINTS_FILE
 
-ENDPOINTS = "endpoints.json"
+ENDPOINTS = ENDPOINTS_FILE
 TIMEOUT_SECONDS = 30.0
 
 F = TypeVar("F", bound=Callable[..., Any])

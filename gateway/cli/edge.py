@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
+from edge import status
 from edge.core import build_edge
 from edge.identity import Identity
 from edge.join import Check, JoinRequest, join
-from gateway.cli.options import settings_of, settings_options
+from gateway.cli.options import output_option, settings_of, settings_options
+from gateway.cli.output import print_data, print_rows
 from gateway.cli.serving import Process, start_edge
 from gateway.config import Settings
 from gateway.runtime import process
@@ -78,4 +82,44 @@ def _run(settings: Settings) -> None:
 
 
 def _modules(shared: Process) -> Sequence[Module]:
-    return build_edge(shared).modules
+    core = build_edge(shared)
+    shared.documents[status.PATH] = partial(status.of_core, core)
+    return core.modules
+
+
+@edge.command("status")
+@output_option
+@settings_options
+def status_command(
+    output: str, file: Path | None, sets: tuple[str, ...], data_dir: Path | None
+) -> None:
+    """Show link, spool, devices and losses of the node on this machine, running or not."""
+    settings = settings_of(file, sets, data_dir)
+    found = status.ask(settings.data_dir)
+    if found is None:
+        found = status.of_disk(settings.data_dir, settings.edge.spool)
+    if output in ("json", "yaml"):
+        print_data(found, output)
+    else:
+        _show(found)
+
+
+def _show(found: dict[str, Any]) -> None:
+    link = found["link"]
+    is_up = link["state"] == "up"
+    since = f" since {link['since']} ({status.age(link['since'])})" if link["since"] else ""
+    said = link["state"] if found["running"] else "down: EdgeCore does not run"
+    click.echo(f"node      {click.style(found['node'], bold=True)}")
+    click.echo(f"link      {click.style(said, fg='green' if is_up else 'yellow')}{since}")
+    if link["last_error"]:
+        click.echo(f"          {link['last_error']}")
+    click.echo(f"devices   {found['devices']}, twins {found['twins']}")
+    if found["devices_with_reports"]:
+        click.echo(f"reports   of {found['devices_with_reports']} devices wait for the cloud")
+    if found["external_mqtt"] is not None:
+        click.echo(f"mqtt      external broker {'up' if found['external_mqtt'] else 'down'}")
+    if found["losses"]:
+        causes = ", ".join(f"{cause} {count}" for cause, count in sorted(found["losses"].items()))
+        click.echo(f"lost      {click.style(causes, fg='red')}")
+    rows = [{"spool": kind, **cells} for kind, cells in found["spool"].items()]
+    print_rows(rows, ("spool", "messages", "bytes", "limit_bytes", "hours_left"), "table", rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -88,6 +89,7 @@ def _everything(shared: Process) -> Sequence[Module]:
     from cloud import demo
     from cloud.core import build_cloud
     from cloud.identity import create_join_token
+    from edge import status
     from edge.core import build_edge
     from edge.join import JoinRequest
 
@@ -103,6 +105,7 @@ def _everything(shared: Process) -> Sequence[Module]:
         )
 
     local = build_edge(shared, ticket=ticket, server=lambda: shared.endpoints.get("cloudhub.wss"))
+    shared.documents[status.PATH] = partial(status.of_core, local)
     modules = [*built.modules, kube, *cloud_modules, *local.modules]
     if shared.settings.demo:
         modules.append(Once("cloud.demo", lambda: demo.provision(client, local.node_name)))

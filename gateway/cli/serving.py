@@ -15,16 +15,16 @@ from pathlib import Path
 import click
 
 from gateway.cli import exposure
-from gateway.cli.client import ENDPOINTS
 from gateway.config import Settings
 from gateway.console.operations import Operations
+from gateway.model.json import JsonObject
 from gateway.observe import logs
 from gateway.observe.loop import LoopMonitor
 from gateway.observe.metrics import Metrics
 from gateway.observe.otlp import OtlpExport
 from gateway.observe.tracing import Tracer
 from gateway.runtime import process, users
-from gateway.runtime.listener import Endpoints
+from gateway.runtime.listener import ENDPOINTS_FILE, Endpoints
 from gateway.runtime.module import Module, Readiness, serve
 
 NOBODY = users.Users({}, {}, {}, {})
@@ -57,6 +57,8 @@ class Process:
     readiness: Readiness = field(default_factory=lambda: Readiness(()))
     endpoints: Endpoints = field(default_factory=Endpoints)
     metrics: Metrics = field(default_factory=Metrics)
+    documents: dict[str, Callable[[], JsonObject]] = field(default_factory=dict)
+    """What the operations port serves beside its own: path -> JSON document."""
     tracer: Tracer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -88,7 +90,9 @@ def start_edge(settings: Settings, build: Build) -> None:
 def _process_modules(shared: Process) -> list[Module]:
     observe = shared.settings.observe
     modules: list[Module] = [
-        Operations(observe.http, shared.endpoints, shared.metrics, shared.readiness),
+        Operations(
+            observe.http, shared.endpoints, shared.metrics, shared.readiness, shared.documents
+        ),
         LoopMonitor(shared.metrics),
     ]
     if observe.traces.otlp.enabled:
@@ -123,7 +127,7 @@ async def run_modules(shared: Process, build: Build) -> None:
         await asyncio.gather(serving, return_exceptions=serving.cancelled() or stop.is_set())
     finally:
         stopping.cancel()
-        (settings.data_dir / ENDPOINTS).unlink(missing_ok=True)
+        (settings.data_dir / ENDPOINTS_FILE).unlink(missing_ok=True)
 
 
 def settle_memory() -> None:
@@ -139,7 +143,7 @@ def settle_memory() -> None:
 
 def write_endpoints(data_dir: Path, endpoints: Endpoints) -> None:
     """Write the addresses really bound, in one step."""
-    users.write_private(data_dir / ENDPOINTS, json.dumps(endpoints.as_dict(), indent=2) + "\n")
+    users.write_private(data_dir / ENDPOINTS_FILE, json.dumps(endpoints.as_dict(), indent=2) + "\n")
 
 
 def show(endpoints: Endpoints, settings: Settings, seconds: float) -> None:

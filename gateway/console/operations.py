@@ -1,4 +1,4 @@
-"""The operations port: `/metrics`, `/liveness`, `/readiness`, `/started`.
+"""The operations port: `/metrics`, `/liveness`, `/readiness`, and what a process adds (`/edge`).
 
 Shapes follow Hono's health endpoints (MicroProfile Health):
 `{"status": "UP", "checks": [{"name", "status"}]}`.
@@ -7,14 +7,15 @@ Shapes follow Hono's health endpoints (MicroProfile Health):
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-
-from aiohttp import web
+import json
+from collections.abc import Callable, Mapping
 
 from gateway.config.observe import OpsHttp
+from gateway.model.json import JsonObject
 from gateway.observe.metrics import OPENMETRICS, TEXT, Metrics
-from gateway.runtime.listener import Endpoints, serve_app
+from gateway.runtime.listener import Endpoints
 from gateway.runtime.module import Readiness
+from gateway.runtime.small_http import Document, Headers, Reply, serve_documents
 
 
 class Operations:
@@ -23,46 +24,59 @@ class Operations:
     name = "operations"
 
     def __init__(
-        self, settings: OpsHttp, endpoints: Endpoints, metrics: Metrics, readiness: Readiness
+        self,
+        settings: OpsHttp,
+        endpoints: Endpoints,
+        metrics: Metrics,
+        readiness: Readiness,
+        more: Mapping[str, Callable[[], JsonObject]] | None = None,
     ) -> None:
+        """`more` are documents of the process by path; read when the module runs."""
+        self._more = {} if more is None else more
         self._settings = settings
         self._endpoints = endpoints
         self._metrics = metrics
         self._readiness = readiness
+        self._documents: dict[str, Document] = {
+            "/metrics": self._scrape,
+            "/prometheus": self._scrape,
+            "/liveness": self._live,
+            "/readiness": self._ready,
+            "/started": self._ready,
+        }
 
     async def run(self, ready: Callable[[], None]) -> None:
-        app = web.Application()
-        app.add_routes(
-            [
-                web.get("/metrics", self._scrape),
-                web.get("/prometheus", self._scrape),
-                web.get("/liveness", self._live),
-                web.get("/readiness", self._ready),
-                web.get("/started", self._ready),
-            ]
-        )
-        async with serve_app(
-            self._endpoints, "ops.http", self._settings.bind, app, setting="observe.http.bind"
+        more = {path: _document(make) for path, make in self._more.items()}
+        async with serve_documents(
+            self._endpoints,
+            "ops.http",
+            self._settings.bind,
+            self._documents | more,
+            setting="observe.http.bind",
         ):
             ready()
             await asyncio.Event().wait()
 
-    async def _scrape(self, request: web.Request) -> web.Response:
-        if "application/openmetrics-text" in request.headers.get("Accept", ""):
-            return web.Response(
-                body=self._metrics.openmetrics(), headers={"Content-Type": OPENMETRICS}
-            )
-        return web.Response(body=self._metrics.text(), headers={"Content-Type": TEXT})
+    def _scrape(self, headers: Headers) -> Reply:
+        if "application/openmetrics-text" in headers.get("accept", ""):
+            return Reply(self._metrics.openmetrics(), OPENMETRICS)
+        return Reply(self._metrics.text(), TEXT)
 
-    async def _live(self, _request: web.Request) -> web.Response:
-        return web.json_response({"status": "UP", "checks": []})
+    def _live(self, _headers: Headers) -> Reply:
+        return _json({"status": "UP", "checks": []})
 
-    async def _ready(self, _request: web.Request) -> web.Response:
-        checks = [
-            {"name": name, "status": "UP" if up else "DOWN"}
-            for name, up in self._readiness.states.items()
-        ]
+    def _ready(self, _headers: Headers) -> Reply:
         up = self._readiness.all_ready
-        return web.json_response(
-            {"status": "UP" if up else "DOWN", "checks": checks}, status=200 if up else 503
-        )
+        checks: list[Mapping[str, str]] = [
+            {"name": name, "status": "UP" if is_up else "DOWN"}
+            for name, is_up in self._readiness.states.items()
+        ]
+        return _json({"status": "UP" if up else "DOWN", "checks": checks}, 200 if up else 503)
+
+
+def _document(make: Callable[[], JsonObject]) -> Document:
+    return lambda _headers: _json(make())
+
+
+def _json(body: Mapping[str, object], status: int = 200) -> Reply:
+    return Reply(json.dumps(body).encode(), status=status)

@@ -15,6 +15,8 @@ from gateway.errors import InvalidSetting
 if TYPE_CHECKING:
     from aiohttp import web
 
+ENDPOINTS_FILE = "endpoints.json"
+"""Name of the file in the data directory that holds the addresses really bound."""
 BACKLOG = 1_024
 SHUTDOWN_SECONDS = 2.0
 HEADER_SECONDS = 10.0
