@@ -19,12 +19,14 @@ from gateway.connectivity.http import routes as connection_routes
 from gateway.connectivity.hub import Connections as ConnectionHub
 from gateway.connectivity.store import ConnectionStore
 from gateway.ditto.auth import Authentication, read_users
+from gateway.ditto.creation_rules import CreationRules
 from gateway.ditto.endpoint import Endpoints as DittoEndpoints
 from gateway.ditto.fanout import Fanout
 from gateway.ditto.http import DittoServer, fallback, routes
 from gateway.ditto.passwords import PasswordChecks, hash_password
 from gateway.ditto.service import PoliciesService, ThingsService
 from gateway.ditto.sse import EventStreams
+from gateway.ditto.subject_expiry import SubjectExpiry
 from gateway.ditto.tokens import Tokens
 from gateway.ditto.websocket import WebSockets
 from gateway.hono import demo as hono_demo
@@ -139,7 +141,13 @@ def build_gateway(shared: Shared) -> Gateway:
     limits = Limits(
         thing_bytes=settings.ditto.things.max_thing, policy_bytes=settings.ditto.things.max_policy
     )
-    policies = PoliciesService(thing_store, limits=limits, cache=settings.ditto.things.cache)
+    policies = PoliciesService(
+        thing_store,
+        limits=limits,
+        cache=settings.ditto.things.cache,
+        settings=settings.ditto.policies,
+        rules=CreationRules(settings.ditto.creation),
+    )
     things = ThingsService(
         thing_store,
         policies,
@@ -159,7 +167,7 @@ def build_gateway(shared: Shared) -> Gateway:
         commands=CommandRouter(*hono),
         usage=usage,
     )
-    gateway.modules += [Store(database), events, registry, usage, things]
+    gateway.modules += [Store(database), events, registry, usage, things, SubjectExpiry(policies)]
     if settings.demo:
         gateway.modules.append(Once("hono.demo", lambda: hono_demo.provision(registry)))
     gateway.modules += _northbound(shared, gateway)

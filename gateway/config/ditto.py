@@ -68,6 +68,62 @@ class Things:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NamespaceRoot:
+    """Policies whose implicit entries count in every policy of a namespace."""
+
+    namespace: str
+    """A namespace, `<prefix>.*` for those below it, or `*` for all."""
+    policies: tuple[str, ...]
+    """Policy IDs; one that does not exist is skipped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreationRule:
+    """Who may, or may not, create what."""
+
+    resource_types: tuple[str, ...] = ()
+    """`thing`, `policy`; empty takes both."""
+    namespaces: tuple[str, ...] = ()
+    """Patterns with `*` and `?`; empty takes all."""
+    auth_subjects: tuple[str, ...] = ()
+    """Patterns of authorization subjects with `*` and `?`; empty takes all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Creation:
+    """Creation of things and policies: some rule of `grant` fits, and none of `revoke`."""
+
+    grant: tuple[CreationRule, ...] = (CreationRule(),)
+    """What is allowed; the default allows everything."""
+    revoke: tuple[CreationRule, ...] = ()
+    """What is not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policies:
+    """The policies service."""
+
+    expiry_grain: float = 3_600.0
+    """Seconds; the expiry of subjects is rounded up to a multiple of it; 0 keeps it as given."""
+    announcement_grain: float = 60.0
+    """Seconds; the time before expiry at which it is announced is rounded up to a multiple of it."""
+    announcement_spread: float = 300.0
+    """Seconds; announcements come up to this much earlier, at random, where a subject sets nothing else."""
+    announcement_grace: float = 14_400.0
+    """Seconds after expiry during which an announcement that nobody acknowledged is repeated."""
+    announce_when_deleted: bool = True
+    """False announces nothing when a subject is deleted."""
+    history_seconds: float = 2_592_000.0
+    """Seconds that a policy's events are kept."""
+    lockout_prevention: bool = True
+    """False lets policies be without anyone who may change them."""
+    token_subject: str = "integration:{{ policy-entry:label }}:{{ jwt:aud }}"  # noqa: S105
+    """Template of the subject that activateTokenIntegration adds."""
+    namespace_roots: tuple[NamespaceRoot, ...] = ()
+    """Root policies by namespace; of overlapping patterns the closest comes first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Devices:
     """Things that belong to Kubernetes Devices."""
 
@@ -82,4 +138,6 @@ class Ditto:
     http: DittoHttp = field(default_factory=DittoHttp)
     websocket: DittoWebSocket = field(default_factory=DittoWebSocket)
     things: Things = field(default_factory=Things)
+    policies: Policies = field(default_factory=Policies)
+    creation: Creation = field(default_factory=Creation)
     devices: Devices = field(default_factory=Devices)

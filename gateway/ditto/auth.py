@@ -12,14 +12,16 @@ import binascii
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gateway.ditto.passwords import PasswordChecks, hash_password
 from gateway.ditto.tokens import Tokens
 from gateway.errors import GatewayError, InvalidSetting, Unauthenticated
 
 SUBJECT_PREFIX = "nginx"
+JWT = "jwt"
 DEVOPS = "devops"
 STATUS = "status"
 RESERVED = frozenset((DEVOPS, STATUS))
@@ -33,12 +35,13 @@ class Caller:
     """A proved caller.
 
     Shape:  `subjects` in order, the first is the default subject; `expires` seconds since the epoch for
-            tokens, else None.
+            tokens, else None; `claims` what a token says.
     """
 
     subjects: tuple[str, ...]
     kind: str
     expires: float | None = None
+    claims: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ class Authentication:
     async def bearer(self, token: str) -> Caller:
         """Prove the owner of a token; errors as `caller`."""
         found = await self._tokens.verify(token)
-        return Caller(found.subjects, "jwt", found.expires)
+        return Caller(found.subjects, JWT, found.expires, found.claims)
 
     async def operator(self, presented: Presented, *names: str) -> None:
         """Prove an operator: one of `names` by basic authentication.

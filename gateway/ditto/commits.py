@@ -19,8 +19,8 @@ from gateway.model.policy import PolicyEvent
 from gateway.model.thing import Action, EventAction, ThingCommand, ThingEvent, ThingResult
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Span, Tracer
-from gateway.store.things import Commit, Committed, PolicyWrite, ThingStore, ThingWrite
-from gateway.twin.documents import MISSING, encoded
+from gateway.store.things import Commit, Committed, ThingStore, ThingWrite
+from gateway.twin.documents import MISSING
 from gateway.twin.patch import as_json, of_event
 from gateway.twin.things import Decision
 
@@ -104,7 +104,7 @@ class Committer:
             self._spools.begin(spool, entry.thing_id)
         commit = Commit(
             thing=ThingWrite(event, change.decision.document),
-            policy=_policy_write(policy) if policy else None,
+            policy=self._policies.write_of(policy) if policy else None,
             spool=spool,
         )
         write = _Write(change, event, policy, _result(change, event), pending, span)
@@ -151,10 +151,6 @@ def _result(change: Change, event: ThingEvent) -> ThingResult:
         etag=decision.etag,
         revision=event.revision,
     )
-
-
-def _policy_write(event: PolicyEvent) -> PolicyWrite:
-    return PolicyWrite(event, None if event.after is None else encoded(event.after.document))
 
 
 def _log_change(event: ThingEvent) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.ditto.policies import PoliciesService
-from gateway.errors import GatewayError, NotBuilt
+from gateway.errors import GatewayError
 from gateway.model.entity_id import namespace_of
 from gateway.model.json import Json, JsonObject
 from gateway.model.policy import PolicyCommand
@@ -56,8 +56,9 @@ class Creator:
         """Find or make the policy for a new thing.
 
         Errors: `things:thing.notcreatable`, `things:policy.invalid`, `things:policy.conflicting`,
-                `policies:policy.notfound`.
+                `policies:policy.notfound`, `entity.notcreatable`.
         """
+        self.policies.rules.check("thing", command.thing_id, command.subjects)
         value = command.value if isinstance(command.value, dict) else {}
         given = {name: value.get(name) for name in INLINE_POLICY}
         if all(one is not None for one in given.values()):
@@ -75,7 +76,7 @@ class Creator:
         enforcer = self.policies.enforcer(policy_id)
         if enforcer is None:
             raise ditto_error("policies:policy.notfound", id=policy_id)
-        mine = enforcer.permissions(command.subjects, "", now)
+        mine = enforcer.permissions(command.subjects, namespace_of(policy_id), now)
         if not mine.partial("policy", (), READ):
             raise ditto_error("policies:policy.notfound", id=policy_id)
         permissions = enforcer.permissions(command.subjects, namespace_of(command.thing_id), now)
@@ -103,7 +104,8 @@ class Creator:
         document = self.policies.document(source_id)
         if enforcer is None or document is None:
             raise ditto_error("policies:policy.notfound", id=source_id)
-        seen = enforcer.permissions(command.subjects, "", now).view((), document, "policy")
+        mine = enforcer.permissions(command.subjects, namespace_of(source_id), now)
+        seen = mine.view((), document, "policy")
         if not isinstance(seen, dict):
             raise ditto_error("policies:policy.notfound", id=source_id)
         return self._new(command, seen, self._new_id(command, None, named), now)
@@ -132,25 +134,24 @@ class Creator:
         decision = self._decided(command, body, policy_id, now)
         after = decision.event.after
         assert after is not None  # noqa: S101  it was just made
-        imported = self.policies.imported(policy_id, after.document)
-        permissions = build_enforcer(after.document, imported).permissions(
-            command.subjects, namespace_of(command.thing_id), now
-        )
+        source, roots = self.policies.source(policy_id), self.policies.roots(policy_id)
+        enforcer = build_enforcer(after.document, source, roots, policy_id)
+        permissions = enforcer.permissions(command.subjects, namespace_of(command.thing_id), now)
         return Creation(_with_policy(command, policy_id), permissions, decision)
 
     def _decided(
         self, command: ThingCommand, body: Json, policy_id: str, now: str
     ) -> PolicyDecision:
-        caller = Caller(policy_id, (*command.subjects, "")[0], now)
+        self.policies.rules.check("policy", policy_id, command.subjects)
+        limits = self.policies.limits
+        caller = Caller(policy_id, (*command.subjects, "")[0], now, limits)
         try:
             document = policy_document(caller, body)
-        except NotBuilt:
-            raise
         except GatewayError as error:
             raise _invalid(command, error) from error
-        imported = self.policies.imported(policy_id, document)
+        source, roots = self.policies.source(policy_id), self.policies.roots(policy_id)
         revision = self.policies.last_revision(policy_id)
-        context = PolicyContext(now, revision, None, self.limits, imported)
+        context = PolicyContext(now, revision, None, limits, source, roots)
         try:
             return created_policy(_policy_command(command, policy_id), document, context)
         except GatewayError as error:

@@ -1,4 +1,4 @@
-"""Past states of things, rebuilt from what the store keeps."""
+"""Past states of things, and what commands ask of the past; rebuilt from what the store keeps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from gateway.ditto.clock import text_of
+from gateway.model.policy import PolicyCommand
 from gateway.model.thing import Action, Thing, ThingCommand
 from gateway.store.things import ThingStore
 from gateway.twin.ditto_errors import ditto_error
@@ -16,10 +17,29 @@ _REVISION: Final = "at-historical-revision"
 _TIMESTAMP: Final = "at-historical-timestamp"
 
 
-def is_historical(command: ThingCommand) -> bool:
+def is_historical(command: ThingCommand | PolicyCommand) -> bool:
     """True when a command asks for a past state."""
     headers = command.headers
     return command.action is Action.RETRIEVE and (_REVISION in headers or _TIMESTAMP in headers)
+
+
+def past_revision(command: ThingCommand | PolicyCommand) -> int | None:
+    """The revision that a command asks for, None where it names an instant.
+
+    Errors: 400 `header.invalid`.
+    """
+    revision = command.headers.get(_REVISION)
+    return None if revision is None else _number(revision)
+
+
+def past_instant(command: ThingCommand | PolicyCommand) -> str | None:
+    """The instant that a command asks for, where it names no revision.
+
+    Errors: 400 `header.invalid`.
+    """
+    if _REVISION in command.headers:
+        return None
+    return _instant(str(command.headers[_TIMESTAMP]))
 
 
 class Past:

@@ -47,8 +47,7 @@ class PermissionRoutes:
         enforcer = self._policies.known_enforcer(policy_id) if policy_id else None
         if enforcer is None:
             return False
-        namespace = "" if kind == "policy" else namespace_of(entity_id)
-        permissions = enforcer.permissions(subjects, namespace, self._policies.now())
+        permissions = enforcer.permissions(subjects, namespace_of(entity_id), self._policies.now())
         return all(permissions.unrestricted(kind, path, one) for one in mask)
 
     async def _policy_of(self, kind: str, entity_id: str) -> str | None:

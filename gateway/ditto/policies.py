@@ -1,7 +1,7 @@
 """The policies service: commands on policies, and the enforcers that the things service asks.
 
-Commands of one policy run one after the other. An enforcer is built once per revision and dropped when
-the policy, or one that it imports, changes.
+Commands of one policy run one after the other. What is in memory, and when it is forgotten, is
+`policy_cache`'s; ends of subjects and their announcements are `subject_expiry`'s.
 """
 
 from __future__ import annotations
@@ -10,75 +10,50 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Final
 
+from gateway.config.ditto import Policies
+from gateway.ditto.announcements import Announcements
 from gateway.ditto.clock import Clock, text_of, utc_now
-from gateway.ditto.lane import Lane, Pending, Resume, Wait
+from gateway.ditto.creation_rules import CreationRules
+from gateway.ditto.lane import Pending, Wait
+from gateway.ditto.past import is_historical, past_instant, past_revision
+from gateway.ditto.policy_cache import Expire, Job, PolicyCache, PolicyEntry, Source
 from gateway.errors import GatewayError, NotBuilt
-from gateway.model.json import Json, JsonObject
+from gateway.model.entity_id import namespace_of
+from gateway.model.json import JsonObject
 from gateway.model.policy import Policy, PolicyCommand, PolicyEvent
 from gateway.model.thing import Action, ThingResult
-from gateway.store.things import Commit, Committed, PolicyWrite, StoredPolicy, ThingStore
+from gateway.store.things import Commit, Committed, PolicyWrite, ThingStore
 from gateway.twin.ditto_errors import ditto_error
 from gateway.twin.documents import MISSING, encoded
 from gateway.twin.fields import FieldSelector
 from gateway.twin.limits import DEFAULT_LIMITS, Limits
 from gateway.twin.policies import (
     PolicyContext,
+    check_importable,
     decide_policy,
+    imports_written,
     policy_not_found,
     policy_part_of,
     policy_tag,
     read_policy,
+    reduced_policy_event,
+    replayed_policy,
 )
-from gateway.twin.policy import READ, Enforcer, build_enforcer, imports_of, resolved_document
+from gateway.twin.policy import Enforcer, Permissions
+from gateway.twin.policy_actions import PolicyAction, decide_action, decide_expiry
+from gateway.twin.policy_expiry import due_of
 from gateway.twin.policy_form import PolicyPart, policy_json
+from gateway.twin.policy_resolution import resolved_document
 
 log = logging.getLogger(__name__)
 
 PolicyListener = Callable[[PolicyEvent], None]
 
 _MAX_WAITING: Final = 1_000
-_NOT_BUILT: Final = ("at-historical-revision", "at-historical-timestamp")
-_NOBODY: Final[tuple[str, ...]] = ()
-
-
-class _Entry:
-    """What is in memory of one policy id."""
-
-    __slots__ = (
-        "committed",
-        "enforcer",
-        "in_flight",
-        "is_loaded",
-        "lane",
-        "newest",
-        "policy_id",
-        "revision",
-        "settled",
-    )
-
-    def __init__(self, policy_id: str, service: PoliciesService) -> None:
-        self.policy_id = policy_id
-        self.is_loaded = False
-        self.newest: Policy | None = None
-        self.committed: Policy | None = None
-        self.revision = 0
-        self.in_flight = 0
-        self.enforcer: Enforcer | None = None
-        self.settled: list[Resume] = []
-        self.lane: Lane[PolicyCommand] = Lane(
-            lambda command, pending: service._step(self, command, pending), self.forget
-        )
-
-    def forget(self) -> None:
-        """Read from the store before the next use."""
-        self.is_loaded = False
-        self.enforcer = None
-
-    @property
-    def is_idle(self) -> bool:
-        return self.lane.is_idle and not self.in_flight and not self.settled
+_VIEWS: Final = ("original", "resolved")
 
 
 class PoliciesService:
@@ -93,13 +68,21 @@ class PoliciesService:
         limits: Limits = DEFAULT_LIMITS,
         clock: Clock = utc_now,
         cache: int = 50_000,
+        settings: Policies | None = None,
+        rules: CreationRules | None = None,
     ) -> None:
-        self._store = store
-        self._limits = limits
-        self._clock = clock
-        self._cache = cache
-        self._entries: dict[str, _Entry] = {}
-        self._importers: dict[str, set[str]] = {}
+        self.settings = settings or Policies()
+        self.rules = rules or CreationRules()
+        self.announcements = Announcements()
+        self.clock = clock
+        self.store = store
+        self.limits = replace(
+            limits,
+            expiry_grain=self.settings.expiry_grain,
+            announcement_grain=self.settings.announcement_grain,
+            lockout_prevention=self.settings.lockout_prevention,
+        )
+        self._cache = PolicyCache(store, self._step, cache, self.settings.namespace_roots)
         self._listeners: list[PolicyListener] = []
 
     # --- commands -----------------------------------------------------------------------------
@@ -108,44 +91,63 @@ class PoliciesService:
         self, command: PolicyCommand, done: Callable[[ThingResult | GatewayError], None]
     ) -> None:
         """Run a command; `done` once it is durable (or refused), on the loop's thread."""
-        if any(name in command.headers for name in _NOT_BUILT):
-            done(NotBuilt("policies: past states are not built"))
+        if is_historical(command):
+            done(NotBuilt("policies: past states are read over HTTP and WebSocket"))
             return
-        lane = self._entry(command.policy_id).lane
-        if lane.depth >= _MAX_WAITING:
-            done(ditto_error("policies:policy.toomanymodifyingrequests", id=command.policy_id))
-            return
-        lane.push(command, done)
+        self._push(command, done)
 
     async def execute(self, command: PolicyCommand) -> ThingResult:
         """Run a command and wait; status, value and etag as Ditto answers them.
 
-        Errors: `policies:*`, StoreUnavailable.
+        Errors: `policies:*`, `entity.notcreatable`, StoreUnavailable.
         """
-        future: asyncio.Future[ThingResult] = asyncio.get_running_loop().create_future()
-        self.submit(command, lambda answer: resolve(future, answer))
-        return await future
+        if is_historical(command):
+            return await self._historical(command)
+        result: ThingResult = await self._done(command)
+        return result
+
+    async def act(self, action: PolicyAction) -> ThingResult:
+        """Run an action on a policy and wait.
+
+        Errors: `policies:action.failed`, `policies:policy.notfound`, `policies:*`, StoreUnavailable.
+        """
+        result: ThingResult = await self._done(action)
+        return result
+
+    async def expire(self, policy_id: str) -> bool:
+        """Delete one subject whose time is over; False where there is none."""
+        result: ThingResult = await self._done(Expire(), policy_id)
+        return result.status == 200
 
     async def load(self, policy_id: str) -> Policy | None:
         """The newest durable state, no policy asked."""
-        entry = self._entry(policy_id)
+        entry = self._cache.entry(policy_id)
         if not entry.is_loaded:
             loaded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._fetch(entry, lambda error: resolve(loaded, error))
+            self._cache.fetch(entry, lambda error: resolve(loaded, error))
             await loaded
         return entry.committed
 
     async def history(self, policy_id: str, after: int, limit: int = 100) -> list[PolicyEvent]:
-        """Kept events of a policy with revision > `after`, oldest first, no policy asked."""
-        return await self._store.policy_events(policy_id, after, limit)
+        """Kept events of a policy with revision > `after`, oldest first, without states, no policy asked."""
+        return await self.store.policy_events(policy_id, after, limit)
 
     def view(self, event: PolicyEvent, subjects: tuple[str, ...]) -> PolicyEvent | None:
-        """A past event as these subjects may read it under the present policy; None for nothing."""
+        """An event reduced to what these subjects may read under the present policy; None for nothing."""
         enforcer = self.known_enforcer(event.policy_id)
         if enforcer is None:
             return None
-        seen = enforcer.permissions(subjects, "", self.now()).view(event.path, event.value, "policy")
-        return None if seen is MISSING else replace(event, value=seen)
+        mine = enforcer.permissions(subjects, namespace_of(event.policy_id), self.now())
+        return reduced_policy_event(event, mine)
+
+    async def forget_old_events(self) -> int:
+        """Drop events past their retention that no kept state needs; returns how many."""
+        before = self.clock() - timedelta(seconds=self.settings.history_seconds)
+        try:
+            return await self.store.forget_policies(text_of(before))
+        except GatewayError as error:
+            log.warning("history could not be shortened", extra={"cause": error.message})
+            return 0
 
     def listen(self, listener: PolicyListener) -> Callable[[], None]:
         """Add a listener for changes of policies, called synchronously after each commit."""
@@ -159,55 +161,54 @@ class PoliciesService:
 
         Errors: Wait while it has to be read, or is being stored for the first time.
         """
-        entry = self._loaded(policy_id)
-        if entry.enforcer is not None:
-            return entry.enforcer
-        if entry.committed is None:
-            if entry.in_flight:
-                raise Wait(entry.settled.append)
-            return None
-        document = entry.committed.document
-        entry.enforcer = build_enforcer(document, self._imported(policy_id, document))
-        return entry.enforcer
+        return self._cache.enforcer(policy_id)
 
     def known_enforcer(self, policy_id: str) -> Enforcer | None:
         """The enforcer if all that it needs is in memory; never waits."""
         try:
-            return self.enforcer(policy_id)
+            return self._cache.enforcer(policy_id)
         except Wait:
             return None
 
     def readable(self, policy_id: str, subjects: tuple[str, ...]) -> JsonObject | None:
         """A policy's JSON as these subjects may read it, if it is in memory."""
-        enforcer, entry = self.known_enforcer(policy_id), self._entries.get(policy_id)
+        enforcer, entry = self.known_enforcer(policy_id), self._cache.known(policy_id)
         if enforcer is None or entry is None or entry.committed is None:
             return None
-        permissions = enforcer.permissions(subjects, "", self.now())
+        permissions = enforcer.permissions(subjects, namespace_of(policy_id), self.now())
         seen = permissions.view((), entry.committed.document, "policy")
         return {"policyId": policy_id, **seen} if isinstance(seen, dict) else None
 
     def document(self, policy_id: str) -> JsonObject | None:
         """The newest document, also of a policy that is being stored; raises Wait."""
-        newest = self._loaded(policy_id).newest
+        newest = self._cache.loaded(policy_id).newest
         return newest.document if newest else None
 
     def last_revision(self, policy_id: str) -> int:
         """The last revision that the id ever had, 0 for none; raises Wait."""
-        return self._loaded(policy_id).revision
+        return self._cache.loaded(policy_id).revision
 
-    def imported(self, policy_id: str, document: JsonObject) -> dict[str, JsonObject]:
-        """The documents that a document imports; raises Wait."""
-        return self._imported(policy_id, document)
+    def source(self, policy_id: str) -> Source:
+        """Where a policy finds what it imports; raises Wait when asked."""
+        return self._cache.source(policy_id)
+
+    def roots(self, policy_id: str) -> dict[str, JsonObject]:
+        """The operator's root policies for a policy; raises Wait."""
+        return self._cache.roots(policy_id)
+
+    def importers(self, policy_id: str) -> tuple[str, ...]:
+        """The policies in memory whose enforcers depend on this one, however far."""
+        return self._cache.importers(policy_id)
 
     def begin(self, event: PolicyEvent) -> None:
         """A write of this event is on its way to the store."""
-        entry = self._loaded(event.policy_id)
+        entry = self._cache.loaded(event.policy_id)
         entry.newest, entry.revision = event.after, event.revision
         entry.in_flight += 1
 
     def finish(self, event: PolicyEvent, error: GatewayError | None) -> None:
         """A write of this event is durable, or failed."""
-        entry = self._entry(event.policy_id)
+        entry = self._cache.entry(event.policy_id)
         entry.in_flight -= 1
         if error is None:
             entry.committed = event.after
@@ -219,32 +220,80 @@ class PoliciesService:
             for resume in waiting:
                 resume(None)
 
+    def write_of(self, event: PolicyEvent) -> PolicyWrite:
+        """An event as it is stored."""
+        after = event.after
+        if after is None:
+            return PolicyWrite(event, None)
+        due = due_of(after.document, self.settings.announcement_spread)
+        return PolicyWrite(event, encoded(after.document), due)
+
     def now(self) -> str:
         """This instant as texts of expiry are compared with."""
-        return text_of(self._clock())
+        return text_of(self.clock())
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _step(self, entry: _Entry, command: PolicyCommand, pending: Pending) -> object | None:
-        self._loaded(command.policy_id)
+    def _push(
+        self, job: Job, done: Callable[[ThingResult | GatewayError], None], policy_id: str = ""
+    ) -> None:
+        name = policy_id or getattr(job, "policy_id", "")
+        lane = self._cache.entry(name).lane
+        if lane.depth >= _MAX_WAITING:
+            done(ditto_error("policies:policy.toomanymodifyingrequests", id=name))
+            return
+        lane.push(job, done)
+
+    async def _done(self, job: Job, policy_id: str = "") -> Any:
+        future: asyncio.Future[ThingResult] = asyncio.get_running_loop().create_future()
+        self._push(job, lambda answer: resolve(future, answer), policy_id)
+        return await future
+
+    def _step(self, entry: PolicyEntry, job: Job, pending: Pending) -> object | None:
+        self._cache.loaded(entry.policy_id)
         if entry.in_flight:
             raise Wait(entry.settled.append)
-        enforcer = self.enforcer(command.policy_id)
-        now = self.now()
-        permissions = enforcer.permissions(command.subjects, "", now) if enforcer else None
-        if command.action is Action.RETRIEVE:
-            if entry.newest is None or permissions is None:
-                raise policy_not_found(command.policy_id)
-            policy = self._viewed(entry.newest, command)
-            return _shown(policy, command, read_policy(policy, command, permissions))
-        wanted = _imports_in(command)
-        document: JsonObject = dict(entry.newest.document) if entry.newest else {}
-        own = document.get("imports")
-        names = [*wanted, *(own if isinstance(own, dict) else ())]
-        imported = self._documents(command.policy_id, names)
-        self._check_importable(command, wanted, now)
-        context = PolicyContext(now, entry.revision, permissions, self._limits, imported)
+        if isinstance(job, Expire):
+            return self._expired(entry, pending)
+        context = self._context(entry, job.subjects)
+        if isinstance(job, PolicyAction):
+            return self._act(entry, job, context, pending)
+        if job.action is Action.RETRIEVE:
+            return self._retrieve(entry.newest, job, context.permissions)
+        self._change(entry, job, context, pending)
+        return None
+
+    def _context(self, entry: PolicyEntry, subjects: tuple[str, ...]) -> PolicyContext:
+        now, name = self.now(), entry.policy_id
+        enforcer = self._cache.enforcer(name)
+        permissions = enforcer.permissions(subjects, namespace_of(name), now) if enforcer else None
+        roots = self._cache.roots(name)
+        source = self._cache.source(name)
+        return PolicyContext(now, entry.revision, permissions, self.limits, source, roots)
+
+    def _expired(self, entry: PolicyEntry, pending: Pending) -> ThingResult | None:
+        event = decide_expiry(entry.newest, self.now())
+        if event is None:
+            return ThingResult(status=204)
+        self._write(event, pending, ThingResult(status=200, revision=event.revision))
+        return None
+
+    def _act(
+        self, entry: PolicyEntry, asked: PolicyAction, context: PolicyContext, pending: Pending
+    ) -> ThingResult | None:
+        event = decide_action(entry.newest, asked, context)
+        if event is None:
+            return ThingResult(status=204, revision=entry.revision)
+        self._write(event, pending, ThingResult(status=204, revision=event.revision))
+        return None
+
+    def _change(
+        self, entry: PolicyEntry, command: PolicyCommand, context: PolicyContext, pending: Pending
+    ) -> None:
+        if entry.newest is None and command.action is not Action.DELETE and not command.path:
+            self.rules.check("policy", command.policy_id, command.subjects)
         decision = decide_policy(entry.newest, command, context)
+        self._check_importable(entry.newest, command, context)
         result = ThingResult(
             status=decision.status,
             value=None if decision.value is MISSING else decision.value,
@@ -253,108 +302,78 @@ class PoliciesService:
             revision=decision.event.revision,
         )
         self._write(decision.event, pending, result)
-        return None
 
     def _write(self, event: PolicyEvent, pending: Pending, result: ThingResult) -> None:
         pending.is_write = True
         self.begin(event)
-        document = encoded(event.after.document) if event.after else None
 
         def stored(answer: Committed | GatewayError) -> None:
             error = answer if isinstance(answer, GatewayError) else None
             self.finish(event, error)
             pending.settle(error or result)
 
-        self._store.append(Commit(policy=PolicyWrite(event, document)), stored)
+        self.store.append(Commit(policy=self.write_of(event)), stored)
+
+    def _retrieve(
+        self, policy: Policy | None, command: PolicyCommand, permissions: Permissions | None
+    ) -> ThingResult:
+        if policy is None or permissions is None:
+            raise policy_not_found(command.policy_id)
+        viewed = self._viewed(policy, command)
+        return _shown(viewed, command, read_policy(viewed, command, permissions))
 
     def _viewed(self, policy: Policy, command: PolicyCommand) -> Policy:
-        """The policy as `policy-view` asks for it: as written, or with what it imports."""
-        if str(command.headers.get("policy-view", "original")) != "resolved":
+        """The policy as `policy-view` asks for it: as written, or with all that counts under it."""
+        view = str(command.headers.get("policy-view", _VIEWS[0]))
+        if view not in _VIEWS:
+            raise ditto_error("policies:view.invalid", value=view[:100])
+        if view == _VIEWS[0]:
             return policy
-        imported = self._imported(policy.policy_id, policy.document)
-        return replace(policy, document=resolved_document(policy.document, imported))
+        name = policy.policy_id
+        source, roots = self._cache.source(name), self._cache.roots(name)
+        return replace(policy, document=resolved_document(policy.document, source, roots, name))
 
-    def _check_importable(self, command: PolicyCommand, wanted: tuple[str, ...], now: str) -> None:
+    def _check_importable(
+        self, policy: Policy | None, command: PolicyCommand, context: PolicyContext
+    ) -> None:
         """Whoever writes an import must be able to read what it brings."""
-        for policy_id in wanted:
-            enforcer = self.enforcer(policy_id)
-            mine = enforcer.permissions(command.subjects, "", now) if enforcer else None
-            if mine is None or not mine.partial("policy", ("entries",), READ):
-                raise ditto_error("policies:import.notfound", id=command.policy_id, key=policy_id)
+        for name, listed in imports_written(policy, command).items():
+            enforcer = self._cache.enforcer(name)
+            mine = (
+                enforcer.permissions(command.subjects, namespace_of(name), context.now)
+                if enforcer
+                else None
+            )
+            check_importable(command.policy_id, name, context.imported.get(name), listed, mine)
 
-    def _loaded(self, policy_id: str) -> _Entry:
-        entry = self._entry(policy_id)
-        if not entry.is_loaded:
-            raise Wait(lambda resume: self._fetch(entry, resume))
-        return entry
+    async def _historical(self, command: PolicyCommand) -> ThingResult:
+        """A past state, judged by the present policy."""
+        present = await self._done(replace(command, headers={}, path=(), fields=None))
+        assert present is not None  # noqa: S101  the caller may read something of it
+        past = await self._past(command)
+        enforcer = self._cache.enforcer(command.policy_id)
+        subjects, namespace = command.subjects, namespace_of(command.policy_id)
+        mine = enforcer.permissions(subjects, namespace, self.now()) if enforcer else None
+        result = self._retrieve(past, command, mine)
+        return replace(result, headers={"historical-headers": {}})
 
-    def _fetch(self, entry: _Entry, resume: Resume) -> None:
-        def loaded(answer: StoredPolicy | GatewayError) -> None:
-            if isinstance(answer, GatewayError):
-                resume(answer)
-                return
-            if not entry.is_loaded and not entry.in_flight:
-                entry.newest = entry.committed = answer.policy
-                entry.revision = answer.revision
-                entry.is_loaded = True
-            resume(None)
-
-        self._store.load_policy(entry.policy_id, loaded)
-
-    def _imported(self, policy_id: str, document: JsonObject) -> dict[str, JsonObject]:
-        return self._documents(policy_id, imports_of(document))
-
-    def _documents(self, importer: str, names: object) -> dict[str, JsonObject]:
-        found: dict[str, JsonObject] = {}
-        for name in names if isinstance(names, (list, dict, tuple)) else ():
-            self._importers.setdefault(name, set()).add(importer)
-            committed = self._loaded(name).committed
-            if committed is not None:
-                found[name] = committed.document
-        return found
+    async def _past(self, command: PolicyCommand) -> Policy:
+        revision, at = past_revision(command), past_instant(command)
+        name = command.policy_id
+        replay = await self.store.replay_policy(name, revision=revision, timestamp=at)
+        past = replayed_policy(replay.base, replay.events)
+        if past is None or (revision is not None and past.revision != revision):
+            where = at or f"revision {revision}"
+            raise ditto_error("policies:policy.history.notfound", id=name, at=where)
+        return past
 
     def _changed(self, event: PolicyEvent) -> None:
-        for policy_id in (event.policy_id, *self._importers.get(event.policy_id, ())):
-            entry = self._entries.get(policy_id)
-            if entry is not None:
-                entry.enforcer = None
+        self._cache.forget_enforcers(event.policy_id)
         for listener in tuple(self._listeners):
             listener(event)
 
-    def _entry(self, policy_id: str) -> _Entry:
-        entry = self._entries.pop(policy_id, None)
-        if entry is None:
-            entry = _Entry(policy_id, self)
-            self._make_room()
-        self._entries[policy_id] = entry  # last is the most recently used
-        return entry
 
-    def _make_room(self) -> None:
-        if len(self._entries) < self._cache:
-            return
-        oldest = next(iter(self._entries.values()))
-        if oldest.is_idle:
-            del self._entries[oldest.policy_id]
-            for importers in self._importers.values():
-                importers.discard(oldest.policy_id)
-
-
-def _imports_in(command: PolicyCommand) -> tuple[str, ...]:
-    """The policies that a command would add as imports."""
-    value: Json = command.value
-    match policy_part_of(command.path):
-        case PolicyPart.POLICY:
-            value = value.get("imports") if isinstance(value, dict) else None
-        case PolicyPart.IMPORT if command.action is not Action.DELETE:
-            return (command.path[1],)
-        case PolicyPart.IMPORTS:
-            pass
-        case _:
-            return _NOBODY
-    return tuple(value) if isinstance(value, dict) else _NOBODY
-
-
-def _shown(policy: Policy, command: PolicyCommand, value: Json) -> ThingResult:
+def _shown(policy: Policy, command: PolicyCommand, value: Any) -> ThingResult:
     part = policy_part_of(command.path)
     if command.fields and isinstance(value, dict):
         extra: JsonObject = {}
@@ -366,7 +385,7 @@ def _shown(policy: Policy, command: PolicyCommand, value: Json) -> ThingResult:
                 "_namespace": policy.policy_id.partition(":")[0],
             }
         value = FieldSelector.parse(command.fields).select({**value, **extra})
-    full: Json = policy_json(policy) if part is PolicyPart.POLICY else value
+    full = policy_json(policy) if part is PolicyPart.POLICY else value
     return ThingResult(
         status=200,
         value=value,

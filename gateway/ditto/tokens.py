@@ -31,10 +31,11 @@ FETCH_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Bearer:
-    """Whom a token stands for, and until when (seconds since the epoch)."""
+    """Whom a token stands for, and until when (seconds since the epoch); what it says, checked."""
 
     subjects: tuple[str, ...]
     expires: float
+    claims: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -80,7 +81,7 @@ class Tokens:
             )
         key = await self._key(provider, str(header.get("kid", "")))
         genuine = _decode(token, key, provider.settings.audience)
-        return Bearer(_subjects(provider, genuine), float(genuine["exp"]))
+        return Bearer(_subjects(provider, genuine), float(genuine["exp"]), genuine)
 
     async def _key(self, provider: _Provider, kid: str) -> jwt.PyJWK:
         now = asyncio.get_running_loop().time()
@@ -172,7 +173,7 @@ def _failed(reason: str) -> GatewayError:
 
 
 def _subjects(provider: _Provider, claims: Mapping[str, Any]) -> tuple[str, ...]:
-    scope = {"jwt": lambda name: _claim(claims, name)}
+    scope = {"jwt": lambda name: claim(claims, name)}
     found = (text for template in provider.templates for text in template.resolve_all(scope))
     subjects = tuple(dict.fromkeys(f"{provider.settings.name}:{text}" for text in found if text))
     if not subjects:
@@ -180,7 +181,7 @@ def _subjects(provider: _Provider, claims: Mapping[str, Any]) -> tuple[str, ...]
     return subjects
 
 
-def _claim(claims: Mapping[str, Any], name: str) -> Sequence[str] | None:
+def claim(claims: Mapping[str, Any], name: str) -> Sequence[str] | None:
     """A claim by pointer; an array gives several values."""
     value: Any = claims
     for segment in parse_pointer(name):

@@ -50,10 +50,11 @@ class ThingWrite:
 
 @dataclass(frozen=True, slots=True)
 class PolicyWrite:
-    """As `ThingWrite`, for a policy."""
+    """As `ThingWrite`, for a policy; `due` is when it has to be looked at, in the form of clocks."""
 
     event: PolicyEvent
     document: bytes | None
+    due: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,14 @@ class Replay:
 
     base: Thing | None
     events: Sequence[ThingEvent]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyReplay:
+    """As `Replay`, for a policy."""
+
+    base: Policy | None
+    events: Sequence[PolicyEvent]
 
 
 class ThingStore(ThingIndex, Protocol):
@@ -120,3 +129,14 @@ class ThingStore(ThingIndex, Protocol):
 
     async def forget(self, before: str) -> int:
         """Drop events older than an instant that no kept state needs; returns how many."""
+
+    async def replay_policy(
+        self, policy_id: str, *, revision: int | None = None, timestamp: str | None = None
+    ) -> PolicyReplay:
+        """What is needed to rebuild a policy as it was at a revision or an instant."""
+
+    async def due_policies(self, until: str, limit: int) -> list[str]:
+        """Policies whose `due` is not after an instant, the earliest first."""
+
+    async def forget_policies(self, before: str) -> int:
+        """As `forget`, for policies."""

@@ -14,6 +14,7 @@ from gateway.store.things import (
     Answer,
     Commit,
     Committed,
+    PolicyReplay,
     PolicyWrite,
     Replay,
     StoredPolicy,
@@ -32,6 +33,7 @@ class MemoryThingStore:
         self._spools: dict[tuple[str, str], int] = {}
         self._events: list[ThingEvent] = []
         self._policy_events: list[PolicyEvent] = []
+        self._due: dict[str, str] = {}
         self._sequence = 0
 
     def append(self, commit: Commit, done: Answer[Committed]) -> None:
@@ -50,6 +52,9 @@ class MemoryThingStore:
             event = commit.policy.event
             self._policies[event.policy_id] = StoredPolicy(event.after, event.revision)
             self._policy_events.append(event)
+            self._due.pop(event.policy_id, None)
+            if commit.policy.due is not None:
+                self._due[event.policy_id] = commit.policy.due
         if commit.spool:
             self._spools[commit.spool.edge, commit.spool.lane] = commit.spool.sequence
         return Committed(self._keep(commit.thing) if commit.thing else 0)
@@ -144,4 +149,36 @@ class MemoryThingStore:
         ]
         dropped = len(self._events) - len(kept)
         self._events = kept
+        return dropped
+
+    async def replay_policy(
+        self, policy_id: str, *, revision: int | None = None, timestamp: str | None = None
+    ) -> PolicyReplay:
+        """See `ThingStore.replay_policy`."""
+        mine = [
+            event
+            for event in self._policy_events
+            if event.policy_id == policy_id
+            and (revision is None or event.revision <= revision)
+            and (timestamp is None or event.timestamp <= timestamp)
+        ]
+        if not mine or mine[-1].after is not None:
+            return PolicyReplay(mine[-1].after if mine else None, ())
+        return PolicyReplay(None, mine[-1:])
+
+    async def due_policies(self, until: str, limit: int) -> list[str]:
+        """See `ThingStore.due_policies`."""
+        found = sorted((due, policy_id) for policy_id, due in self._due.items() if due <= until)
+        return [policy_id for _, policy_id in found[:limit]]
+
+    async def forget_policies(self, before: str) -> int:
+        """See `ThingStore.forget_policies`; keeps each policy's events from its newest one on."""
+        newest = {event.policy_id: event.revision for event in self._policy_events}
+        kept = [
+            event
+            for event in self._policy_events
+            if event.timestamp >= before or newest[event.policy_id] == event.revision
+        ]
+        dropped = len(self._policy_events) - len(kept)
+        self._policy_events = kept
         return dropped

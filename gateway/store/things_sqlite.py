@@ -21,6 +21,7 @@ from gateway.model.message import SpoolId
 from gateway.model.policy import Policy, PolicyEvent
 from gateway.model.thing import EventAction, Thing, ThingEvent
 from gateway.model.trace import TraceContext
+from gateway.store import policies_sqlite
 from gateway.store.search import Ask, Counted, Found
 from gateway.store.search_sqlite import count, find, unsure
 from gateway.store.search_writes import PolicyIndexing, ThingIndexing, catch_up
@@ -29,6 +30,7 @@ from gateway.store.things import (
     Answer,
     Commit,
     Committed,
+    PolicyReplay,
     PolicyWrite,
     Replay,
     StoredPolicy,
@@ -53,10 +55,10 @@ INSERT INTO thing_events (thing_id, revision, action, path, value, facts, timest
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 _PUT_POLICY: Final = """
-INSERT INTO policies (policy_id, revision, document, created, modified)
-SELECT ?1, ?2, ?3, ?4, ?5
+INSERT INTO policies (policy_id, revision, document, created, modified, due)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6
 WHERE ?2 = 1 OR EXISTS (SELECT 1 FROM policies WHERE policy_id = ?1)
-ON CONFLICT (policy_id) DO UPDATE SET revision = ?2, document = ?3, created = ?4, modified = ?5
+ON CONFLICT (policy_id) DO UPDATE SET revision = ?2, document = ?3, created = ?4, modified = ?5, due = ?6
 WHERE revision = ?2 - 1
 """
 _PUT_POLICY_EVENT: Final = """
@@ -215,6 +217,31 @@ class SqliteThingStore:
         dropped: int = await self._database.write(work)
         return dropped
 
+    # --- policies -----------------------------------------------------------------------------
+
+    async def replay_policy(
+        self, policy_id: str, *, revision: int | None = None, timestamp: str | None = None
+    ) -> PolicyReplay:
+        """See `ThingStore.replay_policy`."""
+
+        def work(connection: sqlite3.Connection) -> PolicyReplay:
+            return policies_sqlite.replay(connection, policy_id, revision, timestamp, _policy_event)
+
+        found: PolicyReplay = await self._database.read(work)
+        return found
+
+    async def due_policies(self, until: str, limit: int) -> list[str]:
+        """See `ThingStore.due_policies`."""
+        found: list[str] = await self._database.read(
+            lambda one: policies_sqlite.due(one, until, limit)
+        )
+        return found
+
+    async def forget_policies(self, before: str) -> int:
+        """See `ThingStore.forget_policies`."""
+        dropped: int = await self._database.write(lambda one: policies_sqlite.forget(one, before))
+        return dropped
+
     # --- searching ----------------------------------------------------------------------------
 
     async def find(self, ask: Ask, skip: int, take: int) -> Found:
@@ -309,7 +336,8 @@ def _policy_rows(write: PolicyWrite) -> tuple[tuple[object, ...], tuple[object, 
     event = write.event
     state = event.after or event.before
     assert state is not None  # noqa: S101  an event has a state on one side
-    entity = (event.policy_id, event.revision, write.document, state.created, event.timestamp)
+    facts = (event.revision, write.document, state.created, event.timestamp, write.due)
+    entity = (event.policy_id, *facts)
     created = state.created if event.after is not None else None
     return entity, (event.policy_id, *_event_row(event, write.document, created))
 

@@ -285,10 +285,29 @@ _TABLE: Final[dict[str, Row]] = {
         "The expiry '{value}' of a subject is not valid: {reason}",
         "It is an ISO 8601 instant to come.",
     ),
+    "policies:subjectannouncement.invalid": Row(
+        400, "The announcement of a subject's deletion is not valid: {reason}", None
+    ),
+    "policies:policy.history.notfound": Row(
+        404,
+        "The Policy with ID '{id}' has no kept state at {at}.",
+        "Check the revision or time, and how long history is kept.",
+    ),
+    "policies:view.invalid": Row(
+        400, "The policy view '{value}' is not known.", "It is 'original' or 'resolved'."
+    ),
+    "policies:action.failed": Row(404, "The action '{action}' failed.", "{reason}"),
     "policies:import.invalid": Row(400, "The policy import is not valid: {reason}", None),
     "policies:imports.toolarge": Row(400, "A policy imports at most {limit} others.", None),
     "policies:entry.referenceconflict": Row(
-        409, "The entry '{label}' of the Policy with ID '{id}' is still referenced.", None
+        409,
+        "The entry '{label}' of the Policy with ID '{id}' cannot be removed: entry '{by}' refers to it.",
+        "Remove the references first.",
+    ),
+    "policies:import.referenceconflict": Row(
+        409,
+        "The import '{key}' of the Policy with ID '{id}' cannot be removed: entry '{by}' refers to it.",
+        "Remove the references first.",
     ),
     # --- messages ---
     "messages:send.notallowed": Row(
@@ -308,6 +327,16 @@ _TABLE: Final[dict[str, Row]] = {
         400, "The namespace '{namespace}' is not valid.", None
     ),
     # --- no service ---
+    "entity.notcreatable": Row(
+        403,
+        "The entity with ID '{id}' cannot be created: the rules of this service do not allow it.",
+        "Choose another namespace, or ask the operator.",
+    ),
+    "gateway:namespace.notaccessible": Row(
+        403,
+        "The namespace '{namespace}' is not accessible to you.",
+        "Ask the operator which namespaces are.",
+    ),
     "command.timeout": Row(
         408,
         "The command timed out after {milliseconds}ms.",

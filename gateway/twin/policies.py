@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from gateway.errors import GatewayError, NotBuilt
+from gateway.errors import GatewayError
+from gateway.model.entity_id import namespace_of
 from gateway.model.json import Json, JsonObject, Pointer, parse_pointer
 from gateway.model.policy import Policy, PolicyCommand, PolicyEvent
 from gateway.model.thing import Action, EventAction
@@ -13,7 +15,7 @@ from gateway.twin.conditions import IfEqual, check_tags, equal_refused, revision
 from gateway.twin.ditto_errors import ditto_error
 from gateway.twin.documents import MISSING, Maybe, encoded, get, put, remove, same
 from gateway.twin.limits import Limits
-from gateway.twin.policy import WRITE, Enforcer, Permissions, build_enforcer
+from gateway.twin.policy import READ, WRITE, Permissions, build_enforcer
 from gateway.twin.policy_form import (
     CHECKS,
     Caller,
@@ -26,20 +28,51 @@ from gateway.twin.policy_form import (
     policy_json,
     resolved_subject,
 )
+from gateway.twin.policy_references import (
+    check_references,
+    check_still_imported,
+    check_unreferenced,
+)
+from gateway.twin.policy_resolution import Documents, members, texts
 
 _ERROR_PART: Final = {
     PolicyPart.ENTRIES: "policy",
     PolicyPart.IMPORTABLE: "entry",
     PolicyPart.NAMESPACES: "entry",
+    PolicyPart.ADDITIONS: "entry",
+    PolicyPart.REFERENCES: "entry",
     PolicyPart.IMPORT_ENTRIES: "import",
+    PolicyPart.TRANSITIVE_IMPORTS: "import",
 }
 _OF_ENTRY: Final[dict[str, tuple[PolicyPart, PolicyPart | None]]] = {
     "subjects": (PolicyPart.SUBJECTS, PolicyPart.SUBJECT),
     "resources": (PolicyPart.RESOURCES, PolicyPart.RESOURCE),
     "importable": (PolicyPart.IMPORTABLE, None),
     "namespaces": (PolicyPart.NAMESPACES, None),
+    "allowedAdditions": (PolicyPart.ADDITIONS, None),
+    "references": (PolicyPart.REFERENCES, None),
 }
-_LATER: Final = frozenset(("allowedAdditions", "references", "transitiveImports"))
+_OF_IMPORT: Final = {
+    "entries": PolicyPart.IMPORT_ENTRIES,
+    "transitiveImports": PolicyPart.TRANSITIVE_IMPORTS,
+}
+_EMPTY_WHEN_ABSENT: Final = frozenset(
+    (PolicyPart.REFERENCES, PolicyPart.IMPORT_ENTRIES, PolicyPart.TRANSITIVE_IMPORTS)
+)
+"""Arrays that read as empty where they were never written."""
+_ALWAYS_THERE: Final = frozenset(
+    (
+        PolicyPart.IMPORTS,
+        PolicyPart.NAMESPACES,
+        PolicyPart.ADDITIONS,
+        PolicyPart.IMPORT_ENTRIES,
+        PolicyPart.TRANSITIVE_IMPORTS,
+    )
+)
+"""Parts that a change modifies and never creates."""
+_WITH_REFERENCES: Final = frozenset(
+    (PolicyPart.POLICY, PolicyPart.ENTRIES, PolicyPart.ENTRY, PolicyPart.REFERENCES)
+)
 _UNDELETABLE: Final = frozenset(
     (
         PolicyPart.ENTRIES,
@@ -48,6 +81,7 @@ _UNDELETABLE: Final = frozenset(
         PolicyPart.IMPORTABLE,
         PolicyPart.NAMESPACES,
         PolicyPart.IMPORT_ENTRIES,
+        PolicyPart.TRANSITIVE_IMPORTS,
     )
 )
 
@@ -55,12 +89,10 @@ _UNDELETABLE: Final = frozenset(
 def policy_part_of(path: Pointer) -> PolicyPart:
     """Which part a path from the policy's root names.
 
-    Errors: BadRequest `protocoladapter:unknown.path`; NotBuilt for references and transitive imports.
+    Errors: BadRequest `protocoladapter:unknown.path`.
     """
     part = _lookup(path)
     if part is None:
-        if len(path) > 2 and path[-1] in _LATER:
-            raise NotBuilt(f"policies: '{path[-1]}' is not built")
         raise ditto_error("protocoladapter:unknown.path", path=path)
     return part
 
@@ -81,8 +113,8 @@ def _lookup(path: Pointer) -> PolicyPart | None:
             return PolicyPart.IMPORTS
         case ("imports", _):
             return PolicyPart.IMPORT
-        case ("imports", _, "entries"):
-            return PolicyPart.IMPORT_ENTRIES
+        case ("imports", _, name):
+            return _OF_IMPORT.get(name)
         case _:
             return None
 
@@ -125,15 +157,17 @@ class PolicyDecision:
 class PolicyContext:
     """What judging needs beside policy and command.
 
-    Shape:  `revision` is the last one that the id ever had; `imported` the documents that the change may
-            import; `permissions` None where there is no policy yet.
+    Shape:  `revision` is the last one that the id ever had; `imported` finds the documents that the change
+            may import; `permissions` None where there is no policy yet; `roots` the operator's root
+            policies of its namespace.
     """
 
     now: str
     revision: int
     permissions: Permissions | None
     limits: Limits
-    imported: dict[str, JsonObject]
+    imported: Documents
+    roots: Mapping[str, JsonObject] = field(default_factory=dict)
 
 
 def read_policy(policy: Policy, command: PolicyCommand, permissions: Permissions) -> Json:
@@ -143,6 +177,8 @@ def read_policy(policy: Policy, command: PolicyCommand, permissions: Permissions
     """
     part, path = policy_part_of(command.path), command.path
     value = get(policy_json(policy), path)
+    if value is MISSING and part in _EMPTY_WHEN_ABSENT:
+        value = [] if get(policy.document, path[:2]) is not MISSING else MISSING
     seen = (
         permissions.view(_resource_path(path), value, "policy") if value is not MISSING else MISSING
     )
@@ -153,6 +189,15 @@ def read_policy(policy: Policy, command: PolicyCommand, permissions: Permissions
     if part is PolicyPart.POLICY and isinstance(seen, dict):
         return {"policyId": policy.policy_id, **seen}
     return seen
+
+
+def reduced_policy_event(event: PolicyEvent, permissions: Permissions) -> PolicyEvent | None:
+    """The event with what may be read of its value, None for nothing."""
+    path = _resource_path(event.path)
+    if event.action is EventAction.DELETED:
+        return event if permissions.partial("policy", path, READ) else None
+    seen = permissions.view(path, event.value, "policy")
+    return None if seen is MISSING else replace(event, value=seen)
 
 
 def _resource_path(path: Pointer) -> Pointer:
@@ -216,13 +261,15 @@ def created_policy(
 
     Errors: 403 `policies:policy.notcreatable` when the caller would not hold WRITE on it.
     """
-    enforcer = build_enforcer(document, context.imported)
+    policy_id = command.policy_id
     if not _allows_lockout(command):
-        mine = enforcer.permissions(command.subjects, "", context.now)
+        enforcer = build_enforcer(document, context.imported, context.roots, policy_id)
+        mine = enforcer.permissions(command.subjects, namespace_of(policy_id), context.now)
         if not mine.unrestricted("policy", (), WRITE):
             raise ditto_error("policies:policy.notcreatable", id=command.policy_id)
-    made = Policy(command.policy_id, context.revision + 1, document, context.now, context.now)
-    _check_usable(made, command, enforcer, context)
+    made = Policy(policy_id, context.revision + 1, document, context.now, context.now)
+    check_usable(made, command.path, context)
+    check_references(document, context.imported)
     event = _event(command, context, EventAction.CREATED, policy_json(made), None, made)
     return PolicyDecision(201, event, policy_json(made), revision_tag(made.revision))
 
@@ -232,7 +279,7 @@ def _allows_lockout(command: PolicyCommand) -> bool:
 
 
 def _caller(command: PolicyCommand, context: PolicyContext) -> Caller:
-    return Caller(command.policy_id, (*command.subjects, "")[0], context.now)
+    return Caller(command.policy_id, (*command.subjects, "")[0], context.now, context.limits)
 
 
 def _authorize(command: PolicyCommand, context: PolicyContext) -> None:
@@ -270,10 +317,14 @@ def _modify(
     path = _target(command, part, context)
     if len(path) > 2 and get(policy.document, path[:2]) is MISSING:
         raise policy_not_found(command.policy_id, path[:2])
-    existed = get(policy.document, path) is not MISSING or part is PolicyPart.IMPORTS
+    existed = part in _ALWAYS_THERE or get(policy.document, path) not in (MISSING, [])
     document = put(policy.document, path, value) if path else checked_object(value, "a Policy")
+    if part is PolicyPart.IMPORTS:
+        check_still_imported(policy, document)
+    if part in _WITH_REFERENCES:
+        check_references(document, context.imported, command.path[1:2])
     after = Policy(policy.policy_id, policy.revision + 1, document, policy.created, context.now)
-    _check_usable(after, command, build_enforcer(document, context.imported), context)
+    check_usable(after, command.path, context)
     shown: Json = policy_json(after) if not path else value
     action = EventAction.MODIFIED if existed else EventAction.CREATED
     event = _event(command, context, action, shown, policy, after, path)
@@ -292,28 +343,38 @@ def _delete(
     if get(policy.document, command.path) is MISSING:
         raise policy_not_found(command.policy_id, command.path)
     document = remove(policy.document, command.path)
+    if part is PolicyPart.ENTRY:
+        check_unreferenced(policy, document, command.path[1])
+    elif part in (PolicyPart.IMPORTS, PolicyPart.IMPORT):
+        check_still_imported(policy, document)
     after = Policy(policy.policy_id, policy.revision + 1, document, policy.created, context.now)
-    _check_usable(after, command, build_enforcer(document, context.imported), context)
+    check_usable(after, command.path, context)
     event = _event(command, context, EventAction.DELETED, None, policy, after)
     return PolicyDecision(204, event, MISSING, None)
 
 
-def _check_usable(
-    policy: Policy, command: PolicyCommand, enforcer: Enforcer, context: PolicyContext
-) -> None:
+def check_usable(policy: Policy, path: Pointer, context: PolicyContext) -> None:
+    """Refuse a policy that is too large or that nobody could change any more.
+
+    Shape:  `path` is what was written; it names the code.
+    Errors: 413 `policies:policy.toolarge`, 400 `policies:imports.toolarge`, 403 `*.modificationinvalid`.
+    """
     size = len(encoded(policy.document))
     if size > context.limits.policy_bytes:
         raise ditto_error("policies:policy.toolarge", size=size, limit=context.limits.policy_bytes)
     imports = policy.document.get("imports")
     if isinstance(imports, dict) and len(imports) > context.limits.policy_imports:
         raise ditto_error("policies:imports.toolarge", limit=context.limits.policy_imports)
-    if imports or enforcer.has_permanent_writer():
+    if imports or not context.limits.lockout_prevention:
+        return
+    enforcer = build_enforcer(policy.document, {})
+    if enforcer.has_permanent_writer(namespace_of(policy.policy_id)):
         return
     reason = "It needs a subject without expiry that holds 'WRITE' on 'policy:/', not revoked."
-    code = "policies:entry.modificationinvalid" if len(command.path) > 1 else None
+    code = "policies:entry.modificationinvalid" if len(path) > 1 else None
     raise ditto_error(
         code or "policies:policy.modificationinvalid",
-        {**_facts(command.policy_id, command.path), "reason": reason},
+        {**_facts(policy.policy_id, path), "reason": reason},
     )
 
 
@@ -339,3 +400,76 @@ def _event(
         subjects=command.subjects,
         trace=command.trace,
     )
+
+
+# --- the past ----------------------------------------------------------------------------------
+
+
+def applied(policy: Policy | None, event: PolicyEvent) -> Policy | None:
+    """The policy after an event that the store kept, without its states."""
+    if event.action is EventAction.DELETED and not event.path:
+        return None
+    document = policy.document if policy is not None else {}
+    if not event.path:
+        document = {k: v for k, v in members(event.value).items() if k != "policyId"}
+    elif event.action is EventAction.DELETED:
+        document = remove(document, event.path)
+    else:
+        document = put(document, event.path, event.value)
+    created = policy.created if policy is not None else event.timestamp
+    return Policy(event.policy_id, event.revision, document, created, event.timestamp)
+
+
+def replayed_policy(base: Policy | None, events: Iterable[PolicyEvent]) -> Policy | None:
+    """The state after a run of events."""
+    for event in events:
+        base = applied(base, event)
+    return base
+
+
+# --- imports -----------------------------------------------------------------------------------
+
+
+def imports_written(policy: Policy | None, command: PolicyCommand) -> dict[str, tuple[str, ...]]:
+    """The imports that a change writes, with the labels that they list."""
+    value: Json = command.value
+    if command.action is Action.DELETE:
+        return {}
+    match policy_part_of(command.path):
+        case PolicyPart.POLICY:
+            given = members(value).get("imports")
+        case PolicyPart.IMPORTS:
+            given = value
+        case PolicyPart.IMPORT:
+            given = {command.path[1]: value}
+        case PolicyPart.IMPORT_ENTRIES:
+            given = {command.path[1]: {"entries": value}}
+        case PolicyPart.TRANSITIVE_IMPORTS:
+            before = members(policy.document.get("imports")) if policy is not None else {}
+            given = {command.path[1]: members(before.get(command.path[1]))}
+        case _:
+            return {}
+    return {name: texts(members(body).get("entries")) for name, body in members(given).items()}
+
+
+def check_importable(
+    importer: str,
+    policy_id: str,
+    document: JsonObject | None,
+    listed: tuple[str, ...],
+    permissions: Permissions | None,
+) -> None:
+    """Refuse an import of what its writer may not read.
+
+    Errors: 404 `policies:import.notfound` where nothing of the policy may be read; 403
+            `policies:import.notmodifiable` where an entry that comes with it may not.
+    """
+    facts = {"id": importer, "key": policy_id}
+    if document is None or permissions is None or not permissions.partial("policy", (), READ):
+        raise ditto_error("policies:import.notfound", facts)
+    for label, body in members(document.get("entries")).items():
+        how = members(body).get("importable", "implicit")
+        if how == "never" or (how == "explicit" and label not in listed):
+            continue
+        if not permissions.partial("policy", ("entries", label), READ):
+            raise ditto_error("policies:import.notmodifiable", facts)

@@ -1,4 +1,4 @@
-"""Policy rules: the form of a policy, and who may do what under it.
+"""Policy rules: who may do what under a policy.
 
 `Enforcer` is built once per policy revision; what a set of subjects may do is kept as a tree of resource
 nodes per type, so a check is a walk along the path. Revoke wins over grant on the same node; a deeper node
@@ -14,12 +14,13 @@ from typing import Final
 from gateway.model.json import Json, JsonObject, Pointer, parse_pointer
 from gateway.model.policy import Permission
 from gateway.twin.documents import MISSING, Maybe
+from gateway.twin.policy_resolution import Documents, members, resolved_entries, texts
 
 MASKS: Final = {Permission.READ: 1, Permission.WRITE: 2, Permission.EXECUTE: 4}
 READ, WRITE, EXECUTE = MASKS[Permission.READ], MASKS[Permission.WRITE], MASKS[Permission.EXECUTE]
 
 _MAX_CACHED_CALLERS = 256
-_FOREVER = "9999-12-31T23:59:59Z"
+_FOREVER = "9999-12-31T23:59:59.000000Z"
 
 
 @dataclass(slots=True)
@@ -116,19 +117,20 @@ class Entry:
     label: str
     subjects: Mapping[str, str | None]
     resources: tuple[tuple[str, Pointer, int, int], ...]
-    namespaces: tuple[str, ...] | None = None
+    namespaces: tuple[str, ...] = ()
 
     def covers(self, namespace: str) -> bool:
-        """True when the entry counts for things of this namespace."""
-        if self.namespaces is None:
+        """True when the entry counts for things and policies of this namespace; no pattern takes all."""
+        if not self.namespaces:
             return True
-        return any(_namespace_matches(pattern, namespace) for pattern in self.namespaces)
+        return any(namespace_matches(pattern, namespace) for pattern in self.namespaces)
 
 
-def _namespace_matches(pattern: str, namespace: str) -> bool:
+def namespace_matches(pattern: str, namespace: str) -> bool:
+    """True for the namespace itself, one below `<prefix>.*`, and any for `*`."""
     if pattern.endswith(".*"):
         return namespace.startswith(pattern[:-1])
-    return pattern == namespace
+    return pattern in ("*", namespace)
 
 
 class Enforcer:
@@ -160,21 +162,26 @@ class Enforcer:
             if live:
                 yield entry, live
 
-    def has_permanent_writer(self) -> bool:
-        """True when some subject without expiry holds WRITE on `policy:/`, not revoked below."""
+    def has_permanent_writer(self, namespace: str = "") -> bool:
+        """True when some subject without expiry holds WRITE on `policy:/`, not revoked below.
+
+        Shape:  `namespace` is the policy's own.
+        """
+        counting = [entry for entry in self.entries if entry.covers(namespace)]
         permanent = {
             subject
-            for entry in self.entries
+            for entry in counting
             for subject, expiry in entry.subjects.items()
             if expiry is None
         }
-        return any(self._writes(subject) for subject in permanent)
+        return any(_writes(counting, subject) for subject in permanent)
 
-    def _writes(self, subject: str) -> bool:
-        mine: list[tuple[Entry, list[str | None]]] = [
-            (entry, []) for entry in self.entries if subject in entry.subjects
-        ]
-        return _permissions(mine, "").unrestricted("policy", (), WRITE)
+
+def _writes(entries: Sequence[Entry], subject: str) -> bool:
+    mine: list[tuple[Entry, list[str | None]]] = [
+        (entry, []) for entry in entries if subject in entry.subjects
+    ]
+    return _permissions(mine, "").unrestricted("policy", (), WRITE)
 
 
 def _permissions(entries: Iterable[tuple[Entry, list[str | None]]], now: str) -> Permissions:
@@ -198,33 +205,26 @@ def _permissions(entries: Iterable[tuple[Entry, list[str | None]]], now: str) ->
 # --- from documents ----------------------------------------------------------------------------
 
 
-def entries_of(document: JsonObject) -> list[Entry]:
-    """The entries of a checked policy document."""
-    return [
-        read_entry(label, _object(body)) for label, body in _object(document["entries"]).items()
-    ]
-
-
 def read_entry(label: str, body: JsonObject) -> Entry:
-    """One entry of a checked document, ready to be evaluated."""
-    namespaces = body.get("namespaces")
+    """One resolved entry of a checked document, ready to be evaluated."""
     return Entry(
         label,
-        {name: _expiry(subject) for name, subject in _object(body.get("subjects")).items()},
+        {name: _expiry(subject) for name, subject in members(body.get("subjects")).items()},
         tuple(
-            _resource(key, _object(value)) for key, value in _object(body.get("resources")).items()
+            _resource(key, members(value)) for key, value in members(body.get("resources")).items()
         ),
-        tuple(str(name) for name in namespaces) if isinstance(namespaces, list) else None,
+        texts(body.get("namespaces")),
     )
 
 
-def _object(value: Json) -> JsonObject:
-    return value if isinstance(value, dict) else {}
-
-
 def _expiry(subject: Json) -> str | None:
-    expiry = _object(subject).get("expiry")
-    return str(expiry) if expiry is not None else None
+    expiry = members(subject).get("expiry")
+    return comparable(str(expiry)) if expiry is not None else None
+
+
+def comparable(instant: str) -> str:
+    """An instant in the form of clocks, six digits of a second, so that texts order as instants do."""
+    return instant if "." in instant else f"{instant.removesuffix('Z')}.000000Z"
 
 
 def _resource(key: str, value: JsonObject) -> tuple[str, Pointer, int, int]:
@@ -234,45 +234,24 @@ def _resource(key: str, value: JsonObject) -> tuple[str, Pointer, int, int]:
 
 def _mask(names: Json) -> int:
     mask = 0
-    for name in names if isinstance(names, list) else ():
-        mask |= MASKS[Permission(str(name))]
+    for name in texts(names):
+        mask |= MASKS[Permission(name)]
     return mask
 
 
-def importable(document: JsonObject, listed: Sequence[str]) -> list[Entry]:
-    """The entries that an importer gets: `implicit` ones, and `explicit` ones that it lists."""
-    taken = []
-    for label, body in _object(document["entries"]).items():
-        how = _object(body).get("importable", "implicit")
-        if how == "implicit" or (how == "explicit" and label in listed):
-            taken.append(read_entry(label, _object(body)))
-    return taken
+def build_enforcer(
+    document: JsonObject,
+    imported: Documents,
+    roots: Mapping[str, JsonObject] | None = None,
+    policy_id: str = "",
+) -> Enforcer:
+    """The enforcer of a policy with what it imports and refers to; an absent import is skipped.
 
-
-def imports_of(document: JsonObject) -> dict[str, tuple[str, ...]]:
-    """Imported policy id to the labels listed."""
-    found: dict[str, tuple[str, ...]] = {}
-    for policy_id, body in _object(document.get("imports")).items():
-        listed = _object(body).get("entries")
-        found[policy_id] = tuple(map(str, listed)) if isinstance(listed, list) else ()
-    return found
-
-
-def build_enforcer(document: JsonObject, imported: Mapping[str, JsonObject]) -> Enforcer:
-    """The enforcer of a policy and the documents that it imports; an absent import is skipped."""
-    entries = entries_of(document)
-    for policy_id, listed in imports_of(document).items():
-        if policy_id in imported:
-            entries += importable(imported[policy_id], listed)
-    return Enforcer(entries)
-
-
-def resolved_document(document: JsonObject, imported: Mapping[str, JsonObject]) -> JsonObject:
-    """The policy with the entries that it imports, under the labels `imported-<policy id>-<label>`."""
-    entries = dict(_object(document["entries"]))
-    for policy_id, listed in imports_of(document).items():
-        foreign = _object(imported[policy_id]["entries"]) if policy_id in imported else {}
-        taken = importable(imported[policy_id], listed) if foreign else []
-        for entry in taken:
-            entries[f"imported-{policy_id}-{entry.label}"] = foreign[entry.label]
-    return {**document, "entries": entries}
+    Shape:  `roots` are the operator's root policies for the policy's namespace, id to document.
+    """
+    return Enforcer(
+        [
+            read_entry(label, body)
+            for label, body in resolved_entries(document, imported, roots, policy_id)
+        ]
+    )

@@ -6,20 +6,35 @@ import enum
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
-from gateway.errors import NotBuilt
-from gateway.model.entity_id import check_entity_id, is_entity_id, is_key
+from gateway.errors import GatewayError
+from gateway.model.entity_id import check_entity_id, is_entity_id, is_key, is_namespace
 from gateway.model.json import Json, JsonObject, parse_pointer
 from gateway.model.policy import Permission, Policy
 from gateway.twin.ditto_errors import ditto_error
+from gateway.twin.durations import (
+    duration_text,
+    instant_of,
+    instant_rounded_up,
+    instant_text,
+    rounded_up,
+    seconds_of,
+)
+from gateway.twin.limits import DEFAULT_LIMITS, Limits
+from gateway.twin.policy import comparable
+from gateway.twin.policy_resolution import ADDITIONS
 
 _SUBJECT = re.compile(r"[^:]+:.+", re.DOTALL)
 _PLACEHOLDER = re.compile(r"\{\{\s*request:subjectId\s*\}\}|\$\{request\.subjectId\}")
 _KINDS: Final = ("thing", "policy", "message")
 _IMPORTABLE: Final = ("implicit", "explicit", "never")
 _MAX_SUBJECT = 1_024
+_LABEL = re.compile(r"[a-zA-Z0-9\-_:]{3,165}")
+_MAX_ACKS = 10
+_MAX_REFERENCES = 100
+MAX_ACK_SECONDS: Final = 60.0
+DEFAULT_ACK_SECONDS: Final = 10.0
 
 
 class PolicyPart(enum.StrEnum):
@@ -34,9 +49,12 @@ class PolicyPart(enum.StrEnum):
     RESOURCE = "resource"
     IMPORTABLE = "importable"
     NAMESPACES = "namespaces"
+    ADDITIONS = "allowedAdditions"
+    REFERENCES = "references"
     IMPORTS = "imports"
     IMPORT = "import"
     IMPORT_ENTRIES = "import.entries"
+    TRANSITIVE_IMPORTS = "import.transitiveImports"
 
 
 # --- form --------------------------------------------------------------------------------------
@@ -49,6 +67,7 @@ class Caller:
     policy_id: str
     subject: str
     now: str
+    limits: Limits = DEFAULT_LIMITS
 
 
 def policy_document(
@@ -100,17 +119,45 @@ def checked_label(label: str) -> str:
 
 def _entry(caller: Caller, value: Json) -> Json:
     given = checked_object(value, "a policy entry")
-    for member in ("allowedAdditions", "references"):
-        if given.get(member):
-            raise NotBuilt(f"policies: '{member}' of an entry is not built")
     entry: JsonObject = {
         "subjects": _subjects(caller, given.get("subjects") or {}),
         "resources": _resources(caller, given.get("resources") or {}),
         "importable": _importable(caller, given.get("importable") or "implicit"),
     }
-    if given.get("namespaces") is not None:
-        entry["namespaces"] = _namespaces(caller, given["namespaces"])
+    for member, check in (
+        ("namespaces", _namespaces),
+        ("allowedAdditions", _additions),
+        ("references", _references),
+    ):
+        if given.get(member) is not None:
+            entry[member] = check(caller, given[member])
     return entry
+
+
+def _additions(_caller: Caller, value: Json) -> Json:
+    """Which kinds of own members a referring entry keeps; an empty array allows none."""
+    if not isinstance(value, list) or any(one not in ADDITIONS for one in value):
+        raise _entry_invalid(f"'allowedAdditions' is an array of {', '.join(ADDITIONS)}")
+    return list(dict.fromkeys(value))
+
+
+def _references(_caller: Caller, value: Json) -> Json:
+    if not isinstance(value, list) or len(value) > _MAX_REFERENCES:
+        raise _entry_invalid(f"'references' is an array of at most {_MAX_REFERENCES} objects")
+    return [_reference(one) for one in value]
+
+
+def _reference(value: Json) -> Json:
+    label = value.get("entry") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(label, str) or not is_key(label):
+        raise _entry_invalid("a reference is an object with the label 'entry'")
+    if value.get("import") is None:
+        return {"entry": label}
+    return {"import": check_entity_id(str(value["import"]), "policies:id.invalid"), "entry": label}
+
+
+def _entry_invalid(reason: str) -> GatewayError:
+    return ditto_error("policies:entry.invalid", reason=reason)
 
 
 def _subjects(caller: Caller, value: Json) -> Json:
@@ -125,33 +172,94 @@ def resolved_subject(caller: Caller, key: str) -> str:
 
     Errors: BadRequest `policies:subjectid.invalid`.
     """
-    subject = _PLACEHOLDER.sub(lambda _: caller.subject, key)
+    return checked_subject_id(_PLACEHOLDER.sub(lambda _: caller.subject, key), key)
+
+
+def checked_subject_id(subject: str, key: str = "") -> str:
+    """A subject id; `key` is how it was written.
+
+    Errors: BadRequest `policies:subjectid.invalid`.
+    """
     if len(subject) > _MAX_SUBJECT or _SUBJECT.fullmatch(subject) is None:
-        raise ditto_error("policies:subjectid.invalid", key=key[:200])
+        raise ditto_error("policies:subjectid.invalid", key=(key or subject)[:200])
     return subject
 
 
 def _subject(caller: Caller, value: Json) -> Json:
     given = checked_object(value, "a subject")
-    if given.get("announcement"):
-        raise NotBuilt("policies: announcements of subject expiry are not built")
     subject: JsonObject = {"type": str(given.get("type") or "unknown")}
     if given.get("expiry") is not None:
         subject["expiry"] = _expiry(caller, given["expiry"])
+    if given.get("announcement"):
+        subject["announcement"] = subject_announcement(given["announcement"], caller.limits)
     return subject
 
 
 def _expiry(caller: Caller, value: Json) -> str:
+    """An instant to come, rounded up to the grain of expiry."""
     try:
-        moment = datetime.fromisoformat(str(value)).astimezone(UTC)
+        moment = instant_of(str(value))
+        rounded = instant_rounded_up(moment, caller.limits.expiry_grain)
     except (ValueError, OverflowError) as error:
         raise ditto_error(
             "policies:subjectexpiry.invalid", value=value, reason=str(error)
         ) from error
-    text = moment.isoformat().replace("+00:00", "Z")
-    if text <= caller.now:
+    if comparable(instant_text(moment)) <= comparable(caller.now):
         raise ditto_error("policies:subjectexpiry.invalid", value=value, reason="it is in the past")
-    return text
+    return instant_text(rounded)
+
+
+def subject_announcement(value: Json, limits: Limits) -> Json:
+    """When and how the deletion of a subject is announced.
+
+    Errors: BadRequest `policies:subjectannouncement.invalid`.
+    """
+    if not isinstance(value, dict):
+        raise _announcement_invalid("it is an object")
+    found: JsonObject = {}
+    if value.get("beforeExpiry") is not None:
+        before = rounded_up(_seconds(value, "beforeExpiry"), limits.announcement_grain)
+        found["beforeExpiry"] = duration_text(before)
+    found["whenDeleted"] = _when_deleted(value.get("whenDeleted") or False)
+    if value.get("requestedAcks") is not None:
+        found["requestedAcks"] = _requested_acks(value["requestedAcks"])
+    if value.get("randomizationInterval") is not None:
+        interval = _seconds(value, "randomizationInterval")
+        found["randomizationInterval"] = duration_text(interval)
+    return found
+
+
+def _seconds(value: JsonObject, name: str) -> float:
+    try:
+        return seconds_of(value[name])
+    except ValueError as error:
+        raise _announcement_invalid(f"'{name}': {error}") from error
+
+
+def _when_deleted(value: Json) -> bool:
+    if not isinstance(value, bool):
+        raise _announcement_invalid("'whenDeleted' is true or false")
+    return value
+
+
+def _requested_acks(value: Json) -> Json:
+    labels = value.get("labels") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(labels, list) or len(labels) > _MAX_ACKS:
+        raise _announcement_invalid(f"'requestedAcks' has at most {_MAX_ACKS} 'labels'")
+    for label in labels:
+        if not isinstance(label, str) or _LABEL.fullmatch(label) is None:
+            raise _announcement_invalid(f"'{str(label)[:200]}' is no acknowledgement label")
+    acks: JsonObject = {"labels": labels}
+    if value.get("timeout") is not None:
+        seconds = _seconds(value, "timeout")
+        if seconds > MAX_ACK_SECONDS:
+            raise _announcement_invalid(f"'timeout' is at most {MAX_ACK_SECONDS:g}s")
+        acks["timeout"] = duration_text(seconds)
+    return acks
+
+
+def _announcement_invalid(reason: str) -> GatewayError:
+    return ditto_error("policies:subjectannouncement.invalid", reason=reason)
 
 
 def _resources(caller: Caller, value: Json) -> Json:
@@ -195,9 +303,16 @@ def _importable(_caller: Caller, value: Json) -> Json:
 
 
 def _namespaces(_caller: Caller, value: Json) -> Json:
-    if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
-        raise ditto_error("policies:entry.invalid", reason="'namespaces' is an array of texts")
+    if not isinstance(value, list) or not all(_is_pattern(one) for one in value):
+        raise _entry_invalid("'namespaces' is an array of '<namespace>' or '<prefix>.*'")
     return value
+
+
+def _is_pattern(value: Json) -> bool:
+    if not isinstance(value, str):
+        return False
+    namespace = value.removesuffix(".*")
+    return bool(namespace) and is_namespace(namespace)
 
 
 def _imports(caller: Caller, value: Json) -> Json:
@@ -216,10 +331,19 @@ def checked_import_id(caller: Caller, policy_id: str) -> str:
 
 def _import(caller: Caller, value: Json) -> Json:
     given = checked_object(value or {}, "an import")
+    found: JsonObject = {}
+    if given.get("entries") is not None:
+        found["entries"] = _import_entries(caller, given["entries"])
     if given.get("transitiveImports"):
-        raise NotBuilt("policies: transitive imports are not built")
-    listed = given.get("entries")
-    return {"entries": _import_entries(caller, listed)} if listed is not None else {}
+        found["transitiveImports"] = _transitive_imports(caller, given["transitiveImports"])
+    return found
+
+
+def _transitive_imports(caller: Caller, value: Json) -> Json:
+    """Policies that the imported one imports itself; the importer is none of them."""
+    if not isinstance(value, list):
+        raise ditto_error("policies:import.invalid", reason="'transitiveImports' is an array")
+    return list(dict.fromkeys(checked_import_id(caller, str(one)) for one in value))
 
 
 def _import_entries(_caller: Caller, value: Json) -> Json:
@@ -238,9 +362,12 @@ CHECKS: Final[dict[PolicyPart, Callable[[Caller, Json], Json]]] = {
     PolicyPart.RESOURCE: _resource,
     PolicyPart.IMPORTABLE: _importable,
     PolicyPart.NAMESPACES: _namespaces,
+    PolicyPart.ADDITIONS: _additions,
+    PolicyPart.REFERENCES: _references,
     PolicyPart.IMPORTS: _imports,
     PolicyPart.IMPORT: _import,
     PolicyPart.IMPORT_ENTRIES: _import_entries,
+    PolicyPart.TRANSITIVE_IMPORTS: _transitive_imports,
 }
 
 

@@ -99,7 +99,7 @@ def test_an_expired_subject_counts_no_more() -> None:
     enforcer = an_enforcer(entry)
     before = enforcer.permissions(ME, "", NOW)
     assert before.unrestricted("thing", (), READ)
-    assert before.valid_until == "2026-06-01T00:00:00Z"
+    assert before.valid_until == "2026-06-01T00:00:00.000000Z"
     after = enforcer.permissions(ME, "", "2026-06-01T00:00:01.000000Z")
     assert not after.partial("thing", (), READ)
 
@@ -234,7 +234,20 @@ def with_entry(**members: Json) -> JsonObject:
         (with_entry(resources={"thing:/": {"grant": ["ADMIN"]}}), "policies:entry.invalid"),
         (with_entry(importable="sometimes"), "policies:entry.invalid"),
         (with_entry(namespaces="a"), "policies:entry.invalid"),
-        (with_entry(references=[{"entry": "x"}]), "notimplemented"),
+        (with_entry(namespaces=["*"]), "policies:entry.invalid"),
+        (with_entry(references={"entry": "x"}), "policies:entry.invalid"),
+        (with_entry(references=[{"import": "a:c"}]), "policies:entry.invalid"),
+        (with_entry(references=[{"import": "c", "entry": "x"}]), "policies:id.invalid"),
+        (with_entry(references=[42]), "policies:entry.invalid"),
+        (with_entry(allowedAdditions=["labels"]), "policies:entry.invalid"),
+        (
+            {"entries": {}, "imports": {"a:c": {"transitiveImports": ["a:b"]}}},
+            "policies:import.invalid",
+        ),
+        (
+            {"entries": {}, "imports": {"a:c": {"transitiveImports": "x"}}},
+            "policies:import.invalid",
+        ),
         ({"entries": {}, "imports": {"a:b": {}}}, "policies:import.invalid"),
         ({"entries": {}, "imports": {"x": {}}}, "policies:id.invalid"),
     ],
