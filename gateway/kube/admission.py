@@ -167,7 +167,7 @@ def admitted_new(
     metadata |= {"uid": uid, "creationTimestamp": now}
     if resource.counts_generation:
         metadata["generation"] = 1
-    if resource.has_status:
+    if resource.has_status and not strategy_of(resource.storage_key).keeps_status:
         fresh.pop("status", None)
     _complete(resource, fresh, None)
     fresh = _defaulted(resource, fresh)

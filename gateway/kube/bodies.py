@@ -16,13 +16,13 @@ from gateway.kube.client import PatchType
 from gateway.kube.strategies import table
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.names import quoted
+from gateway.wire.kube.patches import shallow
 from gateway.wire.kube.protobuf import decode as decode_protobuf
 from gateway.wire.kube.requests import flag, media_parts
 from gateway.wire.kube.status import Cause, invalid
 
 JSON, YAML = "application/json", "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
-MAX_DEPTH = 128
 MAX_MANAGER = 128
 
 
@@ -46,13 +46,7 @@ def _read_yaml(body: bytes) -> Json:
     try:
         value = yaml.load(body, _Loader)  # noqa: S506  a safe loader, and stricter
         return cast("Json", msgspec.json.decode(msgspec.json.encode(value)))
-    except (
-        yaml.YAMLError,
-        UnicodeDecodeError,
-        RecursionError,
-        TypeError,
-        msgspec.MsgspecError,
-    ) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError, OverflowError) as error:
         raise BadRequest(f"the body of the request is no YAML: {type(error).__name__}") from error
 
 
@@ -82,7 +76,7 @@ def read_object(body: bytes, content_type: str | None) -> Json:
     reader = _READERS.get(name)
     if reader is None:
         raise _unknown_type(_READERS)
-    return _shallow(reader(body))
+    return shallow(reader(body))
 
 
 def read_patch(body: bytes, content_type: str | None) -> tuple[Json, PatchType]:
@@ -92,8 +86,8 @@ def read_patch(body: bytes, content_type: str | None) -> tuple[Json, PatchType]:
     if kind is None:
         raise _unknown_type(_PATCH_TYPES)
     if kind is PatchType.APPLY and not body.lstrip().startswith(b"{"):
-        return _shallow(_read_yaml(body)), kind
-    return _shallow(_read_json(body)), kind
+        return shallow(_read_yaml(body)), kind
+    return shallow(_read_json(body)), kind
 
 
 def _unknown_type(known: Mapping[str, object]) -> UnsupportedMediaType:
@@ -101,21 +95,6 @@ def _unknown_type(known: Mapping[str, object]) -> UnsupportedMediaType:
     return UnsupportedMediaType(
         f"the body of the request was in an unknown format - accepted media types include: {names}"
     )
-
-
-def _shallow(value: Json) -> Json:
-    """Refuse a document that is nested deeper than any object needs to be."""
-    level: list[Json] = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for item in level
-            if isinstance(item, (dict, list))
-            for child in (item.values() if isinstance(item, dict) else item)
-        ]
-        if not level:
-            return value
-    raise BadRequest(f"the body of the request is nested deeper than {MAX_DEPTH} levels")
 
 
 # --- options --------------------------------------------------------------------------------------

@@ -165,8 +165,10 @@ class Controllers:
             del self._dirty[key]
             try:
                 await self._settle(key)
-            except (NotFound, Conflict):
+            except NotFound:
                 continue  # somebody else was first; their change marks the key again
+            except Conflict:
+                again.append(key)  # what changed may have been another object
             except GatewayError as error:
                 log.warning(
                     "controller step failed", extra={"key": str(key), "cause": error.message}
@@ -222,7 +224,7 @@ class Controllers:
                 continue
             for item in list(self._objects.storage.all(resource.storage_key, Filter(name))):
                 left += not await self._delete(resource, item)
-        if left:
+        if left or finalizers_of(stored.object):
             return  # their finalizers are somebody's work; each removal marks this namespace again
         try:
             await self._objects.storage.remove(stored)

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from gateway.errors import BadRequest, GatewayError, NotFound, TooLarge
 from gateway.kube import listing
-from gateway.kube.auth import Access, Authenticator, User, acting_as, require
+from gateway.kube.auth import Access, Authenticator, User, acting_as, require, require_own
 from gateway.kube.bodies import delete_options, read_object, read_patch, write_options
 from gateway.kube.builtin import KUBERNETES_VERSION, catalogue
 from gateway.kube.checks import metadata_namespace
@@ -37,6 +37,8 @@ TITLE = "Kubernetes"
 GIT_VERSION = f"{KUBERNETES_VERSION}+twinspan"
 SERVER = "kube"
 BODY_SECONDS = 30.0
+MAX_WARNING = 256
+"""Characters of one warning in a header."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 _PATCH_OPTIONS, _CREATE_OPTIONS, _UPDATE_OPTIONS = "PatchOptions", "CreateOptions", "UpdateOptions"
@@ -250,6 +252,8 @@ class KubeHttp:
             return await self._on_review(request, resource, user)
         if target.subresource and resource.subresource(target.subresource) is None:
             raise NotFound("the server could not find the requested resource")
+        if verb == "create":
+            return await self._create(request, resource, target, user)
         handler = self._VERBS.get(verb)
         if handler is None:
             return web.Response(status=405, text="405 method not allowed")
@@ -292,7 +296,7 @@ class KubeHttp:
             return await stream_watch(request, self.objects, resource, namespace, wanted)
 
     async def _create(
-        self, request: web.Request, resource: ResourceType, target: Target
+        self, request: web.Request, resource: ResourceType, target: Target, user: User
     ) -> web.Response:
         if target.name:
             raise listing.method_not_allowed(resource)
@@ -301,6 +305,7 @@ class KubeHttp:
         body = read_object(await _body(request), request.headers.get("Content-Type"))
         if resource.namespaced and not target.namespace:
             _check_body_namespace(resource, body)
+        _check_maker(user, target, body)
         written = await self.objects.create(resource, target.namespace or None, body, options)
         return self._written(request, resource, written)
 
@@ -371,7 +376,6 @@ class KubeHttp:
         "get": _get,
         "list": _list,
         "watch": _watch,
-        "create": _create,
         "update": _update,
         "patch": _patch,
         "delete": _delete,
@@ -385,8 +389,7 @@ class KubeHttp:
         body = listing.one(resource, written.stored, wanted, request.query, self.objects.now())
         response = _json(body, status=201 if written.is_new else 200)
         for text in written.remarks.texts:
-            escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-            response.headers.add("Warning", f'299 - "{escaped}"')
+            response.headers.add("Warning", f'299 - "{_header_text(text)}"')
         return response
 
 
@@ -416,6 +419,22 @@ def _check_body_namespace(resource: ResourceType, body: Json) -> None:
     metadata_namespace(resource, dict(metadata), None)
 
 
+def _check_maker(user: User, target: Target, body: Json) -> None:
+    """A new object is named in the body alone: judge again. Errors: Forbidden."""
+    metadata = table(body, "metadata") if isinstance(body, dict) else {}
+    group = target.group_version.rpartition("/")[0]
+    require_own(
+        user,
+        Access(
+            verb="create",
+            group=group,
+            resource=target.plural,
+            namespace=target.namespace,
+            name=str(metadata.get("name") or ""),
+        ),
+    )
+
+
 async def _body(request: web.Request) -> bytes:
     """The whole body. Errors: BadRequest (408) when it does not come; HTTPRequestEntityTooLarge."""
     try:
@@ -424,6 +443,12 @@ async def _body(request: web.Request) -> bytes:
     except TimeoutError as error:
         text = "the body of the request did not arrive in time"
         raise BadRequest(text, status=408, details={"reason": "Timeout"}) from error
+
+
+def _header_text(text: str) -> str:
+    """What a quoted string in a header may hold: field names come from clients and may be anything."""
+    plain = "".join(mark if mark.isprintable() else "?" for mark in text[:MAX_WARNING])
+    return plain.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _agent(request: web.Request) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from gateway.errors import GatewayError, NotFound, RevisionConflict
+from gateway.errors import GatewayError, NotFound, RevisionConflict, TooLarge
 from gateway.kube.client import EventType
 from gateway.kube.watch import Change, Filter, Key, Stored, Watcher, Window, with_version
 from gateway.model.json import JsonObject
@@ -35,6 +35,9 @@ _DELETE = "DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ? AND
 _TICK = "UPDATE clock SET version = ? WHERE version < ?"
 _HAS_NAMESPACE = "SELECT 1 FROM objects WHERE kind = 'namespaces' AND namespace = '' AND name = ?"
 _HAS_CONTENT = "SELECT 1 FROM objects WHERE namespace = ? LIMIT 1"
+
+MAX_OBJECT = 1_572_864
+"""Bytes of one stored object, as etcd takes them; patches could make one grow for ever."""
 
 _Statement = Callable[[sqlite3.Connection], None]
 
@@ -202,9 +205,9 @@ class Storage:
     async def create(self, key: Key, item: JsonObject) -> Stored:
         """Store a new object.
 
-        Errors: AlreadyExists; NotFound when its namespace went meanwhile; StoreUnavailable.
+        Errors: AlreadyExists; NotFound when its namespace went meanwhile; TooLarge; StoreUnavailable.
         """
-        stored = self._allot(key, item)
+        stored = _capped(self._allot(key, item))
 
         def work(connection: sqlite3.Connection) -> None:
             if (
@@ -221,10 +224,10 @@ class Storage:
     async def replace(self, before: Stored, item: JsonObject) -> Stored:
         """Store the next state of an object.
 
-        Errors: RevisionConflict when `before` is not the newest; StoreUnavailable.
+        Errors: RevisionConflict when `before` is not the newest; TooLarge; StoreUnavailable.
         """
         key = before.key
-        stored = self._allot(key, item)
+        stored = _capped(self._allot(key, item))
 
         def work(connection: sqlite3.Connection) -> None:
             place = (key.kind, key.namespace, key.name, before.version)
@@ -270,14 +273,11 @@ class Storage:
             connection.execute(_TICK, (version, version))
 
         def done(result: GatewayError | None) -> None:
-            if not isinstance(result, GatewayError):
-                self._apply(change)
-            if future.done():
-                return
-            if isinstance(result, GatewayError):
-                future.set_exception(result)
-            else:
-                future.set_result(None)
+            try:
+                if not isinstance(result, GatewayError):
+                    self._apply(change)
+            finally:  # a listener that fails must not leave the caller waiting
+                _settle(future, result)
 
         self._database.submit(write, done)
         await future
@@ -296,6 +296,22 @@ class Storage:
 
 
 _Row = tuple[str, str, str, int, bytes]
+
+
+def _settle(future: asyncio.Future[None], result: GatewayError | None) -> None:
+    if future.done():
+        return
+    if isinstance(result, GatewayError):
+        future.set_exception(result)
+    else:
+        future.set_result(None)
+
+
+def _capped(stored: Stored) -> Stored:
+    if len(stored.body) > MAX_OBJECT:
+        size = len(stored.body)
+        raise TooLarge(f"Request entity too large: an object takes {MAX_OBJECT} bytes, got {size}")
+    return stored
 
 
 def _load(connection: sqlite3.Connection) -> tuple[list[_Row], int]:

@@ -39,11 +39,12 @@ def _fine(_item: JsonObject, _old: JsonObject | None) -> list[Cause]:
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """`old` is None on create."""
+    """`old` is None on create; `keeps_status` lets a new object bring its status (a node says how it is)."""
 
     prepare: Callable[[JsonObject, JsonObject | None], None] = _keep
     faults: Callable[[JsonObject, JsonObject | None], list[Cause]] = _fine
     name_rule: Rule = subdomain_fault
+    keeps_status: bool = False
 
 
 def table(item: JsonObject, key: str) -> JsonObject:
@@ -295,7 +296,7 @@ STRATEGIES: Mapping[str, Strategy] = {
     "namespaces": Strategy(_prepare_namespace, name_rule=label_fault),
     "configmaps": Strategy(faults=_data_faults),
     "secrets": Strategy(_prepare_secret, _secret_faults),
-    "nodes": Strategy(faults=_node_faults),
+    "nodes": Strategy(faults=_node_faults, keeps_status=True),
     "leases.coordination.k8s.io": Strategy(faults=_lease_faults),
     "events": Strategy(faults=_event_faults),
     "customresourcedefinitions.apiextensions.k8s.io": Strategy(

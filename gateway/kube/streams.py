@@ -26,6 +26,8 @@ BOOKMARK_SECONDS = 60.0
 LONGEST_SECONDS = 3_600
 INITIAL_END = "k8s.io/initial-events-end"
 ROWS_PER_WRITE = 500
+WRITE_SECONDS = 30.0
+"""Seconds that a client may take to make room for what is written; then it is hung up on."""
 
 
 class Encoder:
@@ -138,13 +140,21 @@ async def stream_watch(
         with suppress(ConnectionError):
             await _send_first(response, encoder, first)
             if initial is True and marks:
-                await response.write(
-                    encoder.bookmark(first_version(objects, first), ends_initial=True)
-                )
+                mark = encoder.bookmark(first_version(objects, first), ends_initial=True)
+                await _write(response, mark)
             await _follow(response, objects, watcher, encoder, until, with_marks=marks)
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
     finally:
         watcher.close()
     return response
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    """Errors: TimeoutError when the client does not read."""
+    async with asyncio.timeout(WRITE_SECONDS):
+        await response.write(data)
 
 
 def first_version(objects: Objects, first: tuple[list[Stored], int]) -> int:
@@ -206,7 +216,7 @@ async def _send_first(
         lines = [
             encoder.line(Item(EventType.ADDED, item)) for item in items[at : at + ROWS_PER_WRITE]
         ]
-        await response.write(b"".join(lines))
+        await _write(response, b"".join(lines))
 
 
 async def _follow(
@@ -227,8 +237,8 @@ async def _follow(
         if items is None:
             return
         if items:
-            await response.write(b"".join(encoder.line(item) for item in items))
+            await _write(response, b"".join(encoder.line(item) for item in items))
         elif with_marks and not watcher.is_closed:
-            await response.write(encoder.bookmark(version))
+            await _write(response, encoder.bookmark(version))
         if now() >= mark_at:
             mark_at = now() + BOOKMARK_SECONDS

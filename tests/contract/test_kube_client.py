@@ -14,8 +14,9 @@ from gateway.config.kube import Kube, KubeHttps
 from gateway.errors import BadRequest, Conflict, Gone, MethodNotAllowed, NotFound, Unprocessable
 from gateway.kube.client import EventType, KubeClient, PatchType
 from gateway.kube.remote import connect
-from gateway.model.json import JsonObject
+from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.status import AlreadyExists
+from tests.cloud_rig import eventually
 from tests.kube_server import KubeServer, kube_server
 
 DEVICES = ("devices.kubeedge.io/v1beta1", "devices")
@@ -340,3 +341,55 @@ async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
         assert await server.api.client("t").get(*DEVICES, "default", "lamp") == made
         assert server.api.objects.storage.version >= newest
         assert server.token == token
+
+
+async def test_a_node_keeps_the_status_that_it_registers_with(client: KubeClient) -> None:
+    status: JsonObject = {
+        "capacity": {"cpu": "4"},
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }
+    made = await client.create("v1", "nodes", None, {"metadata": {"name": "n"}, "status": status})
+    assert made["status"] == status
+    assert (await client.get("v1", "nodes", None, "n"))["status"] == status
+
+
+async def test_a_namespace_with_a_finalizer_of_its_own_waits_for_it(client: KubeClient) -> None:
+    metadata: JsonObject = {"name": "held", "finalizers": ["example.com/hold"]}
+    await client.create("v1", "namespaces", None, {"metadata": metadata})
+    await client.create("v1", "configmaps", "held", {"metadata": {"name": "inside"}})
+    await client.delete("v1", "namespaces", None, "held")
+
+    async def is_empty() -> bool:
+        return not (await client.list("v1", "configmaps", "held")).items
+
+    async def is_gone() -> bool:
+        found = await client.list("v1", "namespaces")
+        return all(item["metadata"]["name"] != "held" for item in found.items)  # type: ignore[index, call-overload]
+
+    await eventually(is_empty)
+    await asyncio.sleep(0.05)
+    left = await client.get("v1", "namespaces", None, "held")
+    assert left["metadata"]["deletionTimestamp"]  # type: ignore[index, call-overload]
+    await client.patch("v1", "namespaces", None, "held", {"metadata": {"finalizers": None}})
+    await eventually(is_gone)
+
+
+async def test_a_patch_that_is_tried_again_applies_its_own_values_once(client: KubeClient) -> None:
+    """Writers that collide make the server apply a JSON patch to a newer state once more."""
+    await client.create("v1", "configmaps", "default", {"metadata": {"name": "busy"}})
+
+    async def label(number: int) -> None:
+        patch: JsonObject = {"metadata": {"labels": {f"n{number}": "x"}}}
+        await client.patch("v1", "configmaps", "default", "busy", patch)
+
+    async def hold() -> None:
+        patch: Json = [
+            {"op": "add", "path": "/metadata/finalizers", "value": []},
+            {"op": "add", "path": "/metadata/finalizers/-", "value": "example.com/a"},
+        ]
+        await client.patch("v1", "configmaps", "default", "busy", patch, patch_type=PatchType.JSON)
+
+    await asyncio.gather(label(0), label(1), hold(), label(2))
+    held = await client.get("v1", "configmaps", "default", "busy")
+    assert held["metadata"]["finalizers"] == ["example.com/a"]  # type: ignore[index, call-overload]
+    assert len(held["metadata"]["labels"]) == 3  # type: ignore[index, call-overload, arg-type]

@@ -133,10 +133,15 @@ async def test_a_node_may_write_itself_and_its_lease_alone(
         await ask(node, "PATCH", "/api/v1/nodes/edge-2/status", 403, json=status, headers=MERGE)
         await ask(node, "DELETE", "/api/v1/nodes/edge-1", 403)
         await ask(node, "GET", "/api/v1/secrets", 403)
+        await ask(node, "GET", "/api/v1/namespaces/kubeedge/secrets/casecret", 403)
+        await ask(node, "POST", "/api/v1/nodes", 403, json={"metadata": {"name": "edge-2"}})
+        await ask(node, "POST", "/api/v1/nodes", 403, json={"metadata": {"generateName": "edge-"}})
         leases = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
         lease = {"metadata": {"name": "edge-1"}}
         await ask(node, "POST", leases.format("kube-node-lease"), 201, json=lease)
         await ask(node, "POST", leases.format("default"), 403, json=lease)
+        other = {"metadata": {"name": "edge-2"}}
+        await ask(node, "POST", leases.format("kube-node-lease"), 403, json=other)
         review = {"spec": {"resourceAttributes": {"verb": "list", "resource": "secrets"}}}
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
         assert (await ask(node, "POST", path, 201, json=review))["status"] == {"allowed": False}
