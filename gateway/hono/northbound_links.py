@@ -56,14 +56,22 @@ class Answer(msgspec.Struct, eq=False):
     at: float
 
 
-class DeliveryMeter:
-    """Hono's delivery timer of one tenant and type, its children kept."""
+class DeliveryMeter(dict[str, Tally]):
+    """Hono's delivery timer of one tenant and type, by outcome.
+
+    A tally is made with the first delivery, which only registered tenants have: what an application makes up
+    as an address becomes no label.
+    """
 
     def __init__(self, metrics: Metrics, tenant: str, kind: str) -> None:
-        self.tallies: dict[str, Tally] = {
-            outcome: metrics.amqp_delivery_seconds.labels(tenant, kind, outcome)
-            for outcome in ("received", "accepted", "rejected", "released", "modified")
-        }
+        super().__init__()
+        self._metrics = metrics
+        self._labels = (tenant, kind)
+
+    def __missing__(self, outcome: str) -> Tally:
+        tally = self._metrics.amqp_delivery_seconds.labels(*self._labels, outcome)
+        self[outcome] = tally
+        return tally
 
 
 class Waiting(msgspec.Struct, eq=False):
@@ -76,7 +84,7 @@ class Waiting(msgspec.Struct, eq=False):
 
     def end(self, answer: Answer) -> None:
         """Tell the outcome of a settled delivery."""
-        self.meter.tallies[answer.outcome].observe(answer.at - self.started)
+        self.meter[answer.outcome].observe(answer.at - self.started)
         if self.outcome is not None:
             self.outcome(None if answer.outcome == "accepted" else error_of(answer.state))
         elif self.event_ended is not None:
@@ -205,7 +213,7 @@ class _TimedWaiting:
 
     def end(self, answer: Answer) -> None:
         """Tell the outcome of a settled delivery."""
-        self._meter.tallies[answer.outcome].observe(answer.at - self._started)
+        self._meter[answer.outcome].observe(answer.at - self._started)
         self.finish(error_of(answer.state))
 
     def finish(self, error: GatewayError | None) -> None:

@@ -371,6 +371,17 @@ async def test_a_device_that_hangs_up_releases_its_place(core: Core, device: Dev
     assert isinstance(outcomes[0], NoConsumer)
 
 
+async def test_who_hung_up_before_it_was_known_takes_no_commands(core: Core, url: str) -> None:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(a_request("hono-ttd: 20"))
+    await writer.drain()
+    writer.transport.abort()
+    await until(lambda: bool(core.consumer.messages))
+    assert not core.commands.is_listening("acme", "d1")
+    assert core.consumer.messages[0].ttd is None
+
+
 async def test_a_refused_upload_does_not_wait(core: Core, device: Device) -> None:
     core.consumer.outcome = NoConsumer()
     assert (await device("POST", "/telemetry", b"x", hono_ttd="20"))[0] == 503

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 from proton import Condition, Delivery
 
 from gateway.errors import (
@@ -276,6 +277,20 @@ async def test_a_tap_and_a_consumer_both_get_telemetry_and_the_refusal_wins() ->
         await until(lambda: rig.messaging._groups)
         assert isinstance(await rig.send(a_message()), BadRequest)
         assert len(tap.taken) == 1
+
+
+async def test_an_address_that_an_application_makes_up_becomes_no_label() -> None:
+    async with a_northbound() as rig, rig.peer() as peer:
+        for kind in ("telemetry", "event"):
+            peer.receive_from(f"{kind}/made-up")
+            await peer.expect("attached")
+        peer.receive_from("telemetry/acme")
+        await peer.expect("attached")
+        await until(lambda: rig.messaging.has_consumer("acme"))
+        assert await rig.send(a_message()) is None
+        text = generate_latest(rig.metrics.registry).decode()
+        assert 'tenant="acme"' in text
+        assert "made-up" not in text
 
 
 async def test_events_wait_for_their_consumer() -> None:

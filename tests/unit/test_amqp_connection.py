@@ -421,6 +421,15 @@ def test_settling_writes_ranges_and_grants_credit_at_half() -> None:
     assert flows == []
 
 
+def test_the_ids_of_a_detached_link_are_free_again() -> None:
+    server = opened()
+    server.receive(attach_sender(0) + transfer(0, 7, b"x"))
+    server.receive(frame(Detach(handle=0, closed=True)))
+    server.receive(attach_sender(0) + transfer(0, 7, b"y"))
+    assert [delivery.payload for delivery in arrived(server)] == [b"x", b"y"]
+    assert not server.connection.closed
+
+
 def test_a_settled_delivery_gets_no_disposition_but_makes_room() -> None:
     server = opened()
     server.link_credit = 1
@@ -438,9 +447,9 @@ def test_a_sender_that_settles_second_is_told_the_state_unsettled() -> None:
     server.sent()
     server.link(0).settle(arrived(server)[0], ACCEPTED)
     assert server.sent()[0] == Disposition(RECEIVER, 0, None, False, ACCEPTED)
-    assert server.connection._sessions[0]._incoming == {0}
+    assert server.connection._sessions[0]._incoming.keys() == {0}
     server.receive(frame(Disposition(SENDER, 0, None, True, ACCEPTED)))
-    assert server.connection._sessions[0]._incoming == set()
+    assert server.connection._sessions[0]._incoming == {}
 
 
 # --- sending ------------------------------------------------------------------------------------------------

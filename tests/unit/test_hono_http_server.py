@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from gateway.hono.adapters.http_server import (
     Response,
     encode,
 )
+from tests.hono_rig import until
 
 LIMITS = Limits(body=100, request_seconds=10, idle_seconds=10)
 STREAM = (
@@ -165,6 +167,81 @@ async def test_who_is_not_answered_hears_that_the_peer_has_gone() -> None:
     connection.connection_lost(None)
     exchanges[0].respond(Response(200))
     assert (gone, written) == (["first"], [False])
+
+
+class Stuck(Pipe):
+    """The transport of a peer that reads nothing: only an abort ends it."""
+
+    is_aborted = False
+
+    def close(self) -> None:
+        """What was written waits to be read."""
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+async def test_a_slow_sender_that_reads_nothing_is_dropped_in_the_end() -> None:
+    connection = HttpConnection(
+        lambda _: None,
+        lambda status, text: Response(status, text.encode()),
+        Limits(body=100, request_seconds=0.02, idle_seconds=0.02),
+        lambda _: None,
+    )
+    pipe = Stuck()
+    connection.connection_made(pipe)
+    connection.data_received(b"POST /a HTTP/1.1\r\n")
+    await until(lambda: pipe.is_aborted)
+    assert pipe.out.startswith(b"HTTP/1.1 408")
+    connection.connection_lost(None)
+
+
+async def test_an_answer_that_is_too_late_was_not_written() -> None:
+    exchanges: list[Exchange] = []
+    connection, pipe = a_connection(exchanges.append)
+    connection.data_received(STREAM)
+    written: list[bool] = []
+    pipe.is_closed = True
+    exchanges[0].respond(Response(200), written.append)
+    connection.connection_lost(None)
+    exchanges[1].respond(Response(200), written.append)
+    assert (written, pipe.out) == ([False, False], b"")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: 3\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 3",
+        b"Content-Length: 3\r\nContent-Length: 3",
+        b"Content-Length: 3, 3",
+        b"Content-Length: +3",
+        b"Content-Length : 3",
+        b"Content-Length:\r\n 3",
+        b"X-Folded: a\r\n b\r\nContent-Length: 3",
+        b"Transfer-Encoding: identity",
+        b"Transfer-Encoding: xchunked",
+        b"Transfer-Encoding: chunked, gzip",
+        b"X-Bare: a\rContent-Length: 3",
+    ],
+)
+async def test_a_body_of_uncertain_length_ends_the_connection(head: bytes) -> None:
+    stream = b"POST /a HTTP/1.1\r\nHost: h\r\n" + head + b"\r\n\r\n" + STREAM
+    seen, statuses, pipe = served(stream)
+    assert (seen, statuses, pipe.is_closed) == ([], [b"400"], True)
+
+
+@pytest.mark.parametrize("endless", [b"1\r\nx\r\n", b"0\r\nX: y\r\n", b"0\r\nX: "])
+async def test_chunks_and_trailers_without_end_are_cut_off(endless: bytes) -> None:
+    connection, pipe = a_connection(lambda _: None)
+    connection.data_received(b"PUT /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + endless)
+    more, sent = (endless if endless.startswith(b"1") else b"y" * 500), 0
+    while not pipe.out and sent < 100 * MAX_HEADER_BYTES:
+        connection.data_received(more * 10)
+        sent += len(more) * 10
+    assert re.findall(rb"HTTP/1\.1 (\d+)", pipe.out) in ([b"413"], [b"400"])
+    assert sent < 3 * MAX_HEADER_BYTES
+    connection.connection_lost(None)
 
 
 def test_a_header_value_cannot_add_headers() -> None:

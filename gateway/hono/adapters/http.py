@@ -341,6 +341,9 @@ class HttpAdapter:
         if isinstance(found, GatewayError):
             self.answer(exchange, error_response(found))
             return
+        if exchange.is_over:  # the device hung up while it was looked up: nobody waits
+            self.ingress.submit(upload, partial(self._forwarded, exchange))
+            return
         longest = int(self._settings.idle_timeout * MAX_TTD_OF_IDLE)
         effective = min(ttd, found.adapter(Adapter.HTTP).max_ttd, longest)
         device, gateway = listener

@@ -1,9 +1,9 @@
 """A thin HTTP/1.1 server for devices: httptools on an asyncio.Protocol, answers by callback.
 
 Pipelined requests are handled as they come and answered in order. What a peer may cost is bounded: bytes and
-number of headers, bytes of the body, time for a whole request (a slow sender is closed), requests in the
-pipeline (then reading stops), time for taking the answers, sockets. `Expect: 100-continue` is answered
-before the body is read.
+number of headers, bytes of the body and around it, time for a whole request (a slow sender is closed),
+requests in the pipeline (then reading stops), time for taking the answers, sockets. `Expect: 100-continue` is
+answered before the body is read.
 Source: RFC 9112; limits of the adapter's settings.
 """
 
@@ -26,6 +26,8 @@ import httptools
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16_384
 MAX_PIPELINE = 16
+MAX_FRAMING = 8
+"""Bytes on the wire for one of the body's; more is chunks of nearly nothing, or trailers."""
 SLICE = 4_096
 WRITE_SECONDS = 30.0
 LINGER_SECONDS = 1.0
@@ -92,10 +94,17 @@ class Exchange:
     def respond(self, response: Response, written: Callable[[bool], None] | None = None) -> None:
         """Answer, once; `written` hears whether the answer was handed to the socket."""
         if self.payload is not None:
+            if written is not None:
+                written(False)
             return
         self.payload = encode(response, keep_alive=self.keep_alive)
         self._written = written
         self._connection.flush()
+
+    @property
+    def is_over(self) -> bool:
+        """True once it is answered, or the peer has gone."""
+        return self.payload is not None
 
     def settle(self, is_written: bool) -> None:
         """Say what became of the answer, or that the peer has gone without one."""
@@ -188,6 +197,7 @@ class HttpConnection(asyncio.Protocol):
         self._url = b""
         self._body: list[bytes] = []
         self._size = 0
+        self._raw = 0
         self._began = self._idle_since = self._loop.time()
         self._blocked_since: float | None = None
         self._idle_seconds = limits.request_seconds
@@ -245,6 +255,7 @@ class HttpConnection(asyncio.Protocol):
             self._timer = self._loop.call_later(min(left, self._poll_seconds), self._watch)
         elif self._phase in (Phase.HEAD, Phase.BODY) and self._blocked_since is None:
             self._end_with(408, "the request did not arrive in time")
+            self._timer = self._loop.call_later(self._poll_seconds, self._watch)
         elif self._transport is not None:
             self._transport.abort()
 
@@ -272,6 +283,10 @@ class HttpConnection(asyncio.Protocol):
             self._end_with(400, f"malformed request: {error}")
         if self._phase is Phase.HEAD:
             self._add_head(len(piece))  # counts twice what was whole: a cap, not a measure
+        elif self._phase is Phase.BODY:
+            self._raw += len(piece)
+            if self._raw > MAX_HEADER_BYTES + MAX_FRAMING * self._limits.body:
+                self._too_large()
 
     def _regulate(self) -> None:
         """Stop reading while the pipeline is full."""
@@ -317,7 +332,7 @@ class HttpConnection(asyncio.Protocol):
         if self._phase is not Phase.HEAD:
             return
         self._phase = Phase.BODY
-        self._size = 0
+        self._size = self._raw = 0
         headers = self._request.headers
         length = headers.get("content-length", "0")
         if len(length) > 18 or int(length) > self._limits.body:
@@ -360,18 +375,20 @@ class HttpConnection(asyncio.Protocol):
             done.append(self._queue.popleft())
         if not done:
             return
-        self._write(b"".join(exchange.payload or b"" for exchange in done))
+        is_written = self._write(b"".join(exchange.payload or b"" for exchange in done))
         if not self._queue:
             self._idle_since = self._loop.time()
             if not done[-1].keep_alive:
                 self._finish()
         for exchange in done:
-            exchange.settle(True)
+            exchange.settle(is_written)
         self._feed()
 
-    def _write(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(data)
+    def _write(self, data: bytes) -> bool:
+        if self._transport is None or self._transport.is_closing():
+            return False
+        self._transport.write(data)
+        return True
 
     def _end_with(self, status: int, text: str) -> None:
         """Answer with an error after what is due, read no more."""

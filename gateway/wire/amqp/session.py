@@ -92,7 +92,7 @@ class Session:
         """Frames that the peer takes."""
         self._next_delivery = 0
         self._unsettled: dict[int, Sent] = {}
-        self._incoming: set[int] = set()
+        self._incoming: dict[int, BaseLink] = {}
         self._partials: dict[int, _Partial] = {}
         self._last_delivery: int | None = None
         self.backlog: deque[tuple[SenderLink, bytes]] = deque()
@@ -178,7 +178,7 @@ class Session:
     def settle(self, delivery_id: int, state: object, settled: bool) -> None:
         """Queue the outcome of a delivery that came in."""
         if settled:
-            self._incoming.discard(delivery_id)
+            self._incoming.pop(delivery_id, None)
         self._to_settle.append((delivery_id, state, settled, RECEIVER))
         self._connection.needs_flush(self)
 
@@ -247,6 +247,8 @@ class Session:
         lost = tuple(sent for sent in self._unsettled.values() if sent.link is link)
         for sent in lost:
             del self._unsettled[sent.id]
+        if isinstance(link, ReceiverLink):
+            self._incoming = {at: of for at, of in self._incoming.items() if of is not link}
         if wait_for_peer:
             self._leaving.add(link.handle)
         else:
@@ -381,7 +383,7 @@ class Session:
         del self._partials[link.handle]
         payload = partial.parts[0] if len(partial.parts) == 1 else b"".join(partial.parts)
         if not partial.settled:
-            self._incoming.add(partial.id)
+            self._incoming[partial.id] = link
         delivery = Incoming(partial.id, partial.tag, payload, partial.settled, partial.format)
         events.append(MessageArrived(link, delivery))
 
@@ -431,7 +433,8 @@ class Session:
         return taken
 
     def _forget_incoming(self, first: int, last: int) -> None:
-        self._incoming = {item for item in self._incoming if not _in_range(item, first, last)}
+        for item in [item for item in self._incoming if _in_range(item, first, last)]:
+            del self._incoming[item]
 
     def _on_detach(self, detach: Detach, _payload: bytes, events: list[Event]) -> None:
         link = self.links.get(detach.handle)
