@@ -17,7 +17,14 @@ from gateway.connectivity.mappers.base import External, Incoming, Outgoing
 from gateway.connectivity.mappers.engines import Configured, applies
 from gateway.connectivity.model import Connection, Source
 from gateway.connectivity.outbound import Outbound, Route
-from gateway.connectivity.scopes import header_text, signal_scope, source_scope, texts
+from gateway.connectivity.scopes import (
+    header_scope,
+    header_text,
+    signal_scope,
+    source_scope,
+    texts,
+)
+from gateway.ditto.acknowledgements import Acknowledgements
 from gateway.ditto.frames import refusal, response, with_correlation
 from gateway.ditto.service import ThingsService
 from gateway.errors import GatewayError, NotBuilt, Undeliverable
@@ -25,7 +32,9 @@ from gateway.model.message import CommandResponse, Message
 from gateway.model.policy import PolicyCommand
 from gateway.model.ports import Done
 from gateway.model.thing import (
+    LIVE,
     ThingCommand,
+    ThingEvent,
     ThingMessage,
     ThingMessageResponse,
     ThingResult,
@@ -33,15 +42,38 @@ from gateway.model.thing import (
 from gateway.model.trace import TraceContext
 from gateway.observe.metrics import Metrics
 from gateway.wire.ditto.envelope import Envelope
+from gateway.wire.ditto.headers import labels
 from gateway.wire.ditto.placeholders import Lookup, Template
-from gateway.wire.ditto.read import Sender, signal_of
+from gateway.wire.ditto.read import Acknowledgement, Response, Sender, signal_of
 
-Signal = ThingCommand | PolicyCommand | ThingMessage | ThingMessageResponse
-Result = ThingResult | ThingMessageResponse
+Signal = (
+    ThingCommand
+    | PolicyCommand
+    | ThingMessage
+    | ThingMessageResponse
+    | ThingEvent
+    | Acknowledgement
+    | Response
+)
+Result = ThingResult | ThingMessageResponse | Acknowledgements
 Answer = Callable[[ThingResult | GatewayError], None]
 PolicyRunner = Callable[[PolicyCommand, Answer], None]
 
 _TRY_AGAIN = frozenset((408, 429))
+
+
+def _may_succeed_later(status: int) -> bool:
+    return status >= 500 or status in _TRY_AGAIN
+
+
+def refused_by(acks: Acknowledgements) -> GatewayError | None:
+    """What failed acknowledgements mean for a message: None for nothing, 503 where trying again may help."""
+    failed = {label: ack.status for label, ack in acks.acks.items() if not ack.is_good}
+    if not failed:
+        return None
+    text = ", ".join(f"{label}: {status}" for label, status in failed.items())
+    status = 503 if any(map(_may_succeed_later, failed.values())) else acks.status
+    return GatewayError(f"Acknowledgements failed ({text}).", code="acks.failed", status=status)
 
 
 def external_of(message: Message) -> External:
@@ -89,7 +121,7 @@ class _Rest:
         self._error: GatewayError | None = None
 
     def one(self, error: GatewayError | None) -> None:
-        if error is not None and (error.status >= 500 or error.status in _TRY_AGAIN):
+        if error is not None and _may_succeed_later(error.status):
             self._error = Undeliverable(error.message)
         self._waits -= 1
         if not self._waits:
@@ -187,6 +219,8 @@ class Inbound:
 
         def answer(result: Result | GatewayError) -> None:
             failed = result if isinstance(result, GatewayError) else None
+            if isinstance(result, Acknowledgements):
+                failed = refused_by(result)
             tolerated = failed is not None and failed.status in incoming.tolerated
             failed = None if tolerated else failed
             self._count(failed)
@@ -226,12 +260,21 @@ class Inbound:
         if not subjects:
             raise mapping_failed("authorizationContext", "no subject could be resolved")
         own = replace(sender, subjects=subjects, originator=self.connection.originator)
+        self._request_acks(envelope, known)
         signal = signal_of(envelope, own)
-        if not isinstance(
-            signal, ThingCommand | PolicyCommand | ThingMessage | ThingMessageResponse
-        ):
+        if not isinstance(signal, Signal) or _is_twin_event(signal):
             raise NotBuilt(f"'{envelope.topic[:200]}' is not built for connections.")
         return signal
+
+    def _request_acks(self, envelope: Envelope, scope: Mapping[str, Lookup]) -> None:
+        wanted = self.source.acknowledgements
+        if wanted is None or envelope.status is not None:
+            return
+        if wanted.filter is not None and not wanted.filter.resolve(_either_header(scope, envelope)):
+            return
+        given = envelope.headers.get("requested-acks")
+        asked = labels(given) if given is not None else []
+        envelope.headers["requested-acks"] = list(dict.fromkeys([*asked, *wanted.includes]))
 
     def _enforce(self, before: Mapping[str, Lookup], after: Mapping[str, Lookup]) -> None:
         enforcement = self.source.enforcement
@@ -243,15 +286,31 @@ class Inbound:
 
     def _dispatch(self, signal: Signal, answer: Callable[[Result | GatewayError], None]) -> None:
         match signal:
-            case ThingCommand():
-                self.things.submit(signal, answer)
+            case ThingCommand() | ThingMessage():
+                self.things.dispatcher.run(signal, answer)
             case PolicyCommand():
                 self.policies(signal, answer)
-            case ThingMessage():
-                self.things.send(signal, answer)
-            case ThingMessageResponse():
-                self.things.respond(signal)
-                answer(ThingResult(status=204))
+            case ThingMessageResponse() | Response():
+                self._respond(signal)
+                answer(_DONE)
+            case ThingEvent():
+                self.things.live.event(
+                    signal, lambda sent: answer(sent if isinstance(sent, GatewayError) else _DONE)
+                )
+            case Acknowledgement():
+                answer(self._acknowledge(signal))
+
+    def _respond(self, answer: ThingMessageResponse | Response) -> bool:
+        if isinstance(answer, Response):
+            return self.things.live.respond(answer)
+        return self.things.respond(answer)
+
+    def _acknowledge(self, ack: Acknowledgement) -> Result | GatewayError:
+        try:
+            self.things.desk.acknowledge(ack, self.connection.originator)
+        except GatewayError as error:
+            return error
+        return _DONE
 
     def _reply(
         self, envelope: Envelope, signal: Signal | None, result: Result | GatewayError
@@ -263,10 +322,11 @@ class Inbound:
             return
         if isinstance(result, GatewayError):
             kind, frame = "error", refusal(result, envelope)
-        elif signal is None or isinstance(signal, ThingMessageResponse):
-            return
+        elif isinstance(signal, ThingCommand | PolicyCommand | ThingMessage):
+            nack = isinstance(result, Acknowledgements) and not result.is_good
+            kind, frame = "nack" if nack else "response", response(signal, result)
         else:
-            kind, frame = "response", response(signal, result)
+            return
         if kind in reply.expected:
             answered = Outgoing(envelope.topic, envelope.path, headers, frame)
             self.outbound.send(route, answered, None)
@@ -283,6 +343,7 @@ class Inbound:
         self._note(Step.CONSUMED, external.headers, category=Category.RESPONSE)
         asked = self.outbound.asked.take(response.correlation_id)
         failed: GatewayError | None = None
+        answer: ThingMessageResponse | Response
         try:
             answer = self._protocol_answer(external, scope, response.trace)
         except GatewayError as error:
@@ -290,23 +351,23 @@ class Inbound:
                 failed = error
             else:
                 answer = _raw_answer(asked, response)
-        if failed is None and not self.things.respond(answer):
+        if failed is None and not self._respond(answer):
             failed = Undeliverable("Nobody waits for this answer any more.")
         self._count(failed)
         self._note(Step.ACKNOWLEDGED, external.headers, failed, category=Category.RESPONSE)
 
     def _protocol_answer(
         self, external: External, scope: Mapping[str, Lookup], trace: TraceContext | None
-    ) -> ThingMessageResponse:
+    ) -> ThingMessageResponse | Response:
         for configured in self.mappers:
             if not applies(configured.incoming, scope):
                 continue
             for incoming in configured.mapper.incoming(external, scope):
                 envelope = self._with_headers(incoming.envelope, scope)
                 signal = self._signal(envelope, scope, Sender((), None, trace))
-                if isinstance(signal, ThingMessageResponse):
+                if isinstance(signal, ThingMessageResponse | Response):
                     return signal
-        raise mapping_failed("payloadMapping", "the answer is no Ditto Protocol message response")
+        raise mapping_failed("payloadMapping", "the answer is no Ditto Protocol response")
 
     # --- notes ----------------------------------------------------------------------------------
 
@@ -339,6 +400,19 @@ class Inbound:
                 message=text,
             )
         )
+
+
+_DONE = ThingResult(status=204)
+
+
+def _either_header(scope: Mapping[str, Lookup], envelope: Envelope) -> Mapping[str, Lookup]:
+    """`header:` finds those of the signal, then those of the message it came in."""
+    outer, inner = scope["header"], header_scope(texts(envelope.headers))
+    return {**scope, "header": lambda name: inner(name) or outer(name)}
+
+
+def _is_twin_event(signal: Signal) -> bool:
+    return isinstance(signal, ThingEvent) and signal.channel != LIVE
 
 
 def _raw_answer(asked: ThingMessage, response: CommandResponse) -> ThingMessageResponse:

@@ -16,6 +16,7 @@ from gateway.ditto.subscriptions import Subscription
 from gateway.errors import BadRequest, GatewayError
 from gateway.model.json import Json, JsonObject
 from gateway.model.members import Members
+from gateway.wire.ditto.headers import LABEL_HINT, is_label
 from gateway.wire.ditto.placeholders import Expression, Template
 
 CONNECTION_ID = re.compile(r"[a-zA-Z0-9\-_:]{1,100}")
@@ -52,6 +53,14 @@ class ReplyTarget:
     expected: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class AckRequests:
+    """Acknowledgements that every signal of a source asks for, where the filter resolves to something."""
+
+    includes: tuple[str, ...]
+    filter: Template | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Where signals come in."""
@@ -62,6 +71,9 @@ class Source:
     headers: Mapping[str, Template] = field(default_factory=dict)
     mappers: tuple[str, ...] = ("Ditto",)
     reply: ReplyTarget | None = None
+    acknowledgements: AckRequests | None = None
+    declared: tuple[str, ...] = ()
+    """Labels that what comes in here may acknowledge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,8 @@ class Target:
     topics: tuple[Topic, ...]
     headers: Mapping[str, Template] = field(default_factory=dict)
     mappers: tuple[str, ...] = ("Ditto",)
+    issued: str | None = None
+    """The label that publishing acknowledges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +130,12 @@ class Connection:
         """What marks its own signals, so that it does not get them back."""
         return f"connection:{self.id}"
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All acknowledgement labels that are its own."""
+        issued = tuple(target.issued for target in self.targets if target.issued)
+        return (*(label for source in self.sources for label in source.declared), *issued)
+
     @classmethod
     def parse(cls, value: Json, connection_id: str) -> Connection:
         """Read a document.
@@ -150,7 +170,7 @@ def _connection(members: Members, value: Json, connection_id: str) -> Connection
         raise members.fail("connectionStatus", f"open or closed, got {status!r}")
     own = {k: str(v) for k, v in (members.object("specificConfig") or {}).items()}
     mappers = dict(_mapper_definitions(members))
-    sources = tuple(_source(one) for one in _links(members, "sources"))
+    sources = tuple(_source(one, connection_id) for one in _links(members, "sources"))
     targets = tuple(_target(one, connection_id) for one in _links(members, "targets"))
     if not sources and not targets:
         raise invalid("A connection needs at least one source or target.")
@@ -199,7 +219,7 @@ def _links(members: Members, name: str) -> Iterator[Members]:
 # --- sources -----------------------------------------------------------------------------------
 
 
-def _source(members: Members) -> Source:
+def _source(members: Members, connection_id: str) -> Source:
     addresses = members.texts("addresses")
     if not addresses:
         raise members.fail("addresses", "a non-empty array")
@@ -210,7 +230,41 @@ def _source(members: Members) -> Source:
         headers=_headers(members, _SOURCE_HEADERS),
         mappers=_mapper_names(members),
         reply=_reply(members.members("replyTarget")),
+        acknowledgements=_ack_requests(members.members("acknowledgementRequests")),
+        declared=tuple(_label(one, connection_id) for one in members.texts("declaredAcks")),
     )
+
+
+def _ack_requests(members: Members | None) -> AckRequests | None:
+    if members is None:
+        return None
+    includes = members.texts("includes")
+    for label in includes:
+        if not is_label(label):
+            raise members.fail("includes", LABEL_HINT)
+    text = members.text("filter")
+    return AckRequests(includes, _filter(text) if text else None) if includes else None
+
+
+def _filter(text: str) -> Template:
+    """An expression with or without its braces."""
+    return Template.parse(text if "{{" in text else f"{{{{ {text} }}}}")
+
+
+def _label(text: str, connection_id: str) -> str:
+    """A label of a connection: it begins with the connection's id.
+
+    Errors: BadRequest `connectivity:connection.configuration.invalid`.
+    """
+    label = Template.parse(text, frozenset(("connection",))).resolve(
+        {"connection": {"id": connection_id}.get}
+    )
+    if label is None or not is_label(label) or not label.startswith(f"{connection_id}:"):
+        raise invalid(
+            f"The acknowledgement label '{text[:200]}' is not valid: it begins with the connection's"
+            f" ID and a colon. {LABEL_HINT}"
+        )
+    return label
 
 
 def _authorization(members: Members, prefixes: frozenset[str]) -> tuple[Template, ...]:
@@ -274,7 +328,7 @@ def _target(members: Members, connection_id: str) -> Target:
         for template in _authorization(members, frozenset(scope))
         if (subject := template.resolve(scope))
     )
-    topics = members.texts("topics")
+    topics, issued = members.texts("topics"), members.text("issuedAcknowledgementLabel")
     if not topics:
         raise members.fail("topics", "a non-empty array of topics")
     return Target(
@@ -282,6 +336,7 @@ def _target(members: Members, connection_id: str) -> Target:
         topics=tuple(_topic(text, subjects) for text in topics),
         headers=_headers(members, _TARGET_HEADERS),
         mappers=_mapper_names(members),
+        issued=_label(issued, connection_id) if issued else None,
     )
 
 

@@ -16,6 +16,8 @@ from gateway.connectivity.journal import Category, Entry, Journal, Step
 from gateway.connectivity.mappers.base import External, Outgoing
 from gateway.connectivity.mappers.engines import Configured, applies
 from gateway.connectivity.model import (
+    LIVE_COMMANDS,
+    LIVE_EVENTS,
     LIVE_MESSAGES,
     TWIN_EVENTS,
     Connection,
@@ -24,21 +26,27 @@ from gateway.connectivity.model import (
     Topic,
 )
 from gateway.connectivity.scopes import header_scope, signal_scope, texts, time_scope
+from gateway.ditto.desk import Desk
 from gateway.ditto.service import ThingsService
-from gateway.ditto.subscriptions import Seen
+from gateway.ditto.subscriptions import Heard, Seen
 from gateway.errors import GatewayError
 from gateway.model.json import JsonObject, format_pointer
 from gateway.model.message import Command
-from gateway.model.ports import CommandRouting
-from gateway.model.thing import ThingEvent, ThingMessage
+from gateway.model.ports import CommandRouting, Done
+from gateway.model.thing import ThingCommand, ThingEvent, ThingMessage
 from gateway.model.trace import TraceContext
 from gateway.observe.metrics import Metrics
+from gateway.wire.ditto.headers import error_json
 from gateway.wire.ditto.placeholders import Lookup, Scope, Template
+from gateway.wire.ditto.read import Acknowledgement
 from gateway.wire.ditto.topic import thing_topic
 from gateway.wire.ditto.write import (
     event_frame,
     event_headers,
     event_topic,
+    live_command_frame,
+    live_command_headers,
+    live_command_topic,
     message_frame,
     message_path,
 )
@@ -69,6 +77,7 @@ class Route:
     headers: Mapping[str, Template]
     mappers: Sequence[Configured]
     category: Category
+    issued: str | None = None
 
 
 class Outbound:
@@ -89,12 +98,13 @@ class Outbound:
         self._journal = journal
         self._counts = metrics.connection_messages
         self._targets = [(target, self._route_of(target, mappers)) for target in connection.targets]
+        self._declared = [label for source in connection.sources for label in source.declared]
         self.asked = Asked()
 
     def _route_of(self, target: Target, mappers: Mapping[str, Configured]) -> Route:
         headers = target_headers(self._connection, target.headers)
         named = [mappers[name] for name in target.mappers]
-        return Route(target.address, headers, named, Category.TARGET)
+        return Route(target.address, headers, named, Category.TARGET, target.issued)
 
     def reply_route(self, reply: ReplyTarget, mappers: Sequence[Configured]) -> Route | None:
         """Where the responses of a source go, None when nowhere."""
@@ -107,10 +117,17 @@ class Outbound:
 
     def on_event(self, event: ThingEvent) -> None:
         """A twin event for every target that may and wants to see it."""
-        for topic, route in self._routes(TWIN_EVENTS):
+        self._event(TWIN_EVENTS, event)
+
+    def on_live_event(self, event: ThingEvent) -> None:
+        """A live event, likewise."""
+        self._event(LIVE_EVENTS, event)
+
+    def _event(self, kind: str, event: ThingEvent) -> None:
+        for topic, route in self._routes(kind):
             seen = topic.subscription.see(event, self._things)
             if seen is not None:
-                self.send(route, outgoing_event(seen), event.trace)
+                self._send_to(route, event.thing_id, outgoing_event(seen), event.trace)
 
     def on_message(self, message: ThingMessage) -> None:
         """A live message, likewise."""
@@ -120,7 +137,15 @@ class Outbound:
                 continue
             if message.response_required:
                 self.asked.add(message)
-            self.send(route, outgoing_message(message, heard.extra), message.trace)
+            outgoing = outgoing_message(message, heard.extra)
+            self._send_to(route, message.thing_id, outgoing, message.trace)
+
+    def on_live_command(self, command: ThingCommand) -> None:
+        """A live command, likewise."""
+        for topic, route in self._routes(LIVE_COMMANDS):
+            heard = topic.subscription.hear(command, self._things)
+            if heard is not None:
+                self._send_to(route, command.thing_id, outgoing_command(heard), command.trace)
 
     def _routes(self, kind: str) -> Sequence[tuple[Topic, Route]]:
         return [
@@ -132,9 +157,32 @@ class Outbound:
 
     # --- sending --------------------------------------------------------------------------------
 
-    def send(self, route: Route, signal: Outgoing, trace: TraceContext | None) -> None:
-        """Map a signal and send what comes out; every outcome is in the journal."""
+    def _send_to(
+        self, route: Route, thing_id: str, signal: Outgoing, trace: TraceContext | None
+    ) -> None:
+        """Send to a target, and acknowledge what asks for it: publishing, or that a device was told."""
+        wanted = signal.headers.get("requested-acks")
+        if not isinstance(wanted, list):
+            self.send(route, signal, trace)
+            return
+        issuer = _Issuer(self._things.desk, self._connection.originator, thing_id, signal, route)
+        sent = self.send(route, signal, trace, issuer.issue if route.issued in wanted else None)
+        if sent:
+            issuer.reached(self._declared)
+
+    def send(
+        self,
+        route: Route,
+        signal: Outgoing,
+        trace: TraceContext | None,
+        told: Done | None = None,
+    ) -> bool:
+        """Map a signal and send what comes out; every outcome is in the journal, and goes to `told`.
+
+        Shape:  True when something was sent.
+        """
         scope = self._scope(signal)
+        sent = False
         entry = _Noted(self._journal, route, signal)
         for configured in route.mappers:
             if not applies(configured.outgoing, scope):
@@ -142,9 +190,12 @@ class Outbound:
             try:
                 external = configured.mapper.outgoing(signal)
                 if external is not None:
-                    self._publish(route, external, scope, entry, trace)
+                    sent |= self._publish(route, external, scope, entry, trace, told)
             except GatewayError as error:
                 entry.note(Step.MAPPED, error)
+                if told is not None:
+                    told(error)
+        return sent
 
     def _scope(self, signal: Outgoing) -> dict[str, Lookup]:
         known = texts(signal.headers)
@@ -163,11 +214,12 @@ class Outbound:
         scope: Scope,
         entry: _Noted,
         trace: TraceContext | None,
-    ) -> None:
+        told: Done | None,
+    ) -> bool:
         address = route.address.resolve(scope)
         if address is None:
             entry.note(Step.DROPPED, None, "The address could not be resolved.")
-            return
+            return False
         headers = dict(external.headers)
         for name, template in route.headers.items():
             if (value := template.resolve(scope)) is not None:
@@ -177,8 +229,45 @@ class Outbound:
         def done(error: GatewayError | None) -> None:
             self._counts.labels("outbound", "failure" if error else "success").inc()
             entry.note(Step.PUBLISHED, error)
+            if told is not None:
+                told(error)
 
         self._routing.route(command, done)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Issuer:
+    """Acknowledges one signal in the name of a connection."""
+
+    desk: Desk
+    owner: str
+    thing_id: str
+    signal: Outgoing
+    route: Route
+
+    @property
+    def correlation_id(self) -> str:
+        return str(self.signal.headers.get("correlation-id", ""))
+
+    def reached(self, declared: Sequence[str]) -> None:
+        """A device was told, and may acknowledge what the sources declared."""
+        issued = (self.route.issued,) if self.route.issued else ()
+        self.desk.reached(self.thing_id, self.correlation_id, (*declared, *issued))
+
+    def issue(self, error: GatewayError | None) -> None:
+        """Acknowledge that the signal was published, or was not."""
+        assert self.route.issued is not None  # noqa: S101  asked only for routes that issue
+        ack = Acknowledgement(
+            thing_id=self.thing_id,
+            channel=self.signal.topic.split("/")[3],
+            label=self.route.issued,
+            correlation_id=self.correlation_id,
+            status=200 if error is None else error.status,
+            value=None if error is None else {**error_json(error)},
+            has_value=error is not None,
+        )
+        self.desk.acknowledge(ack, self.owner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +318,17 @@ def outgoing_message(message: ThingMessage, extra: JsonObject | None = None) -> 
         message.payload,
         message.content_type,
         is_message=True,
+    )
+
+
+def outgoing_command(heard: Heard[ThingCommand]) -> Outgoing:
+    """A live command on its way out."""
+    command = heard.signal
+    return Outgoing(
+        live_command_topic(command),
+        format_pointer(command.path),
+        live_command_headers(command),
+        live_command_frame(command, heard.extra),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from gateway.connectivity.endpoints import Inlet, Responses, Uploads, inlets
 from gateway.connectivity.inbound import Inbound, PolicyRunner
@@ -17,10 +17,12 @@ from gateway.ditto.service import ThingsService
 from gateway.errors import GatewayError
 from gateway.model.message import CommandResponse, Kind, Message
 from gateway.model.ports import CommandRouting, Done, Tap
-from gateway.model.thing import ThingEvent, ThingMessage
+from gateway.model.thing import ThingCommand, ThingEvent, ThingMessage
 from gateway.observe.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+S = TypeVar("S", ThingEvent, ThingMessage, ThingCommand)
 
 
 class Taps(Protocol):
@@ -38,7 +40,7 @@ def now_text() -> str:
 
 
 class Runtime:
-    """Implements Tap, ResponseSink and SignalListener for one connection while it is open."""
+    """Implements Tap, ResponseSink, SignalListener and LiveListener for one connection while it is open."""
 
     def __init__(
         self,
@@ -82,13 +84,19 @@ class Runtime:
     # --- life -----------------------------------------------------------------------------------
 
     def open(self, taps: Taps) -> None:
-        """Begin to take messages and signals."""
+        """Begin to take messages and signals.
+
+        Errors: Conflict `acknowledgement:label.not.unique`.
+        """
+        connection = self.connection
+        if connection.labels:
+            self._ends.append(self._things.desk.declare(connection.labels, connection.originator))
         if self._uploads:
             self._ends.append(
                 taps.add_tap(self, name=self.connection.id, tenants=event_tenants(self.connection))
             )
         if self.connection.targets:
-            self._ends.append(self._things.listen(self))
+            self._ends += [self._things.listen(self), self._things.live.listen(self)]
 
     def close(self) -> None:
         """Take no more."""
@@ -122,20 +130,26 @@ class Runtime:
     # --- SignalListener -------------------------------------------------------------------------
 
     def on_event(self, event: ThingEvent) -> None:
-        if event.originator == self.connection.originator:
-            return
-        try:
-            self._outbound.on_event(event)
-        except Exception:  # a listener never raises: the others still get the event
-            log.exception("event not sent", extra={"connection": self.connection.id})
+        self._tell(self._outbound.on_event, event)
 
     def on_message(self, message: ThingMessage) -> None:
-        if message.originator == self.connection.originator:
+        self._tell(self._outbound.on_message, message)
+
+    # --- LiveListener ---------------------------------------------------------------------------
+
+    def on_live_command(self, command: ThingCommand) -> None:
+        self._tell(self._outbound.on_live_command, command)
+
+    def on_live_event(self, event: ThingEvent) -> None:
+        self._tell(self._outbound.on_live_event, event)
+
+    def _tell(self, send: Callable[[S], None], signal: S) -> None:
+        if signal.originator == self.connection.originator:
             return
         try:
-            self._outbound.on_message(message)
-        except Exception:  # as above
-            log.exception("message not sent", extra={"connection": self.connection.id})
+            send(signal)
+        except Exception:  # a listener never raises: the others still get the signal
+            log.exception("signal not sent", extra={"connection": self.connection.id})
 
 
 def event_tenants(connection: Connection) -> tuple[str, ...]:

@@ -374,7 +374,7 @@ async def test_a_store_that_cannot_write_means_try_again(
     def full(_command: Any, done: Callable[[Any], None]) -> None:
         done(StoreUnavailable("disk full"))
 
-    monkeypatch.setattr(rig.ditto.things, "submit", full)
+    monkeypatch.setattr(rig.ditto.things.dispatcher, "run", full)
     refused = await rig.upload(modify(45))
     assert refused is not None
     assert refused.status == 503
