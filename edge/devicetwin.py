@@ -82,11 +82,13 @@ Updated = Callable[[Change | GatewayError], None]
 class DeviceListener(Protocol):
     """A mapper runner: told what it serves. Calls are short and never raise."""
 
-    def device_bound(self, view: DeviceView, model: ModelView | None) -> None:
-        """The Device is new or has changed."""
+    def device_bound(
+        self, view: DeviceView, model: ModelView | None, trace: TraceContext | None
+    ) -> None:
+        """The Device is new or has changed; `trace` is what the change belongs to."""
 
     def device_gone(self, key: DeviceKey) -> None: ...
-    def desired_changed(self, key: DeviceKey) -> None:
+    def desired_changed(self, key: DeviceKey, trace: TraceContext) -> None:
         """Something is wanted that the device does not have yet."""
 
 
@@ -295,7 +297,7 @@ class DeviceTwin:
             self._announce(device, key, change, event_id)
             if origin != MAPPER and deltas(device.twins):
                 for listener in self._listeners:
-                    listener.desired_changed(key)
+                    listener.desired_changed(key, span.context)
 
         if not change.changed and row is None:
             answer(0)
@@ -342,7 +344,7 @@ class DeviceTwin:
     def delete_model(self, namespace: str, name: str) -> None:
         self._models.pop((namespace, name), None)
 
-    def put_device(self, document: JsonObject) -> None:
+    def put_device(self, document: JsonObject, trace: TraceContext | None = None) -> None:
         """Take a Device: its desired values become expected ones. Errors: MalformedPacket for its name."""
         view = DeviceView.read(document)
         row_id = str(DeviceKey.parse(str(view.key)))
@@ -350,7 +352,7 @@ class DeviceTwin:
         if device is None:
             device = self._add(row_of(view.member))
         if device is not None:
-            self._bind(device, view)
+            self._bind(device, view, trace)
 
     def delete_device(self, key: DeviceKey) -> None:
         """The Device is gone, or belongs to another node now."""
@@ -363,7 +365,9 @@ class DeviceTwin:
         for listener in self._listeners:
             listener.device_gone(key)
 
-    def _bind(self, device: LocalDevice, view: DeviceView) -> None:
+    def _bind(
+        self, device: LocalDevice, view: DeviceView, trace: TraceContext | None = None
+    ) -> None:
         model = self._models.get(_model_key(view))
         previous = device.view
         before = frozenset() if previous is None else frozenset(previous.properties)
@@ -372,7 +376,7 @@ class DeviceTwin:
         wanted = wanted_of(view, device.rules)
         change = bind(device.twins, wanted, before - frozenset(view.properties), now_ms())
         for listener in self._listeners:
-            listener.device_bound(view, model)
+            listener.device_bound(view, model, trace)
         if not change.changed:
             return
 
@@ -384,7 +388,7 @@ class DeviceTwin:
                 )
                 self._bind_later(device, view, previous)
 
-        self._commit(device, view.key, change, bound, origin=CLOUD)
+        self._commit(device, view.key, change, bound, origin=CLOUD, trace=trace)
 
     def _bind_later(
         self, device: LocalDevice, view: DeviceView, previous: DeviceView | None

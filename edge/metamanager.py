@@ -21,6 +21,7 @@ from edge.hub import Sender
 from edge.store import EdgeStore, MetaObject
 from gateway.errors import GatewayError, NotFound, StoreUnavailable, Undeliverable
 from gateway.model.json import JsonObject
+from gateway.model.trace import TraceContext
 from gateway.wire.cloudedge.envelope import Envelope
 from gateway.wire.cloudedge.names import Operation
 from gateway.wire.cloudedge.subjects import DeviceKey, Subject
@@ -40,7 +41,7 @@ class MetaManager:
         self._store = store
         self._sender = sender
         self._twin = twin
-        self._takers: dict[str, Callable[[ObjectChanged], None]] = {
+        self._takers: dict[str, Callable[[ObjectChanged, TraceContext | None], None]] = {
             "device": self._take_device,
             "devicemodel": self._take_model,
         }
@@ -60,7 +61,7 @@ class MetaManager:
                 return
             self._reply(acknowledge(envelope, stamp()))
             if result is not False:
-                self._hand_on(change)
+                self._hand_on(change, envelope.trace)
 
         key = str(change.subject)
         if change.operation is Operation.DELETE:
@@ -75,11 +76,11 @@ class MetaManager:
         except GatewayError as error:
             log.debug("the cloud will send it again", extra={"cause": error.message})
 
-    def _hand_on(self, change: ObjectChanged) -> None:
+    def _hand_on(self, change: ObjectChanged, trace: TraceContext | None) -> None:
         taker = self._takers.get(change.subject.type)
         if taker is not None:
             try:
-                taker(change)
+                taker(change, trace)
             except GatewayError as error:
                 log.warning(
                     "an object is kept, but of no use",
@@ -88,13 +89,13 @@ class MetaManager:
         elif change.subject.type in _NOT_RUN:
             log.warning("kept, but not run: not built", extra={"resource": str(change.subject)})
 
-    def _take_device(self, change: ObjectChanged) -> None:
+    def _take_device(self, change: ObjectChanged, trace: TraceContext | None) -> None:
         if change.operation is Operation.DELETE:
             self._twin.delete_device(DeviceKey(change.subject.namespace or "", change.subject.name))
         else:
-            self._twin.put_device(change.object)
+            self._twin.put_device(change.object, trace)
 
-    def _take_model(self, change: ObjectChanged) -> None:
+    def _take_model(self, change: ObjectChanged, _trace: TraceContext | None) -> None:
         if change.operation is Operation.DELETE:
             self._twin.delete_model(change.subject.namespace or "", change.subject.name)
         else:

@@ -91,6 +91,8 @@ class _Served:
     model: ModelView | None
     task: asyncio.Task[None] | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    cause: TraceContext | None = None
+    """The trace of the latest wish, until it is written."""
 
 
 class MapperRunner:
@@ -128,7 +130,9 @@ class MapperRunner:
 
     # --- DeviceListener -------------------------------------------------------------------------
 
-    def device_bound(self, view: DeviceView, model: ModelView | None) -> None:
+    def device_bound(
+        self, view: DeviceView, model: ModelView | None, trace: TraceContext | None = None
+    ) -> None:
         """Serve a new Device, or go on with a changed one; a changed configuration connects anew."""
         if view.protocol not in self._drivers:
             self.device_gone(view.key)
@@ -136,10 +140,11 @@ class MapperRunner:
         served = self._served.get(view.key)
         if served is not None and _configuration(served.view) == _configuration(view):
             served.view, served.model = view, model
+            served.cause = trace or served.cause
             served.wake.set()
             return
         self.device_gone(view.key)
-        self._served[view.key] = _Served(view, model)
+        self._served[view.key] = _Served(view, model, cause=trace)
         self._start(view.key)
 
     def device_gone(self, key: DeviceKey) -> None:
@@ -147,10 +152,11 @@ class MapperRunner:
         if served is not None and served.task is not None:
             served.task.cancel()
 
-    def desired_changed(self, key: DeviceKey) -> None:
+    def desired_changed(self, key: DeviceKey, trace: TraceContext | None = None) -> None:
         """Something is wanted that the device does not have yet."""
         served = self._served.get(key)
         if served is not None:
+            served.cause = trace
             served.wake.set()
 
     def _start(self, key: DeviceKey) -> None:
@@ -225,6 +231,8 @@ class _Session:
         self._backoff = backoff
         self._properties: dict[str, _Property] = {}
         self._view: DeviceView | None = None
+        self._written: TraceContext | None = None
+        """The latest write that no report followed yet."""
 
     @property
     def _key(self) -> DeviceKey:
@@ -266,14 +274,14 @@ class _Session:
 
     async def _write_wanted(self) -> None:
         """Write what is wanted and not there yet; a value that the device refuses is not repeated."""
+        cause = self._served.cause
         for name, text in deltas(self._runner._twin.twins(self._key)).items():
             prop = self._properties.get(name)
             if prop is None or prop.refused == text or not self._may_write(name):
                 continue
             driver = self._served.view.protocol
             try:
-                async with asyncio.timeout(CALL_SECONDS):
-                    await self._driver.write(name, text)
+                await self._write(name, text, cause)
             except GatewayError as error:
                 if error.status >= 500:
                     raise
@@ -287,6 +295,15 @@ class _Session:
                 prop.next_collect = prop.next_report = 0.0
                 prop.refused = None
                 self._runner._metrics.edge_mapper_writes.labels(driver, "ok").inc()
+        if self._served.cause is cause:
+            self._served.cause = None
+
+    async def _write(self, name: str, text: str, cause: TraceContext | None) -> None:
+        facts = {"device": str(self._key), "property": name}
+        with self._runner._tracer.start("edge.mapper write", cause, "client", facts) as span:
+            async with asyncio.timeout(CALL_SECONDS):
+                await self._driver.write(name, text)
+            self._written = span.context
 
     def _may_write(self, name: str) -> bool:
         model = self._served.model
@@ -326,8 +343,9 @@ class _Session:
         if not due:
             return
         with self._runner._tracer.start(
-            "edge.mapper report", attributes={"device": str(self._key)}
+            "edge.mapper report", self._written, attributes={"device": str(self._key)}
         ) as span:
+            self._written = None
             await self._change_twin(due, span.context)
             north = {
                 name: self._typed(name, text)
