@@ -1,0 +1,270 @@
+"""Metrics in a real Prometheus, the dashboard's queries against it, and one trace of a whole walk."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import secrets
+import subprocess
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from proton import Message
+
+from tests.edge_walk import free_port
+from tests.otlp_receiver import Collector, a_collector
+from tests.process import eventually, tool, twinspan
+from tests.unit.test_dashboards import queries
+from tests.walk import DEMO_DEVICE, DITTO_USER, Walk, curl, in_thread, lines_of
+
+pytestmark = pytest.mark.e2e
+
+DASHBOARDS = Path(__file__).parents[2] / "dashboards"
+CONNECTION = "pre-authenticated:hono-connection-DEFAULT_TENANT"
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with a_collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Walk]:
+    sets = (
+        "observe.traces.otlp.enabled=true",
+        f"observe.traces.otlp.endpoint={collector.endpoint}",
+    )
+    folder = tmp_path_factory.mktemp("observability")
+    with twinspan(folder / "data", "up", "--demo", sets=sets) as running:
+        yield Walk(running)
+
+
+# --- the operations port
+
+
+def test_the_operations_port_says_alive_and_ready(walk: Walk) -> None:
+    for path in ("/liveness", "/readiness"):
+        assert curl("GET", walk.running.url("ops.http", path)).status == 200
+    plain = curl("GET", walk.running.url("ops.http", "/metrics"))
+    assert plain.headers["content-type"].startswith("text/plain")
+    assert curl("GET", walk.running.url("ops.http", "/prometheus")).status == 200
+
+
+def test_promtool_has_nothing_to_say_about_the_metrics(walk: Walk) -> None:
+    some_traffic(walk)
+    text = curl("GET", walk.running.url("ops.http", "/metrics")).body
+    done = subprocess.run(
+        [tool("promtool"), "check", "metrics"],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+# --- Prometheus
+
+
+@contextmanager
+def prometheus(walk: Walk, folder: Path) -> Iterator[str]:
+    """Debian's Prometheus, scraping this Twinspan; its base URL."""
+    settings = {
+        "global": {"scrape_interval": "500ms", "scrape_timeout": "400ms"},
+        "scrape_configs": [
+            {
+                "job_name": "twinspan",
+                "static_configs": [{"targets": [walk.running.endpoints["ops.http"]]}],
+            }
+        ],
+    }
+    file = folder / "prometheus.yml"
+    file.write_text(json.dumps(settings))
+    address = f"127.0.0.1:{free_port()}"
+    command = (
+        tool("prometheus"),
+        f"--config.file={file}",
+        f"--storage.tsdb.path={folder / 'tsdb'}",
+        f"--web.listen-address={address}",
+    )
+    with lines_of(*command) as lines:
+        lines.until("Server is ready")
+        yield f"http://{address}"
+
+
+def ask(base: str, query: str) -> list[Any]:
+    """The samples that a query gives, without those that are no number."""
+    text = urllib.parse.urlencode({"query": query})
+    answer = curl("GET", f"{base}/api/v1/query?{text}").json
+    assert answer["status"] == "success", (query, answer)
+    return [s for s in answer["data"]["result"] if not math.isnan(float(s["value"][1]))]
+
+
+def some_traffic(walk: Walk) -> None:
+    """What moves every part once."""
+    walk.upload(DEMO_DEVICE, "telemetry", {"temp": 1}, "-H", "qos-level: 1")
+    walk.upload(DEMO_DEVICE, "event", {"temp": 1})
+    walk.publish(DEMO_DEVICE, "telemetry", {"temp": 2}, "-q", "1")
+    walk.try_publish(DEMO_DEVICE, "wrong-topic", "x", "-q", "1")
+    walk.ditto("GET", "things/org.acme:4711")
+    walk.ditto("POST", "things/org.acme:4711/inbox/messages/x?timeout=0", data=1)
+
+
+async def test_every_query_of_the_dashboard_returns_data(walk: Walk, tmp_path: Path) -> None:
+    asked = queries(json.loads((DASHBOARDS / "overview.json").read_text()))
+    stream = walk.running.url("ditto.http", "/api/2/things")
+    follow = (tool("curl"), "-sN", "-u", DITTO_USER, "-H", "Accept: text/event-stream", stream)
+    with (
+        prometheus(walk, tmp_path) as base,
+        lines_of(*follow),
+        walk.subscribed(DEMO_DEVICE, "-t", "command///req/#"),
+    ):
+        async with walk.application(prefetch=100) as app:
+            for kind in ("telemetry", "event"):
+                app.receive_from(f"{kind}/{DEMO_DEVICE.tenant}")
+                await app.expect("attached")
+
+            def still_empty() -> list[str]:
+                some_traffic(walk)
+                return [query for query in asked if not ask(base, query)]
+
+            command = Message(body=b"1", address="command/DEFAULT_TENANT/4711", subject="blink")
+            for attempt in range(30):
+                app.send("command/DEFAULT_TENANT", command, tag=str(attempt))
+                if not (empty := await in_thread(still_empty)):
+                    break
+            assert empty == []
+        (up,) = ask(base, "up")
+        assert up["value"][1] == "1"
+
+
+# --- traces
+
+
+@pytest.fixture(scope="module")
+def lamp_speaker(walk: Walk) -> Any:
+    """A device over MQTT that may speak for the thing of the virtual lamp, which lives at the edge."""
+    eventually(lambda: walk.thing("default:lamp", "/features/on/properties/value") is not None)
+    full = {"grant": ["READ", "WRITE"], "revoke": []}
+    entry = {"subjects": {CONNECTION: {"type": "x"}}, "resources": {"thing:/": full}}
+    policy = walk.thing("default:lamp", "/policyId")
+    assert walk.ditto("PUT", f"policies/{policy}/entries/walk", data=entry).status in (201, 204)
+    return walk.a_device(DEMO_DEVICE.tenant, "default:lamp")
+
+
+def new_trace() -> tuple[str, str, str]:
+    """Trace id, span id and the header that a device sends."""
+    trace, span = secrets.token_hex(16), secrets.token_hex(8)
+    return trace, span, f"00-{trace}-{span}-01"
+
+
+def whole_trace(collector: Collector, trace: str, parts: dict[str, str]) -> dict[str, Span]:
+    """Wait until a trace has a span whose name fits each part's pattern."""
+
+    def found() -> dict[str, Span]:
+        spans = collector.trace(trace)
+        by_part = {
+            part: next((s for s in spans if re.search(pattern, s.name)), None)
+            for part, pattern in parts.items()
+        }
+        missing = [part for part, span in by_part.items() if span is None]
+        return {} if missing else {part: s for part, s in by_part.items() if s is not None}
+
+    def names() -> list[str]:
+        return [span.name for span in collector.trace(trace)]
+
+    try:
+        return eventually(found)
+    except pytest.fail.Exception:
+        pytest.fail(f"the trace has only {names()}")
+
+
+def check_connected(collector: Collector, trace: str, root: str) -> None:
+    """Every span hangs, over its parents, on what the device sent."""
+    spans = {span.span_id.hex(): span for span in collector.trace(trace)}
+    for span in spans.values():
+        at = span
+        for _ in range(50):
+            parent = at.parent_span_id.hex()
+            if parent == root:
+                break
+            assert parent in spans, f"{at.name} hangs on nothing"
+            at = spans[parent]
+        else:
+            pytest.fail(f"{span.name} hangs in a ring")
+        assert span.end_time_unix_nano >= span.start_time_unix_nano > 0
+
+
+def test_one_trace_spans_device_adapter_twin_and_edge(
+    walk: Walk, collector: Collector, lamp_speaker: Any
+) -> None:
+    trace, root, header = new_trace()
+    now = walk.thing("default:lamp", "/features/on/desiredProperties/value")
+    payload = {
+        "topic": "default/lamp/things/twin/commands/modify",
+        "headers": {},
+        "path": "/features/on/desiredProperties/value",
+        "value": not now,
+    }
+    properties = ("-V", "mqttv5", "-D", "publish", "user-property", "traceparent", header)
+    walk.publish(lamp_speaker, "telemetry", payload, "-q", "1", *properties)
+    whole_trace(
+        collector,
+        trace,
+        {
+            "adapter": "^upload telemetry",
+            "twin": "^things",
+            "controller": "^devicecontroller reconcile",
+            "cloud hub": "^cloudhub update device",
+            "edge": "^edge.devicetwin update",
+            "mapper": "^edge.mapper write",
+            "report": "^edge.mapper report",
+            "cloud": "^devicecontroller report",
+        },
+    )
+    check_connected(collector, trace, root)
+
+
+def test_a_trace_that_starts_at_an_application_goes_down_to_the_mapper(
+    walk: Walk, collector: Collector
+) -> None:
+    trace, root, header = new_trace()
+    path = "things/default:thermostat/features/target/desiredProperties"
+    wanted = 20 + secrets.randbelow(9) + 0.5
+    options = ("-H", f"traceparent: {header}")
+    eventually(
+        lambda: walk.ditto("PUT", path, *options, data={"value": wanted}).status == 204,
+    )
+    whole_trace(
+        collector,
+        trace,
+        {"http": "^ditto PUT", "twin": "^things", "mapper": "^edge.mapper write"},
+    )
+    check_connected(collector, trace, root)
+
+
+def test_a_trace_that_starts_at_the_edge_goes_up_to_the_twin(
+    walk: Walk, collector: Collector, lamp_speaker: Any
+) -> None:
+    trace, root, header = new_trace()
+    properties = ("-V", "mqttv5", "-D", "publish", "user-property", "traceparent", header)
+    walk.publish(None, "telemetry//default:lamp", {"temp": 7.25}, "-q", "1", *properties)
+    whole_trace(
+        collector,
+        trace,
+        {
+            "edge broker": "^edge.eventbus",
+            "edge spool": "^edge.spool",
+            "cloud": "^cloudhub upload",
+            "twin": "^things",
+        },
+    )
+    assert walk.thing("default:lamp", "/features/temperature/properties/value") == 7.25
+    check_connected(collector, trace, root)
