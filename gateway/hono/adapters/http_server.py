@@ -155,6 +155,17 @@ def _one_line(value: str) -> str:
     return "".join(c if c.isprintable() else " " for c in value)
 
 
+_NAMES = {
+    form.encode(): name.lower()
+    for name in (
+        "Host", "User-Agent", "Accept", "Accept-Encoding", "Connection", "Content-Type", "Content-Length",
+        "Authorization", "QoS-Level", "Hono-TTD", "Hono-TTL", "Hono-Cmd-Status", "Traceparent",
+    )
+    for form in (name, name.lower())
+}  # fmt: skip
+"""Header names as they mostly come; making the lower-case text of each costs more than finding it."""
+
+
 def _nothing() -> None:
     """Nobody listens."""
 
@@ -191,6 +202,7 @@ class HttpConnection(asyncio.Protocol):
         self._phase = Phase.IDLE
         self._queue: deque[Exchange] = deque()
         self._buffer = b""
+        self._out: list[bytes] = []
         self._is_feeding = False
         self._is_reading_paused = False
         self._request = Request()
@@ -272,6 +284,7 @@ class HttpConnection(asyncio.Protocol):
             piece, self._buffer = self._buffer[:SLICE], self._buffer[SLICE:]
             self._parse(piece)
         self._is_feeding = False
+        self._push()
         self._regulate()
 
     def _parse(self, piece: bytes) -> None:
@@ -324,11 +337,14 @@ class HttpConnection(asyncio.Protocol):
             self._add_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._phase is Phase.HEAD:
-            self._request.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
-            self._add_head(len(name) + len(value))
+        if self._phase is Phase.HEAD:  # how much may come in one piece is bounded: judged at its end
+            known = _NAMES.get(name) or name.decode("latin-1").lower()
+            self._request.headers[known] = value.decode("latin-1")
+            self._size += len(name) + len(value)
 
     def on_headers_complete(self) -> None:
+        if self._phase is Phase.HEAD:
+            self._add_head(0)
         if self._phase is not Phase.HEAD:
             return
         self._phase = Phase.BODY
@@ -387,8 +403,16 @@ class HttpConnection(asyncio.Protocol):
     def _write(self, data: bytes) -> bool:
         if self._transport is None or self._transport.is_closing():
             return False
-        self._transport.write(data)
+        self._out.append(data)
+        if not self._is_feeding:
+            self._push()
         return True
+
+    def _push(self) -> None:
+        """Hand to the socket what was written: once for all requests that came together."""
+        out, self._out = self._out, []
+        if out and self._transport is not None:
+            self._transport.write(b"".join(out))
 
     def _end_with(self, status: int, text: str) -> None:
         """Answer with an error after what is due, read no more."""
@@ -409,6 +433,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _finish(self) -> None:
         """Close so that a peer that still sends can read the answer: its bytes are read and dropped."""
+        self._push()
         transport = self._transport
         if transport is None or transport.is_closing():
             return
