@@ -14,9 +14,10 @@ to write at once raises `TooWide`; such a thing is not indexed but looked at one
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias, cast
 
-from gateway.model.json import Json, JsonObject
+from gateway.model.json import Json, JsonObject, Pointer
 
 Key: TypeAlias = "int | float | str | bytes | None"
 Rows: TypeAlias = dict[tuple[str, int], Key]
@@ -57,17 +58,28 @@ def rows_of(document: JsonObject) -> Rows:
     return rows
 
 
-def changes(before: JsonObject, after: JsonObject) -> Changes:
+def changes(before: JsonObject, after: JsonObject, at: Pointer = ()) -> Changes:
     """The difference of two documents; what they share is not looked at.
 
+    Shape:  `at` is where the change was written: nothing differs beside it.
     Errors: TooWide.
     """
     old: Rows = {}
     new: Rows = {}
+    one, other = _below(before, at), _below(after, at)
+    if one is not _ABSENT and other is not _ABSENT and at and at[0] in MEMBERS:
+        if _is_scalar(one) and _is_scalar(other):
+            return Changes([], [(key_of(cast("Json", other)), path_of(at), 0)], [])
+        _compare(path_of(at), one, other, old, new)
+        return _difference(old, new)
     for member in MEMBERS:
         one, other = before.get(member, _ABSENT), after.get(member, _ABSENT)
         if one is not other:
             _compare("/" + member, one, other, old, new)
+    return _difference(old, new)
+
+
+def _difference(old: Rows, new: Rows) -> Changes:
     return Changes(
         [place for place in old if place not in new],
         [(key, *place) for place, key in new.items() if place in old and _differ(key, old[place])],
@@ -97,6 +109,12 @@ def key_of(value: Json) -> Key:
     return ARRAY if value else NO_ELEMENTS
 
 
+@lru_cache(maxsize=4_096)
+def path_of(pointer: Pointer) -> str:
+    """How rows write a pointer."""
+    return "".join(map(segment, pointer))
+
+
 def segment(name: str) -> str:
     """A member's name as part of a path."""
     if "~" in name or "/" in name:
@@ -106,6 +124,19 @@ def segment(name: str) -> str:
 
 _ABSENT: Final = object()
 """Stands for a member that is not there; it is no JSON, so no document holds it."""
+
+
+def _below(document: JsonObject, at: Pointer) -> object:
+    value: object = document
+    for name in at:
+        if not isinstance(value, dict) or name not in value:
+            return _ABSENT
+        value = value[name]
+    return value
+
+
+def _is_scalar(value: object) -> bool:
+    return not isinstance(value, (dict, list))
 
 
 def _differ(one: Key, other: Key) -> bool:

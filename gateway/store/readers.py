@@ -20,7 +20,7 @@ from gateway.twin.policy import READ, Enforcer, Entry, Permissions, read_entry
 ODD: Final = ""
 ANYBODY: Final = ""
 _PLAIN_MEMBERS: Final = frozenset(("policyId", "entries"))
-_PLAIN_ENTRY: Final = frozenset(("subjects", "resources", "importable", "allowedImportAdditions"))
+_PLAIN_ENTRY: Final = frozenset(("subjects", "resources", "importable", "allowedAdditions"))
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -58,7 +58,9 @@ def _is_plain(document: JsonObject) -> bool:
 
 
 def _is_plain_entry(entry: Json) -> bool:
-    return isinstance(entry, dict) and _PLAIN_ENTRY.issuperset(entry)
+    return isinstance(entry, dict) and all(
+        name in _PLAIN_ENTRY or not said for name, said in entry.items()
+    )
 
 
 @dataclass(frozen=True, slots=True)

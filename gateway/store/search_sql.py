@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from gateway.errors import BadRequest
 from gateway.model.json import Json, Pointer
-from gateway.store.leaves import LARGEST, MAX_TEXT, segment
+from gateway.store.leaves import LARGEST, MAX_TEXT, path_of
 from gateway.twin.rql import Comparison, Logical, Node
 from gateway.twin.rql_predicate import glob_matches, resolved
 
@@ -35,6 +35,9 @@ COLUMNS: Final = {
 
 _NUMERIC_COLUMNS: Final = frozenset(("revision",))
 _DRIVING_COLUMNS: Final = frozenset(("thing_id", "created", "modified"))
+LED: Final = "r.value"
+CHECKED: Final = "+r.value"
+"""The plus keeps SQLite from looking a known thing's value up by the value: the thing is the shorter way."""
 _MAX_GLOB: Final = 45_000
 
 
@@ -145,6 +148,24 @@ def _either(node: Logical, now: datetime) -> list[Driver]:
 _MAX_UNION: Final = 64
 
 
+def tests_on(node: Node | None, pointer: Pointer, now: datetime, place: str) -> list[Sql]:
+    """What a filter demands of the value at a pointer, where that is no array, as tests of `place`."""
+    if node is None:
+        return []
+    if isinstance(node, Logical):
+        if node.op != "and":
+            return []
+        return [
+            test for operand in node.operands for test in tests_on(operand, pointer, now, place)
+        ]
+    if node.property.pointer != pointer or node.op not in _DEMANDING:
+        return []
+    return [_Row(node.op, pointer, [resolved(value, now) for value in node.values]).tests(place)]
+
+
+_DEMANDING: Final = frozenset(("eq", "in", "gt", "ge", "lt", "le", "like"))
+
+
 # --- comparisons -------------------------------------------------------------------------------
 
 
@@ -172,20 +193,20 @@ class _Row:
             return _not(self._exists(Sql(_NOT_EMPTY)))
         if self.op == "ne":
             there = self._exists(Sql(TRUE))
-            equal = self._exists(_test("eq", "r.value", self.values[0]))
+            equal = self._exists(_test("eq", CHECKED, self.values[0]))
             return Sql(f"({there} AND NOT {equal})", there.values + equal.values)
-        return self._exists(self._tests())
+        return self._exists(self.tests(CHECKED))
 
     def driver(self) -> Driver | None:
         if self.op == "empty":
             return None
-        test = Sql(TRUE) if self.op in ("exists", "ne") else self._tests()
+        test = Sql(TRUE) if self.op in ("exists", "ne") else self.tests(LED)
         in_order = self.op == "eq" and "*" not in self.pointer
         return Driver(self._ids(test), in_order)
 
-    def _tests(self) -> Sql:
+    def tests(self, place: str) -> Sql:
         op = "eq" if self.op == "in" else self.op
-        return _joined("or", [_test(op, "r.value", value) for value in self.values])
+        return _joined("or", [_test(op, place, value) for value in self.values])
 
     def _exists(self, test: Sql) -> Sql:
         if test.text == FALSE:
@@ -218,24 +239,19 @@ _NOT_EMPTY: Final = (
 )
 
 
-def path_text(pointer: Pointer) -> str:
-    """How the index writes a pointer."""
-    return "".join(map(segment, pointer))
-
-
 def path_condition(pointer: Pointer, column: str) -> Sql:
     """True of rows at a pointer."""
     if "*" not in pointer:
         return Sql(
             f"{column} = (SELECT id FROM search_paths WHERE path = ?)",  # noqa: S608
-            (text_value(path_text(pointer)),),
+            (text_value(path_of(pointer)),),
         )
     where = _path_test(pointer, "p")
     return Sql(f"{column} IN (SELECT p.id FROM search_paths p WHERE {where})", where.values)  # noqa: S608
 
 
 def _path_test(pointer: Pointer, alias: str) -> Sql:
-    text = (text_value(path_text(pointer)),)
+    text = (text_value(path_of(pointer)),)
     if pointer[0] == "features" and pointer[1:2] == ("*",) and "*" not in pointer[2:]:
         return Sql(f"{alias}.pattern = ?", text)
     return Sql(f"twin_path(?, {alias}.path)", text)

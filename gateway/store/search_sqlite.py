@@ -31,6 +31,7 @@ from gateway.store.search_sql import (
     condition,
     drivers,
     path_condition,
+    tests_on,
     widened,
 )
 from gateway.twin.rql import properties
@@ -266,6 +267,8 @@ class _Search:
             bound = Sql(
                 f"{bound} AND s0.value {sign} ?", (*bound.values, _bindable(after.values[0]))
             )
+        ask = self._ask
+        bound = _and([bound, *tests_on(ask.node, first.key.pointer, ask.now, "s0.value")])
         source = (
             "search_rows s0 INDEXED BY search_rows_by_value"
             " CROSS JOIN things t ON t.thing_id = s0.thing_id"
@@ -277,7 +280,7 @@ class _Search:
         where = path_condition(first.key.pointer, "s.path")
         absent = Sql(
             "NOT EXISTS (SELECT 1 FROM search_rows s WHERE s.thing_id = t.thing_id"  # noqa: S608
-            f" AND {where} AND s.position = 0 AND s.value < x'02')",
+            f" AND {where} AND s.position = 0 AND +s.value < x'02')",
             where.values,
         )
         keys = [_Key(first.key, "NULL"), *self._keys[1:]]
@@ -469,7 +472,7 @@ def _key(key: SortKey, number: int) -> _Key:
     where = path_condition(key.pointer, f"{alias}.path")
     join = Sql(
         f" LEFT JOIN search_rows {alias} ON {alias}.thing_id = t.thing_id AND {where}"
-        f" AND {alias}.position = 0 AND {alias}.value < x'02'",
+        f" AND {alias}.position = 0 AND +{alias}.value < x'02'",
         where.values,
     )
     return _Key(key, f"{alias}.value", join)

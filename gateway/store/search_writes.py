@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from functools import lru_cache
+from operator import itemgetter
 from typing import Final
 
 import msgspec
@@ -11,18 +13,16 @@ import msgspec
 from gateway.model.json import JsonObject
 from gateway.model.policy import PolicyEvent
 from gateway.model.thing import ThingEvent
-from gateway.store.leaves import Changes, TooWide, changes, rows_of
+from gateway.store.leaves import Changes, Key, TooWide, changes, rows_of
 from gateway.store.readers import signatures_of
 
-_PATH: Final = "(SELECT id FROM search_paths WHERE path = ?)"
-_UPDATE: Final = f"""
-UPDATE search_rows SET value = ? WHERE thing_id = ? AND path = {_PATH} AND position = ?
-"""  # noqa: S608  constant texts
-_DELETE: Final = f"DELETE FROM search_rows WHERE thing_id = ? AND path = {_PATH} AND position = ?"  # noqa: S608
-_ADD_PATH: Final = "INSERT OR IGNORE INTO search_paths (path, pattern) VALUES (?, ?)"
-_INSERT: Final = f"""
-INSERT OR REPLACE INTO search_rows (thing_id, path, position, value) VALUES (?, {_PATH}, ?, ?)
-"""  # noqa: S608
+_FIND_PATH: Final = "SELECT id FROM search_paths WHERE path = ?"
+_ADD_PATH: Final = "INSERT INTO search_paths (path, pattern) VALUES (?, ?)"
+_UPDATE: Final = "UPDATE search_rows SET value = ? WHERE thing_id = ? AND path = ? AND position = ?"
+_DELETE: Final = "DELETE FROM search_rows WHERE thing_id = ? AND path = ? AND position = ?"
+_INSERT: Final = """
+INSERT OR REPLACE INTO search_rows (thing_id, path, position, value) VALUES (?, ?, ?, ?)
+"""
 _CLEAR: Final = "DELETE FROM search_rows WHERE thing_id = ?"
 _IS_WIDE: Final = "SELECT 1 FROM search_wide WHERE thing_id = ?"
 _MARK_WIDE: Final = "INSERT OR REPLACE INTO search_wide (thing_id, is_waiting) VALUES (?, 0)"
@@ -43,19 +43,45 @@ VALUES (?, ?, (SELECT signature FROM policy_signatures WHERE body = ?))
 _decode = msgspec.json.Decoder().decode
 
 
+class Paths:
+    """The numbers of paths: those known to be stored, and those met in a transaction that may yet fail.
+
+    `met` belongs to the writer's thread until its transaction is committed.
+    """
+
+    __slots__ = ("known", "met")
+
+    def __init__(self, known: Mapping[str, int]) -> None:
+        self.known = known
+        self.met: dict[str, int] = {}
+
+    def number(self, connection: sqlite3.Connection, path: str) -> int:
+        """The number of a path, given now if it has none."""
+        found = self.known.get(path) or self.met.get(path)
+        if found is None:
+            row = connection.execute(_FIND_PATH, (path,)).fetchone()
+            if row is None:
+                found = connection.execute(_ADD_PATH, (path, pattern_of(path))).lastrowid or 0
+            else:
+                found = int(row[0])
+            self.met[path] = found
+        return found
+
+
 class ThingIndexing:
     """What an event does to the index."""
 
-    __slots__ = ("_changes", "_document", "_thing_id")
+    __slots__ = ("_changes", "_document", "_thing_id", "paths")
 
-    def __init__(self, event: ThingEvent) -> None:
+    def __init__(self, event: ThingEvent, known: Mapping[str, int]) -> None:
+        self.paths = Paths(known)
         self._thing_id = event.thing_id
         self._document = None if event.after is None else event.after.document
         self._changes: Changes | None = None
         if event.before is None or event.after is None:
             return
         try:
-            self._changes = changes(event.before.document, event.after.document)
+            self._changes = changes(event.before.document, event.after.document, event.path)
         except TooWide:
             self._changes = None
 
@@ -65,21 +91,21 @@ class ThingIndexing:
             connection.execute(_CLEAR, (self._thing_id,))
             connection.execute(_UNMARK, (self._thing_id,))
         elif self._changes is None or not self._apply(connection, self._changes):
-            index_whole(connection, self._thing_id, self._document)
+            index_whole(connection, self._thing_id, self._document, self.paths)
 
     def _apply(self, connection: sqlite3.Connection, wanted: Changes) -> bool:
         """Write a difference; False when the thing has no rows to change."""
-        thing_id = self._thing_id
+        thing_id, number = self._thing_id, self.paths.number
         if (wanted.added or wanted.dropped) and _is_wide(connection, thing_id):
             return False
         for value, path, position in wanted.kept:
-            if connection.execute(_UPDATE, (value, thing_id, path, position)).rowcount != 1:
+            place = (value, thing_id, number(connection, path), position)
+            if connection.execute(_UPDATE, place).rowcount != 1:
                 return False
         for path, position in wanted.dropped:
-            connection.execute(_DELETE, (thing_id, path, position))
+            connection.execute(_DELETE, (thing_id, number(connection, path), position))
         for path, position, value in wanted.added:
-            connection.execute(_ADD_PATH, (path, pattern_of(path)))
-            connection.execute(_INSERT, (thing_id, path, position, value))
+            connection.execute(_INSERT, (thing_id, number(connection, path), position, value))
         return True
 
 
@@ -87,7 +113,9 @@ def _is_wide(connection: sqlite3.Connection, thing_id: str) -> bool:
     return connection.execute(_IS_WIDE, (thing_id,)).fetchone() is not None
 
 
-def index_whole(connection: sqlite3.Connection, thing_id: str, document: JsonObject) -> None:
+def index_whole(
+    connection: sqlite3.Connection, thing_id: str, document: JsonObject, paths: Paths
+) -> None:
     """Write all rows of a thing anew; one that does not fit is marked."""
     connection.execute(_CLEAR, (thing_id,))
     try:
@@ -96,10 +124,12 @@ def index_whole(connection: sqlite3.Connection, thing_id: str, document: JsonObj
         connection.execute(_MARK_WIDE, (thing_id,))
         return
     connection.execute(_UNMARK, (thing_id,))
-    connection.executemany(_ADD_PATH, [(path, pattern_of(path)) for path, _ in rows])
-    connection.executemany(
-        _INSERT, [(thing_id, path, position, value) for (path, position), value in rows.items()]
-    )
+    numbered: list[tuple[str, int, int, Key]] = [
+        (thing_id, paths.number(connection, path), position, value)
+        for (path, position), value in rows.items()
+    ]
+    numbered.sort(key=itemgetter(1, 2))
+    connection.executemany(_INSERT, numbered)
 
 
 @lru_cache(maxsize=4_096)
@@ -138,9 +168,10 @@ def write_readers(
 
 def catch_up(connection: sqlite3.Connection, limit: int) -> int:
     """Index some of the things and policies that were stored before there was an index; how many."""
+    paths = Paths({})
     waiting = connection.execute(_WAITING, (limit,)).fetchall()
     for thing_id, document in waiting:
-        index_whole(connection, thing_id, _decode(document))
+        index_whole(connection, thing_id, _decode(document), paths)
     unread = connection.execute(_UNREAD, (limit,)).fetchall()
     for policy_id, document in unread:
         write_readers(connection, policy_id, signatures_of(_decode(document)))

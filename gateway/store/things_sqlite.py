@@ -8,13 +8,13 @@ appended before.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from gateway.errors import RevisionConflict
+from gateway.errors import GatewayError, RevisionConflict
 from gateway.model.entity_id import namespace_of
 from gateway.model.json import JsonObject, format_pointer, parse_pointer
 from gateway.model.message import SpoolId
@@ -106,6 +106,9 @@ class _Facts(msgspec.Struct, omit_defaults=True):
     trace: str | None = None
 
 
+_MAX_PATHS: Final = 50_000
+"""Paths whose numbers are kept in memory."""
+
 _encoder = msgspec.json.Encoder()
 _decode = msgspec.json.Decoder().decode
 _decode_facts = msgspec.json.Decoder(_Facts).decode
@@ -116,11 +119,27 @@ class SqliteThingStore:
 
     def __init__(self, database: _Database) -> None:
         self._database = database
+        self._paths: dict[str, int] = {}
 
     def append(self, commit: Commit, done: Answer[Committed]) -> None:
         """See `ThingStore.append`."""
-        statements = _Statements(commit)
-        self._database.submit(statements.run, done)
+        statements = _Statements(commit, self._paths)
+        self._database.submit(statements.run, self._learning(statements, done))
+
+    def _learning(self, statements: _Statements, done: Answer[Committed]) -> Answer[Committed]:
+        """Remember the numbers of paths once they are durable; a failed commit gives them away anew."""
+        rows = statements.rows
+        if rows is None:
+            return done
+
+        def learnt(answer: Committed | GatewayError) -> None:
+            if rows.paths.met and isinstance(answer, Committed):
+                if len(self._paths) > _MAX_PATHS:
+                    self._paths.clear()
+                self._paths.update(rows.paths.met)
+            done(answer)
+
+        return learnt
 
     def load_thing(self, thing_id: str, done: Answer[StoredThing]) -> None:
         """See `ThingStore.load_thing`."""
@@ -268,13 +287,13 @@ class SqliteThingStore:
 class _Statements:
     """A commit as rows: made on the caller's thread, run on the writer's."""
 
-    __slots__ = ("_policy", "_readers", "_rows", "_spool", "_thing")
+    __slots__ = ("_policy", "_readers", "_spool", "_thing", "rows")
 
-    def __init__(self, commit: Commit) -> None:
+    def __init__(self, commit: Commit, paths: Mapping[str, int]) -> None:
         self._thing = _thing_rows(commit.thing) if commit.thing else None
         self._policy = _policy_rows(commit.policy) if commit.policy else None
         self._spool = _spool_row(commit.spool) if commit.spool else None
-        self._rows = ThingIndexing(commit.thing.event) if commit.thing else None
+        self.rows = ThingIndexing(commit.thing.event, paths) if commit.thing else None
         self._readers = PolicyIndexing(commit.policy.event) if commit.policy else None
 
     def run(self, connection: sqlite3.Connection) -> Committed:
@@ -294,8 +313,8 @@ class _Statements:
             return Committed(0)
         statement, entity, event = self._thing
         _changed_one(connection.execute(statement, entity))
-        if self._rows is not None:
-            self._rows.run(connection)
+        if self.rows is not None:
+            self.rows.run(connection)
         return Committed(connection.execute(_PUT_EVENT, event).lastrowid or 0)
 
 

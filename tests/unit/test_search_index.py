@@ -18,12 +18,13 @@ from gateway.model.thing import EventAction, Thing, ThingEvent
 from gateway.store.database import migrate, migrations
 from gateway.store.search import Ask, Place, SortKey
 from gateway.store.search_sql import add_functions, condition, drivers, widened
-from gateway.store.search_sqlite import count, find, unsure
+from gateway.store.search_sqlite import count, find, plan, unsure
 from gateway.store.search_writes import ThingIndexing, write_readers
-from gateway.twin.rql import Node
+from gateway.twin.documents import put
+from gateway.twin.rql import Node, parse
 from gateway.twin.rql_predicate import Semantics, document_lookup, predicate
 from gateway.twin.showing import extended_json
-from tests.search_samples import documents, nodes, objects
+from tests.search_samples import documents, nodes, objects, values
 
 NOW = datetime(2026, 3, 31, tzinfo=UTC)
 ME = ("nginx:ditto",)
@@ -45,14 +46,19 @@ def a_thing(number: int, document: Any, revision: int = 1) -> Thing:
     return Thing(f"org.acme:t{number}", revision, document, "2026-01-01T00:00:00.000000Z", instant)
 
 
-def store(connection: sqlite3.Connection, before: Thing | None, after: Thing | None) -> None:
+def store(
+    connection: sqlite3.Connection,
+    before: Thing | None,
+    after: Thing | None,
+    path: tuple[str, ...] = (),
+) -> None:
     """Write a thing as the store does."""
     state = after or before
     assert state is not None
     event = ThingEvent(
         thing_id=state.thing_id,
         action=EventAction.MODIFIED,
-        path=(),
+        path=path,
         revision=state.revision,
         timestamp=state.modified,
         after=after,
@@ -64,7 +70,7 @@ def store(connection: sqlite3.Connection, before: Thing | None, after: Thing | N
         "INSERT OR REPLACE INTO things VALUES (?, 'org.acme', ?, ?, ?, ?, ?)",
         (state.thing_id, policy, state.revision, document, state.created, state.modified),
     )
-    ThingIndexing(event).run(connection)
+    ThingIndexing(event, {}).run(connection)
 
 
 def empty(connection: sqlite3.Connection) -> None:
@@ -116,6 +122,122 @@ def test_sql_and_predicate_agree(index: sqlite3.Connection, some: list[Any], nod
     assert {thing.thing_id for thing in unsure(index, ask, "", 10)} == wide(index)
 
 
+TABLE: Any = {
+    "attributes": {
+        "n": 5,
+        "f": 1.5,
+        "t": "pump",
+        "u": "Ärger",
+        "on": True,
+        "none": None,
+        "no": "",
+        "o": {},
+        "l": [],
+        "some": [1, "x", True, None],
+        "things": [{"k": 1}, {"k": [2, "y"]}, [{"k": 3}]],
+        "deep": {"x": {"y": "z"}},
+    },
+    "features": {"m": {"properties": {"v": 7}}, "m/2": {"properties": {"v": 9}}},
+    "definition": "a:b:1",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("eq(attributes/n,5.0)", True),
+        ("gt(attributes/n,4)", True),
+        ("gt(attributes/n,true)", False),
+        ("lt(attributes/n,'6')", False),
+        ("gt(attributes/t,4)", False),
+        ("lt(attributes/t,'q')", True),
+        ("ge(attributes/on,false)", True),
+        ("le(attributes/on,false)", False),
+        ("lt(attributes/f,170141183460469231731687303715884105728)", True),
+        ("eq(attributes/none,null)", True),
+        ("eq(attributes/absent,null)", False),
+        ("ne(attributes/absent,1)", False),
+        ("ne(attributes/o,1)", True),
+        ("ne(attributes/some,1)", False),
+        ("eq(attributes/some,'x')", True),
+        ("in(attributes/some,7,true)", True),
+        ("eq(attributes/things/k,2)", True),
+        ("eq(attributes/things/k,3)", False),
+        ("exists(attributes/deep/x)", True),
+        ("exists(attributes/deep/q)", False),
+        ("empty(attributes/o)", True),
+        ("empty(attributes/l)", True),
+        ("empty(attributes/no)", True),
+        ("empty(attributes/none)", True),
+        ("empty(attributes/absent)", True),
+        ("empty(attributes/some)", False),
+        ("empty(attributes/deep)", False),
+        ("like(attributes/t,'p*p')", True),
+        ("like(attributes/t,'P*')", False),
+        ("like(attributes/n,'*')", False),
+        ("ilike(attributes/u,'äR*')", True),
+        ("gt(features/*/properties/v,8)", True),
+        ("gt(features/m/properties/v,8)", False),
+        ("eq(features/m~12/properties/v,9)", True),
+        ("eq(features/*/*/v,9)", True),
+        ("exists(features/*/definition)", False),
+        ("like(thingId,'org.acme:t?')", True),
+        ("eq(_revision,1)", True),
+        ("eq(_revision,'1')", False),
+        ("eq(thingId,5)", False),
+        ("eq(namespace,'org.acme')", True),
+        ("exists(thingId/x)", False),
+        ("eq(definition,'a:b:1')", True),
+        ("and(eq(attributes/n,5),not(eq(attributes/on,false)))", True),
+        ("or(eq(attributes/n,6),eq(attributes/n,7))", False),
+    ],
+)
+def test_each_operator_finds_what_it_means(
+    index: sqlite3.Connection, text: str, expected: bool
+) -> None:
+    (thing,) = filled(index, [TABLE])
+    node = parse(text)
+    assert holds(node, thing) is expected
+    assert bool(find(index, Ask(subjects=ME, now=NOW, node=node), 0, 10).hits) is expected
+
+
+def test_the_longest_filters_fit_into_a_statement(index: sqlite3.Connection) -> None:
+    filled(index, [TABLE])
+    for op in ("and", "or"):
+        node = parse(f"{op}({','.join(['eq(attributes/n,5)'] * 800)})")
+        assert len(find(index, Ask(subjects=ME, now=NOW, node=node), 0, 10).hits) == 1
+    stars = parse(f"like(attributes/t,'{'*p' * 8_000}')")
+    assert not find(index, Ask(subjects=ME, now=NOW, node=stars), 0, 10).hits
+
+
+@pytest.mark.parametrize(
+    ("text", "sort", "index_used"),
+    [
+        ("eq(attributes/n,5)", (), "search_rows_by_value (path=? AND value=?)"),
+        ("gt(attributes/n,5)", (), "search_rows_by_value (path=? AND value>? AND value<?)"),
+        ("like(attributes/t,'pu*')", (), "search_rows_by_value (path=? AND value>? AND value<?)"),
+        ("gt(features/*/properties/v,8)", (), "search_rows_by_value (path=? AND value>?"),
+        ("eq(thingId,'org.acme:t1')", (), "things"),
+        ("gt(_modified,'2026')", (), "things_by_modified (modified>?"),
+        (None, (SortKey(("attributes", "n")),), "search_rows_by_value (path=? AND value<?)"),
+        (None, (SortKey(("attributes", "n"), True),), "search_rows_by_value (path=? AND value<?)"),
+        (None, (SortKey(("_modified",), True),), "things_by_modified"),
+        (None, (), "things_in_order"),
+    ],
+)
+def test_what_has_an_index_is_found_by_it(
+    index: sqlite3.Connection, text: str | None, sort: tuple[SortKey, ...], index_used: str
+) -> None:
+    filled(index, [TABLE, TABLE])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gateway.store.search_sqlite.GATHERED", 1_000 if text else 0)
+        node = None if text is None else parse(text)
+        steps = plan(index, Ask(subjects=ME, now=NOW, node=node, sort=sort), 25)
+    assert any(index_used in step for step in steps), steps
+    scans = [step for step in steps if step.startswith("SCAN") and " USING " not in step]
+    assert all(step.startswith("SCAN d") for step in scans), steps
+
+
 @more
 @given(steps=st.lists(st.none() | documents, min_size=2, max_size=5))
 def test_changes_write_what_writing_anew_would(index: sqlite3.Connection, steps: list[Any]) -> None:
@@ -132,6 +254,27 @@ def test_changes_write_what_writing_anew_would(index: sqlite3.Connection, steps:
         store(index, None, before)
     assert kept == rows(index)
     assert was_wide == wide(index)
+
+
+@more
+@given(
+    document=documents,
+    at=st.lists(st.sampled_from(["a", "b", "x/y~"]), min_size=1, max_size=3),
+    value=values,
+)
+def test_a_change_at_a_path_writes_what_writing_anew_would(
+    index: sqlite3.Connection, document: Any, at: list[str], value: Any
+) -> None:
+    empty(index)
+    path = ("attributes", *at)
+    before = a_thing(1, document)
+    after = a_thing(1, put(document, path, value), 2)
+    store(index, None, before)
+    store(index, before, after, path)
+    kept, was_wide = rows(index), wide(index)
+    empty(index)
+    store(index, None, after)
+    assert (kept, was_wide) == (rows(index), wide(index))
 
 
 def rows(connection: sqlite3.Connection) -> set[str]:
