@@ -12,14 +12,16 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from gateway.config.ditto import DittoHttp, DittoWebSocket
+from gateway.config.ditto import Creation, DittoHttp, DittoWebSocket, Policies
 from gateway.ditto.auth import Authentication
+from gateway.ditto.creation_rules import CreationRules
 from gateway.ditto.endpoint import Endpoints
 from gateway.ditto.fanout import Fanout
 from gateway.ditto.http import DittoServer, fallback, routes
 from gateway.ditto.passwords import PasswordChecks, hash_password
 from gateway.ditto.service import PoliciesService, ThingsService
 from gateway.ditto.sse import EventStreams
+from gateway.ditto.subject_expiry import SubjectExpiry
 from gateway.ditto.tokens import Tokens
 from gateway.ditto.websocket import WebSockets
 from gateway.observe.metrics import Metrics
@@ -70,21 +72,31 @@ async def a_ditto(
     http: DittoHttp | None = None,
     websocket: DittoWebSocket | None = None,
     extra: list[web.RouteDef] | None = None,
+    policies: Policies | None = None,
+    creation: Creation | None = None,
+    database: Database | None = None,
     **settings: Any,
 ) -> AsyncIterator[Stack]:
-    """A server on an empty store."""
+    """A server, on an empty store unless it is given one."""
     http = http or DittoHttp(bind=FREE, **settings)
-    async with a_service(http) as stack, serving(stack, http, websocket, extra or []):
+    made = a_service(http, policies, creation, database)
+    async with made as stack, serving(stack, http, websocket, extra or []):
         yield stack
 
 
 @asynccontextmanager
-async def a_service(http: DittoHttp) -> AsyncIterator[Stack]:
+async def a_service(
+    http: DittoHttp,
+    policy_settings: Policies | None = None,
+    creation: Creation | None = None,
+    database: Database | None = None,
+) -> AsyncIterator[Stack]:
     """The services without a server."""
-    database = Database(None, "gateway")
+    database = database or Database(None, "gateway")
     metrics, tracer = Metrics(), Tracer()
     store = SqliteThingStore(database)
-    policies = PoliciesService(store)
+    rules = CreationRules(creation or Creation())
+    policies = PoliciesService(store, settings=policy_settings, rules=rules)
     things = ThingsService(store, policies, metrics=metrics, tracer=tracer)
     auth = Authentication(
         _HASHED,
@@ -93,7 +105,7 @@ async def a_service(http: DittoHttp) -> AsyncIterator[Stack]:
         pre_authentication=http.pre_authentication,
     )
     endpoints = Endpoints(auth, http, metrics, tracer)
-    async with database.running(), running(things):
+    async with database.running(), running(things), running(SubjectExpiry(policies)):
         yield Stack(things, policies, database, metrics, endpoints, auth, Fanout(things))
 
 

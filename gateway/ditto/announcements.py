@@ -133,6 +133,11 @@ class Announcements:
             self._finish(correlation_id, waiting.is_good)
         return True
 
+    @property
+    def outstanding(self) -> int:
+        """How many announcements wait for acknowledgements."""
+        return len(self._outstanding)
+
     def _finish(self, correlation_id: str, is_good: bool) -> None:
         waiting = self._outstanding.pop(correlation_id)
         waiting.timer.cancel()

@@ -19,7 +19,8 @@ from gateway.wire.ditto.write import event_frame, live_command_frame, message_fr
 JWT_TOKEN = "JWT-TOKEN"  # noqa: S105  the name of a control message
 _EVENTS, _MESSAGES = "EVENTS", "MESSAGES"
 _LIVE_COMMANDS, _LIVE_EVENTS = "LIVE-COMMANDS", "LIVE-EVENTS"
-_KINDS = (_EVENTS, _MESSAGES, _LIVE_COMMANDS, _LIVE_EVENTS, "POLICY-ANNOUNCEMENTS")
+ANNOUNCEMENTS = "POLICY-ANNOUNCEMENTS"
+_KINDS = (_EVENTS, _MESSAGES, _LIVE_COMMANDS, _LIVE_EVENTS, ANNOUNCEMENTS)
 STREAMS = {f"{verb}-SEND-{kind}": (verb, kind) for kind in _KINDS for verb in ("START", "STOP")}
 """Control message to whether it starts or stops, and what."""
 
@@ -67,7 +68,7 @@ def heard_command(heard: Heard[ThingCommand]) -> bytes:
 
 
 def join(fanout: Fanout, kind: str, subscription: Subscription, outlet: Outlet) -> End:
-    """Send an outlet one kind of signals; returns the way to end it."""
+    """Send an outlet one kind of signals of things; returns the way to end it."""
     match kind:
         case "EVENTS":
             return fanout.join_events(Interest(subscription, seen_frame), outlet)
@@ -77,8 +78,4 @@ def join(fanout: Fanout, kind: str, subscription: Subscription, outlet: Outlet) 
             return fanout.join_commands(Interest(subscription, heard_command), outlet)
         case "LIVE-EVENTS":
             return fanout.join_live_events(Interest(subscription, seen_frame), outlet)
-    return _nothing_to_end  # no policy announces anything yet, so none can be missed
-
-
-def _nothing_to_end() -> None:
-    """The end of a subscription to signals that do not exist."""
+    raise ValueError(kind)

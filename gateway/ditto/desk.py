@@ -192,12 +192,16 @@ class Desk:
         Errors: BadRequest `acknowledgement:ditto.acklabel.forbidden`,
                 `acknowledgement:label.not.declared`.
         """
-        if issued.label in BUILT_IN:
-            raise ditto_error("acknowledgement:ditto.acklabel.forbidden", label=issued.label)
-        if self._declared.get(issued.label) != owner:
-            raise ditto_error("acknowledgement:label.not.declared", label=issued.label)
+        self.check_declared(issued.label, owner)
         waiter = self._waiting.get((issued.thing_id, issued.correlation_id))
         return waiter is not None and waiter.take(issued.label, Ack.of(issued))
+
+    def check_declared(self, label: str, owner: str) -> None:
+        """Refuse a label that its issuer did not declare; errors as `acknowledge`."""
+        if label in BUILT_IN:
+            raise ditto_error("acknowledgement:ditto.acklabel.forbidden", label=label)
+        if self._declared.get(label) != owner:
+            raise ditto_error("acknowledgement:label.not.declared", label=label)
 
     # --- signals on their way out -----------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from gateway.config.ditto import DittoWebSocket
 from gateway.ditto.acknowledgements import Requested, wanted_of
 from gateway.ditto.asking import Asking
 from gateway.ditto.auth import Authentication, Caller
-from gateway.ditto.control import JWT_TOKEN, STREAMS, Control, join
+from gateway.ditto.control import ANNOUNCEMENTS, JWT_TOKEN, STREAMS, Control, join
 from gateway.ditto.dispatch import Outcome
 from gateway.ditto.fanout import Fanout
 from gateway.ditto.frames import refusal, response, with_correlation
@@ -204,6 +204,11 @@ class Session:
         before = self._streams.pop(kind, None)
         if before is not None:
             before()
+        if kind == ANNOUNCEMENTS:
+            self._streams[kind] = self._hub.policies.announcements.join(
+                subscription.subjects, subscription.namespaces, self.send
+            )
+            return
         self._streams[kind] = join(self._hub.fanout, kind, subscription, self._outbox)
 
     async def _on_signal(self, signal: Signal, asked: Envelope) -> None:
@@ -212,6 +217,8 @@ class Session:
                 self._hub.things.respond(signal)
             case Response():
                 self._hub.things.live.respond(signal)
+            case Acknowledgement(group="policies"):
+                self._acknowledge(signal)
             case Acknowledgement():
                 self._hub.things.desk.acknowledge(signal, self.id)
             case SearchSignal():
@@ -225,6 +232,13 @@ class Session:
                 self._start(self._answer(signal, asked))
             case ThingEvent():
                 self._emit(signal, asked)
+
+    def _acknowledge(self, issued: Acknowledgement) -> None:
+        """An acknowledgement of a policy's announcement."""
+        self._hub.things.desk.check_declared(issued.label, self.id)
+        self._hub.policies.announcements.acknowledge(
+            issued.thing_id, issued.correlation_id, issued.label, issued.status
+        )
 
     def _emit(self, event: ThingEvent, asked: Envelope) -> None:
         if event.channel != LIVE:

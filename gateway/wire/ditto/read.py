@@ -78,7 +78,10 @@ class RetrieveThings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acknowledgement:
-    """An acknowledgement that a subscriber issues under its label."""
+    """An acknowledgement that a subscriber issues under its label.
+
+    Shape:  `group` is `things`, or `policies` for an announcement; `thing_id` is then the policy's id.
+    """
 
     thing_id: str
     channel: str
@@ -88,6 +91,7 @@ class Acknowledgement:
     value: Json = None
     has_value: bool = False
     headers: Headers = field(default_factory=lambda: NO_HEADERS)
+    group: str = "things"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -402,7 +406,8 @@ def _acknowledgement(case: _Case) -> Acknowledgement:
             description=LABEL_HINT,
         )
     return Acknowledgement(
-        thing_id=_thing_id(case.topic),
+        thing_id=check_entity_id(case.topic.entity_id, f"{case.topic.group}:id.invalid"),
+        group=case.topic.group,
         channel=case.topic.channel or "twin",
         label=case.topic.action,
         correlation_id=case.correlation_id,
@@ -477,6 +482,7 @@ _READERS: Final[dict[tuple[str, str], Callable[[_Case], Signal]]] = {
     ("things", "search"): _search,
     ("things", "streaming"): _streaming,
     ("policies", "commands"): _policy_command,
+    ("policies", "acks"): _acknowledgement,
     ("policies", "errors"): _error,
     ("policies", "streaming"): _streaming,
 }
