@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -32,6 +33,8 @@ from gateway.model.registry import (
     Tenant,
 )
 from gateway.runtime.passwords import NOBODY, RightPasswords
+
+log = logging.getLogger(__name__)
 
 KEEP_SECONDS = 60.0
 MAX_KEPT = 10_000
@@ -69,20 +72,6 @@ def _unpacked(username: str) -> tuple[str, bytes]:
         return username, b""
 
 
-@dataclass(slots=True)
-class _Check:
-    """One password that is to be checked against one credential."""
-
-    digest: bytes
-    password: bytes = field(repr=False)
-    credential: DeviceCredential
-    done: Answer
-
-    def is_same(self, other: _Check) -> bool:
-        """True when one answer fits both; a credential that was read anew may have changed."""
-        return self.digest == other.digest and self.credential is other.credential
-
-
 _NOBODY = DeviceCredential(
     "",
     "",
@@ -91,6 +80,32 @@ _NOBODY = DeviceCredential(
     ),
 )
 """Whom users are checked against that are unknown or switched off: the time it takes is not to tell."""
+
+
+@dataclass(slots=True)
+class _Check:
+    """One password that is to be checked against one credential.
+
+    Shape:  `generation` is how many changes the registry had told when the login came: after another one the
+            credential may be an old one, and what proves right is not remembered.
+    """
+
+    digest: bytes
+    password: bytes = field(repr=False)
+    done: Answer
+    generation: int
+    credential: DeviceCredential = _NOBODY
+
+    def is_same(self, other: _Check) -> bool:
+        """True when one answer fits both; a credential that was read anew may have changed."""
+        return self.digest == other.digest and self.credential is other.credential
+
+
+def _tell(check: _Check, verdict: Principal | GatewayError) -> None:
+    try:
+        check.done(verdict)
+    except Exception:  # top of a callback: the others in line must hear theirs
+        log.exception("a login's verdict was not taken")
 
 
 class PasswordAuthenticator:
@@ -125,43 +140,30 @@ class PasswordAuthenticator:
         except Unauthenticated as error:
             done(error)
             return
-        self._registry.find_tenant(
-            tenant, lambda found: self._with_tenant(found, auth_id, secret, digest, done)
-        )
+        check = _Check(digest, secret, done, self._generation)
+        self._registry.find_tenant(tenant, lambda found: self._with_tenant(check, auth_id, found))
 
-    def _with_tenant(
-        self,
-        found: Tenant | GatewayError,
-        auth_id: str,
-        password: bytes,
-        digest: bytes,
-        done: Answer,
-    ) -> None:
+    def _with_tenant(self, check: _Check, auth_id: str, found: Tenant | GatewayError) -> None:
         if isinstance(found, TenantNotFound):
-            self._check(_Check(digest, password, _NOBODY, done))
+            self._check(check)
         elif isinstance(found, GatewayError):
-            done(found)
+            check.done(found)
         else:
             self._registry.find_credential(
                 found.tenant_id,
                 HASHED_PASSWORD,
                 auth_id,
-                lambda credential: self._with_credential(credential, password, digest, done),
+                partial(self._with_credential, check),
             )
 
-    def _with_credential(
-        self,
-        found: DeviceCredential | GatewayError,
-        password: bytes,
-        digest: bytes,
-        done: Answer,
-    ) -> None:
+    def _with_credential(self, check: _Check, found: DeviceCredential | GatewayError) -> None:
         if isinstance(found, Unauthenticated):
-            self._check(_Check(digest, password, _NOBODY, done))
+            self._check(check)
         elif isinstance(found, GatewayError):
-            done(found)
+            check.done(found)
         else:
-            self._check(_Check(digest, password, found, done))
+            check.credential = found
+            self._check(check)
 
     # --- one flight per credential ----------------------------------------------------------------
 
@@ -172,7 +174,7 @@ class PasswordAuthenticator:
             secrets = self._usable(_NOBODY)
         if not any(map(is_slow, secrets)):
             right = next((s for s in secrets if matches(s, check.password)), None)
-            check.done(self._verdict(check, right, self._generation))
+            check.done(self._verdict(check, right))
             return
         key = (check.credential.tenant_id, check.credential.credential.auth_id)
         line = self._lines.get(key)
@@ -192,26 +194,23 @@ class PasswordAuthenticator:
         self._registry.passwords.check(
             self._usable(check.credential),
             check.password,
-            partial(self._landed, key, check, self._generation),
+            partial(self._landed, key, check),
         )
 
     def _landed(
         self,
         key: tuple[str, str],
         check: _Check,
-        generation: int,
         result: Secret | GatewayError | None,
     ) -> None:
-        verdict = (
-            result if isinstance(result, GatewayError) else self._verdict(check, result, generation)
-        )
+        verdict = result if isinstance(result, GatewayError) else self._verdict(check, result)
         line = self._lines.pop(key)
         rest = deque(other for other in line if not other.is_same(check))
         if rest:
             self._lines[key] = rest
         for other in line:
             if other.is_same(check):
-                other.done(verdict)
+                _tell(other, verdict)
         if rest:
             self._fly(key)
 
@@ -221,16 +220,14 @@ class PasswordAuthenticator:
         now = self._clock()
         return tuple(s for s in found.credential.secrets if s.is_usable(now))
 
-    def _verdict(
-        self, check: _Check, right: Secret | None, generation: int
-    ) -> Principal | GatewayError:
+    def _verdict(self, check: _Check, right: Secret | None) -> Principal | GatewayError:
         found = check.credential
         if right is None or found is _NOBODY:
             return Unauthenticated(WRONG)
         principal = Principal(
             found.tenant_id, found.device_id, found.credential.auth_id, HASHED_PASSWORD
         )
-        if generation == self._generation:
+        if check.generation == self._generation:
             self._remember(check.digest, principal, right)
         return principal
 

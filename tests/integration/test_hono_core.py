@@ -391,6 +391,29 @@ async def test_many_logins_of_one_device_share_one_hash(
     assert answers.count(D1) == 10
 
 
+async def test_an_old_password_that_waited_while_it_was_changed_is_not_remembered(
+    core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flights: list[tuple[Any, ...]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(core.registry.passwords, "check", lambda *args: flights.append(args))
+        answers: list[Any] = []
+        for password in (b"guess", b"pw"):
+            core.authenticator.check_password(
+                "sensor1@acme", password, Adapter.MQTT, answers.append
+            )
+        await until(lambda: len(flights) == 1)
+        body: Any = [
+            {"type": "hashed-password", "auth-id": "sensor1", "secrets": [{"pwd-plain": "new"}]}
+        ]
+        await core.registry.update_credentials("acme", "d1", body, None)
+    for flight in flights:
+        core.registry.passwords.check(*flight)
+    await until(lambda: len(answers) == 2)
+    assert isinstance(await login(core, "sensor1@acme", b"pw"), Unauthenticated)
+    assert await login(core, "sensor1@acme", b"new") == D1
+
+
 async def test_a_deleted_device_cannot_log_in_any_more(core: Core) -> None:
     assert await login(core, "sensor1@acme", b"pw") == D1
     await core.registry.delete_device("acme", "d1", None)

@@ -337,7 +337,9 @@ class HttpConnection(asyncio.Protocol):
             self._add_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._phase is Phase.HEAD:  # how much may come in one piece is bounded: judged at its end
+        if (
+            self._phase is Phase.HEAD
+        ):  # its size is judged at the end of the piece, which is bounded
             known = _NAMES.get(name) or name.decode("latin-1").lower()
             self._request.headers[known] = value.decode("latin-1")
             self._size += len(name) + len(value)
