@@ -234,6 +234,7 @@ class Connections:
         self._metrics = metrics
         self._now = now
         self._open: dict[str, set[Lease]] = {}
+        self._generation = 0
         registry.on_change(self._changed)
 
     def count(self, tenant: str) -> int:
@@ -256,7 +257,14 @@ class Connections:
             ConnectionLimitExceeded; QuotaExceeded; StoreUnavailable.
         """
 
+        generation = self._generation
+
         def asserted(found: Assertion | GatewayError) -> None:
+            if (
+                generation != self._generation
+            ):  # it may be older than a change that ends connections
+                self.admit(principal, adapter, close, done, cipher_suite=cipher_suite)
+                return
             result = self._judged(found, principal, adapter, close)
             self._count_attempt(principal.tenant, adapter, result, cipher_suite)
             done(result)
@@ -320,6 +328,7 @@ class Connections:
     def _changed(self, change: RegistryChange) -> None:
         if not change.ends_connections:
             return
+        self._generation += 1
         is_tenant = change.subject is Subject.TENANT
         reason = TenantDisabled() if is_tenant else AuthenticatedDeviceNotFound()
         for lease in tuple(self._open.get(change.tenant_id, ())):

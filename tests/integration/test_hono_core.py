@@ -456,6 +456,25 @@ async def test_connections_are_counted_and_limited(core: Core) -> None:
     assert core.sample(name, outcome="tenant-connections-exceeded", **attempts) == 1
 
 
+async def test_a_device_that_goes_while_it_connects_is_not_let_in(
+    core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+    answers: list[Any] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(core.registry, "assert_device", lambda *args: asked.append(args))
+        core.connections.admit(D1, Adapter.MQTT, answers.append, answers.append)
+    ((tenant, device, gateway, done),) = asked
+    found = await answer_of(
+        lambda answer: core.registry.assert_device(tenant, device, gateway, answer)
+    )
+    await core.registry.update_device("acme", "d1", {"enabled": False}, None)
+    done(found)
+    await until(lambda: bool(answers))
+    assert isinstance(answers[0], AuthenticatedDeviceNotFound)
+    assert core.connections.count("acme") == 0
+
+
 async def test_connections_of_what_is_gone_are_closed(core: Core) -> None:
     closed: list[Any] = []
     for principal in (D1, GW):
