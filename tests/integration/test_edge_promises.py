@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edge import devicetwin, hub, spoolpump
+from edge import devicetwin, eventbus, hub, reports, spoolpump
 from edge.disk import Disk
 from edge.spool import SpoolFull
 from edge.store import MERGED, DeviceRow, EdgeStore, Report
@@ -390,6 +390,25 @@ async def test_a_link_that_is_taken_away_at_once_does_not_come_back_faster_and_f
         await linked(node, cloud)
         await cloud.cut()
         await until(lambda: resets)
+
+
+async def test_a_clock_that_is_set_back_changes_neither_order_nor_versions(
+    cloud: FakeCloud, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(2_000_000_000_000, 0, -3_600_000))
+    async with a_node(data_dir) as node:
+        await linked(node, cloud)
+        await with_device(cloud, temp=None)
+        for module in (devicetwin, spoolpump, reports, eventbus):
+            monkeypatch.setattr(module, "now_ms", lambda: next(clock))
+        for value in range(5):
+            assert await node.report("d1", temp=str(value)) is None
+            assert await node.publish("e//default:d1", str(value).encode()) is None
+        await until(lambda: len(cloud.reports) == 5 and len(cloud.uploads) == 5)
+    assert cloud.reported("temp") == ["0", "1", "2", "3", "4"]
+    assert [u.payload for u in cloud.uploads] == [b"0", b"1", b"2", b"3", b"4"]
+    reported = [(r.update.twin or {})["temp"] for r in cloud.reports]
+    assert [t.actual_version.edge for t in reported if t and t.actual_version] == [1, 2, 3, 4, 5]
 
 
 # --- odd clients -----------------------------------------------------------------------------------
