@@ -30,6 +30,7 @@ from gateway.store.things import (
 )
 from gateway.store.things_memory import MemoryThingStore
 from gateway.store.things_sqlite import SqliteThingStore
+from gateway.twin.policies import replayed_policy
 from gateway.twin.things import replayed
 
 T = TypeVar("T")
@@ -178,6 +179,86 @@ async def test_thing_policy_and_spool_are_stored_together_or_not_at_all(store: T
     with pytest.raises(RevisionConflict):
         await append(store, thing=a_write(None, a_thing(1, n=1), 1), policy=a_policy_write(2))
     assert (await asked(lambda done: store.load_policy("a:p", done))).revision == 1
+
+
+# --- policies ----------------------------------------------------------------------------------
+
+
+async def a_policy_history(store: ThingStore, length: int, **due: str) -> list[Policy]:
+    """Revisions of one policy, each with one entry more; `due` is of the last."""
+    states: list[Policy] = []
+    before: Policy | None = None
+    for revision in range(1, length + 1):
+        entries: JsonObject = {f"e{n}": {"subjects": {}} for n in range(revision)}
+        after = Policy("a:p", revision, {"entries": entries}, at(1), at(revision))
+        event = PolicyEvent(
+            policy_id="a:p",
+            action=EventAction.MODIFIED if before else EventAction.CREATED,
+            path=("entries",) if before else (),
+            revision=revision,
+            timestamp=at(revision),
+            after=after,
+            before=before,
+            value=entries if before else {"policyId": "a:p", "entries": entries},
+            subjects=("nginx:me",),
+        )
+        more = due if revision == length else {}
+        document = msgspec.json.encode(after.document)
+        await append(store, policy=PolicyWrite(event, document, **more))
+        states.append(after)
+        before = after
+    return states
+
+
+async def past_policy(store: ThingStore, **where: Any) -> Policy | None:
+    replay = await store.replay_policy("a:p", **where)
+    return replayed_policy(replay.base, replay.events)
+
+
+async def test_every_past_state_of_a_policy_can_be_rebuilt(store: ThingStore) -> None:
+    states = await a_policy_history(store, SNAPSHOT_EVERY + 3)
+    for revision in (1, 2, SNAPSHOT_EVERY, SNAPSHOT_EVERY + 2):
+        assert await past_policy(store, revision=revision) == states[revision - 1]
+        assert await past_policy(store, timestamp=at(revision)) == states[revision - 1]
+    assert await past_policy(store, timestamp="2020-01-01T00:00:00Z") is None
+    assert (await store.replay_policy("a:none", revision=1)).base is None
+
+
+async def test_a_deleted_policy_ends_its_past_states(store: ThingStore) -> None:
+    states = await a_policy_history(store, 2, due=at(9))
+    gone = PolicyEvent(
+        policy_id="a:p",
+        action=EventAction.DELETED,
+        path=(),
+        revision=3,
+        timestamp=at(3),
+        after=None,
+        before=states[-1],
+    )
+    await append(store, policy=PolicyWrite(gone, None))
+    assert await past_policy(store, revision=3) is None
+    assert await past_policy(store, revision=2) == states[1]
+    assert await store.due_policies(at(100), 10) == []
+
+
+async def test_forgetting_old_events_of_policies_keeps_what_later_states_need(
+    store: ThingStore,
+) -> None:
+    states = await a_policy_history(store, SNAPSHOT_EVERY + 3)
+    assert await store.forget_policies(at(SNAPSHOT_EVERY + 2)) > 0
+    assert await past_policy(store, revision=SNAPSHOT_EVERY + 3) == states[-1]
+    kept = await store.policy_events("a:p", 0, 1_000)
+    assert kept[-1].revision == SNAPSHOT_EVERY + 3
+    assert kept[0].revision >= SNAPSHOT_EVERY
+    assert await store.forget_policies(at(1)) == 0
+
+
+async def test_policies_are_due_by_their_newest_revision(store: ThingStore) -> None:
+    assert await store.due_policies(at(1), 10) == []
+    await a_policy_history(store, 2, due=at(5))
+    assert await store.due_policies(at(4), 10) == []
+    assert await store.due_policies(at(5), 10) == ["a:p"]
+    assert await store.due_policies(at(5), 0) == []
 
 
 async def test_a_load_sees_what_was_appended_before_it(store: ThingStore) -> None:
