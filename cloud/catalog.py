@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from cloud.informer import Change, Informer
 from cloud.mapping import Layout, NotMappable, layout_of, tenant_of, thing_id
+from cloud.statuses import belongs_to
 from gateway.kube.client import KubeClient
 from gateway.model.json import JsonObject
 from gateway.runtime.module import Module
@@ -101,7 +102,11 @@ class Catalog:
         return thing_id(key, self._namespace_annotations(key.namespace))
 
     def status_object(self, key: DeviceKey) -> JsonObject | None:
-        return self.statuses.objects.get((key.namespace, key.name))
+        """Return the DeviceStatus of a Device; that of its deleted namesake does not count."""
+        status, device = self.statuses.objects.get((key.namespace, key.name)), self.device(key)
+        if status is None or device is None or not belongs_to(status, device.meta.uid):
+            return None
+        return status
 
     def node_annotations(self, node: str) -> dict[str, str] | None:
         """Return a Node's annotations, None when there is no such Node."""

@@ -114,6 +114,9 @@ class Delivery:
     def node_disconnected(self, node: str) -> None:
         """Nothing to do: what was not acknowledged is still owed."""
 
+    def node_is_new(self, node: str) -> None:
+        self._book.doubt(node)
+
     def delivered(self, node: str, item: ObjectMessage) -> None:
         if item.is_delete:
             self._book.drop(node, item.key)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -43,14 +42,14 @@ from cloud.mapping import (
     wanted_by_device,
     wanted_by_thing,
 )
+from cloud.removals import Removals
 from cloud.statuses import reported_by_status, state_of
 from gateway.errors import (
     BadRequest,
     Conflict,
     Forbidden,
     GatewayError,
-    NotFound,
-    Rejected,
+    Undeliverable,
     Unprocessable,
 )
 from gateway.kube.client import KubeClient, PatchType
@@ -106,7 +105,9 @@ class DeviceController:
         self._tracer = tracer
         self._twins: dict[DeviceKey, Twinned] = {}
         self._by_thing: dict[str, DeviceKey] = {}
-        self._gone: defaultdict[DeviceKey, list[DeviceView]] = defaultdict(list)
+        self._removals = Removals(
+            self._own, bases, catalog, self.find, lambda: self._count("thing", "deleted")
+        )
         self._worker: KeyWorker[DeviceKey] | None = None
         catalog.on_device(self.device_changed)
 
@@ -121,8 +122,11 @@ class DeviceController:
                 self._worker = KeyWorker(group, self.reconcile)
                 for key in self._catalog.device_keys:
                     self._name(key)
+                await (
+                    self._removals.sweep()
+                )  # before a namesake takes over what is left of the old one
+                for key in self._catalog.device_keys:
                     self._worker.poke(key)
-                await self._sweep()
                 ready()
                 await asyncio.Event().wait()
         finally:
@@ -144,7 +148,7 @@ class DeviceController:
         """A Device or its model changed (from the catalog)."""
         old, new = change.old, change.new
         if old is not None and (new is None or new.meta.uid != old.meta.uid):
-            self._gone[change.key].append(old)
+            self._removals.note(change.key, old.meta.uid)
         if new is not None:
             self._name(change.key)
         self.poke(change.key)
@@ -185,6 +189,7 @@ class DeviceController:
             return None
         twin = self._twins.get(key)
         if twin is None or twin.thing_id != thing_id:
+            self._forget(key)
             twin = self._twins[key] = Twinned(thing_id)
             self._by_thing[thing_id] = key
         return twin
@@ -198,8 +203,7 @@ class DeviceController:
 
     async def reconcile(self, key: DeviceKey) -> None:
         """Bring a Device and its thing together. Errors: what can be tried again."""
-        for old in self._gone.pop(key, []):
-            await self._remove(old.meta.uid)
+        await self._removals.settle(key)
         device = self._catalog.device(key)
         if device is None:
             self._forget(key)
@@ -232,6 +236,8 @@ class DeviceController:
             except (Conflict, Unprocessable, BadRequest) as error:
                 if attempt == TRIES - 1 or isinstance(error, NotMappable):
                     self._warn(key, "DesiredNotWritten", error.message)
+                    if _was_beaten(error):
+                        raise Undeliverable(f"Device {key}: {error.message}") from error
                     return
                 await self._reread(key, twin)
             except ThingGone:
@@ -386,7 +392,7 @@ class DeviceController:
         Shape:  `patch` is a merge patch from the thing's root.
         Errors: Forbidden (the policy denies it), what the things service answers.
         """
-        twin = self._name(key)
+        twin = self._name(key) if self._catalog.device(key) else None
         if twin is None:
             return
         try:
@@ -421,7 +427,7 @@ class DeviceController:
         if not patch:
             return
         self._delivery.remember_trace(device.meta.uid, trace)
-        log.debug("device patch", extra={"device": str(device.key), "patch": patch})
+        log.debug("device patch", extra={"device": str(device.key), "operations": len(patch)})
         try:
             found = await self._kube.patch(
                 GROUP_VERSION,
@@ -437,43 +443,10 @@ class DeviceController:
         self._count("device", "written")
         twin.patched = DeviceView.read(found)
 
-    # --- the end of a Device ----------------------------------------------------------------------
-
-    async def _remove(self, uid: str) -> None:
-        """Delete the thing of a Device that is gone, if the controller made it and it is not to be kept."""
-        memory = self._bases.of(uid)
-        if memory.made and not memory.keep:
-            try:
-                await self._own.delete(memory.thing_id)
-                self._count("thing", "deleted")
-            except NotFound:
-                log.debug("thing is gone already", extra={"thing": memory.thing_id})
-            except Rejected as error:
-                log.warning(
-                    "thing not deleted",
-                    extra={"thing": memory.thing_id, "cause": error.message},
-                )
-        await self._bases.forget(uid)
-
     def _forget(self, key: DeviceKey) -> None:
         twin = self._twins.pop(key, None)
         if twin is not None and self._by_thing.get(twin.thing_id) == key:
             del self._by_thing[twin.thing_id]
-
-    async def _sweep(self) -> None:
-        """Notice Devices that were deleted while nobody watched."""
-        alive = {
-            view.meta.uid
-            for key in self._catalog.device_keys
-            if (view := self._catalog.device(key)) is not None
-        }
-        for uid in self._bases.uids:
-            if uid in alive:
-                continue
-            try:
-                await self._remove(uid)
-            except GatewayError as error:  # the next start tries again
-                log.warning("thing not removed", extra={"uid": uid, "cause": error.message})
 
     # --- telling ------------------------------------------------------------------------------------
 
@@ -488,6 +461,11 @@ class DeviceController:
 
     def _count(self, towards: str, outcome: str) -> None:
         self._metrics.device_desired.labels(towards, outcome).inc()
+
+
+def _was_beaten(error: GatewayError) -> bool:
+    """True when others were faster each time; False when the value itself is not taken."""
+    return isinstance(error, Conflict | Unprocessable) and not error.details.get("causes")
 
 
 def _contains(present: JsonObject, wanted: JsonObject) -> bool:

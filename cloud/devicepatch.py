@@ -1,7 +1,8 @@
 """JSON Patches that write desired values into a Device. Pure.
 
-Each operation is guarded by `test`s: that the property still stands at its place, and that nobody has
-changed its desired value meanwhile. A failed test means: read again, decide again.
+Each operation is guarded by `test`s: that it is still the same Device, that the property still stands at its
+place, and that nobody has changed its desired value meanwhile (where there was none, that nobody has
+changed the Device at all). A failed test means: read again, decide again.
 """
 
 from __future__ import annotations
@@ -29,13 +30,25 @@ def desired_patch(
     """Build the patch that makes a Device want `wanted`; None removes what it wants."""
     operations: list[Json] = []
     new: list[Json] = []
+    is_blind = False
     for name, value in wanted.items():
         entry = device.properties.get(name)
         if entry is not None:
             operations += _at_place(entry, layout, value, millis)
+            is_blind = is_blind or entry.desired is None
         elif value is not None:
             new.append({"name": name, "desired": desired_entry(layout, name, value, millis)})
-    return operations + _appended(device, new)
+            is_blind = True
+    operations += _appended(device, new)
+    return [*_tests(device, whole=is_blind), *operations] if operations else []
+
+
+def _tests(device: DeviceView, *, whole: bool) -> list[Json]:
+    """Whose patch it is; JSON Patch cannot test that a value is absent, so `whole` pins the version."""
+    pinned = [("uid", device.meta.uid), ("resourceVersion", device.meta.version if whole else "")]
+    return [
+        {"op": "test", "path": f"/metadata/{key}", "value": value} for key, value in pinned if value
+    ]
 
 
 def with_types(document: JsonObject, layout: Layout) -> JsonObject:
@@ -88,11 +101,6 @@ def _appended(device: DeviceView, new: list[Json]) -> list[Json]:
     """Properties that only the model has get an entry of their own."""
     if not new:
         return []
-    test: JsonObject = {
-        "op": "test",
-        "path": "/metadata/resourceVersion",
-        "value": device.meta.version,
-    }
     if not device.properties:
-        return [test, {"op": "add", "path": "/spec/properties", "value": new}]
-    return [test, *({"op": "add", "path": "/spec/properties/-", "value": e} for e in new)]
+        return [{"op": "add", "path": "/spec/properties", "value": new}]
+    return [{"op": "add", "path": "/spec/properties/-", "value": e} for e in new]

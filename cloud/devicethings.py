@@ -82,7 +82,11 @@ class DeviceThings:
         self._made: set[str] = set()
 
     async def load(self, twin: Twinned) -> None:
-        """Read the thing; not found may also mean that a policy hides it."""
+        """Read the thing; not found may also mean that a policy hides it.
+
+        What an event tells meanwhile is at least as new as what is read here, and stays.
+        """
+        before = twin.thing
         command = ThingCommand(
             thing_id=twin.thing_id,
             action=Action.RETRIEVE,
@@ -91,12 +95,13 @@ class DeviceThings:
         )
         try:
             result = await self._things.execute(command)
+            document = mapping(result.value)
+            revision = result.revision or _number(document.get("_revision"))
+            found = Thing(twin.thing_id, revision, document, "", "")
         except NotFound:
-            twin.thing, twin.is_loaded = None, True
-            return
-        document = mapping(result.value)
-        revision = result.revision or _number(document.get("_revision"))
-        twin.thing = Thing(twin.thing_id, revision, document, "", "")
+            found = None
+        if twin.thing is before:
+            twin.thing = found
         twin.is_loaded = True
 
     async def create(self, twin: Twinned, document: JsonObject, trace: TraceContext | None) -> None:

@@ -18,6 +18,7 @@ from gateway.kube.client import KubeClient
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import ObjectMeta, text
 from gateway.wire.kube.clock import rfc3339
+from gateway.wire.kube.status import AlreadyExists
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +43,23 @@ class EventRecorder:
         while True:
             event = await self._queue.get()
             try:
-                await self._kube.create("v1", "events", _namespace_of(event), event)
+                await self._write(event)
             except GatewayError as error:
                 log.debug("event not written", extra={"cause": error.message})
+
+    async def _write(self, event: JsonObject) -> None:
+        """One object per fault: what happens again is counted there."""
+        meta = ObjectMeta.read(event)
+        at = ("v1", "events", meta.namespace)
+        try:
+            await self._kube.create(*at, event)
+        except AlreadyExists:
+            count = (await self._kube.get(*at, meta.name)).get("count")
+            again: JsonObject = {
+                "count": (count if isinstance(count, int) else 1) + 1,
+                "lastTimestamp": event["lastTimestamp"],
+            }
+            await self._kube.patch(*at, meta.name, again)
 
     def warn(self, document: JsonObject, reason: str, message: str) -> None:
         """Tell about an object; `reason` in CamelCase (`NotMappable`)."""
@@ -77,7 +92,7 @@ class EventRecorder:
 
 def _event(document: JsonObject, meta: ObjectMeta, reason: str, message: str) -> JsonObject:
     now = rfc3339(time.time())
-    mark = hashlib.sha256(f"{meta.uid}{reason}{message}{time.time_ns()}".encode()).hexdigest()[:16]
+    mark = hashlib.sha256(f"{meta.uid}{reason}{message}".encode()).hexdigest()[:16]
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -99,7 +114,3 @@ def _event(document: JsonObject, meta: ObjectMeta, reason: str, message: str) ->
         "lastTimestamp": now,
         "count": 1,
     }
-
-
-def _namespace_of(event: JsonObject) -> str:
-    return ObjectMeta.read(event).namespace

@@ -77,6 +77,9 @@ class NodeListener(Protocol):
 
     def node_disconnected(self, node: str) -> None: ...
 
+    def node_is_new(self, node: str) -> None:
+        """Its machine or its store is another one: what it had stored may be lost."""
+
     def delivered(self, node: str, item: ObjectMessage) -> None: ...
 
 
@@ -142,6 +145,8 @@ class CloudHub:
             max_frame=settings.max_frame,
         )
         self._sessions: dict[str, NodeSession] = {}
+        self._stores: dict[str, str] = {}
+        """Which store each node had when it connected last; goes with the Node."""
         self._handlers: dict[type, tuple[Handler, Callable[[Any], Hashable]]] = {}
         self._listeners: list[NodeListener] = []
         self._group: asyncio.TaskGroup | None = None
@@ -196,8 +201,15 @@ class CloudHub:
         self._flush(session)
         return True
 
+    def joined(self, node: str) -> None:
+        """A node got a certificate by a token: most likely its machine is new."""
+        for listener in self._listeners:
+            listener.node_is_new(node)
+
     def end(self, node: str, why: Ending) -> None:
         """End a node's session."""
+        if why is Ending.NODE_DELETED:
+            self._stores.pop(node, None)
         session = self._sessions.get(node)
         if session is not None:
             self._end(session, why)
@@ -257,6 +269,14 @@ class CloudHub:
             return web.Response(status=426, text="expected a WebSocket upgrade")
         socket.headers[SPOOL] = "1"
         await socket.prepare(request)
+        try:
+            self._judge(certificate)  # much may have happened while the upgrade was written
+        except GatewayError as error:
+            self._metrics.cloudhub_refused.labels(str(error.details.get("refusal"))).inc()
+            await socket.close(
+                code=WSCloseCode.POLICY_VIOLATION, message=error.message[:120].encode()
+            )
+            return socket
         session = self._open(certificate, socket, request)
         try:
             await self._read(session)
@@ -275,6 +295,11 @@ class CloudHub:
                 Refusal.NODE_MISMATCH,
                 f"the certificate is of node {certificate.node}, the header node_id says {node[:100]}",
             )
+        self._judge(certificate)
+        return certificate
+
+    def _judge(self, certificate: NodeCertificate) -> None:
+        node = certificate.node
         if self._settings.node_deletion_revokes and self._book.is_revoked(certificate):
             raise _refused(
                 Refusal.REVOKED,
@@ -285,7 +310,6 @@ class CloudHub:
                 f"cloud.hub.node_limit: {self._settings.node_limit} nodes are connected already",
                 details={"refusal": Refusal.NODE_LIMIT},
             )
-        return certificate
 
     def _open(
         self, certificate: NodeCertificate, socket: web.WebSocketResponse, request: web.Request
@@ -302,6 +326,9 @@ class CloudHub:
         )
         old = self._sessions.get(session.node)
         self._sessions[session.node] = session
+        if self._stores.get(session.node, session.edge) != session.edge:
+            self.joined(session.node)
+        self._stores[session.node] = session.edge
         if old is not None:
             self._end(old, Ending.REPLACED)
         self._metrics.nodes_connected.set(len(self._sessions))

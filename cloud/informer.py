@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from gateway.errors import GatewayError, Gone
+from gateway.errors import GatewayError, Gone, NotFound
 from gateway.kube.client import EventType, KubeClient
 from gateway.model.json import JsonObject
 from gateway.runtime.backoff import Backoff
@@ -49,6 +49,8 @@ class Informer:
         self._plural = plural
         self._namespace = namespace
         self._on_change = on_change
+        self._version = ""
+        self._is_served = True
         self.objects: dict[Key, JsonObject] = {}
         """(namespace, name) -> object; the namespace is "" for cluster-scoped kinds."""
 
@@ -58,21 +60,38 @@ class Informer:
 
     async def run(self, ready: Callable[[], None]) -> None:
         backoff = Backoff(0.2, 30.0)
-        version = ""
         while True:
             try:
-                if not version:
-                    version = await self._list()
+                if not self._version:
+                    self._version = await self._list()
                     ready()
-                version = await self._watch(version)
-                backoff.reset()
+                if await self._watch():
+                    backoff.reset()
+                    continue  # the server ends watches now and then
             except Gone:
-                version = ""
+                self._version = ""
+            except NotFound as error:
+                self._version = ""
+                self._tell_unserved(error)
             except GatewayError as error:
                 log.warning(
                     "watch interrupted", extra={"plural": self._plural, "cause": error.message}
                 )
-                await asyncio.sleep(backoff.next())
+            await asyncio.sleep(backoff.next())
+
+    def _tell_unserved(self, error: NotFound) -> None:
+        """Say once what is missing; the clusters of others do not know our kinds by themselves."""
+        log.log(
+            logging.WARNING if self._is_served else logging.DEBUG,
+            "the cluster does not serve a kind that CloudCore needs: install its"
+            " CustomResourceDefinitions there; trying again until they are",
+            extra={
+                "plural": self._plural,
+                "group_version": self._group_version,
+                "cause": error.message,
+            },
+        )
+        self._is_served = False
 
     async def _list(self) -> str:
         seen: dict[Key, JsonObject] = {}
@@ -90,19 +109,25 @@ class Informer:
         for key, item in seen.items():
             if not _is_same(self.objects.get(key), item):
                 self._set(key, item)
+        self._is_served = True
         return found.resource_version
 
-    async def _watch(self, version: str) -> str:
+    async def _watch(self) -> bool:
+        """Follow one stream to its end; True when it brought something.
+
+        The version moves with each event: after a failure in the middle nothing is told twice.
+        """
         stream = self._kube.watch(
-            self._group_version, self._plural, self._namespace, resource_version=version
+            self._group_version, self._plural, self._namespace, resource_version=self._version
         )
+        has_news = False
         async for event in stream:
-            version = event.resource_version
+            self._version, has_news = event.resource_version, True
             if event.type is EventType.DELETED:
                 self._set(_key(event.object), None)
             elif event.type is not EventType.BOOKMARK:
                 self._set(_key(event.object), event.object)
-        return version
+        return has_news
 
     def _set(self, key: Key, new: JsonObject | None) -> None:
         old = self.objects.pop(key, None) if new is None else self.objects.get(key)

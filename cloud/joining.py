@@ -53,6 +53,8 @@ class Sessions(Protocol):
 
     def end(self, node: str, why: Ending) -> None: ...
 
+    def joined(self, node: str) -> None: ...
+
 
 class JoinServer:
     """Module: the HTTPS listener of port 10002."""
@@ -123,6 +125,7 @@ class JoinServer:
 
     async def _certificate(self, request: web.Request) -> web.Response:
         node = check_node_name(request.headers.get("NodeName", ""))
+        is_new = peer_certificate(request) is None
         replaces = await self._authorise(request, node)
         async with asyncio.timeout(BODY_SECONDS):
             csr = await request.read()
@@ -135,6 +138,8 @@ class JoinServer:
             self._settings.certificate_days,
         )
         await self._keep(issued, replaces=replaces)
+        if is_new:
+            self._sessions.joined(node)
         return web.Response(body=issued.der, content_type=DER)
 
     async def _keep(self, issued: Issued, *, replaces: bool) -> None:

@@ -64,13 +64,13 @@ class NodeBook:
         """Note that the Node object exists."""
         if node in self._known.registered:
             return
-        self._known.registered.add(node)
         await self._database.write(lambda c: _mark(c, node, registered=True))
+        self._known.registered.add(node)
 
     async def unregister(self, node: str) -> None:
         """Note that the Node object is gone."""
-        self._known.registered.discard(node)
         await self._database.write(lambda c: _mark(c, node, registered=False))
+        self._known.registered.discard(node)
 
 
 def _read(connection: sqlite3.Connection) -> _Known:

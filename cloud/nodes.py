@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from cloud.catalog import Catalog
 from cloud.hub import CloudHub, stamp
-from cloud.identity import LEASE_NAMESPACE, LEASES, is_lease_fresh, ready_condition
+from cloud.identity import LEASE_NAMESPACE, LEASES, ready_condition
 from cloud.informer import Change
+from cloud.leases import Renewals
 from cloud.nodebook import NodeBook
 from cloud.syncbook import SyncBook
-from gateway.errors import GatewayError, NotFound
+from gateway.errors import Conflict, GatewayError
 from gateway.kube.client import KubeClient, PatchType
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge.devices import ObjectMeta, mapping
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 
 EDGE_LABEL = "node-role.kubernetes.io/edge"
 CHECK_SECONDS = 10.0
+RETRY_SECONDS = 1.0
 _OWN_CONDITIONS = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
 
@@ -64,6 +66,7 @@ class NodeWatch:
         self._settings = settings
         self._waiting: dict[tuple[str, bool], Change] = {}
         self._wake = asyncio.Event()
+        self._renewals = Renewals()
         catalog.on_node(self._note)
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -78,7 +81,7 @@ class NodeWatch:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._waiting:
-                    await self._on_change(self._waiting.pop(next(iter(self._waiting))))
+                    await self._take(next(iter(self._waiting)))
 
     def _note(self, change: Change) -> None:
         """Remember a change; several updates of a Node become one, a deletion stands for itself."""
@@ -88,16 +91,23 @@ class NodeWatch:
         self._waiting[key] = Change(change.key, old, change.new)
         self._wake.set()
 
+    async def _take(self, key: tuple[str, bool]) -> None:
+        """Do what one change asks for; where that cannot be kept now, it is done later."""
+        change = self._waiting.pop(key)
+        try:
+            await self._on_change(change)
+        except GatewayError as error:
+            log.warning("node change must wait", extra={"node": key[0], "cause": error.message})
+            self._waiting.setdefault(key, change)
+            await asyncio.sleep(RETRY_SECONDS)
+
     async def _on_change(self, change: Change) -> None:
         name = change.key[1]
-        try:
-            if change.new is None:
-                await self._deleted(name)
-            elif EDGE_LABEL in ObjectMeta.read(change.new).labels:
-                await self._book.register(name)
-                self._pass_on(name, change)
-        except GatewayError as error:
-            log.warning("node change not kept", extra={"node": name, "cause": error.message})
+        if change.new is None:
+            await self._deleted(name)
+        elif EDGE_LABEL in ObjectMeta.read(change.new).labels:
+            await self._book.register(name)
+            self._pass_on(name, change)
 
     async def _deleted(self, name: str) -> None:
         if self._settings.node_deletion_revokes and name in self._book.registered:
@@ -125,21 +135,22 @@ class NodeWatch:
     async def _watch_leases(self) -> None:
         """Mark lost nodes, now and then."""
         while True:
-            for (_, name), node in list(self._catalog.nodes.objects.items()):
-                await self._check_lease(name, node)
+            try:
+                await self._check_leases()
+            except GatewayError as error:
+                log.info("leases not checked", extra={"cause": error.message})
             await asyncio.sleep(CHECK_SECONDS)
 
-    async def _check_lease(self, name: str, node: JsonObject) -> None:
-        if ready_condition(node) != "True" or EDGE_LABEL not in ObjectMeta.read(node).labels:
-            return
-        try:
-            lease = await self._kube.get(LEASES, "leases", LEASE_NAMESPACE, name)
-            if not is_lease_fresh(lease, time.time()):
+    async def _check_leases(self) -> None:
+        found = await self._kube.list(LEASES, "leases", LEASE_NAMESPACE)
+        leases = {ObjectMeta.read(lease).name: lease for lease in found.items}
+        self._renewals.keep(leases)
+        now = time.monotonic()
+        for name, lease in leases.items():
+            has_run_out = self._renewals.has_run_out(name, lease, now)
+            node = self._catalog.nodes.objects.get(("", name))
+            if node is not None and has_run_out and _looks_ready(node):
                 await self._mark_unknown(name, node)
-        except NotFound:
-            return
-        except GatewayError as error:
-            log.info("lease not checked", extra={"node": name, "cause": error.message})
 
     async def _mark_unknown(self, name: str, node: JsonObject) -> None:
         conditions = mapping(node.get("status")).get("conditions")
@@ -160,16 +171,24 @@ class NodeWatch:
             for kind in _OWN_CONDITIONS
             if kind in known
         ]
-        await self._kube.patch(
-            "v1",
-            "nodes",
-            None,
-            name,
-            {"status": {"conditions": lost}},
-            patch_type=PatchType.STRATEGIC,
-            subresource="status",
-        )
+        seen: JsonObject = {"resourceVersion": ObjectMeta.read(node).version}
+        try:
+            await self._kube.patch(
+                "v1",
+                "nodes",
+                None,
+                name,
+                {"metadata": seen, "status": {"conditions": lost}},
+                patch_type=PatchType.STRATEGIC,
+                subresource="status",
+            )
+        except Conflict:
+            return  # the node has just said something itself
         log.info("node lost: its lease ran out", extra={"node": name})
+
+
+def _looks_ready(node: JsonObject) -> bool:
+    return ready_condition(node) == "True" and EDGE_LABEL in ObjectMeta.read(node).labels
 
 
 def _intent(node: JsonObject) -> tuple[Json, Json, Json]:

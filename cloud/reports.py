@@ -18,6 +18,7 @@ from cloud.devicecontroller import DeviceController
 from cloud.hub import CloudHub, Inbound, stamp
 from cloud.mapping import Layout, features_patch, reported_by_thing
 from cloud.statuses import (
+    belongs_to,
     is_news,
     new_status,
     parse_reported,
@@ -31,7 +32,7 @@ from gateway.kube.client import KubeClient
 from gateway.model.json import Json, JsonObject
 from gateway.model.thing import Thing
 from gateway.model.trace import TraceContext
-from gateway.wire.cloudedge.devices import GROUP_VERSION, STATUSES, DeviceView
+from gateway.wire.cloudedge.devices import GROUP_VERSION, STATUSES, DeviceView, ObjectMeta
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.to_cloud import StateReported, TwinReported
 from gateway.wire.cloudedge.to_edge import answer_twin
@@ -61,6 +62,8 @@ class _Reported:
     exists: bool
     source: tuple[str, str] = ("", "")
     versions: dict[str, int] = field(default_factory=dict)
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Twins and state are reported side by side and written into one object."""
 
     def take_from(self, source: tuple[str, str]) -> None:
         """Note whose report comes: another node, or a node with a new store, counts its versions anew."""
@@ -204,19 +207,28 @@ class Reports:
         self, device: DeviceView, state: dict[str, str], trace: TraceContext | None
     ) -> None:
         known = self._known_of(device)
-        if known.state == state:
+        before, after = known.state, {**known.state, **state}
+        if before == after:
             return
-        before = known.state.get("state")
-        known.state = {**known.state, **state}
-        await self._put_status(device, known)
-        if before != state.get("state"):
-            facts: JsonObject = {**known.state}
-            try:
-                await self._controller.write_reported(
-                    device.key, {"attributes": {"kubeedge": facts}}, trace
-                )
-            except Forbidden as error:
-                self._warn(device.key, "ThingDenied", error.message)
+        known.state = after
+        try:
+            await self._put_status(device, known)
+            if before.get("state") != after.get("state"):
+                await self._tell_state(device, after, trace)
+        except BaseException:  # what is tried again must not look done
+            known.state = before
+            raise
+
+    async def _tell_state(
+        self, device: DeviceView, state: dict[str, str], trace: TraceContext | None
+    ) -> None:
+        facts: JsonObject = {**state}
+        try:
+            await self._controller.write_reported(
+                device.key, {"attributes": {"kubeedge": facts}}, trace
+            )
+        except Forbidden as error:
+            self._warn(device.key, "ThingDenied", error.message)
 
     # --- DeviceStatus -------------------------------------------------------------------------------
 
@@ -249,20 +261,34 @@ class Reports:
             raise
 
     async def _put_status(self, device: DeviceView, known: _Reported) -> None:
-        status = status_patch(known.entries, known.state)
-        at = (GROUP_VERSION, STATUSES, device.key.namespace)
-        if known.exists:
-            try:
-                await self._kube.patch(*at, device.key.name, {"status": status})
-            except NotFound:
+        async with known.writing:
+            status = status_patch(known.entries, known.state)
+            if not (known.exists and await self._patch_status(device, status)):
                 known.exists = False
-            else:
-                return
+                await self._make_status(device, status)
+                known.exists = True
+
+    async def _patch_status(self, device: DeviceView, status: JsonObject) -> bool:
+        """Write what is there already; False when it is not."""
+        at = (GROUP_VERSION, STATUSES, device.key.namespace, device.key.name)
         try:
-            await self._kube.create(*at, new_status(device, status))
+            await self._kube.patch(*at, {"status": status})
+        except NotFound:
+            return False
+        return True
+
+    async def _make_status(self, device: DeviceView, status: JsonObject) -> None:
+        at = (GROUP_VERSION, STATUSES, device.key.namespace)
+        fresh = new_status(device, status)
+        try:
+            await self._kube.create(*at, fresh)
         except AlreadyExists:
-            await self._kube.patch(*at, device.key.name, {"status": status})
-        known.exists = True
+            found = await self._kube.get(*at, device.key.name)
+            if belongs_to(found, device.meta.uid):
+                await self._patch_status(device, status)
+                return
+            await self._kube.delete(*at, device.key.name, uid=ObjectMeta.read(found).uid)
+            await self._kube.create(*at, fresh)
 
     # --- shared -------------------------------------------------------------------------------------
 

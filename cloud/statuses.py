@@ -31,6 +31,17 @@ def twin_entries(status: JsonObject | None) -> dict[str, JsonObject]:
     }
 
 
+def belongs_to(status: JsonObject, uid: str) -> bool:
+    """False for the DeviceStatus of an earlier Device of the same name, which is collected a little later."""
+    owners = mapping(status.get("metadata")).get("ownerReferences")
+    uids = [
+        text(owner.get("uid"))
+        for owner in (owners if isinstance(owners, list) else [])
+        if isinstance(owner, dict) and owner.get("kind") == "Device"
+    ]
+    return not uids or uid in uids
+
+
 def state_of(status: JsonObject | None) -> dict[str, str]:
     """Return `state` and `lastOnlineTime`, where they are known."""
     body = mapping((status or {}).get("status"))

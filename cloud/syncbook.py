@@ -95,6 +95,13 @@ class SyncBook:
         if not held:
             self._held.pop(node, None)
 
+    def doubt(self, node: str) -> None:
+        """Note that a node may hold nothing of this any more: its store is new."""
+        for uid, item in list(self.held(node).items()):
+            if item.version != NEVER:
+                self._held[node][uid] = replace(item, version=NEVER)
+                self._mark(node, uid)
+
     def drop_node(self, node: str) -> None:
         """Forget a node that is gone."""
         for uid in list(self.held(node)):
@@ -158,8 +165,9 @@ class SyncBook:
             await self._kube.patch(
                 GROUP_VERSION, PLURAL, item.namespace, name, patch, subresource="status"
             )
-        except NotFound:
-            self._stored.pop((node, item.uid), None)
+        except NotFound:  # somebody deleted it
+            if self._stored.pop((node, item.uid), None) is not None:
+                self._mark(node, item.uid)
             return
         self._stored[(node, item.uid)] = item
 

@@ -13,6 +13,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cloud.catalog import Catalog
@@ -134,6 +135,10 @@ class Upstream:
 
     async def on_upload(self, inbound: Inbound, item: EdgeUpload) -> None:
         """Send an upload downstream and answer it, where an answer is wanted."""
+        if item.spool is not None:  # a copied store must not make another node's messages look old
+            item = replace(
+                item, spool=replace(item.spool, edge=f"{inbound.node}/{item.spool.edge}")
+            )
         error = await self._outcome(inbound.node, item)
         kind = item.kind.value if item.kind else "none"
         self._metrics.edge_uploads.labels(kind, outcome_of(error).metric.value).inc()

@@ -39,7 +39,7 @@ from gateway.store.database import Database
 from gateway.store.things_sqlite import SqliteThingStore
 from gateway.wire.cloudedge import to_cloud
 from gateway.wire.cloudedge.envelope import Envelope, Stamp, decode, encode
-from gateway.wire.cloudedge.names import NODE_ID, PROJECT_ID, Operation
+from gateway.wire.cloudedge.names import EDGE, NODE_ID, PROJECT_ID, Operation
 from gateway.wire.cloudedge.subjects import DeviceKey, Subject
 from gateway.wire.cloudedge.to_edge import ObjectChanged, read_to_edge
 from gateway.wire.cloudedge.twins import Twin, TwinUpdate, TwinValue, TwinVersion, ValueMetadata
@@ -434,11 +434,18 @@ def a_report(device: str, version: int = 1, **values: str | None) -> Envelope:
 
 @asynccontextmanager
 async def an_edge(
-    cloud: CloudCore, node: str, certificate: Certificate, *, node_id: str | None = None
+    cloud: CloudCore,
+    node: str,
+    certificate: Certificate,
+    *,
+    node_id: str | None = None,
+    store: str = "",
 ) -> AsyncIterator[Edge]:
-    """Connect a node to CloudHub."""
+    """Connect a node to CloudHub; `store` names the edge's store as Twinspan's edges do."""
     context = certificate.context(await fetch_ca(cloud))
     headers = {NODE_ID: node_id or node, PROJECT_ID: "test", "ConnectionUse": "msg"}
+    if store:
+        headers[EDGE] = store
     async with (
         aiohttp.ClientSession() as http,
         http.ws_connect(

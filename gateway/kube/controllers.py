@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
 EVENT_SECONDS = 3_600.0
+MAX_EVENTS = 10_000
+"""Events that a sweep leaves; the oldest go first."""
 STANDARD_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease", "kubeedge")
 ROOT_CERTIFICATE = "kube-root-ca.crt"
 WRITER = WriteOptions(manager="kube-controller-manager")
@@ -346,13 +348,19 @@ class Controllers:
     async def _forget_events(self) -> None:
         resource = self._objects.resource("v1", "events")
         before = self._objects.now() - EVENT_SECONDS
-        for stored in list(self._objects.storage.all("events")):
-            if (last_seen(stored.object) or 0) < before:
-                try:
-                    await self._delete(resource, stored)
-                except GatewayError as error:
-                    log.warning("old events stay", extra={"cause": error.message})
-                    return
+        events = sorted(
+            ((last_seen(item.object) or 0, item) for item in self._objects.storage.all("events")),
+            key=lambda pair: pair[0],
+        )
+        surplus = len(events) - MAX_EVENTS
+        for place, (seen, stored) in enumerate(events):
+            if seen >= before and place >= surplus:
+                return
+            try:
+                await self._delete(resource, stored)
+            except GatewayError as error:
+                log.warning("old events stay", extra={"cause": error.message})
+                return
 
 
 def last_seen(event: JsonObject) -> float | None:

@@ -438,7 +438,10 @@ async def test_a_node_whose_lease_ran_out_turns_unknown(
         an_edge(cloud, "edge-1", await join(cloud, "edge-1")) as edge,
     ):
         await edge.register()
-        spec: JsonObject = {"renewTime": "2020-01-01T00:00:00.000000Z"}
+        spec: JsonObject = {
+            "renewTime": "2020-01-01T00:00:00.000000Z",
+            "leaseDurationSeconds": 1,
+        }
         lease = Subject("kube-node-lease", "lease", "edge-1")
         await edge.ask_object(lease, Operation.INSERT, {"spec": spec})
 

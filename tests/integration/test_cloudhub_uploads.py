@@ -66,7 +66,7 @@ async def test_telemetry_of_a_device_belongs_to_its_namespace_s_tenant(tmp_path:
         assert message.adapter == "twinspan-edge"
         assert message.at == 1_795_377_600.0
         assert message.properties["edge_node"] == "edge-1"
-        assert message.spool == SpoolId("edge-uuid", "lane", 1)
+        assert message.spool == SpoolId("edge-1/edge-uuid", "lane", 1)
         assert not message.duplicate
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from cloud.informer import Change, Informer
 from cloud.keyworker import KeyWorker
-from gateway.errors import Gone, StoreUnavailable
+from gateway.errors import Gone, NotFound, StoreUnavailable
 from gateway.kube.client import EventType, ObjectList, WatchEvent
 from gateway.model.json import JsonObject
 
@@ -117,6 +117,60 @@ async def test_a_failed_list_or_watch_is_tried_again(monkeypatch: pytest.MonkeyP
     async with informing(api):
         await until(lambda: len(api.asked) == 4)
     assert api.asked == [("list", None), ("list", None), ("watch", "5"), ("watch", "5")]
+
+
+async def test_what_came_before_a_watch_broke_is_not_told_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the deletion of an object would be taken for that of its namesake, which came after it."""
+    monkeypatch.setattr("gateway.runtime.backoff.Backoff.next", lambda _: 0.0)
+    api = Api()
+    api.lists = [ObjectList([an_object("a", "1", "old")], "5")]
+    api.streams = [
+        [
+            WatchEvent(EventType.DELETED, an_object("a", "6", "old"), "6"),
+            WatchEvent(EventType.ADDED, an_object("a", "7", "new"), "7"),
+            StoreUnavailable(),
+        ]
+    ]
+    async with informing(api) as seen:
+        await until(lambda: len(api.asked) == 3)
+    assert api.asked[-1] == ("watch", "7")
+    assert seen == [("a", "-", "1"), ("a", "1", "-"), ("a", "-", "7")]
+
+
+async def test_a_server_that_ends_each_watch_at_once_is_not_asked_without_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses = 0
+
+    def pause(_: object) -> float:
+        nonlocal pauses
+        pauses += 1
+        return 0.0
+
+    monkeypatch.setattr("gateway.runtime.backoff.Backoff.next", pause)
+    api = Api()
+    api.lists = [ObjectList([], "5")]
+    api.streams = [[], [], []]
+    async with informing(api):
+        await until(lambda: len(api.asked) == 5)
+    assert pauses == 3
+
+
+async def test_a_cluster_without_our_kinds_is_explained_once_and_asked_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gateway.runtime.backoff.Backoff.next", lambda _: 0.0)
+    api = Api()
+    missing = NotFound("the server could not find the requested resource")
+    api.lists = [missing, missing, ObjectList([an_object("a", "1")], "5")]
+    async with informing(api) as seen:
+        await until(lambda: len(api.asked) == 4)
+    assert seen == [("a", "-", "1")]
+    told = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 1
+    assert "install its CustomResourceDefinitions" in told[0].getMessage()
 
 
 # --- key worker ----------------------------------------------------------------------------------

@@ -250,6 +250,30 @@ def test_a_patch_fails_when_somebody_was_faster() -> None:
         applied(a_device(on="true"), patch)
 
 
+def test_a_patch_fails_for_another_device_of_the_same_name() -> None:
+    document = a_device(on="false")
+    document["metadata"]["uid"] = "first"  # type: ignore[index, call-overload]
+    view = DeviceView.read(document)
+    layout = layout_of(view, ModelView.read(a_model()))
+    patch = desired_patch(view, layout, {"on": True}, 1)
+    applied(document, patch)
+    document["metadata"]["uid"] = "second"  # type: ignore[index, call-overload]
+    with pytest.raises(jsonpatch.JsonPatchTestFailed):
+        applied(document, patch)
+
+
+def test_a_wish_does_not_overwrite_one_that_came_where_there_was_none() -> None:
+    before, after = a_device(), a_device(on="false")
+    before["metadata"]["resourceVersion"] = "4"  # type: ignore[index, call-overload]
+    after["metadata"]["resourceVersion"] = "5"  # type: ignore[index, call-overload]
+    view = DeviceView.read(before)
+    layout = layout_of(view, ModelView.read(a_model()))
+    patch = desired_patch(view, layout, {"on": True}, 1)
+    applied(before, patch)
+    with pytest.raises(jsonpatch.JsonPatchTestFailed):
+        applied(after, patch)
+
+
 def test_a_property_that_only_the_model_has_is_added_to_the_device() -> None:
     document = a_device()
     document["metadata"]["resourceVersion"] = "9"  # type: ignore[index, call-overload]
