@@ -74,6 +74,6 @@ class ConsumerGroup:
                 return consumer
         return None
 
-    def covers(self, excluded: frozenset[Consumer]) -> bool:
-        """True when somebody here is not excluded, with or without credit."""
-        return any(consumer not in excluded for consumer in self._consumers)
+    def has_credit_beside(self, excluded: frozenset[Consumer]) -> bool:
+        """True when somebody has credit who is not excluded."""
+        return any(consumer.credit > 0 and consumer not in excluded for consumer in self._consumers)

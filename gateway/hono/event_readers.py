@@ -3,8 +3,8 @@
 What a consumer accepts or rejects is done; what it releases or loses comes again, first. A tap works on one
 event of a device at a time, on those of different devices side by side: what it could not work on comes again
 after a pause and before what the device sent later; what it finally refused is done.
-Full: events that no consumer here is to get are held, at most `MAX_HELD` for a tenant; then its events wait
-for another consumer.
+Full: events that nobody who has credit is to get are held, at most `MAX_HELD` for a tenant; then its events
+wait for another consumer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gateway.store.ports import CONSUMERS, EventStore, StoredEvent
 TAP_WINDOW = 64
 """Events that one tap works on at a time."""
 MAX_HELD = 1_000
-"""Events of a tenant that all its consumers called undeliverable."""
+"""Events of a tenant that its consumers with credit called undeliverable."""
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 
@@ -45,11 +45,6 @@ class ConsumerReaders:
 
     def add(self, consumer: Consumer) -> None:
         self._group.add(consumer)
-        held, self._held = self._held, []
-        self._is_pumping = True  # all of them stand in line before the first goes out
-        for event in held:
-            self._cursor.release(event, failed=False)
-        self._is_pumping = False
         self.pump()
 
     def remove(self, consumer: Consumer) -> None:
@@ -69,10 +64,20 @@ class ConsumerReaders:
             return
         self._is_pumping = True
         try:
+            self._stand_again()
             while self._hand_out_one():
                 pass
         finally:
             self._is_pumping = False
+
+    def _stand_again(self) -> None:
+        """Let held events stand in line for whom somebody has credit now."""
+        held, self._held = self._held, []
+        for event in held:
+            if self._group.has_credit_beside(self._excluded.get(event.id, _NOBODY)):
+                self._cursor.release(event, failed=False)
+            else:
+                self._held.append(event)
 
     def _hand_out_one(self) -> bool:
         if len(self._held) >= MAX_HELD or not self._group.has_credit:
@@ -82,14 +87,11 @@ class ConsumerReaders:
             return False
         excluded = self._excluded.get(event.id, _NOBODY)
         consumer = self._group.next(excluded)
-        if consumer is not None:
-            consumer.send_event(event, self._outcome_of(event, consumer))
-            return True
-        if not self._group.covers(excluded):
+        if consumer is None:
             self._held.append(event)
-            return True
-        self._cursor.release(event, failed=False)
-        return False
+        else:
+            consumer.send_event(event, self._outcome_of(event, consumer))
+        return True
 
     def _outcome_of(self, event: StoredEvent, consumer: Consumer) -> Callable[[EventOutcome], None]:
         def ended(outcome: EventOutcome) -> None:

@@ -103,11 +103,11 @@ async def test_what_a_tap_ends_after_it_was_closed_is_settled() -> None:
     assert tap.names == ["1", "2"]
 
 
-class Picky:
-    """A consumer that calls everything undeliverable."""
+class App:
+    """A consumer that answers everything with one outcome."""
 
-    def __init__(self, outcome: EventOutcome) -> None:
-        self.credit = 100_000
+    def __init__(self, outcome: EventOutcome, credit: int = 100_000) -> None:
+        self.credit = credit
         self.got: list[str] = []
         self._outcome = outcome
 
@@ -125,7 +125,7 @@ async def test_events_that_nobody_here_wants_are_held_up_to_a_bound_and_not_lost
     monkeypatch.setattr(event_readers, "MAX_HELD", 3)
     store = a_store(*(an_event(str(number)) for number in range(10)))
     readers = ConsumerReaders(store, "acme")
-    picky, eager = Picky(EventOutcome.NOT_HERE), Picky(EventOutcome.DONE)
+    picky, eager = App(EventOutcome.NOT_HERE), App(EventOutcome.DONE)
     readers.add(picky)
     readers.pump()
     assert picky.got == ["0", "1", "2"]
@@ -133,4 +133,18 @@ async def test_events_that_nobody_here_wants_are_held_up_to_a_bound_and_not_lost
     readers.add(eager)
     readers.pump()
     assert eager.got == [str(number) for number in range(10)]
+    readers.close()
+
+
+async def test_an_event_that_waits_for_a_consumer_without_credit_holds_up_nobody() -> None:
+    store = a_store(an_event("1"))
+    readers = ConsumerReaders(store, "acme")
+    picky, paused = App(EventOutcome.NOT_HERE), App(EventOutcome.DONE, credit=0)
+    readers.add(picky)
+    readers.add(paused)
+    store.append(an_event("2"), lambda _: None)
+    assert (picky.got, paused.got) == (["1", "2"], [])
+    paused.credit = 10
+    readers.pump()
+    assert paused.got == ["1", "2"]
     readers.close()
