@@ -93,8 +93,26 @@ class Messaging:
     def send(self, message: Message, done: Done) -> None:
         if message.kind is _EVENT:
             self._events.append(message, done)
-        else:
-            self._send_telemetry(message, done)
+            return
+        group = self._groups.get(message.tenant)
+        consumer = group.next() if group is not None else None
+        taps: tuple[Tap, ...] = ()
+        for tap in self._taps:
+            if tap.is_open(message):
+                taps += (tap,)
+        if (consumer is None and not taps) or len(self._flights) >= MAX_IN_FLIGHT:
+            self._metrics.amqp_nocredit.labels(message.tenant, message.kind.value).inc()
+            done(NoConsumer())
+            return
+        flight = self._take_off(message, done, len(taps) + (consumer is not None))
+        if consumer is not None:
+            flight.withdraw = consumer.send(message, flight.consumed)
+            if not flight.waits:
+                flight.withdraw = None
+        for tap in taps:
+            tap.take(message, flight.tapped)
+        if not message.qos:
+            done(None)
 
     def has_consumer(self, tenant: str) -> bool:
         """True while some application takes the tenant's telemetry and has credit."""
@@ -148,24 +166,6 @@ class Messaging:
             self._events.drop_cursor(tenant, TapReader.cursor_name(name))
 
     # --- telemetry -------------------------------------------------------------------------------------
-
-    def _send_telemetry(self, message: Message, done: Done) -> None:
-        group = self._groups.get(message.tenant)
-        consumer = group.next() if group is not None else None
-        taps = [tap for tap in self._taps if tap.is_open(message)] if self._taps else ()
-        if (consumer is None and not taps) or len(self._flights) >= MAX_IN_FLIGHT:
-            self._metrics.amqp_nocredit.labels(message.tenant, message.kind.value).inc()
-            done(NoConsumer())
-            return
-        flight = self._take_off(message, done, len(taps) + (consumer is not None))
-        if consumer is not None:
-            flight.withdraw = consumer.send(message, flight.consumed)
-            if not flight.waits:
-                flight.withdraw = None
-        for tap in taps:
-            tap.take(message, flight.tapped)
-        if message.qos == 0:
-            done(None)
 
     def _take_off(self, message: Message, done: Done, waits: int) -> Flight:
         flights = self._flights

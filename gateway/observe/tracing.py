@@ -130,20 +130,14 @@ class Tracer:
         attributes: Mapping[str, AttributeValue],
     ) -> Span:
         """Begin a span of what comes all the time, e.g. telemetry: `start`, with a bound on new traces."""
-        if parent is None and not self._has_room():
-            return Span(name, new_context(sampled=False), None, kind, 0, None)
-        return self.start(name, parent, kind, attributes)
-
-    def _has_room(self) -> bool:
-        if self._left:
+        if parent is None:
+            now = time.monotonic()
+            if now >= self._second_ends:
+                self._second_ends, self._left = now + 1.0, self._per_second
+            if not self._left:
+                return Span(name, new_context(sampled=False), None, kind, 0, None)
             self._left -= 1
-            return True
-        now = time.monotonic()
-        if now < self._second_ends or not self._per_second:
-            return False
-        self._second_ends = now + 1.0
-        self._left = self._per_second - 1
-        return True
+        return self.start(name, parent, kind, attributes)
 
     def _span(
         self,

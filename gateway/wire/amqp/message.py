@@ -261,10 +261,13 @@ def encode_prefix(message: AmqpMessage) -> bytes:
     return b"".join(parts)
 
 
+_SHORT_HEADS: Final = tuple(b"\x00\x53\x75\xa0" + bytes((size,)) for size in range(256))
+
+
 def data_head(size: int) -> bytes:
     """Return what stands before the `size` bytes of a data section."""
     if size < 256:
-        return b"\x00\x53\x75\xa0" + bytes((size,))
+        return _SHORT_HEADS[size]
     return b"\x00\x53\x75\xb0" + struct.pack(">I", size)
 
 

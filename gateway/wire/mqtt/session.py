@@ -340,9 +340,12 @@ class Session(ABC):
             first, size = data[at], data[at + 1]
             body = at + 2
             if size >= 0x80:
-                size, body = wire.read_varint(data, at + 1, end)
-                if size < 0:
-                    break
+                if body < end and 0x80 > data[body] > 0:  # two bytes: nearly all there are
+                    size, body = size & 0x7F | data[body] << 7, body + 1
+                else:
+                    size, body = wire.read_varint(data, at + 1, end)
+                    if size < 0:
+                        break
             stop = body + size
             if stop - at > limit:
                 raise _too_large(stop - at, limit)
