@@ -64,7 +64,8 @@ class ConsumerReaders:
             return
         self._is_pumping = True
         try:
-            self._stand_again()
+            if self._held:
+                self._stand_again()
             while self._hand_out_one():
                 pass
         finally:
