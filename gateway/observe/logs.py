@@ -46,6 +46,18 @@ class TextFormatter(logging.Formatter):
         return line
 
 
+class Strangers(logging.Filter):
+    """Tells of bytes that are no HTTP request in one line; aiohttp reports them as errors with tracebacks."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if type(error).__module__ == "aiohttp.http_exceptions":
+            record.levelno, record.levelname = logging.INFO, "INFO"
+            record.msg, record.args, record.exc_info = "not an HTTP request", (), None
+            record.cause = type(error).__name__
+        return True
+
+
 def set_up(level: str = "INFO", form: str = "text", stream: TextIO | None = None) -> None:
     """Send all logs to one stream.
 
@@ -58,6 +70,8 @@ def set_up(level: str = "INFO", form: str = "text", stream: TextIO | None = None
     root.setLevel(level if level in _LEVELS else "INFO")
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    server = logging.getLogger("aiohttp.server")
+    server.filters[:] = [Strangers()]
 
 
 def _instant(seconds: float) -> str:

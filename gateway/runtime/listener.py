@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import ssl as tls
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -20,6 +21,8 @@ ENDPOINTS_FILE = "endpoints.json"
 BACKLOG = 1_024
 SHUTDOWN_SECONDS = 2.0
 HEADER_SECONDS = 10.0
+HANDSHAKE_SECONDS = 10.0
+"""In which a peer must have finished its TLS handshake."""
 MAX_CONNECTIONS = 10_000
 
 
@@ -122,12 +125,55 @@ async def listen_tcp(
     loop = asyncio.get_running_loop()
     try:
         server = await loop.create_server(
-            factory, host, port, ssl=ssl, backlog=BACKLOG, reuse_port=reuse_port or None
+            factory,
+            host,
+            port,
+            ssl=ssl,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS if ssl else None,
+            backlog=BACKLOG,
+            reuse_port=reuse_port or None,
         )
     except OSError as error:
         raise _port_taken(error, name, host, port, setting) from error
     endpoints.add(name, host, server.sockets[0].getsockname()[1])
     return server
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One address to listen on, and the setting that an operator changes it with."""
+
+    name: str
+    bind: str
+    setting: str
+    ssl: tls.SSLContext | None = None
+
+
+@asynccontextmanager
+async def listening(
+    endpoints: Endpoints, factory: Callable[[], asyncio.Protocol], doors: Sequence[Door]
+) -> AsyncIterator[None]:
+    """Listen on all `doors` for the length of the block; what is connected then is the caller's to end.
+
+    Errors: as `listen_tcp`; none of them is open then.
+    """
+    async with AsyncExitStack() as stack:
+        for door in doors:
+            server = await listen_tcp(
+                endpoints, door.name, door.bind, factory, setting=door.setting, ssl=door.ssl
+            )
+            stack.callback(server.close)
+        yield
+
+
+def doors_of(
+    plain: Door, tls_name: str, tls_bind: str, context: tls.SSLContext | None
+) -> tuple[Door, ...]:
+    """Return the plain door, and beside it one for TLS where there is a context."""
+    if context is None:
+        return (plain,)
+    setting = plain.setting.removesuffix("bind") + "tls_bind"
+    return plain, Door(tls_name, tls_bind, setting, context)
 
 
 @asynccontextmanager
@@ -178,6 +224,7 @@ async def serve_app(
                 host,
                 port,
                 ssl=ssl,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS if ssl else None,
                 backlog=BACKLOG,
             )
         except OSError as error:
