@@ -36,6 +36,7 @@ class PolicyEntry:
 
     __slots__ = (
         "committed",
+        "depends",
         "enforcer",
         "in_flight",
         "is_loaded",
@@ -54,6 +55,7 @@ class PolicyEntry:
         self.revision = 0
         self.in_flight = 0
         self.enforcer: Enforcer | None = None
+        self.depends: set[str] = set()
         self.settled: list[Resume] = []
         self.lane: Lane[Job] = Lane(lambda job, pending: step(self, job, pending), self.forget)
 
@@ -153,7 +155,10 @@ class PolicyCache:
 
     def document_for(self, importer: str, policy_id: str) -> JsonObject | None:
         """A durable document that another policy depends on from now on; raises Wait."""
-        self._importers.setdefault(policy_id, set()).add(importer)
+        mine = self._entries.get(importer)
+        if mine is not None:
+            mine.depends.add(policy_id)
+            self._importers.setdefault(policy_id, set()).add(importer)
         committed = self.loaded(policy_id).committed
         return committed.document if committed is not None else None
 
@@ -188,7 +193,7 @@ class PolicyCache:
         oldest = next(iter(self._entries.values()))
         if oldest.is_idle:
             del self._entries[oldest.policy_id]
-            for name in list(self._importers):
+            for name in oldest.depends:
                 self._importers[name].discard(oldest.policy_id)
                 if not self._importers[name]:
                     del self._importers[name]

@@ -332,11 +332,6 @@ _TABLE: Final[dict[str, Row]] = {
         "The entity with ID '{id}' cannot be created: the rules of this service do not allow it.",
         "Choose another namespace, or ask the operator.",
     ),
-    "gateway:namespace.notaccessible": Row(
-        403,
-        "The namespace '{namespace}' is not accessible to you.",
-        "Ask the operator which namespaces are.",
-    ),
     "command.timeout": Row(
         408,
         "The command timed out after {milliseconds}ms.",
