@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
@@ -140,3 +141,103 @@ nodes: st.SearchStrategy[Node] = st.recursive(
     ),
     max_leaves=5,
 )
+
+
+# --- as texts ----------------------------------------------------------------------------------
+
+
+def filter_text(node: Node) -> str:
+    """A tree as a caller writes it."""
+    if isinstance(node, Logical):
+        return f"{node.op}({','.join(map(filter_text, node.operands))})"
+    pointer = "/".join(name.replace("~", "~0").replace("/", "~1") for name in node.property.pointer)
+    return f"{node.op}({','.join([pointer, *map(_literal_text, node.values)])})"
+
+
+def _literal_text(value: Literal) -> str:
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    return format(value, "f") if isinstance(value, float) else str(value)
+
+
+# --- policies ----------------------------------------------------------------------------------
+
+SUBJECTS = ("test:me", "test:us", "test:them")
+_places = st.sampled_from(
+    ["thing:/", "thing:/attributes", "thing:/attributes/a", "thing:/features/motor", "policy:/"]
+)
+_rights = st.sampled_from([{"grant": ["READ"], "revoke": []}, {"grant": [], "revoke": ["READ"]}])
+entries: st.SearchStrategy[Any] = st.fixed_dictionaries(
+    {
+        "subjects": st.dictionaries(
+            st.sampled_from(SUBJECTS),
+            st.sampled_from([{"type": "x"}, {"type": "x", "expiry": "2020-01-01T00:00:00Z"}]),
+            max_size=2,
+        ),
+        "resources": st.dictionaries(
+            _places, st.one_of(st.just({"grant": ["READ"], "revoke": []}), _rights), max_size=3
+        ),
+        "importable": st.just("implicit"),
+    },
+    optional={"namespaces": st.sampled_from([["org.acme"], ["org.other"]])},
+)
+policies: st.SearchStrategy[Any] = st.fixed_dictionaries(
+    {"entries": st.fixed_dictionaries({"one": entries}, optional={"two": entries})},
+    optional={"imports": st.just({"org.acme:p0": {}})},
+)
+
+
+# --- dense samples: few values, so that most filters find some and not all -----------------------
+
+
+def dense_document(dice: Random) -> Any:
+    attributes: dict[str, Any] = {name: dice.randrange(3) for name in "abc" if dice.random() < 0.8}
+    if dice.random() < 0.3:
+        attributes["a"] = dice.choice([[0, 1], "a", None, {"b": 1}, [{"b": 2}], True])
+    feature = {"properties": {"a": dice.randrange(3)}}
+    return {"attributes": attributes, "features": {dice.choice(FEATURES): feature}}
+
+
+def dense_policy(dice: Random) -> Any:
+    places = ["/", "/attributes", "/attributes/a", "/attributes/b", "/features/motor"]
+    says = []
+    for _ in range(2):
+        subjects = dice.sample(SUBJECTS, dice.randint(1, 2))
+        resources = {"thing:/": READ} if dice.random() < 0.6 else {}
+        for place in dice.sample(places, dice.randint(0, 2)):
+            resources[f"thing:{place}"] = dice.choice((READ, NOT_READ, NOT_READ))
+        says.append(
+            {"subjects": {name: {"type": "x"} for name in subjects}, "resources": resources}
+        )
+    found: Any = {"entries": {"one": says[0], "two": says[1]}}
+    if dice.random() < 0.2:
+        found["imports"] = {"org.acme:p0": {}}
+    return found
+
+
+READ: Any = {"grant": ["READ"], "revoke": []}
+NOT_READ: Any = {"grant": [], "revoke": ["READ"]}
+
+
+_DENSE_PATHS: Any = [
+    ("attributes", "a"),
+    ("attributes", "b"),
+    ("attributes", "a", "b"),
+    ("attributes",),
+    ("features", "*", "properties", "a"),
+    ("features", "motor", "properties", "a"),
+]
+
+
+def dense_node(dice: Random, depth: int = 2) -> Node:
+    if depth and dice.random() < 0.5:
+        op = dice.choice(("and", "or", "not"))
+        count = 1 if op == "not" else 2
+        return Logical(op, tuple(dense_node(dice, depth - 1) for _ in range(count)))
+    path = dice.choice(_DENSE_PATHS)
+    op = dice.choice(("eq", "ne", "gt", "le", "in", "exists", "empty"))
+    if op in ("exists", "empty"):
+        return Comparison(op, _property(path))
+    return Comparison(op, _property(path), (dice.randrange(3),))
