@@ -16,7 +16,7 @@ from proton.reactor import ApplicationEvent, Container, EventInjector
 async def until(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
     """Wait until `condition()` is true and return what it returned."""
     async with asyncio.timeout(seconds):
-        while not (result := condition()):
+        while not (result := condition()):  # noqa: ASYNC110  the peer runs in threads
             await asyncio.sleep(0.005)
     return result
 
