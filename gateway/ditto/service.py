@@ -28,13 +28,14 @@ from gateway.ditto.policies import PoliciesService, resolve
 from gateway.ditto.search import Searcher, SearchPage, SearchQuery
 from gateway.ditto.spool import Spools
 from gateway.ditto.thing_cache import Job, Load, Look, ThingCache, ThingEntry
-from gateway.errors import GatewayError, NotBuilt, Undeliverable
+from gateway.errors import GatewayError, Undeliverable
 from gateway.model.entity_id import check_entity_id, namespace_of
 from gateway.model.json import JsonObject
 from gateway.model.policy import PolicyCommand
 from gateway.model.ports import SignalListener
 from gateway.model.thing import (
     Action,
+    HeaderValue,
     Thing,
     ThingCommand,
     ThingEvent,
@@ -48,7 +49,9 @@ from gateway.store.things import StoredThing, ThingStore
 from gateway.twin.ditto_errors import ditto_error
 from gateway.twin.fields import FieldSelector
 from gateway.twin.limits import DEFAULT_LIMITS, Limits
+from gateway.twin.metadata import asked as asked_metadata
 from gateway.twin.policy import NO_PERMISSIONS, READ, Permissions
+from gateway.twin.resources import part_of
 from gateway.twin.showing import (
     Context,
     readable_json,
@@ -81,7 +84,6 @@ MAX_WAITING: Final = 1_000
 _RETENTION_SECONDS: Final = 600.0
 _INDEXED_AT_ONCE: Final = 100
 _CREATING: Final = frozenset((Action.CREATE, Action.MODIFY, Action.MERGE))
-_NOT_BUILT: Final = ("put-metadata", "get-metadata", "delete-metadata")
 
 
 class ThingsService:
@@ -166,11 +168,9 @@ class ThingsService:
         try:
             if command.thing_id not in self._things:
                 check_entity_id(command.thing_id, "things:id.invalid")
-            if command.headers:
-                _refuse_unbuilt(command)
-                if is_historical(command):
-                    self._start(self._look_back(command, done))
-                    return
+            if command.headers and is_historical(command):
+                self._start(self._look_back(command, done))
+                return
         except GatewayError as error:
             done(error)
             return
@@ -354,8 +354,17 @@ class ThingsService:
             text_of(moment), moment, thing.revision, permissions, self._limits, extra or {}
         )
         value, tag = retrieve(thing, command, context)
+        headers: dict[str, HeaderValue] = {}
+        said = asked_metadata(thing, command, part_of(command.path), permissions)
+        if said is not None:
+            headers["ditto-metadata"] = said
         return ThingResult(
-            status=200, value=value, has_value=True, etag=tag, revision=thing.revision
+            status=200,
+            value=value,
+            has_value=True,
+            etag=tag,
+            revision=thing.revision,
+            headers=headers,
         )
 
     def _change(self, entry: ThingEntry, command: ThingCommand, pending: Pending) -> object | None:
@@ -436,7 +445,7 @@ class ThingsService:
         past = await self._past.asked(command)
         document = {**past.document, "policyId": present.policy_id}
         result = self._shown(replace(past, document=document), command)
-        return replace(result, headers={"historical-headers": {}})
+        return replace(result, headers={**result.headers, "historical-headers": {}})
 
     # --- in memory ----------------------------------------------------------------------------
 
@@ -470,12 +479,6 @@ class ThingsService:
         if thing is None or mine is None or not mine.partial("thing", ("policyId",), READ):
             raise ditto_error("things:thing.notfound", id=thing_id)
         return thing.policy_id
-
-
-def _refuse_unbuilt(command: ThingCommand) -> None:
-    for header in _NOT_BUILT:
-        if header in command.headers:
-            raise NotBuilt(f"things: the header '{header}' is not built")
 
 
 def _policy_is_gone(thing: Thing) -> GatewayError:

@@ -104,6 +104,7 @@ class _Facts(msgspec.Struct, omit_defaults=True):
     originator: str | None = None
     subjects: tuple[str, ...] = ()
     trace: str | None = None
+    metadata: dict[str, Any] | None = None
 
 
 _MAX_PATHS: Final = 50_000
@@ -382,7 +383,10 @@ _path_text = lru_cache(maxsize=4_096)(format_pointer)
 
 def _facts(event: ThingEvent | PolicyEvent) -> bytes:
     trace = event.trace.traceparent if event.trace else None
-    return _encoder.encode(_Facts(dict(event.headers), event.originator, event.subjects, trace))
+    metadata = event.metadata if isinstance(event, ThingEvent) else None
+    return _encoder.encode(
+        _Facts(dict(event.headers), event.originator, event.subjects, trace, metadata)
+    )
 
 
 def _snapshot(
@@ -431,6 +435,7 @@ def _event(row: tuple[Any, ...]) -> ThingEvent:
         subjects=known.subjects,
         trace=TraceContext.parse(known.trace),
         sequence=sequence,
+        metadata=known.metadata,
     )
 
 

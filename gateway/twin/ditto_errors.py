@@ -204,6 +204,11 @@ _TABLE: Final[dict[str, Row]] = {
     "things:metadata.headersconflict": Row(
         400, "Only one of 'put-metadata', 'get-metadata' and 'delete-metadata' may be given.", None
     ),
+    "things:metadata.notmodifiable": Row(
+        400,
+        "The metadata of the Thing with ID '{id}' cannot be changed by this command.",
+        "Send 'put-metadata' and 'delete-metadata' with what creates or changes a value.",
+    ),
     "things:ids.missing": Row(400, "No Thing IDs were given.", None),
     "things:event.notallowed": Row(
         403,
@@ -336,6 +341,9 @@ _TABLE: Final[dict[str, Row]] = {
         408,
         "The command timed out after {milliseconds}ms.",
         "Try a larger 'timeout', and check that somebody listens.",
+    ),
+    "header.notsupported": Row(
+        400, "The value '{value}' of header '{header}' is not supported for this resource.", None
     ),
     "header.invalid": Row(400, "The value '{value}' of header '{header}' is not valid.", "{hint}"),
     "json.invalid": Row(400, "The JSON is not valid: {reason}", "{hint}"),

@@ -16,6 +16,7 @@ from gateway.twin.ditto_errors import ditto_error
 from gateway.twin.documents import MISSING, Maybe, get
 from gateway.twin.fields import FieldSelector
 from gateway.twin.limits import Limits
+from gateway.twin.metadata import METADATA, readable
 from gateway.twin.policy import READ, Permissions
 from gateway.twin.resources import Part, not_found, part_of
 from gateway.twin.rql import Node, parse, properties
@@ -77,7 +78,10 @@ def readable_json(
     shown = replace(thing, document=document)
     if fields is None:
         return full_json(shown)
-    return fields.select({**extended_json(shown), **(extra or {})})
+    hidden: JsonObject = {}
+    if fields.takes(METADATA) and (said := readable(thing, permissions)) is not MISSING:
+        hidden[METADATA] = said
+    return fields.select({**extended_json(shown), **hidden, **(extra or {})})
 
 
 def retrieve(thing: Thing, command: ThingCommand, context: Context) -> tuple[Json, str | None]:
@@ -162,14 +166,19 @@ def condition_holds(thing: Thing, text: str, context: Context) -> bool:
 
 
 def _may_see(pointer: Pointer, permissions: Permissions) -> bool:
-    if pointer[0] not in MEMBERS:
+    if pointer[0] == METADATA:
+        pointer = pointer[1:]
+    elif pointer[0] not in MEMBERS:
         return True
     bound = pointer.index("*") if "*" in pointer else len(pointer)
     return permissions.unrestricted("thing", pointer[:bound], READ)
 
 
 def lookup_of(thing: Thing) -> Lookup:
-    return document_lookup({**extended_json(thing), "namespace": namespace_of(thing.thing_id)})
+    known = {**extended_json(thing), "namespace": namespace_of(thing.thing_id)}
+    if METADATA in thing.document:
+        known[METADATA] = thing.document[METADATA]
+    return document_lookup(known)
 
 
 def condition_node(text: str) -> Node:

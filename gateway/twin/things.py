@@ -21,7 +21,7 @@ from gateway.model.thing import (
     ThingCommand,
     ThingEvent,
 )
-from gateway.twin import merge, patch
+from gateway.twin import merge, metadata, patch
 from gateway.twin.authorization import authorize, refusal
 from gateway.twin.conditions import IfEqual, check_tags, equal_refused
 from gateway.twin.ditto_errors import ditto_error
@@ -108,6 +108,8 @@ def judge(thing: Thing | None, command: ThingCommand, context: Context) -> Decis
     Errors: Ditto's for things: 400, 403, 404, 409, 412, 413.
     """
     part = checked_path(command.path)
+    if command.headers:
+        metadata.check_headers(command)
     if thing is None:
         return _judge_absent(command, part, context)
     if command.action is Action.MERGE:
@@ -361,6 +363,10 @@ def _decision(
     status: int,
 ) -> Decision:
     command = case.command
+    told: JsonObject | None = None
+    if after is not None:
+        kept, told = metadata.changed(command, case.part, before, after, value)
+        after = after if kept is after.document else replace(after, document=kept)
     document = None if after is None else checked_size(after, case.context.limits)
     event = ThingEvent(
         thing_id=command.thing_id,
@@ -375,6 +381,7 @@ def _decision(
         originator=command.originator,
         subjects=command.subjects,
         trace=command.trace,
+        metadata=told,
     )
     answer = value if status == 201 else MISSING
     written = MISSING if after is None else value_at(after, case.part, command.path)
@@ -426,7 +433,15 @@ def apply(thing: Thing | None, event: ThingEvent) -> Thing | None:
         if value is MISSING
         else put(document, event.path, checked_value(part, value))
     )
-    return Thing(thing.thing_id, event.revision, changed, thing.created, event.timestamp)
+    document = _carried(thing, event, changed)
+    return Thing(thing.thing_id, event.revision, document, thing.created, event.timestamp)
+
+
+def _carried(thing: Thing | None, event: ThingEvent, document: JsonObject) -> JsonObject:
+    """The document with the metadata that it has after the event."""
+    told = event.metadata
+    kept = metadata.carried(thing, document) if told is None else told
+    return metadata.with_metadata(document, kept)
 
 
 def _apply_whole(thing: Thing | None, event: ThingEvent) -> Thing | None:
@@ -437,7 +452,7 @@ def _apply_whole(thing: Thing | None, event: ThingEvent) -> Thing | None:
         value = merge.merged(full_json(thing) if thing else {}, event.value)
     assert value is not MISSING  # noqa: S101  null merges are refused
     created = thing.created if thing else event.timestamp
-    document = thing_document(event.thing_id, value)
+    document = _carried(thing, event, thing_document(event.thing_id, value))
     return Thing(event.thing_id, event.revision, document, created, event.timestamp)
 
 
