@@ -20,7 +20,6 @@ import hmac
 import logging
 import ssl as tls
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 from uuid import uuid4
@@ -43,7 +42,7 @@ from gateway.model.message import CommandResponse, Kind
 from gateway.model.ports import CommandRouting, Done
 from gateway.observe.metrics import Metrics
 from gateway.outcome import NOT_FOUND, RESOURCE_LIMIT, UNAUTHORIZED
-from gateway.runtime.listener import Endpoints, listen_tcp
+from gateway.runtime.listener import Door, Endpoints, doors_of, listening
 from gateway.wire.amqp.connection import SASL_AUTH, SASL_OK
 from gateway.wire.amqp.events import (
     ConnectionEnded,
@@ -120,29 +119,15 @@ class Northbound:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until cancelled."""
-        async with AsyncExitStack() as stack:
-            for server in await self._listen():
-                await stack.enter_async_context(server)
-            stack.push_async_callback(self._say_goodbye)
+        settings = self._settings
+        plain = Door(ENDPOINT, settings.bind, "hono.northbound.bind")
+        doors = doors_of(plain, "northbound.amqps", settings.tls_bind, self._tls)
+        async with listening(self._endpoints, self._socket, doors):
             ready()
-            await asyncio.Event().wait()
-
-    async def _listen(self) -> list[asyncio.Server]:
-        settings, endpoints = self._settings, self._endpoints
-        plain = await listen_tcp(
-            endpoints, ENDPOINT, settings.bind, self._socket, setting="hono.northbound.bind"
-        )
-        if self._tls is None:
-            return [plain]
-        secure = await listen_tcp(
-            endpoints,
-            "northbound.amqps",
-            settings.tls_bind,
-            self._socket,
-            setting="hono.northbound.tls_bind",
-            ssl=self._tls,
-        )
-        return [plain, secure]
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await self._say_goodbye()
 
     def _socket(self) -> AmqpProtocol:
         return AmqpProtocol(self._limits, self._connect, self._protocols.discard)

@@ -9,7 +9,18 @@ import pytest
 from aiohttp import web
 
 from gateway.errors import InvalidSetting
-from gateway.runtime.listener import Endpoints, PortTaken, listen_tcp, parse_bind, serve_app
+from gateway.runtime.listener import (
+    Door,
+    Endpoints,
+    PortTaken,
+    doors_of,
+    listen_tcp,
+    listening,
+    parse_bind,
+    serve_app,
+)
+
+FREE = "127.0.0.1:0"
 
 
 async def _hello(_request: web.Request) -> web.Response:
@@ -115,3 +126,19 @@ async def test_headers_may_come_in_pieces() -> None:
         answer = await asyncio.wait_for(reader.read(), 5)
         assert answer.endswith(b"hello")
         writer.close()
+
+
+async def test_when_one_door_is_taken_none_is_open() -> None:
+    endpoints = Endpoints()
+    async with listening(endpoints, asyncio.Protocol, [Door("one", FREE, "one.bind")]):
+        taken = endpoints.get("one")
+        doors = doors_of(Door("two", FREE, "two.bind"), "three", taken, None)
+        assert [door.name for door in doors] == ["two"]
+        both = [*doors, Door("three", taken, "two.tls_bind")]
+        with pytest.raises(PortTaken, match=r"two\.tls_bind"):
+            async with listening(endpoints, asyncio.Protocol, both):
+                raise AssertionError("it is not to be entered")
+    for name in ("one", "two"):
+        host, _, port = endpoints.get(name).rpartition(":")
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(host, int(port))

@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import ssl as tls
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 
 from gateway.config.hono import AmqpAdapter as Settings
 from gateway.hono.adapters.amqp_device import AmqpDevice, Rooms
 from gateway.hono.amqp_shell import AmqpProtocol
 from gateway.model.message import Adapter
 from gateway.observe.metrics import Metrics
-from gateway.runtime.listener import Endpoints, listen_tcp
+from gateway.runtime.listener import Door, Endpoints, doors_of, listening
 from gateway.wire.amqp.limits import Limits
 from gateway.wire.amqp.performatives import Error
 
@@ -58,29 +57,15 @@ class AmqpAdapter:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until cancelled."""
-        async with AsyncExitStack() as stack:
-            for server in await self._listen():
-                await stack.enter_async_context(server)
-            stack.push_async_callback(self._say_goodbye)
+        settings = self.settings
+        plain = Door("hono.amqp", settings.bind, "hono.amqp.bind")
+        doors = doors_of(plain, "hono.amqps", settings.tls_bind, self._tls)
+        async with listening(self._endpoints, self._socket, doors):
             ready()
-            await asyncio.Event().wait()
-
-    async def _listen(self) -> list[asyncio.Server]:
-        settings, endpoints = self.settings, self._endpoints
-        plain = await listen_tcp(
-            endpoints, "hono.amqp", settings.bind, self._socket, setting="hono.amqp.bind"
-        )
-        if self._tls is None:
-            return [plain]
-        secure = await listen_tcp(
-            endpoints,
-            "hono.amqps",
-            settings.tls_bind,
-            self._socket,
-            setting="hono.amqp.tls_bind",
-            ssl=self._tls,
-        )
-        return [plain, secure]
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await self._say_goodbye()
 
     def _socket(self) -> AmqpProtocol:
         return AmqpProtocol(self._limits, self._joined, self._sockets.discard)

@@ -65,7 +65,7 @@ from gateway.model.message import (
 )
 from gateway.model.ports import Authenticator, Done
 from gateway.model.registry import Tenant
-from gateway.runtime.listener import Endpoints, listen_tcp
+from gateway.runtime.listener import Door, Endpoints, doors_of, listening
 
 log = logging.getLogger(__name__)
 
@@ -191,34 +191,16 @@ class HttpAdapter:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until cancelled; then devices that wait are hung up on and their commands released."""
-        servers = [
-            await listen_tcp(
-                self._endpoints,
-                "hono.http",
-                self._settings.bind,
-                self._connection,
-                setting="hono.http.bind",
-            )
-        ]
-        try:
-            if self._tls is not None:
-                servers.append(
-                    await listen_tcp(
-                        self._endpoints,
-                        "hono.https",
-                        self._settings.tls_bind,
-                        self._connection,
-                        ssl=self._tls,
-                        setting="hono.http.tls_bind",
-                    )
-                )
+        settings = self._settings
+        plain = Door("hono.http", settings.bind, "hono.http.bind")
+        doors = doors_of(plain, "hono.https", settings.tls_bind, self._tls)
+        async with listening(self._endpoints, self._connection, doors):
             ready()
-            await asyncio.Event().wait()
-        finally:
-            for server in servers:
-                server.close()
-            for connection in tuple(self._connections):
-                connection.close()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                for connection in tuple(self._connections):
+                    connection.close()
 
     def _connection(self) -> asyncio.Protocol:
         if len(self._connections) >= self._settings.max_connections:

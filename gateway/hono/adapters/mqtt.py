@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ssl as tls
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 
 from gateway.config.hono import MqttAdapter as Settings
 from gateway.errors import AdapterFull, GatewayError
@@ -18,7 +17,7 @@ from gateway.hono.limits import attempt_outcome
 from gateway.hono.meters import UNKNOWN
 from gateway.model.message import Adapter
 from gateway.observe.metrics import Metrics
-from gateway.runtime.listener import Endpoints, listen_tcp
+from gateway.runtime.listener import Door, Endpoints, doors_of, listening
 from gateway.wire.mqtt.reasons import Reason
 
 STRANGERS = 1_000
@@ -50,29 +49,15 @@ class MqttAdapter:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until cancelled."""
-        async with AsyncExitStack() as stack:
-            for server in await self._listen():
-                await stack.enter_async_context(server)
-            stack.push_async_callback(self._say_goodbye)
+        settings = self.settings
+        plain = Door("hono.mqtt", settings.bind, "hono.mqtt.bind")
+        doors = doors_of(plain, "hono.mqtts", settings.tls_bind, self._tls)
+        async with listening(self._endpoints, self._device, doors):
             ready()
-            await asyncio.Event().wait()
-
-    async def _listen(self) -> list[asyncio.Server]:
-        settings, endpoints = self.settings, self._endpoints
-        plain = await listen_tcp(
-            endpoints, "hono.mqtt", settings.bind, self._device, setting="hono.mqtt.bind"
-        )
-        if self._tls is None:
-            return [plain]
-        secure = await listen_tcp(
-            endpoints,
-            "hono.mqtts",
-            settings.tls_bind,
-            self._device,
-            setting="hono.mqtt.tls_bind",
-            ssl=self._tls,
-        )
-        return [plain, secure]
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await self._say_goodbye()
 
     def _device(self) -> MqttDevice:
         return MqttDevice(self)
