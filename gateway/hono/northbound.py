@@ -20,7 +20,7 @@ import hmac
 import logging
 import ssl as tls
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 from uuid import uuid4
 
@@ -75,7 +75,7 @@ class ApplicationUser:
     """Who may connect: `tenants` None means every tenant."""
 
     name: str
-    password: str
+    password: str = field(repr=False)
     tenants: frozenset[str] | None = None
 
     def may_use(self, tenant: str) -> bool:
