@@ -40,7 +40,7 @@ def routes(
     message = sockets.messages
     thing = ThingRoutes(things, sockets.asking, endpoints.max_body, streams.answer, message.post)
     policy = PolicyRoutes(policies, endpoints.max_body)
-    search = SearchRoutes(things, endpoints.max_body)
+    search = SearchRoutes(things, endpoints.max_body, streams.finite)
     permission = PermissionRoutes(things, policies, endpoints.max_body)
     operation = OperationRoutes()
     api, public = endpoints.api, endpoints.public

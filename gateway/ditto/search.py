@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from copy import copy
 from dataclasses import dataclass, replace
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
@@ -41,6 +42,7 @@ DEFAULT_SIZE: Final = 25
 MAX_SIZE: Final = 200
 _PAGE: Final = 200
 _MAX_CURSOR: Final = 65_536
+_DIGEST: Final = 6
 _MAX_MIXED: Final = 10_000
 """Hits that are sorted here when the index is not certain of all."""
 
@@ -69,6 +71,8 @@ class SearchPage:
     items: list[Json]
     cursor: str | None = None
     next_page_offset: int | None = None
+    ids: tuple[str, ...] = ()
+    """The things' ids, also where the fields asked for leave them out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,12 @@ class _Cursor(msgspec.Struct):
     sort: str
     values: list[Any]
     thing_id: str
+
+
+def following(query: SearchQuery, cursor: str) -> SearchQuery:
+    """The query of the next page: a cursor stands for filter and order, the size goes with it."""
+    sizes = [o for o in (query.options or "").split(",") if o.strip().startswith("size(")]
+    return replace(query, filter=None, options=",".join([*sizes, f"cursor({cursor})"]), after=None)
 
 
 _OPTION = re.compile(r"\s*(sort|size|cursor|limit)\(([^)]*)\)\s*(?:,|$)")
@@ -204,6 +214,7 @@ class Searcher:
         has_more = len(hits) > options.page_size
         return SearchPage(
             items=[hit.shown for hit in page],
+            ids=tuple(hit.place.thing_id for hit in page),
             cursor=_next_cursor(query, options, page) if has_more else None,
             next_page_offset=_next_offset(options, cursor, offset, has_more),
         )
@@ -459,7 +470,13 @@ def _next_cursor(query: SearchQuery, options: Options, page: list[_Hit]) -> str 
     last = page[-1].place
     plan_sort = ",".join(key.text for key in options.sort)
     cursor = _Cursor(query.filter, query.namespaces, plan_sort, list(last.values), last.thing_id)
-    return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
+    body = msgspec.json.encode(cursor)
+    return base64.urlsafe_b64encode(_digest(body) + body).decode().rstrip("=")
+
+
+def _digest(body: bytes) -> bytes:
+    """Tells a damaged cursor; a forged one gives its owner no more than asking anew would."""
+    return blake2b(body, digest_size=_DIGEST).digest()
 
 
 def _next_offset(
@@ -476,7 +493,9 @@ def _read_cursor(options: Options, query: SearchQuery) -> _Cursor:
     text = (options.cursor or "")[:_MAX_CURSOR]
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        cursor = msgspec.json.decode(raw, type=_Cursor)
+        if raw[:_DIGEST] != _digest(raw[_DIGEST:]):
+            raise _invalid("the cursor is not one of ours")
+        cursor = msgspec.json.decode(raw[_DIGEST:], type=_Cursor)
         keys = _sort(cursor.sort) if cursor.sort else ()
     except (ValueError, msgspec.DecodeError, GatewayError) as error:
         raise _invalid("the cursor is not one of ours") from error

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.ditto.search import following
 from gateway.ditto.service import SearchQuery, ThingsService
 from gateway.errors import BadRequest, CommandTimeout, GatewayError, NotFound, QuotaExceeded
 from gateway.model.json import Json, JsonObject
@@ -170,16 +171,9 @@ def _query(signal: SearchSignal) -> SearchQuery:
 
 def _next(search: _Search) -> SearchQuery:
     """The query of the next page; a cursor stands for filter and sorting, the size goes with it."""
-    query = search.query
     if search.cursor is None:
-        return query
-    sizes = [o for o in (query.options or "").split(",") if o.strip().startswith("size(")]
-    return SearchQuery(
-        subjects=query.subjects,
-        fields=query.fields,
-        options=",".join([*sizes, f"cursor({search.cursor})"]),
-        namespaces=query.namespaces,
-    )
+        return search.query
+    return following(search.query, search.cursor)
 
 
 def _demand(signal: SearchSignal) -> int:

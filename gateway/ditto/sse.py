@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -43,6 +43,7 @@ from gateway.wire.ditto.write import event_headers, event_topic
 KIND = "sse"
 HEARTBEAT_SECONDS = 1.0
 HEARTBEAT = b":\n\n"
+STALL_SECONDS = 60.0
 _PARAMETERS = ("filter", "namespaces", "extraFields")
 
 
@@ -133,6 +134,10 @@ class Stream:
         self._frames.append(frame)
         self._news.set()
 
+    @property
+    def has_ended(self) -> bool:
+        return self._ended
+
     def end(self) -> None:
         self._ended = True
         self._news.set()
@@ -214,6 +219,41 @@ class EventStreams:
         render = MessageFrames(path.direction, path.feature_id, None if whole_box else path.subject)
         interest = Interest(subscription, render)
         return await self._serve(call, lambda out: self._fanout.join_messages(interest, out))
+
+    async def finite(self, call: ApiCall, frames: AsyncIterator[bytes]) -> web.StreamResponse:
+        """Stream what comes to an end by itself; each next frame is made when the last one was taken.
+
+        A reader that takes nothing for `STALL_SECONDS` is cut.
+        """
+        if len(self._open) >= self._settings.max_sessions:
+            raise Undeliverable("Too many streaming sessions are open.", code="service.unavailable")
+        stream = Stream(0, lambda: None)
+        self._open[stream.session_id] = stream
+        gauge = self._metrics.stream_sessions.labels(KIND)
+        gauge.inc()
+        try:
+            return await self._pass(call, frames, stream)
+        finally:
+            gauge.dec()
+            del self._open[stream.session_id]
+
+    async def _pass(
+        self, call: ApiCall, frames: AsyncIterator[bytes], stream: Stream
+    ) -> web.StreamResponse:
+        response = await self._begin(call)
+        sent = self._metrics.stream_frames.labels(KIND, "out")
+        async for data in frames:
+            if stream.has_ended:
+                break
+            try:
+                async with asyncio.timeout(STALL_SECONDS):
+                    await response.write(data)
+            except TimeoutError:
+                self._dropped(call.request)
+                return response
+            sent.inc()
+        await response.write_eof()
+        return response
 
     async def _readable(self, call: ApiCall, thing_id: str) -> Thing:
         thing = await self._things.load(thing_id)

@@ -639,6 +639,38 @@ async def test_bad_search_options_are_refused(things: ThingsService, options: st
     assert caught.value.code == "thing-search:search.option.invalid"
 
 
+async def test_a_damaged_cursor_is_refused_and_one_of_another_query_too(
+    things: ThingsService,
+) -> None:
+    await a_fleet(things)
+    page = await things.search(SearchQuery(subjects=ME, options="size(2)"))
+    cursor = page.cursor
+    assert cursor is not None
+    for at in range(0, len(cursor), 7):
+        damaged = f"{cursor[:at]}{'A' if cursor[at] != 'A' else 'B'}{cursor[at + 1 :]}"
+        with pytest.raises(GatewayError) as caught:
+            await things.search(SearchQuery(subjects=ME, options=f"cursor({damaged})"))
+        assert caught.value.code == "thing-search:search.option.invalid"
+    with pytest.raises(GatewayError):
+        await things.search(
+            SearchQuery(subjects=ME, options=f"cursor({cursor})", filter="exists(attributes)")
+        )
+
+
+async def test_pages_stay_in_order_while_things_come_and_go(things: ThingsService) -> None:
+    await a_fleet(things)
+    query = SearchQuery(subjects=ME, options="sort(+attributes/n),size(3)")
+    first = await things.search(query)
+    assert ids(first.items) == ["t0", "t1", "t2"]
+    await things.execute(ThingCommand(thing_id="org.acme:t2", action=Action.DELETE, subjects=ME))
+    await put(things, "/", {"attributes": {"n": 1}}, thing="org.acme:late")
+    await put(things, "/", {"attributes": {"n": 3.5}}, thing="org.acme:new")
+    second = await things.search(
+        SearchQuery(subjects=ME, options=f"cursor({first.cursor}),size(3)")
+    )
+    assert ids(second.items) == ["t3", "new", "t4"]
+
+
 async def test_page_offsets_follow_what_was_asked(things: ThingsService) -> None:
     await a_fleet(things)
     plain = await things.search(SearchQuery(subjects=ME))

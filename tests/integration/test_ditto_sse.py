@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -172,6 +174,57 @@ async def test_a_stream_that_is_not_read_is_cut_and_the_others_go_on() -> None:
         writer.close()
 
 
-async def test_streaming_a_search_says_that_it_is_not_built(ditto: Stack) -> None:
-    found = await curl(*SSE, f"{ditto.api}/search/things")
-    assert (found.status, found.error) == (501, "notimplemented")
+async def a_fleet(ditto: Stack, count: int) -> None:
+    for n in range(count):
+        await put(f"{ditto.api}/things/org.acme:s{n}", {"attributes": {"n": n, "odd": n % 2}})
+
+
+def streamed(body: str) -> list[tuple[str, Any]]:
+    """Ids and data of the events in a finished stream."""
+    found = []
+    for event in body.split("\n\n"):
+        lines = dict(line.split(":", 1) for line in event.split("\n") if line.strip(":"))
+        if "data" in lines:
+            found.append((lines.get("id", ""), json.loads(lines["data"])))
+    return found
+
+
+async def test_a_search_streams_all_its_hits_in_order_and_ends(ditto: Stack) -> None:
+    await a_fleet(ditto, 9)
+    query = "filter=gt(attributes/n,1)&option=sort(-attributes/n),size(2)&fields=attributes/n"
+    found = await curl("-g", *SSE, f"{ditto.api}/search/things?{query}")
+    assert (found.status, found.headers["content-type"]) == (200, "text/event-stream")
+    expected = [(f"org.acme:s{n}", {"attributes": {"n": n}}) for n in range(8, 1, -1)]
+    assert streamed(found.body) == expected
+
+
+@pytest.mark.parametrize("sort", ["", "sort(-attributes/odd,+attributes/n)", "sort(-thingId)"])
+async def test_a_search_stream_goes_on_after_the_last_event(ditto: Stack, sort: str) -> None:
+    await a_fleet(ditto, 9)
+    options = f"size(3){',' if sort else ''}{sort}"
+    url = f"{ditto.api}/search/things?filter=exists(attributes/odd)&option={options}&fields=thingId"
+    whole = streamed((await curl("-g", *SSE, url)).body)
+    assert len(whole) == 9
+    last = whole[3][0]
+    rest = await curl("-g", *SSE, "-H", f"Last-Event-ID: {last}", url)
+    assert streamed(rest.body) == whole[4:]
+    end = await curl("-g", *SSE, "-H", f"Last-Event-ID: {whole[-1][0]}", url)
+    assert (end.status, streamed(end.body)) == (200, [])
+
+
+@pytest.mark.parametrize(
+    ("query", "header", "status", "code"),
+    [
+        ("option=limit(0,2)", "", 400, "thing-search:search.option.invalid"),
+        ("option=cursor(x)", "", 400, "thing-search:search.option.invalid"),
+        ("filter=eq(", "", 400, "rql.expression.invalid"),
+        ("option=sort(-attributes/n)", "org.acme:none", 404, "things:thing.notfound"),
+        ("", "no id", 400, "things:id.invalid"),
+    ],
+)
+async def test_a_search_stream_is_refused_before_it_starts(
+    ditto: Stack, query: str, header: str, status: int, code: str
+) -> None:
+    more = ["-H", f"Last-Event-ID: {header}"] if header else []
+    found = await curl("-g", *SSE, *more, f"{ditto.api}/search/things?{query}")
+    assert (found.status, found.error) == (status, code)
