@@ -25,13 +25,6 @@ from gateway.errors import (
     TenantNotFound,
     Undeliverable,
 )
-from gateway.hono.ingress import (
-    Ttl,
-    check_content_type,
-    default_content_type,
-    scalar_defaults,
-    seconds_of,
-)
 from gateway.hono.last_gateways import LastGateways
 from gateway.hono.limits import Usage
 from gateway.hono.meters import UNKNOWN, CommandMeter, Direction
@@ -41,6 +34,13 @@ from gateway.hono.request_ids import (
     encode_request_id,
     parse_amqp_reply_to,
     parse_request_id,
+)
+from gateway.hono.routes import (
+    Ttl,
+    check_content_type,
+    default_content_type,
+    scalar_defaults,
+    seconds_of,
 )
 from gateway.hono.subscriptions import Subscription, Subscriptions, choose
 from gateway.model.message import (

@@ -10,9 +10,9 @@ from gateway.errors import BadRequest, Forbidden, NotFound, Unauthenticated
 from gateway.hono.adapters.http_messages import Target, parse_path
 from gateway.hono.commands import check_response_status
 from gateway.hono.credentials import split_username
-from gateway.hono.ingress import Ttl, check_payload, resolve_address, scalar_defaults
 from gateway.hono.last_gateways import LastGateways
 from gateway.hono.limits import allowance, period_start
+from gateway.hono.routes import Ttl, check_payload, resolve_address, scalar_defaults
 from gateway.hono.search import parse_search
 from gateway.hono.subscriptions import Subscription, Subscriptions, choose
 from gateway.model.members import parse_instant

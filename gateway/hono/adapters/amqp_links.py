@@ -23,8 +23,8 @@ from gateway.errors import BadRequest, Forbidden, GatewayError, NoConsumer, NotF
 from gateway.hono.amqp_messages import TRACE_ANNOTATION, trace_map, trace_of
 from gateway.hono.amqp_outcomes import device_error
 from gateway.hono.amqp_shell import AmqpProtocol
-from gateway.hono.ingress import resolve_address
 from gateway.hono.request_ids import encode_amqp_reply_to, parse_amqp_reply_to
+from gateway.hono.routes import resolve_address
 from gateway.model.message import Adapter, CommandResponse, DeviceCommand, Kind, Principal, Upload
 from gateway.model.ports import Done
 from gateway.wire.amqp.link import Incoming, SenderLink, Sent

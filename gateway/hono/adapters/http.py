@@ -53,9 +53,10 @@ from gateway.hono.adapters.http_server import (
     Response,
 )
 from gateway.hono.commands import CommandRouter, check_response_status, parse_request_id
-from gateway.hono.ingress import IngressService, resolve_address
+from gateway.hono.ingress import IngressService
 from gateway.hono.meters import Ttd
 from gateway.hono.registry import Registry
+from gateway.hono.routes import resolve_address
 from gateway.model.message import (
     Adapter,
     CommandResponse,
