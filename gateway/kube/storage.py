@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -44,7 +44,11 @@ _Statement = Callable[[sqlite3.Connection], None]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Objects at one instant; `rest` is how many follow, `last` the key to go on after."""
+    """Objects at one instant.
+
+    Shape:  `last` is the key to go on after, None at the end; `rest` how many follow, not counted (0) where a
+            selector would have to look at each.
+    """
 
     items: list[Stored]
     version: int
@@ -61,18 +65,46 @@ class Kind:
         self._sorted: list[Key] | None = None
 
     def put(self, stored: Stored) -> None:
-        if stored.key not in self.objects:
-            self._sorted = None
+        if stored.key not in self.objects and self._sorted is not None:
+            insort(self._sorted, stored.key, key=_order)
         self.objects[stored.key] = stored
 
     def drop(self, key: Key) -> None:
-        if self.objects.pop(key, None) is not None:
-            self._sorted = None
+        if self.objects.pop(key, None) is not None and self._sorted is not None:
+            del self._sorted[bisect_left(self._sorted, _order(key), key=_order)]
 
     def in_order(self) -> list[Key]:
         if self._sorted is None:
             self._sorted = sorted(self.objects, key=_order)
         return self._sorted
+
+    def as_of(self, version: int) -> tuple[list[Key], Callable[[Key], Stored]]:
+        """Return the keys in order and the objects as they were at `version`. Errors: Gone."""
+        then = self.window.before(version)
+        keys = list(self.in_order())
+        for key, stored in then.items():
+            if stored is None and key in self.objects:
+                del keys[bisect_left(keys, _order(key), key=_order)]
+            elif stored is not None and key not in self.objects:
+                insort(keys, key, key=_order)
+
+        def find(key: Key) -> Stored:
+            return then.get(key) or self.objects[key]
+
+        return keys, find
+
+
+def _span(keys: list[Key], namespace: str | None, after: tuple[str, str] | None) -> tuple[int, int]:
+    """Where a namespace stands among the keys, without what has been seen already."""
+    start = 0 if after is None else bisect_right(keys, after, key=_order)
+    if namespace is None:
+        return start, len(keys)
+    first = bisect_left(keys, namespace, key=_namespace)
+    return max(start, first), bisect_right(keys, namespace, key=_namespace)
+
+
+def _namespace(key: Key) -> str:
+    return key.namespace
 
 
 def _order(key: Key) -> tuple[str, str]:
@@ -137,8 +169,7 @@ class Storage:
         known = self._kinds.get(kind)
         if known is None:
             return
-        for key in known.in_order():
-            stored = known.objects[key]
+        for stored in [known.objects[key] for key in known.in_order()]:
             if wanted is None or wanted.matches(stored):
                 yield stored
 
@@ -168,28 +199,27 @@ class Storage:
         """
         known = self._kind(kind)
         at = self.version if version is None else version
-        objects, keys = known.objects, known.in_order()
-        if at != self.version:
-            objects = dict(known.objects)
-            self._undo(known, objects, at)
-            keys = sorted(objects, key=_order)
-        start = 0 if after is None else bisect_right(keys, after, key=_order)
+        if at == self.version:
+            keys, find = known.in_order(), known.objects.__getitem__
+        else:
+            keys, find = self._as_of(known, at)
+        start, end = _span(keys, wanted.namespace, after)
         found: list[Stored] = []
-        for index in range(start, len(keys)):
-            stored = objects[keys[index]]
+        for index in range(start, end):
+            stored = find(keys[index])
             if not wanted.matches(stored):
                 continue
             if limit and len(found) == limit:
-                rest = sum(wanted.matches(objects[key]) for key in keys[index:])
+                rest = 0 if wanted.selects else end - index
                 return Snapshot(found, at, rest, found[-1].key)
             found.append(stored)
         return Snapshot(found, at)
 
-    def _undo(self, known: Kind, objects: dict[Key, Stored], version: int) -> None:
+    def _as_of(self, known: Kind, version: int) -> tuple[list[Key], Callable[[Key], Stored]]:
         if version > self.version:
             raise future_version(version, self.version)
         try:
-            known.window.undo(objects, version)
+            return known.as_of(version)
         except GatewayError as error:
             raise expired(
                 "The provided continue parameter is too old to display a consistent list result."

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 
 import msgspec
 
@@ -172,11 +173,12 @@ class Window:
         for watcher in tuple(self._watchers):
             watcher.offer(change)
 
-    def since(self, version: int) -> Iterator[Change]:
+    def since(self, version: int) -> list[Change]:
         """Changes after a version, oldest first. Errors: Gone when some are forgotten."""
         if version < self.floor:
             raise expired(f"too old resource version: {version} ({self.floor})")
-        return (change for change in self._changes if change.after.version > version)
+        newer = takewhile(lambda change: change.after.version > version, reversed(self._changes))
+        return list(newer)[::-1]
 
     def follow(self, wanted: Filter, bound: int, since: int, current: int) -> Watcher:
         """Start a watcher after `since`.
@@ -185,20 +187,16 @@ class Window:
         """
         if since > current:
             raise future_version(since, current)
-        missed = list(self.since(since))
+        missed = self.since(since)
         watcher = Watcher(wanted, max(bound, len(missed) + 1), self._watchers.discard)
         for change in missed:
             watcher.offer(change)
         self._watchers.add(watcher)
         return watcher
 
-    def undo(self, state: dict[Key, Stored], version: int) -> None:
-        """Take a state back to what it was at `version`. Errors: Gone."""
-        for change in reversed(list(self.since(version))):
-            if change.before is None:
-                state.pop(change.after.key, None)
-            else:
-                state[change.before.key] = change.before
+    def before(self, version: int) -> dict[Key, Stored | None]:
+        """Return what has changed since `version`, as it was then; None is absent. Errors: Gone."""
+        return {change.after.key: change.before for change in reversed(self.since(version))}
 
     def close(self) -> None:
         for watcher in tuple(self._watchers):

@@ -249,3 +249,22 @@ async def test_leaving_ends_all_watches() -> None:
         await storage.create(a_key(), a_thing())
         watcher = storage.follow(KIND, Filter(), storage.version)
     assert await watcher.next() is None
+
+
+async def test_pages_of_one_namespace_stay_in_it_and_count_what_follows_there(
+    storage: Storage,
+) -> None:
+    for namespace in ("a", "b", "bb"):
+        await storage.create(Key("namespaces", "", namespace), {"metadata": {"name": namespace}})
+        for name in ("x", "y", "z"):
+            await storage.create(a_key(name, namespace), a_thing(name))
+    first = storage.page(KIND, Filter("b"), limit=1)
+    assert [item.key for item in first.items] == [a_key("x", "b")]
+    assert first.rest == 2
+    await storage.remove(first.items[0])
+    await storage.create(a_key("yy", "b"), a_thing("yy"))
+    for version, names in ((first.version, ["y", "z"]), (None, ["y", "yy", "z"])):
+        rest = storage.page(KIND, Filter("b"), after=("b", "x"), version=version)
+        assert [item.key.name for item in rest.items] == names
+    assert storage.page(KIND, Filter("c")).items == []
+    assert [item.key.namespace for item in storage.page(KIND, Filter("a")).items] == ["a"] * 3
