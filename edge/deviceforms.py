@@ -8,10 +8,17 @@ from dataclasses import dataclass, field
 from edge.clock import now_ms
 from edge.store import DeviceRow
 from edge.twinrules import NO_RULES, Change, Wanted
+from gateway.errors import GatewayError
 from gateway.wire.cloudedge.devices import DeviceView
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.twins import MemberDevice, MembershipList, Twin, write
-from gateway.wire.cloudedge.values import TWIN_TYPE, PropertyType, ValueRule
+from gateway.wire.cloudedge.values import (
+    TWIN_TYPE,
+    PropertyType,
+    ValueRule,
+    check_typed,
+    parse_text,
+)
 
 
 @dataclass(slots=True)
@@ -72,5 +79,19 @@ def wanted_of(view: DeviceView, rules: Mapping[str, ValueRule]) -> dict[str, Wan
         if rule is not None and rule.type is PropertyType.STREAM:
             continue
         said = (prop.desired_metadata or {}).get("type") or "string"
-        out[name] = Wanted(prop.desired, said if rule is None else TWIN_TYPE[rule.type])
+        if rule is None:
+            out[name] = Wanted(prop.desired, said)
+        else:
+            out[name] = Wanted(prop.desired, TWIN_TYPE[rule.type], _is_usable(rule, prop.desired))
     return out
+
+
+def _is_usable(rule: ValueRule, text: str | None) -> bool:
+    """Judge a desired value as the cloud does, which also tells the operator."""
+    if text is None:
+        return True
+    try:
+        check_typed(rule, parse_text(rule.type, text))
+    except GatewayError:
+        return False
+    return rule.writable

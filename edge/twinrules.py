@@ -374,10 +374,14 @@ def _passes(
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A property as the Device and its model say it; `text` None: no desired value."""
+    """A property as the Device and its model say it; `text` None: no desired value.
+
+    `is_usable` False: the model does not allow this text, so the last good desired value stays.
+    """
 
     text: str | None
     type: str
+    is_usable: bool = True
 
 
 def bind(twins: Twins, wanted: Mapping[str, Wanted], gone: frozenset[str], now_ms: int) -> Change:
@@ -406,8 +410,10 @@ def _bound(base: Twin, fresh: bool, want: Wanted, now_ms: int) -> Twin:
     if base.optional is None:
         after = replace(after, optional=True)
     held = text_of(base.expected)
-    if held == want.text or (
-        held is not None and want.text is not None and same(want.type, held, want.text)
+    if (
+        not want.is_usable
+        or held == want.text
+        or (held is not None and want.text is not None and same(want.type, held, want.text))
     ):
         return after
     version = base.expected_version or _NEVER

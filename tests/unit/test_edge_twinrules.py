@@ -332,6 +332,14 @@ def test_a_device_makes_its_twins_with_desired_as_expected() -> None:
     assert not change.sync
 
 
+def test_a_desired_value_that_the_model_forbids_leaves_the_last_good_one() -> None:
+    first = bind({}, {"temp": Wanted("25", "int")}, frozenset(), NOW).changed
+    bad = {"temp": Wanted("wide", "int", is_usable=False)}
+    assert not bind(first, bad, frozenset(), NOW + 1).changed
+    fresh = bind({}, bad, frozenset(), NOW).changed["temp"]
+    assert (fresh.expected, fresh.metadata) == (None, {"type": "int"})
+
+
 def test_the_same_device_again_changes_nothing() -> None:
     wanted = {"temp": Wanted("25", "int")}
     first = bind({}, wanted, frozenset(), NOW).changed
