@@ -96,6 +96,7 @@ class Delivery:
             await asyncio.sleep(self._interval)
             for node in self._hub.nodes:
                 self.reconcile(node)
+                await asyncio.sleep(0)  # thousands of nodes must not hold up the loop in one go
 
     def remember_trace(self, uid: str, trace: TraceContext | None) -> None:
         """Go on with `trace` when the next version of this object is sent."""
@@ -170,8 +171,11 @@ class Delivery:
 
     def _wanted(self, node: str) -> dict[str, tuple[Held, JsonObject]]:
         documents: list[tuple[str, JsonObject | None]] = []
+        held = self._book.held(node)
         for device in self._catalog.devices_of(node):
             model = self._catalog.model_object(self._catalog.model_key(device))
+            if model is None and device.meta.uid not in held:
+                continue  # its wishes have no types yet, and an edge would take them for text
             documents.append(("DeviceModel", model))
             documents.append(("Device", self._catalog.device_object(device.key)))
         pairs = [_held(kind, document) for kind, document in documents if document]

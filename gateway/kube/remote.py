@@ -16,17 +16,22 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote
 
 import aiohttp
 import yaml
 
-from gateway.errors import InvalidSetting, Undeliverable
+from gateway.errors import BadRequest, InvalidSetting, Undeliverable
 from gateway.kube.client import EventType, ObjectList, PatchType, WatchEvent
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.status import error_from
 
 TIMEOUT_SECONDS = 30.0
 MAX_LINE_BYTES = 4 * 1024 * 1024
+WATCH_SECONDS = 300
+"""How long the server is asked to keep a watch; it says goodbye then."""
+GOODBYE_SECONDS = 30.0
+"""How much longer silence may last; then the connection is dead, though nobody told."""
 
 
 def read_kubeconfig(path: Path) -> tuple[str, ssl.SSLContext, dict[str, str]]:
@@ -182,6 +187,7 @@ class RemoteClient:
         query = _query(
             watch="true",
             allowWatchBookmarks="true",
+            timeoutSeconds=str(WATCH_SECONDS),
             resourceVersion=resource_version,
             labelSelector=labels,
             fieldSelector=fields,
@@ -192,13 +198,19 @@ class RemoteClient:
             async with self._session.get(
                 self._server + _path(group_version, plural, namespace),
                 params=query,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_SECONDS),
+                timeout=aiohttp.ClientTimeout(
+                    total=None,
+                    sock_connect=TIMEOUT_SECONDS,
+                    sock_read=WATCH_SECONDS + GOODBYE_SECONDS,
+                ),
             ) as response:
                 await _check(response)
                 async for line in response.content:
-                    yield _event(json.loads(line))
-        except aiohttp.ClientError as error:
+                    yield _event(line)
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise Undeliverable(f"{self._server}: {error}") from error
+        except ValueError as error:
+            raise Undeliverable(f"{self._server}: a line of a watch is too long") from error
 
     def _writer(self) -> dict[str, str]:
         return {"fieldManager": self._manager}
@@ -249,9 +261,18 @@ def _path(
     name: str | None = None,
     subresource: str | None = None,
 ) -> str:
+    """Errors: BadRequest for a name that would lead elsewhere; names may come from edges."""
     root = f"/api/{group_version}" if "/" not in group_version else f"/apis/{group_version}"
-    scope = f"/namespaces/{namespace}" if namespace else ""
-    return root + scope + "".join(f"/{part}" for part in (plural, name, subresource) if part)
+    scope = ("namespaces", namespace) if namespace else ()
+    return root + "".join(
+        f"/{_segment(part)}" for part in (*scope, plural, name, subresource) if part
+    )
+
+
+def _segment(part: str) -> str:
+    if part in (".", "..") or "/" in part:
+        raise BadRequest(f"expected a name, got {part[:200]!r}")
+    return quote(part, safe="")
 
 
 def _query(**values: str | None) -> dict[str, str]:
@@ -271,10 +292,17 @@ async def _check(response: aiohttp.ClientResponse) -> None:
     raise error_from(status, response.status)
 
 
-def _event(line: dict[str, Any]) -> WatchEvent:
-    """Read one line of a watch. Errors: what an ERROR line's `Status` says (Gone when too old)."""
-    item = cast(JsonObject, line["object"])
-    if line["type"] == "ERROR":
-        raise error_from(item, int(cast(int, item.get("code") or 500)))
-    metadata = cast(dict[str, str], item["metadata"])
-    return WatchEvent(EventType(line["type"]), item, metadata["resourceVersion"])
+def _event(line: bytes) -> WatchEvent:
+    """Read one line of a watch.
+
+    Errors: what an ERROR line's `Status` says (Gone when too old); Undeliverable for half a line.
+    """
+    try:
+        parsed = json.loads(line)
+        kind, item = parsed["type"], cast(JsonObject, parsed["object"])
+        if kind != "ERROR":
+            metadata = cast(dict[str, str], item["metadata"])
+            return WatchEvent(EventType(kind), item, metadata["resourceVersion"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise Undeliverable("a watch brought something that is no event") from error
+    raise error_from(item, int(cast(int, item.get("code") or 500)))

@@ -21,6 +21,7 @@ from tests.cloud_rig import (
     an_edge,
     apply_device,
     apply_model,
+    content_of,
     eventually,
     fetch_ca,
     join,
@@ -119,6 +120,23 @@ async def test_a_device_that_is_made_again_starts_anew(tmp_path: Path) -> None:
                 return names == ["on"] and owner == second["metadata"]["uid"]  # type: ignore[index, call-overload]
 
             await eventually(is_told)
+
+
+async def test_a_device_waits_for_the_model_that_gives_its_wishes_types(tmp_path: Path) -> None:
+    async with a_cloud(tmp_path) as cloud:
+        certificate = await join(cloud, "edge-1")
+        async with an_edge(cloud, "edge-1", certificate) as edge:
+            await edge.register()
+            await apply_device(cloud, a_device(level="7"))
+            await asyncio.sleep(0.2)
+            await apply_model(cloud)
+            device = content_of(await edge.object("default/device/lamp", "insert"))
+            desired = device["spec"]["properties"][1]["desired"]
+            assert (desired["value"], desired["metadata"]["type"]) == ("7", "int")
+            await cloud.kube.delete(DEVICES, "devicemodels", "default", "lamp-model")
+            await edge.object("default/devicemodel/lamp-model", "delete")
+            kinds = [e.route.operation for e in edge.received if "device/lamp" in e.route.resource]
+            assert "delete" not in kinds
 
 
 async def test_a_copied_store_does_not_make_the_messages_of_another_node_old(
