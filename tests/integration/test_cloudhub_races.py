@@ -10,6 +10,7 @@ import pytest
 
 from gateway.errors import GatewayError, NotFound
 from gateway.model.message import Kind, SpoolId
+from gateway.wire.cloudedge.devices import mapping
 from gateway.wire.cloudedge.names import NODE_ID
 from gateway.wire.cloudedge.uploads import EdgeUpload, read_upload_answer
 from gateway.wire.cloudedge.uploads import upload as an_upload
@@ -33,7 +34,9 @@ SYNCS = ("reliablesyncs.kubeedge.io/v1alpha1", "objectsyncs")
 
 async def all_synced(cloud: CloudCore, count: int = 2) -> bool:
     found = await cloud.kube.list(*SYNCS)
-    versions = [item["status"]["objectResourceVersion"] for item in found.items]  # type: ignore[index, call-overload]
+    versions = [
+        mapping(item.get("status")).get("objectResourceVersion", "0") for item in found.items
+    ]
     return len(versions) == count and "0" not in versions
 
 
