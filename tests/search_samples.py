@@ -56,6 +56,7 @@ documents: st.SearchStrategy[Any] = st.fixed_dictionaries(
     optional={
         "definition": st.sampled_from(["x:y:1", "x:y:2"]),
         "features": st.fixed_dictionaries({}, optional=dict.fromkeys(FEATURES, features)),
+        "_metadata": st.fixed_dictionaries({"attributes": objects}),
     },
 )
 
@@ -87,7 +88,8 @@ _paths: st.SearchStrategy[tuple[str, ...]] = st.one_of(
             ("_revision",),
             ("_modified",),
             ("_created",),
-            ("_metadata", "a"),
+            ("_metadata", "attributes", "a"),
+            ("_metadata", "attributes", "*"),
         ]
     ),
 )
@@ -197,7 +199,10 @@ def dense_document(dice: Random) -> Any:
     if dice.random() < 0.3:
         attributes["a"] = dice.choice([[0, 1], "a", None, {"b": 1}, [{"b": 2}], True])
     feature = {"properties": {"a": dice.randrange(3)}}
-    return {"attributes": attributes, "features": {dice.choice(FEATURES): feature}}
+    document = {"attributes": attributes, "features": {dice.choice(FEATURES): feature}}
+    if dice.random() < 0.5:
+        document["_metadata"] = {"attributes": {dice.choice("ab"): dice.randrange(3)}}
+    return document
 
 
 def dense_policy(dice: Random) -> Any:
@@ -222,6 +227,7 @@ NOT_READ: Any = {"grant": [], "revoke": ["READ"]}
 
 
 _DENSE_PATHS: Any = [
+    ("_metadata", "attributes", "a"),
     ("attributes", "a"),
     ("attributes", "b"),
     ("attributes", "a", "b"),

@@ -8,157 +8,52 @@ is exact and current, unlike that of Ditto's eventually consistent index, and sa
 from __future__ import annotations
 
 import asyncio
-import base64
-import re
 from collections.abc import AsyncIterator
 from copy import copy
 from dataclasses import dataclass, replace
 from datetime import datetime
-from hashlib import blake2b
 from typing import Any, Final
-
-import msgspec
 
 from gateway.ditto.clock import text_of
 from gateway.ditto.lane import Wait
 from gateway.ditto.policies import PoliciesService
 from gateway.ditto.rooted_index import RootedIndex
+from gateway.ditto.search_options import (
+    Options,
+    SearchPage,
+    SearchQuery,
+    following,
+    invalid_option,
+    next_cursor,
+    next_offset,
+    parse_options,
+    read_cursor,
+    read_sort,
+    resumed,
+    sort_keys,
+)
 from gateway.errors import GatewayError
 from gateway.model.entity_id import is_namespace, namespace_of
-from gateway.model.json import Json, JsonObject, parse_pointer
+from gateway.model.json import JsonObject
 from gateway.model.thing import Thing
-from gateway.store.leaves import MEMBERS, TooWide, key_of
+from gateway.store.leaves import MEMBERS
 from gateway.store.search import Ask, Found, Hit, Place, Scalar, SortKey, sortable
 from gateway.store.things import StoredThing, ThingStore
 from gateway.twin.ditto_errors import ditto_error
 from gateway.twin.documents import MISSING, get
 from gateway.twin.fields import FieldSelector
+from gateway.twin.metadata import METADATA
+from gateway.twin.metadata import readable as readable_metadata
 from gateway.twin.policy import Permissions
 from gateway.twin.rql import SEARCH_ROOTS, Node, parse, require_roots
 from gateway.twin.rql_predicate import Semantics, document_lookup, predicate
 from gateway.twin.showing import extended_json, readable_json
 
-DEFAULT_SIZE: Final = 25
-MAX_SIZE: Final = 200
+__all__ = ["SearchPage", "SearchQuery", "Searcher", "following"]
+
 _PAGE: Final = 200
-_MAX_CURSOR: Final = 65_536
-_DIGEST: Final = 6
 _MAX_MIXED: Final = 10_000
 """Hits that are sorted here when the index is not certain of all."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchQuery:
-    """A search as `/search/things` and the protocol's `search/subscribe` ask it.
-
-    Shape:  `filter` RQL (several filters are joined by `gateway.twin.rql.joined`); `options` Ditto's text,
-            e.g. `sort(+attributes/a,-thingId),size(50)`; `namespaces` empty for all.
-    """
-
-    subjects: tuple[str, ...]
-    filter: str | None = None
-    fields: str | None = None
-    options: str | None = None
-    namespaces: tuple[str, ...] = ()
-    after: str | None = None
-    """The last thing that the caller has got: the page begins after it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchPage:
-    """One page: `cursor` and `next_page_offset` are None where Ditto leaves them out."""
-
-    items: list[Json]
-    cursor: str | None = None
-    next_page_offset: int | None = None
-    ids: tuple[str, ...] = ()
-    """The things' ids, also where the fields asked for leave them out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What `option` says; None where it says nothing."""
-
-    sort: tuple[SortKey, ...] = ()
-    size: int | None = None
-    cursor: str | None = None
-    limit: tuple[int, int] | None = None
-
-    @property
-    def page_size(self) -> int:
-        return self.limit[1] if self.limit else self.size or DEFAULT_SIZE
-
-
-class _Cursor(msgspec.Struct):
-    """Where a listing goes on: the sort values of the last item, and what was asked."""
-
-    filter: str | None
-    namespaces: tuple[str, ...]
-    sort: str
-    values: list[Any]
-    thing_id: str
-
-
-def following(query: SearchQuery, cursor: str) -> SearchQuery:
-    """The query of the next page: a cursor stands for filter and order, the size goes with it."""
-    sizes = [o for o in (query.options or "").split(",") if o.strip().startswith("size(")]
-    return replace(query, filter=None, options=",".join([*sizes, f"cursor({cursor})"]), after=None)
-
-
-_OPTION = re.compile(r"\s*(sort|size|cursor|limit)\(([^)]*)\)\s*(?:,|$)")
-
-
-def parse_options(text: str | None) -> Options:
-    """Read Ditto's `option`.
-
-    Errors: BadRequest `thing-search:search.option.invalid`.
-    """
-    found: dict[str, str] = {}
-    at = 0
-    while text and at < len(text):
-        match = _OPTION.match(text, at)
-        if match is None:
-            raise _invalid(f"'{text[at : at + 100]}' is not sort(), size(), cursor() or limit()")
-        found[match.group(1)] = match.group(2).strip()
-        at = match.end()
-    return Options(
-        _sort(found["sort"]) if "sort" in found else (),
-        _number(found["size"], "size", 1) if "size" in found else None,
-        found.get("cursor"),
-        _limit(found["limit"]) if "limit" in found else None,
-    )
-
-
-def _invalid(reason: str) -> GatewayError:
-    return ditto_error("thing-search:search.option.invalid", reason=reason)
-
-
-def _sort(text: str) -> tuple[SortKey, ...]:
-    keys = []
-    for item in text.split(","):
-        sign, name = item.strip()[:1], item.strip()[1:]
-        if sign == " ":
-            sign = "+"
-        if sign not in ("+", "-") or not name:
-            raise _invalid(f"sort: '{item}' begins with neither '+' nor '-'")
-        pointer = parse_pointer(name)
-        if pointer[0] not in SEARCH_ROOTS:
-            raise _invalid(f"sort: the property '{name}' is unknown")
-        keys.append(SortKey(pointer, sign == "-"))
-    return tuple(keys)
-
-
-def _number(text: str, name: str, least: int, most: int = MAX_SIZE) -> int:
-    if not text.isdigit() or not least <= int(text[:9]) <= most:
-        raise _invalid(f"{name} is between {least} and {most}, got '{text[:20]}'")
-    return int(text)
-
-
-def _limit(text: str) -> tuple[int, int]:
-    offset, comma, count = text.partition(",")
-    if not comma:
-        raise _invalid("limit has an offset and a count")
-    return _number(offset.strip(), "limit", 0, 10**8), _number(count.strip(), "limit", 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +94,11 @@ class Searcher:
                 `things:thing.notfound` where `after` names none and the order is not by id.
         """
         options = parse_options(query.options)
-        cursor = _read_cursor(options, query) if options.cursor else None
+        cursor = read_cursor(options, query) if options.cursor else None
         after = None
         if cursor is not None:
-            query = _resumed(query, cursor)
-            options = Options(_sort(cursor.sort) if cursor.sort else (), options.size)
+            query = resumed(query, cursor)
+            options = Options(read_sort(cursor.sort) if cursor.sort else (), options.size)
             after = Place(tuple(cursor.values), cursor.thing_id)
         plan = _Plan(query, options, now, after)
         if query.after is not None:
@@ -215,8 +110,8 @@ class Searcher:
         return SearchPage(
             items=[hit.shown for hit in page],
             ids=tuple(hit.place.thing_id for hit in page),
-            cursor=_next_cursor(query, options, page) if has_more else None,
-            next_page_offset=_next_offset(options, cursor, offset, has_more),
+            cursor=next_cursor(query, options, page[-1].place) if has_more else None,
+            next_page_offset=next_offset(options, cursor, offset, has_more),
         )
 
     async def _hits(self, plan: _Plan, offset: int, wanted: int) -> list[_Hit]:
@@ -225,7 +120,7 @@ class Searcher:
         if not found.has_unsure:
             return await self._shown(plan, found)
         if offset + wanted > _MAX_MIXED:
-            raise _invalid(f"limit: offsets over {_MAX_MIXED - wanted} need a cursor here")
+            raise invalid_option(f"limit: offsets over {_MAX_MIXED - wanted} need a cursor here")
         if offset:
             found = await self._index.find(plan.ask, 0, offset + wanted)
         hits = await self._shown(plan, found)
@@ -394,16 +289,6 @@ class _Plan:
         return (*keys, place.thing_id)
 
 
-def sort_keys(options: Options) -> tuple[SortKey, ...]:
-    """The keys that order: up to the id, which orders the rest; the id itself only where it descends."""
-    keys: list[SortKey] = []
-    for key in options.sort:
-        if key.pointer == ("thingId",):
-            return (*keys, key) if key.is_descending else tuple(keys)
-        keys.append(key)
-    return tuple(keys)
-
-
 def _seen(thing: Thing, permissions: Permissions) -> JsonObject | None:
     """What a filter looks at: the thing as the caller may read it, with its hidden fields."""
     readable = readable_json(thing, permissions)
@@ -412,6 +297,9 @@ def _seen(thing: Thing, permissions: Permissions) -> JsonObject | None:
     seen = {**extended_json(thing), "namespace": namespace_of(thing.thing_id)}
     for member in MEMBERS:
         seen.pop(member, None)
+    metadata = readable_metadata(thing, permissions)
+    if metadata is not MISSING:
+        seen[METADATA] = metadata
     return {**seen, **readable}
 
 
@@ -459,68 +347,3 @@ class _Descending:
 
     def __hash__(self) -> int:
         return hash(self.value)
-
-
-# --- cursors -----------------------------------------------------------------------------------
-
-
-def _next_cursor(query: SearchQuery, options: Options, page: list[_Hit]) -> str | None:
-    if options.limit or not page:
-        return None
-    last = page[-1].place
-    plan_sort = ",".join(key.text for key in options.sort)
-    cursor = _Cursor(query.filter, query.namespaces, plan_sort, list(last.values), last.thing_id)
-    body = msgspec.json.encode(cursor)
-    return base64.urlsafe_b64encode(_digest(body) + body).decode().rstrip("=")
-
-
-def _digest(body: bytes) -> bytes:
-    """Tells a damaged cursor; a forged one gives its owner no more than asking anew would."""
-    return blake2b(body, digest_size=_DIGEST).digest()
-
-
-def _next_offset(
-    options: Options, cursor: _Cursor | None, offset: int, has_more: bool
-) -> int | None:
-    if cursor is not None or options.size is not None:
-        return None
-    return offset + options.page_size if has_more else -1
-
-
-def _read_cursor(options: Options, query: SearchQuery) -> _Cursor:
-    if options.limit or options.sort:
-        raise _invalid("a cursor fixes sort and limit")
-    text = (options.cursor or "")[:_MAX_CURSOR]
-    try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        if raw[:_DIGEST] != _digest(raw[_DIGEST:]):
-            raise _invalid("the cursor is not one of ours")
-        cursor = msgspec.json.decode(raw[_DIGEST:], type=_Cursor)
-        keys = _sort(cursor.sort) if cursor.sort else ()
-    except (ValueError, msgspec.DecodeError, GatewayError) as error:
-        raise _invalid("the cursor is not one of ours") from error
-    values = cursor.values
-    if len(sort_keys(Options(keys))) != len(values) or not all(map(_is_scalar, values)):
-        raise _invalid("the cursor is not one of ours")
-    if query.filter is not None and query.filter != cursor.filter:
-        raise _invalid("the cursor belongs to another filter")
-    return cursor
-
-
-def _is_scalar(value: object) -> bool:
-    """True for what a row of the index can hold, so that it can be bound."""
-    try:
-        key_of(value)  # type: ignore[arg-type]
-    except TooWide:
-        return False
-    return value is None or isinstance(value, (bool, int, float, str))
-
-
-def _resumed(query: SearchQuery, cursor: _Cursor) -> SearchQuery:
-    return SearchQuery(
-        subjects=query.subjects,
-        filter=cursor.filter,
-        fields=query.fields,
-        options=query.options,
-        namespaces=cursor.namespaces,
-    )

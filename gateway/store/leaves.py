@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Final, TypeAlias, cast
 
 from gateway.model.json import Json, JsonObject, Pointer
+from gateway.twin.metadata import METADATA
 
 Key: TypeAlias = "int | float | str | bytes | None"
 Rows: TypeAlias = dict[tuple[str, int], Key]
@@ -29,7 +30,7 @@ MAX_TEXT: Final = 4_096
 LARGEST: Final = 2**63 - 1
 
 FALSE, TRUE, OBJECT, ARRAY, NO_MEMBERS, NO_ELEMENTS = (bytes((n,)) for n in range(6))
-MEMBERS: Final = ("policyId", "definition", "attributes", "features")
+MEMBERS: Final = ("policyId", "definition", "attributes", "features", METADATA)
 """The parts of a document that can be searched."""
 
 
@@ -61,13 +62,14 @@ def rows_of(document: JsonObject) -> Rows:
 def changes(before: JsonObject, after: JsonObject, at: Pointer = ()) -> Changes:
     """The difference of two documents; what they share is not looked at.
 
-    Shape:  `at` is where the change was written: nothing differs beside it.
+    Shape:  `at` is where the change was written: only metadata may differ beside it.
     Errors: TooWide.
     """
     old: Rows = {}
     new: Rows = {}
     one, other = _below(before, at), _below(after, at)
-    if one is not _ABSENT and other is not _ABSENT and at and at[0] in MEMBERS:
+    beside = before.get(METADATA, _ABSENT) is not after.get(METADATA, _ABSENT)
+    if not beside and one is not _ABSENT and other is not _ABSENT and at and at[0] in MEMBERS:
         if _is_scalar(one) and _is_scalar(other):
             return Changes([], [(key_of(cast("Json", other)), path_of(at), 0)], [])
         _compare(path_of(at), one, other, old, new)

@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.model.json import Json, JsonObject, Pointer, format_pointer, parse_pointer
+from gateway.twin.metadata import METADATA
 from gateway.twin.policy import READ, Enforcer, Entry, Permissions, read_entry
 
 ODD: Final = ""
@@ -106,6 +107,9 @@ def judge(
 
 
 def _bound(pointer: Pointer) -> Pointer:
+    """What has to be readable; metadata are as readable as what they are about."""
+    if pointer[0] == METADATA:
+        pointer = pointer[1:]
     return pointer[: pointer.index("*")] if "*" in pointer else pointer
 
 

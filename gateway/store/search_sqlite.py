@@ -10,7 +10,6 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC
 from typing import Any, Final
 
@@ -19,13 +18,23 @@ import msgspec
 from gateway.errors import CommandTimeout
 from gateway.model.json import Pointer
 from gateway.model.thing import Thing
-from gateway.store.leaves import FALSE as NO
-from gateway.store.leaves import TRUE as YES
 from gateway.store.readers import ANYBODY, Judgement, judge
-from gateway.store.search import Ask, Counted, Found, Hit, Place, Scalar, SortKey
+from gateway.store.search import Ask, Counted, Found, Hit, Place
+from gateway.store.search_order import (
+    IN_ORDER,
+    Key,
+    all_of,
+    beyond,
+    bindable,
+    key_for,
+    led_by,
+    marks,
+    policy_says,
+    value_of,
+    walk_of,
+)
 from gateway.store.search_sql import (
     COLUMNS,
-    TRUE,
     Driver,
     Sql,
     condition,
@@ -34,17 +43,19 @@ from gateway.store.search_sql import (
     tests_on,
     widened,
 )
-from gateway.twin.rql import properties
+from gateway.twin.rql import Logical, properties
 
 GATHERED: Final = 20_000
-"""Candidates that are gathered and sorted; more are walked."""
+"""Candidates that are gathered and sorted when other parts of the filter narrow them, a tenth when not.
+
+More are walked: where many match, the first page of them is near."""
+_ANY: Final = 2**31
 _PROBED: Final = 8
 """Parts of a filter whose candidates are counted."""
 _MAX_SIGNATURES: Final = 500
 _STEPS: Final = 20_000
 """Instructions of SQLite's machine between two looks at the clock."""
 
-_IN_ORDER: Final = "things t INDEXED BY things_in_order"
 _NOT_WIDE: Final = "NOT EXISTS (SELECT 1 FROM search_wide w WHERE w.thing_id = t.thing_id)"
 _DOCUMENT: Final = """
 SELECT thing_id, revision, document, created, modified FROM things WHERE thing_id = ?
@@ -112,26 +123,13 @@ def plan(connection: sqlite3.Connection, ask: Ask, take: int) -> list[str]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """A sort key as SQL: `value` is the expression; `join` brings its row in, `path` where it is one."""
-
-    key: SortKey
-    value: str
-    join: Sql | None = None
-
-    @property
-    def order(self) -> str:
-        return f"{self.value} DESC" if self.key.is_descending else self.value
-
-
 class _Search:
     """One search on one connection."""
 
     def __init__(self, connection: sqlite3.Connection, ask: Ask) -> None:
         self._connection = connection
         self._ask = ask
-        self._keys = [_key(key, number) for number, key in enumerate(ask.sort)]
+        self._keys = [key_for(key, number) for number, key in enumerate(ask.sort)]
         self._judged = self._judge()
 
     # --- who may read ---------------------------------------------------------------------------
@@ -163,10 +161,10 @@ class _Search:
         judged, subjects = self._judged, self._ask.subjects
         if not judged.good or not subjects:
             return Sql("0")
-        may = _policy_says(subjects, judged.good)
+        may = policy_says(subjects, judged.good)
         if not judged.bad:
             return may
-        odd = _policy_says((*subjects, ANYBODY), judged.bad)
+        odd = policy_says((*subjects, ANYBODY), judged.bad)
         return Sql(f"({may} AND NOT {odd})", may.values + odd.values)
 
     def _uncertain(self) -> Sql:
@@ -175,7 +173,7 @@ class _Search:
         signatures = judged.unsure + judged.bad
         if not signatures:
             return Sql("0")
-        may = _policy_says((*self._ask.subjects, ANYBODY), signatures)
+        may = policy_says((*self._ask.subjects, ANYBODY), signatures)
         certain = self._certain()
         return Sql(f"({may} AND NOT {certain})", may.values + certain.values)
 
@@ -184,18 +182,18 @@ class _Search:
         signatures = judged.good + judged.unsure + judged.bad
         if not signatures:
             return Sql("0")
-        return _policy_says((*self._ask.subjects, ANYBODY), signatures)
+        return policy_says((*self._ask.subjects, ANYBODY), signatures)
 
     # --- certain hits -----------------------------------------------------------------------------
 
     def count(self) -> int:
         """How many certain hits there are."""
         where = self._where()
-        driver = self._best(2**31)
-        source = _IN_ORDER
+        driver = self._best(_ANY, _ANY)
+        source = IN_ORDER
         values: tuple[Any, ...] = ()
         if driver is not None:
-            source, values = _led_by(driver.sql), driver.sql.values
+            source, values = led_by(driver.sql), driver.sql.values
         text = f"SELECT count(*) FROM {source} WHERE {where}"  # noqa: S608
         row = self._connection.execute(text, values + where.values).fetchone()
         return int(row[0])
@@ -208,7 +206,7 @@ class _Search:
         wanted = skip + take
         for query in self.queries(wanted):
             for row in self._connection.execute(query.text, query.values):
-                place = Place(tuple(map(_value, row[1:])), row[0])
+                place = Place(tuple(map(value_of, row[1:])), row[0])
                 if not found or found[-1].thing_id != place.thing_id:
                     found.append(place)
                 if len(found) >= wanted:
@@ -217,20 +215,23 @@ class _Search:
 
     def queries(self, take: int) -> Iterator[Sql]:
         """The statements whose rows are the hits, one after the other."""
-        driver = self._best(GATHERED)
+        node = self._ask.node
+        is_narrowed = isinstance(node, Logical) and node.op == "and"
+        most = GATHERED if is_narrowed else GATHERED // 10
+        driver = self._best(most, GATHERED // 20)
         if driver is not None:
-            yield self._ordered(Sql(_led_by(driver.sql), driver.sql.values), take)
+            yield self._ordered(Sql(led_by(driver.sql), driver.sql.values), take)
         elif not self._keys:
             yield self._walked_by_id(take)
         elif self._keys[0].join is not None:
             yield from self._walked_by_value(take)
         else:
-            yield self._ordered(Sql(_walk_of(self._keys[0].value)), take)
+            yield self._ordered(Sql(walk_of(self._keys[0].value)), take)
 
     def _walked_by_id(self, take: int) -> Sql:
         leader = next((one for one in self._drivers() if one.is_in_order), None)
         if leader is None:
-            return self._ordered(Sql(_IN_ORDER), take)
+            return self._ordered(Sql(IN_ORDER), take)
         after = self._ask.after
         led = leader.sql
         if after is not None:
@@ -258,35 +259,35 @@ class _Search:
             yield absent
         yield there
 
-    def _with_value(self, first: _Key, take: int) -> Sql:
+    def _with_value(self, first: Key, take: int) -> Sql:
         where = path_condition(first.key.pointer, "s0.path")
         bound = Sql(f"{where} AND s0.position = 0 AND s0.value < x'02'", where.values)
         after = self._ask.after
         if after is not None and after.values[0] is not None:
             sign = "<=" if first.key.is_descending else ">="
             bound = Sql(
-                f"{bound} AND s0.value {sign} ?", (*bound.values, _bindable(after.values[0]))
+                f"{bound} AND s0.value {sign} ?", (*bound.values, bindable(after.values[0]))
             )
         ask = self._ask
-        bound = _and([bound, *tests_on(ask.node, first.key.pointer, ask.now, "s0.value")])
+        bound = all_of([bound, *tests_on(ask.node, first.key.pointer, ask.now, "s0.value")])
         source = (
             "search_rows s0 INDEXED BY search_rows_by_value"
             " CROSS JOIN things t ON t.thing_id = s0.thing_id"
         )
-        keys = [_Key(first.key, "s0.value"), *self._keys[1:]]
+        keys = [Key(first.key, "s0.value"), *self._keys[1:]]
         return self._ordered(Sql(source), take, bound, keys=keys, by="s0.thing_id")
 
-    def _without_value(self, first: _Key, take: int) -> Sql:
+    def _without_value(self, first: Key, take: int) -> Sql:
         where = path_condition(first.key.pointer, "s.path")
         absent = Sql(
             "NOT EXISTS (SELECT 1 FROM search_rows s WHERE s.thing_id = t.thing_id"  # noqa: S608
             f" AND {where} AND s.position = 0 AND +s.value < x'02')",
             where.values,
         )
-        keys = [_Key(first.key, "NULL"), *self._keys[1:]]
-        return self._ordered(Sql(_IN_ORDER), take, absent, keys=keys)
+        keys = [Key(first.key, "NULL"), *self._keys[1:]]
+        return self._ordered(Sql(IN_ORDER), take, absent, keys=keys)
 
-    def _all_have(self, first: _Key) -> bool:
+    def _all_have(self, first: Key) -> bool:
         where = path_condition(first.key.pointer, "s.path")
         row = self._connection.execute(
             "SELECT (SELECT count(*) FROM search_rows s INDEXED BY search_rows_by_value"  # noqa: S608
@@ -302,7 +303,7 @@ class _Search:
         take: int,
         extra: Sql | None = None,
         *,
-        keys: Sequence[_Key] | None = None,
+        keys: Sequence[Key] | None = None,
         by: str = "t.thing_id",
     ) -> Sql:
         """Hits of a source in the order asked for; `keys` as this source has them."""
@@ -323,25 +324,25 @@ class _Search:
         parts = [self._certain(), Sql(_NOT_WIDE), *self._in_namespaces()]
         if ask.node is not None:
             parts.append(condition(ask.node, ask.now))
-        return _and(parts)
+        return all_of(parts)
 
     def _in_namespaces(self) -> list[Sql]:
         names = self._ask.namespaces
         if not names:
             return []
-        listed = Sql(f"t.namespace IN ({_marks(names)})", names)
+        listed = Sql(f"t.namespace IN ({marks(names)})", names)
         if len(names) > 1:
             return [listed]
         return [Sql("t.thing_id >= ? AND t.thing_id < ?", (f"{names[0]}:", f"{names[0]};")), listed]
 
-    def _after(self, keys: Sequence[_Key]) -> Sql | None:
+    def _after(self, keys: Sequence[Key]) -> Sql | None:
         """True of what comes after the last hit of the page before."""
         after = self._ask.after
         if after is None:
             return None
         found = Sql("t.thing_id > ?", (after.thing_id,))
         for key, value in reversed(list(zip(keys, after.values, strict=True))):
-            found = _beyond(key, value, found)
+            found = beyond(key, value, found)
         return found
 
     # --- what leads -------------------------------------------------------------------------------
@@ -349,13 +350,16 @@ class _Search:
     def _drivers(self) -> list[Driver]:
         return [] if self._ask.node is None else drivers(self._ask.node, self._ask.now)[:_PROBED]
 
-    def _best(self, most: int) -> Driver | None:
+    def _best(self, most: int, of_policies: int) -> Driver | None:
         """The driver with the fewest candidates; None when even it has more than `most`."""
-        signatures = self._judged.good
-        return self._fewest([*self._drivers(), *self._by_policy(signatures)], most)
+        best, least = self._fewest(self._drivers(), most + 1)
+        policies = self._by_policy(self._judged.good)
+        few, _ = self._fewest(policies, min(least, of_policies + 1))
+        return few or best
 
-    def _fewest(self, found: Sequence[Driver], most: int) -> Driver | None:
-        best, least = None, most + 1
+    def _fewest(self, found: Sequence[Driver], least: int) -> tuple[Driver | None, int]:
+        """The driver with the fewest candidates, and how many, if fewer than `least`."""
+        best = None
         for driver in found:
             row = self._connection.execute(
                 f"SELECT count(*) FROM (SELECT 1 FROM ({driver.sql}) LIMIT ?)",  # noqa: S608
@@ -363,7 +367,7 @@ class _Search:
             ).fetchone()
             if row[0] < least:
                 best, least = driver, row[0]
-        return best
+        return best, least
 
     def _by_policy(self, signatures: tuple[int, ...]) -> list[Driver]:
         """The things under the policies with these signatures."""
@@ -373,7 +377,7 @@ class _Search:
         text = (
             "SELECT t.thing_id FROM policy_readers g INDEXED BY policy_readers_by_subject"  # noqa: S608
             " CROSS JOIN things t INDEXED BY things_by_policy ON t.policy_id = g.policy_id"
-            f" WHERE g.subject IN ({_marks(subjects)}) AND g.signature IN ({_marks(signatures)})"
+            f" WHERE g.subject IN ({marks(subjects)}) AND g.signature IN ({marks(signatures)})"
         )
         return [Driver(Sql(text, (*subjects, *signatures)))]
 
@@ -397,10 +401,11 @@ class _Search:
             parts.append(widened(ask.node, ask.now))
         judged = self._judged
         signatures = judged.unsure + judged.bad
-        driver = self._fewest([*self._drivers(), *self._by_policy(signatures)], GATHERED)
-        source = Sql(_IN_ORDER)
+        ways = [*self._drivers(), *self._by_policy(signatures)]
+        driver, _ = self._fewest(ways, GATHERED + 1)
+        source = Sql(IN_ORDER)
         if driver is not None:
-            source = Sql(_led_by(driver.sql), driver.sql.values)
+            source = Sql(led_by(driver.sql), driver.sql.values)
         return self._ids(source, parts, after, limit)
 
     def _wide(self, after: str, limit: int) -> list[str]:
@@ -408,7 +413,7 @@ class _Search:
         return self._ids(source, [self._anyhow(), *self._in_namespaces()], after, limit)
 
     def _ids(self, source: Sql, parts: Sequence[Sql], after: str, limit: int) -> list[str]:
-        where = _and([Sql("t.thing_id > ?", (after,)), *parts])
+        where = all_of([Sql("t.thing_id > ?", (after,)), *parts])
         text = f"SELECT t.thing_id FROM {source} WHERE {where} ORDER BY t.thing_id LIMIT ?"  # noqa: S608
         values = (*source.values, *where.values, limit)
         return [row[0] for row in self._connection.execute(text, values)]
@@ -427,76 +432,3 @@ FROM policy_readers g INDEXED BY policy_readers_by_subject
 CROSS JOIN policy_signatures s ON s.signature = g.signature
 WHERE g.subject = ? AND g.signature > ? ORDER BY g.signature LIMIT 1
 """
-
-
-def _policy_says(subjects: Sequence[str], signatures: Sequence[int]) -> Sql:
-    return Sql(
-        "EXISTS (SELECT 1 FROM policy_readers g WHERE g.policy_id = t.policy_id"  # noqa: S608
-        f" AND g.subject IN ({_marks(subjects)}) AND +g.signature IN ({_marks(signatures)}))",
-        (*subjects, *signatures),
-    )
-
-
-def _led_by(driver: Sql) -> str:
-    ids = f"(SELECT DISTINCT thing_id FROM ({driver})) d"  # noqa: S608
-    return f"{ids} CROSS JOIN things t ON t.thing_id = d.thing_id"
-
-
-_WALKS: Final = {
-    "t.modified": "things t INDEXED BY things_by_modified",
-    "t.created": "things t INDEXED BY things_by_created",
-    "t.thing_id": _IN_ORDER,
-}
-
-
-def _walk_of(value: str) -> str:
-    return _WALKS.get(value, "things t")
-
-
-def _and(parts: Sequence[Sql]) -> Sql:
-    kept = [part for part in parts if part.text != TRUE] or [Sql(TRUE)]
-    return Sql(" AND ".join(map(str, kept)), tuple(value for one in kept for value in one.values))
-
-
-def _marks(values: Sequence[object]) -> str:
-    return ",".join("?" * len(values))
-
-
-def _key(key: SortKey, number: int) -> _Key:
-    column = COLUMNS.get(key.pointer[0])
-    if column is not None:
-        return _Key(key, f"t.{column}" if len(key.pointer) == 1 else "NULL")
-    if "*" in key.pointer:
-        return _Key(key, "NULL")
-    alias = f"s{number}"
-    where = path_condition(key.pointer, f"{alias}.path")
-    join = Sql(
-        f" LEFT JOIN search_rows {alias} ON {alias}.thing_id = t.thing_id AND {where}"
-        f" AND {alias}.position = 0 AND +{alias}.value < x'02'",
-        where.values,
-    )
-    return _Key(key, f"{alias}.value", join)
-
-
-def _beyond(key: _Key, value: Scalar, rest: Sql) -> Sql:
-    """True of what stands after `value` by this key, or beside it and then after by the others."""
-    name, bound = key.value, _bindable(value)
-    equal = Sql(f"({name} IS ? AND {rest})", (bound, *rest.values))
-    if value is None:
-        if key.key.is_descending:
-            return equal
-        return Sql(f"({name} IS NOT NULL OR {equal})", equal.values)
-    if key.key.is_descending:
-        return Sql(f"({name} < ? OR {name} IS NULL OR {equal})", (bound, *equal.values))
-    return Sql(f"({name} > ? OR {equal})", (bound, *equal.values))
-
-
-def _bindable(value: Scalar) -> Any:
-    if isinstance(value, bool):
-        return YES if value else NO
-    return value
-
-
-def _value(found: Any) -> Scalar:
-    """A sort value as JSON; booleans are bytes in the index."""
-    return found == YES if isinstance(found, bytes) else found

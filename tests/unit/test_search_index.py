@@ -22,8 +22,8 @@ from gateway.store.search_sqlite import count, find, plan, unsure
 from gateway.store.search_writes import ThingIndexing, write_readers
 from gateway.twin.documents import put
 from gateway.twin.rql import Node, parse
-from gateway.twin.rql_predicate import Semantics, document_lookup, predicate
-from gateway.twin.showing import extended_json
+from gateway.twin.rql_predicate import Semantics, predicate
+from gateway.twin.showing import lookup_of
 from tests.search_samples import documents, nodes, objects, values
 
 NOW = datetime(2026, 3, 31, tzinfo=UTC)
@@ -87,8 +87,7 @@ def filled(connection: sqlite3.Connection, some: list[Any]) -> list[Thing]:
 
 
 def holds(node: Node, thing: Thing) -> bool:
-    seen = {**extended_json(thing), "namespace": "org.acme"}
-    return predicate(node, Semantics.SEARCH)(document_lookup(seen), NOW)
+    return predicate(node, Semantics.SEARCH)(lookup_of(thing), NOW)
 
 
 def wide(connection: sqlite3.Connection) -> set[str]:
@@ -139,6 +138,7 @@ TABLE: Any = {
     },
     "features": {"m": {"properties": {"v": 7}}, "m/2": {"properties": {"v": 9}}},
     "definition": "a:b:1",
+    "_metadata": {"attributes": {"n": {"by": "me"}}},
 }
 
 
@@ -181,6 +181,9 @@ TABLE: Any = {
         ("eq(features/m~12/properties/v,9)", True),
         ("eq(features/*/*/v,9)", True),
         ("exists(features/*/definition)", False),
+        ("eq(_metadata/attributes/n/by,'me')", True),
+        ("exists(_metadata/attributes/*/by)", True),
+        ("exists(_metadata/features)", False),
         ("like(thingId,'org.acme:t?')", True),
         ("eq(_revision,1)", True),
         ("eq(_revision,'1')", False),
@@ -275,6 +278,17 @@ def test_a_change_at_a_path_writes_what_writing_anew_would(
     empty(index)
     store(index, None, after)
     assert (kept, was_wide) == (rows(index), wide(index))
+
+
+def test_metadata_written_beside_a_value_are_indexed(index: sqlite3.Connection) -> None:
+    empty(index)
+    before = a_thing(1, {"attributes": {"n": 1}})
+    said = {"attributes": {"n": {"by": "me"}}}
+    after = a_thing(1, {"attributes": {"n": 2}, "_metadata": said}, 2)
+    store(index, None, before)
+    store(index, before, after, ("attributes", "n"))
+    for text in ("eq(attributes/n,2)", "eq(_metadata/attributes/n/by,'me')"):
+        assert count(index, Ask(subjects=ME, now=NOW, node=parse(text))).number == 1
 
 
 def rows(connection: sqlite3.Connection) -> set[str]:
