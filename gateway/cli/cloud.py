@@ -62,6 +62,10 @@ def token(node: str | None, ttl: str, replace: bool, data_dir: Path | None) -> N
     On the node:  twinspan edge join https://HOST:10002 --token TOKEN --run
     """
     seconds = duration(ttl)
+    if replace and node is None:
+        raise InvalidSetting(
+            "--replace: needs --node: a token that may take over any node is not made"
+        )
 
     async def make() -> str:
         async with connect(kubeconfig_file(data_dir), manager="twinspan-cli") as client:

@@ -100,7 +100,9 @@ def _everything(shared: Process) -> Sequence[Module]:
     async def ticket() -> JoinRequest:
         return JoinRequest(
             cloud=shared.endpoints.get("cloudhub.https"),
-            token=await create_join_token(client, now=time.time(), replace=True),
+            token=await create_join_token(
+                client, now=time.time(), node=local.node_name, replace=True
+            ),
             hub=shared.endpoints.get("cloudhub.wss"),
         )
 
