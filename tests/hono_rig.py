@@ -184,7 +184,7 @@ async def curl(*args: str) -> tuple[int, str]:
     return int(status), body
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait for a condition."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  what is waited for has no event of its own

@@ -16,7 +16,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.properties import Properties as PahoProperties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds after which something that did not happen never will."""
 
 

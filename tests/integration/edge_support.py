@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 async def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:

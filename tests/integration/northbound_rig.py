@@ -70,7 +70,7 @@ class Rig:
     def peer(self, **options: Any) -> Peer:
         return Peer(options.pop("url", self.url()), **options)
 
-    async def send(self, message: Message, seconds: float = 5.0) -> GatewayError | None:
+    async def send(self, message: Message, seconds: float = 30.0) -> GatewayError | None:
         """Send a message downstream and wait for the device's outcome."""
         answer: asyncio.Future[GatewayError | None] = asyncio.get_running_loop().create_future()
         self.messaging.send(message, answer.set_result)

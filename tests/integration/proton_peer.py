@@ -13,7 +13,7 @@ from proton.handlers import MessagingHandler
 from proton.reactor import ApplicationEvent, Container, EventInjector
 
 
-async def until(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
+async def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
     """Wait until `condition()` is true and return what it returned."""
     async with asyncio.timeout(seconds):
         while not (result := condition()):  # noqa: ASYNC110  the peer runs in threads
@@ -129,7 +129,7 @@ class Peer(MessagingHandler):
 
         self.do(work)
 
-    async def expect(self, kind: str, seconds: float = 5.0) -> tuple[Any, ...]:
+    async def expect(self, kind: str, seconds: float = 30.0) -> tuple[Any, ...]:
         """The next log entry of that kind; others before it are dropped."""
         return await asyncio.to_thread(self._expect, kind, seconds)
 

@@ -31,7 +31,7 @@ from gateway.errors import GatewayError, NotFound
 from gateway.kube.client import PatchType
 from tests.scenarios.stack import API, NAMESPACE, NODE, Stack, until
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 SENTINEL = "sentinel"
 
 
