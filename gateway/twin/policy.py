@@ -14,7 +14,8 @@ from typing import Final
 from gateway.model.json import Json, JsonObject, Pointer, parse_pointer
 from gateway.model.policy import Permission
 from gateway.twin.documents import MISSING, Maybe
-from gateway.twin.policy_resolution import Documents, members, resolved_entries, texts
+from gateway.twin.policy_origins import How, LeftOut, Origin
+from gateway.twin.policy_resolution import Documents, members, resolve, texts
 
 MASKS: Final = {Permission.READ: 1, Permission.WRITE: 2, Permission.EXECUTE: 4}
 READ, WRITE, EXECUTE = MASKS[Permission.READ], MASKS[Permission.WRITE], MASKS[Permission.EXECUTE]
@@ -71,6 +72,19 @@ class Permissions:
         granted, node = self._walk(kind, path, READ)
         return _view(value, node, granted)
 
+    def deciding(self, kind: str, path: Pointer, mask: int) -> tuple[bool, Pointer | None]:
+        """Whether `mask` is granted at the path, and where that was said; None where nobody said anything."""
+        for depth in range(len(path), -1, -1):
+            granted, node = self._walk(kind, path[:depth], mask)
+            if _speaks(node, mask):
+                return granted, path[:depth]
+        return False, None
+
+    def turns(self, kind: str, path: Pointer, mask: int) -> Iterator[tuple[Pointer, bool]]:
+        """The places below the path where the answer changes, with the answer from there on."""
+        granted, node = self._walk(kind, path, mask)
+        return iter(()) if node is None else _turns(node, path, mask, granted)
+
     def _walk(self, kind: str, path: Pointer, mask: int) -> tuple[bool, _Node | None]:
         """Whether the deepest say at or above the path grants, and the node there if the tree has one."""
         node: _Node | None = self.trees.get(kind, _NOTHING)
@@ -89,6 +103,19 @@ def _said(node: _Node | None, mask: int, above: bool) -> bool:
     if node.revoke & mask:
         return False
     return True if node.grant & mask else above
+
+
+def _speaks(node: _Node | None, mask: int) -> bool:
+    """True when what is said here does not depend on what was said above."""
+    return _said(node, mask, False) == _said(node, mask, True)
+
+
+def _turns(node: _Node, path: Pointer, mask: int, granted: bool) -> Iterator[tuple[Pointer, bool]]:
+    for segment, child in node.children.items():
+        here = _said(child, mask, granted)
+        if here != granted:
+            yield (*path, segment), here
+        yield from _turns(child, (*path, segment), mask, here)
 
 
 def _view(value: Json, node: _Node | None, granted: bool) -> Maybe:
@@ -112,18 +139,27 @@ NO_PERMISSIONS: Final = Permissions({})
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry as it is evaluated: subject id to expiry (None: permanent), node masks per type and path."""
+    """One entry as it is evaluated: subject id to expiry (None: permanent), node masks per type and path.
+
+    Shape:  `origin` None for an own entry without references.
+    """
 
     label: str
     subjects: Mapping[str, str | None]
     resources: tuple[tuple[str, Pointer, int, int], ...]
     namespaces: tuple[str, ...] = ()
+    origin: Origin | None = None
 
     def covers(self, namespace: str) -> bool:
         """True when the entry counts for things and policies of this namespace; no pattern takes all."""
         if not self.namespaces:
             return True
         return any(namespace_matches(pattern, namespace) for pattern in self.namespaces)
+
+    def live(self, subjects: Iterable[str], now: str) -> dict[str, str | None]:
+        """Those of the subjects that the entry names and whose time is not over, with their expiry."""
+        named = {name: self.subjects[name] for name in subjects if name in self.subjects}
+        return {name: end for name, end in named.items() if end is None or end > now}
 
 
 def namespace_matches(pattern: str, namespace: str) -> bool:
@@ -136,8 +172,9 @@ def namespace_matches(pattern: str, namespace: str) -> bool:
 class Enforcer:
     """Answers for one policy revision, with what it imports resolved; keeps what it worked out."""
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[Entry], left_out: Sequence[LeftOut] = ()) -> None:
         self.entries = tuple(entries)
+        self.left_out = tuple(left_out)
         self._known: dict[tuple[tuple[str, ...], str], Permissions] = {}
 
     def permissions(self, subjects: tuple[str, ...], namespace: str, now: str) -> Permissions:
@@ -157,10 +194,9 @@ class Enforcer:
         for entry in self.entries:
             if not entry.covers(namespace):
                 continue
-            expiries = [entry.subjects[name] for name in subjects if name in entry.subjects]
-            live = [expiry for expiry in expiries if expiry is None or expiry > now]
+            live = entry.live(subjects, now)
             if live:
-                yield entry, live
+                yield entry, list(live.values())
 
     def has_permanent_writer(self, namespace: str = "") -> bool:
         """True when some subject without expiry holds WRITE on `policy:/`, not revoked below.
@@ -205,7 +241,7 @@ def _permissions(entries: Iterable[tuple[Entry, list[str | None]]], now: str) ->
 # --- from documents ----------------------------------------------------------------------------
 
 
-def read_entry(label: str, body: JsonObject) -> Entry:
+def read_entry(label: str, body: JsonObject, origin: Origin | None = None) -> Entry:
     """One resolved entry of a checked document, ready to be evaluated."""
     return Entry(
         label,
@@ -214,6 +250,7 @@ def read_entry(label: str, body: JsonObject) -> Entry:
             _resource(key, members(value)) for key, value in members(body.get("resources")).items()
         ),
         texts(body.get("namespaces")),
+        origin,
     )
 
 
@@ -249,9 +286,16 @@ def build_enforcer(
 
     Shape:  `roots` are the operator's root policies for the policy's namespace, id to document.
     """
+    found = resolve(document, imported, roots, policy_id)
     return Enforcer(
         [
-            read_entry(label, body)
-            for label, body in resolved_entries(document, imported, roots, policy_id)
-        ]
+            read_entry(label, body, None if _is_plain(origin) else origin)
+            for label, body, origin in found.entries
+        ],
+        found.left_out,
     )
+
+
+def _is_plain(origin: Origin) -> bool:
+    """True where label and policy say it all."""
+    return origin.how is How.OWN and not origin.parts

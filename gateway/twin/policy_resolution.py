@@ -9,10 +9,20 @@ import, as the importer sees it. Source: Ditto, policy imports, entry references
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeAlias
 
 from gateway.model.json import Json, JsonObject
+from gateway.twin.policy_origins import (
+    MAX_LEFT_OUT,
+    How,
+    LeftOut,
+    Origin,
+    Part,
+    Resolved,
+    Sourced,
+    Why,
+)
 
 MAX_DEPTH: Final = 10
 """Imports of imports that are followed; what lies deeper is left out."""
@@ -72,6 +82,17 @@ def resolved_entries(
     roots: Mapping[str, JsonObject] | None = None,
     policy_id: str = "",
 ) -> list[Labelled]:
+    """The entries of `resolve`, without their origins."""
+    found = resolve(document, imported, roots, policy_id).entries
+    return [(label, body) for label, body, _ in found]
+
+
+def resolve(
+    document: JsonObject,
+    imported: Documents,
+    roots: Mapping[str, JsonObject] | None = None,
+    policy_id: str = "",
+) -> Resolved:
     """All entries that count under a policy, own ones first; none of them refers to another any more.
 
     Shape:  `roots` root policy id to document; an entry of a root gives way to an own one of its label.
@@ -82,47 +103,72 @@ def resolved_entries(
         name: walk.visible(name, body, 0, frozenset((policy_id,)))
         for name, body in imports_of(document).items()
     }
-    found = _own(document, visible)
+    found = _own(policy_id, document, visible)
     for name, entries in visible.items():
-        found += [(imported_label(name, label), body) for label, body in entries]
+        found += [
+            (imported_label(name, label), body, origin.through(name))
+            for label, body, origin in entries
+        ]
     own = members(document.get("entries"))
     for name, root in (roots or {}).items():
         if name != policy_id:
-            found += [
-                (root_label(name, label), body)
-                for label, body in _own(root, {})
-                if label not in own and _is_selected(label, body, ())
-            ]
+            found += _rooted(name, root, own, walk)
+    return Resolved(found, tuple(walk.left_out))
+
+
+def _rooted(name: str, root: JsonObject, own: JsonObject, walk: _Walk) -> list[Sourced]:
+    found: list[Sourced] = []
+    for label, body, origin in _own(name, root, {}):
+        why = Why.SHADOWED if label in own else _fault(label, body, ())
+        if why is None:
+            found.append((root_label(name, label), body, replace(origin, how=How.ROOT)))
+        else:
+            walk.leave_out(LeftOut(name, label, why, body))
     return found
 
 
 @dataclass(slots=True)
 class _Walk:
-    """One walk through imports of imports; remembers how many there were."""
+    """One walk through imports of imports; remembers how many there were, and what they did not give."""
 
     imported: Documents
     left: int = MAX_RESOLVED
+    left_out: list[LeftOut] = field(default_factory=list)
 
     def visible(
         self, policy_id: str, body: JsonObject, depth: int, visited: frozenset[str]
-    ) -> list[Labelled]:
+    ) -> list[Sourced]:
         """What an import brings, under the labels that the imported policy gives."""
         if self.left <= 0:
             return []
         self.left -= 1
         document = self.imported.get(policy_id)
         if document is None:
+            self.leave_out(LeftOut(policy_id, "", Why.MISSING, {}))
             return []
         below = self._below(document, texts(body.get("transitiveImports")), depth, visited)
-        entries = _own(document, below)
-        for brought in below.values():
-            entries += brought
-        listed = texts(body.get("entries"))
-        return [(label, entry) for label, entry in entries if _is_selected(label, entry, listed)]
+        entries = _own(policy_id, document, below)
+        for name, brought in below.items():
+            entries += [(label, entry, origin.through(name)) for label, entry, origin in brought]
+        return self._selected(entries, texts(body.get("entries")))
+
+    def _selected(self, entries: list[Sourced], listed: Sequence[str]) -> list[Sourced]:
+        found: list[Sourced] = []
+        for label, entry, origin in entries:
+            why = _fault(label, entry, listed)
+            if why is None:
+                found.append((label, entry, origin))
+            else:
+                self.leave_out(LeftOut(origin.policy_id, origin.label, why, entry))
+        return found
+
+    def leave_out(self, what: LeftOut) -> None:
+        if len(self.left_out) < MAX_LEFT_OUT:
+            self.left_out.append(what)
 
     def _below(
         self, document: JsonObject, wanted: Sequence[str], depth: int, visited: frozenset[str]
-    ) -> dict[str, list[Labelled]]:
+    ) -> dict[str, list[Sourced]]:
         """The imports of an import that its importer lists; what is listed and no import is skipped."""
         opened = frozenset(wanted) - visited
         if not opened or depth >= MAX_DEPTH:
@@ -134,44 +180,58 @@ class _Walk:
         }
 
 
-def _is_selected(label: str, entry: JsonObject, listed: Sequence[str]) -> bool:
+def _fault(label: str, entry: JsonObject, listed: Sequence[str]) -> Why | None:
+    """Why an importer does not get an entry, None where it does."""
     how = entry.get("importable", "implicit")
-    return how == "implicit" or (how == "explicit" and label in listed)
+    if how == "implicit" or (how == "explicit" and label in listed):
+        return None
+    return Why.NOT_LISTED if how == "explicit" else Why.NEVER
 
 
-def _own(document: JsonObject, visible: Mapping[str, list[Labelled]]) -> list[Labelled]:
+def _own(
+    policy_id: str, document: JsonObject, visible: Mapping[str, list[Sourced]]
+) -> list[Sourced]:
     entries = members(document.get("entries"))
-    return [
-        (label, _merged(members(body), _referenced(body, entries, visible)))
-        for label, body in entries.items()
-    ]
-
-
-def _referenced(
-    body: Json, entries: JsonObject, visible: Mapping[str, list[Labelled]]
-) -> list[JsonObject]:
-    """The entries that one refers to, in its order; what is not there or not to be had is skipped."""
-    found: list[JsonObject] = []
-    for policy_id, label in references_of(body):
-        if policy_id is None:
-            mine = entries.get(label)
-            candidates = [members(mine)] if mine is not None and mine is not body else []
-        else:
-            candidates = [entry for name, entry in visible.get(policy_id, ()) if name == label]
-        found += [one for one in candidates if one.get("importable") != NO_REFERENCE]
+    found: list[Sourced] = []
+    for label, given in entries.items():
+        body, origin = members(given), Origin(How.OWN, policy_id, label)
+        if "references" in body:
+            body, origin = _merged(body, _referenced(policy_id, given, entries, visible), origin)
+        found.append((label, body, origin))
     return found
 
 
-def _merged(entry: JsonObject, referenced: Sequence[JsonObject]) -> JsonObject:
+def _referenced(
+    own_id: str, body: Json, entries: JsonObject, visible: Mapping[str, list[Sourced]]
+) -> list[Part]:
+    """The entries that one refers to, in its order; what is not there or not to be had is skipped."""
+    found: list[Part] = []
+    for policy_id, label in references_of(body):
+        if policy_id is None:
+            mine = entries.get(label)
+            is_other = mine is not None and mine is not body
+            candidates = [Part(own_id, label, members(mine))] if is_other else []
+        else:
+            candidates = [
+                Part(origin.policy_id, origin.label, entry)
+                for name, entry, origin in visible.get(policy_id, ())
+                if name == label
+            ]
+        found += [one for one in candidates if one.body.get("importable") != NO_REFERENCE]
+    return found
+
+
+def _merged(
+    entry: JsonObject, referenced: Sequence[Part], origin: Origin
+) -> tuple[JsonObject, Origin]:
     """An entry with what it refers to; its own additions only where all of these allow them."""
-    if "references" not in entry:
-        return entry
+    bodies = [part.body for part in referenced]
     own = {name: value for name, value in entry.items() if name != "references"}
-    allowed = _allowed(referenced)
+    allowed = _allowed(bodies)
     kept: JsonObject = {
         name: value for name, value in own.items() if name not in ADDITIONS or name in allowed
     }
-    parts = [*referenced, kept]
+    parts = [*bodies, kept]
     merged: JsonObject = {
         **kept,
         "subjects": _first_of_each(part.get("subjects") for part in parts),
@@ -182,7 +242,9 @@ def _merged(entry: JsonObject, referenced: Sequence[JsonObject]) -> JsonObject:
     )
     if namespaces:
         merged["namespaces"] = list[Json](namespaces)
-    return merged
+    ignored = {name: value for name, value in own.items() if name not in kept}
+    mine = Part(origin.policy_id, origin.label, kept)
+    return merged, replace(origin, parts=(*referenced, mine), ignored=ignored or None)
 
 
 def _allowed(referenced: Sequence[JsonObject]) -> frozenset[str]:
