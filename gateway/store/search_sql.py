@@ -15,10 +15,11 @@ from datetime import datetime
 from typing import Any, Final
 
 from gateway.errors import BadRequest
+from gateway.model.glob import glob_matches
 from gateway.model.json import Json, Pointer
 from gateway.store.leaves import LARGEST, MAX_TEXT, path_of
 from gateway.twin.rql import Comparison, Logical, Node
-from gateway.twin.rql_predicate import glob_matches, resolved
+from gateway.twin.rql_predicate import resolved
 
 FALSE: Final = "0"
 TRUE: Final = "1"

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest, GatewayError
+from gateway.model.glob import glob_matches
 from gateway.model.json import Json
 from gateway.twin.rql import (
     SEARCH_ROOTS,
@@ -24,7 +25,6 @@ from gateway.twin.rql import (
 from gateway.twin.rql_predicate import (
     Semantics,
     document_lookup,
-    glob_matches,
     predicate,
     resolved,
 )
