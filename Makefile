@@ -10,6 +10,7 @@ setup:            ## everything for development: packages, virtual environment
 	scripts/debian-packages.sh
 	scripts/python.sh dev
 	scripts/python.sh peers
+	scripts/ditto-clients.sh
 
 run:              ## start everything on this machine with sample data (wheels only, no root)
 	@scripts/python.sh run
