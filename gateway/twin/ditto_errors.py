@@ -29,6 +29,13 @@ class HeadersTooLarge(errors.Rejected):
     code = "headers.too.large"
 
 
+class Misdirected(errors.Rejected):
+    """What a request leads to (a Thing Model) cannot be had."""
+
+    status = 421
+    code = "wot:tm.notfound"
+
+
 class TooManyRequests(errors.Rejected):
     """More waits than this service keeps for one entity."""
 
@@ -48,6 +55,7 @@ _CLASSES: Final[dict[int, type[GatewayError]]] = {
     412: errors.PreconditionFailed,
     413: errors.TooLarge,
     415: errors.UnsupportedMediaType,
+    421: Misdirected,
     422: errors.Unprocessable,
     429: TooManyRequests,
     431: HeadersTooLarge,
@@ -364,6 +372,29 @@ _TABLE: Final[dict[str, Row]] = {
         400, "The reference '{reference}' names a field that it cannot.", "Use 'policyId'."
     ),
     "protocoladapter:unknown.path": Row(400, "The path '{path}' is not known.", None),
+    # --- Web of Things ---
+    "wot:tm.notfound": Row(
+        421,
+        "The WoT ThingModel at URL '{url}' could not be accessed.",
+        "Make sure that this service may reach it, and that it answers with a ThingModel.",
+    ),
+    "wot:tm.invalid": Row(400, "The WoT ThingModel at URL '{url}' is not valid: {reason}.", None),
+    "wot:tm.ref.invalid": Row(
+        400,
+        "The 'tm:ref' of value '{ref}' in a WoT ThingModel is not valid.",
+        "It is '<URL of a ThingModel>#/<JSON pointer of an object>'.",
+    ),
+    "wot:tm.placeholder.unresolved": Row(
+        400,
+        "The placeholder '{placeholder}' of the WoT ThingModel has no value.",
+        "Give it one in the object 'model-placeholders' of the Thing's attributes or the Feature's"
+        " properties.",
+    ),
+    "wot:definition.invalid": Row(
+        404,
+        "The definition '{definition}' names no WoT ThingModel.",
+        "A WoT ThingDescription needs an http(s) URL as definition.",
+    ),
 }
 
 
