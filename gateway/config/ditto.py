@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gateway.config.wot import Wot
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenIdIssuer:
@@ -141,3 +143,4 @@ class Ditto:
     policies: Policies = field(default_factory=Policies)
     creation: Creation = field(default_factory=Creation)
     devices: Devices = field(default_factory=Devices)
+    wot: Wot = field(default_factory=Wot)

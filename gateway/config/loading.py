@@ -113,6 +113,8 @@ def build(cls: type[Any], value: Json, path: str, over: Any = None) -> object:
 
 
 def _convert(hint: Any, value: Json, path: str, field: dataclasses.Field[Any]) -> object:
+    if hint is Any:
+        return value
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _build_over_default(hint, value, path, field)
     origin = typing.get_origin(hint)

@@ -63,6 +63,8 @@ def _object(cls: type[Any], defaults: Json) -> JsonObject:
 
 
 def _entry(hint: Any, default: Json) -> JsonObject:
+    if hint is Any:
+        return {}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _object(hint, default)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
