@@ -1,0 +1,51 @@
+"""Which namespaces may be touched: patterns that allow, patterns that block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from gateway.model.glob import glob_matches
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Some namespaces.
+
+    Shape:  patterns with `*` for any run of characters and `?` for one; `allowed` None for all; what is
+            blocked is out even where it is allowed.
+    """
+
+    allowed: tuple[str, ...] | None = None
+    blocked: tuple[str, ...] = ()
+
+    @property
+    def is_everywhere(self) -> bool:
+        return self.allowed is None and not self.blocked
+
+    def admits(self, namespace: str) -> bool:
+        """True for a namespace that is in."""
+        if self.is_everywhere:
+            return True
+        return _admits(self, namespace)
+
+    def within(self, namespaces: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of some namespaces that are in."""
+        return tuple(one for one in namespaces if self.admits(one))
+
+
+EVERYWHERE: Final = Scope()
+NOWHERE: Final = Scope(())
+
+
+def is_exact(pattern: str) -> bool:
+    """True for a pattern that is a namespace itself."""
+    return "*" not in pattern and "?" not in pattern
+
+
+@lru_cache(maxsize=4_096)
+def _admits(scope: Scope, namespace: str) -> bool:
+    if any(glob_matches(one, namespace) for one in scope.blocked):
+        return False
+    return scope.allowed is None or any(glob_matches(one, namespace) for one in scope.allowed)
