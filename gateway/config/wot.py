@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.config.wot_validation import WotValidation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WotModels:
@@ -80,7 +81,8 @@ class Wot:
     enabled: bool = True
     """False ignores models: no skeletons, no descriptions."""
     allowed_addresses: tuple[str, ...] = ()
-    """Where models may come from though it is loopback or private: networks or host names, or with `:port`."""
+    """Networks or host names, perhaps with `:port`, that models may come from though not public."""
     models: WotModels = field(default_factory=WotModels)
     skeleton: WotSkeleton = field(default_factory=WotSkeleton)
     description: WotDescription = field(default_factory=WotDescription)
+    validation: WotValidation = field(default_factory=WotValidation)

@@ -169,6 +169,25 @@ class Metrics:
             registry=registry,
         )
 
+        self.wot_models = Counter(
+            "twinspan_wot_models",
+            "Thing Models that were needed: in memory, out of date, fetched, known as not there.",
+            ("found",),
+            registry=registry,
+        )
+        self.wot_fetches = Counter(
+            "twinspan_wot_fetches",
+            "Thing Model documents asked for over HTTP, by outcome.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.wot_fetch_seconds = Histogram(
+            "twinspan_wot_fetch_duration_seconds",
+            "Time to fetch a Thing Model document.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+
         # --- CloudCore ------------------------------------------------------------------------
         self.nodes_connected = Gauge(
             "twinspan_cloudhub_connected_nodes",
