@@ -228,7 +228,8 @@ class Dispatcher:
             if isinstance(answer, Response):
                 return _device_error(answer)
             if isinstance(answer, ThingMessageResponse):
-                return replace(answer, correlation_id=message.correlation_id)
+                own = replace(answer, correlation_id=message.correlation_id)
+                return self._live.judged(message, own)
             raise TypeError(f"{type(answer).__name__} is no answer to a message")
 
         if not wanted.awaited:

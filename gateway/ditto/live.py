@@ -13,10 +13,18 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 from gateway.ditto.clock import Clock, text_of
 from gateway.ditto.desk import Desk
 from gateway.ditto.thing_cache import Look, ThingCache, ThingEntry
+from gateway.ditto.wot import WotHook
 from gateway.errors import BadRequest, GatewayError
 from gateway.model.json import JsonObject
 from gateway.model.ports import SignalListener
-from gateway.model.thing import Action, Thing, ThingCommand, ThingEvent, ThingMessage
+from gateway.model.thing import (
+    Action,
+    Thing,
+    ThingCommand,
+    ThingEvent,
+    ThingMessage,
+    ThingMessageResponse,
+)
 from gateway.twin.authorization import authorize, authorize_message, may_receive
 from gateway.twin.ditto_errors import ditto_error
 from gateway.twin.documents import MISSING, Maybe
@@ -54,7 +62,9 @@ class LiveChannel:
         known_permissions_of: Callable[[Thing, tuple[str, ...]], Permissions],
         limits: Limits,
         clock: Clock,
+        wot: WotHook | None = None,
     ) -> None:
+        self._wot = wot
         self._things = things
         self._desk = desk
         self._permissions_of = permissions_of
@@ -90,6 +100,8 @@ class LiveChannel:
             thing, context = self._case(entry, message.subjects)
             authorize_message(message, context.permissions)
             _check_condition(message, thing, context)
+            if self._wot is not None:
+                self._wot.message(message, thing)
             return message
 
         def tell(judged: ThingMessage) -> None:
@@ -186,6 +198,17 @@ class LiveChannel:
         return thing, Context(now, moment, thing.revision, permissions, self._limits)
 
     # --- answers ----------------------------------------------------------------------------------
+
+    def judged(
+        self, message: ThingMessage, answer: ThingMessageResponse
+    ) -> ThingMessageResponse | GatewayError:
+        """A device's answer as its thing's model lets it pass, else the error in its place."""
+        try:
+            if self._wot is not None:
+                self._wot.response(message, answer, self._things.known(message.thing_id))
+        except GatewayError as error:
+            return error
+        return answer
 
     def respond(self, response: Response) -> bool:
         """Hand an answer, or an error in its place, to who waits for it; False when nobody does."""

@@ -28,6 +28,7 @@ from gateway.ditto.policies import PoliciesService, resolve
 from gateway.ditto.search import Searcher, SearchPage, SearchQuery
 from gateway.ditto.spool import Spools
 from gateway.ditto.thing_cache import Job, Load, Look, ThingCache, ThingEntry
+from gateway.ditto.wot import WotHook
 from gateway.errors import GatewayError, Undeliverable
 from gateway.model.entity_id import check_entity_id, namespace_of
 from gateway.model.json import JsonObject
@@ -102,8 +103,10 @@ class ThingsService:
         clock: Clock = utc_now,
         cache: int = 50_000,
         history_seconds: float = 604_800.0,
+        wot: WotHook | None = None,
     ) -> None:
         self.policies = policies
+        self._wot = wot
         self._store = store
         self._limits = limits
         self._clock = clock
@@ -115,7 +118,7 @@ class ThingsService:
         self._past = Past(store)
         self.desk = Desk()
         self.live = LiveChannel(
-            self._things, self.desk, self._permissions, self._known_permissions, limits, clock
+            self._things, self.desk, self._permissions, self._known_permissions, limits, clock, wot
         )
         self.dispatcher = Dispatcher(self.submit, self.desk, self.live)
         self._tasks: asyncio.TaskGroup | None = None
@@ -369,7 +372,7 @@ class ThingsService:
 
     def _change(self, entry: ThingEntry, command: ThingCommand, pending: Pending) -> object | None:
         started = time.perf_counter()
-        moment = self._clock()
+        moment, job = self._clock(), command
         now = text_of(moment)
         creation: Creation | None = None
         if entry.thing is None and command.action in _CREATING and not command.path:
@@ -385,6 +388,8 @@ class ThingsService:
             permissions = NO_PERMISSIONS
         context = Context(now, moment, entry.revision, permissions, self._limits)
         decision = judge(entry.thing, command, context)
+        if self._wot is not None:
+            decision = self._wot.settled(job, decision, lambda one: judge(entry.thing, one, context))
         event = decision.event
         if event is None:
             return ThingResult(status=204, etag=decision.etag, revision=entry.revision)
