@@ -8,7 +8,7 @@ by those who declared them. Source: Ditto, acknowledgements.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from gateway.errors import GatewayError
@@ -155,6 +155,12 @@ class Ack:
         body["headers"] = {name: _json(value) for name, value in self.headers.items()}
         return body
 
+    def under(self, correlation_id: HeaderValue | None) -> Ack:
+        """With the correlation id that the sender knows, whatever it was on the way."""
+        if correlation_id is None:
+            return self
+        return replace(self, headers={**self.headers, "correlation-id": correlation_id})
+
     @classmethod
     def of(cls, issued: Acknowledgement) -> Ack:
         """What a declarer issued."""
@@ -231,6 +237,16 @@ class Acknowledgements:
     @property
     def is_good(self) -> bool:
         return all(ack.is_good for ack in self.acks.values())
+
+    def located(self, location: str) -> Acknowledgements:
+        """With the place of what was created, where something was."""
+        acks = {
+            label: replace(ack, headers={**ack.headers, "location": location})
+            if label == TWIN_PERSISTED and ack.status == 201
+            else ack
+            for label, ack in self.acks.items()
+        }
+        return replace(self, acks=acks)
 
     def body(self) -> dict[str, JsonObject]:
         """Label to acknowledgement; statuses alone where no response was required."""

@@ -23,7 +23,7 @@ from gateway.twin.policy_form import (
     default_policy,
     policy_document,
 )
-from gateway.twin.things import INLINE_POLICY
+from gateway.twin.things import INLINE_POLICY, new_document
 
 _REFERENCE = re.compile(r"\{\{\s*ref:(.*?)\s*\}\}")
 _THING_REFERENCE = re.compile(r"things/([^/]+)/([^/]+)")
@@ -59,6 +59,8 @@ class Creator:
                 `policies:policy.notfound`, `entity.notcreatable`.
         """
         self.policies.rules.check("thing", command.thing_id, command.subjects)
+        if command.action is Action.MERGE or not isinstance(command.value, dict):
+            new_document(command)  # refuses what makes no thing before a policy is made for it
         value = command.value if isinstance(command.value, dict) else {}
         given = {name: value.get(name) for name in INLINE_POLICY}
         if all(one is not None for one in given.values()):

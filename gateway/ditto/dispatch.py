@@ -347,8 +347,10 @@ def _aggregate(
     if isinstance(collected, GatewayError):
         return collected
     late = missed(wanted.timeout)
+    correlation_id = signal.headers.get("correlation-id")
     acks = {
-        label: ack_of(collected[label]) if label in collected else late for label in wanted.labels
+        label: (ack_of(collected[label]) if label in collected else late).under(correlation_id)
+        for label in wanted.labels
     }
     channel = LIVE if isinstance(signal, ThingMessage) else signal.channel
     return Acknowledgements(

@@ -189,7 +189,9 @@ def ditto_headers(request: web.Request, correlation_id: str) -> dict[str, Header
             description="Send fewer or shorter headers.",
         )
     headers: dict[str, HeaderValue] = {
-        name: typed_header(name, value) for name, value in texts.items()
+        name: typed_header(name, value)
+        for name, value in texts.items()
+        if value.strip() or name not in LISTS
     }
     headers["correlation-id"] = correlation_id
     return headers

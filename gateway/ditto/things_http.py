@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import unquote
@@ -52,30 +53,43 @@ def rest_of(request: web.Request, prefix: str) -> str:
         raise BadRequest("The path is not UTF-8.", code="json.pointer.invalid") from error
 
 
-def resource_path(text: str) -> Pointer:
+def resource_path(text: str, method: str = hdrs.METH_GET) -> Pointer:
     """The pointer of a resource below a thing, e.g. `features/motor/properties/rpm`.
 
-    Errors: NotFound for a path that things do not have; BadRequest for a bad pointer.
+    Shape:  one slash may follow the name of a resource, not a pointer below it.
+    Errors: NotFound for a path that things do not have; MethodNotAllowed; BadRequest for a bad pointer.
     """
-    head, _, below = text.partition("/")
-    known = {
-        "policyId": not below and "/" not in text,
-        "definition": not below and "/" not in text,
-        "attributes": True,
-        "features": _is_feature_path(below),
-    }
-    if not known.get(head, False):
+    whole = _WITH_SLASH.fullmatch(text)
+    text = whole.group(1) if whole else text
+    if not _is_known(text):
         raise unknown_path(text)
+    if method not in FULL:
+        raise not_allowed(method, FULL)
     if text.endswith("/"):
         raise ditto_error("json.pointer.invalid", path=text)
     return parse_pointer(text)
 
 
-def _is_feature_path(below: str) -> bool:
-    parts = below.split("/")
-    if len(parts) < 2:
+_WITH_SLASH = re.compile(
+    r"(policyId|definition|attributes"
+    r"|features(?:/[^/]+(?:/(?:definition|properties|desiredProperties))?)?)/"
+)
+
+
+def _is_known(text: str) -> bool:
+    head, *below = text.split("/")
+    if head == "features":
+        return _is_feature_path(below)
+    return head == "attributes" or (head in ("policyId", "definition") and not below)
+
+
+def _is_feature_path(below: list[str]) -> bool:
+    if not below:
         return True
-    return parts[1] in _SUB_RESOURCES and (parts[1] != "definition" or len(parts) == 2)
+    feature_id, *rest = below
+    if not feature_id or not rest:
+        return bool(feature_id)
+    return rest[0] in _SUB_RESOURCES and (rest[0] != "definition" or len(rest) == 1)
 
 
 class ThingRoutes:
@@ -158,13 +172,15 @@ class ThingRoutes:
     async def below(self, call: ApiCall) -> web.StreamResponse:
         """`/api/2/things/{id}` and everything below it."""
         thing_id, _, rest = rest_of(call.request, f"{PREFIX}/").partition("/")
+        if not thing_id:
+            raise unknown_path(call.request.path)
         if call.request.method == hdrs.METH_GET and call.accepts_exactly(EVENT_STREAM):
             return await self._stream(call, thing_id, rest)
         if is_message_path(rest):
             return await self._message(call, thing_id, rest)
         if rest == "migrateDefinition":
             raise NotBuilt("Migrating a Thing's definition is not built.")
-        path = resource_path(rest) if rest else ()
+        path = resource_path(rest, call.request.method) if rest else ()
         return await self._resource(call, thing_id, path)
 
     async def _resource(self, call: ApiCall, thing_id: str, path: Pointer) -> web.Response:
@@ -223,11 +239,12 @@ class ThingRoutes:
             await self._asking.tell(command, wanted)
             return web.Response(status=202)
         outcome = await self._asking.ask(command, wanted)
+        location = location or str(call.request.url.with_query(None))
         if isinstance(outcome, Acknowledgements):
-            return acknowledged(outcome)
+            return acknowledged(outcome.located(location))
         if not wanted.response_required:
             return web.Response(status=202)
-        return answer(outcome, location or str(call.request.url.with_query(None)))
+        return answer(outcome, location)
 
 
 _ACTIONS = {JSON_TYPE: Action.MODIFY, MERGE_PATCH: Action.MERGE, JSON_PATCH: Action.PATCH}

@@ -6,13 +6,14 @@ from typing import Final
 
 from gateway.errors import GatewayError
 from gateway.model.json import Pointer
-from gateway.model.thing import Action, Direction, ThingCommand, ThingMessage
+from gateway.model.thing import Action, Direction, Thing, ThingCommand, ThingMessage
 from gateway.twin import merge, patch
 from gateway.twin.ditto_errors import ditto_error
 from gateway.twin.policy import READ, WRITE, Permissions
 from gateway.twin.resources import Part, not_found, not_modifiable
 
 _BOX: Final = {Direction.TO: "inbox", Direction.FROM: "outbox"}
+_DIRECTION: Final = {box: direction for direction, box in _BOX.items()}
 CLAIM = "claim"
 
 
@@ -40,7 +41,21 @@ def refusal(command: ThingCommand, part: Part) -> GatewayError:
         return not_found(command.thing_id, part, command.path)
     if command.action is Action.DELETE and part is Part.THING:
         return ditto_error("things:thing.notdeletable", id=command.thing_id)
+    if command.action is Action.MERGE:
+        return not_modifiable(command.thing_id, Part.THING, ())
     return not_modifiable(command.thing_id, part, command.path)
+
+
+def without_policy(thing: Thing, *, is_read: bool) -> GatewayError:
+    """What a caller is told of a thing whose policy does not exist."""
+    if is_read:
+        return ditto_error("things:thing.notfound", id=thing.thing_id)
+    error = ditto_error("things:thing.notmodifiable", id=thing.thing_id)
+    return type(error)(
+        f"{error.message} Its Policy '{thing.policy_id}' does not exist.",
+        code=error.code,
+        description="Create the policy anew, or ask who may.",
+    )
 
 
 def _may_merge(command: ThingCommand, permissions: Permissions) -> bool:
@@ -72,6 +87,23 @@ def message_path(message: ThingMessage) -> Pointer:
     return tail if message.feature_id is None else ("features", message.feature_id, *tail)
 
 
+def message_at(thing_id: str, path: Pointer) -> ThingMessage | None:
+    """The message whose resource a path is, None for a path that no message has."""
+    feature_id, tail = (
+        (path[1], path[2:]) if path[:1] == ("features",) and path[1:] else (None, path)
+    )
+    if len(tail) < 3 or tail[0] not in _DIRECTION or tail[1] != "messages":
+        return None
+    return ThingMessage(
+        thing_id=thing_id,
+        subject="/".join(tail[2:]),
+        direction=_DIRECTION[tail[0]],
+        correlation_id="",
+        subjects=(),
+        feature_id=feature_id,
+    )
+
+
 def authorize_message(message: ThingMessage, permissions: Permissions) -> None:
     """Refuse a message that its sender may not send; a claim needs no permission.
 
@@ -88,3 +120,8 @@ def authorize_message(message: ThingMessage, permissions: Permissions) -> None:
 def may_receive(message: ThingMessage, permissions: Permissions) -> bool:
     """True with READ on the whole of the message's resource."""
     return permissions.unrestricted("message", message_path(message), READ)
+
+
+def may_receive_command(path: Pointer, permissions: Permissions) -> bool:
+    """True with READ on the whole of what a live command is about."""
+    return permissions.unrestricted("thing", path, READ)

@@ -81,6 +81,7 @@ def readable_json(
     hidden: JsonObject = {}
     if fields.takes(METADATA) and (said := readable(thing, permissions)) is not MISSING:
         hidden[METADATA] = said
+    hidden["__lifecycle"] = "ACTIVE"
     return fields.select({**extended_json(shown), **hidden, **(extra or {})})
 
 

@@ -252,6 +252,8 @@ def _check_merge_root(command: ThingCommand, wanted: Json) -> None:
     if not isinstance(wanted, dict):
         reason = "a Thing is merged with a JSON object"
         raise ditto_error("things:merge.invalid", reason=reason)
+    if command.value == {}:
+        raise ditto_error("things:merge.invalid", reason="an empty object says nothing to merge")
     if "thingId" in wanted and wanted["thingId"] is None:
         raise ditto_error("things:id.notdeletable")
     if "policyId" in wanted and wanted["policyId"] is None:

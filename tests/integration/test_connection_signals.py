@@ -62,7 +62,7 @@ async def test_a_target_that_does_not_want_the_event_is_stood_in_for(rig: Rig) -
     document = with_target(hono_document(), topics=[topic], issuedAcknowledgementLabel=OWN)
     await connect(rig, document)
     weak = await change(rig, f"requested-acks={OWN}")
-    assert (weak.status, weak.json[OWN]["headers"]) == (200, {"ditto-weak-ack": True})
+    assert (weak.status, weak.json[OWN]["headers"]["ditto-weak-ack"]) == (200, True)
 
 
 async def test_a_device_acknowledges_what_its_source_declared(rig: Rig) -> None:

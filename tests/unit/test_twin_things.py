@@ -184,6 +184,7 @@ def test_a_json_patch_that_changes_nothing_makes_no_revision() -> None:
         (D, "/features/empty/properties", None, (404, "things:feature.properties.notfound")),
         (D, "/features/motor/desiredProperties/a", None, (404, "things:feature.desiredProperty.notfound")),
         (P, "/", None, (400, "things:merge.invalid")),
+        (P, "/", {}, (400, "things:merge.invalid")),
         (P, "/", {"policyId": None}, (400, "things:policyId.notdeletable")),
         (P, "/", {"thingId": None}, (400, "things:id.notdeletable")),
         (P, "/policyId", None, (400, "things:policyId.notdeletable")),
@@ -333,8 +334,8 @@ PARTLY = Enforcer(
         (D, "/attributes/n", None, None),
         (P, "/", {"attributes": {"a": 1}}, None),
         (P, "/", {"attributes": {"a": 1, "secret": 2}}, (403, "things:thing.notmodifiable")),
-        (P, "/attributes", {"{{ ~s.*~ }}": None}, (403, "things:attributes.notmodifiable")),
-        (P, "/features/motor", {"properties": {"rpm": 1}}, (403, "things:feature.notmodifiable")),
+        (P, "/attributes", {"{{ ~s.*~ }}": None}, (403, "things:thing.notmodifiable")),
+        (P, "/features/motor", {"properties": {"rpm": 1}}, (403, "things:thing.notmodifiable")),
         (G, "/", [{"op": "add", "path": "/attributes/a", "value": 1}], None),
         (
             G,

@@ -1,0 +1,119 @@
+"""Details that clients of Ditto and its system tests rely on, asked over real sockets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.ditto_rig import PUMP, Answer, Stack, a_ditto, curl, json_body, put
+
+ATTRIBUTES = {"n": 1, "deep": {"er": True}}
+FEATURES = {"motor": {"properties": {"rpm": 1}}}
+MERGE = "application/merge-patch+json"
+
+
+@pytest.fixture
+async def ditto() -> AsyncIterator[Stack]:
+    async with a_ditto() as stack:
+        made = await put(
+            f"{stack.api}/things/{PUMP}", {"attributes": ATTRIBUTES, "features": FEATURES}
+        )
+        assert made.status == 201
+        yield stack
+
+
+async def ask(
+    ditto: Stack, method: str, path: str, *more: str, value: Any = ..., media: str = ""
+) -> Answer:
+    """One request below /api/2, with a JSON body where `value` is given."""
+    body = [] if value is ... else json_body(value, media or "application/json")
+    return await curl("-X", method, f"{ditto.api}/{path}", *body, *more)
+
+
+# --- paths
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (f"{PUMP}/", {"thingId", "policyId", "attributes", "features"}),
+        (f"{PUMP}/attributes/", set(ATTRIBUTES)),
+        (f"{PUMP}/features/", set(FEATURES)),
+        (f"{PUMP}/features/motor/", {"properties"}),
+        (f"{PUMP}/features/motor/properties/", {"rpm"}),
+    ],
+)
+async def test_one_slash_may_follow_a_resource(ditto: Stack, path: str, expected: set[str]) -> None:
+    got = await ask(ditto, "GET", f"things/{path}")
+    assert (got.status, set(got.json)) == (200, expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "things//", 404),
+        ("GET", "things//", 404),
+        ("PUT", "things//a:b", 404),
+        ("DELETE", "things//a:b", 404),
+        ("POST", f"things/{PUMP}/features//", 404),
+        ("GET", f"things/{PUMP}/features//", 404),
+        ("PUT", f"things/{PUMP}/features//x", 404),
+        ("POST", f"things/{PUMP}/attributes//", 405),
+        ("GET", f"things/{PUMP}/attributes//", 400),
+        ("PUT", f"things/{PUMP}/attributes//x", 400),
+        ("DELETE", f"things/{PUMP}/attributes/x//y", 400),
+    ],
+)
+async def test_an_empty_segment_is_no_resource(
+    ditto: Stack, method: str, path: str, status: int
+) -> None:
+    value: Any = {} if method in ("PUT", "POST") else ...
+    got = await ask(ditto, method, path, "--path-as-is", value=value)
+    assert got.status == status, got
+
+
+async def test_the_lifecycle_can_be_selected(ditto: Stack) -> None:
+    got = await ask(ditto, "GET", f"things/{PUMP}?fields=thingId,__lifecycle")
+    assert got.json == {"thingId": PUMP, "__lifecycle": "ACTIVE"}
+
+
+# --- merging
+
+
+@pytest.mark.parametrize("thing", [PUMP, "org.acme:absent"])
+@pytest.mark.parametrize("patch", [{}, None])
+async def test_an_empty_patch_of_a_thing_is_refused(ditto: Stack, thing: str, patch: Any) -> None:
+    got = await ask(ditto, "PATCH", f"things/{thing}", value=patch, media=MERGE)
+    assert (got.status, got.error) == (400, "things:merge.invalid")
+
+
+@pytest.mark.parametrize("path", ["", "/attributes", "/features/motor/properties/rpm"])
+async def test_a_merge_without_permission_names_the_thing(ditto: Stack, path: str) -> None:
+    url = f"{ditto.api}/things/{PUMP}{path}"
+    got = await curl("-X", "PATCH", url, *json_body({"a": 1}, MERGE), user="alice:wonder")
+    assert (got.status, got.error) == (403, "things:thing.notmodifiable")
+
+
+# --- acknowledgements
+
+
+async def test_an_empty_list_of_labels_is_as_none_at_all(ditto: Stack) -> None:
+    path, header = f"things/{PUMP}/attributes/new", "requested-acks;"
+    assert (await ask(ditto, "PUT", path, "-H", header, value=1)).status == 201
+    silent = await ask(ditto, "PUT", path, "-H", header, "-H", "response-required: false", value=2)
+    assert (silent.status, silent.body) == (202, "")
+
+
+async def test_acknowledgements_say_whose_they_are_and_where_the_new_thing_is(
+    ditto: Stack,
+) -> None:
+    query = "requested-acks=twin-persisted,search-persisted&correlation-id=mine"
+    got = await ask(ditto, "PUT", f"things/org.acme:new?{query}", value={})
+    assert got.status == 200
+    headers = {label: ack["headers"] for label, ack in json.loads(got.body).items()}
+    assert {one["correlation-id"] for one in headers.values()} == {"mine"}
+    assert headers["twin-persisted"]["location"] == f"{ditto.api}/things/org.acme:new"
+    assert "location" not in headers["search-persisted"]
