@@ -37,6 +37,8 @@ class Action(enum.StrEnum):
     DELETE = "delete"
     PATCH = "patch"
     """RFC 6902 JSON Patch (`application/json-patch+json`): Twinspan's extension of Ditto."""
+    MIGRATE = "migrate"
+    """A new definition for the whole thing, with what its model and the sender say of the values."""
 
 
 class EventAction(enum.StrEnum):
@@ -46,6 +48,13 @@ class EventAction(enum.StrEnum):
     MODIFIED = "modified"
     MERGED = "merged"
     DELETED = "deleted"
+    MIGRATED = "migrated"
+    """As merged; the definition is new."""
+
+    @property
+    def is_merge(self) -> bool:
+        """True where an event's value is a merge patch."""
+        return self in (EventAction.MERGED, EventAction.MIGRATED)
 
 
 @dataclass(frozen=True, slots=True)

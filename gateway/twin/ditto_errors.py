@@ -395,6 +395,28 @@ _TABLE: Final[dict[str, Row]] = {
         "The definition '{definition}' names no WoT ThingModel.",
         "A WoT ThingDescription needs an http(s) URL as definition.",
     ),
+    "wot:payload.validation.error": Row(
+        400, "The payload does not conform to its WoT (Web of Things) model.", "{reason}"
+    ),
+    "wot:skeleton.generation.failed": Row(
+        400, "No Thing could be generated from the definition '{definition}'.", "{reason}"
+    ),
+    "wot.validation.config:invalid": Row(
+        400, "The configuration of WoT validation is not valid: {reason}.", None
+    ),
+    "wot.validation.config:notaccessible": Row(
+        404,
+        "There is no configuration of WoT validation{which}.",
+        "Put one, or ask for '/devops/wot/config/merged'.",
+    ),
+    "wot.validation.config:precondition.failed": Row(
+        412,
+        "The value of the header '{header}' ({expected}) does not fit the entity tag: {actual}.",
+        "Read the configuration again.",
+    ),
+    "wot.validation.config:precondition.notmodified": Row(
+        304, "The configuration of WoT validation has the entity tag {actual}.", None
+    ),
 }
 
 

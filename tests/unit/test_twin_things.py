@@ -79,7 +79,7 @@ def refused(*args: Any, **more: Any) -> tuple[int, str]:
 
 
 M, D, P, G = Action.MODIFY, Action.DELETE, Action.MERGE, Action.PATCH
-CREATED, MODIFIED, MERGED, DELETED = EventAction
+CREATED, MODIFIED, MERGED, DELETED, _MIGRATED = EventAction
 WITHOUT_N: JsonObject = {"place": {"lat": 1.5}, "nothing": None}
 
 

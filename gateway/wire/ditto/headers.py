@@ -15,6 +15,8 @@ JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"
 DITTO: Final = "application/vnd.eclipse.ditto+json"
+VALIDATION_DETAILS: Final = "validationDetails"
+"""Member of error bodies: what of a payload does not fit its model, and why."""
 
 DEFAULT_TIMEOUT: Final = 60.0
 MESSAGE_TIMEOUT: Final = 10.0
@@ -174,4 +176,7 @@ def error_json(error: GatewayError) -> dict[str, Json]:
     body: dict[str, Json] = {"status": error.status, "error": error.code, "message": error.message}
     if error.description:
         body["description"] = error.description
+    details = error.details.get(VALIDATION_DETAILS)
+    if isinstance(details, dict):
+        body[VALIDATION_DETAILS] = details
     return body

@@ -1,0 +1,244 @@
+"""Values against data schemas: compiled once per affordance, checked in bounded time.
+
+A data schema is JSON Schema draft 7 with members of WoT's own. Only its assertions are compiled: there are no
+references, so nothing is ever fetched; an assertion whose value is still a placeholder (`{{MAX}}`) asserts
+nothing. Patterns run on an engine that is linear, or gives up: then the value does not match. The library is
+loaded with the first schema. Source: W3C WoT Thing Description 1.1, 5.3.2 (data schema).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from gateway.errors import GatewayError
+from gateway.model.json import Json, JsonObject, Pointer
+from gateway.twin.ditto_errors import ditto_error
+
+if TYPE_CHECKING:
+    import jsonschema_rs
+
+Schema: TypeAlias = Mapping[str, Json]
+
+MAX_COMPILED: Final = 4_096
+MAX_FINDINGS: Final = 20
+MAX_TEXT: Final = 300
+MAX_PATTERN: Final = 1_000
+_BACKTRACKS: Final = 10_000
+_MASK: Final = "the value"
+
+_PLACEHOLDER = re.compile(r"\{\{.*\}\}", re.DOTALL)
+_PLAIN: Final = frozenset(
+    (
+        "type",
+        "enum",
+        "const",
+        "multipleOf",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "minLength",
+        "maxLength",
+        "pattern",
+        "format",
+        "minItems",
+        "maxItems",
+        "uniqueItems",
+        "minProperties",
+        "maxProperties",
+        "required",
+    )
+)
+"""Assertions whose value holds no schema."""
+_ONE: Final = frozenset(
+    (
+        "not",
+        "if",
+        "then",
+        "else",
+        "contains",
+        "propertyNames",
+        "additionalItems",
+        "additionalProperties",
+        "items",
+    )
+)
+_MANY: Final = frozenset(("oneOf", "anyOf", "allOf", "items"))
+_NAMED: Final = frozenset(("properties", "patternProperties", "dependencies"))
+_BELOW_DATA: Final = frozenset(("properties", "items"))
+"""Where `required` may be left out: a part of a value is checked, not the whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong with a value, and where in it."""
+
+    at: Pointer
+    keyword: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    source: Schema
+    check: jsonschema_rs.Draft7Validator
+
+
+class Schemas:
+    """Compiled schemas of affordances; the least recently used one goes when there are too many."""
+
+    def __init__(self, size: int = MAX_COMPILED) -> None:
+        self._size = size
+        self._compiled: OrderedDict[tuple[str, str, bool], _Compiled] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._compiled)
+
+    def findings(
+        self, where: tuple[str, str], schema: Schema, value: Json, *, whole: bool = True
+    ) -> list[Finding]:
+        """What is wrong with a value, nothing where it is valid.
+
+        Shape:  `where` is the model's URL and the path of the affordance; not `whole`: members that are
+                missing are no fault.
+        Errors: BadRequest `wot:tm.invalid` for what is no schema.
+        """
+        validator = self._validator((*where, whole), schema)
+        try:
+            if validator.is_valid(value):
+                return []
+        except UnicodeEncodeError:
+            return [Finding((), "type", f"{_MASK} holds what is no Unicode text")]
+        found = []
+        for error in validator.iter_errors(value):
+            path = tuple(str(part) for part in error.instance_path)
+            keyword = str(error.schema_path[-1]) if error.schema_path else "schema"
+            found.append(Finding(path, keyword, error.message[:MAX_TEXT]))
+            if len(found) >= MAX_FINDINGS:
+                break
+        return found
+
+    def _validator(
+        self, key: tuple[str, str, bool], schema: Schema
+    ) -> jsonschema_rs.Draft7Validator:
+        known = self._compiled.get(key)
+        if known is not None and known.source is schema:
+            self._compiled.move_to_end(key)
+            return known.check
+        made = _Compiled(schema, _compile(key[0], key[1], assertions(schema, whole=key[2])))
+        self._compiled[key] = made
+        self._compiled.move_to_end(key)
+        if len(self._compiled) > self._size:
+            self._compiled.popitem(last=False)
+        return made.check
+
+
+def assertions(schema: Schema, *, whole: bool = True) -> JsonObject:
+    """A data schema reduced to what it asserts; not `whole`: without `required` down to each member."""
+    kept: JsonObject = {}
+    for name, value in schema.items():
+        if name == "required" and not whole:
+            continue
+        if name in _PLAIN:
+            if name in ("const", "enum") or not _is_placeholder(value):
+                kept[name] = value
+            continue
+        below = _below(name, value, whole or name not in _BELOW_DATA)
+        if below is not None:
+            kept[name] = below
+    return kept
+
+
+def _below(name: str, value: Json, whole: bool) -> Json:
+    if isinstance(value, bool) and name in _ONE:
+        return value
+    if name in _ONE and isinstance(value, dict):
+        return assertions(value, whole=whole)
+    if name in _MANY and isinstance(value, list):
+        return [_reduced(one, whole) for one in value]
+    if name in _NAMED and isinstance(value, dict):
+        return {key: _reduced(one, whole) for key, one in value.items()}
+    return None
+
+
+def _reduced(value: Json, whole: bool) -> Json:
+    return assertions(value, whole=whole) if isinstance(value, dict) else value
+
+
+def _is_placeholder(value: Json) -> bool:
+    return isinstance(value, str) and _PLACEHOLDER.fullmatch(value) is not None
+
+
+def _compile(url: str, affordance: str, schema: JsonObject) -> jsonschema_rs.Draft7Validator:
+    import jsonschema_rs
+
+    try:
+        return jsonschema_rs.Draft7Validator(
+            schema,
+            validate_formats=True,
+            retriever=_nothing,
+            mask=_MASK,
+            pattern_options=jsonschema_rs.FancyRegexOptions(backtrack_limit=_BACKTRACKS),
+        )
+    except (jsonschema_rs.ValidationError, ValueError) as error:
+        raise _no_schema(url, affordance, error) from error
+
+
+def _nothing(uri: str) -> Json:
+    raise LookupError(f"no schema is fetched: {uri[:100]}")
+
+
+def _no_schema(url: str, affordance: str, error: Exception) -> GatewayError:
+    text = str(error).partition("\n")[0][:MAX_TEXT]
+    return ditto_error(
+        "wot:tm.invalid", url=url[:300], reason=f"'{affordance}' is no data schema: {text}"
+    )
+
+
+def texts_of(findings: Sequence[Finding]) -> list[str]:
+    """Findings as Ditto shows them: `/r: {maximum=...}`, one text for each place in the value."""
+    places: dict[Pointer, list[str]] = {}
+    for finding in findings:
+        places.setdefault(finding.at, []).append(f"{finding.keyword}={finding.text}")
+    return [
+        f"{''.join('/' + part for part in at)}: {{{', '.join(errors)}}}"
+        for at, errors in places.items()
+    ]
+
+
+def subschema(schema: Schema, path: Pointer) -> Schema | None:
+    """The schema of a member of an object, None where the schema says nothing of it."""
+    for name in path:
+        properties = schema.get("properties")
+        below = properties.get(name) if isinstance(properties, dict) else None
+        if not isinstance(below, dict):
+            return None
+        schema = below
+    return schema
+
+
+# --- patterns of operators ---------------------------------------------------------------------
+
+Matcher: TypeAlias = Callable[[str], bool]
+
+
+def matcher(pattern: str) -> Matcher:
+    """Whether a text matches a regular expression as a whole; in bounded time.
+
+    Errors: ValueError, with a text.
+    """
+    import jsonschema_rs
+
+    if len(pattern) > MAX_PATTERN:
+        raise ValueError(f"a pattern has at most {MAX_PATTERN} characters")
+    try:
+        return jsonschema_rs.Draft7Validator(
+            {"pattern": f"^(?:{pattern})$"},
+            pattern_options=jsonschema_rs.FancyRegexOptions(backtrack_limit=_BACKTRACKS),
+        ).is_valid
+    except (jsonschema_rs.ValidationError, ValueError) as error:
+        raise ValueError(f"'{pattern[:100]}' is no regular expression") from error
