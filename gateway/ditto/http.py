@@ -9,7 +9,7 @@ from aiohttp import web
 
 from gateway.config.ditto import DittoHttp
 from gateway.ditto.auth import DEVOPS, STATUS, Authentication
-from gateway.ditto.endpoint import STATUS_REALM, Endpoints, unknown_path
+from gateway.ditto.endpoint import STATUS_REALM, Endpoints, RawHandler, unknown_path
 from gateway.ditto.operations_http import OperationRoutes
 from gateway.ditto.permissions_http import PermissionRoutes
 from gateway.ditto.policies_http import PolicyRoutes
@@ -19,6 +19,7 @@ from gateway.ditto.service import PoliciesService, ThingsService
 from gateway.ditto.sse import EventStreams
 from gateway.ditto.things_http import ThingRoutes
 from gateway.ditto.websocket import WebSockets
+from gateway.ditto.wot_http import Descriptions
 from gateway.runtime.listener import Endpoints as Bound
 from gateway.runtime.listener import serve_app
 
@@ -32,13 +33,16 @@ def routes(
     policies: PoliciesService,
     streams: EventStreams,
     sockets: WebSockets,
+    descriptions: Descriptions | None = None,
 ) -> list[web.RouteDef]:
     """The table of routes, for the server that mounts them.
 
     Shape:  every path takes every method, so that errors are Ditto's; what `/api` does not have is 404.
     """
     message = sockets.messages
-    thing = ThingRoutes(things, sockets.asking, endpoints.max_body, streams.answer, message.post)
+    thing = ThingRoutes(
+        things, sockets.asking, endpoints.max_body, streams.answer, message.post, descriptions
+    )
     policy = PolicyRoutes(policies, endpoints.max_body)
     search = SearchRoutes(things, endpoints.max_body, streams.finite)
     permission = PermissionRoutes(things, policies, endpoints.max_body)
@@ -59,7 +63,7 @@ def routes(
         "/status": public(operation.status),
         "/status/health": public(operation.status_health),
         "/stats/{rest:.*}": public(operation.not_built),
-        "/.well-known/wot": public(operation.not_built),
+        "/.well-known/wot": _directory(endpoints, descriptions, operation),
         "/devops/logging{rest:.*}": endpoints.devops(operation.not_built, DEVOPS),
         "/devops/config{rest:.*}": endpoints.devops(operation.not_built, DEVOPS),
         "/devops/wot{rest:.*}": endpoints.devops(operation.not_built, DEVOPS),
@@ -69,6 +73,15 @@ def routes(
         ),
     }
     return [web.route(ANY, path, handler) for path, handler in table.items()]
+
+
+def _directory(
+    endpoints: Endpoints, descriptions: Descriptions | None, operation: OperationRoutes
+) -> RawHandler:
+    if descriptions is None:
+        return endpoints.public(operation.not_built)
+    guard = endpoints.public if descriptions.is_public else endpoints.api
+    return guard(descriptions.directory)
 
 
 def fallback(endpoints: Endpoints) -> list[web.RouteDef]:

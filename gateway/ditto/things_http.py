@@ -31,6 +31,7 @@ from gateway.ditto.request import (
     timeout_of,
 )
 from gateway.ditto.service import SearchQuery, ThingsService
+from gateway.ditto.wot_http import Descriptions, asks_for_description, is_describable
 from gateway.errors import BadRequest, MethodNotAllowed, NotBuilt
 from gateway.model.json import Json, Pointer, parse_pointer
 from gateway.model.thing import LIVE, TWIN, Action, HeaderValue, ThingCommand, ThingResult
@@ -39,7 +40,6 @@ from gateway.twin.fields import FieldSelector
 
 PREFIX = "/api/2/things"
 DEFAULT_NAMESPACE = "org.eclipse.ditto"
-TD_TYPE = "application/td+json"
 FULL = ("GET", "PUT", "PATCH", "DELETE")
 _SUB_RESOURCES = frozenset(("definition", "properties", "desiredProperties"))
 
@@ -96,7 +96,7 @@ class ThingRoutes:
     """The handlers of things.
 
     Shape:  `stream(call, thing_id, path)` answers event streams; `message(call, thing_id, rest)` the
-            inbox and outbox paths.
+            inbox and outbox paths; without `descriptions` there are none.
     """
 
     def __init__(
@@ -106,12 +106,14 @@ class ThingRoutes:
         max_body: int,
         stream: Callable[[ApiCall, str | None, str], Awaitable[web.StreamResponse]],
         message: Callable[[ApiCall, str, str], Awaitable[web.StreamResponse]],
+        descriptions: Descriptions | None = None,
     ) -> None:
         self._things = things
         self._asking = asking
         self._max_body = max_body
         self._stream = stream
         self._message = message
+        self._descriptions = descriptions
 
     # --- /things ----------------------------------------------------------------------------------
 
@@ -129,15 +131,17 @@ class ThingRoutes:
         return await self._list(call)
 
     async def _by_ids(self, call: ApiCall) -> web.Response:
-        ids = [part for part in (call.query("ids") or "").split(",") if part]
+        ids = tuple(dict.fromkeys(part for part in (call.query("ids") or "").split(",") if part))
         if not ids:
             raise ditto_error("things:ids.missing")
+        if self._descriptions and asks_for_description(call):
+            return await self._descriptions.several(call, ids)
         fields = selector(call)
-        return json_response(
-            [*await self._things.retrieve_many(tuple(dict.fromkeys(ids)), call.subjects, fields)]
-        )
+        return json_response([*await self._things.retrieve_many(ids, call.subjects, fields)])
 
     async def _list(self, call: ApiCall) -> web.Response:
+        if self._descriptions and asks_for_description(call):
+            return await self._descriptions.page(call)
         page = await self._things.search(
             SearchQuery(
                 subjects=call.subjects,
@@ -199,8 +203,8 @@ class ThingRoutes:
         return await self._run(call, thing_id, action, path, value)
 
     async def _retrieve(self, call: ApiCall, thing_id: str, path: Pointer) -> web.Response:
-        if call.accepts_exactly(TD_TYPE):
-            raise NotBuilt("WoT Thing Descriptions are not built.")
+        if self._descriptions and is_describable(path) and asks_for_description(call):
+            return await self._descriptions.one(call, thing_id, path)
         command = self._command(call, thing_id, Action.RETRIEVE, path, None)
         timeout_of(call.headers, MAX_TIMEOUT, MAX_TIMEOUT)
         outcome = await self._asking.ask(command, None)
