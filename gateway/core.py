@@ -29,6 +29,11 @@ from gateway.ditto.sse import EventStreams
 from gateway.ditto.subject_expiry import SubjectExpiry
 from gateway.ditto.tokens import Tokens
 from gateway.ditto.websocket import WebSockets
+from gateway.ditto.wot import WotHook
+from gateway.ditto.wot_addresses import AddressRules
+from gateway.ditto.wot_fetch import Fetcher
+from gateway.ditto.wot_http import Descriptions
+from gateway.ditto.wot_models import ThingModels
 from gateway.hono import demo as hono_demo
 from gateway.hono.adapters.amqp import AmqpAdapter
 from gateway.hono.adapters.amqp_device import Rooms as AmqpRooms
@@ -118,6 +123,7 @@ class Gateway:
     ingress: IngressService
     commands: CommandRouter
     usage: Usage
+    models: ThingModels | None = None
     modules: list[Module] = field(default_factory=list)
 
 
@@ -148,6 +154,7 @@ def build_gateway(shared: Shared) -> Gateway:
         settings=settings.ditto.policies,
         rules=CreationRules(settings.ditto.creation),
     )
+    models = _thing_models(shared)
     things = ThingsService(
         thing_store,
         policies,
@@ -156,6 +163,7 @@ def build_gateway(shared: Shared) -> Gateway:
         tracer=tracer,
         cache=settings.ditto.things.cache,
         history_seconds=settings.ditto.things.history_seconds,
+        wot=WotHook(models, settings.ditto.wot.skeleton) if models else None,
     )
     gateway = Gateway(
         database=database,
@@ -166,7 +174,9 @@ def build_gateway(shared: Shared) -> Gateway:
         ingress=IngressService(*hono),
         commands=CommandRouter(*hono),
         usage=usage,
+        models=models,
     )
+    gateway.modules += [models] if models else []
     gateway.modules += [Store(database), events, registry, usage, things, SubjectExpiry(policies)]
     if settings.demo:
         gateway.modules.append(Once("hono.demo", lambda: hono_demo.provision(registry)))
@@ -278,6 +288,16 @@ def _connectivity(shared: Shared, gateway: Gateway) -> ConnectionHub:
     return connections
 
 
+def _thing_models(shared: Shared) -> ThingModels | None:
+    """Thing Models of the Web of Things; None where they are switched off."""
+    settings = shared.settings.ditto.wot
+    if not settings.enabled:
+        return None
+    rules = AddressRules.of(settings.allowed_addresses)
+    fetcher = Fetcher(settings.models, rules, shared.metrics, shared.tracer)
+    return ThingModels(settings.models, fetcher, shared.metrics)
+
+
 def _ditto(shared: Shared, gateway: Gateway, connections: ConnectionHub) -> list[Module]:
     settings, metrics = shared.settings.ditto, shared.metrics
     users = {
@@ -304,8 +324,10 @@ def _ditto(shared: Shared, gateway: Gateway, connections: ConnectionHub) -> list
         metrics,
         settings.http.max_body,
     )
+    models, wot = gateway.models, settings.wot.description
+    descriptions = Descriptions(gateway.things, models, wot) if models else None
     table: list[web.RouteDef] = [
-        *routes(endpoints, gateway.things, gateway.policies, streams, sockets),
+        *routes(endpoints, gateway.things, gateway.policies, streams, sockets, descriptions),
         *connection_routes(endpoints, connections),
         *fallback(endpoints),
     ]
