@@ -25,11 +25,16 @@ from gateway.model.thing import (
     ThingMessage,
     ThingMessageResponse,
 )
-from gateway.twin.authorization import authorize, authorize_message, may_receive
+from gateway.twin.authorization import (
+    authorize,
+    authorize_message,
+    may_receive,
+    may_receive_command,
+)
 from gateway.twin.ditto_errors import ditto_error
 from gateway.twin.documents import MISSING, Maybe
 from gateway.twin.limits import Limits
-from gateway.twin.policy import READ, WRITE, Permissions
+from gateway.twin.policy import WRITE, Permissions
 from gateway.twin.resources import part_of
 from gateway.twin.showing import Context, check_condition, condition_holds
 from gateway.wire.ditto.read import Response
@@ -164,7 +169,7 @@ class LiveChannel:
             authorize(command, part_of(command.path), context.permissions)
             return condition_holds(thing, str(command.headers["live-channel-condition"]), context)
 
-        self._look(command.thing_id, judge, chosen)
+        self.look(command.thing_id, judge, chosen)
 
     def _pass(
         self,
@@ -178,11 +183,15 @@ class LiveChannel:
                 tell(answer)
             sent(answer)
 
-        self._look(thing_id, judge, judged)
+        self.look(thing_id, judge, judged)
 
-    def _look(
+    def look(
         self, thing_id: str, judge: Callable[[ThingEntry], object], done: Callable[[Any], None]
     ) -> None:
+        """Judge a thing's newest state, in turn with its commands; `judge` may raise Wait.
+
+        Errors (through `done`): what `judge` raised; 429 `things:thing.toomanymodifyingrequests`.
+        """
         lane = self._things.entry(thing_id).lane
         if lane.depth >= MAX_WAITING:
             done(ditto_error("things:thing.toomanymodifyingrequests", id=thing_id))
@@ -225,7 +234,7 @@ class LiveChannel:
         permissions = self._known(thing, subjects)
         if isinstance(signal, ThingMessage):
             return may_receive(signal, permissions)
-        return permissions.unrestricted("thing", signal.path, READ)
+        return may_receive_command(signal.path, permissions)
 
     def twin_of(self, signal: ThingMessage | ThingCommand) -> Thing | None:
         """The twin as it is now, for extra fields."""

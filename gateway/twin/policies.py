@@ -180,7 +180,7 @@ def read_policy(policy: Policy, command: PolicyCommand, permissions: Permissions
     if value is MISSING and part in _EMPTY_WHEN_ABSENT:
         value = [] if get(policy.document, path[:2]) is not MISSING else MISSING
     seen = (
-        permissions.view(_resource_path(path), value, "policy") if value is not MISSING else MISSING
+        permissions.view(resource_path(path), value, "policy") if value is not MISSING else MISSING
     )
     if seen is MISSING:
         raise policy_not_found(policy.policy_id, path)
@@ -193,14 +193,14 @@ def read_policy(policy: Policy, command: PolicyCommand, permissions: Permissions
 
 def reduced_policy_event(event: PolicyEvent, permissions: Permissions) -> PolicyEvent | None:
     """The event with what may be read of its value, None for nothing."""
-    path = _resource_path(event.path)
+    path = resource_path(event.path)
     if event.action is EventAction.DELETED:
         return event if permissions.partial("policy", path, READ) else None
     seen = permissions.view(path, event.value, "policy")
     return None if seen is MISSING else replace(event, value=seen)
 
 
-def _resource_path(path: Pointer) -> Pointer:
+def resource_path(path: Pointer) -> Pointer:
     """The path as resource keys name it: a resource key below `resources` counts as its segments."""
     if len(path) > 3 and path[2] == "resources":
         return (*path[:3], *parse_pointer(path[3]))
@@ -224,7 +224,7 @@ def decide_policy(
     part = policy_part_of(command.path)
     if policy is None:
         return _decide_absent(command, part, context)
-    _authorize(command, context)
+    authorize_policy(command.policy_id, command.path, context.permissions)
     if command.action is Action.CREATE:
         raise ditto_error("policies:policy.conflict", id=command.policy_id)
     present = get(policy_json(policy), command.path)
@@ -282,11 +282,13 @@ def _caller(command: PolicyCommand, context: PolicyContext) -> Caller:
     return Caller(command.policy_id, (*command.subjects, "")[0], context.now, context.limits)
 
 
-def _authorize(command: PolicyCommand, context: PolicyContext) -> None:
-    permissions = context.permissions
-    path = _resource_path(command.path)
-    if permissions is None or not permissions.unrestricted("policy", path, WRITE):
-        raise policy_not_modifiable(command.policy_id, command.path)
+def authorize_policy(policy_id: str, path: Pointer, permissions: Permissions | None) -> None:
+    """Refuse a change of a part of a policy that its caller may not make.
+
+    Errors: 403 `policies:*.notmodifiable`.
+    """
+    if permissions is None or not permissions.unrestricted("policy", resource_path(path), WRITE):
+        raise policy_not_modifiable(policy_id, path)
 
 
 def _checked(command: PolicyCommand, part: PolicyPart, context: PolicyContext) -> Json:
