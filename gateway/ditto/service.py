@@ -47,6 +47,7 @@ from gateway.model.thing import (
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.store.things import StoredThing, ThingStore
+from gateway.twin.authorization import without_policy
 from gateway.twin.ditto_errors import ditto_error
 from gateway.twin.fields import FieldSelector
 from gateway.twin.limits import DEFAULT_LIMITS, Limits
@@ -386,7 +387,7 @@ class ThingsService:
         elif entry.thing is not None:
             known = self._permissions(entry.thing, command.subjects, now)
             if known is None:
-                raise _policy_is_gone(entry.thing)
+                raise without_policy(entry.thing, is_read=False)
             permissions = known
         else:
             permissions = NO_PERMISSIONS
@@ -489,12 +490,3 @@ class ThingsService:
         if thing is None or mine is None or not mine.partial("thing", ("policyId",), READ):
             raise ditto_error("things:thing.notfound", id=thing_id)
         return thing.policy_id
-
-
-def _policy_is_gone(thing: Thing) -> GatewayError:
-    error = ditto_error("things:thing.notmodifiable", id=thing.thing_id)
-    return type(error)(
-        f"{error.message} Its Policy '{thing.policy_id}' does not exist.",
-        code=error.code,
-        description="Create the policy anew, or ask who may.",
-    )
