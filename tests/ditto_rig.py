@@ -13,6 +13,7 @@ import aiohttp
 from aiohttp import web
 
 from gateway.config.ditto import Creation, DittoHttp, DittoWebSocket, Policies
+from gateway.config.wot import Wot
 from gateway.ditto.auth import Authentication
 from gateway.ditto.creation_rules import CreationRules
 from gateway.ditto.endpoint import Endpoints
@@ -24,6 +25,11 @@ from gateway.ditto.sse import EventStreams
 from gateway.ditto.subject_expiry import SubjectExpiry
 from gateway.ditto.tokens import Tokens
 from gateway.ditto.websocket import WebSockets
+from gateway.ditto.wot import WotHook
+from gateway.ditto.wot_addresses import AddressRules
+from gateway.ditto.wot_fetch import Fetcher
+from gateway.ditto.wot_http import Descriptions
+from gateway.ditto.wot_models import ThingModels
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.runtime.listener import Endpoints as Bound
@@ -49,6 +55,8 @@ class Stack:
     endpoints: Endpoints
     auth: Authentication
     fanout: Fanout
+    models: ThingModels
+    wot: Wot = field(default_factory=Wot)
     bound: Bound = field(default_factory=Bound)
 
     @property
@@ -75,11 +83,12 @@ async def a_ditto(
     policies: Policies | None = None,
     creation: Creation | None = None,
     database: Database | None = None,
+    wot: Wot | None = None,
     **settings: Any,
 ) -> AsyncIterator[Stack]:
     """A server, on an empty store unless it is given one."""
     http = http or DittoHttp(bind=FREE, **settings)
-    made = a_service(http, policies, creation, database)
+    made = a_service(http, policies, creation, database, wot)
     async with made as stack, serving(stack, http, websocket, extra or []):
         yield stack
 
@@ -90,14 +99,19 @@ async def a_service(
     policy_settings: Policies | None = None,
     creation: Creation | None = None,
     database: Database | None = None,
+    wot: Wot | None = None,
 ) -> AsyncIterator[Stack]:
     """The services without a server."""
+    wot = wot or Wot()
     database = database or Database(None, "gateway")
     metrics, tracer = Metrics(), Tracer()
     store = SqliteThingStore(database)
-    rules = CreationRules(creation or Creation())
-    policies = PoliciesService(store, settings=policy_settings, rules=rules)
-    things = ThingsService(store, policies, metrics=metrics, tracer=tracer)
+    creating = CreationRules(creation or Creation())
+    policies = PoliciesService(store, settings=policy_settings, rules=creating)
+    rules = AddressRules.of(wot.allowed_addresses)
+    models = ThingModels(wot.models, Fetcher(wot.models, rules, metrics, tracer), metrics)
+    hook = WotHook(models, wot.skeleton)
+    things = ThingsService(store, policies, metrics=metrics, tracer=tracer, wot=hook)
     auth = Authentication(
         _HASHED,
         PasswordChecks(),
@@ -105,8 +119,14 @@ async def a_service(
         pre_authentication=http.pre_authentication,
     )
     endpoints = Endpoints(auth, http, metrics, tracer)
-    async with database.running(), running(things), running(SubjectExpiry(policies)):
-        yield Stack(things, policies, database, metrics, endpoints, auth, Fanout(things))
+    fanout = Fanout(things)
+    async with (
+        database.running(),
+        running(models),
+        running(things),
+        running(SubjectExpiry(policies)),
+    ):
+        yield Stack(things, policies, database, metrics, endpoints, auth, fanout, models, wot)
 
 
 @asynccontextmanager
@@ -128,8 +148,9 @@ async def serving(
         stack.metrics,
         http.max_body,
     )
+    descriptions = Descriptions(stack.things, stack.models, stack.wot.description)
     table = [
-        *routes(stack.endpoints, stack.things, stack.policies, streams, sockets),
+        *routes(stack.endpoints, stack.things, stack.policies, streams, sockets, descriptions),
         *extra,
         *fallback(stack.endpoints),
     ]
