@@ -179,6 +179,11 @@ class PoliciesService:
         except Wait:
             return None
 
+    def known(self, policy_id: str) -> Policy | None:
+        """The durable state if it is in memory, as it is once its enforcer is; no policy asked."""
+        entry = self._cache.known(policy_id)
+        return entry.committed if entry is not None else None
+
     def readable(self, policy_id: str, subjects: tuple[str, ...]) -> JsonObject | None:
         """A policy's JSON as these subjects may read it, if it is in memory."""
         enforcer, entry = self.known_enforcer(policy_id), self._cache.known(policy_id)
