@@ -32,7 +32,8 @@ _INPUT = frozenset(("header", "source"))
 _SOURCE_HEADERS = _ENTITY | frozenset(
     ("header", "source", "topic", "resource", "connection", "time", "request")
 )
-_TARGET_HEADERS = _SOURCE_HEADERS
+_TARGET_HEADERS = _SOURCE_HEADERS - {"source"}
+"""What comes from one source may go to targets that know nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,4 +378,5 @@ def _mapper_definitions(members: Members) -> Iterator[tuple[str, MapperDefinitio
 
 
 def _conditions(members: Members, name: str) -> tuple[Expression, ...]:
-    return tuple(Expression.parse(str(text)) for text in (members.object(name) or {}).values())
+    given = (members.object(name) or {}).values()
+    return tuple(Expression.parse(str(text), _SOURCE_HEADERS) for text in given)

@@ -61,14 +61,15 @@ def signal_scope(topic: str, path: str) -> dict[str, Lookup]:
         "name": parts.get("entityName"),
     }
     scope: dict[str, Lookup] = {
-        "entity": entity.get,
-        kind: entity.get,
         "topic": parts.get,
         "resource": {"path": path, "type": _resource_type(parts)}.get,
     }
+    if kind != "connection":
+        scope |= {"entity": entity.get, kind: entity.get}
     segments = path.split("/")
     if len(segments) > 2 and segments[1] == "features":
-        scope["feature"] = {"id": segments[2]}.get
+        feature_id = segments[2].replace("~1", "/").replace("~0", "~")
+        scope["feature"] = {"id": feature_id}.get
     return scope
 
 
@@ -77,8 +78,11 @@ def with_request(scope: Scope, subjects: Sequence[str]) -> Scope:
     return {**scope, "request": {"subjectId": subjects[0] if subjects else None}.get}
 
 
+_ENTITY_TYPES = {"things": "thing", "policies": "policy", "connections": "connection"}
+
+
 def topic_parts(topic: str) -> dict[str, str]:
-    """A topic taken apart, under the names of `topic:`; policies have no channel."""
+    """A topic taken apart, under the names of `topic:`; only things have a channel."""
     parts = topic.split("/")
     if len(parts) < 4:
         return {}
@@ -90,7 +94,7 @@ def topic_parts(topic: str) -> dict[str, str]:
         "namespace": namespace,
         "entityName": name,
         "entityId": f"{namespace}:{name}",
-        "entityType": "policy" if group == "policies" else "thing",
+        "entityType": _ENTITY_TYPES.get(group, "thing"),
         "group": group,
         "channel": channel,
         "criterion": criterion,

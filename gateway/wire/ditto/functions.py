@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TypeAlias
 from urllib.parse import quote_plus, unquote_plus
+
+from gateway.model.glob import glob_matches
+from gateway.wire.ditto.bounds import check_pattern, check_size
+from gateway.wire.ditto.formatting import formatted, parse_format
 
 Values: TypeAlias = tuple[str, ...]
 Arguments: TypeAlias = Sequence[Values]
@@ -25,12 +27,16 @@ class Deleted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """One function: what it does, and how many arguments it takes."""
+    """One function: what it does, and how many arguments it takes.
+
+    Shape:  with `check` the arguments are constants, and it raises ValueError for one with no meaning.
+    """
 
     apply: Callable[[Values, Arguments], Values]
     at_least: int
     at_most: int
     signature: str
+    check: Callable[[str], object] | None = None
 
 
 def _each(change: Callable[[str], str | None]) -> Callable[[Values, Arguments], Values]:
@@ -60,16 +66,37 @@ def _after(values: Values, arguments: Arguments) -> Values:
 
 def _replace(values: Values, arguments: Arguments) -> Values:
     old, new = _text(arguments[0]), _text(arguments[1])
-    return tuple(v.replace(old, new) if old else v for v in values)
+    if not old:
+        return values
+    growth = (len(new) - len(old)) * sum(value.count(old) for value in values)
+    check_size(len(values), sum(map(len, values)) + growth)
+    return tuple(value.replace(old, new) for value in values)
 
 
 def _split(values: Values, arguments: Arguments) -> Values:
+    """Empty parts at the end are dropped, as in Java."""
     mark = _text(arguments[0])
-    return tuple(part for v in values for part in (v.split(mark) if mark else [v]))
+    return tuple(part for value in values for part in _parts(value, mark))
+
+
+def _parts(value: str, mark: str) -> list[str]:
+    if not mark or mark not in value:
+        return [value]
+    parts = value.split(mark)
+    while parts and not parts[-1]:
+        parts.pop()
+    return parts
 
 
 def _join(values: Values, arguments: Arguments) -> Values:
-    return (_text(arguments[0]).join(values),) if values else ()
+    mark = _text(arguments[0])
+    check_size(1, sum(map(len, values)) + len(mark) * len(values))
+    return (mark.join(values),) if values else ()
+
+
+def _format(values: Values, arguments: Arguments) -> Values:
+    """What is no JSON object is left out; if nothing is left, the text is empty."""
+    return formatted(values, _text(arguments[0])) or (("",) if values else ())
 
 
 def _delete(_values: Values, _arguments: Arguments) -> Values:
@@ -83,48 +110,46 @@ def _base64_decode(text: str) -> str | None:
         return None
 
 
-@lru_cache(maxsize=256)
-def _like(pattern: str) -> re.Pattern[str]:
+def _like(value: str, wanted: str) -> bool:
     """`*` any run, `?` one character, `|` between alternatives, whole text."""
-    alternatives = (
-        "".join({"*": ".*", "?": "."}.get(char, re.escape(char)) for char in part)
-        for part in pattern.split("|")
-    )
-    return re.compile("|".join(alternatives), re.DOTALL)
+    check_pattern(value, wanted)
+    return any(glob_matches(pattern, value) for pattern in wanted.split("|"))
+
+
+def _exists(value: str, wanted: str) -> bool:
+    return bool(value) is (wanted.lower() == "true")
 
 
 _COMPARISONS: dict[str, Callable[[str, str], bool]] = {
     "eq": lambda value, wanted: value == wanted,
     "ne": lambda value, wanted: value != wanted,
-    "like": lambda value, wanted: _like(wanted).fullmatch(value) is not None,
+    "like": _like,
+    "exists": _exists,
 }
+_ABSENT: Values = ("",)
+"""What has no value is compared as the empty text."""
 
 
-def _compare(value: Values, operator: str, wanted: str) -> bool:
-    """`exists` asks for presence; an absent value is unlike everything."""
-    if operator == "exists":
-        return bool(value) is (wanted != "false")
-    if not value:
-        return operator == "ne"
-    return any(_COMPARISONS[operator](one, wanted) for one in value)
+def _holds(values: Values, operator: str, wanted: Values) -> bool:
+    """One value that fits one of the wanted ones is enough."""
+    compare = _COMPARISONS.get(operator)
+    if compare is None:
+        return False
+    return any(compare(one, other) for one in values or _ABSENT for other in wanted or _ABSENT)
 
 
 def _filter(values: Values, arguments: Arguments) -> Values:
     """Keep what was piped in when the condition holds.
 
-    Shape:  `('op','wanted')` judges each piped value itself; `(value,'op')` and `(value,'op','wanted')`
+    Shape:  `('op','wanted')` judges each piped value itself; `(value,'exists')` and `(value,'op','wanted')`
             judge another one. With nothing piped in, a condition that holds gives that value, or `true`;
             one that does not hold gives nothing, so that `fn:default` may follow.
     """
-    operator = _text(arguments[0])
-    if len(arguments) == 2 and operator in _COMPARISONS:
-        return tuple(v for v in values if _compare((v,), operator, _text(arguments[1])))
-    operator = _text(arguments[1])
-    wanted = _text(arguments[2]) if len(arguments) == 3 else "true"
-    if operator not in _COMPARISONS and operator != "exists":
-        return ()
-    holds = _compare(arguments[0], operator, wanted)
-    return (values or arguments[0] or ("true",)) if holds else ()
+    first, second = arguments[0], arguments[1]
+    if len(arguments) == 2 and _text(second) != "exists":
+        return tuple(v for v in values if _holds((v,), _text(first), second))
+    wanted = arguments[2] if len(arguments) == 3 else ("true",)
+    return (values or first or ("true",)) if _holds(first, _text(second), wanted) else ()
 
 
 FUNCTIONS: dict[str, Function] = {
@@ -142,7 +167,8 @@ FUNCTIONS: dict[str, Function] = {
     ),
     "base64-decode": Function(_each(_base64_decode), 0, 0, "fn:base64-decode()"),
     "replace": Function(_replace, 2, 2, "fn:replace('from','to')"),
-    "split": Function(_split, 1, 1, "fn:split('separator')"),
-    "join": Function(_join, 1, 1, "fn:join('separator')"),
+    "split": Function(_split, 1, 1, "fn:split('separator')", str),
+    "join": Function(_join, 1, 1, "fn:join('separator')", str),
+    "format": Function(_format, 1, 1, "fn:format('{field}')", parse_format),
     "delete": Function(_delete, 0, 0, "fn:delete()"),
 }

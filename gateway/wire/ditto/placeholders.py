@@ -1,6 +1,6 @@
-"""Placeholder expressions of connections: `{{ prefix:name | fn:default('x') }}`.
+"""Placeholder expressions: `{{ prefix:name | fn:default('x') }}`.
 
-A template is parsed once, when the connection is stored, and resolved for every message against a `Scope`.
+A template is parsed once, when what it stands in is stored, and resolved for every message against a `Scope`.
 A value is a tuple of texts (an array expands to several); the empty tuple says "unresolved". Deleting
 (`fn:delete()`) ends the pipeline: nothing after it can bring the value back.
 Source: Ditto, placeholders and function library.
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from gateway.errors import BadRequest
-from gateway.wire.ditto.functions import FUNCTIONS, Deleted
+from gateway.wire.ditto.bounds import bounded, bounded_product
+from gateway.wire.ditto.functions import FUNCTIONS, Deleted, Function
 
 Values: TypeAlias = tuple[str, ...]
 Lookup: TypeAlias = Callable[[str], "str | Sequence[str] | None"]
@@ -24,9 +25,31 @@ Scope: TypeAlias = Mapping[str, Lookup]
 MAX_STAGES = 10
 MAX_TEMPLATE = 8_192
 
-_EXPRESSION = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _PLACEHOLDER = re.compile(r"([a-z][a-z-]*):(.+)", re.DOTALL)
 _CALL = re.compile(r"fn:([a-z0-9-]+)\s*\((.*)\)", re.DOTALL)
+
+_ENTITY = re.compile("id|namespace|name")
+_ID = re.compile("id")
+_ANY = re.compile(".+", re.DOTALL)
+NAMES: Mapping[str, re.Pattern[str]] = {
+    "thing": _ENTITY,
+    "policy": _ENTITY,
+    "entity": _ENTITY,
+    "thing-json": _ANY,
+    "feature": _ID,
+    "connection": _ID,
+    "header": _ANY,
+    "topic": re.compile(
+        "full|namespace|entityName|entityId|entityType|group|channel|criterion|action|subject|action-subject"
+    ),
+    "resource": re.compile("type|path"),
+    "request": re.compile("subjectId"),
+    "source": re.compile("address"),
+    "time": re.compile(r"now(_epoch_millis)?([+-]\d{1,9}(ms|mo|[smhdwy]))?(\[(ms|mo|[smhdwy])\])?"),
+    "jwt": _ANY,
+    "policy-entry": re.compile("label"),
+}
+"""Every prefix, and the names that it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,28 +100,34 @@ class Expression:
     calls: tuple[Call, ...] = ()
 
     @classmethod
-    def parse(cls, text: str) -> Expression:
-        """Read a pipeline, without the braces.
+    def parse(cls, text: str, prefixes: frozenset[str] | None = None) -> Expression:
+        """Read a pipeline, without the braces; `prefixes` are those that can be resolved at its place.
 
         Errors: BadRequest `placeholder:function.unknown`, `...signature.invalid`, `...too.complex` or
-                `placeholder:unresolved` for what is no placeholder at all.
+                `placeholder:unresolved` for what is no placeholder at all, or has another prefix.
         """
+        if len(text) > MAX_TEMPLATE:
+            raise too_long()
         first, *rest = [part.strip() for part in split_outside_quotes(text, "|")]
         if len(rest) > MAX_STAGES:
             raise BadRequest(
-                f"placeholder {text!r}: at most {MAX_STAGES} functions, got {len(rest)}",
+                f"placeholder {text[:200]!r}: at most {MAX_STAGES} functions, got {len(rest)}",
                 code="placeholder:function.too.complex",
             )
         head = _call(first) if first.startswith("fn:") else _placeholder(first)
-        return cls(head, tuple(_call(part) for part in rest))
+        return _checked(cls(head, tuple(_call(part) for part in rest)), prefixes, text)
 
     def resolve(self, scope: Scope) -> Values:
-        """Return the values, none when unresolved or deleted."""
+        """Return the values, none when unresolved or deleted.
+
+        Errors: BadRequest `placeholder:function.too.complex` for more than `bounds` allows.
+        """
         try:
             head = self.head
             values = head.apply((), scope) if isinstance(head, Call) else head.resolve(scope)
+            values = bounded(values)
             for call in self.calls:
-                values = call.apply(values, scope)
+                values = bounded(call.apply(values, scope))
         except Deleted:
             return ()
         return values
@@ -127,34 +156,49 @@ class Template:
         Errors: as `Expression.parse`; BadRequest `placeholder:unresolved` for another prefix.
         """
         if len(text) > MAX_TEMPLATE:
-            raise BadRequest(f"placeholder template: at most {MAX_TEMPLATE} characters")
+            raise too_long()
         parts: list[str | Expression] = []
-        for index, piece in enumerate(_EXPRESSION.split(text)):
-            if index % 2:
-                parts.append(_checked(Expression.parse(piece.strip()), prefixes, text))
-            elif piece:
-                parts.append(piece)
+        at = 0
+        while (start := text.find("{{", at)) >= 0 and (end := text.find("}}", start)) >= 0:
+            parts += [text[at:start]] if start > at else []
+            parts.append(Expression.parse(text[start + 2 : end].strip(), prefixes))
+            at = end + 2
+        parts += [text[at:]] if at < len(text) else []
         return cls(text, tuple(parts))
 
     def resolve_all(self, scope: Scope) -> Values:
-        """Return every text that the template stands for; none when one of its expressions is unresolved."""
-        texts: Values = ("",)
-        for part in self.parts:
-            values = (part,) if isinstance(part, str) else part.resolve(scope)
-            texts = tuple(text + value for text in texts for value in values)
-        return texts if self.parts else ("",)
+        """Return every text that the template stands for; none when one of its expressions is unresolved.
+
+        Errors: as `Expression.resolve`.
+        """
+        return bounded_product(
+            [(part,) if isinstance(part, str) else part.resolve(scope) for part in self.parts]
+        )
 
     def resolve(self, scope: Scope) -> str | None:
-        """Return the first of `resolve_all`, or None."""
-        texts = self.resolve_all(scope)
-        return texts[0] if texts else None
+        """Return the first of `resolve_all`, or None; errors as there."""
+        texts: list[str] = []
+        for part in self.parts:
+            values = (part,) if isinstance(part, str) else part.resolve(scope)
+            if not values:
+                return None
+            texts.append(values[0])
+        return bounded(("".join(texts),))[0]
+
+
+def too_long() -> BadRequest:
+    """400 for a template that nobody writes by hand."""
+    return BadRequest(
+        f"A template with placeholders has at most {MAX_TEMPLATE} characters.",
+        code="placeholder:function.too.complex",
+    )
 
 
 def _checked(expression: Expression, prefixes: frozenset[str] | None, text: str) -> Expression:
     unknown = expression.prefixes - prefixes if prefixes is not None else frozenset()
     if unknown:
         raise BadRequest(
-            f"The placeholder {sorted(unknown)[0]!r} in {text!r} could not be resolved.",
+            f"The placeholder {sorted(unknown)[0]!r} in {text[:200]!r} could not be resolved.",
             description=f"Prefixes known here: {', '.join(sorted(prefixes or ()))}.",
             code="placeholder:unresolved",
         )
@@ -163,9 +207,12 @@ def _checked(expression: Expression, prefixes: frozenset[str] | None, text: str)
 
 def _placeholder(text: str) -> Placeholder:
     match = _PLACEHOLDER.fullmatch(text)
-    if match is None:
+    names = NAMES.get(match[1]) if match else None
+    if match is None or names is None or names.fullmatch(match[2].strip()) is None:
         raise BadRequest(
-            f"placeholder: expected prefix:name, got {text!r}", code="placeholder:unresolved"
+            f"The placeholder {text[:200]!r} could not be resolved.",
+            description=f"It is prefix:name, with a prefix of {', '.join(sorted(NAMES))}.",
+            code="placeholder:unresolved",
         )
     return Placeholder(match[1], match[2].strip())
 
@@ -175,17 +222,34 @@ def _call(text: str) -> Call:
     function = FUNCTIONS.get(match[1]) if match else None
     if match is None or function is None:
         raise BadRequest(
-            f"The function {text!r} is unknown.",
+            f"The function {text[:200]!r} is unknown.",
             description=f"Known functions: {', '.join(sorted(FUNCTIONS))}.",
             code="placeholder:function.unknown",
         )
     raw = [part.strip() for part in split_outside_quotes(match[2], ",")] if match[2].strip() else []
     if not function.at_least <= len(raw) <= function.at_most:
-        raise BadRequest(
-            f"fn:{match[1]}: expected {function.signature}, got {text!r}",
-            code="placeholder:function.signature.invalid",
-        )
-    return Call(match[1], tuple(_argument(part) for part in raw))
+        raise _bad_signature(function, text)
+    call = Call(match[1], tuple(_argument(part) for part in raw))
+    for argument in call.arguments if function.check else ():
+        _check_constant(function, argument, text)
+    return call
+
+
+def _check_constant(function: Function, argument: Argument, text: str) -> None:
+    if not isinstance(argument, Literal) or function.check is None:
+        raise _bad_signature(function, text, "its argument is a constant in quotes")
+    try:
+        function.check(argument.text)
+    except ValueError as error:
+        raise _bad_signature(function, text, str(error)) from error
+
+
+def _bad_signature(function: Function, text: str, reason: str | None = None) -> BadRequest:
+    return BadRequest(
+        f"The function {text[:200]!r} is not called right: expected {function.signature}.",
+        description=reason,
+        code="placeholder:function.signature.invalid",
+    )
 
 
 def _argument(text: str) -> Argument:
@@ -195,11 +259,14 @@ def _argument(text: str) -> Argument:
 
 
 def split_outside_quotes(text: str, separator: str) -> list[str]:
-    """Split at each separator that stands outside of single or double quotes."""
+    """Split at each separator that stands outside of single or double quotes.
+
+    Shape:  a quote after a backslash ends no constant; the backslash stays in it, as in Ditto.
+    """
     parts, start, quote = [], 0, ""
     for at, char in enumerate(text):
         if quote:
-            quote = "" if char == quote else quote
+            quote = "" if char == quote and text[at - 1] != "\\" else quote
         elif char in "'\"":
             quote = char
         elif char == separator:
