@@ -49,6 +49,7 @@ from gateway.hono.limits import Connections, Usage
 from gateway.hono.northbound import ApplicationUser, Northbound
 from gateway.hono.registry import Registry
 from gateway.hono.registry_http import RegistryHttp, RegistryServer
+from gateway.hono.traffic import Traffic
 from gateway.kube.module import KubeApi
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
@@ -123,6 +124,7 @@ class Gateway:
     ingress: IngressService
     commands: CommandRouter
     usage: Usage
+    traffic: Traffic
     models: ThingModels | None = None
     modules: list[Module] = field(default_factory=list)
 
@@ -142,6 +144,7 @@ def build_gateway(shared: Shared) -> Gateway:
     messaging = Messaging(events, metrics, timeout=settings.hono.send_message_timeout)
     usage = Usage(database)
     last_gateways = LastGateways()
+    traffic = Traffic()
     hono = (registry, messaging, usage, last_gateways, metrics, tracer)
     thing_store = SqliteThingStore(database)
     limits = Limits(
@@ -171,9 +174,10 @@ def build_gateway(shared: Shared) -> Gateway:
         things=things,
         policies=policies,
         messaging=messaging,
-        ingress=IngressService(*hono),
-        commands=CommandRouter(*hono),
+        ingress=IngressService(*hono, traffic=traffic),
+        commands=CommandRouter(*hono, traffic=traffic),
         usage=usage,
+        traffic=traffic,
         models=models,
     )
     gateway.modules += [models] if models else []
@@ -247,6 +251,7 @@ def _registry_and_adapters(shared: Shared, gateway: Gateway) -> list[Module]:
         shared.users.registry if settings.registry.authentication_required else None,
         shared.metrics,
         shared.tracer,
+        gateway.traffic,
     )
     authenticator = PasswordAuthenticator(gateway.registry)
     connections = Connections(gateway.registry, gateway.usage, shared.metrics)

@@ -21,6 +21,7 @@ from gateway.hono.limits import Connections, Usage
 from gateway.hono.passwords import PasswordPool
 from gateway.hono.registry import Registry
 from gateway.hono.registry_http import RegistryHttp, RegistryServer
+from gateway.hono.traffic import Traffic
 from gateway.model.json import Json, JsonObject
 from gateway.model.message import EMPTY_NOTIFICATION, Message
 from gateway.model.ports import Done
@@ -78,6 +79,7 @@ class Core:
     authenticator: PasswordAuthenticator
     connections: Connections
     last_gateways: LastGateways
+    traffic: Traffic
     endpoints: Endpoints = field(default_factory=Endpoints)
 
     def url(self, name: str) -> str:
@@ -116,17 +118,19 @@ async def a_core(**changes: object) -> AsyncIterator[Core]:
     metrics, tracer = Metrics(), Tracer()
     registry = Registry(database, metrics, passwords=PasswordPool(cost=4), **changes)  # type: ignore[arg-type]
     usage, consumer, last = Usage(database), Consumer(), LastGateways()
+    traffic = Traffic()
     core = Core(
         registry,
         metrics,
         tracer,
         usage,
         consumer,
-        IngressService(registry, consumer, usage, last, metrics, tracer),
-        CommandRouter(registry, consumer, usage, last, metrics, tracer),
+        IngressService(registry, consumer, usage, last, metrics, tracer, traffic=traffic),
+        CommandRouter(registry, consumer, usage, last, metrics, tracer, traffic=traffic),
         PasswordAuthenticator(registry),
         Connections(registry, usage, metrics),
         last,
+        traffic,
     )
     async with database.running(), running(registry), running(usage):
         yield core
@@ -163,7 +167,9 @@ async def an_http_adapter(
 async def a_registry_api(core: Core) -> AsyncIterator[str]:
     """The management API of `core`; yields its URL with `/v1`."""
     settings = RegistrySettings(bind=FREE, max_payload=2_000)
-    server = RegistryServer(core.registry, settings, dict([ADMIN]), core.metrics, core.tracer)
+    server = RegistryServer(
+        core.registry, settings, dict([ADMIN]), core.metrics, core.tracer, core.traffic
+    )
     async with running(RegistryHttp(server, settings, core.endpoints)):
         yield core.url("hono.registry") + "/v1"
 

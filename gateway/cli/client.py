@@ -143,14 +143,14 @@ class Api:
 
     @asynccontextmanager
     async def stream(
-        self, path: str, query: Mapping[str, str]
+        self, path: str, query: Mapping[str, str], accept: str = "text/event-stream"
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Open a Server-Sent-Events stream without a time limit."""
+        """Open a stream of Server-Sent Events, or of lines, without a time limit."""
         try:
             async with self._session.get(
                 self._service.base + path,
                 params=query,
-                headers={"Accept": "text/event-stream"},
+                headers={"Accept": accept},
                 timeout=aiohttp.ClientTimeout(total=None),
             ) as response:
                 if response.status >= 400:

@@ -43,6 +43,7 @@ from gateway.hono.routes import (
     seconds_of,
 )
 from gateway.hono.subscriptions import Subscription, Subscriptions, choose
+from gateway.hono.traffic import Traffic
 from gateway.model.message import (
     EMPTY_NOTIFICATION,
     OCTET_STREAM,
@@ -102,12 +103,14 @@ class CommandRouter:
         metrics: Metrics,
         tracer: Tracer,
         *,
+        traffic: Traffic | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
         self._downstream = downstream
         self._usage = usage
         self._last_gateways = last_gateways
+        self._traffic = traffic or Traffic()
         self._meter = CommandMeter(metrics)
         self._tracer = tracer
         self._clock = clock
@@ -261,6 +264,10 @@ class CommandRouter:
 
     def _routed(self, walk: _Walk, error: GatewayError | None) -> None:
         command, tenant = walk.command, walk.tenant
+        if self._traffic.watchers and tenant is not None:
+            self._traffic.commanded(
+                replace(command, tenant=tenant.tenant_id), walk.span.context.trace_id, error
+            )
         size = len(command.payload) if tenant is None else tenant.metered_size(len(command.payload))
         if tenant is not None and error is None:
             self._usage.add_bytes(tenant, size)
@@ -293,6 +300,10 @@ class CommandRouter:
 
         def finish(error: GatewayError | None) -> None:
             span.end(error)
+            if self._traffic.watchers and tenant is not None:
+                self._traffic.responded(
+                    replace(response, tenant=tenant.tenant_id), span.context.trace_id, error
+                )
             self._responded(tenant, response, error, started)
             done(error)
 

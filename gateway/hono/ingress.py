@@ -32,6 +32,7 @@ from gateway.hono.meters import UNKNOWN, Ttd, UploadMeter, status_of
 from gateway.hono.registry import Registry
 from gateway.hono.registry_store import StoredDevice
 from gateway.hono.routes import Route, check_payload, make_route, resolve_address
+from gateway.hono.traffic import Traffic
 from gateway.model.message import (
     OCTET_STREAM,
     Adapter,
@@ -72,12 +73,14 @@ class IngressService:
         metrics: Metrics,
         tracer: Tracer,
         *,
+        traffic: Traffic | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
         self._downstream = downstream
         self._usage = usage
         self._last_gateways = last_gateways
+        self._traffic = traffic or Traffic()
         self._meter = UploadMeter(metrics)
         self._tracer = tracer
         self._clock = clock
@@ -155,8 +158,14 @@ class IngressService:
             duplicate=upload.duplicate,
         )
 
-    def forwarded(self, route: Route, upload: Upload, started: float, size: int) -> None:
+    def forwarded(
+        self, route: Route, upload: Upload, started: float, size: int, span: Span
+    ) -> None:
         """Account for the good case, which is to be short."""
+        if self._traffic.watchers:
+            self._traffic.uploaded(
+                upload, route.tenant.tenant_id, route.device, span.context.trace_id, via=route.via
+            )
         if route.is_metered:
             self._usage.add_bytes(route.tenant, size)
         if upload.ttd and upload.adapter in WAITS_FOR_COMMANDS:
@@ -189,6 +198,11 @@ class IngressService:
         if not (upload.ttd and upload.adapter in WAITS_FOR_COMMANDS):
             self._record(tenant, upload, status, started, size)
         span.end(error)
+        if self._traffic.watchers and tenant is not None:
+            device, via = _sender(upload)
+            self._traffic.uploaded(
+                upload, tenant.tenant_id, device, span.context.trace_id, error, via=via
+            )
         log.debug(
             "upload refused",
             extra={
@@ -350,7 +364,7 @@ class _Passage(msgspec.Struct, eq=False):
     def end(self, error: GatewayError | None) -> None:
         """The outcome is known."""
         if error is None:
-            self.service.forwarded(self.route, self.upload, self.started, self.size)
+            self.service.forwarded(self.route, self.upload, self.started, self.size, self.span)
             if self.span.sink is not None:
                 self.span.end()
         else:
@@ -358,6 +372,13 @@ class _Passage(msgspec.Struct, eq=False):
                 self.route.tenant, self.upload, error, self.started, self.size, self.span
             )
         self.done(error)
+
+
+def _sender(upload: Upload) -> tuple[str, str | None]:
+    """Whom a refused upload was for, and through which gateway, as far as it said."""
+    own = upload.principal.device if upload.principal else None
+    device = upload.device or own or ""
+    return device, own if own != device else None
 
 
 def _key(upload: Upload) -> RouteKey:

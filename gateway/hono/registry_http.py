@@ -31,6 +31,8 @@ from gateway.errors import (
 )
 from gateway.hono.registry import Registry
 from gateway.hono.search import parse_search
+from gateway.hono.traffic import Traffic
+from gateway.hono.traffic_http import watch_traffic
 from gateway.model.json import Json, nests_within
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
@@ -51,7 +53,7 @@ CORS = {
 }
 _encode = msgspec.json.encode
 
-Handler = Callable[["Call"], Awaitable[web.Response]]
+Handler = Callable[["Call"], Awaitable[web.StreamResponse]]
 Users = Mapping[str, str]
 
 
@@ -95,8 +97,9 @@ class Call:
 class RegistryApi:
     """The handlers, one for each row of the route table."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, traffic: Traffic) -> None:
         self._registry = registry
+        self._traffic = traffic
 
     # --- tenants --------------------------------------------------------------------------------
 
@@ -160,6 +163,12 @@ class RegistryApi:
         )
         return _changed(version)
 
+    # --- traffic --------------------------------------------------------------------------------
+
+    async def watch_traffic(self, call: Call) -> web.StreamResponse:
+        await self._registry.read_tenant(call.tenant)
+        return await watch_traffic(call.request, self._traffic, call.tenant, CORS)
+
 
 Row = tuple[re.Pattern[str], Mapping[str, Handler]]
 
@@ -199,6 +208,7 @@ def routes(api: RegistryApi) -> tuple[Row, ...]:
             f"/v1/credentials{tenant}{device}/?",
             {"GET": api.get_credentials, "PUT": api.update_credentials},
         ),
+        (f"/v1/traffic{tenant}/?", {"GET": api.watch_traffic}),
     )
     return tuple((re.compile(pattern), methods) for pattern, methods in table)
 
@@ -216,8 +226,10 @@ class RegistryServer:
         users: Users | None,
         metrics: Metrics,
         tracer: Tracer,
+        traffic: Traffic | None = None,
     ) -> None:
-        self._table = routes(RegistryApi(registry))
+        self._traffic = traffic or Traffic()
+        self._table = routes(RegistryApi(registry, self._traffic))
         self._settings = settings
         self._users = users
         self._metrics = metrics
@@ -227,22 +239,27 @@ class RegistryServer:
         """Return the application; core may mount it or serve it."""
         app = web.Application(client_max_size=self._settings.max_payload + 1)
         app.router.add_route("*", "/{path:.*}", self._answer)
+        app.on_shutdown.append(self._end_streams)
         return app
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _end_streams(self, _app: web.Application) -> None:
+        self._traffic.close()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         started = time.perf_counter()
         with self._tracer.start(
             f"{request.method} registry", kind="server", attributes={"http.method": request.method}
         ) as span:
             response = await self._safely(request)
             span.set("http.status_code", response.status)
-        response.headers.update(CORS)
         method = request.method if request.method in _METHODS else "other"
         self._metrics.http_requests.labels(SERVER, method, str(response.status)).inc()
-        self._metrics.http_seconds.labels(SERVER, method).observe(time.perf_counter() - started)
+        if not response.prepared:  # a stream's length says nothing about answering
+            response.headers.update(CORS)
+            self._metrics.http_seconds.labels(SERVER, method).observe(time.perf_counter() - started)
         return response
 
-    async def _safely(self, request: web.Request) -> web.Response:
+    async def _safely(self, request: web.Request) -> web.StreamResponse:
         try:
             return await self._dispatch(request)
         except GatewayError as error:
@@ -253,7 +270,7 @@ class RegistryServer:
             log.exception("registry request failed", extra={"method": request.method})
             return error_response(GatewayError())
 
-    async def _dispatch(self, request: web.Request) -> web.Response:
+    async def _dispatch(self, request: web.Request) -> web.StreamResponse:
         methods, names = self._match(request.path)
         if request.method == "OPTIONS":
             return _preflight(methods)

@@ -50,6 +50,7 @@ def test_help_names_every_command() -> None:
         ("device", "list"),
         ("thing", "watch"),
         ("send",),
+        ("tail",),
         ("command",),
         ("doctor",),
         ("bench",),
@@ -157,3 +158,27 @@ def test_without_demo_users_are_random_shown_once_and_private(tmp_path: Path) ->
         assert known["ditto"]["ditto"] not in second.text().replace(shown, "")
         where = ("--data-dir", str(second.data_dir))
         assert twinspan("tenant", "create", "t1", *where).returncode == 0
+
+
+def test_tail_shows_what_a_device_sends(running: process.Twinspan) -> None:
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "gateway.cli", "tail", "DEFAULT_TENANT", "--device", "4711"]
+        + ["-n", "1", "-o", "json", "--kind", "event", "--data-dir", str(running.data_dir)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        user = ("-u", "sensor1@DEFAULT_TENANT:hono-secret", "--data-dir", str(running.data_dir))
+        while watching.poll() is None:  # it sees what comes after it began to watch
+            assert twinspan("send", "event", '{"door": "open"}', *user).returncode == 0
+        out, _ = watching.communicate(timeout=30)
+    finally:
+        watching.kill()
+    assert watching.returncode == 0
+    assert json.loads(out)["payload"] == {"door": "open"}
+
+
+def test_tail_of_an_unknown_tenant_says_so(running: process.Twinspan) -> None:
+    done = twinspan("tail", "nobody", "--data-dir", str(running.data_dir))
+    assert done.returncode == 3
+    assert "404" in done.stderr
