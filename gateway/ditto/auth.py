@@ -22,6 +22,8 @@ from gateway.errors import GatewayError, InvalidSetting, Unauthenticated
 
 SUBJECT_PREFIX = "nginx"
 JWT = "jwt"
+OPERATOR = "operator"
+"""The kind of a caller who is an operator: without subjects."""
 DEVOPS = "devops"
 STATUS = "status"
 RESERVED = frozenset((DEVOPS, STATUS))
@@ -140,6 +142,14 @@ class Authentication:
         caller = await self._basic(credentials, frozenset())
         if caller.subjects[0].removeprefix(f"{SUBJECT_PREFIX}:") not in names:
             raise failed("The user is no operator.")
+
+    async def caller_or_operator(self, presented: Presented, *names: str) -> Caller:
+        """Prove an API caller, or an operator where its user is one of `names`; errors as `caller`."""
+        scheme, _, credentials = (presented.authorization or "").partition(" ")
+        if scheme.lower() == "basic" and _decoded(credentials)[0] in names:
+            await self.operator(presented, *names)
+            return Caller((), OPERATOR)
+        return await self.caller(presented)
 
     async def _basic(self, credentials: str, refused: frozenset[str]) -> Caller:
         name, password = _decoded(credentials)

@@ -85,7 +85,7 @@ def unknown_path(path: str) -> GatewayError:
 class Endpoints:
     """Wraps handlers into aiohttp's.
 
-    Shape:  `api` for authenticated callers, `devops` for operators, `public` for everyone.
+    Shape:  `api` for authenticated callers, `devops` for operators, `shared` for both, `public` for everyone.
     """
 
     def __init__(
@@ -116,6 +116,14 @@ class Endpoints:
             return NO_CALLER
 
         return self._wrap(handler, prove, realm)
+
+    def shared(self, handler: Handler, *users: str) -> RawHandler:
+        """For callers with authorization subjects, and for operators."""
+
+        async def prove(request: web.Request) -> Caller:
+            return await self._auth.caller_or_operator(presented(request), *users)
+
+        return self._wrap(handler, prove, API_REALM)
 
     def public(self, handler: Handler) -> RawHandler:
         """For everyone."""

@@ -10,6 +10,8 @@ from aiohttp import web
 from gateway.config.ditto import DittoHttp
 from gateway.ditto.auth import DEVOPS, STATUS, Authentication
 from gateway.ditto.endpoint import STATUS_REALM, Endpoints, RawHandler, unknown_path
+from gateway.ditto.explain_http import PATH as EXPLAIN
+from gateway.ditto.explain_http import ExplainRoutes
 from gateway.ditto.operations_http import OperationRoutes
 from gateway.ditto.permissions_http import PermissionRoutes
 from gateway.ditto.policies_http import PolicyRoutes
@@ -50,6 +52,7 @@ def routes(
     api, public = endpoints.api, endpoints.public
     table = {
         "/api/2/things": api(thing.collection),
+        EXPLAIN: endpoints.shared(ExplainRoutes(things, policies).explain, DEVOPS),
         "/api/2/things/{rest:(?s:.*)}": api(thing.below),
         "/api/2/policies": api(policy.collection),
         "/api/2/policies/{rest:(?s:.*)}": api(policy.below),
