@@ -28,6 +28,7 @@ from gateway.ditto.service import PoliciesService, ThingsService
 from gateway.ditto.sse import EventStreams
 from gateway.ditto.subject_expiry import SubjectExpiry
 from gateway.ditto.tokens import Tokens
+from gateway.ditto.upkeep import Upkeep
 from gateway.ditto.websocket import WebSockets
 from gateway.ditto.wot import WotHook
 from gateway.ditto.wot_addresses import AddressRules
@@ -146,7 +147,7 @@ def build_gateway(shared: Shared) -> Gateway:
     last_gateways = LastGateways()
     traffic = Traffic()
     hono = (registry, messaging, usage, last_gateways, metrics, tracer)
-    thing_store = SqliteThingStore(database)
+    thing_store = SqliteThingStore(database, settings.ditto.policies.namespace_roots)
     limits = Limits(
         thing_bytes=settings.ditto.things.max_thing, policy_bytes=settings.ditto.things.max_policy
     )
@@ -181,7 +182,8 @@ def build_gateway(shared: Shared) -> Gateway:
         models=models,
     )
     gateway.modules += [models] if models else []
-    gateway.modules += [Store(database), events, registry, usage, things, SubjectExpiry(policies)]
+    gateway.modules += [Store(database), events, registry, usage, Upkeep(thing_store)]
+    gateway.modules += [things, SubjectExpiry(policies)]
     if settings.demo:
         gateway.modules.append(Once("hono.demo", lambda: hono_demo.provision(registry)))
     gateway.modules += _northbound(shared, gateway)

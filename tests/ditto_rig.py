@@ -24,6 +24,7 @@ from gateway.ditto.service import PoliciesService, ThingsService
 from gateway.ditto.sse import EventStreams
 from gateway.ditto.subject_expiry import SubjectExpiry
 from gateway.ditto.tokens import Tokens
+from gateway.ditto.upkeep import Upkeep
 from gateway.ditto.websocket import WebSockets
 from gateway.ditto.wot import WotHook
 from gateway.ditto.wot_addresses import AddressRules
@@ -105,7 +106,7 @@ async def a_service(
     wot = wot or Wot()
     database = database or Database(None, "gateway")
     metrics, tracer = Metrics(), Tracer()
-    store = SqliteThingStore(database)
+    store = SqliteThingStore(database, (policy_settings or Policies()).namespace_roots)
     creating = CreationRules(creation or Creation())
     policies = PoliciesService(store, settings=policy_settings, rules=creating)
     rules = AddressRules.of(wot.allowed_addresses)
@@ -122,6 +123,7 @@ async def a_service(
     fanout = Fanout(things)
     async with (
         database.running(),
+        running(Upkeep(store)),
         running(models),
         running(things),
         running(SubjectExpiry(policies)),

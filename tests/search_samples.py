@@ -158,10 +158,16 @@ def filter_text(node: Node) -> str:
 
 def _literal_text(value: Literal) -> str:
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        text = value.replace("\\", "\\\\").replace('"', '\\"')
+        return '"' + "".join(map(_character, text)) + '"'
     if value is None or isinstance(value, bool):
         return str(value).lower().replace("none", "null")
     return format(value, "f") if isinstance(value, float) else str(value)
+
+
+def _character(one: str) -> str:
+    """Half a pair of surrogates cannot be sent, but escaped."""
+    return f"\\u{ord(one):04x}" if 0xD800 <= ord(one) < 0xE000 else one
 
 
 # --- policies ----------------------------------------------------------------------------------

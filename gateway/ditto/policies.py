@@ -44,7 +44,7 @@ from gateway.twin.policies import (
 )
 from gateway.twin.policy import Enforcer, Permissions
 from gateway.twin.policy_actions import PolicyAction, decide_action, decide_expiry
-from gateway.twin.policy_expiry import due_of, subjects_of
+from gateway.twin.policy_expiry import due_of
 from gateway.twin.policy_form import PolicyPart, policy_json
 from gateway.twin.policy_resolution import resolved_document
 
@@ -153,15 +153,6 @@ class PoliciesService:
         """Add a listener for changes of policies, called synchronously after each commit."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
-
-    async def has_root_for(self, subjects: tuple[str, ...]) -> bool:
-        """True when a root policy of some namespace names one of these subjects."""
-        for root in self.settings.namespace_roots:
-            for name in root.policies:
-                policy = await self.load(name)
-                if policy is not None and not subjects_of(policy.document).isdisjoint(subjects):
-                    return True
-        return False
 
     # --- for the things service ---------------------------------------------------------------
 

@@ -18,8 +18,9 @@ from gateway.model.entity_id import namespace_of
 from gateway.model.json import JsonObject
 from gateway.model.policy import Policy, PolicyCommand
 from gateway.store.things import StoredPolicy, ThingStore
-from gateway.twin.policy import Enforcer, build_enforcer, namespace_matches
+from gateway.twin.policy import Enforcer, build_enforcer
 from gateway.twin.policy_actions import PolicyAction
+from gateway.twin.policy_roots import root_ids
 
 
 class Expire:
@@ -165,16 +166,11 @@ class PolicyCache:
     def roots(self, policy_id: str) -> dict[str, JsonObject]:
         """The operator's root policies for a policy, the closest pattern first; raises Wait."""
         found: dict[str, JsonObject] = {}
-        for name in self._root_ids(namespace_of(policy_id)):
+        for name in root_ids(self._roots, namespace_of(policy_id)):
             document = self.document_for(policy_id, name) if name != policy_id else None
             if document is not None:
                 found[name] = document
         return found
-
-    def _root_ids(self, namespace: str) -> list[str]:
-        matching = [one for one in self._roots if namespace_matches(one.namespace, namespace)]
-        matching.sort(key=lambda one: (one.namespace != namespace, -len(one.namespace)))
-        return list(dict.fromkeys(name for one in matching for name in one.policies))
 
     def importers(self, policy_id: str) -> tuple[str, ...]:
         """The policies in memory whose enforcers depend on this one."""

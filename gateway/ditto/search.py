@@ -17,7 +17,6 @@ from typing import Any, Final
 from gateway.ditto.clock import text_of
 from gateway.ditto.lane import Wait
 from gateway.ditto.policies import PoliciesService
-from gateway.ditto.rooted_index import RootedIndex
 from gateway.ditto.search_options import (
     Options,
     SearchPage,
@@ -71,7 +70,6 @@ class Searcher:
     def __init__(self, store: ThingStore, policies: PoliciesService) -> None:
         self._store = store
         self._policies = policies
-        self._index = RootedIndex(store, policies)
 
     async def count(self, query: SearchQuery, now: datetime) -> int:
         """How many things match and may be read.
@@ -79,7 +77,7 @@ class Searcher:
         Errors: BadRequest as for `search`.
         """
         plan = _Plan(query, Options(), now)
-        counted = await self._index.count(plan.ask)
+        counted = await self._store.count(plan.ask)
         total = counted.number
         if counted.has_unsure:
             async for _ in self._judged(plan, ""):
@@ -116,13 +114,13 @@ class Searcher:
 
     async def _hits(self, plan: _Plan, offset: int, wanted: int) -> list[_Hit]:
         """The hits from `offset` on, in order."""
-        found = await self._index.find(plan.ask, offset, wanted)
+        found = await self._store.find(plan.ask, offset, wanted)
         if not found.has_unsure:
             return await self._shown(plan, found)
         if offset + wanted > _MAX_MIXED:
             raise invalid_option(f"limit: offsets over {_MAX_MIXED - wanted} need a cursor here")
         if offset:
-            found = await self._index.find(plan.ask, 0, offset + wanted)
+            found = await self._store.find(plan.ask, 0, offset + wanted)
         hits = await self._shown(plan, found)
         others = await self._first(plan, offset + wanted)
         return sorted([*hits, *others], key=_key_of)[offset : offset + wanted]
@@ -155,7 +153,7 @@ class Searcher:
     async def _judged(self, plan: _Plan, after: str) -> AsyncIterator[_Hit]:
         """Hits among the things that the index is not certain of, in order of id."""
         while True:
-            things = await self._index.unsure(plan.ask, after, _PAGE)
+            things = await self._store.unsure(plan.ask, after, _PAGE)
             for thing in things:
                 permissions = await self._permissions(thing, plan)
                 hit = plan.hit(thing, permissions) if permissions else None
@@ -236,7 +234,8 @@ class _Plan:
             subjects=query.subjects,
             now=now,
             node=node,
-            namespaces=query.namespaces,
+            namespaces=query.namespaces or None,
+            scope=query.scope,
             sort=self.sort,
             after=after,
         )

@@ -14,6 +14,7 @@ from gateway.errors import GatewayError
 from gateway.model.json import Json, parse_pointer
 from gateway.store.search import Place, SortKey
 from gateway.twin.ditto_errors import ditto_error
+from gateway.twin.namespaces import EVERYWHERE, Scope
 from gateway.twin.rql import SEARCH_ROOTS
 
 DEFAULT_SIZE: Final = 25
@@ -37,6 +38,8 @@ class SearchQuery:
     namespaces: tuple[str, ...] = ()
     after: str | None = None
     """The last thing that the caller has got: the page begins after it."""
+    scope: Scope = EVERYWHERE
+    """The namespaces that the caller may touch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,4 +214,5 @@ def resumed(query: SearchQuery, cursor: Cursor) -> SearchQuery:
         fields=query.fields,
         options=query.options,
         namespaces=cursor.namespaces,
+        scope=query.scope,
     )

@@ -1,67 +1,71 @@
 """Who may read what under a policy, in a form that a query can judge without reading the policy.
 
-Of each subject that a policy names, the entries that hold for it are kept as a text: its signature. Policies
-of one make share signatures, so a fleet with a policy per thing has a handful of them. A policy that says
-more than its own entries do (imports, references, entries for some namespaces only, members unknown here)
-has the signature `ODD` for the subject '': its things are judged one by one.
+Of each subject that a policy names, the entries that hold for it are kept as a text: its signature; what
+is imported, referred to and added by root policies is worked in before. Policies of one make share
+signatures, so a fleet with a policy per thing has a handful of them. Entries for some namespaces only are
+kept with these, and judged for each namespace that there is. A policy that is not signed yet has the
+signature `ODD` for the subject '': its things are judged one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
-from gateway.model.json import Json, JsonObject, Pointer, format_pointer, parse_pointer
+from gateway.model.json import Pointer, format_pointer, parse_pointer
 from gateway.twin.metadata import METADATA
-from gateway.twin.policy import READ, Enforcer, Entry, Permissions, read_entry
+from gateway.twin.policy import READ, Enforcer, Entry
 
 ODD: Final = ""
 ANYBODY: Final = ""
-_PLAIN_MEMBERS: Final = frozenset(("policyId", "entries"))
-_PLAIN_ENTRY: Final = frozenset(("subjects", "resources", "importable", "allowedAdditions"))
+
+_SHORT: Final = 4_096
+"""Characters of signatures whose enforcers are kept in memory."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 
-def signatures_of(document: JsonObject) -> dict[str, str]:
-    """Subject to signature; subjects that may read nothing of a thing and are denied nothing are left out."""
+def signatures_of(entries: Iterable[Entry]) -> dict[str, str]:
+    """Subject to signature; subjects that may read nothing of a thing and are denied nothing are left out.
+
+    Shape:  a JSON array of `[expiry, [[path, granted, revoked], ...]]`, with the namespaces as a third
+            element where an entry counts for some only.
+    """
     found: dict[str, list[Any]] = {}
-    for entry in _entries(document):
+    for entry in entries:
         says = [
             [format_pointer(path), bool(grant & READ), bool(revoke & READ)]
             for kind, path, grant, revoke in entry.resources
             if kind == "thing" and (grant | revoke) & READ
         ]
         if says:
+            scope = [sorted(entry.namespaces)] if entry.namespaces else []
             for subject, expiry in entry.subjects.items():
-                found.setdefault(subject, []).append([expiry, sorted(says)])
-    made = {subject: _encode(sorted(parts, key=str)).decode() for subject, parts in found.items()}
-    return made if _is_plain(document) else {**made, ANYBODY: ODD}
+                found.setdefault(subject, []).append([expiry, sorted(says), *scope])
+    return {subject: _encode(sorted(parts, key=str)).decode() for subject, parts in found.items()}
 
 
-def _entries(document: JsonObject) -> list[Entry]:
-    entries = document.get("entries")
-    if not isinstance(entries, dict):
-        return []
-    return [read_entry(label, body) for label, body in entries.items() if isinstance(body, dict)]
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """Signatures that mean the same for a query: everywhere, and in some namespaces only."""
 
+    signatures: tuple[int, ...] = ()
+    scoped: tuple[tuple[tuple[str, ...], tuple[int, ...]], ...] = ()
+    """Namespaces, and the signatures that have this meaning there."""
 
-def _is_plain(document: JsonObject) -> bool:
-    entries = document.get("entries")
-    if not isinstance(entries, dict):
-        return False
-    extra = [name for name in document if name not in _PLAIN_MEMBERS and document[name]]
-    return not extra and all(_is_plain_entry(entry) for entry in entries.values())
+    def __bool__(self) -> bool:
+        return bool(self.signatures or self.scoped)
 
-
-def _is_plain_entry(entry: Json) -> bool:
-    return isinstance(entry, dict) and all(
-        name in _PLAIN_ENTRY or not said for name, said in entry.items()
-    )
+    @property
+    def all(self) -> tuple[int, ...]:
+        """All of them, wherever they count."""
+        scoped = (number for _, numbers in self.scoped for number in numbers)
+        return tuple(dict.fromkeys((*self.signatures, *scoped)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,40 +74,67 @@ class Judgement:
 
     Shape:  a policy with a signature in `good` for one of the caller's subjects, and none in `bad`, lets the
             caller read all that the query names; one with a signature in `unsure` or `bad` may let it read
-            some; others nothing.
+            some; others nothing. `known` is None when all signatures were judged, else those that were.
     """
 
-    good: tuple[int, ...]
-    bad: tuple[int, ...]
-    unsure: tuple[int, ...]
+    good: Rights
+    bad: Rights
+    unsure: Rights
+    known: tuple[int, ...] | None = None
 
     @property
     def is_certain(self) -> bool:
-        return not self.bad and not self.unsure
+        return not self.bad and not self.unsure and self.known is None
+
+
+_GOOD, _BAD, _UNSURE, _NOTHING = range(4)
 
 
 def judge(
-    bodies: Mapping[int, str], subjects: Sequence[str], pointers: Iterable[Pointer], now: str
+    bodies: Mapping[int, str],
+    subjects: Sequence[str],
+    pointers: Iterable[Pointer],
+    now: str,
+    namespaces: Callable[[], Sequence[str] | None],
+    *,
+    are_all: bool = True,
 ) -> Judgement:
     """Sort signatures by what they let the caller read.
 
     Shape:  `pointers` are what the query filters and sorts by; from the first `*` on everything counts.
             Of several subjects, those with revokes are not weighed against each other: they are `bad`.
+            `namespaces` gives those that things are in, None for too many to look at each.
     """
     paths = {_bound(pointer) for pointer in pointers}
-    good: list[int] = []
-    bad: list[int] = []
-    unsure: list[int] = []
+    plain: tuple[list[int], ...] = ([], [], [], [])
+    scoped: list[int] = []
     for signature, body in bodies.items():
         if body == ODD or (len(subjects) > 1 and _revokes(body)):
-            bad.append(signature)
-            continue
-        permissions = _permissions(body, now)
-        if not permissions.partial("thing", (), READ):
-            continue
-        is_good = all(permissions.unrestricted("thing", path, READ) for path in paths)
-        (good if is_good else unsure).append(signature)
-    return Judgement(tuple(good), tuple(bad), tuple(unsure))
+            plain[_BAD].append(signature)
+        elif _is_scoped(body):
+            scoped.append(signature)
+        else:
+            plain[_meaning(body, paths, now, "")].append(signature)
+    by_namespace: dict[tuple[tuple[int, ...], ...], list[str]] = {}
+    if scoped:
+        there = namespaces()
+        if there is None:
+            plain[_UNSURE].extend(scoped)
+        for namespace in there or ():
+            found: tuple[list[int], ...] = ([], [], [], [])
+            for signature in scoped:
+                found[_meaning(bodies[signature], paths, now, namespace)].append(signature)
+            by_namespace.setdefault(tuple(map(tuple, found)), []).append(namespace)
+    good, bad, unsure = (
+        Rights(
+            tuple(plain[kind]),
+            tuple(
+                (tuple(names), kinds[kind]) for kinds, names in by_namespace.items() if kinds[kind]
+            ),
+        )
+        for kind in (_GOOD, _BAD, _UNSURE)
+    )
+    return Judgement(good, bad, unsure, None if are_all else tuple(bodies))
 
 
 def _bound(pointer: Pointer) -> Pointer:
@@ -113,20 +144,40 @@ def _bound(pointer: Pointer) -> Pointer:
     return pointer[: pointer.index("*")] if "*" in pointer else pointer
 
 
+def _meaning(body: str, paths: Iterable[Pointer], now: str, namespace: str) -> int:
+    enforcer = _kept_enforcer(body) if len(body) <= _SHORT else _enforcer(body)
+    permissions = enforcer.permissions((ANYBODY,), namespace, now)
+    if not permissions.partial("thing", (), READ):
+        return _NOTHING
+    is_good = all(permissions.unrestricted("thing", path, READ) for path in paths)
+    return _GOOD if is_good else _UNSURE
+
+
+@lru_cache(maxsize=1_024)
 def _revokes(body: str) -> bool:
-    return any(revoked for _, says in _decode(body) for _, _, revoked in says)
+    return any(revoked for entry in _decode(body) for _, _, revoked in entry[1])
 
 
-def _permissions(body: str, now: str) -> Permissions:
-    entries = [
-        Entry(
-            "",
-            {ANYBODY: expiry},
-            tuple(
-                ("thing", parse_pointer(path), READ * granted, READ * revoked)
-                for path, granted, revoked in says
-            ),
-        )
-        for expiry, says in _decode(body)
-    ]
-    return Enforcer(entries).permissions((ANYBODY,), "", now)
+@lru_cache(maxsize=1_024)
+def _is_scoped(body: str) -> bool:
+    return any(len(entry) > 2 for entry in _decode(body))
+
+
+def _enforcer(body: str) -> Enforcer:
+    return Enforcer(
+        [
+            Entry(
+                "",
+                {ANYBODY: entry[0]},
+                tuple(
+                    ("thing", parse_pointer(path), READ * granted, READ * revoked)
+                    for path, granted, revoked in entry[1]
+                ),
+                tuple(entry[2]) if len(entry) > 2 else (),
+            )
+            for entry in _decode(body)
+        ]
+    )
+
+
+_kept_enforcer = lru_cache(maxsize=4_096)(_enforcer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +10,7 @@ from typing import Protocol, TypeAlias
 
 from gateway.model.json import Json, Pointer, format_pointer
 from gateway.model.thing import Thing
+from gateway.twin.namespaces import EVERYWHERE, Scope
 from gateway.twin.rql import Node
 
 Scalar: TypeAlias = "bool | int | float | str | None"
@@ -38,14 +40,16 @@ class Place:
 class Ask:
     """A search.
 
-    Shape:  `subjects` the caller's; `node` None for everything; `namespaces` empty for all; `after` the last
-            hit of the page before; `now` what `time:now` means; `seconds` the longest it may take.
+    Shape:  `subjects` the caller's; `node` None for everything; `namespaces` None for all, `scope` those that
+            the caller may touch; `after` the last hit of the page before; `now` what `time:now` means;
+            `seconds` the longest it may take.
     """
 
     subjects: tuple[str, ...]
     now: datetime
     node: Node | None = None
-    namespaces: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] | None = None
+    scope: Scope = EVERYWHERE
     sort: tuple[SortKey, ...] = ()
     after: Place | None = None
     seconds: float = 60.0
@@ -101,7 +105,11 @@ class ThingIndex(Protocol):
         """
 
     async def catch_up(self, limit: int) -> int:
-        """Index things and policies that were stored without; returns how many, 0 when all are."""
+        """Index things and policies that were stored without, or became stale; how many, 0 when all are."""
+
+    @property
+    def behind(self) -> asyncio.Event:
+        """Set when there is something to catch up with that was not there before."""
 
 
 def sortable(value: Json) -> Scalar:

@@ -10,8 +10,9 @@ from typing import Any, Final
 from gateway.store.leaves import FALSE as NO
 from gateway.store.leaves import LARGEST
 from gateway.store.leaves import TRUE as YES
-from gateway.store.search import Scalar, SortKey
-from gateway.store.search_sql import COLUMNS, TRUE, Sql, path_condition
+from gateway.store.search import Ask, Scalar, SortKey
+from gateway.store.search_sql import COLUMNS, FALSE, TRUE, Sql, path_condition
+from gateway.twin.namespaces import is_exact
 
 IN_ORDER: Final = "things t INDEXED BY things_in_order"
 
@@ -29,25 +30,40 @@ class Key:
         return f"{self.value} DESC" if self.key.is_descending else self.value
 
 
-def policy_says(subjects: Sequence[str], signatures: Sequence[int]) -> Sql:
-    """True of things whose policy has one of these signatures for one of these subjects."""
-    return Sql(
-        "EXISTS (SELECT 1 FROM policy_readers g WHERE g.policy_id = t.policy_id"  # noqa: S608
-        f" AND g.subject IN ({marks(subjects)}) AND +g.signature IN ({marks(signatures)}))",
-        (*subjects, *signatures),
-    )
-
-
-def led_by(driver: Sql) -> str:
+def led_by(driver: Sql) -> Sql:
     """A source: the candidates of a driver, each once."""
     ids = f"(SELECT DISTINCT thing_id FROM ({driver})) d"  # noqa: S608
-    return f"{ids} CROSS JOIN things t ON t.thing_id = d.thing_id"
+    return Sql(f"{ids} CROSS JOIN things t ON t.thing_id = d.thing_id", driver.values)
+
+
+def in_scope(ask: Ask) -> list[Sql]:
+    """True of things in the namespaces that are asked for and may be touched."""
+    found = []
+    if ask.namespaces is not None:
+        found.append(Sql(f"t.namespace IN ({marks(ask.namespaces)})", ask.namespaces))
+        if len(ask.namespaces) == 1:
+            (name,) = ask.namespaces
+            found.append(Sql("t.thing_id >= ? AND t.thing_id < ?", (f"{name}:", f"{name};")))
+    if ask.scope.allowed is not None:
+        found.append(any_of([_like(pattern) for pattern in ask.scope.allowed]))
+    for pattern in ask.scope.blocked:
+        like = _like(pattern)
+        found.append(Sql(f"NOT {like}", like.values))
+    return found
+
+
+def _like(pattern: str) -> Sql:
+    """True of things in the namespaces that a pattern means; names of namespaces have no `[`."""
+    sign = "=" if is_exact(pattern) else "GLOB"
+    return Sql(f"(t.namespace {sign} ?)", (pattern,))
 
 
 _WALKS: Final = {
     "t.modified": "things t INDEXED BY things_by_modified",
     "t.created": "things t INDEXED BY things_by_created",
     "t.thing_id": IN_ORDER,
+    "t.revision": "things t INDEXED BY things_by_revision",
+    "t.namespace": "things t INDEXED BY things_by_namespace",
 }
 
 
@@ -58,8 +74,23 @@ def walk_of(value: str) -> str:
 
 def all_of(parts: Sequence[Sql]) -> Sql:
     """True where all parts are."""
-    kept = [part for part in parts if part.text != TRUE] or [Sql(TRUE)]
-    return Sql(" AND ".join(map(str, kept)), tuple(value for one in kept for value in one.values))
+    if any(part.text == FALSE for part in parts):
+        return Sql(FALSE)
+    return _joined("AND", [part for part in parts if part.text != TRUE], TRUE)
+
+
+def any_of(parts: Sequence[Sql]) -> Sql:
+    """True where some part is."""
+    return _joined("OR", [part for part in parts if part.text != FALSE], FALSE)
+
+
+def _joined(op: str, parts: Sequence[Sql], of_none: str) -> Sql:
+    if not parts:
+        return Sql(of_none)
+    if len(parts) == 1:
+        return parts[0]
+    text = f" {op} ".join(map(str, parts))
+    return Sql(f"({text})", tuple(value for one in parts for value in one.values))
 
 
 def marks(values: Sequence[object]) -> str:

@@ -35,7 +35,7 @@ COLUMNS: Final = {
 """Properties that are columns of the thing itself; the others are rows of the index."""
 
 _NUMERIC_COLUMNS: Final = frozenset(("revision",))
-_DRIVING_COLUMNS: Final = frozenset(("thing_id", "created", "modified"))
+_DRIVING_COLUMNS: Final = frozenset(("thing_id", "namespace", "created", "modified", "revision"))
 LED: Final = "r.value"
 CHECKED: Final = "+r.value"
 """The plus keeps SQLite from looking a known thing's value up by the value: the thing is the shorter way."""
@@ -57,11 +57,13 @@ class Sql:
 class Driver:
     """A query of the ids of things that may match (perhaps one several times); all that match are among them.
 
-    Shape:  `is_in_order` says that the ids come in their order: one path, one value.
+    Shape:  `is_in_order` says that the ids come in their order: one path, one value. `covers` is the part of
+            the filter that all of them meet.
     """
 
     sql: Sql
     is_in_order: bool = False
+    covers: Node | None = None
 
 
 def path_matches(pattern: str, path: str) -> bool:
@@ -85,14 +87,20 @@ def add_functions(connection: sqlite3.Connection) -> None:
 # --- the tree ----------------------------------------------------------------------------------
 
 
-def condition(node: Node, now: datetime) -> Sql:
-    """What is true of `t` exactly when the filter holds for the whole thing."""
+def condition(node: Node, now: datetime, met: Node | None = None) -> Sql:
+    """What is true of `t` exactly when the filter holds for the whole thing; `met` is known to hold."""
+    if node is met:
+        return Sql(TRUE)
     if isinstance(node, Comparison):
         return _atom(node, now).condition()
     if node.op == "not":
         inner = condition(node.operands[0], now)
         return Sql(f"NOT {inner}", inner.values)
-    return _joined(node.op, [condition(operand, now) for operand in node.operands])
+    under = met if node.op == "and" else None
+    parts = [condition(operand, now, under) for operand in node.operands]
+    if node.op == "and":
+        parts = [part for part in parts if part.text != TRUE] or parts[:1]
+    return _joined(node.op, parts)
 
 
 def widened(node: Node, now: datetime, *, negated: bool = False) -> Sql:
@@ -125,25 +133,31 @@ def _joined(op: str, parts: Sequence[Sql]) -> Sql:
     return Sql(f"({one} {op.upper()} {other})", one.values + other.values)
 
 
-def drivers(node: Node, now: datetime) -> list[Driver]:
+def drivers(node: Node, now: datetime, *, negated: bool = False) -> list[Driver]:
     """Ways to find the candidates of a filter by the index; none when only looking at all things would do."""
     if isinstance(node, Comparison):
-        driver = _atom(node, now).driver()
+        driver = None if negated else _atom(node, now).driver(node)
         return [] if driver is None else [driver]
-    if node.op == "and":
-        return [driver for operand in node.operands for driver in drivers(operand, now)]
-    if node.op == "or":
-        return _either(node, now)
-    return []
+    if node.op == "not":
+        return drivers(node.operands[0], now, negated=not negated)
+    if (node.op == "and") is not negated:
+        return [
+            driver for operand in node.operands for driver in drivers(operand, now, negated=negated)
+        ]
+    return _either(node, now, negated=negated)
 
 
-def _either(node: Logical, now: datetime) -> list[Driver]:
-    each = [drivers(operand, now) for operand in node.operands[:_MAX_UNION]]
+def _either(node: Logical, now: datetime, *, negated: bool) -> list[Driver]:
+    each = [drivers(operand, now, negated=negated) for operand in node.operands[:_MAX_UNION]]
     if len(node.operands) > _MAX_UNION or not all(each):
         return []
-    chosen = [found[0].sql for found in each]
-    text = " UNION ".join(f"SELECT thing_id FROM ({sql})" for sql in chosen)  # noqa: S608
-    return [Driver(Sql(text, tuple(value for sql in chosen for value in sql.values)))]
+    chosen = [found[0] for found in each]
+    are_met = all(
+        driver.covers is operand for driver, operand in zip(chosen, node.operands, strict=True)
+    )
+    text = " UNION ".join(f"SELECT thing_id FROM ({driver.sql})" for driver in chosen)  # noqa: S608
+    values = tuple(value for driver in chosen for value in driver.sql.values)
+    return [Driver(Sql(text, values), covers=node if are_met and not negated else None)]
 
 
 _MAX_UNION: Final = 64
@@ -161,7 +175,7 @@ def tests_on(node: Node | None, pointer: Pointer, now: datetime, place: str) -> 
         ]
     if node.property.pointer != pointer or node.op not in _DEMANDING:
         return []
-    return [_Row(node.op, pointer, [resolved(value, now) for value in node.values]).tests(place)]
+    return [_tests(node.op, place, [resolved(value, now) for value in node.values])]
 
 
 _DEMANDING: Final = frozenset(("eq", "in", "gt", "ge", "lt", "le", "like"))
@@ -198,16 +212,15 @@ class _Row:
             return Sql(f"({there} AND NOT {equal})", there.values + equal.values)
         return self._exists(self.tests(CHECKED))
 
-    def driver(self) -> Driver | None:
+    def driver(self, node: Comparison) -> Driver | None:
         if self.op == "empty":
             return None
         test = Sql(TRUE) if self.op in ("exists", "ne") else self.tests(LED)
         in_order = self.op == "eq" and "*" not in self.pointer
-        return Driver(self._ids(test), in_order)
+        return Driver(self._ids(test), in_order, None if self.op == "ne" else node)
 
     def tests(self, place: str) -> Sql:
-        op = "eq" if self.op == "in" else self.op
-        return _joined("or", [_test(op, place, value) for value in self.values])
+        return _tests(self.op, place, self.values)
 
     def _exists(self, test: Sql) -> Sql:
         if test.text == FALSE:
@@ -273,26 +286,23 @@ class _Column:
         if not self.is_there:
             return Sql(FALSE)
         if self.op == "ne":
-            return _not(self._test("eq", self.values[0]))
+            return _not(_tests("eq", f"t.{self.name}", [v for v in self.values if self._fits(v)]))
         return self._tests()
 
-    def driver(self) -> Driver | None:
+    def driver(self, node: Comparison) -> Driver | None:
         if self.name not in _DRIVING_COLUMNS or self.op in ("exists", "empty", "ne"):
             return None
         test = self.condition()
-        return Driver(Sql(f"SELECT t.thing_id FROM things t WHERE {test}", test.values))  # noqa: S608
+        sql = Sql(f"SELECT t.thing_id FROM things t WHERE {test}", test.values)  # noqa: S608
+        return Driver(sql, covers=node)
 
     def _tests(self) -> Sql:
-        op = "eq" if self.op == "in" else self.op
-        return _joined("or", [self._test(op, value) for value in self.values])
+        return _tests(self.op, f"t.{self.name}", [one for one in self.values if self._fits(one)])
 
-    def _test(self, op: str, value: Json) -> Sql:
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number and not isinstance(value, str):
-            return Sql(FALSE)
-        if is_number is not (self.name in _NUMERIC_COLUMNS):
-            return Sql(FALSE)
-        return _test(op, f"t.{self.name}", value)
+    def _fits(self, value: Json) -> bool:
+        if isinstance(value, str):
+            return self.name not in _NUMERIC_COLUMNS
+        return self.name in _NUMERIC_COLUMNS and _is_number(value)
 
 
 def _not(sql: Sql) -> Sql:
@@ -300,6 +310,35 @@ def _not(sql: Sql) -> Sql:
 
 
 # --- values ------------------------------------------------------------------------------------
+
+
+def _is_number(value: Json) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _tests(op: str, place: str, values: Sequence[Json]) -> Sql:
+    """True when what is at `place` compares so with one of the values of a filter."""
+    if op != "in":
+        return _test(op, place, values[0]) if values else Sql(FALSE)
+    listed = tuple(_listed(value) for value in values if _can_be_listed(value))
+    parts = [_test("eq", place, value) for value in values if not _can_be_listed(value)]
+    if listed:
+        parts.append(Sql(f"{place} IN ({','.join('?' * len(listed))})", listed))
+    parts = [part for part in parts if part.text != FALSE]
+    return _joined("or", parts) if parts else Sql(FALSE)
+
+
+def _can_be_listed(value: Json) -> bool:
+    """True for what is equal to a row's value by being the same."""
+    if isinstance(value, str):
+        return isinstance(text_value(value), str)
+    if isinstance(value, (bool, float)):
+        return True
+    return isinstance(value, int) and -LARGEST <= value <= LARGEST
+
+
+def _listed(value: Json) -> Any:
+    return bytes((value,)) if isinstance(value, bool) else value
 
 
 def _test(op: str, place: str, value: Json) -> Sql:

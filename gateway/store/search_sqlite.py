@@ -2,7 +2,9 @@
 
 One thing table `t` with conditions: readable, in the namespaces, filter. What leads is decided by looking how
 many candidates each part of the filter has, counted up to a bound: few candidates are gathered and sorted;
-with many, the things are walked in the order asked for until the page is full. No text comes from a caller.
+with many, the things are walked in the order asked for until the page is full. A walk that goes on after an
+earlier page begins where that ended: first what is equal in the first sort key, then what is beyond. No text
+comes from a caller.
 """
 
 from __future__ import annotations
@@ -10,31 +12,27 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from gateway.errors import CommandTimeout
-from gateway.model.json import Pointer
 from gateway.model.thing import Thing
-from gateway.store.readers import ANYBODY, Judgement, judge
-from gateway.store.search import Ask, Counted, Found, Hit, Place
+from gateway.store.search import Ask, Counted, Found, Hit, Place, Scalar, SortKey
 from gateway.store.search_order import (
     IN_ORDER,
     Key,
     all_of,
     beyond,
     bindable,
+    in_scope,
     key_for,
     led_by,
-    marks,
-    policy_says,
     value_of,
     walk_of,
 )
+from gateway.store.search_rights import Readable
 from gateway.store.search_sql import (
-    COLUMNS,
     Driver,
     Sql,
     condition,
@@ -43,7 +41,7 @@ from gateway.store.search_sql import (
     tests_on,
     widened,
 )
-from gateway.twin.rql import Logical, properties
+from gateway.twin.rql import Logical, Node
 
 GATHERED: Final = 20_000
 """Candidates that are gathered and sorted when other parts of the filter narrow them, a tenth when not.
@@ -52,11 +50,12 @@ More are walked: where many match, the first page of them is near."""
 _ANY: Final = 2**31
 _PROBED: Final = 8
 """Parts of a filter whose candidates are counted."""
-_MAX_SIGNATURES: Final = 500
+_LONG: Final = 500
+"""Things with one value that are not sorted by their ids but walked in the order of these."""
 _STEPS: Final = 20_000
 """Instructions of SQLite's machine between two looks at the clock."""
 
-_NOT_WIDE: Final = "NOT EXISTS (SELECT 1 FROM search_wide w WHERE w.thing_id = t.thing_id)"
+_NOT_WIDE: Final = Sql("NOT EXISTS (SELECT 1 FROM search_wide w WHERE w.thing_id = t.thing_id)")
 _DOCUMENT: Final = """
 SELECT thing_id, revision, document, created, modified FROM things WHERE thing_id = ?
 """
@@ -116,11 +115,17 @@ def unsure(connection: sqlite3.Connection, ask: Ask, after: str, limit: int) -> 
 def plan(connection: sqlite3.Connection, ask: Ask, take: int) -> list[str]:
     """How SQLite would find the certain hits, as EXPLAIN QUERY PLAN tells it (tests, diagnosis)."""
     search = _Search(connection, ask)
-    found = []
-    for query in search.queries(take):
-        rows = connection.execute(f"EXPLAIN QUERY PLAN {query}", query.values)
-        found += [str(row[3]) for row in rows]
-    return found
+    return [step for query in search.queries(take) for step in _steps(connection, query)]
+
+
+def plan_of_count(connection: sqlite3.Connection, ask: Ask) -> list[str]:
+    """As `plan`, for counting."""
+    return _steps(connection, _Search(connection, ask).counting())
+
+
+def _steps(connection: sqlite3.Connection, query: Sql) -> list[str]:
+    rows = connection.execute(f"EXPLAIN QUERY PLAN {query}", query.values)
+    return [str(row[3]) for row in rows]
 
 
 class _Search:
@@ -130,77 +135,30 @@ class _Search:
         self._connection = connection
         self._ask = ask
         self._keys = [key_for(key, number) for number, key in enumerate(ask.sort)]
-        self._judged = self._judge()
-
-    # --- who may read ---------------------------------------------------------------------------
-
-    def _judge(self) -> Judgement:
-        bodies = self._bodies()
-        pointers: list[Pointer] = [key.pointer for key in self._ask.sort]
-        if self._ask.node is not None:
-            pointers += [found.pointer for found in properties(self._ask.node)]
-        asked = [pointer for pointer in pointers if pointer[0] not in COLUMNS]
-        now = self._ask.now.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
-        return judge(bodies, self._ask.subjects, asked, now)
-
-    def _bodies(self) -> dict[int, str]:
-        """The signatures of the caller's subjects, each found by one step into the index."""
-        found: dict[int, str] = {}
-        for subject in {*self._ask.subjects, ANYBODY}:
-            last = 0
-            while len(found) < _MAX_SIGNATURES:
-                row = self._connection.execute(_NEXT_SIGNATURE, (subject, last)).fetchone()
-                if row is None:
-                    break
-                last, body = row
-                found[last] = body
-        return found
-
-    def _certain(self) -> Sql:
-        """True of things whose policy lets the caller read all that the query names."""
-        judged, subjects = self._judged, self._ask.subjects
-        if not judged.good or not subjects:
-            return Sql("0")
-        may = policy_says(subjects, judged.good)
-        if not judged.bad:
-            return may
-        odd = policy_says((*subjects, ANYBODY), judged.bad)
-        return Sql(f"({may} AND NOT {odd})", may.values + odd.values)
-
-    def _uncertain(self) -> Sql:
-        """True of things whose policy may let the caller read some of it."""
-        judged = self._judged
-        signatures = judged.unsure + judged.bad
-        if not signatures:
-            return Sql("0")
-        may = policy_says((*self._ask.subjects, ANYBODY), signatures)
-        certain = self._certain()
-        return Sql(f"({may} AND NOT {certain})", may.values + certain.values)
-
-    def _anyhow(self) -> Sql:
-        judged = self._judged
-        signatures = judged.good + judged.unsure + judged.bad
-        if not signatures:
-            return Sql("0")
-        return policy_says((*self._ask.subjects, ANYBODY), signatures)
+        self._readable = Readable(connection, ask)
+        wide = connection.execute("SELECT 1 FROM search_wide LIMIT 1").fetchone()
+        self._has_wide = wide is not None
 
     # --- certain hits -----------------------------------------------------------------------------
 
     def count(self) -> int:
         """How many certain hits there are."""
-        where = self._where()
+        query = self.counting()
+        return int(self._connection.execute(query.text, query.values).fetchone()[0])
+
+    def counting(self) -> Sql:
+        """The statement that counts them."""
         driver = self._best(_ANY, _ANY)
-        source = IN_ORDER
-        values: tuple[Any, ...] = ()
-        if driver is not None:
-            source, values = led_by(driver.sql), driver.sql.values
-        text = f"SELECT count(*) FROM {source} WHERE {where}"  # noqa: S608
-        row = self._connection.execute(text, values + where.values).fetchone()
-        return int(row[0])
+        source = Sql(IN_ORDER) if driver is None else led_by(driver.sql)
+        where = self._where(driver.covers if driver is not None else None)
+        return Sql(
+            f"SELECT count(*) FROM {source} WHERE {where}",  # noqa: S608
+            source.values + where.values,
+        )
 
     def places(self, skip: int, take: int) -> list[Place]:
         """Where the certain hits stand."""
-        if not self._judged.good:
+        if not self._readable.judged.good:
             return []
         found: list[Place] = []
         wanted = skip + take
@@ -220,62 +178,108 @@ class _Search:
         most = GATHERED if is_narrowed else GATHERED // 10
         driver = self._best(most, GATHERED // 20)
         if driver is not None:
-            yield self._ordered(Sql(led_by(driver.sql), driver.sql.values), take)
+            extra = [one for one in (self._after(self._keys),) if one is not None]
+            yield self._ordered(led_by(driver.sql), take, extra, met=driver.covers)
         elif not self._keys:
             yield self._walked_by_id(take)
         elif self._keys[0].join is not None:
             yield from self._walked_by_value(take)
         else:
-            yield self._ordered(Sql(walk_of(self._keys[0].value)), take)
+            yield from self._walked_by_column(take)
 
     def _walked_by_id(self, take: int) -> Sql:
         leader = next((one for one in self._drivers() if one.is_in_order), None)
-        if leader is None:
-            return self._ordered(Sql(IN_ORDER), take)
         after = self._ask.after
+        if leader is None:
+            beyond_it = [] if after is None else [Sql("t.thing_id > ?", (after.thing_id,))]
+            return self._ordered(Sql(IN_ORDER), take, beyond_it)
         led = leader.sql
         if after is not None:
             led = Sql(f"{led} AND r.thing_id > ?", (*led.values, after.thing_id))
         ordered = f"(SELECT thing_id FROM ({led} ORDER BY r.thing_id)) d"  # noqa: S608
-        where = self._where()
+        where = self._where(leader.covers)
         return Sql(
             f"SELECT t.thing_id FROM {ordered} CROSS JOIN things t ON t.thing_id = d.thing_id"  # noqa: S608
             f" WHERE {where}",
             led.values + where.values,
         )
 
+    def _walked_by_column(self, take: int) -> Iterator[Sql]:
+        """Along the index of a column, from the place of the last hit on."""
+        first, after = self._keys[0], self._ask.after
+        source = Sql(walk_of(first.value))
+        if after is None or first.value == "NULL":
+            beyond_it = [] if after is None else [self._rest(self._keys, after)]
+            yield self._ordered(source, take, beyond_it)
+            return
+        bound = bindable(after.values[0])
+        equal = Sql(f"{first.value} = ?", (bound,))
+        yield self._ordered(source, take, [equal, self._rest(self._keys[1:], after, 1)])
+        sign = "<" if first.key.is_descending else ">"
+        yield self._ordered(source, take, [Sql(f"{first.value} {sign} ?", (bound,))])
+
     def _walked_by_value(self, take: int) -> Iterator[Sql]:
         """Along the index of the first sort key; things without it come first, or last when descending."""
         first = self._keys[0]
         after = self._ask.after
-        there = self._with_value(first, take)
-        absent = self._without_value(first, take)
+        is_past = after is not None and after.values[0] is not None
         if first.key.is_descending:
-            if after is None or after.values[0] is not None:
-                yield there
-            yield absent
+            if after is None or is_past:
+                yield from self._with_value(first, take)
+            yield self._without_value(first, take)
             return
-        if (after is None or after.values[0] is None) and not self._all_have(first):
-            yield absent
-        yield there
+        if not is_past and not self._all_have(first):
+            yield self._without_value(first, take)
+        yield from self._with_value(first, take)
 
-    def _with_value(self, first: Key, take: int) -> Sql:
-        where = path_condition(first.key.pointer, "s0.path")
-        bound = Sql(f"{where} AND s0.position = 0 AND s0.value < x'02'", where.values)
+    def _with_value(self, first: Key, take: int) -> Iterator[Sql]:
         after = self._ask.after
-        if after is not None and after.values[0] is not None:
-            sign = "<=" if first.key.is_descending else ">="
-            bound = Sql(
-                f"{bound} AND s0.value {sign} ?", (*bound.values, bindable(after.values[0]))
-            )
+        last: Scalar = None if after is None else after.values[0]
+        if after is not None and last is not None:
+            equal = Sql("s0.value = ?", (bindable(last),))
+            yield self._by_value(first, take, [equal, self._rest(self._keys[1:], after, 1)])
+        if first.key.is_descending and len(self._keys) == 1:
+            yield from self._long_values(first, take, last)
+            return
+        yield self._by_value(first, take, _past(first.key, last))
+
+    def _long_values(self, first: Key, take: int, last: Scalar) -> Iterator[Sql]:
+        """Backwards; the things of one value come by their ids, forwards, so a long one goes by itself."""
+        while True:
+            value = self._long_one(first, _past(first.key, last))
+            if value is None:
+                yield self._by_value(first, take, _past(first.key, last))
+                return
+            yield self._by_value(first, take, [Sql("s0.value = ?", (bindable(value),))])
+            last = value
+
+    def _long_one(self, first: Key, bounds: Sequence[Sql]) -> Scalar:
+        """The next value, where very many things have it."""
+        where = all_of([*_there(first), *bounds])
+        source = "search_rows s0 INDEXED BY search_rows_by_value"
+        row = self._connection.execute(
+            f"SELECT value FROM {source} WHERE {where} ORDER BY value DESC LIMIT 1",  # noqa: S608
+            where.values,
+        ).fetchone()
+        if row is None:
+            return None
+        where = all_of([*_there(first), Sql("s0.value = ?", (row[0],))])
+        is_long = self._connection.execute(
+            f"SELECT 1 FROM {source} WHERE {where} LIMIT 1 OFFSET {_LONG}",  # noqa: S608
+            where.values,
+        ).fetchone()
+        return value_of(row[0]) if is_long else None
+
+    def _by_value(self, first: Key, take: int, bounds: Sequence[Sql]) -> Sql:
         ask = self._ask
-        bound = all_of([bound, *tests_on(ask.node, first.key.pointer, ask.now, "s0.value")])
-        source = (
+        tests = tests_on(ask.node, first.key.pointer, ask.now, "s0.value")
+        source = Sql(
             "search_rows s0 INDEXED BY search_rows_by_value"
             " CROSS JOIN things t ON t.thing_id = s0.thing_id"
         )
         keys = [Key(first.key, "s0.value"), *self._keys[1:]]
-        return self._ordered(Sql(source), take, bound, keys=keys, by="s0.thing_id")
+        extra = [*_there(first), *bounds, *tests]
+        return self._ordered(source, take, extra, keys=keys, by="s0.thing_id")
 
     def _without_value(self, first: Key, take: int) -> Sql:
         where = path_condition(first.key.pointer, "s.path")
@@ -285,7 +289,11 @@ class _Search:
             where.values,
         )
         keys = [Key(first.key, "NULL"), *self._keys[1:]]
-        return self._ordered(Sql(IN_ORDER), take, absent, keys=keys)
+        after = self._ask.after
+        extra = [absent]
+        if after is not None and after.values[0] is None:
+            extra.append(self._rest(self._keys[1:], after, 1))
+        return self._ordered(Sql(IN_ORDER), take, extra, keys=keys)
 
     def _all_have(self, first: Key) -> bool:
         where = path_condition(first.key.pointer, "s.path")
@@ -301,47 +309,45 @@ class _Search:
         self,
         source: Sql,
         take: int,
-        extra: Sql | None = None,
+        extra: Sequence[Sql] = (),
         *,
         keys: Sequence[Key] | None = None,
         by: str = "t.thing_id",
+        met: Node | None = None,
     ) -> Sql:
         """Hits of a source in the order asked for; `keys` as this source has them."""
         keys = self._keys if keys is None else keys
         joins = [key.join for key in keys if key.join is not None]
-        conditions = [one for one in (extra, self._where(), self._after(keys)) if one is not None]
+        conditions = all_of([*extra, self._where(met)])
         named = "".join(f", {key.value}" for key in keys)
         order = ", ".join([*(key.order for key in keys if key.value != "NULL"), by])
         text = (
             f"SELECT t.thing_id{named} FROM {source}{''.join(map(str, joins))}"  # noqa: S608
-            f" WHERE {' AND '.join(map(str, conditions))} ORDER BY {order} LIMIT ?"
+            f" WHERE {conditions} ORDER BY {order} LIMIT ?"
         )
-        bound = [source, *joins, *conditions]
+        bound = [source, *joins, conditions]
         return Sql(text, (*(value for one in bound for value in one.values), take))
 
-    def _where(self) -> Sql:
+    def _where(self, met: Node | None = None) -> Sql:
+        """What makes a thing a certain hit; `met` is the part of the filter that is known to hold."""
         ask = self._ask
-        parts = [self._certain(), Sql(_NOT_WIDE), *self._in_namespaces()]
+        parts = [self._readable.certain, *self._not_wide(), *in_scope(ask)]
         if ask.node is not None:
-            parts.append(condition(ask.node, ask.now))
+            parts.append(condition(ask.node, ask.now, met))
         return all_of(parts)
 
-    def _in_namespaces(self) -> list[Sql]:
-        names = self._ask.namespaces
-        if not names:
-            return []
-        listed = Sql(f"t.namespace IN ({marks(names)})", names)
-        if len(names) > 1:
-            return [listed]
-        return [Sql("t.thing_id >= ? AND t.thing_id < ?", (f"{names[0]}:", f"{names[0]};")), listed]
+    def _not_wide(self) -> list[Sql]:
+        return [_NOT_WIDE] if self._has_wide else []
 
     def _after(self, keys: Sequence[Key]) -> Sql | None:
         """True of what comes after the last hit of the page before."""
         after = self._ask.after
-        if after is None:
-            return None
+        return None if after is None else self._rest(keys, after)
+
+    def _rest(self, keys: Sequence[Key], after: Place, at: int = 0) -> Sql:
+        """True of what comes after a place by some keys, then by id; `at` is where their values begin."""
         found = Sql("t.thing_id > ?", (after.thing_id,))
-        for key, value in reversed(list(zip(keys, after.values, strict=True))):
+        for key, value in reversed(list(zip(keys, after.values[at:], strict=True))):
             found = beyond(key, value, found)
         return found
 
@@ -353,8 +359,8 @@ class _Search:
     def _best(self, most: int, of_policies: int) -> Driver | None:
         """The driver with the fewest candidates; None when even it has more than `most`."""
         best, least = self._fewest(self._drivers(), most + 1)
-        policies = self._by_policy(self._judged.good)
-        few, _ = self._fewest(policies, min(least, of_policies + 1))
+        policies = self._readable.certain_things()
+        few, _ = self._fewest([policies] if policies else [], min(least, of_policies + 1))
         return few or best
 
     def _fewest(self, found: Sequence[Driver], least: int) -> tuple[Driver | None, int]:
@@ -369,18 +375,6 @@ class _Search:
                 best, least = driver, row[0]
         return best, least
 
-    def _by_policy(self, signatures: tuple[int, ...]) -> list[Driver]:
-        """The things under the policies with these signatures."""
-        subjects = (*self._ask.subjects, ANYBODY)
-        if not signatures:
-            return []
-        text = (
-            "SELECT t.thing_id FROM policy_readers g INDEXED BY policy_readers_by_subject"  # noqa: S608
-            " CROSS JOIN things t INDEXED BY things_by_policy ON t.policy_id = g.policy_id"
-            f" WHERE g.subject IN ({marks(subjects)}) AND g.signature IN ({marks(signatures)})"
-        )
-        return [Driver(Sql(text, (*subjects, *signatures)))]
-
     # --- the others -------------------------------------------------------------------------------
 
     def has_unsure(self) -> bool:
@@ -394,23 +388,21 @@ class _Search:
 
     def _partly(self, after: str, limit: int) -> list[str]:
         ask = self._ask
-        if self._judged.is_certain:
+        if self._readable.is_certain:
             return []
-        parts = [self._uncertain(), Sql(_NOT_WIDE), *self._in_namespaces()]
+        parts = [self._readable.uncertain(), *self._not_wide(), *in_scope(ask)]
         if ask.node is not None:
             parts.append(widened(ask.node, ask.now))
-        judged = self._judged
-        signatures = judged.unsure + judged.bad
-        ways = [*self._drivers(), *self._by_policy(signatures)]
+        ways = [*self._drivers(), self._readable.uncertain_things()]
         driver, _ = self._fewest(ways, GATHERED + 1)
-        source = Sql(IN_ORDER)
-        if driver is not None:
-            source = Sql(led_by(driver.sql), driver.sql.values)
+        source = Sql(IN_ORDER) if driver is None else led_by(driver.sql)
         return self._ids(source, parts, after, limit)
 
     def _wide(self, after: str, limit: int) -> list[str]:
+        if not self._has_wide:
+            return []
         source = Sql("search_wide w CROSS JOIN things t ON t.thing_id = w.thing_id")
-        return self._ids(source, [self._anyhow(), *self._in_namespaces()], after, limit)
+        return self._ids(source, [self._readable.anyhow(), *in_scope(self._ask)], after, limit)
 
     def _ids(self, source: Sql, parts: Sequence[Sql], after: str, limit: int) -> list[str]:
         where = all_of([Sql("t.thing_id > ?", (after,)), *parts])
@@ -426,9 +418,15 @@ class _Search:
         return Thing(found, revision, _decode(document), created, modified)
 
 
-_NEXT_SIGNATURE: Final = """
-SELECT g.signature, s.body
-FROM policy_readers g INDEXED BY policy_readers_by_subject
-CROSS JOIN policy_signatures s ON s.signature = g.signature
-WHERE g.subject = ? AND g.signature > ? ORDER BY g.signature LIMIT 1
-"""
+def _there(first: Key) -> list[Sql]:
+    """True of the rows of a sort key that have a value to sort by."""
+    where = path_condition(first.key.pointer, "s0.path")
+    return [where, Sql("s0.position = 0"), Sql("s0.value < x'02'")]
+
+
+def _past(key: SortKey, last: Scalar) -> list[Sql]:
+    """True of the rows of the first sort key that come after a value."""
+    if last is None:
+        return []
+    sign = "<" if key.is_descending else ">"
+    return [Sql(f"s0.value {sign} ?", (bindable(last),))]

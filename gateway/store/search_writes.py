@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import Final
@@ -14,7 +14,8 @@ from gateway.model.json import JsonObject
 from gateway.model.policy import PolicyEvent
 from gateway.model.thing import ThingEvent
 from gateway.store.leaves import Changes, Key, TooWide, changes, rows_of
-from gateway.store.readers import signatures_of
+from gateway.store.policy_rights import Signer, adopt_roots
+from gateway.twin.policy_roots import Root
 
 _FIND_PATH: Final = "SELECT id FROM search_paths WHERE path = ?"
 _ADD_PATH: Final = "INSERT INTO search_paths (path, pattern) VALUES (?, ?)"
@@ -30,14 +31,6 @@ _UNMARK: Final = "DELETE FROM search_wide WHERE thing_id = ?"
 _WAITING: Final = """
 SELECT things.thing_id, things.document FROM search_wide JOIN things USING (thing_id)
 WHERE search_wide.is_waiting = 1 LIMIT ?
-"""
-_UNREAD: Final = (
-    "SELECT policy_id, document FROM policy_unread JOIN policies USING (policy_id) LIMIT ?"
-)
-_ADD_SIGNATURE: Final = "INSERT OR IGNORE INTO policy_signatures (body) VALUES (?)"
-_ADD_READER: Final = """
-INSERT INTO policy_readers (policy_id, subject, signature)
-VALUES (?, ?, (SELECT signature FROM policy_signatures WHERE body = ?))
 """
 
 _decode = msgspec.json.Decoder().decode
@@ -142,37 +135,27 @@ def pattern_of(path: str) -> str | None:
 
 
 class PolicyIndexing:
-    """What a policy's event does to the readers."""
+    """What a policy's event does to the readers; `has_stale` says that dependent policies wait."""
 
-    __slots__ = ("_policy_id", "_signatures")
+    __slots__ = ("_document", "_policy_id", "_roots", "has_stale")
 
-    def __init__(self, event: PolicyEvent) -> None:
+    def __init__(self, event: PolicyEvent, roots: Sequence[Root]) -> None:
         self._policy_id = event.policy_id
-        self._signatures = signatures_of(event.after.document) if event.after else {}
+        self._document = event.after.document if event.after else None
+        self._roots = roots
+        self.has_stale = False
 
     def run(self, connection: sqlite3.Connection) -> None:
-        """Write the readers."""
-        write_readers(connection, self._policy_id, self._signatures)
+        """Write the readers; the policy's own row is written."""
+        signer = Signer(connection, self._roots)
+        self.has_stale = signer.stored(self._policy_id, self._document)
 
 
-def write_readers(
-    connection: sqlite3.Connection, policy_id: str, signatures: dict[str, str]
-) -> None:
-    """Replace the readers of a policy."""
-    connection.execute("DELETE FROM policy_readers WHERE policy_id = ?", (policy_id,))
-    connection.execute("DELETE FROM policy_unread WHERE policy_id = ?", (policy_id,))
-    for subject, body in signatures.items():
-        connection.execute(_ADD_SIGNATURE, (body,))
-        connection.execute(_ADD_READER, (policy_id, subject, body))
-
-
-def catch_up(connection: sqlite3.Connection, limit: int) -> int:
-    """Index some of the things and policies that were stored before there was an index; how many."""
+def catch_up(connection: sqlite3.Connection, limit: int, roots: Sequence[Root]) -> int:
+    """Index some things stored without an index, and sign some policies that are stale; how many."""
     paths = Paths({})
     waiting = connection.execute(_WAITING, (limit,)).fetchall()
     for thing_id, document in waiting:
         index_whole(connection, thing_id, _decode(document), paths)
-    unread = connection.execute(_UNREAD, (limit,)).fetchall()
-    for policy_id, document in unread:
-        write_readers(connection, policy_id, signatures_of(_decode(document)))
-    return len(waiting) + len(unread)
+    adopted = adopt_roots(connection, roots)
+    return len(waiting) + Signer(connection, roots).resign(limit) + adopted

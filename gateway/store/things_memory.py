@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -28,6 +29,7 @@ class MemoryThingStore:
 
     def __init__(self) -> None:
         self.refuse: GatewayError | None = None
+        self.behind = asyncio.Event()
         self._things: dict[str, StoredThing] = {}
         self._policies: dict[str, StoredPolicy] = {}
         self._spools: dict[tuple[str, str], int] = {}
@@ -105,7 +107,11 @@ class MemoryThingStore:
 
     async def unsure(self, ask: Ask, after: str, limit: int) -> Sequence[Thing]:
         """See `ThingIndex.unsure`."""
-        return await self.page(after, limit, ask.namespaces)
+        found: list[Thing] = []
+        while len(found) < limit and (page := await self.page(after, limit, ask.namespaces or ())):
+            after = page[-1].thing_id
+            found += [one for one in page if _is_asked_for(one, ask)]
+        return found[:limit]
 
     async def catch_up(self, limit: int) -> int:  # noqa: ARG002
         """See `ThingIndex.catch_up`."""
@@ -182,3 +188,8 @@ class MemoryThingStore:
         dropped = len(self._policy_events) - len(kept)
         self._policy_events = kept
         return dropped
+
+
+def _is_asked_for(thing: Thing, ask: Ask) -> bool:
+    namespace = namespace_of(thing.thing_id)
+    return ask.scope.admits(namespace) and (ask.namespaces is None or namespace in ask.namespaces)

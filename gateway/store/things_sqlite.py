@@ -7,6 +7,7 @@ appended before.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -37,6 +38,7 @@ from gateway.store.things import (
     StoredThing,
     ThingWrite,
 )
+from gateway.twin.policy_roots import Root
 
 T = TypeVar("T")
 
@@ -118,26 +120,30 @@ _decode_facts = msgspec.json.Decoder(_Facts).decode
 class SqliteThingStore:
     """`ThingStore` on the schema `gateway`; the database is opened and closed by its owner."""
 
-    def __init__(self, database: _Database) -> None:
+    def __init__(self, database: _Database, roots: Sequence[Root] = ()) -> None:
         self._database = database
+        self._roots = tuple(roots)
         self._paths: dict[str, int] = {}
+        self.behind = asyncio.Event()
 
     def append(self, commit: Commit, done: Answer[Committed]) -> None:
         """See `ThingStore.append`."""
-        statements = _Statements(commit, self._paths)
+        statements = _Statements(commit, self._paths, self._roots)
         self._database.submit(statements.run, self._learning(statements, done))
 
     def _learning(self, statements: _Statements, done: Answer[Committed]) -> Answer[Committed]:
         """Remember the numbers of paths once they are durable; a failed commit gives them away anew."""
-        rows = statements.rows
-        if rows is None:
+        rows, readers = statements.rows, statements.readers
+        if rows is None and readers is None:
             return done
 
         def learnt(answer: Committed | GatewayError) -> None:
-            if rows.paths.met and isinstance(answer, Committed):
+            if rows is not None and rows.paths.met and isinstance(answer, Committed):
                 if len(self._paths) > _MAX_PATHS:
                     self._paths.clear()
                 self._paths.update(rows.paths.met)
+            if readers is not None and readers.has_stale:
+                self.behind.set()
             done(answer)
 
         return learnt
@@ -281,21 +287,22 @@ class SqliteThingStore:
 
     async def catch_up(self, limit: int) -> int:
         """See `ThingIndex.catch_up`."""
-        done: int = await self._database.write(lambda one: catch_up(one, limit))
+        self.behind.clear()
+        done: int = await self._database.write(lambda one: catch_up(one, limit, self._roots))
         return done
 
 
 class _Statements:
     """A commit as rows: made on the caller's thread, run on the writer's."""
 
-    __slots__ = ("_policy", "_readers", "_spool", "_thing", "rows")
+    __slots__ = ("_policy", "_spool", "_thing", "readers", "rows")
 
-    def __init__(self, commit: Commit, paths: Mapping[str, int]) -> None:
+    def __init__(self, commit: Commit, paths: Mapping[str, int], roots: Sequence[Root]) -> None:
         self._thing = _thing_rows(commit.thing) if commit.thing else None
         self._policy = _policy_rows(commit.policy) if commit.policy else None
         self._spool = _spool_row(commit.spool) if commit.spool else None
         self.rows = ThingIndexing(commit.thing.event, paths) if commit.thing else None
-        self._readers = PolicyIndexing(commit.policy.event) if commit.policy else None
+        self.readers = PolicyIndexing(commit.policy.event, roots) if commit.policy else None
 
     def run(self, connection: sqlite3.Connection) -> Committed:
         """Write all rows.
@@ -306,8 +313,8 @@ class _Statements:
             entity, event = self._policy
             _changed_one(connection.execute(_PUT_POLICY, entity))
             connection.execute(_PUT_POLICY_EVENT, event)
-        if self._readers is not None:
-            self._readers.run(connection)
+        if self.readers is not None:
+            self.readers.run(connection)
         if self._spool is not None:
             connection.execute(_PUT_SPOOL, self._spool)
         if self._thing is None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from gateway.ditto.search import Searcher, SearchQuery
 from gateway.ditto.service import PoliciesService, ThingsService
+from gateway.ditto.upkeep import Upkeep
 from gateway.model.json import Json
 from gateway.model.policy import Policy, PolicyEvent
 from gateway.model.thing import Action, EventAction, Thing, ThingCommand, ThingEvent
@@ -298,7 +299,7 @@ async def test_things_of_an_old_database_are_found_before_and_after_they_are_ind
 async def test_the_service_indexes_what_an_old_version_stored(tmp_path: Path) -> None:
     an_old_database(tmp_path / "gateway.db")
     database = Database(tmp_path / "gateway.db", "gateway")
-    async with database.running(), running(a_service(SqliteThingStore(database))):
+    async with database.running(), running(Upkeep(SqliteThingStore(database))):
         async with asyncio.timeout(10):
             while await database.read(_waiting):  # noqa: ASYNC110  SQLite has no event to wait for
                 await asyncio.sleep(0.01)

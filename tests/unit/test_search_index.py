@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from gateway.model.json import Json
 from gateway.model.thing import EventAction, Thing, ThingEvent
 from gateway.store.database import migrate, migrations
+from gateway.store.policy_rights import write_readers
 from gateway.store.search import Ask, Place, SortKey
 from gateway.store.search_sql import add_functions, condition, drivers, widened
 from gateway.store.search_sqlite import count, find, plan, unsure
-from gateway.store.search_writes import ThingIndexing, write_readers
+from gateway.store.search_writes import ThingIndexing
 from gateway.twin.documents import put
 from gateway.twin.rql import Node, parse
 from gateway.twin.rql_predicate import Semantics, predicate
