@@ -84,7 +84,6 @@ MAX_WAITING: Final = 1_000
 """Commands that wait for one thing; more are refused with 429."""
 
 _RETENTION_SECONDS: Final = 600.0
-_INDEXED_AT_ONCE: Final = 100
 _CREATING: Final = frozenset((Action.CREATE, Action.MODIFY, Action.MERGE))
 
 
@@ -134,20 +133,11 @@ class ThingsService:
             async with asyncio.TaskGroup() as self._tasks:
                 ready()
                 while True:
-                    await self.index_old_things()
                     await asyncio.sleep(_RETENTION_SECONDS)
                     await self.forget_old_events()
         finally:
             self._tasks = None
             self.desk.close()
-
-    async def index_old_things(self) -> None:
-        """Bring into the search index what was stored before there was one."""
-        try:
-            while await self._store.catch_up(_INDEXED_AT_ONCE):  # noqa: ASYNC110  not a wait: a turn
-                await asyncio.sleep(0)
-        except GatewayError as error:
-            log.warning("things could not be indexed", extra={"cause": error.message})
 
     async def forget_old_events(self) -> int:
         """Drop events past their retention that no kept state needs; returns how many."""
