@@ -32,8 +32,12 @@ from gateway.ditto.upkeep import Upkeep
 from gateway.ditto.websocket import WebSockets
 from gateway.ditto.wot import WotHook
 from gateway.ditto.wot_addresses import AddressRules
+from gateway.ditto.wot_config_http import routes as wot_config_routes
+from gateway.ditto.wot_config_service import WotConfig
+from gateway.ditto.wot_config_store import WotConfigStore
 from gateway.ditto.wot_fetch import Fetcher
 from gateway.ditto.wot_http import Descriptions
+from gateway.ditto.wot_judge import WotJudge
 from gateway.ditto.wot_models import ThingModels
 from gateway.hono import demo as hono_demo
 from gateway.hono.adapters.amqp import AmqpAdapter
@@ -126,6 +130,7 @@ class Gateway:
     commands: CommandRouter
     usage: Usage
     traffic: Traffic
+    wot_config: WotConfig
     models: ThingModels | None = None
     modules: list[Module] = field(default_factory=list)
 
@@ -159,6 +164,7 @@ def build_gateway(shared: Shared) -> Gateway:
         rules=CreationRules(settings.ditto.creation),
     )
     models = _thing_models(shared)
+    wot_config = WotConfig(WotConfigStore(database), settings.ditto.wot.validation)
     things = ThingsService(
         thing_store,
         policies,
@@ -167,7 +173,7 @@ def build_gateway(shared: Shared) -> Gateway:
         tracer=tracer,
         cache=settings.ditto.things.cache,
         history_seconds=settings.ditto.things.history_seconds,
-        wot=WotHook(models, settings.ditto.wot.skeleton) if models else None,
+        wot=_wot_hook(shared, models, wot_config),
     )
     gateway = Gateway(
         database=database,
@@ -179,10 +185,11 @@ def build_gateway(shared: Shared) -> Gateway:
         commands=CommandRouter(*hono, traffic=traffic),
         usage=usage,
         traffic=traffic,
+        wot_config=wot_config,
         models=models,
     )
     gateway.modules += [models] if models else []
-    gateway.modules += [Store(database), events, registry, usage, Upkeep(thing_store)]
+    gateway.modules += [Store(database), wot_config, events, registry, usage, Upkeep(thing_store)]
     gateway.modules += [things, SubjectExpiry(policies)]
     if settings.demo:
         gateway.modules.append(Once("hono.demo", lambda: hono_demo.provision(registry)))
@@ -305,6 +312,14 @@ def _thing_models(shared: Shared) -> ThingModels | None:
     return ThingModels(settings.models, fetcher, shared.metrics)
 
 
+def _wot_hook(shared: Shared, models: ThingModels | None, config: WotConfig) -> WotHook | None:
+    """What Thing Models say of changes and messages."""
+    if models is None:
+        return None
+    judge = WotJudge(config, shared.metrics)
+    return WotHook(models, shared.settings.ditto.wot.skeleton, judge)
+
+
 def _ditto(shared: Shared, gateway: Gateway, connections: ConnectionHub) -> list[Module]:
     settings, metrics = shared.settings.ditto, shared.metrics
     users = {
@@ -336,6 +351,7 @@ def _ditto(shared: Shared, gateway: Gateway, connections: ConnectionHub) -> list
     table: list[web.RouteDef] = [
         *routes(endpoints, gateway.things, gateway.policies, streams, sockets, descriptions),
         *connection_routes(endpoints, connections),
+        *wot_config_routes(endpoints, gateway.wot_config),
         *fallback(endpoints),
     ]
     return [DittoServer(settings.http, shared.endpoints, table, auth, sockets, streams)]

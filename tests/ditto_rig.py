@@ -28,8 +28,12 @@ from gateway.ditto.upkeep import Upkeep
 from gateway.ditto.websocket import WebSockets
 from gateway.ditto.wot import WotHook
 from gateway.ditto.wot_addresses import AddressRules
+from gateway.ditto.wot_config_http import routes as wot_config_routes
+from gateway.ditto.wot_config_service import WotConfig
+from gateway.ditto.wot_config_store import WotConfigStore
 from gateway.ditto.wot_fetch import Fetcher
 from gateway.ditto.wot_http import Descriptions
+from gateway.ditto.wot_judge import WotJudge
 from gateway.ditto.wot_models import ThingModels
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
@@ -57,6 +61,7 @@ class Stack:
     auth: Authentication
     fanout: Fanout
     models: ThingModels
+    wot_config: WotConfig
     wot: Wot = field(default_factory=Wot)
     bound: Bound = field(default_factory=Bound)
 
@@ -111,7 +116,8 @@ async def a_service(
     policies = PoliciesService(store, settings=policy_settings, rules=creating)
     rules = AddressRules.of(wot.allowed_addresses)
     models = ThingModels(wot.models, Fetcher(wot.models, rules, metrics, tracer), metrics)
-    hook = WotHook(models, wot.skeleton)
+    wot_config = WotConfig(WotConfigStore(database), wot.validation)
+    hook = WotHook(models, wot.skeleton, WotJudge(wot_config, metrics))
     things = ThingsService(store, policies, metrics=metrics, tracer=tracer, wot=hook)
     auth = Authentication(
         _HASHED,
@@ -125,10 +131,13 @@ async def a_service(
         database.running(),
         running(Upkeep(store)),
         running(models),
+        running(wot_config),
         running(things),
         running(SubjectExpiry(policies)),
     ):
-        yield Stack(things, policies, database, metrics, endpoints, auth, fanout, models, wot)
+        yield Stack(
+            things, policies, database, metrics, endpoints, auth, fanout, models, wot_config, wot
+        )
 
 
 @asynccontextmanager
@@ -153,6 +162,7 @@ async def serving(
     descriptions = Descriptions(stack.things, stack.models, stack.wot.description)
     table = [
         *routes(stack.endpoints, stack.things, stack.policies, streams, sockets, descriptions),
+        *wot_config_routes(stack.endpoints, stack.wot_config),
         *extra,
         *fallback(stack.endpoints),
     ]

@@ -69,7 +69,6 @@ def routes(
         "/.well-known/wot": _directory(endpoints, descriptions, operation),
         "/devops/logging{rest:.*}": endpoints.devops(operation.not_built, DEVOPS),
         "/devops/config{rest:.*}": endpoints.devops(operation.not_built, DEVOPS),
-        "/devops/wot{rest:.*}": endpoints.devops(operation.not_built, DEVOPS),
         "/overall/status": endpoints.devops(operation.status, DEVOPS, STATUS, realm=STATUS_REALM),
         "/overall/status/health": endpoints.devops(
             operation.status_health, DEVOPS, STATUS, realm=STATUS_REALM

@@ -188,6 +188,13 @@ class Metrics:
             registry=registry,
         )
 
+        self.wot_validations = Counter(
+            "twinspan_wot_validations",
+            "Changes, messages and answers judged by a Thing Model: fits, logged, refused.",
+            ("outcome",),
+            registry=registry,
+        )
+
         # --- CloudCore ------------------------------------------------------------------------
         self.nodes_connected = Gauge(
             "twinspan_cloudhub_connected_nodes",

@@ -458,7 +458,9 @@ VALUES: list[tuple[dict[str, Any], Json, bool]] = [
     ({"type": "number", "exclusiveMinimum": 0}, 0, False),
     ({"enum": ["a", "b"]}, "c", False),
     ({"const": {"a": 1}}, {"a": 1}, True),
-    ({"const": "{{X}}"}, "other", False),
+    ({"const": "S-{{X}}"}, "S-9", True),
+    ({"enum": ["a", "{{B}}"]}, "c", True),
+    ({"pattern": "^\\{\\{a\\}\\}$"}, "b", False),
     ({"oneOf": [{"type": "string"}, {"type": "integer"}]}, 5, True),
     ({"oneOf": [{"type": "string"}, {"type": "integer"}]}, 5.5, False),
     ({"type": "string", "minLength": 2, "maxLength": 3}, "a", False),
@@ -554,7 +556,11 @@ def test_text_that_is_no_unicode_does_not_fit() -> None:
 
 
 _json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )

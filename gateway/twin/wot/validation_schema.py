@@ -1,7 +1,7 @@
 """Values against data schemas: compiled once per affordance, checked in bounded time.
 
-A data schema is JSON Schema draft 7 with members of WoT's own. Only its assertions are compiled: there are no
-references, so nothing is ever fetched; an assertion whose value is still a placeholder (`{{MAX}}`) asserts
+A data schema is JSON Schema draft 7 with members of WoT's own. Only its assertions are compiled: there are
+no references, so nothing is ever fetched; an assertion whose value has a placeholder (`{{MAX}}`) asserts
 nothing. Patterns run on an engine that is linear, or gives up: then the value does not match. The library is
 loaded with the first schema. Source: W3C WoT Thing Description 1.1, 5.3.2 (data schema).
 """
@@ -30,7 +30,7 @@ MAX_PATTERN: Final = 1_000
 _BACKTRACKS: Final = 10_000
 _MASK: Final = "the value"
 
-_PLACEHOLDER = re.compile(r"\{\{.*\}\}", re.DOTALL)
+_PLACEHOLDER = re.compile(r"\{\{[^{}]*\}\}")
 _PLAIN: Final = frozenset(
     (
         "type",
@@ -144,7 +144,7 @@ def assertions(schema: Schema, *, whole: bool = True) -> JsonObject:
         if name == "required" and not whole:
             continue
         if name in _PLAIN:
-            if name in ("const", "enum") or not _is_placeholder(value):
+            if not _is_open(value):
                 kept[name] = value
             continue
         below = _below(name, value, whole or name not in _BELOW_DATA)
@@ -169,8 +169,10 @@ def _reduced(value: Json, whole: bool) -> Json:
     return assertions(value, whole=whole) if isinstance(value, dict) else value
 
 
-def _is_placeholder(value: Json) -> bool:
-    return isinstance(value, str) and _PLACEHOLDER.fullmatch(value) is not None
+def _is_open(value: Json) -> bool:
+    """True for a text, or one of several, that has a placeholder in it."""
+    texts = value if isinstance(value, list) else [value]
+    return any(isinstance(text, str) and _PLACEHOLDER.search(text) for text in texts)
 
 
 def _compile(url: str, affordance: str, schema: JsonObject) -> jsonschema_rs.Draft7Validator:
