@@ -1,7 +1,8 @@
-"""The ceiling of the things benchmarks: bare aiohttp that answers constant bytes, echoes and broadcasts.
+"""The ceiling of the things benchmarks: bare aiohttp with constant answers.
 
-`GET` and `PUT` below `/api` answer a constant thing; a WebSocket on `/ws/2` gets a constant frame for each one
-that it sends; what is sent to `POST /all` goes to every WebSocket that said `START-SEND-EVENTS`. Prints its port.
+`GET` and `PUT` below `/api` answer a constant thing and nothing; a WebSocket on `/ws/2` gets a constant frame
+for each one that it sends; what is sent to `POST /all` goes to every WebSocket that said `START-SEND-EVENTS`.
+Prints its port.
 """
 
 from __future__ import annotations

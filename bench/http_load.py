@@ -1,8 +1,8 @@
 """An HTTP load generator: connections that each have one request under way, taken from a list in turns.
 
-Reads a JSON object from standard input: `port`, `connections`, `seconds`, `requests` (a list of
-`[method, path, body]`) and `authorization`; prints `answers`, `seconds`, `p50` and `p99` in milliseconds. An
-answer that is not 2xx ends the run with an error.
+Reads a JSON object from standard input: `port` and `pid` of the server, `connections`, `requests` (a list of
+`[method, path, body]`), `authorization`, and `seconds` to go on for, or `once` for each request once; prints
+what `Meter` found. An answer that is not 2xx ends the run with an error.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any, cast
 
-from bench.things_rig import cuts
+from bench.things_rig import Meter
 from gateway.runtime import process
 
 
@@ -30,9 +31,9 @@ def encoded(method: str, path: str, body: str, authorization: str) -> bytes:
 class Connection(asyncio.Protocol):
     """One connection that asks again when it was answered."""
 
-    def __init__(self, requests: Iterator[bytes], until: float) -> None:
+    def __init__(self, requests: Iterator[bytes]) -> None:
         self._requests = requests
-        self._until = until
+        self._until = 0.0
         self._transport: asyncio.Transport
         self._buffer = b""
         self._sent = 0.0
@@ -41,11 +42,19 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+
+    def start(self, until: float) -> None:
+        """Ask, and go on asking."""
+        self._until = until
         self._ask()
 
     def _ask(self) -> None:
+        request = next(self._requests, None)
+        if request is None:
+            self._finish()
+            return
         self._sent = time.perf_counter()
-        self._transport.write(next(self._requests))
+        self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer + data if self._buffer else data
@@ -87,18 +96,17 @@ def body_size(answer: bytes, end: int) -> int:
 async def run(spec: dict[str, Any]) -> dict[str, float]:
     """Ask for `seconds`."""
     requests = [encoded(m, path, body, spec["authorization"]) for m, path, body in spec["requests"]]
-    turns = itertools.cycle(requests)
+    turns = iter(requests) if spec.get("once") else itertools.cycle(requests)
     loop = asyncio.get_running_loop()
-    started = time.perf_counter()
-    until = started + spec["seconds"]
-    made = [
-        (await loop.create_connection(lambda: Connection(turns, until), "127.0.0.1", spec["port"]))[
-            1
-        ]
-        for _ in range(spec["connections"])
-    ]
+    made = []
+    for _ in range(spec["connections"]):
+        _, one = await loop.create_connection(lambda: Connection(turns), "127.0.0.1", spec["port"])
+        made.append(one)
+    meter = Meter(spec)
+    for one in made:
+        one.start(meter.started + spec.get("seconds", math.inf))
     await asyncio.gather(*(one.done for one in made))
-    return cuts([t for one in made for t in one.latencies], time.perf_counter() - started)
+    return meter.end([t for one in made for t in one.latencies])
 
 
 async def main() -> None:

@@ -39,7 +39,10 @@ POLICY: JsonObject = {
     "entries": {
         "owner": {
             "subjects": {SUBJECTS[0]: {"type": "bench"}},
-            "resources": {"thing:/": {"grant": ["READ", "WRITE"], "revoke": []}},
+            "resources": {
+                f"{kind}:/": {"grant": ["READ", "WRITE"], "revoke": []}
+                for kind in ("thing", "message")
+            },
         }
     }
 }

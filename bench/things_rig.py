@@ -14,8 +14,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -73,15 +74,26 @@ class Rate:
         return cls(*map(statistics.median, zip(*map(astuple, rates), strict=True)))
 
 
-def cuts(latencies: Sequence[float], seconds: float) -> dict[str, float]:
-    """What a load generator prints: how many answers in how long, and their median and 99th percentile."""
-    found = statistics.quantiles(latencies, n=100)
-    return {
-        "answers": len(latencies),
-        "seconds": seconds,
-        "p50": found[49] * 1_000,
-        "p99": found[98] * 1_000,
-    }
+class Meter:
+    """Measures a load from inside its generator, from when all is connected until the last answer."""
+
+    def __init__(self, spec: Mapping[str, Any]) -> None:
+        self._server = Server(spec["pid"], spec["port"])
+        self._cpu = self._server.cpu()
+        self.started = time.perf_counter()
+
+    def end(self, latencies: Sequence[float], **more: float) -> dict[str, float]:
+        """What a load generator prints; `cpu` is the server's, how late answers came is in milliseconds."""
+        seconds = time.perf_counter() - self.started
+        found = statistics.quantiles(latencies, n=100)
+        return {
+            "answers": len(latencies),
+            "seconds": seconds,
+            "cpu": self._server.cpu() - self._cpu,
+            "p50": found[49] * 1_000,
+            "p99": found[98] * 1_000,
+            **more,
+        }
 
 
 def filled(folder: Path, things: int) -> Path:
@@ -136,12 +148,12 @@ def the_ceiling() -> Iterator[Server]:
 def load(module: str, server: Server, spec: dict[str, Any]) -> dict[str, Any]:
     """Run a load generator on the other core and return what it printed.
 
-    Shape:  the generator reads `spec` with `port` as JSON from its standard input.
+    Shape:  the generator reads `spec` with `port` and `pid` as JSON from its standard input.
     """
     command = [*pinned(-1), sys.executable, "-m", f"bench.{module}"]
     done = subprocess.run(
         command,
-        input=json.dumps({**spec, "port": server.port}),
+        input=json.dumps({**spec, "port": server.port, "pid": server.pid}),
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -153,12 +165,13 @@ def load(module: str, server: Server, spec: dict[str, Any]) -> dict[str, Any]:
 
 def measured(module: str, server: Server, spec: dict[str, Any]) -> Rate:
     """One load: its rate by the clock and by the server's CPU time."""
-    before = server.cpu()
-    found = load(module, server, spec)
-    spent = server.cpu() - before
-    return Rate(
-        found["answers"] / found["seconds"], found["answers"] / spent, found["p50"], found["p99"]
-    )
+    return rate_of(load(module, server, spec))
+
+
+def rate_of(found: Mapping[str, float]) -> Rate:
+    """What a load generator printed, as rates."""
+    answers = found["answers"]
+    return Rate(answers / found["seconds"], answers / found["cpu"], found["p50"], found["p99"])
 
 
 def report(title: str, rows: Sequence[tuple[str, Rate, Rate | None, float | None]]) -> str:
