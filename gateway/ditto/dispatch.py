@@ -218,6 +218,7 @@ class Dispatcher:
             value=None if value is MISSING else value,
             has_value=value is not MISSING,
             etag=etag if isinstance(etag, str) else None,
+            headers={"ditto-originator": answer.subjects[0]} if answer.subjects else {},
         )
 
     def _message(self, message: ThingMessage, wanted: Requested, tell: Tell) -> None:
@@ -292,6 +293,8 @@ def _with_headers(tell: Tell, headers: dict[str, HeaderValue]) -> Tell:
     def told(outcome: Outcome) -> None:
         if isinstance(outcome, ThingResult):
             outcome = replace(outcome, headers={**outcome.headers, **headers})
+        elif isinstance(outcome, GatewayError):
+            outcome.details = {**outcome.details, "headers": headers}
         tell(outcome)
 
     return told

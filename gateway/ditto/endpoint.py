@@ -48,7 +48,10 @@ def json_response(
 
 def error_response(error: GatewayError) -> web.Response:
     """An error's answer; 304 has no body."""
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = {"response-required": "false"}
+    told = error.details.get("headers")
+    for name, value in told.items() if isinstance(told, dict) else ():
+        headers[name] = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     etag = error.details.get("etag")
     if isinstance(etag, str):
         headers[hdrs.ETAG] = etag

@@ -155,9 +155,8 @@ class Fanout:
     def _offer(self, frame: bytes, outlets: dict[str, Outlet], signal: _Signal) -> None:
         is_acknowledged = "requested-acks" in signal.headers
         for session_id, outlet in list(outlets.items()):
-            if session_id == signal.originator:
-                continue
-            outlet.offer(frame)
+            if session_id != signal.originator:
+                outlet.offer(frame)
             if is_acknowledged and outlet.labels:
                 self._things.desk.reached(signal.thing_id, signal.correlation_id, outlet.labels)
 

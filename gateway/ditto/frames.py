@@ -43,6 +43,12 @@ def refusal(error: GatewayError, envelope: Envelope | None = None) -> bytes:
     return error_frame(error, entity_id=entity, headers=headers, group=topic.group, channel=channel)
 
 
+def wants_refusal(envelope: Envelope) -> bool:
+    """False for an answer whose sender wants to hear nothing of it."""
+    wanted = {name.lower(): value for name, value in envelope.headers.items()}
+    return envelope.status is None or wanted.get("response-required") is not False
+
+
 def response(
     signal: ThingCommand | PolicyCommand | ThingMessage,
     result: ThingResult | ThingMessageResponse | Acknowledgements,

@@ -179,7 +179,7 @@ class PolicyRoutes:
         result = await self._policies.execute(command)
         if call.headers.get("response-required") is False and action is not Action.RETRIEVE:
             return web.Response(status=202)
-        return answer(result, location)
+        return answer(call, result, location)
 
 
 def _action_of(rest: str) -> tuple[str | None, str] | None:

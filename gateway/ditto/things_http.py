@@ -208,7 +208,11 @@ class ThingRoutes:
         command = self._command(call, thing_id, Action.RETRIEVE, path, None)
         timeout_of(call.headers, MAX_TIMEOUT, MAX_TIMEOUT)
         outcome = await self._asking.ask(command, None)
-        return acknowledged(outcome) if isinstance(outcome, Acknowledgements) else answer(outcome)
+        return (
+            acknowledged(outcome)
+            if isinstance(outcome, Acknowledgements)
+            else answer(call, outcome)
+        )
 
     def _command(
         self, call: ApiCall, thing_id: str, action: Action, path: Pointer, value: Json
@@ -248,7 +252,7 @@ class ThingRoutes:
             return acknowledged(outcome.located(location))
         if not wanted.response_required:
             return web.Response(status=202)
-        return answer(outcome, location)
+        return answer(call, outcome, location)
 
 
 _ACTIONS = {JSON_TYPE: Action.MODIFY, MERGE_PATCH: Action.MERGE, JSON_PATCH: Action.PATCH}
@@ -273,15 +277,18 @@ _TOLD = (
     "channel",
     "live-channel-condition-matched",
     "ditto-metadata",
+    "ditto-originator",
     "historical-headers",
 )
 """Headers of a result that HTTP hands on."""
 
 
-def answer(result: Good, location: str | None = None) -> web.Response:
-    """A result as HTTP answers it."""
+def answer(call: ApiCall, result: Good, location: str | None = None) -> web.Response:
+    """A result as HTTP answers it; where nobody else is named, its originator is the caller."""
     assert isinstance(result, ThingResult)  # noqa: S101  it is what answers a command
-    headers = {"version": "2"}
+    headers = {"version": "2", "response-required": "false"}
+    if call.subjects:
+        headers["ditto-originator"] = call.subjects[0]
     for name in _TOLD:
         if name in result.headers:
             headers[name] = _text(result.headers[name])

@@ -24,7 +24,7 @@ from gateway.ditto.auth import Authentication, Caller
 from gateway.ditto.control import ANNOUNCEMENTS, JWT_TOKEN, STREAMS, Control, join
 from gateway.ditto.dispatch import Outcome
 from gateway.ditto.fanout import Fanout
-from gateway.ditto.frames import refusal, response, with_correlation
+from gateway.ditto.frames import refusal, response, wants_refusal, with_correlation
 from gateway.ditto.histories import Histories
 from gateway.ditto.messages_http import MessageRoutes
 from gateway.ditto.outbox import Outbox, text_frame
@@ -182,7 +182,8 @@ class Session:
             asked = with_correlation(decode(frame.data))
             await self._on_signal(signal_of(asked, Sender(self._caller.subjects, self.id)), asked)
         except GatewayError as error:
-            self.send(refusal(error, asked))
+            if asked is None or wants_refusal(asked):
+                self.send(refusal(error, asked))
         except Exception:  # top of one request: the session goes on
             log.exception("frame failed", extra={"session": self.id})
             self.send(refusal(GatewayError(), asked))

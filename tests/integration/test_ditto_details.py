@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
-from tests.ditto_rig import PUMP, Answer, Stack, a_ditto, curl, json_body, put
+from tests.ditto_rig import (
+    PUMP,
+    Answer,
+    Stack,
+    WsClient,
+    a_ditto,
+    a_websocket,
+    curl,
+    json_body,
+    put,
+)
 
 ATTRIBUTES = {"n": 1, "deep": {"er": True}}
 FEATURES = {"motor": {"properties": {"rpm": 1}}}
@@ -117,3 +129,57 @@ async def test_acknowledgements_say_whose_they_are_and_where_the_new_thing_is(
     assert {one["correlation-id"] for one in headers.values()} == {"mine"}
     assert headers["twin-persisted"]["location"] == f"{ditto.api}/things/org.acme:new"
     assert "location" not in headers["search-persisted"]
+
+
+# --- devices' answers
+
+
+CONDITION = "eq(attributes/n,1)"
+
+
+@pytest.fixture
+async def device(ditto: Stack) -> AsyncIterator[WsClient]:
+    async with a_websocket(ditto) as socket:
+        await socket.control("START-SEND-LIVE-COMMANDS")
+        yield socket
+
+
+async def reply(device: WsClient, status: int, **members: Any) -> None:
+    """Answer the next live command."""
+    asked = await device.envelope()
+    headers = {**asked["headers"], **members.pop("headers", {})}
+    answer = {"topic": asked["topic"], "path": asked["path"], "status": status, "headers": headers}
+    await device.socket.send_str(json.dumps({**answer, **members}))
+
+
+async def test_an_answer_says_where_it_comes_from(ditto: Stack, device: WsClient) -> None:
+    query = f"live-channel-condition={quote(CONDITION)}&timeout=5s"
+    asking = asyncio.create_task(ask(ditto, "GET", f"things/{PUMP}/attributes/n?{query}"))
+    await reply(device, 200, value=5)
+    live = await asking
+    assert (live.status, live.json) == (200, 5)
+    told = ("channel", "live-channel-condition-matched", "response-required", "ditto-originator")
+    assert [live.headers[name] for name in told] == ["live", "true", "false", "nginx:ditto"]
+    twin = await ask(ditto, "GET", f"things/{PUMP}/attributes/n")
+    assert [twin.headers[name] for name in told[2:]] == ["false", "nginx:ditto"]
+
+
+async def test_a_device_that_is_silent_is_told_with_its_channel(ditto: Stack) -> None:
+    query = f"live-channel-condition={quote(CONDITION)}&timeout=50ms"
+    late = await ask(ditto, "GET", f"things/{PUMP}?{query}")
+    assert (late.status, late.error) == (408, "command.timeout")
+    told = ("channel", "live-channel-condition-matched", "response-required")
+    assert [late.headers[name] for name in told] == ["live", "true", "false"]
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_an_answer_that_the_command_cannot_have_is_none(
+    ditto: Stack, device: WsClient, is_told: bool
+) -> None:
+    url = f"things/{PUMP}/attributes/n?channel=live&timeout=300ms"
+    asking = asyncio.create_task(ask(ditto, "PUT", url, value=2))
+    await reply(device, 206, headers={"response-required": is_told})
+    await device.socket.send_str(json.dumps({"topic": "nonsense", "path": "/"}))
+    first = await device.envelope()
+    assert (first["value"]["error"] == "protocoladapter:illegal.adaptable") is is_told
+    assert (await asking).status == 408

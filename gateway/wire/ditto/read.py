@@ -122,7 +122,7 @@ class StreamSignal:
 class Response:
     """The answer to a live command, or to one that we sent to another Ditto, or an error in its place.
 
-    Shape:  `topic` and `path` are the command's, or `.../errors`.
+    Shape:  `topic` and `path` are the command's, or `.../errors`; `subjects` are of who answers.
     """
 
     topic: Topic
@@ -131,6 +131,7 @@ class Response:
     value: Json = None
     has_value: bool = False
     headers: Headers = field(default_factory=lambda: NO_HEADERS)
+    subjects: tuple[str, ...] = ()
 
 
 Signal: TypeAlias = (
@@ -200,7 +201,7 @@ def _object(case: _Case) -> JsonObject:
 
 def _thing_command(case: _Case) -> Signal:
     if case.envelope.status is not None:
-        return _response(case)
+        return _live_response(case) if case.topic.channel == LIVE else _response(case)
     if case.topic.is_for_many:
         return _retrieve_things(case)
     action = _action(case.topic.action)
@@ -252,6 +253,32 @@ def _retrieve_things(case: _Case) -> RetrieveThings:
     )
 
 
+_LIVE_STATUSES: Final = {
+    "create": (201,),
+    "retrieve": (200,),
+    "modify": (201, 204),
+    "merge": (201, 204),
+    "delete": (204,),
+}
+"""How devices may answer live commands that went well."""
+
+
+def _live_response(case: _Case) -> Response:
+    """A device's answer to a command; an error may come under the command's own topic.
+
+    Errors: 422 `protocoladapter:illegal.adaptable` for a status that the command cannot end with.
+    """
+    status, known = case.envelope.status or 0, _LIVE_STATUSES.get(case.topic.action or "")
+    if known is None or (status < 400 and status not in known):
+        raise GatewayError(
+            f"The status {status} is no answer to '{case.topic.action}'.",
+            code="protocoladapter:illegal.adaptable",
+            status=422,
+            description=f"Expected: {', '.join(map(str, known or ()))}, or an error.",
+        )
+    return _response(case)
+
+
 def _response(case: _Case) -> Response:
     return Response(
         topic=case.topic,
@@ -260,6 +287,7 @@ def _response(case: _Case) -> Response:
         value=_value(case),
         has_value=case.envelope.has_value,
         headers=case.headers,
+        subjects=case.sender.subjects,
     )
 
 
