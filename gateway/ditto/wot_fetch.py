@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from time import perf_counter
 from typing import Final, cast
 from urllib.parse import unquote
@@ -252,20 +252,22 @@ class Folder:
         return body if len(body) <= limit else None
 
     def _path(self, url: str) -> Path | None:
-        named = self._index.get(url)
-        try:
-            parsed = URL(url)
-            authority = parsed.authority
-            below = PurePosixPath(unquote(parsed.raw_path).lstrip("/"))
-        except ValueError:
-            return None
-        if named is None and (parsed.query_string or not authority):
-            return None
-        relative = PurePosixPath(named) if named is not None else PurePosixPath(authority, below)
-        if "\0" in str(relative):
+        relative = self._index.get(url) or _place(url)
+        if relative is None or "\0" in relative:
             return None
         path = self._root.joinpath(relative).resolve()
         return path if path.is_relative_to(self._root) else None
+
+
+def _place(url: str) -> str | None:
+    """`<host>[:port]/<path>` of a URL without a query."""
+    try:
+        parsed = URL(url)
+        port = "" if parsed.is_default_port() else f":{parsed.port}"
+        below = unquote(parsed.raw_path).lstrip("/")
+    except ValueError:
+        return None
+    return f"{parsed.host}{port}/{below}" if parsed.host and not parsed.query_string else None
 
 
 def _index_of(file: Path) -> dict[str, str]:

@@ -7,7 +7,8 @@ while. See `docs/wot.md`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, TypeAlias, TypeVar
 
 from gateway.config.wot import WotModels
@@ -20,6 +21,8 @@ from gateway.twin.documents import encoded
 from gateway.twin.wot.documents import invalid, read_document
 from gateway.twin.wot.model import ThingModel
 from gateway.twin.wot.resolving import NeedsDocuments, resolve
+
+log = logging.getLogger(__name__)
 
 Found: TypeAlias = dict[str, ThingModel | GatewayError]
 """By URL: the model, or why there is none."""
@@ -144,7 +147,7 @@ class ThingModels:
         if task is None:
             if len(self._under_way) >= MAX_UNDER_WAY:
                 raise Undeliverable("Too many Thing Models are fetched at the moment.")
-            task = self._under_way[url] = self.start(self._bring(url))
+            task = self._under_way[url] = self.start(_guarded(url, self._bring))
             task.add_done_callback(lambda _: self._under_way.pop(url, None))
         return task
 
@@ -180,13 +183,11 @@ class ThingModels:
     async def _resolved(self, url: str) -> Kept[ThingModel]:
         kept: dict[str, Kept[JsonObject]] = {}
         while True:
-            try:
-                model = resolve(url, {name: one.value for name, one in kept.items()})
-            except NeedsDocuments as needs:
-                kept.update(await self._several(needs.urls))
-            else:
+            model = _tried(url, {name: one.value for name, one in kept.items()})
+            if isinstance(model, ThingModel):
                 expires = min(one.expires for one in kept.values())
                 return Kept(model, len(encoded({**model.document})), expires)
+            kept.update(await self._several(model))
 
     async def _several(self, urls: frozenset[str]) -> dict[str, Kept[JsonObject]]:
         """Documents, side by side; the first that cannot be had is the error of all."""
@@ -204,7 +205,7 @@ class ThingModels:
         """The task that brings a document; whoever wants the same one waits for the same task."""
         task = self._fetching.get(url)
         if task is None:
-            task = self._fetching[url] = self.start(self._fetch(url))
+            task = self._fetching[url] = self.start(_guarded(url, self._fetch))
             task.add_done_callback(lambda _: self._fetching.pop(url, None))
         return task
 
@@ -224,6 +225,23 @@ class ThingModels:
             kept = Kept(document, size, now + self._settings.cache_seconds)
         self._documents.put(url, kept)
         return kept
+
+
+def _tried(url: str, documents: dict[str, JsonObject]) -> ThingModel | frozenset[str]:
+    """The model, or the documents that it still needs."""
+    try:
+        return resolve(url, documents)
+    except NeedsDocuments as needs:
+        return needs.urls
+
+
+async def _guarded(url: str, work: Callable[[str], Awaitable[T]]) -> T | GatewayError:
+    """The top of a task: a bug in it ends neither the others nor the module."""
+    try:
+        return await work(url)
+    except Exception:
+        log.exception("thing model could not be made", extra={"url": url[:300]})
+        return GatewayError()
 
 
 def _submodels(found: Found) -> list[str]:

@@ -163,7 +163,7 @@ def test_what_the_operator_says_wins_over_the_model() -> None:
 
 
 def test_forms_that_the_model_has_are_kept_and_completed() -> None:
-    document = {
+    document: JsonObject = {
         "@type": "tm:ThingModel",
         "properties": {"a": {"forms": [{"op": "x", "href": "/"}]}},
     }
@@ -208,7 +208,7 @@ def test_placeholders_take_the_values_of_the_thing_or_feature() -> None:
 
 def test_placeholders_without_a_value_of_the_thing_take_the_settings() -> None:
     document: JsonObject = {"a": "{{ X }}", "b": ["{{Y}}", "v{{Y}}"], "{{X}}": 1}
-    values = {"X": ["/properties/a"], "Y": 5}
+    values: JsonObject = {"X": ["/properties/a"], "Y": 5}
     assert resolved(document, values) == {"a": ["/properties/a"], "b": [5, "v5"], "{{X}}": 1}
 
 

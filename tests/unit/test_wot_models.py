@@ -137,7 +137,7 @@ def test_a_model_of_very_many_documents_is_refused() -> None:
 
 
 def test_diamonds_that_would_be_walked_forever_cost_one_walk_each() -> None:
-    more = {
+    more: dict[str, Any] = {
         f"/d{n}": {"links": [{"rel": "tm:extends", "href": f"/d{n + 1}"}] * 100} for n in range(9)
     }
     more["/d9"] = {"title": "bottom", "links": []}
