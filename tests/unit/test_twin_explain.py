@@ -249,12 +249,12 @@ def test_attempts_on_things_and_events_are_judged_by_the_rules_of_commands(
     )
     if isinstance(value, dict | int):
         seen = reduced_event(event, mine)
-        expected = Extent.PART
+        extent = Extent.PART
         if seen is None:
-            expected = Extent.NOTHING
+            extent = Extent.NOTHING
         elif seen is event:
-            expected = Extent.WHOLE
-        assert explanation.receives["twinEvents"].extent is expected
+            extent = Extent.WHOLE
+        assert explanation.receives["twinEvents"].extent is extent
     heard = mine.unrestricted("thing", where, READ)
     assert (explanation.receives["liveCommands"].extent is Extent.WHOLE) is heard
 
