@@ -83,7 +83,10 @@ class WotHook:
         if self._judge is None and not is_new:
             return decision
         needed = needed_by(event)
-        if not needed.after and not needed.before:
+        if not needed.urls:
+            return decision
+        is_judged = self._judge is not None and self._judge.wants_change(job, event)
+        if not is_new and not is_judged:
             return decision
         ready = self._ready(job.thing_id, job, needed.urls)
         self._check(ready, needed.after, job.thing_id)
@@ -104,7 +107,7 @@ class WotHook:
         if self._judge is None:
             return
         urls = needed_by_message(message, thing)
-        if urls:
+        if urls and self._judge.wants_message(message, thing):
             ready = self._ready(thing.thing_id, message, urls)
             self._check(ready, urls, thing.thing_id)
             self._judge.message(message, thing, ready)

@@ -46,6 +46,15 @@ class WotJudge:
             name: metrics.wot_validations.labels(name) for name in (_FITS, _LOGGED, _REFUSED)
         }
 
+    def wants_change(self, command: ThingCommand, event: ThingEvent) -> bool:
+        """False where the switches judge nothing of it."""
+        definitions = definitions_of_change(event)
+        return self._config.rules_for(command.headers, command.subjects, definitions).enabled
+
+    def wants_message(self, message: ThingMessage, thing: Thing) -> bool:
+        """The same for a message."""
+        return self._rules_of(message, thing).enabled
+
     def change(self, command: ThingCommand, event: ThingEvent, models: Models) -> None:
         """Judge a change that is about to be stored.
 

@@ -97,6 +97,14 @@ class Judge(Protocol):
             before or after.
     """
 
+    def wants_change(self, command: ThingCommand, event: ThingEvent) -> bool:
+        """False where nothing of a change is judged: then its models need not be there."""
+        ...
+
+    def wants_message(self, message: ThingMessage, thing: Thing) -> bool:
+        """The same for a message."""
+        ...
+
     def change(self, command: ThingCommand, event: ThingEvent, models: Models) -> None:
         """A change of the twin that is about to be stored."""
         ...
