@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from gateway.config import Settings
+from gateway.config.schema import plain
 from gateway.connectivity import demo as connectivity_demo
 from gateway.connectivity.endpoints import Northbound as OwnNorthbound
 from gateway.connectivity.http import routes as connection_routes
@@ -23,6 +24,7 @@ from gateway.ditto.creation_rules import CreationRules
 from gateway.ditto.endpoint import Endpoints as DittoEndpoints
 from gateway.ditto.fanout import Fanout
 from gateway.ditto.http import DittoServer, fallback, routes
+from gateway.ditto.operator_commands import piggybacks
 from gateway.ditto.passwords import PasswordChecks, hash_password
 from gateway.ditto.service import PoliciesService, ThingsService
 from gateway.ditto.sse import EventStreams
@@ -349,8 +351,20 @@ def _ditto(shared: Shared, gateway: Gateway, connections: ConnectionHub) -> list
     models, wot = gateway.models, settings.wot.description
     descriptions = Descriptions(gateway.things, models, wot) if models else None
     table: list[web.RouteDef] = [
-        *routes(endpoints, gateway.things, gateway.policies, streams, sockets, descriptions),
-        *connection_routes(endpoints, connections),
+        *routes(
+            endpoints,
+            gateway.things,
+            gateway.policies,
+            streams,
+            sockets,
+            descriptions,
+            plain(shared.settings),
+        ),
+        *connection_routes(
+            endpoints,
+            connections,
+            piggybacks(gateway.things, gateway.policies, plain(shared.settings)),
+        ),
         *wot_config_routes(endpoints, gateway.wot_config),
         *fallback(endpoints),
     ]

@@ -13,6 +13,7 @@ import aiohttp
 from aiohttp import web
 
 from gateway.config.ditto import Creation, DittoHttp, DittoWebSocket, Policies
+from gateway.config.schema import plain
 from gateway.config.wot import Wot
 from gateway.ditto.auth import Authentication
 from gateway.ditto.creation_rules import CreationRules
@@ -161,7 +162,15 @@ async def serving(
     )
     descriptions = Descriptions(stack.things, stack.models, stack.wot.description)
     table = [
-        *routes(stack.endpoints, stack.things, stack.policies, streams, sockets, descriptions),
+        *routes(
+            stack.endpoints,
+            stack.things,
+            stack.policies,
+            streams,
+            sockets,
+            descriptions,
+            {"ditto": {"http": plain(http)}},
+        ),
         *wot_config_routes(stack.endpoints, stack.wot_config),
         *extra,
         *fallback(stack.endpoints),

@@ -9,7 +9,9 @@ from aiohttp import web
 
 from gateway.config.ditto import DittoHttp
 from gateway.ditto.auth import DEVOPS, STATUS, Authentication
-from gateway.ditto.endpoint import STATUS_REALM, Endpoints, RawHandler, unknown_path
+from gateway.ditto.cloudevents_http import CloudEventRoutes
+from gateway.ditto.devops_http import DevopsRoutes
+from gateway.ditto.endpoint import STATUS_REALM, Endpoints, Handler, RawHandler, unknown_path
 from gateway.ditto.explain_http import PATH as EXPLAIN
 from gateway.ditto.explain_http import ExplainRoutes
 from gateway.ditto.operations_http import OperationRoutes
@@ -22,6 +24,7 @@ from gateway.ditto.sse import EventStreams
 from gateway.ditto.things_http import ThingRoutes
 from gateway.ditto.websocket import WebSockets
 from gateway.ditto.wot_http import Descriptions
+from gateway.model.json import Json
 from gateway.runtime.listener import Endpoints as Bound
 from gateway.runtime.listener import serve_app
 
@@ -36,10 +39,12 @@ def routes(
     streams: EventStreams,
     sockets: WebSockets,
     descriptions: Descriptions | None = None,
+    settings: Json = None,
 ) -> list[web.RouteDef]:
     """The table of routes, for the server that mounts them.
 
     Shape:  every path takes every method, so that errors are Ditto's; what `/api` does not have is 404.
+            `settings` is what operators are shown of them, as plain data.
     """
     message = sockets.messages
     thing = ThingRoutes(
@@ -48,8 +53,13 @@ def routes(
     policy = PolicyRoutes(policies, endpoints.max_body)
     search = SearchRoutes(things, endpoints.max_body, streams.finite)
     permission = PermissionRoutes(things, policies, endpoints.max_body)
-    operation = OperationRoutes()
+    operation, devops = OperationRoutes(things, policies), DevopsRoutes(settings)
+    cloud_event = CloudEventRoutes(sockets.asking, policies, endpoints.max_body)
     api, public = endpoints.api, endpoints.public
+
+    def overall(handler: Handler) -> RawHandler:
+        return endpoints.devops(handler, DEVOPS, STATUS, realm=STATUS_REALM)
+
     table = {
         "/api/2/things": api(thing.collection),
         EXPLAIN: endpoints.shared(ExplainRoutes(things, policies).explain, DEVOPS),
@@ -60,19 +70,21 @@ def routes(
         "/api/2/search/things/count": api(search.count),
         "/api/2/whoami": api(operation.whoami),
         "/api/2/checkPermissions": api(permission.check),
-        "/api/2/cloudevents": api(operation.not_built),
+        "/api/2/cloudevents": api(cloud_event.post),
         "/ws/2": api(sockets.serve),
         "/health": public(operation.health),
         "/status": public(operation.status),
         "/status/health": public(operation.status_health),
-        "/stats/{rest:.*}": public(operation.not_built),
+        "/status/cluster": public(operation.status_cluster),
+        "/stats/things": public(operation.total),
+        "/stats/search": public(operation.total),
+        "/stats/things/details": endpoints.devops(operation.details, DEVOPS),
         "/.well-known/wot": _directory(endpoints, descriptions, operation),
-        "/devops/logging{rest:.*}": endpoints.devops(operation.not_built, DEVOPS),
-        "/devops/config{rest:.*}": endpoints.devops(operation.not_built, DEVOPS),
-        "/overall/status": endpoints.devops(operation.status, DEVOPS, STATUS, realm=STATUS_REALM),
-        "/overall/status/health": endpoints.devops(
-            operation.status_health, DEVOPS, STATUS, realm=STATUS_REALM
-        ),
+        "/devops/logging{rest:(?:/.*)?}": endpoints.devops(devops.logging, DEVOPS),
+        "/devops/config{rest:(?:/.*)?}": endpoints.devops(devops.config, DEVOPS),
+        "/overall/status": overall(operation.status),
+        "/overall/status/health": overall(operation.status_health),
+        "/overall/status/cluster": overall(operation.status_cluster),
     }
     return [web.route(ANY, path, handler) for path, handler in table.items()]
 

@@ -1,41 +1,77 @@
-"""Health, status and who-am-I: the small answers around the API."""
+"""Health, status, statistics and who-am-I: the small answers around the API."""
 
 from __future__ import annotations
-
-from datetime import UTC, datetime
 
 from aiohttp import hdrs, web
 
 from gateway.ditto.endpoint import json_response, not_allowed
+from gateway.ditto.fresh import Fresh
+from gateway.ditto.health import DOWN, UP, Health, cluster
 from gateway.ditto.request import ApiCall
+from gateway.ditto.service import PoliciesService, ThingsService
 from gateway.errors import NotBuilt
-from gateway.model.json import Json, JsonObject
+from gateway.model.json import JsonObject
 
 
 class OperationRoutes:
-    """The handlers that concern no thing."""
+    """The handlers that concern no single thing."""
 
-    def __init__(self) -> None:
-        self._started = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    def __init__(self, things: ThingsService, policies: PoliciesService) -> None:
+        self._things = things
+        self._policies = policies
+        self._health = Health(policies.store)
+        self._total = Fresh(policies.store.total)
 
     async def health(self, call: ApiCall) -> web.StreamResponse:
-        """`/health`: this process answers, so it is up."""
-        _only_get(call)
-        return json_response({"status": "UP"})
+        """`/health`: 503 when the store does not answer."""
+        only_get(call)
+        if await self._health.is_up():
+            return json_response({"status": UP})
+        return json_response({"status": DOWN}, 503)
 
     async def status(self, call: ApiCall) -> web.StreamResponse:
         """`/status` and `/overall/status`."""
-        _only_get(call)
-        return json_response({**_health_tree(), "startTime": self._started})
+        only_get(call)
+        return json_response({**await self._health.tree(), **self._health.facts()})
 
     async def status_health(self, call: ApiCall) -> web.StreamResponse:
         """`/status/health` and `/overall/status/health`."""
-        _only_get(call)
-        return json_response(_health_tree())
+        only_get(call)
+        tree = await self._health.tree()
+        return json_response(tree, 200 if tree["status"] == UP else 503)
+
+    async def status_cluster(self, call: ApiCall) -> web.StreamResponse:
+        """`/status/cluster` and `/overall/status/cluster`."""
+        only_get(call)
+        return json_response(cluster())
+
+    async def total(self, call: ApiCall) -> web.StreamResponse:
+        """`/stats/things` and `/stats/search`: all of them are in the search index."""
+        only_get(call)
+        return json_response({"allThingsCount": await self._total.get()})
+
+    async def details(self, call: ApiCall) -> web.StreamResponse:
+        """`/stats/things/details`: what is in memory, by kind and namespace."""
+        only_get(call)
+        kinds, namespaces = _wanted(call, "entity"), _wanted(call, "namespace")
+        hot = {
+            "thing": self._things.memory.namespaces(),
+            "policy": self._policies.memory.namespaces(),
+        }
+        shown: JsonObject = {}
+        for kind, counted in hot.items():
+            if not kinds or kind in kinds:
+                below: JsonObject = {
+                    name: count
+                    for name, count in sorted(counted.items())
+                    if not namespaces or name in namespaces
+                }
+                shown[kind] = below
+        return json_response(shown)
 
     async def whoami(self, call: ApiCall) -> web.StreamResponse:
         """`/api/2/whoami`: the caller's authorization subjects."""
-        _only_get(call)
+        only_get(call)
         subjects = call.subjects
         return json_response({"defaultSubject": subjects[0], "subjects": [*subjects]})
 
@@ -47,14 +83,14 @@ class OperationRoutes:
         )
 
 
-def _health_tree() -> JsonObject:
-    children: list[Json] = [
-        {"label": role, "status": "UP", "details": []}
-        for role in ("things", "policies", "gateway", "connectivity", "thing-search")
-    ]
-    return {"label": "roles", "status": "UP", "children": children}
+def _wanted(call: ApiCall, name: str) -> frozenset[str]:
+    return frozenset(one for one in (call.query(name) or "").split(",") if one)
 
 
-def _only_get(call: ApiCall) -> None:
+def only_get(call: ApiCall) -> None:
+    """Refuse other methods.
+
+    Errors: MethodNotAllowed.
+    """
     if call.request.method != hdrs.METH_GET:
         raise not_allowed(call.request.method, ("GET",))

@@ -18,6 +18,7 @@ from gateway.ditto.announcements import Announcements
 from gateway.ditto.clock import Clock, text_of, utc_now
 from gateway.ditto.creation_rules import CreationRules
 from gateway.ditto.lane import Pending, Wait
+from gateway.ditto.namespaces import BlockedNamespaces
 from gateway.ditto.past import is_historical, past_instant, past_revision
 from gateway.ditto.policy_cache import Expire, Job, PolicyCache, PolicyEntry, Source
 from gateway.errors import GatewayError, NotBuilt
@@ -42,7 +43,7 @@ from gateway.twin.policies import (
     reduced_policy_event,
     replayed_policy,
 )
-from gateway.twin.policy import Enforcer, Permissions
+from gateway.twin.policy import EVERYTHING, Enforcer, Permissions
 from gateway.twin.policy_actions import PolicyAction, decide_action, decide_expiry
 from gateway.twin.policy_expiry import due_of
 from gateway.twin.policy_form import PolicyPart, policy_json
@@ -74,6 +75,7 @@ class PoliciesService:
         self.settings = settings or Policies()
         self.rules = rules or CreationRules()
         self.announcements = Announcements()
+        self.namespaces = BlockedNamespaces()
         self.clock = clock
         self.store = store
         self.limits = replace(
@@ -82,7 +84,9 @@ class PoliciesService:
             announcement_grain=self.settings.announcement_grain,
             lockout_prevention=self.settings.lockout_prevention,
         )
-        self._cache = PolicyCache(store, self._step, cache, self.settings.namespace_roots)
+        self.memory = self._cache = PolicyCache(
+            store, self._step, cache, self.settings.namespace_roots
+        )
         self._listeners: list[PolicyListener] = []
 
     # --- commands -----------------------------------------------------------------------------
@@ -255,12 +259,13 @@ class PoliciesService:
         return await future
 
     def _step(self, entry: PolicyEntry, job: Job, pending: Pending) -> object | None:
+        self.namespaces.check(entry.policy_id)
         self._cache.loaded(entry.policy_id)
         if entry.in_flight:
             raise Wait(entry.settled.append)
         if isinstance(job, Expire):
             return self._expired(entry, pending)
-        context = self._context(entry, job.subjects)
+        context = self._context(entry, job)
         if isinstance(job, PolicyAction):
             return self._act(entry, job, context, pending)
         if job.action is Action.RETRIEVE:
@@ -268,10 +273,14 @@ class PoliciesService:
         self._change(entry, job, context, pending)
         return None
 
-    def _context(self, entry: PolicyEntry, subjects: tuple[str, ...]) -> PolicyContext:
+    def _context(self, entry: PolicyEntry, job: PolicyCommand | PolicyAction) -> PolicyContext:
         now, name = self.now(), entry.policy_id
         enforcer = self._cache.enforcer(name)
-        permissions = enforcer.permissions(subjects, namespace_of(name), now) if enforcer else None
+        permissions = (
+            enforcer.permissions(job.subjects, namespace_of(name), now) if enforcer else None
+        )
+        if permissions is not None and isinstance(job, PolicyCommand) and job.sudo:
+            permissions = EVERYTHING
         roots = self._cache.roots(name)
         source = self._cache.source(name)
         return PolicyContext(now, entry.revision, permissions, self.limits, source, roots)

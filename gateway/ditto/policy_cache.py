@@ -7,6 +7,7 @@ is noted as its importer.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -182,6 +183,21 @@ class PolicyCache:
             entry = self._entries.get(name)
             if entry is not None:
                 entry.enforcer = None
+
+    def namespaces(self) -> Counter[str]:
+        """How many policies of each namespace are in memory."""
+        present = (entry for entry in self._entries.values() if entry.committed is not None)
+        return Counter(namespace_of(entry.policy_id) for entry in present)
+
+    def forget(self, namespace: str) -> None:
+        """Read the policies of a namespace from the store before their next use."""
+        mine = [e for e in self._entries.values() if namespace_of(e.policy_id) == namespace]
+        for entry in mine:
+            if entry.in_flight:
+                continue  # what is being stored is newer than what could be read
+            entry.newest = entry.committed = None
+            entry.forget()
+            self.forget_enforcers(entry.policy_id)
 
     def _make_room(self) -> None:
         if len(self._entries) < self._size:

@@ -307,12 +307,17 @@ def require_type(request: web.Request, allowed: Iterable[str]) -> str:
     """
     accepted = tuple(allowed)
     if request.content_type not in accepted or "Content-Type" not in request.headers:
-        raise UnsupportedMediaType(
-            f"The Media-Type '{request.headers.get('Content-Type', 'none')}' is not supported for this"
-            " resource.",
-            description=f"Allowed Media-Types are: {', '.join(accepted)}.",
-        )
+        raise unsupported(request, accepted)
     return request.content_type
+
+
+def unsupported(request: web.Request, accepted: Iterable[str]) -> GatewayError:
+    """415, with the media types that are taken."""
+    return UnsupportedMediaType(
+        f"The Media-Type '{request.headers.get('Content-Type', 'none')}' is not supported for this"
+        " resource.",
+        description=f"Allowed Media-Types are: {', '.join(accepted)}.",
+    )
 
 
 def parse_json(body: bytes) -> Json:

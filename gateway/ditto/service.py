@@ -23,6 +23,7 @@ from gateway.ditto.desk import Desk
 from gateway.ditto.dispatch import Dispatcher
 from gateway.ditto.lane import Pending
 from gateway.ditto.live import LiveChannel
+from gateway.ditto.migration import is_dry_run, settled_migration, tried_migration
 from gateway.ditto.past import Past, is_historical
 from gateway.ditto.policies import PoliciesService, resolve
 from gateway.ditto.search import Searcher, SearchPage, SearchQuery
@@ -52,7 +53,7 @@ from gateway.twin.ditto_errors import ditto_error
 from gateway.twin.fields import FieldSelector
 from gateway.twin.limits import DEFAULT_LIMITS, Limits
 from gateway.twin.metadata import asked as asked_metadata
-from gateway.twin.policy import NO_PERMISSIONS, READ, Permissions
+from gateway.twin.policy import EVERYTHING, NO_PERMISSIONS, READ, Permissions
 from gateway.twin.resources import part_of
 from gateway.twin.showing import (
     Context,
@@ -114,7 +115,7 @@ class ThingsService:
         self._listeners: tuple[SignalListener, ...] = ()
         self._guards: tuple[Guard, ...] = ()
         self._change_guards: tuple[ChangeGuard, ...] = ()
-        self._things = ThingCache(store, self._step, cache)
+        self.memory = self._things = ThingCache(store, self._step, cache)
         self._past = Past(store)
         self.desk = Desk()
         self.live = LiveChannel(
@@ -318,6 +319,7 @@ class ThingsService:
     # --- one step of a lane -------------------------------------------------------------------
 
     def _step(self, entry: ThingEntry, job: Job, pending: Pending) -> object | None:
+        self.policies.namespaces.check(entry.thing_id)
         self._things.loaded(entry)
         if isinstance(job, Look):
             return job.judge(entry)
@@ -343,7 +345,7 @@ class ThingsService:
 
     def _shown(self, thing: Thing, command: ThingCommand) -> ThingResult:
         moment = self._clock()
-        permissions = self._permissions(thing, command.subjects, text_of(moment))
+        permissions = self._mine(thing, command, text_of(moment))
         if permissions is None:
             raise ditto_error("things:thing.notfound", id=thing.thing_id)
         fields = FieldSelector.parse(command.fields) if command.fields else None
@@ -375,13 +377,15 @@ class ThingsService:
             command = creation.command
             permissions = creation.permissions
         elif entry.thing is not None:
-            known = self._permissions(entry.thing, command.subjects, now)
+            known = self._mine(entry.thing, command, now)
             if known is None:
                 raise without_policy(entry.thing, is_read=False)
             permissions = known
         else:
             permissions = NO_PERMISSIONS
         context = Context(now, moment, entry.revision, permissions, self._limits)
+        if command.action is Action.MIGRATE and entry.thing is not None:
+            command = settled_migration(entry.thing, command, context, self._wot)
         decision = judge(entry.thing, command, context)
         if self._wot is not None:
             again = lambda one: judge(entry.thing, one, context)  # noqa: E731  short-lived
@@ -391,6 +395,8 @@ class ThingsService:
             return ThingResult(status=204, etag=decision.etag, revision=entry.revision)
         self._check_policy_id(event, now)
         self._ask_guards(entry.thing, command, event)
+        if command.action is Action.MIGRATE and is_dry_run(command):
+            return tried_migration(command, decision, entry.revision)
         change = Change(command, decision, event, creation, started)
         self._committer.append(entry, change, pending)
         return None
@@ -449,6 +455,12 @@ class ThingsService:
         return replace(result, headers={**result.headers, "historical-headers": {}})
 
     # --- in memory ----------------------------------------------------------------------------
+
+    def _mine(self, thing: Thing, command: ThingCommand, now: str) -> Permissions | None:
+        """What a command may do with this thing, None when its policy is gone; raises Wait."""
+        if command.sudo:
+            return EVERYTHING
+        return self._permissions(thing, command.subjects, now)
 
     def _permissions(self, thing: Thing, subjects: tuple[str, ...], now: str) -> Permissions | None:
         """What the subjects may do with this thing, None when its policy is gone; raises Wait."""

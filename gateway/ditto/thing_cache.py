@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TypeAlias
 
 from gateway.ditto.lane import Lane, Pending, Resume, Wait
 from gateway.errors import GatewayError
+from gateway.model.entity_id import namespace_of
 from gateway.model.thing import Thing, ThingCommand
 from gateway.store.things import StoredThing, ThingStore
 
@@ -92,6 +94,19 @@ class ThingCache:
             resume(None)
 
         self._store.load_thing(entry.thing_id, loaded)
+
+    def namespaces(self) -> Counter[str]:
+        """How many things of each namespace are in memory."""
+        present = (entry for entry in self._entries.values() if entry.thing is not None)
+        return Counter(namespace_of(entry.thing_id) for entry in present)
+
+    def forget(self, namespace: str) -> None:
+        """Read the things of a namespace from the store before their next use."""
+        for entry in [e for e in self._entries.values() if namespace_of(e.thing_id) == namespace]:
+            entry.thing = None
+            entry.forget()
+            if entry.lane.is_idle:
+                del self._entries[entry.thing_id]
 
     def _make_room(self) -> None:
         if len(self._entries) < self._size:

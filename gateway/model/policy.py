@@ -40,7 +40,7 @@ class PolicyCommand:
 
     Shape:  `path` from the policy's root as `parse_policy_path` reads it: a resource key or subject id is
             one segment (`("entries", "owner", "resources", "thing:/attributes/x")`); `action` is one of
-            create, retrieve, modify, delete; `fields` a field selector for retrieve.
+            create, retrieve, modify, delete; `fields` a field selector for retrieve; `sudo` as for things.
     """
 
     policy_id: str
@@ -52,6 +52,7 @@ class PolicyCommand:
     headers: Headers = field(default_factory=lambda: NO_HEADERS)
     originator: str | None = None
     trace: TraceContext | None = None
+    sudo: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,7 +85,8 @@ class ThingCommand:
             JSON Patch array; `subjects` are the caller's authorization subjects; `headers` are Ditto's, in
             lower case (`correlation-id`, `if-match`, `condition`, `if-equal`, `response-required` ...);
             `originator` identifies the session that sent it, which does not get its own events back;
-            `channel` is `twin`, or `live` for a command to the device itself.
+            `channel` is `twin`, or `live` for a command to the device itself; `sudo` says that an operator
+            asks: no policy is asked.
     """
 
     thing_id: str
@@ -99,6 +100,7 @@ class ThingCommand:
     trace: TraceContext | None = None
     spool: SpoolId | None = None
     channel: str = TWIN
+    sudo: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -140,3 +140,9 @@ class ThingStore(ThingIndex, Protocol):
 
     async def forget_policies(self, before: str) -> int:
         """As `forget`, for policies."""
+
+    async def total(self) -> int:
+        """How many things there are."""
+
+    async def erase(self, namespace: str, limit: int) -> int:
+        """Delete some things and policies of a namespace with their past; how many, 0 when none is left."""

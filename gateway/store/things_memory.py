@@ -157,6 +157,23 @@ class MemoryThingStore:
         self._events = kept
         return dropped
 
+    async def total(self) -> int:
+        """See `ThingStore.total`."""
+        return sum(stored.thing is not None for stored in self._things.values())
+
+    async def erase(self, namespace: str, limit: int) -> int:
+        """See `ThingStore.erase`."""
+        things = [name for name in self._things if namespace_of(name) == namespace][:limit]
+        policies = [name for name in self._policies if namespace_of(name) == namespace][:limit]
+        for name in things:
+            del self._things[name]
+        for name in policies:
+            del self._policies[name]
+            self._due.pop(name, None)
+        self._events = [e for e in self._events if e.thing_id not in things]
+        self._policy_events = [e for e in self._policy_events if e.policy_id not in policies]
+        return len(things) + len(policies)
+
     async def replay_policy(
         self, policy_id: str, *, revision: int | None = None, timestamp: str | None = None
     ) -> PolicyReplay:

@@ -23,6 +23,7 @@ from gateway.model.policy import Policy, PolicyEvent
 from gateway.model.thing import EventAction, Thing, ThingEvent
 from gateway.model.trace import TraceContext
 from gateway.store import policies_sqlite
+from gateway.store.erasure import erase
 from gateway.store.search import Ask, Counted, Found
 from gateway.store.search_sqlite import count, find, unsure
 from gateway.store.search_writes import PolicyIndexing, ThingIndexing, catch_up
@@ -267,6 +268,17 @@ class SqliteThingStore:
         """See `ThingStore.forget_policies`."""
         dropped: int = await self._database.write(lambda one: policies_sqlite.forget(one, before))
         return dropped
+
+    async def total(self) -> int:
+        """See `ThingStore.total`."""
+        query = "SELECT COUNT(*) FROM things WHERE policy_id IS NOT NULL"
+        found: int = await self._database.read(lambda one: one.execute(query).fetchone()[0])
+        return found
+
+    async def erase(self, namespace: str, limit: int) -> int:
+        """See `ThingStore.erase`."""
+        erased: int = await self._database.write(lambda one: erase(one, namespace, limit))
+        return erased
 
     # --- searching ----------------------------------------------------------------------------
 

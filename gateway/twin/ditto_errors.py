@@ -345,6 +345,20 @@ _TABLE: Final[dict[str, Row]] = {
         "The entity with ID '{id}' cannot be created: the rules of this service do not allow it.",
         "Choose another namespace, or ask the operator.",
     ),
+    "cloudevent.unparsable": Row(
+        400, "The cloud event could not be read: {reason}.", "See CloudEvents 1.0, HTTP binding."
+    ),
+    "cloudevent.payload.missing": Row(
+        400, "The cloud event has no payload.", "It carries a message of the Ditto Protocol."
+    ),
+    "cloudevent.dataschema.unsupported": Row(
+        400, "The data schema '{schema}' is not supported.", "It begins with 'ditto:'."
+    ),
+    "namespace.blocked": Row(
+        409,
+        "The namespace '{namespace}' is blocked: an operator works on it.",
+        "Try again later.",
+    ),
     "command.timeout": Row(
         408,
         "The command timed out after {milliseconds}ms.",

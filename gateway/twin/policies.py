@@ -203,7 +203,8 @@ def reduced_policy_event(event: PolicyEvent, permissions: Permissions) -> Policy
 def resource_path(path: Pointer) -> Pointer:
     """The path as resource keys name it: a resource key below `resources` counts as its segments."""
     if len(path) > 3 and path[2] == "resources":
-        return (*path[:3], *parse_pointer(path[3]))
+        kind, colon, below = path[3].partition(":")
+        return (*path[:3], kind + colon, *parse_pointer(below))
     return path
 
 

@@ -135,6 +135,10 @@ def _view(value: Json, node: _Node | None, granted: bool) -> Maybe:
 
 
 NO_PERMISSIONS: Final = Permissions({})
+EVERYTHING: Final = Permissions(
+    {kind: _Node(grant=READ | WRITE | EXECUTE) for kind in ("thing", "policy", "message")}
+)
+"""What an operator may do who asks past all policies."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -355,6 +355,24 @@ async def test_things_are_listed_by_id_in_pages(store: ThingStore) -> None:
     assert [one.thing_id for one in await store.page("", 9, ("org.b", "org.x"))] == ["org.b:1"]
 
 
+async def test_erasing_a_namespace_takes_its_past_too_and_nothing_else(store: ThingStore) -> None:
+    for name in ("a:t", "a:u", "a.b:t"):
+        await change(store, None, a_thing(1, name, n=1))
+    assert await store.total() == 3
+    while await store.erase("a", 1):
+        pass
+    assert await store.total() == 1
+    assert [one.thing_id for one in await store.page("", 9, ())] == ["a.b:t"]
+    assert await store.events("a:t", 0, 9) == []
+    assert await asked(lambda done: store.load_thing("a:t", done)) == StoredThing(None, 0)
+
+
+async def test_sequences_go_on_after_erasing_the_newest_event(store: ThingStore) -> None:
+    first = await change(store, None, a_thing(1, "a:t", n=1))
+    assert await store.erase("a", 9) == 1
+    assert (await change(store, None, a_thing(1, "a:t", n=1))).sequence > first.sequence
+
+
 async def test_what_a_closed_file_held_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
     path = tmp_path / "gateway.db"
     database = Database(path, "gateway")

@@ -296,8 +296,17 @@ def hono_document(**source: Any) -> dict[str, Any]:
 
 
 async def connect(rig: Rig, document: dict[str, Any], connection_id: str = "c1") -> None:
-    made = await put(f"{rig.url}/{connection_id}", document, user=DEVOPS)
-    assert made.status in (201, 204), made.body
+    """Change a connection, or make it under this ID, which only an operator's command can."""
+    changed = await put(f"{rig.url}/{connection_id}", document, user=DEVOPS)
+    if changed.status == 404:
+        command = {
+            "type": "connectivity.commands:createConnection",
+            "connection": {**document, "id": connection_id},
+        }
+        url = f"{rig.ditto.url}/devops/piggyback/connectivity"
+        body = json_body({"piggybackCommand": command})
+        changed = await curl("-X", "POST", url, *body, user=DEVOPS)
+    assert changed.status in (201, 204), changed.body
 
 
 def modify(value: Any, path: str = "/features/temperature/properties/value") -> dict[str, Any]:
