@@ -6,12 +6,13 @@ What an event would do to the search index when its entity goes is done here too
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Final
 
 from gateway.model.policy import PolicyEvent
 from gateway.model.thing import EventAction, ThingEvent
 from gateway.store.search_writes import PolicyIndexing, ThingIndexing
+from gateway.twin.policy_roots import Root
 
 # All IDs of a namespace stand between `<namespace>:` and `<namespace>;`, the next character.
 _THINGS: Final = "SELECT thing_id FROM things WHERE thing_id >= ? AND thing_id < ? LIMIT ?"
@@ -35,27 +36,20 @@ WHERE thing_id = ? AND sequence = (SELECT MAX(sequence) FROM thing_events)
 """
 
 
-def erase(connection: sqlite3.Connection, namespace: str, limit: int) -> int:
+def erase(connection: sqlite3.Connection, namespace: str, limit: int, roots: Sequence[Root]) -> int:
     """Delete up to `limit` things and as many policies; returns how many entities went, 0 at the end.
 
     Shape:  the newest event of all loses what it told, but keeps its number: sequences never start again.
     """
     bounds = (f"{namespace}:", f"{namespace};", limit)
-    things = [row[0] for row in connection.execute(_THINGS, bounds)]
-    policies = [row[0] for row in connection.execute(_POLICIES, bounds)]
-    _each(connection, things, _erase_thing)
-    _each(connection, policies, _erase_policy)
+    things = [str(row[0]) for row in connection.execute(_THINGS, bounds)]
+    policies = [str(row[0]) for row in connection.execute(_POLICIES, bounds)]
+    for thing_id in things:
+        _erase_thing(connection, thing_id)
+    for policy_id in policies:
+        _erase_policy(connection, policy_id, roots)
     connection.execute(_OLD_MARKS)
     return len(things) + len(policies)
-
-
-def _each(
-    connection: sqlite3.Connection,
-    names: list[str],
-    erase_one: Callable[[sqlite3.Connection, str], None],
-) -> None:
-    for name in names:
-        erase_one(connection, name)
 
 
 def _erase_thing(connection: sqlite3.Connection, thing_id: str) -> None:
@@ -67,13 +61,13 @@ def _erase_thing(connection: sqlite3.Connection, thing_id: str) -> None:
         timestamp="",
         after=None,
     )
-    ThingIndexing(gone, {}).run(connection)
     connection.execute(_KEEP_LAST, (thing_id,))
     for statement in _THING_PARTS:
         connection.execute(statement, (thing_id,))
+    ThingIndexing(gone, {}).run(connection)
 
 
-def _erase_policy(connection: sqlite3.Connection, policy_id: str) -> None:
+def _erase_policy(connection: sqlite3.Connection, policy_id: str, roots: Sequence[Root]) -> None:
     gone = PolicyEvent(
         policy_id=policy_id,
         action=EventAction.DELETED,
@@ -82,6 +76,6 @@ def _erase_policy(connection: sqlite3.Connection, policy_id: str) -> None:
         timestamp="",
         after=None,
     )
-    PolicyIndexing(gone).run(connection)
     for statement in _POLICY_PARTS:
         connection.execute(statement, (policy_id,))
+    PolicyIndexing(gone, roots).run(connection)

@@ -17,11 +17,10 @@ import msgspec
 
 from gateway.errors import GatewayError, RevisionConflict
 from gateway.model.entity_id import namespace_of
-from gateway.model.json import JsonObject, format_pointer, parse_pointer
+from gateway.model.json import JsonObject, format_pointer
 from gateway.model.message import SpoolId
-from gateway.model.policy import Policy, PolicyEvent
+from gateway.model.policy import PolicyEvent
 from gateway.model.thing import EventAction, Thing, ThingEvent
-from gateway.model.trace import TraceContext
 from gateway.store import policies_sqlite
 from gateway.store.erasure import erase
 from gateway.store.search import Ask, Counted, Found
@@ -39,6 +38,7 @@ from gateway.store.things import (
     StoredThing,
     ThingWrite,
 )
+from gateway.store.things_rows import Facts, event_of, policy_event_of, policy_of, thing_of
 from gateway.twin.policy_roots import Root
 
 T = TypeVar("T")
@@ -100,22 +100,11 @@ class _Database(Protocol):
     async def write(self, work: Any) -> Any: ...
 
 
-class _Facts(msgspec.Struct, omit_defaults=True):
-    """What an event carries besides its change."""
-
-    headers: dict[str, Any] = {}
-    originator: str | None = None
-    subjects: tuple[str, ...] = ()
-    trace: str | None = None
-    metadata: dict[str, Any] | None = None
-
-
 _MAX_PATHS: Final = 50_000
 """Paths whose numbers are kept in memory."""
 
 _encoder = msgspec.json.Encoder()
 _decode = msgspec.json.Decoder().decode
-_decode_facts = msgspec.json.Decoder(_Facts).decode
 
 
 class SqliteThingStore:
@@ -154,7 +143,7 @@ class SqliteThingStore:
 
         def work(connection: sqlite3.Connection) -> StoredThing:
             row = connection.execute(f"{_THING} WHERE thing_id = ?", (thing_id,)).fetchone()
-            return StoredThing(None, 0) if row is None else StoredThing(_thing(row), row[1])
+            return StoredThing(None, 0) if row is None else StoredThing(thing_of(row), row[1])
 
         self._database.submit(work, done)
 
@@ -167,7 +156,7 @@ class SqliteThingStore:
                 " WHERE policy_id = ?",
                 (policy_id,),
             ).fetchone()
-            return StoredPolicy(None, 0) if row is None else StoredPolicy(_policy(row), row[1])
+            return StoredPolicy(None, 0) if row is None else StoredPolicy(policy_of(row), row[1])
 
         self._database.submit(work, done)
 
@@ -192,7 +181,7 @@ class SqliteThingStore:
 
         def work(connection: sqlite3.Connection) -> list[Thing]:
             rows = connection.execute(query, values)
-            return [thing for row in rows if (thing := _thing(row)) is not None]
+            return [thing for row in rows if (thing := thing_of(row)) is not None]
 
         found: list[Thing] = await self._database.read(work)
         return found
@@ -207,7 +196,7 @@ class SqliteThingStore:
 
         def work(connection: sqlite3.Connection) -> list[PolicyEvent]:
             rows = connection.execute(_POLICY_EVENTS, (policy_id, after, limit))
-            return [_policy_event(row) for row in rows]
+            return [policy_event_of(row) for row in rows]
 
         found: list[PolicyEvent] = await self._database.read(work)
         return found
@@ -219,7 +208,7 @@ class SqliteThingStore:
 
     async def _read_events(self, query: str, values: tuple[object, ...]) -> list[ThingEvent]:
         def work(connection: sqlite3.Connection) -> list[ThingEvent]:
-            return [_event(row) for row in connection.execute(query, values)]
+            return [event_of(row) for row in connection.execute(query, values)]
 
         found: list[ThingEvent] = await self._database.read(work)
         return found
@@ -252,7 +241,9 @@ class SqliteThingStore:
         """See `ThingStore.replay_policy`."""
 
         def work(connection: sqlite3.Connection) -> PolicyReplay:
-            return policies_sqlite.replay(connection, policy_id, revision, timestamp, _policy_event)
+            return policies_sqlite.replay(
+                connection, policy_id, revision, timestamp, policy_event_of
+            )
 
         found: PolicyReplay = await self._database.read(work)
         return found
@@ -277,7 +268,9 @@ class SqliteThingStore:
 
     async def erase(self, namespace: str, limit: int) -> int:
         """See `ThingStore.erase`."""
-        erased: int = await self._database.write(lambda one: erase(one, namespace, limit))
+        roots = self._roots
+        erased: int = await self._database.write(lambda one: erase(one, namespace, limit, roots))
+        self.behind.set()
         return erased
 
     # --- searching ----------------------------------------------------------------------------
@@ -404,7 +397,7 @@ def _facts(event: ThingEvent | PolicyEvent) -> bytes:
     trace = event.trace.traceparent if event.trace else None
     metadata = event.metadata if isinstance(event, ThingEvent) else None
     return _encoder.encode(
-        _Facts(dict(event.headers), event.originator, event.subjects, trace, metadata)
+        Facts(dict(event.headers), event.originator, event.subjects, trace, metadata)
     )
 
 
@@ -422,58 +415,6 @@ def _spool_row(spool: SpoolId) -> tuple[object, ...]:
 
 
 # --- reading -----------------------------------------------------------------------------------
-
-
-def _thing(row: tuple[Any, ...]) -> Thing | None:
-    thing_id, revision, document, created, modified = row
-    if document is None:
-        return None
-    return Thing(thing_id, revision, _decode(document), created, modified)
-
-
-def _policy(row: tuple[Any, ...]) -> Policy | None:
-    policy_id, revision, document, created, modified = row
-    if document is None:
-        return None
-    return Policy(policy_id, revision, _decode(document), created, modified)
-
-
-def _event(row: tuple[Any, ...]) -> ThingEvent:
-    sequence, thing_id, revision, action, path, value, facts, timestamp = row
-    known = _decode_facts(facts)
-    return ThingEvent(
-        thing_id=thing_id,
-        action=EventAction(action),
-        path=parse_pointer(path),
-        revision=revision,
-        timestamp=timestamp,
-        after=None,
-        value=None if value is None else _decode(value),
-        headers=known.headers,
-        originator=known.originator,
-        subjects=known.subjects,
-        trace=TraceContext.parse(known.trace),
-        sequence=sequence,
-        metadata=known.metadata,
-    )
-
-
-def _policy_event(row: tuple[Any, ...]) -> PolicyEvent:
-    policy_id, revision, action, path, value, facts, timestamp = row
-    known = _decode_facts(facts)
-    return PolicyEvent(
-        policy_id=policy_id,
-        action=EventAction(action),
-        path=parse_pointer(path),
-        revision=revision,
-        timestamp=timestamp,
-        after=None,
-        value=None if value is None else _decode(value),
-        headers=known.headers,
-        originator=known.originator,
-        subjects=known.subjects,
-        trace=TraceContext.parse(known.trace),
-    )
 
 
 _SNAPSHOTS: Final = """
@@ -501,4 +442,4 @@ def _replay(
         assert isinstance(document, dict)  # noqa: S101  we wrote it
         base = Thing(thing_id, row[0], document, str(kept["created"]), row[2])
     events = connection.execute(_SINCE, (thing_id, base.revision if base else 0, *bounds))
-    return Replay(base, [_event(event) for event in events])
+    return Replay(base, [event_of(event) for event in events])
