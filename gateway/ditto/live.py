@@ -123,9 +123,9 @@ class LiveChannel:
         """
 
         def judge(entry: ThingEntry) -> ThingCommand:
-            if command.action is Action.PATCH:
+            if command.action in (Action.PATCH, Action.MIGRATE):
                 raise BadRequest(
-                    "There is no JSON Patch on the live channel.",
+                    f"There is no '{command.action}' on the live channel.",
                     code="protocoladapter:unknown.command",
                 )
             thing, context = self._case(entry, command.subjects)

@@ -23,6 +23,7 @@ from gateway.ditto.desk import Desk
 from gateway.ditto.dispatch import Dispatcher
 from gateway.ditto.lane import Pending
 from gateway.ditto.live import LiveChannel
+from gateway.ditto.migration import is_dry_run, settled_migration, tried_migration
 from gateway.ditto.past import Past, is_historical
 from gateway.ditto.policies import PoliciesService, resolve
 from gateway.ditto.search import Searcher, SearchPage, SearchQuery
@@ -383,6 +384,8 @@ class ThingsService:
         else:
             permissions = NO_PERMISSIONS
         context = Context(now, moment, entry.revision, permissions, self._limits)
+        if command.action is Action.MIGRATE and entry.thing is not None:
+            command = settled_migration(entry.thing, command, context, self._wot)
         decision = judge(entry.thing, command, context)
         if self._wot is not None:
             again = lambda one: judge(entry.thing, one, context)  # noqa: E731  short-lived
@@ -392,6 +395,8 @@ class ThingsService:
             return ThingResult(status=204, etag=decision.etag, revision=entry.revision)
         self._check_policy_id(event, now)
         self._ask_guards(entry.thing, command, event)
+        if command.action is Action.MIGRATE and is_dry_run(command):
+            return tried_migration(command, decision, entry.revision)
         change = Change(command, decision, event, creation, started)
         self._committer.append(entry, change, pending)
         return None

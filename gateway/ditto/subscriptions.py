@@ -185,8 +185,8 @@ def partial_thing(event: ThingEvent) -> JsonObject:
     partial: JsonObject = {"thingId": event.thing_id}
     if event.action is EventAction.DELETED:
         return partial
-    value = without_nulls(event.value) if event.action is EventAction.MERGED else event.value
-    if event.action is EventAction.MERGED and event.value is None:
+    value = without_nulls(event.value) if event.action.is_merge else event.value
+    if event.action.is_merge and event.value is None:
         return partial
     if not event.path:
         return {**partial, **value} if isinstance(value, dict) else partial

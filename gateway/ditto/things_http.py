@@ -32,7 +32,7 @@ from gateway.ditto.request import (
 )
 from gateway.ditto.service import SearchQuery, ThingsService
 from gateway.ditto.wot_http import Descriptions, asks_for_description, is_describable
-from gateway.errors import BadRequest, MethodNotAllowed, NotBuilt
+from gateway.errors import BadRequest, MethodNotAllowed
 from gateway.model.json import Json, Pointer, parse_pointer
 from gateway.model.thing import LIVE, TWIN, Action, HeaderValue, ThingCommand, ThingResult
 from gateway.twin.ditto_errors import ditto_error
@@ -183,9 +183,16 @@ class ThingRoutes:
         if is_message_path(rest):
             return await self._message(call, thing_id, rest)
         if rest == "migrateDefinition":
-            raise NotBuilt("Migrating a Thing's definition is not built.")
+            return await self._migrate(call, thing_id)
         path = resource_path(rest, call.request.method) if rest else ()
         return await self._resource(call, thing_id, path)
+
+    async def _migrate(self, call: ApiCall, thing_id: str) -> web.Response:
+        if call.request.method != hdrs.METH_POST:
+            raise not_allowed(call.request.method, ("POST",))
+        require_type(call.request, (JSON_TYPE,))
+        value = parse_json(await read_body(call.request, self._max_body))
+        return await self._run(call, thing_id, Action.MIGRATE, (), value)
 
     async def _resource(self, call: ApiCall, thing_id: str, path: Pointer) -> web.Response:
         method = call.request.method

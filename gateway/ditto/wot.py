@@ -99,6 +99,22 @@ class WotHook:
             self._judge.change(job, decision.event, ready)
         return decision
 
+    def models_of(self, job: ThingCommand, url: str) -> Ready:
+        """The model of one URL and its submodels, for a command that cannot do without.
+
+        Errors: Wait while it is on its way; `wot:tm.notfound` and its like.
+        """
+        held = self._held.get(job.thing_id)
+        urls = frozenset((url,))
+        if held is not None and held[0] is job and urls <= held[1].keys():
+            ready = Ready(held[1])  # it stays held: what follows the decision needs more of it
+        else:
+            ready = self._ready(job.thing_id, job, urls)
+        error = ready.error(urls)
+        if error is not None:
+            raise error.with_traceback(None)
+        return ready
+
     def message(self, message: ThingMessage, thing: Thing) -> None:
         """Judge a message that its sender may send.
 

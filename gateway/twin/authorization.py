@@ -25,7 +25,7 @@ def authorize(command: ThingCommand, part: Part, permissions: Permissions) -> No
     match command.action:
         case Action.RETRIEVE:
             allowed = permissions.partial("thing", command.path, READ)
-        case Action.MERGE:
+        case Action.MERGE | Action.MIGRATE:
             allowed = _may_merge(command, permissions)
         case Action.PATCH:
             allowed = _may_patch(command, permissions)
@@ -41,7 +41,7 @@ def refusal(command: ThingCommand, part: Part) -> GatewayError:
         return not_found(command.thing_id, part, command.path)
     if command.action is Action.DELETE and part is Part.THING:
         return ditto_error("things:thing.notdeletable", id=command.thing_id)
-    if command.action is Action.MERGE:
+    if command.action in (Action.MERGE, Action.MIGRATE):
         return not_modifiable(command.thing_id, Part.THING, ())
     return not_modifiable(command.thing_id, part, command.path)
 

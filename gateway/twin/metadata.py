@@ -26,7 +26,7 @@ PUT, GET, DELETE = "put-metadata", "get-metadata", "delete-metadata"
 HEADERS: Final = frozenset((PUT, GET, DELETE))
 MAX_KEYS: Final = 100
 
-_CHANGES: Final = frozenset((Action.CREATE, Action.MODIFY, Action.MERGE, Action.PATCH))
+_CHANGES: Final = frozenset(Action) - {Action.RETRIEVE, Action.DELETE}
 _NAME, _SET, _ANY = "name", "properties", "*"
 _OF_FEATURE: Final = ((_SET, _ANY, _NAME),)
 _OF_FEATURES: Final = (

@@ -15,7 +15,7 @@ import jsonpointer
 import msgspec
 
 from gateway.model.json import Json, JsonObject, Pointer, format_pointer, parse_pointer
-from gateway.model.thing import EventAction, ThingEvent
+from gateway.model.thing import ThingEvent
 from gateway.twin.ditto_errors import ditto_error
 from gateway.twin.documents import MISSING, Maybe, check_value, encoded, get, same
 
@@ -99,7 +99,7 @@ def of_event(event: ThingEvent) -> list[Operation]:
     """The patch that an event stands for, on the thing's document."""
     before = event.before.document if event.before else {}
     after = event.after.document if event.after else {}
-    if event.action is EventAction.MERGED or not event.path:
+    if event.action.is_merge or not event.path:
         return difference(before, after)
     return written(event.path, before, get(after, event.path))
 

@@ -47,6 +47,7 @@ from gateway.twin.showing import (
     tag_of,
     value_at,
 )
+from gateway.twin.wot import migration
 
 INLINE_POLICY: Final = ("_policy", "_copyPolicyFrom")
 """Members of a new thing that speak of its policy; ignored on an existing one."""
@@ -112,7 +113,7 @@ def judge(thing: Thing | None, command: ThingCommand, context: Context) -> Decis
         metadata.check_headers(command)
     if thing is None:
         return _judge_absent(command, part, context)
-    if command.action is Action.MERGE:
+    if command.action in (Action.MERGE, Action.MIGRATE):
         merge.check_patch(command.value)
     authorize(command, part, context.permissions)
     case = _Case(thing, command, part, value_at(thing, part, command.path), context)
@@ -241,6 +242,17 @@ def _merge(case: _Case) -> Decision:
     return _decision(case, EventAction.MERGED, case.thing, after, wanted, status=204)
 
 
+def _migrate(case: _Case) -> Decision:
+    """A merge of the whole thing; the command's value is the patch by now, which the answer shows."""
+    decision = _merge(case)
+    assert decision.event is not None  # noqa: S101  a merge has one
+    patch: Json = decision.event.value
+    told: Json = {"thingId": case.thing.thing_id, **patch} if isinstance(patch, dict) else patch
+    event = replace(decision.event, action=EventAction.MIGRATED, value=told)
+    answer = migration.told(case.thing.thing_id, patch, is_dry_run=False)
+    return replace(decision, status=200, event=event, value=answer)
+
+
 def _unchanged(present: Maybe, value: Maybe) -> bool:
     if present is MISSING or value is MISSING:
         return present is value
@@ -345,6 +357,7 @@ _DECIDE: Final[dict[Action, Callable[[_Case], Decision]]] = {
     Action.DELETE: _delete,
     Action.MERGE: _merge,
     Action.PATCH: _patch,
+    Action.MIGRATE: _migrate,
 }
 
 
@@ -428,7 +441,7 @@ def apply(thing: Thing | None, event: ThingEvent) -> Thing | None:
     value: Maybe = event.value
     if event.action is EventAction.DELETED:
         value = MISSING
-    elif event.action is EventAction.MERGED:
+    elif event.action.is_merge:
         value = merge.merged(get(document, event.path), event.value)
     changed = (
         remove(document, event.path)
@@ -450,7 +463,7 @@ def _apply_whole(thing: Thing | None, event: ThingEvent) -> Thing | None:
     if event.action is EventAction.DELETED:
         return None
     value: Maybe = event.value
-    if event.action is EventAction.MERGED:
+    if event.action.is_merge:
         value = merge.merged(full_json(thing) if thing else {}, event.value)
     assert value is not MISSING  # noqa: S101  null merges are refused
     created = thing.created if thing else event.timestamp

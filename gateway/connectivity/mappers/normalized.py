@@ -64,7 +64,7 @@ def _deletions(event: ThingEvent) -> JsonObject:
     gone: Json
     if event.action is EventAction.DELETED:
         gone = event.timestamp
-    elif event.action is EventAction.MERGED:
+    elif event.action.is_merge:
         gone = _nulls(event.value, event.timestamp)
     else:
         gone = None

@@ -207,8 +207,8 @@ def _thing_command(case: _Case) -> Signal:
     action = _action(case.topic.action)
     path = parse_pointer(case.envelope.path)
     _check_value(case, action)
-    if action is Action.CREATE and path:
-        raise BadRequest("'create' has the path '/'.", code="protocoladapter:unknown.path")
+    if action in (Action.CREATE, Action.MIGRATE) and path:
+        raise BadRequest(f"'{action}' has the path '/'.", code="protocoladapter:unknown.path")
     return ThingCommand(
         thing_id=_thing_id(case.topic),
         action=action,
@@ -464,7 +464,7 @@ def _policy_command(case: _Case) -> Signal:
     if case.topic.namespace == PLACEHOLDER and case.topic.is_for_many:
         raise NotBuilt(f"Ditto Protocol: '{case.topic.action}' over the protocol is not built")
     action = _action(case.topic.action)
-    if action in (Action.MERGE, Action.PATCH):
+    if action in (Action.MERGE, Action.PATCH, Action.MIGRATE):
         raise _unknown(f"'{action}' of policies", "protocoladapter:unknown.command")
     _check_value(case, action)
     return PolicyCommand(

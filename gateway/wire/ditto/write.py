@@ -130,8 +130,7 @@ def event_topic(event: ThingEvent) -> str:
 def event_headers(event: ThingEvent) -> dict[str, Any]:
     """The headers that subscribers of an event see; custom ones of its command among them."""
     headers: dict[str, Any] = dict(event.headers)
-    merged = event.action is EventAction.MERGED
-    headers["content-type"] = MERGE_PATCH if merged else JSON
+    headers["content-type"] = MERGE_PATCH if event.action.is_merge else JSON
     headers["response-required"] = False
     headers.setdefault("requested-acks", [])
     headers["version"] = 2
