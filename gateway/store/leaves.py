@@ -40,11 +40,15 @@ class TooWide(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a change does to a thing's rows: `dropped` go; `kept` get a new key; `added` are new."""
+    """What a change does to a thing's rows: `dropped` go; `kept` get a new key; `added` are new.
+
+    Shape:  `is_same_shape` when scalars became other scalars and nothing else happened.
+    """
 
     dropped: list[tuple[str, int]]
     kept: list[tuple[Key, str, int]]
     added: list[tuple[str, int, Key]]
+    is_same_shape: bool = False
 
 
 def rows_of(document: JsonObject) -> Rows:
@@ -71,7 +75,8 @@ def changes(before: JsonObject, after: JsonObject, at: Pointer = ()) -> Changes:
     beside = before.get(METADATA, _ABSENT) is not after.get(METADATA, _ABSENT)
     if not beside and one is not _ABSENT and other is not _ABSENT and at and at[0] in MEMBERS:
         if _is_scalar(one) and _is_scalar(other):
-            return Changes([], [(key_of(cast("Json", other)), path_of(at), 0)], [])
+            kept = [(key_of(cast("Json", other)), path_of(at), 0)]
+            return Changes([], kept, [], one is not None and other is not None)
         _compare(path_of(at), one, other, old, new)
         return _difference(old, new)
     for member in MEMBERS:

@@ -11,7 +11,7 @@ from gateway.store.leaves import FALSE as NO
 from gateway.store.leaves import LARGEST
 from gateway.store.leaves import TRUE as YES
 from gateway.store.search import Ask, Scalar, SortKey
-from gateway.store.search_sql import COLUMNS, FALSE, TRUE, Sql, path_condition
+from gateway.store.search_sql import COLUMNS, FALSE, TRUE, Driver, Sql, path_condition
 from gateway.twin.namespaces import is_exact
 
 IN_ORDER: Final = "things t INDEXED BY things_in_order"
@@ -30,10 +30,17 @@ class Key:
         return f"{self.value} DESC" if self.key.is_descending else self.value
 
 
-def led_by(driver: Sql) -> Sql:
-    """A source: the candidates of a driver, each once."""
-    ids = f"(SELECT DISTINCT thing_id FROM ({driver})) d"  # noqa: S608
-    return Sql(f"{ids} CROSS JOIN things t ON t.thing_id = d.thing_id", driver.values)
+def ids_of(driver: Driver) -> Sql:
+    """The candidates of a driver, each once."""
+    if driver.is_distinct:
+        return driver.sql
+    return Sql(f"SELECT DISTINCT thing_id FROM ({driver.sql})", driver.sql.values)  # noqa: S608
+
+
+def led_by(driver: Driver) -> Sql:
+    """A source: the candidates of a driver."""
+    ids = ids_of(driver)
+    return Sql(f"({ids}) d CROSS JOIN things t ON t.thing_id = d.thing_id", ids.values)
 
 
 def in_scope(ask: Ask) -> list[Sql]:
@@ -50,6 +57,17 @@ def in_scope(ask: Ask) -> list[Sql]:
         like = _like(pattern)
         found.append(Sql(f"NOT {like}", like.values))
     return found
+
+
+def in_namespaces(ask: Ask) -> list[Driver]:
+    """The things of the namespaces that are asked for, or that alone may be touched."""
+    names = ask.namespaces
+    if names is None and ask.scope.allowed is not None and all(map(is_exact, ask.scope.allowed)):
+        names = ask.scope.allowed
+    if names is None:
+        return []
+    test = f"t.namespace IN ({marks(names)})"
+    return [Driver(Sql(f"SELECT t.thing_id FROM things t WHERE {test}", names), is_distinct=True)]  # noqa: S608
 
 
 def _like(pattern: str) -> Sql:

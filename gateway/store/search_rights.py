@@ -29,6 +29,10 @@ WHERE g.subject = ? AND g.signature > ? ORDER BY g.signature LIMIT 1
 _NEXT_NAMESPACE: Final = """
 SELECT namespace FROM things INDEXED BY things_by_namespace WHERE namespace > ? ORDER BY namespace LIMIT 1
 """
+_NEXT_POLICY: Final = """
+SELECT policy_id FROM things INDEXED BY things_by_policy WHERE policy_id > ? ORDER BY policy_id LIMIT 1
+"""
+_BY_POLICY: Final = "things t INDEXED BY things_by_policy"
 _IS_STALE: Final = Sql(
     "EXISTS (SELECT 1 FROM policy_stale x CROSS JOIN policy_depends y"
     " ON y.policy_id = t.policy_id AND y.source = x.source WHERE y.policy_id > x.after)"
@@ -50,6 +54,9 @@ class Readable:
         self.judged = self._judge(ask)
         stale = connection.execute("SELECT 1 FROM policy_stale LIMIT 1").fetchone()
         self._has_stale = stale is not None
+        self._few = self._few_policies()
+        self.sees_all = self._few is not None and self._is_all(self._few)
+        """True when no thing is hidden from the caller, not for this query."""
         self.certain = self._certain()
         """True of things whose policy lets the caller read all that the query names."""
 
@@ -73,6 +80,20 @@ class Readable:
         if not self.judged.good:
             return None
         return Driver(self._under(self._subjects, self.judged.good.all))
+
+    def source(self) -> Sql:
+        """The things that may be certain, each once."""
+        if self._few is not None:
+            return Sql(_BY_POLICY)
+        good = self.judged.good.all
+        policies = (
+            "SELECT DISTINCT policy_id FROM policy_readers INDEXED BY policy_readers_by_subject"  # noqa: S608
+            f" WHERE subject IN ({marks(self._subjects)}) AND signature IN ({marks(good)})"
+        )
+        return Sql(
+            f"({policies}) p CROSS JOIN {_BY_POLICY} ON t.policy_id = p.policy_id",
+            (*self._subjects, *good),
+        )
 
     def uncertain_things(self) -> Driver:
         """The things that may be uncertain, by their policies."""
@@ -132,16 +153,17 @@ class Readable:
     def _certain(self) -> Sql:
         if not self.judged.good or not self._subjects:
             return Sql(FALSE)
-        few = self._few_policies()
-        if few is not None:
-            return few
+        if self.sees_all:
+            return Sql("t.policy_id IS NOT NULL")
+        if self._few is not None:
+            return Sql(f"t.policy_id IN ({marks(tuple(self._few))})", tuple(self._few))
         parts = [self._says(self.judged.good, self._subjects)]
         return all_of([*parts, *(Sql(f"NOT {odd}", odd.values) for odd in self._odd())])
 
-    def _few_policies(self) -> Sql | None:
+    def _few_policies(self) -> frozenset[str] | None:
         """The policies by name, where they are few and say the same in all namespaces."""
-        good = self.judged.good
-        if good.scoped or self.judged.bad or self.judged.known is not None or self._has_stale:
+        good, judged = self.judged.good, self.judged
+        if good.scoped or judged.bad or judged.known is not None or self._has_stale:
             return None
         rows = self._connection.execute(
             "SELECT DISTINCT policy_id FROM policy_readers INDEXED BY policy_readers_by_subject"  # noqa: S608
@@ -149,9 +171,16 @@ class Readable:
             " LIMIT ?",
             (*self._subjects, *good.signatures, _FEW_POLICIES + 1),
         ).fetchall()
-        if len(rows) > _FEW_POLICIES:
-            return None
-        return Sql(f"t.policy_id IN ({marks(rows)})", tuple(row[0] for row in rows))
+        return None if len(rows) > _FEW_POLICIES else frozenset(row[0] for row in rows)
+
+    def _is_all(self, policies: frozenset[str]) -> bool:
+        """True when all things are under these policies; each policy is found by one step."""
+        last = ""
+        while row := self._connection.execute(_NEXT_POLICY, (last,)).fetchone():
+            last = row[0]
+            if last not in policies:
+                return False
+        return True
 
     def _odd(self) -> list[Sql]:
         """True of things whose policies are not, or not simply, judged by their signatures."""

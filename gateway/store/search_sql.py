@@ -57,12 +57,13 @@ class Sql:
 class Driver:
     """A query of the ids of things that may match (perhaps one several times); all that match are among them.
 
-    Shape:  `is_in_order` says that the ids come in their order: one path, one value. `covers` is the part of
-            the filter that all of them meet.
+    Shape:  `is_in_order` says that the ids come in their order: one path, one value. `is_distinct` that none
+            comes twice. `covers` is the part of the filter that all of them meet.
     """
 
     sql: Sql
     is_in_order: bool = False
+    is_distinct: bool = False
     covers: Node | None = None
 
 
@@ -157,7 +158,8 @@ def _either(node: Logical, now: datetime, *, negated: bool) -> list[Driver]:
     )
     text = " UNION ".join(f"SELECT thing_id FROM ({driver.sql})" for driver in chosen)  # noqa: S608
     values = tuple(value for driver in chosen for value in driver.sql.values)
-    return [Driver(Sql(text, values), covers=node if are_met and not negated else None)]
+    covers = node if are_met and not negated else None
+    return [Driver(Sql(text, values), is_distinct=True, covers=covers)]
 
 
 _MAX_UNION: Final = 64
@@ -216,8 +218,12 @@ class _Row:
         if self.op == "empty":
             return None
         test = Sql(TRUE) if self.op in ("exists", "ne") else self.tests(LED)
-        in_order = self.op == "eq" and "*" not in self.pointer
-        return Driver(self._ids(test), in_order, None if self.op == "ne" else node)
+        covers = None if self.op == "ne" else node
+        if "*" in self.pointer:
+            return Driver(self._ids_of_any(test), covers=covers)
+        if self.op == "eq":
+            return Driver(self._ids(test), is_in_order=True, covers=covers)
+        return Driver(self._each_once(test), is_distinct=True, covers=covers)
 
     def tests(self, place: str) -> Sql:
         return _tests(self.op, place, self.values)
@@ -232,22 +238,37 @@ class _Row:
             where.values + test.values,
         )
 
-    def _ids(self, test: Sql) -> Sql:
-        by_value = "search_rows r INDEXED BY search_rows_by_value"
-        if "*" not in self.pointer:
-            where = path_condition(self.pointer, "r.path")
-            return Sql(
-                f"SELECT r.thing_id FROM {by_value} WHERE {where} AND {test}",  # noqa: S608
-                where.values + test.values,
-            )
+    def _ids(self, test: Sql, more: str = "") -> Sql:
+        where = path_condition(self.pointer, "r.path")
+        return Sql(
+            f"SELECT r.thing_id FROM {_BY_VALUE} WHERE {where} AND {test}{more}",  # noqa: S608
+            where.values + test.values,
+        )
+
+    def _each_once(self, test: Sql) -> Sql:
+        """Things whose own value meets a test, then those in which an array holds one that does.
+
+        What has a scalar at a path holds no array there; for other tests the own value comes first.
+        """
+        own = self._ids(test, " AND r.position = 0")
+        held = self._ids(test, " AND r.position > 0" + (_NO_OWN if test.text == TRUE else ""))
+        held = Sql(f"SELECT DISTINCT thing_id FROM ({held})", held.values)  # noqa: S608
+        return Sql(f"{own} UNION ALL {held}", own.values + held.values)
+
+    def _ids_of_any(self, test: Sql) -> Sql:
         where = _path_test(self.pointer, "p")
         return Sql(
-            f"SELECT r.thing_id FROM search_paths p CROSS JOIN {by_value}"  # noqa: S608
+            f"SELECT r.thing_id FROM search_paths p CROSS JOIN {_BY_VALUE}"  # noqa: S608
             f" ON r.path = p.id WHERE {where} AND {test}",
             where.values + test.values,
         )
 
 
+_BY_VALUE: Final = "search_rows r INDEXED BY search_rows_by_value"
+_NO_OWN: Final = (
+    " AND NOT EXISTS (SELECT 1 FROM search_rows o"
+    " WHERE o.thing_id = r.thing_id AND o.path = r.path AND o.position = 0)"
+)
 _NOT_EMPTY: Final = (
     "(r.value IS NOT NULL AND r.value <> '' AND r.value <> x'04' AND r.value <> x'05')"
 )
@@ -294,7 +315,7 @@ class _Column:
             return None
         test = self.condition()
         sql = Sql(f"SELECT t.thing_id FROM things t WHERE {test}", test.values)  # noqa: S608
-        return Driver(sql, covers=node)
+        return Driver(sql, is_distinct=True, covers=node)
 
     def _tests(self) -> Sql:
         return _tests(self.op, f"t.{self.name}", [one for one in self.values if self._fits(one)])

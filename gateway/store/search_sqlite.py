@@ -18,19 +18,22 @@ import msgspec
 
 from gateway.errors import CommandTimeout
 from gateway.model.thing import Thing
-from gateway.store.search import Ask, Counted, Found, Hit, Place, Scalar, SortKey
+from gateway.store.search import Ask, Counted, Found, Hit, Place, Scalar
 from gateway.store.search_order import (
     IN_ORDER,
     Key,
     all_of,
     beyond,
     bindable,
+    ids_of,
+    in_namespaces,
     in_scope,
     key_for,
     led_by,
     value_of,
     walk_of,
 )
+from gateway.store.search_presence import Presence
 from gateway.store.search_rights import Readable
 from gateway.store.search_sql import (
     Driver,
@@ -49,7 +52,9 @@ GATHERED: Final = 20_000
 More are walked: where many match, the first page of them is near."""
 _ANY: Final = 2**31
 _PROBED: Final = 8
-"""Parts of a filter whose candidates are counted."""
+"""Parts of a filter whose candidates are counted, up to a bound that grows until one has no more."""
+_FIRST_BOUND: Final = 250
+_LAST_BOUND: Final = 50_000
 _LONG: Final = 500
 """Things with one value that are not sorted by their ids but walked in the order of these."""
 _STEPS: Final = 20_000
@@ -89,10 +94,16 @@ class _Clock:
         return time.monotonic() > self._until
 
 
-def find(connection: sqlite3.Connection, ask: Ask, skip: int, take: int) -> Found:
+def find(
+    connection: sqlite3.Connection,
+    ask: Ask,
+    skip: int,
+    take: int,
+    presence: Presence | None = None,
+) -> Found:
     """See `ThingIndex.find`; one snapshot for all of it."""
     with _Clock(connection, ask.seconds):
-        search = _Search(connection, ask)
+        search = _Search(connection, ask, presence)
         places = search.places(skip, take)
         hits = [Hit(place, search.thing(place.thing_id)) for place in places]
         return Found(hits, search.has_unsure())
@@ -120,7 +131,7 @@ def plan(connection: sqlite3.Connection, ask: Ask, take: int) -> list[str]:
 
 def plan_of_count(connection: sqlite3.Connection, ask: Ask) -> list[str]:
     """As `plan`, for counting."""
-    return _steps(connection, _Search(connection, ask).counting())
+    return _steps(connection, _Search(connection, ask).counting(ask.node))
 
 
 def _steps(connection: sqlite3.Connection, query: Sql) -> list[str]:
@@ -131,8 +142,11 @@ def _steps(connection: sqlite3.Connection, query: Sql) -> list[str]:
 class _Search:
     """One search on one connection."""
 
-    def __init__(self, connection: sqlite3.Connection, ask: Ask) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, ask: Ask, presence: Presence | None = None
+    ) -> None:
         self._connection = connection
+        self._presence = presence or Presence()
         self._ask = ask
         self._keys = [key_for(key, number) for number, key in enumerate(ask.sort)]
         self._readable = Readable(connection, ask)
@@ -143,18 +157,37 @@ class _Search:
 
     def count(self) -> int:
         """How many certain hits there are."""
-        query = self.counting()
+        if not self._readable.judged.good:
+            return 0
+        query = self.counting(self._ask.node)
         return int(self._connection.execute(query.text, query.values).fetchone()[0])
 
-    def counting(self) -> Sql:
-        """The statement that counts them."""
-        driver = self._best(_ANY, _ANY)
-        source = Sql(IN_ORDER) if driver is None else led_by(driver.sql)
-        where = self._where(driver.covers if driver is not None else None)
+    def counting(self, node: Node | None) -> Sql:
+        """The statement that counts the certain hits of a filter over what the whole query names."""
+        ways = [
+            *(drivers(node, self._ask.now)[:_PROBED] if node else []),
+            *in_namespaces(self._ask),
+        ]
+        if not ways and isinstance(node, Logical) and node.op == "not":
+            all_, some = self.counting(None), self.counting(node.operands[0])
+            return Sql(f"SELECT ({all_}) - ({some})", all_.values + some.values)
+        driver = self._best(ways, _ANY)
+        if driver is None:
+            source = self._readable.source()
+        elif driver.covers is node and self._sees_whatever_is_there():
+            ids = ids_of(driver)
+            return Sql(f"SELECT count(*) FROM ({ids})", ids.values)  # noqa: S608
+        else:
+            source = led_by(driver)
+        where = self._where(node, driver.covers if driver else None)
         return Sql(
             f"SELECT count(*) FROM {source} WHERE {where}",  # noqa: S608
             source.values + where.values,
         )
+
+    def _sees_whatever_is_there(self) -> bool:
+        """True when every row of the index is of a thing that may be a hit."""
+        return self._readable.sees_all and not self._has_wide and not in_scope(self._ask)
 
     def places(self, skip: int, take: int) -> list[Place]:
         """Where the certain hits stand."""
@@ -176,10 +209,10 @@ class _Search:
         node = self._ask.node
         is_narrowed = isinstance(node, Logical) and node.op == "and"
         most = GATHERED if is_narrowed else GATHERED // 10
-        driver = self._best(most, GATHERED // 20)
+        driver = self._best([*self._drivers(), *self._by_policy(GATHERED // 20)], most)
         if driver is not None:
             extra = [one for one in (self._after(self._keys),) if one is not None]
-            yield self._ordered(led_by(driver.sql), take, extra, met=driver.covers)
+            yield self._ordered(led_by(driver), take, extra, met=driver.covers)
         elif not self._keys:
             yield self._walked_by_id(take)
         elif self._keys[0].join is not None:
@@ -197,7 +230,7 @@ class _Search:
         if after is not None:
             led = Sql(f"{led} AND r.thing_id > ?", (*led.values, after.thing_id))
         ordered = f"(SELECT thing_id FROM ({led} ORDER BY r.thing_id)) d"  # noqa: S608
-        where = self._where(leader.covers)
+        where = self._where(self._ask.node, leader.covers)
         return Sql(
             f"SELECT t.thing_id FROM {ordered} CROSS JOIN things t ON t.thing_id = d.thing_id"  # noqa: S608
             f" WHERE {where}",
@@ -228,7 +261,7 @@ class _Search:
                 yield from self._with_value(first, take)
             yield self._without_value(first, take)
             return
-        if not is_past and not self._all_have(first):
+        if not is_past and not self._presence.at(self._connection, first.key.pointer):
             yield self._without_value(first, take)
         yield from self._with_value(first, take)
 
@@ -236,26 +269,26 @@ class _Search:
         after = self._ask.after
         last: Scalar = None if after is None else after.values[0]
         if after is not None and last is not None:
-            equal = Sql("s0.value = ?", (bindable(last),))
-            yield self._by_value(first, take, [equal, self._rest(self._keys[1:], after, 1)])
+            rest = self._rest(self._keys[1:], after, 1)
+            yield self._by_value(first, take, [*_with(first, bindable(last)), rest])
         if first.key.is_descending and len(self._keys) == 1:
             yield from self._long_values(first, take, last)
             return
-        yield self._by_value(first, take, _past(first.key, last))
+        yield self._by_value(first, take, _past(first, last))
 
     def _long_values(self, first: Key, take: int, last: Scalar) -> Iterator[Sql]:
         """Backwards; the things of one value come by their ids, forwards, so a long one goes by itself."""
         while True:
-            value = self._long_one(first, _past(first.key, last))
+            value = self._long_one(first, _past(first, last))
             if value is None:
-                yield self._by_value(first, take, _past(first.key, last))
+                yield self._by_value(first, take, _past(first, last))
                 return
-            yield self._by_value(first, take, [Sql("s0.value = ?", (bindable(value),))])
+            yield self._by_value(first, take, _with(first, bindable(value)))
             last = value
 
     def _long_one(self, first: Key, bounds: Sequence[Sql]) -> Scalar:
         """The next value, where very many things have it."""
-        where = all_of([*_there(first), *bounds])
+        where = all_of(bounds)
         source = "search_rows s0 INDEXED BY search_rows_by_value"
         row = self._connection.execute(
             f"SELECT value FROM {source} WHERE {where} ORDER BY value DESC LIMIT 1",  # noqa: S608
@@ -263,7 +296,7 @@ class _Search:
         ).fetchone()
         if row is None:
             return None
-        where = all_of([*_there(first), Sql("s0.value = ?", (row[0],))])
+        where = all_of(_with(first, row[0]))
         is_long = self._connection.execute(
             f"SELECT 1 FROM {source} WHERE {where} LIMIT 1 OFFSET {_LONG}",  # noqa: S608
             where.values,
@@ -278,7 +311,7 @@ class _Search:
             " CROSS JOIN things t ON t.thing_id = s0.thing_id"
         )
         keys = [Key(first.key, "s0.value"), *self._keys[1:]]
-        extra = [*_there(first), *bounds, *tests]
+        extra = [*bounds, *tests]
         return self._ordered(source, take, extra, keys=keys, by="s0.thing_id")
 
     def _without_value(self, first: Key, take: int) -> Sql:
@@ -295,16 +328,6 @@ class _Search:
             extra.append(self._rest(self._keys[1:], after, 1))
         return self._ordered(Sql(IN_ORDER), take, extra, keys=keys)
 
-    def _all_have(self, first: Key) -> bool:
-        where = path_condition(first.key.pointer, "s.path")
-        row = self._connection.execute(
-            "SELECT (SELECT count(*) FROM search_rows s INDEXED BY search_rows_by_value"  # noqa: S608
-            f" WHERE {where} AND s.position = 0 AND s.value < x'02')"
-            " >= (SELECT count(*) FROM things WHERE policy_id IS NOT NULL)",
-            where.values,
-        ).fetchone()
-        return bool(row[0])
-
     def _ordered(
         self,
         source: Sql,
@@ -318,7 +341,7 @@ class _Search:
         """Hits of a source in the order asked for; `keys` as this source has them."""
         keys = self._keys if keys is None else keys
         joins = [key.join for key in keys if key.join is not None]
-        conditions = all_of([*extra, self._where(met)])
+        conditions = all_of([*extra, self._where(self._ask.node, met)])
         named = "".join(f", {key.value}" for key in keys)
         order = ", ".join([*(key.order for key in keys if key.value != "NULL"), by])
         text = (
@@ -328,12 +351,12 @@ class _Search:
         bound = [source, *joins, conditions]
         return Sql(text, (*(value for one in bound for value in one.values), take))
 
-    def _where(self, met: Node | None = None) -> Sql:
+    def _where(self, node: Node | None, met: Node | None = None) -> Sql:
         """What makes a thing a certain hit; `met` is the part of the filter that is known to hold."""
         ask = self._ask
         parts = [self._readable.certain, *self._not_wide(), *in_scope(ask)]
-        if ask.node is not None:
-            parts.append(condition(ask.node, ask.now, met))
+        if node is not None:
+            parts.append(condition(node, ask.now, met))
         return all_of(parts)
 
     def _not_wide(self) -> list[Sql]:
@@ -354,26 +377,34 @@ class _Search:
     # --- what leads -------------------------------------------------------------------------------
 
     def _drivers(self) -> list[Driver]:
-        return [] if self._ask.node is None else drivers(self._ask.node, self._ask.now)[:_PROBED]
+        ask = self._ask
+        found = [] if ask.node is None else drivers(ask.node, ask.now)[:_PROBED]
+        return [*found, *in_namespaces(ask)]
 
-    def _best(self, most: int, of_policies: int) -> Driver | None:
-        """The driver with the fewest candidates; None when even it has more than `most`."""
-        best, least = self._fewest(self._drivers(), most + 1)
-        policies = self._readable.certain_things()
-        few, _ = self._fewest([policies] if policies else [], min(least, of_policies + 1))
-        return few or best
+    def _by_policy(self, most: int) -> list[Driver]:
+        """The things that the caller may read, where these are few."""
+        found = self._readable.certain_things()
+        return [found] if found is not None and self._has_few(found, most) else []
 
-    def _fewest(self, found: Sequence[Driver], least: int) -> tuple[Driver | None, int]:
-        """The driver with the fewest candidates, and how many, if fewer than `least`."""
-        best = None
-        for driver in found:
-            row = self._connection.execute(
-                f"SELECT count(*) FROM (SELECT 1 FROM ({driver.sql}) LIMIT ?)",  # noqa: S608
-                (*driver.sql.values, least),
-            ).fetchone()
-            if row[0] < least:
-                best, least = driver, row[0]
-        return best, least
+    def _has_few(self, driver: Driver, most: int) -> bool:
+        """True when a driver has at most that many candidates."""
+        row = self._connection.execute(
+            f"SELECT 1 FROM ({driver.sql}) LIMIT 1 OFFSET ?",  # noqa: S608
+            (*driver.sql.values, most),
+        ).fetchone()
+        return row is None
+
+    def _best(self, found: Sequence[Driver], most: int) -> Driver | None:
+        """The driver with the fewest candidates, roughly; None when even it has more than `most`."""
+        bound = _FIRST_BOUND
+        while found:
+            for driver in found:
+                if bound >= _LAST_BOUND or self._has_few(driver, min(bound, most)):
+                    return driver
+            if bound >= most:
+                return None
+            bound *= 8
+        return None
 
     # --- the others -------------------------------------------------------------------------------
 
@@ -394,8 +425,8 @@ class _Search:
         if ask.node is not None:
             parts.append(widened(ask.node, ask.now))
         ways = [*self._drivers(), self._readable.uncertain_things()]
-        driver, _ = self._fewest(ways, GATHERED + 1)
-        source = Sql(IN_ORDER) if driver is None else led_by(driver.sql)
+        driver = self._best(ways, GATHERED)
+        source = Sql(IN_ORDER) if driver is None else led_by(driver)
         return self._ids(source, parts, after, limit)
 
     def _wide(self, after: str, limit: int) -> list[str]:
@@ -418,15 +449,23 @@ class _Search:
         return Thing(found, revision, _decode(document), created, modified)
 
 
-def _there(first: Key) -> list[Sql]:
-    """True of the rows of a sort key that have a value to sort by."""
-    where = path_condition(first.key.pointer, "s0.path")
-    return [where, Sql("s0.position = 0"), Sql("s0.value < x'02'")]
+def _at(first: Key) -> list[Sql]:
+    """True of the rows of a sort key."""
+    return [path_condition(first.key.pointer, "s0.path"), Sql("s0.position = 0")]
 
 
-def _past(key: SortKey, last: Scalar) -> list[Sql]:
-    """True of the rows of the first sort key that come after a value."""
+def _with(first: Key, value: object) -> list[Sql]:
+    """True of the rows of a sort key with a value."""
+    return [*_at(first), Sql("s0.value = ?", (value,))]
+
+
+def _past(first: Key, last: Scalar) -> list[Sql]:
+    """True of the rows of a sort key with values that come after one; all for None."""
     if last is None:
-        return []
-    sign = "<" if key.is_descending else ">"
-    return [Sql(f"s0.value {sign} ?", (bindable(last),))]
+        return [*_at(first), _SORTABLE]
+    if first.key.is_descending:
+        return [*_at(first), Sql("s0.value < ?", (bindable(last),))]
+    return [*_at(first), Sql("s0.value > ?", (bindable(last),)), _SORTABLE]
+
+
+_SORTABLE: Final = Sql("s0.value < x'02'")

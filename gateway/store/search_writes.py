@@ -25,6 +25,7 @@ _INSERT: Final = """
 INSERT OR REPLACE INTO search_rows (thing_id, path, position, value) VALUES (?, ?, ?, ?)
 """
 _CLEAR: Final = "DELETE FROM search_rows WHERE thing_id = ?"
+_PRESENCE: Final = "UPDATE search_facts SET value = value + 1 WHERE name = 'presence'"
 _IS_WIDE: Final = "SELECT 1 FROM search_wide WHERE thing_id = ?"
 _MARK_WIDE: Final = "INSERT OR REPLACE INTO search_wide (thing_id, is_waiting) VALUES (?, 0)"
 _UNMARK: Final = "DELETE FROM search_wide WHERE thing_id = ?"
@@ -83,6 +84,7 @@ class ThingIndexing:
         if self._document is None:
             connection.execute(_CLEAR, (self._thing_id,))
             connection.execute(_UNMARK, (self._thing_id,))
+            connection.execute(_PRESENCE)
         elif self._changes is None or not self._apply(connection, self._changes):
             index_whole(connection, self._thing_id, self._document, self.paths)
 
@@ -91,6 +93,8 @@ class ThingIndexing:
         thing_id, number = self._thing_id, self.paths.number
         if (wanted.added or wanted.dropped) and _is_wide(connection, thing_id):
             return False
+        if not wanted.is_same_shape:
+            connection.execute(_PRESENCE)
         for value, path, position in wanted.kept:
             place = (value, thing_id, number(connection, path), position)
             if connection.execute(_UPDATE, place).rowcount != 1:
@@ -111,6 +115,7 @@ def index_whole(
 ) -> None:
     """Write all rows of a thing anew; one that does not fit is marked."""
     connection.execute(_CLEAR, (thing_id,))
+    connection.execute(_PRESENCE)
     try:
         rows = rows_of(document)
     except TooWide:

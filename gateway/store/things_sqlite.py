@@ -24,6 +24,7 @@ from gateway.model.thing import EventAction, Thing, ThingEvent
 from gateway.store import policies_sqlite
 from gateway.store.erasure import erase
 from gateway.store.search import Ask, Counted, Found
+from gateway.store.search_presence import Presence
 from gateway.store.search_sqlite import count, find, unsure
 from gateway.store.search_writes import PolicyIndexing, ThingIndexing, catch_up
 from gateway.store.things import (
@@ -114,6 +115,7 @@ class SqliteThingStore:
         self._database = database
         self._roots = tuple(roots)
         self._paths: dict[str, int] = {}
+        self._presence = Presence()
         self.behind = asyncio.Event()
 
     def append(self, commit: Commit, done: Answer[Committed]) -> None:
@@ -277,7 +279,9 @@ class SqliteThingStore:
 
     async def find(self, ask: Ask, skip: int, take: int) -> Found:
         """See `ThingIndex.find`."""
-        found: Found = await self._database.read(lambda one: find(one, ask, skip, take))
+        found: Found = await self._database.read(
+            lambda one: find(one, ask, skip, take, self._presence)
+        )
         return found
 
     async def count(self, ask: Ask) -> Counted:

@@ -20,6 +20,9 @@ CREATE TABLE search_facts (
   value TEXT NOT NULL
 ) WITHOUT ROWID;
 
+-- Changes whenever some thing gets or loses a value, not when it gets another one.
+INSERT INTO search_facts (name, value) VALUES ('presence', '0');
+
 -- Until now policies with imports had no readers.
 INSERT OR IGNORE INTO policy_unread (policy_id) SELECT policy_id FROM policy_readers WHERE subject = '';
 
