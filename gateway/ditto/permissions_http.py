@@ -8,7 +8,7 @@ from gateway.ditto.endpoint import json_response, not_allowed
 from gateway.ditto.request import JSON_TYPE, ApiCall, parse_json, read_body, require_type
 from gateway.ditto.service import PoliciesService, ThingsService
 from gateway.errors import BadRequest, GatewayError
-from gateway.model.entity_id import namespace_of
+from gateway.model.entity_id import check_entity_id, namespace_of
 from gateway.model.json import Json, Pointer, parse_pointer
 from gateway.model.policy import Permission
 from gateway.twin.ditto_errors import ditto_error
@@ -52,12 +52,11 @@ class PermissionRoutes:
 
     async def _policy_of(self, kind: str, entity_id: str) -> str | None:
         """The policy that decides, in memory afterwards; None for an entity that is not there."""
-        try:
-            if kind == "policy":
-                return entity_id if await self._policies.load(entity_id) else None
-            thing = await self._things.load(entity_id)
-        except BadRequest:
-            return None
+        if kind == "policy":
+            check_entity_id(entity_id, "policies:id.invalid")
+            return entity_id if await self._policies.load(entity_id) else None
+        check_entity_id(entity_id, "things:id.invalid")
+        thing = await self._things.load(entity_id)
         return thing.policy_id if thing else None
 
 

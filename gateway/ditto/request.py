@@ -75,35 +75,6 @@ TRANSPORT = frozenset(
 BOOLEANS = frozenset(("response-required", "allow-policy-lockout", "dry-run"))
 LISTS = frozenset(("requested-acks", "declared-acks"))
 OUTBOUND_ONLY = frozenset(("etag", "location", "www-authenticate", "entity-revision"))
-KNOWN = frozenset(
-    [
-        "allow-policy-lockout",
-        "at-historical-revision",
-        "at-historical-timestamp",
-        "channel",
-        "condition",
-        "content-type",
-        "correlation-id",
-        "declared-acks",
-        "delete-metadata",
-        "dry-run",
-        "get-metadata",
-        "if-equal",
-        "if-match",
-        "if-none-match",
-        "live-channel-condition",
-        "live-channel-timeout-strategy",
-        "merge-thing-patch-conditions",
-        "policy-view",
-        "put-metadata",
-        "reply-to",
-        "requested-acks",
-        "response-required",
-        "timeout",
-        "traceparent",
-        "tracestate",
-    ]
-)
 FROM_QUERY = (
     "channel",
     "correlation-id",
@@ -120,7 +91,17 @@ FROM_QUERY = (
     "dry-run",
     "policy-view",
 )
-_MULTIPLE = frozenset(("if-match", "if-none-match", "accept"))
+_MULTIPLE = frozenset(
+    (
+        "if-match",
+        "if-none-match",
+        "accept",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+    )
+)
+"""Headers that may come more than once, be it by several proxies on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +184,7 @@ def _texts(request: web.Request) -> dict[str, str]:
         name = raw.lower()
         if name in TRANSPORT or name in OUTBOUND_ONLY or _is_foreign_ditto(name):
             continue
-        if name in texts and name in KNOWN:
+        if name in texts:
             if name not in _MULTIPLE:
                 raise _duplicate(name)
             value = f"{texts[name]},{value}"

@@ -67,9 +67,10 @@ def changed(
     Shape:  `value` is what the command wrote: its leaves are what `*/<name>` stands for.
     Errors: BadRequest `header.invalid`, `header.notsupported`.
     """
-    old = carried(before, after.document)
+    inline = _inline(command, part) if before is None else None
+    old = carried(before, after.document) if inline is None else inline
     if not command.headers or HEADERS.isdisjoint(command.headers):
-        return with_metadata(after.document, old), None
+        return with_metadata(after.document, old), inline
     new = old
     if PUT in command.headers:
         for pointer, said in _put_pairs(command.headers, part, value):
@@ -79,6 +80,22 @@ def changed(
         for pointer in _pointers(command.headers, DELETE, part, present):
             new = _without(new, command.path + pointer)
     return with_metadata(after.document, new), new
+
+
+def _inline(command: ThingCommand, part: Part) -> JsonObject | None:
+    """The metadata that a new thing brings in its body.
+
+    Errors: BadRequest `json.invalid`; `things:metadata.notmodifiable` where a header speaks of it too.
+    """
+    given = command.value.get(METADATA) if isinstance(command.value, dict) else None
+    if part is not Part.THING or given is None:
+        return None
+    if not HEADERS.isdisjoint(command.headers):
+        raise ditto_error("things:metadata.notmodifiable", id=command.thing_id)
+    if not isinstance(given, dict):
+        raise ditto_error("json.invalid", reason="'_metadata' is a JSON object")
+    check_value(given)
+    return given
 
 
 def carried(before: Thing | None, document: JsonObject) -> JsonObject:
@@ -222,12 +239,8 @@ def _leaves(value: Maybe, at: Pointer = ()) -> Iterator[Pointer]:
         for name, below in value.items():
             if below is not None and not name.startswith("{{"):
                 yield from _leaves(below, (*at, name))
-    elif value is not MISSING and at[:1] not in _IDS:
+    elif value is not MISSING and at[:1] != (METADATA,):
         yield at
-
-
-_IDS: Final = (("thingId",), ("policyId",), (METADATA,))
-"""Members of a thing that are not about its values."""
 
 
 def _matches(pattern: Pointer, value: Maybe, at: Pointer = ()) -> Iterator[Pointer]:

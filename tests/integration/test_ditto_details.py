@@ -183,3 +183,51 @@ async def test_an_answer_that_the_command_cannot_have_is_none(
     first = await device.envelope()
     assert (first["value"]["error"] == "protocoladapter:illegal.adaptable") is is_told
     assert (await asking).status == 408
+
+
+# --- policies, headers, metadata
+
+
+@pytest.mark.parametrize("key", ["thing:/", "policy:/", "message:/"])
+async def test_the_root_of_a_resource_type_is_managed_by_its_own_path(
+    ditto: Stack, key: str
+) -> None:
+    entry = {"subjects": {"nginx:alice": {"type": "x"}}, "resources": {}}
+    await ask(ditto, "PUT", f"policies/{PUMP}/entries/guest", value=entry)
+    path = f"policies/{PUMP}/entries/guest/resources/{key}"
+    may = {"grant": ["READ"], "revoke": []}
+    assert (await ask(ditto, "PUT", path, value=may)).status == 201
+    assert (await ask(ditto, "GET", path)).json == may
+    assert (await ask(ditto, "DELETE", path)).status == 204
+    assert (await ask(ditto, "GET", path)).error == "policies:resource.notfound"
+
+
+async def test_any_header_comes_once(ditto: Stack) -> None:
+    twice = ("-H", "x-own: a", "-H", "x-own: b")
+    got = await ask(ditto, "GET", f"things/{PUMP}", *twice)
+    assert (got.status, got.error) == (400, "gateway:duplicate.header.field")
+    proxies = ("-H", "x-forwarded-for: 10.0.0.1", "-H", "x-forwarded-for: 10.0.0.2")
+    assert (await ask(ditto, "GET", f"things/{PUMP}", *proxies)).status == 200
+
+
+@pytest.mark.parametrize("kind", ["thing", "policy"])
+async def test_permissions_of_what_cannot_be_are_not_asked_for(ditto: Stack, kind: str) -> None:
+    question = {"resource": f"{kind}:/", "hasPermissions": ["READ"]}
+    wrong = {"q": {**question, "entityId": "no-colon"}}
+    got = await ask(ditto, "POST", "checkPermissions", value=wrong)
+    assert got.status == 400
+    absent = {"q": {**question, "entityId": "org.acme:absent"}}
+    assert (await ask(ditto, "POST", "checkPermissions", value=absent)).json == {"q": False}
+
+
+async def test_a_new_thing_brings_metadata_in_its_body_or_in_a_header_not_in_both(
+    ditto: Stack,
+) -> None:
+    said = {"attributes": {"a": {"unit": "m"}}}
+    body = {"attributes": {"a": 1}, "_metadata": said}
+    assert (await ask(ditto, "PUT", "things/org.acme:said", value=body)).status == 201
+    got = await ask(ditto, "GET", "things/org.acme:said?fields=_metadata")
+    assert got.json == {"_metadata": said}
+    header = ("-H", 'put-metadata: [{"key": "attributes/a/unit", "value": 1}]')
+    both = await ask(ditto, "PUT", "things/org.acme:both", *header, value=body)
+    assert (both.status, both.error) == (400, "things:metadata.notmodifiable")

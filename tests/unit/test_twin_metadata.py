@@ -113,7 +113,7 @@ def pairs(*keys: str) -> str:
             "/",
             {"thingId": "a:b", "policyId": "a:p", "attributes": {"a": 1}},
             "*/unit",
-            {"attributes": {"a": {"unit": 7}}},
+            {"attributes": {"a": {"unit": 7}}, "thingId": {"unit": 7}, "policyId": {"unit": 7}},
         ),
     ],
 )
@@ -127,7 +127,8 @@ def test_metadata_is_put_where_its_key_says(path: str, value: Any, key: str, exp
 def test_a_new_thing_may_have_metadata_from_the_start() -> None:
     value = {"policyId": "a:p", "attributes": {"a": 1}}
     decision = run(None, Action.MODIFY, "/", value, put_metadata=pairs("*/unit"))
-    assert said_after(decision) == {"attributes": {"a": {"unit": 7}}}
+    unit = {"unit": 7}
+    assert said_after(decision) == {"attributes": {"a": unit}, "thingId": unit, "policyId": unit}
 
 
 def test_a_merge_speaks_of_what_it_writes_and_not_of_what_it_removes() -> None:

@@ -150,6 +150,10 @@ test('a policy is managed down to one resource', async () => {
   assert.deepEqual((await policies.getResource(id, 'reader', 'thing:/attributes/secret')).revoke, ['READ']);
   assert.deepEqual(Object.keys(await policies.getResources(id, 'reader')).sort(), ['thing:/attributes', 'thing:/attributes/secret']);
   assert.equal((await policies.deleteResource(id, 'reader', 'thing:/attributes/secret')).status, 204);
+  const root = ditto.Resource.fromObject({ grant: ['READ'], revoke: [] }, 'thing:/');
+  assert.equal((await policies.putResource(id, 'reader', root)).status, 201);
+  assert.deepEqual((await policies.getResource(id, 'reader', 'thing:/')).grant, ['READ']);
+  assert.equal((await policies.deleteResource(id, 'reader', 'thing:/')).status, 204);
   assert.equal((await policies.putSubjects(id, 'reader', ditto.Subjects.fromObject({ 'nginx:carol': { type: 'user' } }))).status, 204);
   const resources = ditto.Resources.fromObject({ 'thing:/features': { grant: ['READ'], revoke: [] } });
   assert.equal((await policies.putResources(id, 'reader', resources)).status, 204);
