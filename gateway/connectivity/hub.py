@@ -9,26 +9,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 from gateway.connectivity.endpoints import Northbound, fault_of
 from gateway.connectivity.errors import invalid, not_found
 from gateway.connectivity.journal import Category, Entry, Journal, Step
+from gateway.connectivity.mappers.base import Outgoing
 from gateway.connectivity.mappers.engines import configured
 from gateway.connectivity.model import CLOSED, MASK, OPEN, Connection, masked_uri
-from gateway.connectivity.runtime import Runtime, Taps, event_tenants, now_text
+from gateway.connectivity.runtime import Rooms, Runtime, Taps, event_tenants, now_text
 from gateway.connectivity.store import ConnectionStore, Stored
 from gateway.ditto.service import PoliciesService, ThingsService
-from gateway.errors import Conflict, GatewayError, Rejected
+from gateway.errors import Conflict, GatewayError, NotFound, Rejected, Undeliverable
 from gateway.model.json import Json, JsonObject
 from gateway.model.message import CommandResponse
 from gateway.model.ports import CommandRouting, Done
 from gateway.observe.metrics import Metrics
+from gateway.runtime.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 1_000
+RETRY_FIRST, RETRY_CAP = 1.0, 600.0
+"""Seconds between tries to open what could not be opened for a while."""
 COMMAND_PREFIX = "connectivity.commands:"
 _SECRETS = ("cert", "key", "password", "clientSecret", "secretKey", "sharedKey", "secret")
 
@@ -43,6 +48,14 @@ class Managed:
     runtime: Runtime | None = None
     fault: str | None = None
     since: str = field(default_factory=now_text)
+    backoff: Backoff = field(default_factory=lambda: Backoff(RETRY_FIRST, RETRY_CAP))
+    retry: asyncio.TimerHandle | None = None
+
+    @property
+    def recovery_status(self) -> str:
+        if self.runtime is not None:
+            return "succeeded"
+        return "ongoing" if self.retry is not None else "unknown"
 
     @property
     def live_status(self) -> str:
@@ -67,38 +80,61 @@ class Connections:
         metrics: Metrics,
     ) -> None:
         self._store = store
-        self._things = things
-        self._policies = policies
-        self._routing = routing
         self._taps = taps
         self._northbound = northbound
-        self._metrics = metrics
+        self._rooms = Rooms(
+            things=things,
+            policies=policies,
+            routing=routing,
+            taps=taps,
+            metrics=metrics,
+            begin=self._begin,
+            divert=self._divert,
+        )
         self._managed: dict[str, Managed] = {}
         self._lock = asyncio.Lock()
+        self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Open what is to be open, and keep it so until cancelled."""
         try:
-            for stored in await self._store.all():
-                self._load(stored)
-            ready()
-            await asyncio.Event().wait()
+            async with asyncio.TaskGroup() as self._tasks:
+                for stored in await self._store.all():
+                    self._load(stored)
+                ready()
+                await asyncio.Event().wait()
         finally:
             for managed in self._managed.values():
                 _stop(managed)
+            self._tasks = None
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        if self._tasks is None:
+            work.close()
+            raise Undeliverable("Connections are not served now.")
+        return self._tasks.create_task(work)
 
     def _load(self, stored: Stored) -> None:
         try:
             connection = Connection.parse(stored.document, stored.connection_id)
         except GatewayError as error:
-            log.warning(
-                "connection cannot be read",
-                extra={"connection": stored.connection_id, "cause": error.message},
-            )
+            self._load_unread(stored, error)
             return
         managed = self._managed[stored.connection_id] = Managed(stored, connection)
         if connection.is_open:
             self._open(managed)
+
+    def _load_unread(self, stored: Stored, error: GatewayError) -> None:
+        """Keep what rules of today refuse, so that its owner sees why and can mend it."""
+        log.warning(
+            "connection cannot be read",
+            extra={"connection": stored.connection_id, "cause": error.message},
+        )
+        connection = Connection.unread(stored.document, stored.connection_id)
+        managed = self._managed[stored.connection_id] = Managed(stored, connection)
+        managed.journal.enable()
+        managed.fault = _reason(error)
+        _note(managed, "", managed.fault)
 
     # --- opening and closing --------------------------------------------------------------------
 
@@ -110,26 +146,37 @@ class Connections:
         managed.fault = fault_of(managed.connection, self._northbound)
         if managed.fault is None:
             try:
-                managed.runtime = self._runtime(managed)
-                managed.runtime.open(self._taps)
+                runtime = Runtime(managed.connection, self._rooms, managed.journal)
+                runtime.open()
+                managed.runtime = runtime
+                managed.backoff.reset()
             except GatewayError as error:
-                managed.runtime = None
-                managed.fault = f"{error.message} {error.description or ''}".strip()
+                managed.fault = _reason(error)
+                self._try_again(managed, error)
         _note(managed, "Connection was opened.", managed.fault)
+        if managed.connection.clients > 1 and managed.runtime is not None:
+            _note(managed, "It is served in this process, by one client.")
         log.info(
             "connection opened" if managed.runtime else "connection cannot be opened",
             extra={"connection": managed.connection.id, "fault": managed.fault},
         )
 
-    def _runtime(self, managed: Managed) -> Runtime:
-        return Runtime(
-            managed.connection,
-            self._things,
-            self._policies.submit,
-            self._routing,
-            managed.journal,
-            self._metrics,
-        )
+    def _try_again(self, managed: Managed, error: GatewayError) -> None:
+        """Come back later for what others may give up, e.g. a label of acknowledgements."""
+        if managed.connection.fails_over and isinstance(error, Conflict | Undeliverable):
+            managed.retry = asyncio.get_running_loop().call_later(
+                managed.backoff.next(), self._open, managed
+            )
+
+    def _divert(self, target: str, origin: str, index: int, answer: Outgoing) -> None:
+        """Give the answer to a command of one connection's source to another connection.
+
+        Errors: NotFound, where it is not open; those of `Runtime.take_diverted`.
+        """
+        managed = self._managed.get(target)
+        if managed is None or managed.runtime is None:
+            raise NotFound(f"The connection '{target[:100]}' is not open.")
+        managed.runtime.take_diverted(origin, index, answer)
 
     # --- ResponseSink ---------------------------------------------------------------------------
 
@@ -285,7 +332,7 @@ class Connections:
         """The status, as Ditto shows it."""
         managed = self._find(connection_id)
         live = managed.live_status
-        recovery = "succeeded" if managed.runtime else "unknown"
+        recovery = managed.recovery_status
         detail = managed.fault or ("CONNECTED" if managed.runtime else "DISCONNECTED")
         shown: JsonObject = {
             "connectionId": connection_id,
@@ -363,7 +410,14 @@ def _with_old_password(document: JsonObject, before: Connection) -> JsonObject:
     return document
 
 
+def _reason(error: GatewayError) -> str:
+    return f"{error.message} {error.description or ''}".strip()
+
+
 def _stop(managed: Managed) -> None:
+    if managed.retry is not None:
+        managed.retry.cancel()
+        managed.retry = None
     if managed.runtime is not None:
         managed.runtime.close()
         managed.runtime = None

@@ -7,27 +7,27 @@ be worked on now (408, 5xx) is Undeliverable, so the sender tries again. Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
-from gateway.connectivity.endpoints import Inlet, source_headers
+from msgspec.structs import replace as replaced
+
+from gateway.connectivity.answering import DIVERSIONS, Answering, Result
+from gateway.connectivity.arrivals import external_of, external_of_response
 from gateway.connectivity.errors import mapping_failed, not_enforced
-from gateway.connectivity.journal import Category, Entry, Journal, Step
-from gateway.connectivity.mappers.base import External, Incoming, Outgoing
+from gateway.connectivity.journal import Category, Entry, Journal, Step, Subject
+from gateway.connectivity.mappers.base import External, Incoming
 from gateway.connectivity.mappers.engines import Configured, applies
 from gateway.connectivity.model import Connection, Source
-from gateway.connectivity.outbound import Outbound, Route
-from gateway.connectivity.scopes import (
-    header_scope,
-    header_text,
-    signal_scope,
-    source_scope,
-    texts,
-)
+from gateway.connectivity.outbound import Asked
+from gateway.connectivity.queries import Queries
+from gateway.connectivity.scopes import header_scope, signal_scope, source_scope, texts
 from gateway.ditto.acknowledgements import Acknowledgements
-from gateway.ditto.frames import refusal, response, with_correlation
-from gateway.ditto.service import ThingsService
-from gateway.errors import GatewayError, NotBuilt, Undeliverable
+from gateway.ditto.frames import with_correlation
+from gateway.ditto.past import is_historical
+from gateway.ditto.service import PoliciesService, ThingsService
+from gateway.errors import BadRequest, GatewayError, Undeliverable
 from gateway.model.message import CommandResponse, Message
 from gateway.model.policy import PolicyCommand
 from gateway.model.ports import Done
@@ -39,25 +39,22 @@ from gateway.model.thing import (
     ThingMessageResponse,
     ThingResult,
 )
-from gateway.model.trace import TraceContext
 from gateway.observe.metrics import Metrics
 from gateway.wire.ditto.envelope import Envelope
 from gateway.wire.ditto.headers import labels
 from gateway.wire.ditto.placeholders import Lookup, Template
-from gateway.wire.ditto.read import Acknowledgement, Response, Sender, signal_of
-
-Signal = (
-    ThingCommand
-    | PolicyCommand
-    | ThingMessage
-    | ThingMessageResponse
-    | ThingEvent
-    | Acknowledgement
-    | Response
+from gateway.wire.ditto.read import (
+    Acknowledgement,
+    Response,
+    RetrieveThings,
+    SearchSignal,
+    Sender,
+    Signal,
+    StreamSignal,
+    signal_of,
 )
-Result = ThingResult | ThingMessageResponse | Acknowledgements
-Answer = Callable[[ThingResult | GatewayError], None]
-PolicyRunner = Callable[[PolicyCommand, Answer], None]
+
+Answer: TypeAlias = Callable[["Result | GatewayError"], None]
 
 _TRY_AGAIN = frozenset((408, 429))
 
@@ -74,42 +71,6 @@ def refused_by(acks: Acknowledgements) -> GatewayError | None:
     text = ", ".join(f"{label}: {status}" for label, status in failed.items())
     status = 503 if any(map(_may_succeed_later, failed.values())) else acks.status
     return GatewayError(f"Acknowledgements failed ({text}).", code="acks.failed", status=status)
-
-
-def external_of(message: Message) -> External:
-    """A device's message as a connection's placeholders know it."""
-    headers = {name.lower(): header_text(value) for name, value in message.properties.items()}
-    headers |= {
-        "device_id": message.device,
-        "tenant_id": message.tenant,
-        "qos": str(message.qos),
-        "to": f"{message.kind}/{message.tenant}",
-        "orig_adapter": message.adapter,
-        "orig_address": message.address,
-        "creation-time": str(int(message.at * 1_000)),
-    }
-    if message.content_type is not None:
-        headers["content-type"] = message.content_type
-    if message.ttd is not None:
-        headers["ttd"] = str(message.ttd)
-    if message.via is not None:
-        headers["gateway_id"] = message.via
-    return External(headers, message.payload, message.content_type, headers["to"])
-
-
-def external_of_response(response: CommandResponse) -> External:
-    """A device's answer to a command, likewise."""
-    headers = {name.lower(): header_text(value) for name, value in response.properties.items()}
-    headers |= {
-        "device_id": response.device,
-        "tenant_id": response.tenant,
-        "correlation-id": response.correlation_id,
-        "status": str(response.status),
-    }
-    if response.content_type is not None:
-        headers["content-type"] = response.content_type
-    address = f"command_response/{response.tenant}/{response.reply_id}"
-    return External(headers, response.payload, response.content_type, address)
 
 
 class _Rest:
@@ -137,42 +98,13 @@ class Inbound:
     address: str
     headers: Mapping[str, Template]
     mappers: Sequence[Configured]
-    reply: Route | None
+    answering: Answering
+    queries: Queries
+    asked: Asked
     things: ThingsService
-    policies: PolicyRunner
-    outbound: Outbound
+    policies: PoliciesService
     journal: Journal
     metrics: Metrics
-
-    @classmethod
-    def of(
-        cls,
-        connection: Connection,
-        source: Source,
-        address: str,
-        inlet: Inlet,
-        mappers: Mapping[str, Configured],
-        things: ThingsService,
-        policies: PolicyRunner,
-        outbound: Outbound,
-        journal: Journal,
-        metrics: Metrics,
-    ) -> Inbound:
-        """Put one together."""
-        named = [mappers[name] for name in source.mappers]
-        return cls(
-            connection,
-            source,
-            address,
-            source_headers(connection, source, inlet),
-            named,
-            outbound.reply_route(source.reply, named) if source.reply else None,
-            things,
-            policies,
-            outbound,
-            journal,
-            metrics,
-        )
 
     # --- uploads --------------------------------------------------------------------------------
 
@@ -192,15 +124,9 @@ class Inbound:
 
     def _map(self, external: External, scope: Mapping[str, Lookup]) -> list[Incoming]:
         """Every mapper runs; a failure counts only where no other mapper understood the message."""
-        found: list[Incoming] = []
-        failures: list[GatewayError] = []
-        for configured in self.mappers:
-            if not applies(configured.incoming, scope):
-                continue
-            try:
-                found += configured.mapper.incoming(external, scope)
-            except GatewayError as error:
-                failures.append(error)
+        mapped = list(self._incoming(external, scope))
+        found = [one for one in mapped if isinstance(one, Incoming)]
+        failures = [one for one in mapped if isinstance(one, GatewayError)]
         if found:
             self._note(Step.MAPPED, external.headers)
         elif failures:
@@ -226,7 +152,7 @@ class Inbound:
             self._count(failed)
             self._note(Step.ACKNOWLEDGED, texts(envelope.headers), failed, topic=envelope.topic)
             if not tolerated:
-                self._reply(envelope, signal, result)
+                self.answering.tell(envelope, signal, result)
             rest.one(failed)
 
         try:
@@ -261,9 +187,11 @@ class Inbound:
             raise mapping_failed("authorizationContext", "no subject could be resolved")
         own = replace(sender, subjects=subjects, originator=self.connection.originator)
         self._request_acks(envelope, known)
-        signal = signal_of(envelope, own)
-        if not isinstance(signal, Signal) or _is_twin_event(signal):
-            raise NotBuilt(f"'{envelope.topic[:200]}' is not built for connections.")
+        signal = signal_of(_for_others(envelope), own)
+        if isinstance(signal, ThingEvent) and signal.channel != LIVE:
+            raise BadRequest(
+                "Events of the twin are not sent to it.", code="protocoladapter:unknown.signal"
+            )
         return signal
 
     def _request_acks(self, envelope: Envelope, scope: Mapping[str, Lookup]) -> None:
@@ -284,90 +212,122 @@ class Inbound:
         if wanted is None or not any(f.resolve(after) == wanted for f in enforcement.filters):
             raise not_enforced(wanted)
 
-    def _dispatch(self, signal: Signal, answer: Callable[[Result | GatewayError], None]) -> None:
+    def _dispatch(self, signal: Signal, answer: Answer) -> None:
         match signal:
             case ThingCommand() | ThingMessage():
                 self.things.dispatcher.run(signal, answer)
-            case PolicyCommand():
-                self.policies(signal, answer)
-            case ThingMessageResponse() | Response():
-                self._respond(signal)
-                answer(_DONE)
+            case PolicyCommand() if not is_historical(signal):
+                self.policies.submit(signal, answer)
             case ThingEvent():
                 self.things.live.event(
                     signal, lambda sent: answer(sent if isinstance(sent, GatewayError) else _DONE)
                 )
-            case Acknowledgement():
-                answer(self._acknowledge(signal))
+            case _:
+                self._handle(signal, answer)
+
+    def _handle(
+        self,
+        signal: PolicyCommand
+        | ThingMessageResponse
+        | Response
+        | Acknowledgement
+        | RetrieveThings
+        | SearchSignal
+        | StreamSignal,
+        answer: Answer,
+    ) -> None:
+        """What is settled as soon as it is handed on."""
+        try:
+            match signal:
+                case RetrieveThings():
+                    self.queries.retrieve(signal, answer)
+                    return
+                case PolicyCommand():
+                    self.queries.look_back(signal, answer)
+                    return
+                case SearchSignal() | StreamSignal():
+                    self.queries.handle(signal)
+                case Acknowledgement():
+                    self._acknowledge(signal)
+                case _:
+                    self._respond(signal)
+        except GatewayError as error:
+            answer(error)
+        else:
+            answer(_DONE)
 
     def _respond(self, answer: ThingMessageResponse | Response) -> bool:
         if isinstance(answer, Response):
             return self.things.live.respond(answer)
         return self.things.respond(answer)
 
-    def _acknowledge(self, ack: Acknowledgement) -> Result | GatewayError:
-        try:
+    def _acknowledge(self, ack: Acknowledgement) -> None:
+        if ack.group != "policies":
             self.things.desk.acknowledge(ack, self.connection.originator)
-        except GatewayError as error:
-            return error
-        return _DONE
-
-    def _reply(
-        self, envelope: Envelope, signal: Signal | None, result: Result | GatewayError
-    ) -> None:
-        """Send the response to the reply target, where there is one and it wants this kind."""
-        route, reply = self.reply, self.source.reply
-        headers = texts(envelope.headers)
-        if route is None or reply is None or headers.get("response-required") == "false":
             return
-        if isinstance(result, GatewayError):
-            kind, frame = "error", refusal(result, envelope)
-        elif isinstance(signal, ThingCommand | PolicyCommand | ThingMessage):
-            nack = isinstance(result, Acknowledgements) and not result.is_good
-            kind, frame = "nack" if nack else "response", response(signal, result)
-        else:
-            return
-        if kind in reply.expected:
-            answered = Outgoing(envelope.topic, envelope.path, headers, frame)
-            self.outbound.send(route, answered, None)
+        self.things.desk.check_declared(ack.label, self.connection.originator)
+        self.policies.announcements.acknowledge(
+            ack.thing_id, ack.correlation_id, ack.label, ack.status
+        )
 
     # --- responses ------------------------------------------------------------------------------
 
     def take_response(self, response: CommandResponse) -> None:
         """Give a device's answer to who waits for it.
 
-        An answer that is not Ditto Protocol counts as the raw answer to the message that was sent.
+        An answer that is not Ditto Protocol counts as the raw answer to the message that was sent. What else
+        the mappers make of it is run as if it had come in a message.
         """
         external = external_of_response(response)
         scope = source_scope(external.headers, self.address, self.connection.id)
         self._note(Step.CONSUMED, external.headers, category=Category.RESPONSE)
-        asked = self.outbound.asked.take(response.correlation_id)
-        failed: GatewayError | None = None
-        answer: ThingMessageResponse | Response
-        try:
-            answer = self._protocol_answer(external, scope, response.trace)
-        except GatewayError as error:
-            if asked is None:
-                failed = error
-            else:
-                answer = _raw_answer(asked, response)
-        if failed is None and not self._respond(answer):
+        sender = Sender((), None, response.trace)
+        asked = self.asked.take(response.correlation_id)
+        answer, others, failed = self._answer_in(external, scope, sender)
+        if answer is None and asked is not None:
+            answer, failed = _raw_answer(asked, response), None
+        if answer is not None and not self._respond(answer):
             failed = Undeliverable("Nobody waits for this answer any more.")
         self._count(failed)
         self._note(Step.ACKNOWLEDGED, external.headers, failed, category=Category.RESPONSE)
+        for incoming in others:
+            self._run(incoming, scope, sender, _Rest(1, lambda _error: None))
 
-    def _protocol_answer(
-        self, external: External, scope: Mapping[str, Lookup], trace: TraceContext | None
-    ) -> ThingMessageResponse | Response:
+    def _answer_in(
+        self, external: External, scope: Mapping[str, Lookup], sender: Sender
+    ) -> tuple[ThingMessageResponse | Response | None, list[Incoming], GatewayError | None]:
+        """The first answer that the mappers make, what else they make, and why there is no answer."""
+        answer: ThingMessageResponse | Response | None = None
+        others: list[Incoming] = []
+        failed = mapping_failed("payloadMapping", "the answer is no Ditto Protocol response")
+        for incoming in self._incoming(external, scope):
+            if isinstance(incoming, GatewayError):
+                failed = incoming
+            elif incoming.envelope.status is None:
+                others.append(incoming)
+            elif answer is None:
+                try:
+                    answer = self._answer_of(incoming.envelope, scope, sender)
+                except GatewayError as error:
+                    failed = error
+        return answer, others, None if answer else failed
+
+    def _answer_of(
+        self, envelope: Envelope, scope: Mapping[str, Lookup], sender: Sender
+    ) -> ThingMessageResponse | Response | None:
+        signal = self._signal(self._with_headers(envelope, scope), scope, sender)
+        return signal if isinstance(signal, ThingMessageResponse | Response) else None
+
+    def _incoming(
+        self, external: External, scope: Mapping[str, Lookup]
+    ) -> Iterator[Incoming | GatewayError]:
+        """What every mapper makes of a message, or why it makes nothing."""
         for configured in self.mappers:
-            if not applies(configured.incoming, scope):
-                continue
-            for incoming in configured.mapper.incoming(external, scope):
-                envelope = self._with_headers(incoming.envelope, scope)
-                signal = self._signal(envelope, scope, Sender((), None, trace))
-                if isinstance(signal, ThingMessageResponse | Response):
-                    return signal
-        raise mapping_failed("payloadMapping", "the answer is no Ditto Protocol response")
+            try:
+                if applies(configured.incoming, scope):
+                    yield from configured.mapper.incoming(external, scope)
+            except GatewayError as error:
+                yield error
 
     # --- notes ----------------------------------------------------------------------------------
 
@@ -385,7 +345,7 @@ class Inbound:
         text: str = "",
         category: Category = Category.SOURCE,
     ) -> None:
-        namespace, name, *_ = f"{topic}//".split("/")
+        about = Subject.of(topic)
         failure = None
         if error is not None:
             failure = f"{error.message} {error.description or ''} ({error.code})".strip()
@@ -396,7 +356,8 @@ class Inbound:
                 address=self.address,
                 failure=failure,
                 correlation_id=headers.get("correlation-id", ""),
-                thing_id=f"{namespace}:{name}" if name else None,
+                entity_id=about.entity_id,
+                entity_type=about.entity_type,
                 message=text,
             )
         )
@@ -411,8 +372,10 @@ def _either_header(scope: Mapping[str, Lookup], envelope: Envelope) -> Mapping[s
     return {**scope, "header": lambda name: inner(name) or outer(name)}
 
 
-def _is_twin_event(signal: Signal) -> bool:
-    return isinstance(signal, ThingEvent) and signal.channel != LIVE
+def _for_others(envelope: Envelope) -> Envelope:
+    """The envelope without what only its answer is about."""
+    kept = {name: value for name, value in envelope.headers.items() if name not in DIVERSIONS}
+    return replaced(envelope, headers=kept) if len(kept) < len(envelope.headers) else envelope
 
 
 def _raw_answer(asked: ThingMessage, response: CommandResponse) -> ThingMessageResponse:

@@ -75,7 +75,8 @@ class Entry:
     address: str = ""
     failure: str | None = None
     correlation_id: str = ""
-    thing_id: str | None = None
+    entity_id: str | None = None
+    entity_type: str = "thing"
     message: str = ""
     at: float = field(default_factory=time.time)
 
@@ -94,9 +95,29 @@ class Entry:
             "message": (self.failure or self.message or f"Message was {self.step}.")[:1_000],
             "address": self.address,
         }
-        if self.thing_id:
-            shown |= {"entityId": self.thing_id, "entityType": "thing", "thingId": self.thing_id}
+        if self.entity_id:
+            shown |= {"entityId": self.entity_id, "entityType": self.entity_type}
+        if self.entity_id and self.entity_type == "thing":
+            shown["thingId"] = self.entity_id
         return shown
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What an entry is about."""
+
+    entity_id: str | None
+    entity_type: str = "thing"
+
+    @classmethod
+    def of(cls, topic: str) -> Subject:
+        """That of a signal, by its topic; none for topics of many."""
+        namespace, name, group, *_ = f"{topic}///".split("/")
+        if not name or name == "_":
+            return cls(None)
+        if group == "connections":
+            return cls(name, "connection")
+        return cls(f"{namespace}:{name}", "policy" if group == "policies" else "thing")
 
 
 @dataclass(slots=True)

@@ -26,6 +26,9 @@ MAX_MAPPERS = 10
 MASK = "*****"
 TYPES = frozenset(("amqp-091", "amqp-10", "mqtt", "mqtt-5", "kafka", "http-push", "hono"))
 OPEN, CLOSED = "open", "closed"
+ANSWERS = frozenset(("response", "error", "nack"))
+"""Kinds of answers; `nack` is one with acknowledgements that failed."""
+DEFAULT_ANSWERS = frozenset(("response", "error"))
 
 _ENTITY = frozenset(("thing", "entity", "policy", "feature"))
 _INPUT = frozenset(("header", "source"))
@@ -109,11 +112,36 @@ class MapperDefinition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Diversion:
+    """Whether a connection sends answers by way of others, and whose answers it takes.
+
+    Shape:  `authorized` are the connections whose answers a target of diversions takes.
+    """
+
+    is_source: bool = False
+    keeps_answers: bool = False
+    is_target: bool = False
+    authorized: frozenset[str] = frozenset()
+
+    @classmethod
+    def parse(cls, own: Mapping[str, str]) -> Diversion:
+        """Read `specificConfig`."""
+        listed = own.get("authorized-connections-as-sources", "").split(",")
+        return cls(
+            is_source=own.get("is-diversion-source", "").lower() == "true",
+            keeps_answers=own.get("preserve-normal-response-via-source", "").lower() == "true",
+            is_target=own.get("is-diversion-target", "").lower() == "true",
+            authorized=frozenset(one.strip() for one in listed if one.strip()),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
     """One connection.
 
     Shape:  `document` as it was given, with `id`; `tenant` the Hono tenant that a connection of type `hono`
-            speaks for.
+            speaks for; `fails_over` asks to try again what could not be opened; `clients` how many clients
+            its owner wants.
     """
 
     id: str
@@ -125,6 +153,17 @@ class Connection:
     sources: tuple[Source, ...] = ()
     targets: tuple[Target, ...] = ()
     mappers: Mapping[str, MapperDefinition] = field(default_factory=dict)
+    diversion: Diversion = field(default_factory=Diversion)
+    fails_over: bool = True
+    clients: int = 1
+
+    @classmethod
+    def unread(cls, value: JsonObject, connection_id: str) -> Connection:
+        """One whose document is on disk but cannot be read any more: it does nothing and can be mended."""
+        status = value.get("connectionStatus")
+        document = {**value, "id": connection_id, "connectionStatus": status or CLOSED}
+        kind = str(value.get("connectionType", ""))
+        return cls(id=connection_id, type=kind, is_open=False, document=document)
 
     @property
     def originator(self) -> str:
@@ -172,7 +211,10 @@ def _connection(members: Members, value: Json, connection_id: str) -> Connection
     own = {k: str(v) for k, v in (members.object("specificConfig") or {}).items()}
     mappers = dict(_mapper_definitions(members))
     sources = tuple(_source(one, connection_id) for one in _links(members, "sources"))
-    targets = tuple(_target(one, connection_id) for one in _links(members, "targets"))
+    diversion = Diversion.parse(own)
+    targets = tuple(
+        _target(one, connection_id, diversion.is_target) for one in _links(members, "targets")
+    )
     if not sources and not targets:
         raise invalid("A connection needs at least one source or target.")
     return Connection(
@@ -185,6 +227,9 @@ def _connection(members: Members, value: Json, connection_id: str) -> Connection
         sources=sources,
         targets=targets,
         mappers=mappers,
+        diversion=diversion,
+        fails_over=members.flag("failoverEnabled", True),
+        clients=members.integer("clientCount", 1, 1),
     )
 
 
@@ -296,11 +341,14 @@ def _reply(members: Members | None) -> ReplyTarget | None:
     if members is None:
         return None
     address = members.text("address")
+    expected = frozenset(members.texts("expectedResponseTypes")) or DEFAULT_ANSWERS
+    if not expected <= ANSWERS:
+        raise members.fail("expectedResponseTypes", f"of {', '.join(sorted(ANSWERS))}")
     return ReplyTarget(
         enabled=members.flag("enabled", False),
         address=Template.parse(address, _TARGET_HEADERS) if address else None,
         headers=_headers(members, _TARGET_HEADERS),
-        expected=frozenset(members.texts("expectedResponseTypes") or ("response", "error")),
+        expected=expected,
     )
 
 
@@ -322,7 +370,7 @@ TOPICS = (
 )
 
 
-def _target(members: Members, connection_id: str) -> Target:
+def _target(members: Members, connection_id: str, is_diversion: bool) -> Target:
     scope = {"connection": {"id": connection_id}.get}
     subjects = tuple(
         subject
@@ -330,7 +378,7 @@ def _target(members: Members, connection_id: str) -> Target:
         if (subject := template.resolve(scope))
     )
     topics, issued = members.texts("topics"), members.text("issuedAcknowledgementLabel")
-    if not topics:
+    if not topics and not is_diversion:
         raise members.fail("topics", "a non-empty array of topics")
     return Target(
         address=Template.parse(members.required_text("address"), _TARGET_HEADERS),

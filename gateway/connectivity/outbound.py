@@ -12,13 +12,15 @@ from dataclasses import dataclass
 
 from gateway.connectivity.endpoints import HONO, reply_headers, target_headers
 from gateway.connectivity.errors import invalid
-from gateway.connectivity.journal import Category, Entry, Journal, Step
+from gateway.connectivity.journal import Category, Entry, Journal, Step, Subject
 from gateway.connectivity.mappers.base import External, Outgoing
 from gateway.connectivity.mappers.engines import Configured, applies
 from gateway.connectivity.model import (
+    CONNECTION_ANNOUNCEMENTS,
     LIVE_COMMANDS,
     LIVE_EVENTS,
     LIVE_MESSAGES,
+    POLICY_ANNOUNCEMENTS,
     TWIN_EVENTS,
     Connection,
     ReplyTarget,
@@ -36,6 +38,7 @@ from gateway.model.ports import CommandRouting, Done
 from gateway.model.thing import ThingCommand, ThingEvent, ThingMessage
 from gateway.model.trace import TraceContext
 from gateway.observe.metrics import Metrics
+from gateway.wire.ditto.announcements import Announcement
 from gateway.wire.ditto.headers import error_json
 from gateway.wire.ditto.placeholders import Lookup, Scope, Template
 from gateway.wire.ditto.read import Acknowledgement
@@ -94,6 +97,7 @@ class Outbound:
     ) -> None:
         self._connection = connection
         self._things = things
+        self._announcements = things.policies.announcements
         self._routing = routing
         self._journal = journal
         self._counts = metrics.connection_messages
@@ -147,6 +151,36 @@ class Outbound:
             if heard is not None:
                 self._send_to(route, command.thing_id, outgoing_command(heard), command.trace)
 
+    def on_policy_announcement(self, route: Route, announced: Announcement) -> None:
+        """An announcement of a policy for one target; publishing acknowledges it, where that is asked for."""
+        correlation_id = str(announced.headers.get("correlation-id", ""))
+        label = route.issued or ""
+
+        def told(error: GatewayError | None) -> None:
+            status = 200 if error is None else error.status
+            self._announcements.acknowledge(announced.entity_id, correlation_id, label, status)
+
+        is_asked = label in announced.headers.get("requested-acks", ())
+        self.send(route, _outgoing_announcement(announced), None, told if is_asked else None)
+
+    def announce(self, announced: Announcement) -> None:
+        """Tell the targets that want to know of the connection itself."""
+        for _, route in self._routes(CONNECTION_ANNOUNCEMENTS):
+            self.send(route, _outgoing_announcement(announced), None)
+
+    def divert(self, index: int, answer: Outgoing) -> None:
+        """Send another connection's answer to the target at a place.
+
+        Errors: BadRequest where there is no such target.
+        """
+        if index >= len(self._targets):
+            raise invalid(f"The connection has no target for the answers of source {index + 1}.")
+        self.send(self._targets[index][1], answer, None)
+
+    def policy_routes(self) -> Sequence[tuple[Topic, Route]]:
+        """Where announcements of policies go."""
+        return self._routes(POLICY_ANNOUNCEMENTS)
+
     def _routes(self, kind: str) -> Sequence[tuple[Topic, Route]]:
         return [
             (topic, route)
@@ -185,10 +219,9 @@ class Outbound:
         sent = False
         entry = _Noted(self._journal, route, signal)
         for configured in route.mappers:
-            if not applies(configured.outgoing, scope):
-                continue
             try:
-                external = configured.mapper.outgoing(signal)
+                is_meant = applies(configured.outgoing, scope)
+                external = configured.mapper.outgoing(signal) if is_meant else None
                 if external is not None:
                     sent |= self._publish(route, external, scope, entry, trace, told)
             except GatewayError as error:
@@ -279,7 +312,7 @@ class _Noted:
     signal: Outgoing
 
     def note(self, step: Step, error: GatewayError | None, message: str = "") -> None:
-        namespace, name, *_ = f"{self.signal.topic}//".split("/")
+        about = Subject.of(self.signal.topic)
         self.journal.note(
             Entry(
                 category=self.route.category,
@@ -287,7 +320,8 @@ class _Noted:
                 address=self.route.address.text,
                 failure=None if error is None else _reason(error),
                 correlation_id=str(self.signal.headers.get("correlation-id", "")),
-                thing_id=f"{namespace}:{name}",
+                entity_id=about.entity_id,
+                entity_type=about.entity_type,
                 message=message,
             )
         )
@@ -330,6 +364,10 @@ def outgoing_command(heard: Heard[ThingCommand]) -> Outgoing:
         live_command_headers(command),
         live_command_frame(command, heard.extra),
     )
+
+
+def _outgoing_announcement(announced: Announcement) -> Outgoing:
+    return Outgoing(announced.topic, "/", announced.headers, announced.frame)
 
 
 def _reason(error: GatewayError) -> str:

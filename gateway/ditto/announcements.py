@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.model.entity_id import namespace_of
-from gateway.wire.ditto.announcements import subject_deletion_frame
+from gateway.wire.ditto.announcements import Announcement, subject_deletion
 
 MAX_OUTSTANDING: Final = 10_000
 """Announcements that wait for acknowledgements; more count as not acknowledged at once."""
@@ -36,7 +36,7 @@ class SubjectDeletion:
 @dataclass(frozen=True, slots=True)
 class _Subscriber:
     namespaces: frozenset[str]
-    send: Callable[[bytes], None]
+    send: Callable[[Announcement], None]
 
 
 @dataclass(slots=True)
@@ -62,11 +62,11 @@ class Announcements:
         self,
         subjects: tuple[str, ...],
         namespaces: frozenset[str],
-        send: Callable[[bytes], None],
+        send: Callable[[Announcement], None],
     ) -> Callable[[], None]:
-        """Send the envelopes of announcements about these subjects; returns the way to end it.
+        """Send the announcements about these subjects; returns the way to end it.
 
-        Shape:  no namespaces takes the policies of all.
+        Shape:  no namespaces takes the policies of all; `send` never blocks and never raises.
         """
         self._count += 1
         key, one = self._count, _Subscriber(namespaces, send)
@@ -95,7 +95,7 @@ class Announcements:
             done(True)
 
     def _send(self, correlation_id: str, announcement: SubjectDeletion) -> None:
-        frame = subject_deletion_frame(
+        sent = subject_deletion(
             announcement.policy_id,
             (announcement.subject,),
             announcement.delete_at,
@@ -107,7 +107,7 @@ class Announcements:
         namespace = namespace_of(announcement.policy_id)
         for one in list(self._subscribers.get(announcement.subject, {}).values()):
             if not one.namespaces or namespace in one.namespaces:
-                one.send(frame)
+                one.send(sent)
 
     def _expect(
         self, correlation_id: str, announcement: SubjectDeletion, done: Callable[[bool], None]

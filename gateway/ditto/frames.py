@@ -6,14 +6,17 @@ import uuid
 
 from gateway.ditto.acknowledgements import Acknowledgements
 from gateway.errors import GatewayError
+from gateway.model.json import JsonObject
 from gateway.model.policy import PolicyCommand
 from gateway.model.thing import ThingCommand, ThingMessage, ThingMessageResponse, ThingResult
 from gateway.wire.ditto.envelope import Envelope
+from gateway.wire.ditto.read import RetrieveThings
 from gateway.wire.ditto.topic import Topic
 from gateway.wire.ditto.write import (
     UNKNOWN,
     acks_frame,
     error_frame,
+    many_response,
     message_response_frame,
     policy_response,
     thing_response,
@@ -50,8 +53,8 @@ def wants_refusal(envelope: Envelope) -> bool:
 
 
 def response(
-    signal: ThingCommand | PolicyCommand | ThingMessage,
-    result: ThingResult | ThingMessageResponse | Acknowledgements,
+    signal: ThingCommand | PolicyCommand | ThingMessage | RetrieveThings,
+    result: ThingResult | ThingMessageResponse | Acknowledgements | list[JsonObject],
 ) -> bytes:
     """The answer to a command or message.
 
@@ -66,4 +69,6 @@ def response(
             return policy_response(signal, result)
         case ThingMessage(), ThingMessageResponse():
             return message_response_frame(signal, result)
+        case RetrieveThings(), list():
+            return many_response(signal.topic, signal.headers, result)
     raise TypeError(f"{type(result).__name__} is no answer to {type(signal).__name__}")

@@ -47,6 +47,8 @@ _BOUNDS: Final = {
 }
 
 Start = Callable[[Coroutine[Any, Any, None]], None]
+Send = Callable[[bytes, Headers], None]
+"""Sends a frame; the headers are those of the signal that it answers."""
 
 
 @dataclass(slots=True)
@@ -66,7 +68,7 @@ class _Stream:
 class Histories:
     """The streams of one session."""
 
-    def __init__(self, things: ThingsService, send: Callable[[bytes], None]) -> None:
+    def __init__(self, things: ThingsService, send: Send) -> None:
         self._things = things
         self._send = send
         self._open: dict[str, _Stream] = {}
@@ -90,8 +92,8 @@ class Histories:
                     f"A session has at most {MAX_STREAMS} streams at a time.",
                     code="too.many.requests",
                 )
-            self._opening += 1
             start(self._subscribe(signal))
+            self._opening += 1
             return
         stream = self._find(signal)
         if signal.action == "cancel":
@@ -99,8 +101,8 @@ class Histories:
             return
         stream.demand += _demand(signal)
         if not stream.is_running:
-            stream.is_running = True
             start(self._serve(stream))
+            stream.is_running = True
 
     # --- life of a stream -------------------------------------------------------------------------
 
@@ -108,11 +110,11 @@ class Histories:
         try:
             frames = await self._frames(signal)
         except GatewayError as error:
-            self._send(_refusal(signal, error))
+            self._send(_refusal(signal, error), signal.headers)
             return
         except Exception:  # top of one request: the session goes on
             log.exception("stream could not be opened", extra={"entity": signal.entity_id})
-            self._send(_refusal(signal, GatewayError()))
+            self._send(_refusal(signal, GatewayError()), signal.headers)
             return
         finally:
             self._opening -= 1
@@ -161,7 +163,8 @@ class Histories:
 
     def _tell(self, stream: _Stream, action: str, value: dict[str, Any]) -> None:
         body = {"subscriptionId": stream.id, **value}
-        self._send(stream_frame(action, stream.group, stream.entity_id, body, stream.headers))
+        frame = stream_frame(action, stream.group, stream.entity_id, body, stream.headers)
+        self._send(frame, stream.headers)
 
     async def _serve(self, stream: _Stream) -> None:
         """Send events while some are asked for."""

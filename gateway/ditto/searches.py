@@ -29,6 +29,8 @@ MAX_DEMAND = 1_000
 IDLE_SECONDS = 60.0
 
 Start = Callable[[Coroutine[Any, Any, None]], None]
+Send = Callable[[bytes, Headers], None]
+"""Sends a frame; the headers are those of the signal that it answers."""
 
 
 @dataclass(slots=True)
@@ -47,7 +49,7 @@ class _Search:
 class Searches:
     """The searches of one session."""
 
-    def __init__(self, things: ThingsService, send: Callable[[bytes], None]) -> None:
+    def __init__(self, things: ThingsService, send: Send) -> None:
         self._things = things
         self._send = send
         self._open: dict[str, _Search] = {}
@@ -73,8 +75,8 @@ class Searches:
             return
         search.demand += _demand(signal)
         if not search.is_running:
-            search.is_running = True
             start(self._serve(search))
+            search.is_running = True
 
     def _subscribe(self, signal: SearchSignal) -> None:
         if len(self._open) >= MAX_SEARCHES:
@@ -85,7 +87,10 @@ class Searches:
         search_id = str(uuid.uuid4())
         timer = self._timer(search_id)
         self._open[search_id] = _Search(search_id, _query(signal), signal.headers, timer)
-        self._send(search_frame("created", {"subscriptionId": search_id}, signal.headers))
+        self._tell("created", {"subscriptionId": search_id}, signal.headers)
+
+    def _tell(self, action: str, body: JsonObject, headers: Headers) -> None:
+        self._send(search_frame(action, body, headers), headers)
 
     def _find(self, signal: SearchSignal) -> _Search:
         search = self._open.get(str(signal.value.get("subscriptionId", "")))
@@ -121,7 +126,7 @@ class Searches:
     def _fail(self, search: _Search, error: GatewayError) -> None:
         self._forget(search)
         body: JsonObject = {"subscriptionId": search.id, "error": {**error_json(error)}}
-        self._send(search_frame("failed", body, search.headers))
+        self._tell("failed", body, search.headers)
 
     async def _serve(self, search: _Search) -> None:
         """Send pages while some are asked for."""
@@ -142,11 +147,11 @@ class Searches:
         items: list[Json] = page.items
         if items:
             body: JsonObject = {"subscriptionId": search.id, "items": items}
-            self._send(search_frame("next", body, search.headers))
+            self._tell("next", body, search.headers)
         search.cursor = page.cursor
         if page.cursor is None:
             self._forget(search)
-            self._send(search_frame("complete", {"subscriptionId": search.id}, search.headers))
+            self._tell("complete", {"subscriptionId": search.id}, search.headers)
         else:
             search.timer.cancel()
             search.timer = self._timer(search.id)

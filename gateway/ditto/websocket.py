@@ -37,6 +37,7 @@ from gateway.model.policy import PolicyCommand
 from gateway.model.thing import (
     LIVE,
     Action,
+    Headers,
     HeaderValue,
     ThingCommand,
     ThingEvent,
@@ -89,8 +90,8 @@ class Session:
         self._streams: dict[str, Callable[[], None]] = {}
         self._slots = asyncio.Semaphore(MAX_COMMANDS)
         self._waits = asyncio.Semaphore(MAX_WAITS)
-        self._searches = Searches(hub.things, self.send)
-        self._histories = Histories(hub.things, self.send)
+        self._searches = Searches(hub.things, self._told)
+        self._histories = Histories(hub.things, self._told)
         self._expiry: asyncio.TimerHandle | None = None
 
     # --- life -----------------------------------------------------------------------------------
@@ -127,6 +128,9 @@ class Session:
     def send(self, message: bytes) -> None:
         """Send text to this session alone."""
         self._outbox.offer(text_frame(message))
+
+    def _told(self, message: bytes, _headers: Headers) -> None:
+        self.send(message)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.create_task(work)
@@ -207,7 +211,7 @@ class Session:
             before()
         if kind == ANNOUNCEMENTS:
             self._streams[kind] = self._hub.policies.announcements.join(
-                subscription.subjects, subscription.namespaces, self.send
+                subscription.subjects, subscription.namespaces, lambda sent: self.send(sent.frame)
             )
             return
         self._streams[kind] = join(self._hub.fanout, kind, subscription, self._outbox)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import NoConsumer, Undeliverable
+from gateway.errors import GatewayError, NoConsumer, Undeliverable
 from tests.ditto_rig import a_websocket, curl, put
 from tests.hono_rig import until
 from tests.integration.test_connectivity import (
@@ -100,8 +100,9 @@ async def test_labels_of_a_connection_begin_with_its_id(rig: Rig, place: str, la
         document["sources"][0]["declaredAcks"] = [label]
     else:
         document["targets"][0]["issuedAcknowledgementLabel"] = label
-    refused = await put(f"{rig.url}/c1", document, user=DEVOPS)
-    assert (refused.status, refused.error) == (400, "connectivity:connection.configuration.invalid")
+    with pytest.raises(GatewayError) as refused:
+        await rig.connections.create(document, "c1")
+    assert refused.value.code == "connectivity:connection.configuration.invalid"
 
 
 async def test_a_label_that_somebody_has_keeps_a_connection_from_opening(rig: Rig) -> None:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from gateway.connectivity.errors import mapper_invalid
 from gateway.connectivity.mappers.base import DittoMapper, Mapper
+from gateway.connectivity.mappers.cloudevents import CloudEventsMapper
 from gateway.connectivity.mappers.creation import ThingCreationMapper
 from gateway.connectivity.mappers.jsonpath import JsonPathMapper
+from gateway.connectivity.mappers.live import LiveResponseMapper
 from gateway.connectivity.mappers.normalized import NormalizedMapper
 from gateway.connectivity.mappers.raw import RawMessageMapper
 from gateway.connectivity.mappers.status import ConnectionStatusMapper
@@ -23,9 +25,11 @@ ENGINES: dict[str, Callable[[JsonObject], Mapper]] = {
     "Normalized": NormalizedMapper,
     "ImplicitThingCreation": ThingCreationMapper,
     "ConnectionStatus": ConnectionStatusMapper,
+    "CloudEvents": lambda _options: CloudEventsMapper(),
+    "UpdateTwinWithLiveResponse": LiveResponseMapper,
     "JsonPath": JsonPathMapper,
 }
-NOT_BUILT = frozenset(("JavaScript", "UpdateTwinWithLiveResponse", "CloudEvents"))
+NOT_BUILT = frozenset(("JavaScript",))
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,42 +32,56 @@ class NormalizedMapper:
         return ()
 
     def outgoing(self, signal: Outgoing) -> External | None:
-        if signal.seen is None:
+        if signal.seen is None or not self._wants(signal.seen.event):
             return None
         event = signal.seen.event
-        document = overlaid(signal.seen.extra or {}, partial_thing(event))
+        document = partial_thing(event)
         document["_modified"] = event.timestamp
         document["_revision"] = event.revision
-        document["_context"] = _context(event)
         if event.action is EventAction.DELETED and not event.path:
             document["_deleted"] = event.timestamp
-        elif self._deleted_fields:
-            document = overlaid(document, _deletions(event))
+        if self._deleted_fields:
+            document |= _deletions(event)
+        document["_context"] = _context(event)
+        document = overlaid(signal.seen.extra or {}, document)
         if self._fields is not None:
             document = self._fields.select(document)
+        if event.action.is_merge:
+            document = _without_nothing(document)
         return External({}, msgspec.json.encode(document), "application/json") if document else None
+
+    def _wants(self, event: ThingEvent) -> bool:
+        """Deletions of parts only where somebody looks for them."""
+        is_part = bool(event.path)
+        return event.action is not EventAction.DELETED or not is_part or self._deleted_fields
+
+
+def _without_nothing(document: JsonObject) -> JsonObject:
+    """A document without nulls and empty objects, wherever they are."""
+    kept: JsonObject = {}
+    for name, value in document.items():
+        below = _without_nothing(value) if isinstance(value, dict) else value
+        if below is not None and below != {}:
+            kept[name] = below
+    return kept
 
 
 def _context(event: ThingEvent) -> JsonObject:
-    context: JsonObject = {
+    return {
         "topic": event_topic(event),
         "path": format_pointer(event.path),
+        "value": event.value,
         "headers": event_headers(event),
     }
-    if event.value is not None:
-        context["value"] = event.value
-    return context
 
 
 def _deletions(event: ThingEvent) -> JsonObject:
     """`_deletedFields`: a tree with the instant of deletion at each leaf that went."""
-    gone: Json
-    if event.action is EventAction.DELETED:
+    gone: Json = None
+    if event.action is EventAction.DELETED and event.path:
         gone = event.timestamp
     elif event.action.is_merge:
         gone = _nulls(event.value, event.timestamp)
-    else:
-        gone = None
     if gone is None:
         return {}
     for segment in reversed(event.path):
@@ -76,11 +90,19 @@ def _deletions(event: ThingEvent) -> JsonObject:
 
 
 def _nulls(value: Json, instant: str) -> Json:
+    """Where a patch deletes; what its patterns take away is not known here."""
     if value is None:
         return instant
     if not isinstance(value, dict):
         return None
     found: JsonObject = {
-        key: gone for key, below in value.items() if (gone := _nulls(below, instant))
+        key: gone
+        for key, below in value.items()
+        if not _is_pattern(key) and (gone := _nulls(below, instant))
     }
     return found or None
+
+
+def _is_pattern(key: str) -> bool:
+    """`{{ /.*/ }}`: a regular expression as a key of a merge patch."""
+    return key.startswith("{{") and key.endswith("}}")
