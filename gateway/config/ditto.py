@@ -24,6 +24,24 @@ class OpenIdIssuer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bulk:
+    """Many commands in one request, `/api/2/bulk`."""
+
+    max_line: int = 262_144
+    """Bytes of one command."""
+    in_flight: int = 256
+    """Commands of one request that are under way; no more are read meanwhile."""
+    pending: int = 4_194_304
+    """Bytes of one request's commands under way and answers not sent yet."""
+    max_array: int = 1_000
+    """Commands in a JSON array; of lines there may be any number."""
+    max_array_bytes: int = 1_048_576
+    """Bytes of a JSON array."""
+    max_requests: int = 16
+    """Bulk requests at a time; more are answered with 503."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DittoHttp:
     """HTTP API, WebSocket and SSE."""
 
@@ -39,6 +57,7 @@ class DittoHttp:
     """Bytes in one request body; larger ones are answered with 413."""
     cors_origins: tuple[str, ...] = ()
     """Origins that browsers may call from; empty allows none, `*` all."""
+    bulk: Bulk = field(default_factory=Bulk)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

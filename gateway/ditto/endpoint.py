@@ -10,7 +10,7 @@ from typing import TypeAlias
 import msgspec
 from aiohttp import hdrs, web
 
-from gateway.config.ditto import DittoHttp
+from gateway.config.ditto import Bulk, DittoHttp
 from gateway.ditto.auth import PRE_AUTHENTICATED, Authentication, Caller, Presented
 from gateway.ditto.request import ApiCall, check_limits, correlation_id_of, ditto_headers
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
@@ -102,6 +102,10 @@ class Endpoints:
     @property
     def max_body(self) -> int:
         return self._settings.max_body
+
+    @property
+    def bulk(self) -> Bulk:
+        return self._settings.bulk
 
     def api(self, handler: Handler) -> RawHandler:
         """For callers with authorization subjects."""

@@ -9,6 +9,8 @@ from aiohttp import web
 
 from gateway.config.ditto import DittoHttp
 from gateway.ditto.auth import DEVOPS, STATUS, Authentication
+from gateway.ditto.bulk import Rooms
+from gateway.ditto.bulk_http import BulkRoutes
 from gateway.ditto.cloudevents_http import CloudEventRoutes
 from gateway.ditto.devops_http import DevopsRoutes
 from gateway.ditto.endpoint import STATUS_REALM, Endpoints, Handler, RawHandler, unknown_path
@@ -71,6 +73,7 @@ def routes(
         "/api/2/whoami": api(operation.whoami),
         "/api/2/checkPermissions": api(permission.check),
         "/api/2/cloudevents": api(cloud_event.post),
+        "/api/2/bulk": api(BulkRoutes(endpoints, Rooms(things, policies, sockets.metrics)).post),
         "/ws/2": api(sockets.serve),
         "/health": public(operation.health),
         "/status": public(operation.status),

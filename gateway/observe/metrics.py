@@ -131,6 +131,12 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self.bulk_items = Counter(
+            "twinspan_bulk_items",
+            "Commands that came in bulk requests, by outcome: done, refused, failed, malformed.",
+            ("outcome",),
+            registry=registry,
+        )
         self.http_requests = Counter(
             "twinspan_http_requests",
             "Requests answered, by server, method and status.",
