@@ -92,7 +92,7 @@ async def test_every_part_can_be_read(pump: str, path: str, expected: Any) -> No
         ("GET", "/nonsense", 404, "signals.commands:path.unknown"),
         ("POST", f"/things/{PUMP}/attributes", 405, "gateway:method.notallowed"),
         ("PUT", "/things", 405, "gateway:method.notallowed"),
-        ("POST", f"/things/{PUMP}/migrateDefinition", 501, "notimplemented"),
+        ("POST", f"/things/{PUMP}/migrateDefinition", 415, "mediatype.unsupported"),
     ],
 )
 async def test_errors_have_dittos_form(
