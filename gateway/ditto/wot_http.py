@@ -12,17 +12,18 @@ from gateway.ditto.endpoint import not_allowed
 from gateway.ditto.request import ApiCall
 from gateway.ditto.search_options import MAX_SIZE, SearchQuery
 from gateway.ditto.service import ThingsService
-from gateway.ditto.wot_models import ThingModels
+from gateway.ditto.wot_models import Found, ThingModels
 from gateway.errors import GatewayError
 from gateway.model.entity_id import check_entity_id
 from gateway.model.json import Json, JsonObject, Pointer
-from gateway.model.thing import Thing
 from gateway.twin.conditions import check_tags, value_tag
 from gateway.twin.ditto_errors import ditto_error
+from gateway.twin.policy import Permissions
 from gateway.twin.resources import Part, not_found
 from gateway.twin.wot.description import DescriptionRules, Subject, describe, model_url
 from gateway.twin.wot.directory import TD_TYPE, directory
 from gateway.twin.wot.filtering import may_see, reduced
+from gateway.twin.wot.model import ThingModel, url_of
 
 PAGE: Final = 25
 
@@ -64,7 +65,9 @@ class Descriptions:
         thing = await self._things.load(thing_id)
         if thing is None:
             raise ditto_error("things:thing.notfound", id=thing_id)
-        td = await self._of(call, Subject(thing, path[1] if path else None))
+        subject = Subject(thing, path[1] if path else None)
+        self._permitted(call, subject)
+        td = self._made(call, subject, await self._models.model(model_url(subject)))
         tag = value_tag(td)
         unwanted = {k: v for k, v in call.headers.items() if k == "if-none-match"}
         check_tags(unwanted, tag, service="things", is_read=True)
@@ -72,13 +75,13 @@ class Descriptions:
 
     async def several(self, call: ApiCall, thing_ids: tuple[str, ...]) -> web.Response:
         """Those of things that have one, in the order asked."""
-        made: list[Json] = []
-        for thing_id in thing_ids:
-            thing = await self._things.load(thing_id)
-            td = await self._tried(call, thing) if thing is not None else None
-            if td is not None:
-                made.append(td)
-        return _answer(made)
+        things = [await self._things.load(thing_id) for thing_id in thing_ids]
+        subjects = [Subject(thing) for thing in things if thing is not None]
+        subjects = [one for one in subjects if may_see(one, self._permissions(call, one))]
+        urls = [url for one in subjects if (url := url_of(one.definition())) is not None]
+        found = await self._models.each(urls)
+        tried = (self._tried(call, subject, found) for subject in subjects)
+        return _answer([td for td in tried if td is not None])
 
     async def page(self, call: ApiCall) -> web.Response:
         """Those of all things that the caller may read: `offset` and `limit` count things."""
@@ -99,21 +102,30 @@ class Descriptions:
             raise not_allowed(method, ("GET", "HEAD"))
         return _answer(directory(self._base(call), self._settings.template))
 
-    async def _tried(self, call: ApiCall, thing: Thing) -> JsonObject | None:
+    def _tried(self, call: ApiCall, subject: Subject, found: Found) -> JsonObject | None:
         try:
-            return await self._of(call, Subject(thing))
+            model = found[model_url(subject)]
+            return self._made(call, subject, model) if isinstance(model, ThingModel) else None
         except GatewayError:
             return None
 
-    async def _of(self, call: ApiCall, subject: Subject) -> JsonObject:
-        permissions = self._things.permissions(subject.thing, call.subjects)
+    def _made(self, call: ApiCall, subject: Subject, model: ThingModel) -> JsonObject:
+        """The description as the caller sees it.
+
+        Errors: 404 for who may nothing; 400 of the model.
+        """
+        permissions = self._permitted(call, subject)
+        td = describe(subject, model, self._rules(call))
+        return reduced(td, subject, model, permissions) if self._settings.filtered else td
+
+    def _permitted(self, call: ApiCall, subject: Subject) -> Permissions:
+        permissions = self._permissions(call, subject)
         if not may_see(subject, permissions):
             raise _absent(subject)
-        model = await self._models.model(model_url(subject))
-        td = describe(subject, model, self._rules(call))
-        if not self._settings.filtered:
-            return td
-        return reduced(td, subject, model, permissions)
+        return permissions
+
+    def _permissions(self, call: ApiCall, subject: Subject) -> Permissions:
+        return self._things.permissions(subject.thing, call.subjects)
 
     def _rules(self, call: ApiCall) -> DescriptionRules:
         settings = self._settings

@@ -96,15 +96,19 @@ class ThingModels:
         found = await self._all(dict.fromkeys(urls), deadline)
         return {**found, **await self._all(_submodels(found), deadline)}
 
+    async def each(self, urls: Iterable[str]) -> Found:
+        """These models without their submodels, likewise."""
+        known = {url: self._in_memory(url) for url in dict.fromkeys(urls)}
+        deadline = asyncio.get_running_loop().time() + self._settings.resolve_seconds
+        fetched = await self._all((url for url, one in known.items() if one is None), deadline)
+        return {url: fetched[url] if one is None else one for url, one in known.items()}
+
     async def model(self, url: str) -> ThingModel:
         """One model, without its submodels.
 
         Errors: `wot:tm.notfound`, `wot:tm.invalid`, `wot:tm.ref.invalid`, Undeliverable.
         """
-        found = self._in_memory(url)
-        if found is None:
-            deadline = asyncio.get_running_loop().time() + self._settings.resolve_seconds
-            found = (await self._all((url,), deadline))[url]
+        found = (await self.each((url,)))[url]
         if isinstance(found, GatewayError):
             raise found
         return found
@@ -129,7 +133,7 @@ class ThingModels:
         if kept is not None:
             is_old = kept.expires <= now
             self._count("stale" if is_old else "memory")
-            if is_old and self._tasks is not None:
+            if is_old and self._tasks is not None and len(self._under_way) < MAX_UNDER_WAY:
                 self._on_its_way(url)
             return kept.value
         failure = self._failures.get(url)
