@@ -12,7 +12,16 @@ import pytest
 from gateway.config.wot import Wot, WotDescription, WotModels, WotSkeleton
 from gateway.config.wot_validation import WotValidation
 from gateway.model.thing import Action, ThingCommand
-from tests.ditto_rig import Answer, Stack, a_ditto, a_websocket, curl, json_body, put
+from tests.ditto_rig import (
+    Answer,
+    Stack,
+    a_ditto,
+    a_websocket,
+    an_event_stream,
+    curl,
+    json_body,
+    put,
+)
 from tests.model_server import ModelServer, a_model_server
 from tests.wot_samples import BREWER, LAMP, MACHINE, SWITCH, machine_skeleton
 
@@ -303,6 +312,14 @@ async def test_what_a_description_says_can_be_done(coffee: Stack) -> None:
             assert found.status == 200 or name in ("nickname", "note")
         root = td["base"] + td["forms"][0]["href"].partition("{")[0]
         assert (await curl(root)).status == 200
+
+
+async def test_a_described_property_can_be_observed(coffee: Stack) -> None:
+    td = (await described(coffee, "/features/front%20lamp")).json
+    observing = next(f for f in td["properties"]["level"]["forms"] if f.get("subprotocol") == "sse")
+    async with an_event_stream(td["base"] + observing["href"]) as events:
+        await put(at(coffee, below="/features/front%20lamp/properties/level"), 0.5)
+        assert await events.json() == 0.5
 
 
 async def test_a_feature_describes_itself(coffee: Stack) -> None:

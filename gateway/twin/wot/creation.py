@@ -37,11 +37,29 @@ NOTHING: Final = Needed(frozenset(), frozenset())
 
 def needed_by(event: ThingEvent) -> Needed:
     """The models that speak about a change; nothing for the deletion of a thing."""
-    if event.after is None:
+    if event.after is None or not _names_models(event):
         return NOTHING
     after = frozenset(_urls(event.after.document, event.path))
     before = frozenset(_urls(event.before.document, event.path)) if event.before else after
     return Needed(after, before) if after or before else NOTHING
+
+
+def _names_models(event: ThingEvent) -> bool:
+    """False, at once, for the many changes of a single part where no definition is a URL."""
+    path = event.path
+    if not path or path == _FEATURES:
+        return True
+    states = (event.after, event.before)
+    return any(thing is not None and _is_modelled(thing.document, path) for thing in states)
+
+
+def _is_modelled(document: Mapping[str, Json], path: Pointer) -> bool:
+    if url_of(document.get("definition")) is not None:
+        return True
+    if path[0] != "features":
+        return False
+    feature = feature_of(document, path[1])
+    return feature is not None and url_of(feature.get("definition")) is not None
 
 
 def needed_by_message(message: ThingMessage, thing: Thing) -> frozenset[str]:
