@@ -31,7 +31,7 @@ from gateway.connectivity.scopes import header_scope, signal_scope, texts, time_
 from gateway.ditto.desk import Desk
 from gateway.ditto.service import ThingsService
 from gateway.ditto.subscriptions import Heard, Seen
-from gateway.errors import GatewayError
+from gateway.errors import BadRequest, GatewayError
 from gateway.model.json import JsonObject, format_pointer
 from gateway.model.message import Command
 from gateway.model.ports import CommandRouting, Done
@@ -174,7 +174,7 @@ class Outbound:
         Errors: BadRequest where there is no such target.
         """
         if index >= len(self._targets):
-            raise invalid(f"The connection has no target for the answers of source {index + 1}.")
+            raise BadRequest(f"It has no target for the answers of source {index + 1}.")
         self.send(self._targets[index][1], answer, None)
 
     def policy_routes(self) -> Sequence[tuple[Topic, Route]]:

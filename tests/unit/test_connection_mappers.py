@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -11,8 +12,11 @@ from hypothesis import strategies as st
 
 from gateway.connectivity.journal import Category, Entry, Journal, Step
 from gateway.connectivity.mappers.base import DittoMapper, External, Incoming, Outgoing
+from gateway.connectivity.mappers.cloudevents import CloudEventsMapper
 from gateway.connectivity.mappers.creation import ThingCreationMapper
+from gateway.connectivity.mappers.engines import applies, configured
 from gateway.connectivity.mappers.jsonpath import JsonPathMapper, common, nested, parse_path
+from gateway.connectivity.mappers.live import LiveResponseMapper
 from gateway.connectivity.mappers.normalized import NormalizedMapper
 from gateway.connectivity.mappers.raw import RawMessageMapper
 from gateway.connectivity.mappers.status import ConnectionStatusMapper
@@ -329,3 +333,290 @@ def test_a_journal_is_bounded_and_counts_what_it_does_not_keep() -> None:
     journal.reset_metrics()
     journal.reset_log()
     assert journal.logs()["connectionLogs"] == []
+
+
+DATE = "2026-01-01T10:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("action", "path", "value", "expected"),
+    [
+        (EventAction.DELETED, ("attributes", "x"), None, {"attributes": {"x": DATE}}),
+        (EventAction.DELETED, (), None, None),
+        (EventAction.MODIFIED, ("attributes", "x"), None, None),
+        (EventAction.MERGED, ("attributes", "x"), None, {"attributes": {"x": DATE}}),
+        (
+            EventAction.MERGED,
+            (),
+            {"attributes": {"a": {"b": None}, "c": 1, "{{ /t.*/ }}": None}, "definition": None},
+            {"attributes": {"a": {"b": DATE}}, "definition": DATE},
+        ),
+        (EventAction.MERGED, (), {"attributes": {"{{ /t.*/ }}": None}}, None),
+    ],
+)
+def test_deleted_fields_are_a_tree_of_instants(
+    action: EventAction, path: tuple[str, ...], value: Json, expected: Json
+) -> None:
+    mapper = NormalizedMapper({"includeDeletedFields": True})
+    found = normalized(mapper, an_event(action, path, value))
+    assert found.get("_deletedFields") == expected
+
+
+def test_deletions_of_parts_are_told_only_where_they_are_asked_for() -> None:
+    gone = an_event(EventAction.DELETED, ("attributes", "x"))
+    assert NormalizedMapper({}).outgoing(gone) is None
+    assert NormalizedMapper({}).outgoing(an_event(EventAction.DELETED, ())) is not None
+
+
+def test_a_merge_is_normalized_without_nulls_and_empty_objects() -> None:
+    patch: Json = {"attributes": {"a": None, "b": {"c": None}, "d": 1}}
+    found = normalized(NormalizedMapper({}), an_event(EventAction.MERGED, (), patch))
+    assert found["attributes"] == {"d": 1}
+    assert found["_context"]["value"] == {"attributes": {"d": 1}}
+
+
+# --- CloudEvents ------------------------------------------------------------------------------------
+
+COMMAND: JsonObject = {
+    "topic": "a/b/things/twin/commands/modify",
+    "path": "/attributes/x",
+    "value": 1,
+}
+EVENT: JsonObject = {
+    "specversion": "1.0",
+    "id": "e-1",
+    "source": "/s",
+    "type": "t",
+    "data": COMMAND,
+}
+BINARY = {"ce-id": "e-2", "ce-source": "/s", "ce-type": "t", "ce-specversion": "1.0"}
+STRUCTURED = "application/cloudevents+json"
+PROTOCOL = "application/vnd.eclipse.ditto+json"
+
+
+def without(value: JsonObject, *names: str) -> JsonObject:
+    return {name: below for name, below in value.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("payload", "content_type", "headers", "correlation_id"),
+    [
+        (EVENT, STRUCTURED, {}, "e-1"),
+        (EVENT, f"{STRUCTURED}; charset=utf-8", {}, "e-1"),
+        (
+            {
+                **without(EVENT, "data"),
+                "data_base64": base64.b64encode(json.dumps(COMMAND).encode()).decode(),
+            },
+            STRUCTURED,
+            {},
+            "e-1",
+        ),
+        (COMMAND, PROTOCOL, BINARY, "e-2"),
+        ({**COMMAND, "headers": {"Correlation-Id": "mine", "x": "y"}}, PROTOCOL, BINARY, "e-2"),
+    ],
+)
+def test_the_protocol_is_taken_out_of_a_cloud_event(
+    payload: JsonObject, content_type: str, headers: dict[str, str], correlation_id: str
+) -> None:
+    envelope = only(run(CloudEventsMapper(), message(payload, content_type, **headers))).envelope
+    assert (envelope.topic, envelope.json_value()) == (COMMAND["topic"], 1)
+    assert envelope.headers["correlation-id"] == correlation_id
+    assert [name for name in envelope.headers if name.lower() == "correlation-id"] == [
+        "correlation-id"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("payload", "content_type", "headers"),
+    [
+        *[(without(EVENT, name), STRUCTURED, {}) for name in EVENT],
+        (b"x", STRUCTURED, {}),
+        ({**EVENT, "data": 7}, STRUCTURED, {}),
+        ({**EVENT, "data_base64": "?"}, STRUCTURED, {}),
+        *[(COMMAND, PROTOCOL, {k: v for k, v in BINARY.items() if k != n}) for n in BINARY],
+        (b"[]", PROTOCOL, BINARY),
+    ],
+)
+def test_what_is_no_cloud_event_is_refused(
+    payload: Any, content_type: str, headers: dict[str, str]
+) -> None:
+    with pytest.raises(GatewayError) as caught:
+        run(CloudEventsMapper(), message(payload, content_type, **headers))
+    assert caught.value.code == "connectivity:message.mapping.failed"
+
+
+def test_other_content_is_not_for_the_cloud_events_mapper() -> None:
+    assert run(CloudEventsMapper(), message(COMMAND)) == ()
+
+
+def test_signals_go_out_as_structured_cloud_events() -> None:
+    topic = "org.acme/pump-1/things/twin/events/modified"
+    frame = {"topic": topic, "path": "/", "headers": {}, "value": 1, "timestamp": DATE}
+    signal = Outgoing(topic, "/", {"correlation-id": "c-1"}, json.dumps(frame).encode())
+    sent = CloudEventsMapper().outgoing(signal)
+    assert sent is not None
+    assert sent.content_type == STRUCTURED
+    assert json.loads(sent.payload) == {
+        "specversion": "1.0",
+        "id": "c-1",
+        "source": "https://github.com/eclipse-ditto/ditto",
+        "type": "org.eclipse.ditto.outbound:things/twin/events/modified",
+        "subject": "org.acme:pump-1",
+        "time": DATE,
+        "datacontenttype": PROTOCOL,
+        "data": frame,
+    }
+
+
+# --- UpdateTwinWithLiveResponse ---------------------------------------------------------------------
+
+LIVE_ANSWER: JsonObject = {
+    "topic": "a/b/things/live/commands/retrieve",
+    "path": "/features/t",
+    "headers": {"correlation-id": "c-1"},
+    "status": 200,
+    "value": {"properties": {"value": 1}},
+}
+
+
+def test_a_live_answer_becomes_a_merge_of_what_is_there() -> None:
+    envelope = only(run(LiveResponseMapper({}), message(LIVE_ANSWER))).envelope
+    assert envelope.topic == "a/b/things/twin/commands/merge"
+    assert (envelope.path, envelope.json_value()) == ("/features/t", LIVE_ANSWER["value"])
+    assert envelope.headers == {
+        "response-required": False,
+        "if-match": "*",
+        "correlation-id": "c-1-merge-into-twin",
+    }
+
+
+def test_the_headers_of_the_merge_may_have_placeholders() -> None:
+    headers: JsonObject = {
+        "Condition": "gt(_modified,'{{ header:creation-time }}')",
+        "x": "{{ header:nope }}",
+        "if-equal": "skip",
+    }
+    envelope = only(
+        run(LiveResponseMapper({"dittoHeadersForMerge": headers}), message(LIVE_ANSWER))
+    ).envelope
+    assert envelope.headers == {
+        "condition": "gt(_modified,'1700000000000')",
+        "x": "{{ header:nope }}",
+        "if-equal": "skip",
+        "correlation-id": "c-1-merge-into-twin",
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"topic": "a/b/things/twin/commands/retrieve"},
+        {"topic": "a/b/things/live/commands/modify"},
+        {"topic": "a/b/things/live/messages/retrieve"},
+        {"topic": "a/b/policies/commands/retrieve"},
+        {"topic": "_/_/things/live/commands/retrieve"},
+        {"status": 404},
+        {"status": None},
+        {"topic": "x"},
+    ],
+)
+def test_nothing_else_is_merged(change: JsonObject) -> None:
+    assert run(LiveResponseMapper({}), message({**LIVE_ANSWER, **change})) == ()
+    assert run(LiveResponseMapper({}), message(b"no json")) == ()
+
+
+@pytest.mark.parametrize(
+    "headers", [[], {"x": "{{ thing:id }}"}, {"x": "{{ header:a | fn:no() }}"}]
+)
+def test_headers_that_cannot_be_are_refused_at_once(headers: Json) -> None:
+    with pytest.raises(GatewayError) as caught:
+        LiveResponseMapper({"dittoHeadersForMerge": headers})
+    assert caught.value.code == "connectivity:message.mapper.config.invalid"
+
+
+# --- which mappers run ------------------------------------------------------------------------------
+
+
+def a_connection(*names: str, **definitions: Json) -> Connection:
+    source: JsonObject = {"addresses": ["telemetry"], "authorizationContext": ["s"]}
+    if names:
+        source["payloadMapping"] = list(names)
+    document: JsonObject = {
+        "connectionType": "hono",
+        "sources": [source],
+        "mappingDefinitions": definitions,
+    }
+    return Connection.parse(document, "c1")
+
+
+def test_without_a_mapping_ditto_protocol_is_expected() -> None:
+    assert configured(a_connection()).keys() == {"Ditto"}
+
+
+@pytest.mark.parametrize(
+    "name", ["Ditto", "RawMessage", "Normalized", "CloudEvents", "UpdateTwinWithLiveResponse"]
+)
+def test_a_mapper_that_needs_no_options_goes_by_its_own_name(name: str) -> None:
+    assert configured(a_connection(name)).keys() == {name}
+
+
+@pytest.mark.parametrize(
+    "name", ["ConnectionStatus", "ImplicitThingCreation", "JsonPath", "nobody"]
+)
+def test_a_mapper_that_needs_options_does_not(name: str) -> None:
+    with pytest.raises(GatewayError) as caught:
+        configured(a_connection(name))
+    assert caught.value.code == "connectivity:message.mapper.config.invalid"
+
+
+@pytest.mark.parametrize(
+    ("conditions", "holds"),
+    [
+        ({}, True),
+        ({"a": "fn:filter(header:ttd,'eq','30')"}, True),
+        ({"a": "fn:filter(header:ttd,'eq','30')", "b": "fn:filter(header:x,'exists')"}, False),
+        ({"a": "fn:filter(header:device_id,'like','org.acme:*|com:*')"}, True),
+        ({"a": "header:nope"}, False),
+        ({"a": "header:device_id | fn:substring-before(':')"}, True),
+    ],
+)
+def test_a_mapper_runs_where_all_its_conditions_hold(
+    conditions: dict[str, Json], holds: bool
+) -> None:
+    one: JsonObject = {"mappingEngine": "Ditto", "incomingConditions": conditions}
+    (mapper,) = configured(a_connection("d", d=one)).values()
+    assert applies(mapper.incoming, source_scope(DEVICE, "telemetry", "c1")) is holds
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("incomingConditions", {"a": "jwt:sub"}),
+        ("outgoingConditions", {"a": "header:a | fn:explode()"}),
+    ],
+)
+def test_conditions_that_cannot_hold_are_refused(member: str, value: Json) -> None:
+    with pytest.raises(GatewayError, match=r"could not be resolved|unknown"):
+        a_connection("d", d={"mappingEngine": "Ditto", member: value})
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        ("address", "{{ source:address }}"),
+        ("address", "{{ jwt:sub }}"),
+        ("headerMapping", "{{ policy-entry:label }}"),
+        ("headerMapping", "{{ thing:size }}"),
+    ],
+)
+def test_each_place_of_a_target_has_its_placeholders(place: str, text: str) -> None:
+    target: JsonObject = {
+        "address": "command",
+        "topics": ["_/_/things/twin/events"],
+        "authorizationContext": ["s"],
+        place: {"x": text} if place == "headerMapping" else text,
+    }
+    with pytest.raises(GatewayError) as caught:
+        Connection.parse({"connectionType": "hono", "targets": [target]}, "c1")
+    assert caught.value.code == "placeholder:unresolved"
