@@ -49,11 +49,13 @@ def _names_models(event: ThingEvent) -> bool:
     path = event.path
     if not path or path == _FEATURES:
         return True
-    states = (event.after, event.before)
-    return any(thing is not None and _is_modelled(thing.document, path) for thing in states)
+    return _is_modelled(event.after, path) or _is_modelled(event.before, path)
 
 
-def _is_modelled(document: Mapping[str, Json], path: Pointer) -> bool:
+def _is_modelled(thing: Thing | None, path: Pointer) -> bool:
+    if thing is None:
+        return False
+    document = thing.document
     if url_of(document.get("definition")) is not None:
         return True
     if path[0] != "features":
