@@ -7,11 +7,28 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from gateway.twin.rql import Comparison, Literal, Logical, Node, Property
+from gateway.twin.rql import Comparison, Literal, Logical, Node, Property, TimeValue
 
 NAMES = ("a", "b", "x/y~")
 FEATURES = ("motor", "m/1")
-COMMON = (None, False, True, 0, 1, 1.5, 5.0, 5, "", "a", "ab", "aB", "5", "true", "Ä")
+COMMON = (
+    None,
+    False,
+    True,
+    0,
+    1,
+    1.5,
+    5.0,
+    5,
+    "",
+    "a",
+    "ab",
+    "aB",
+    "5",
+    "true",
+    "Ä",
+    "2026-03-31T00:00:00Z",
+)
 RARE = (
     -1,
     2**53,
@@ -26,6 +43,11 @@ RARE = (
     "ß",
     "\u212a",
     "\U0001f600",
+    "\uffff",
+    "e\u0301",
+    "\u00e9",
+    "2026-02-28T00:00:00Z",
+    1_774_915_200_000,
 )
 WIDE = (2**63, 2**70, -(2**63), -(2**70), "a\x00b", "z" * 5_000)
 
@@ -98,8 +120,17 @@ patterns = st.one_of(
         ["*", "a*", "*b", "?", "A?", "*a*b*", "[*", "Ä*", "K", "org.acme:*", "\ud800*", "a\x00*"]
     ),
 )
+times: st.SearchStrategy[Literal] = st.builds(
+    TimeValue,
+    st.booleans(),
+    st.integers(-400, 400),
+    st.sampled_from(("ms", "s", "m", "h", "d", "w", "mo", "y")),
+    st.sampled_from((None, "ms", "s", "m", "h", "d", "w", "mo", "y")),
+)
 literals: st.SearchStrategy[Literal] = st.one_of(
     scalars,
+    scalars,
+    times,
     st.sampled_from(
         ["org.acme:t1", "org.acme", "x:y:1", "\ud800", "2026-01-02T00:00:00.000000Z", 2, 3]
     ),
@@ -107,7 +138,7 @@ literals: st.SearchStrategy[Literal] = st.one_of(
 
 
 def _property(path: tuple[str, ...]) -> Property:
-    return Property("/".join(path), path)
+    return Property("/".join(name.replace("~", "~0").replace("/", "~1") for name in path), path)
 
 
 properties = _paths.map(_property)
@@ -160,9 +191,16 @@ def _literal_text(value: Literal) -> str:
     if isinstance(value, str):
         text = value.replace("\\", "\\\\").replace('"', '\\"')
         return '"' + "".join(map(_character, text)) + '"'
+    if isinstance(value, TimeValue):
+        return _time_text(value)
     if value is None or isinstance(value, bool):
         return str(value).lower().replace("none", "null")
     return format(value, "f") if isinstance(value, float) else str(value)
+
+
+def _time_text(value: TimeValue) -> str:
+    name = "time:now_epoch_millis" if value.is_millis else "time:now"
+    return f"{name}{value.amount:+}{value.unit}" + (f"[{value.truncate}]" if value.truncate else "")
 
 
 def _character(one: str) -> str:

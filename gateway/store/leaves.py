@@ -116,10 +116,13 @@ def key_of(value: Json) -> Key:
     return ARRAY if value else NO_ELEMENTS
 
 
-@lru_cache(maxsize=4_096)
-def path_of(pointer: Pointer) -> str:
+def path_text(pointer: Pointer) -> str:
     """How rows write a pointer."""
     return "".join(map(segment, pointer))
+
+
+path_of = lru_cache(maxsize=4_096)(path_text)
+"""The same for pointers into things: they repeat."""
 
 
 def segment(name: str) -> str:

@@ -6,7 +6,7 @@ import sqlite3
 from typing import Final
 
 from gateway.model.json import Pointer
-from gateway.store.leaves import path_of
+from gateway.store.leaves import path_text
 from gateway.store.search_sql import path_condition
 
 _PRESENCE: Final = "SELECT value FROM search_facts WHERE name = 'presence'"
@@ -33,7 +33,7 @@ class Presence:
         (state,) = connection.execute(_PRESENCE).fetchone()
         if state != self._state or len(self._known) >= _KEPT_PATHS:
             self._state, self._known = state, {}
-        path = path_of(pointer)
+        path = path_text(pointer)
         known = self._known
         if path not in known:
             where = path_condition(pointer, "s.path")

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from gateway.errors import BadRequest
 from gateway.model.glob import glob_matches
 from gateway.model.json import Json, Pointer
-from gateway.store.leaves import LARGEST, MAX_TEXT, path_of
-from gateway.twin.rql import Comparison, Logical, Node
+from gateway.store.leaves import LARGEST, MAX_TEXT, path_text
+from gateway.twin.rql import Comparison, Logical, Node, too_large
 from gateway.twin.rql_predicate import resolved
 
 FALSE: Final = "0"
@@ -279,14 +278,14 @@ def path_condition(pointer: Pointer, column: str) -> Sql:
     if "*" not in pointer:
         return Sql(
             f"{column} = (SELECT id FROM search_paths WHERE path = ?)",  # noqa: S608
-            (text_value(path_of(pointer)),),
+            (text_value(path_text(pointer)),),
         )
     where = _path_test(pointer, "p")
     return Sql(f"{column} IN (SELECT p.id FROM search_paths p WHERE {where})", where.values)  # noqa: S608
 
 
 def _path_test(pointer: Pointer, alias: str) -> Sql:
-    text = (text_value(path_of(pointer)),)
+    text = (text_value(path_text(pointer)),)
     if pointer[0] == "features" and pointer[1:2] == ("*",) and "*" not in pointer[2:]:
         return Sql(f"{alias}.pattern = ?", text)
     return Sql(f"twin_path(?, {alias}.path)", text)
@@ -466,7 +465,7 @@ def _glob(pattern: str) -> str | None:
         return None
     glob = pattern.replace("[", "[[]")
     if len(glob.encode()) > _MAX_GLOB:
-        raise BadRequest("The pattern is too long.", code="rql.expression.invalid")
+        raise too_large("a pattern that is too long")
     return glob
 
 

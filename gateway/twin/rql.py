@@ -14,8 +14,13 @@ from gateway.errors import GatewayError
 from gateway.model.json import Json, Pointer, parse_pointer
 from gateway.twin.ditto_errors import ditto_error
 
-MAX_CHARACTERS = 16_384
+MAX_CHARACTERS = 65_536
 MAX_DEPTH = 40
+MAX_COMPARISONS = 1_000
+MAX_VALUES = 10_000
+"""Values that all comparisons of a filter have together."""
+MAX_PATTERN = 4_096
+MAX_DIGITS = 300
 
 LOGICAL: Final = frozenset(("and", "or", "not"))
 COMPARISONS: Final = frozenset(("eq", "ne", "gt", "ge", "lt", "le"))
@@ -97,10 +102,10 @@ class Comparison:
 Node: TypeAlias = Logical | Comparison
 
 _NAME = re.compile(r"\s*([a-z]+)\s*\(")
-_PROPERTY = re.compile(r"[^,)\"\\(]+")
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_PROPERTY = re.compile(r"[^,)\"\\]+")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _TIME = re.compile(
-    r"time:(now_epoch_millis|now)(?:([+-])(\d{1,9})(ms|mo|[smhdwy]))?(?:\[(ms|mo|[smhdwy])\])?"
+    r"time:(now_epoch_millis|now)(?:([+-])([0-9]{1,9})(ms|mo|[smhdwy]))?(?:\[(ms|mo|[smhdwy])\])?"
 )
 _WORDS: Final[dict[str, Json]] = {"true": True, "false": False, "null": None}
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
@@ -112,10 +117,24 @@ def parse(text: str) -> Node:
     Errors: BadRequest `rql.expression.invalid`, saying what was expected at which position.
     """
     if len(text) > MAX_CHARACTERS:
-        raise ditto_error(
-            "rql.expression.invalid", reason=f"longer than {MAX_CHARACTERS} characters"
-        )
+        raise too_large(f"longer than {MAX_CHARACTERS} characters")
+    if not _is_unicode(text):
+        raise ditto_error("rql.expression.invalid", reason="not encoded as UTF-8")
     return _Parser(text).whole()
+
+
+def too_large(reason: str) -> GatewayError:
+    """The refusal of a filter that would take too much time or memory."""
+    return ditto_error("rql.expression.invalid", reason=reason)
+
+
+def _is_unicode(text: str) -> bool:
+    """Half a pair of surrogates can only be escaped."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def comparisons(node: Node) -> Iterator[Comparison]:
@@ -157,6 +176,8 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
+        self._comparisons = 0
+        self._values = 0
 
     def whole(self) -> Node:
         node = self._query(0)
@@ -170,7 +191,7 @@ class _Parser:
         if match is None:
             raise self._fault("an operator such as eq(")
         if depth > MAX_DEPTH:
-            raise ditto_error("rql.expression.invalid", reason=f"nested deeper than {MAX_DEPTH}")
+            raise too_large(f"nested deeper than {MAX_DEPTH}")
         name = match.group(1)
         if name in LOGICAL:
             self._at = match.end()
@@ -190,10 +211,16 @@ class _Parser:
         return Logical(name, tuple(operands))
 
     def _comparison(self, name: str) -> Comparison:
+        self._comparisons += 1
+        if self._comparisons > MAX_COMPARISONS:
+            raise too_large(f"more than {MAX_COMPARISONS} comparisons")
         found = self._property()
         values: list[Literal] = []
         while name not in TESTS and self._took(","):
             values.append(self._value())
+        self._values += len(values)
+        if self._values > MAX_VALUES:
+            raise too_large(f"more than {MAX_VALUES} values")
         self._check_values(name, values)
         self._expect(")")
         return Comparison(name, found, tuple(values))
@@ -205,6 +232,8 @@ class _Parser:
             raise self._fault(f"one value of '{name}'")
         if name in PATTERNS and not isinstance(values[0], str):
             raise self._fault(f"a string as the value of '{name}'")
+        if name in PATTERNS and len(str(values[0])) > MAX_PATTERN:
+            raise too_large(f"a pattern of more than {MAX_PATTERN} characters")
 
     def _property(self) -> Property:
         match = _PROPERTY.match(self._text, self._at)
@@ -278,6 +307,8 @@ class _Parser:
 
 
 def _number(match: re.Match[str]) -> Literal:
+    if len(match.group()) > MAX_DIGITS:
+        raise too_large(f"a number of more than {MAX_DIGITS} digits")
     return float(match.group()) if match.group(1) else int(match.group())
 
 

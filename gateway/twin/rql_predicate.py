@@ -88,6 +88,8 @@ def _comparison(node: Comparison, semantics: Semantics) -> Predicate:
         return lambda lookup, _: all(_is_empty(value) for value in lookup(wanted))
     if node.op == "ne":
         return _unequal(node, semantics)
+    if node.op == "in":
+        return _among(node)
     test = (_TESTS if semantics is Semantics.MEMORY else _SEARCH_TESTS)[node.op]
 
     def holds(lookup: Lookup, now: datetime) -> bool:
@@ -97,6 +99,28 @@ def _comparison(node: Comparison, semantics: Semantics) -> Predicate:
         )
 
     return holds
+
+
+def _among(node: Comparison) -> Predicate:
+    """One look for each value found, however many are listed."""
+    wanted = node.property
+    listed = frozenset(_kind_and(v) for v in node.values if not isinstance(v, TimeValue))
+    times = [value for value in node.values if isinstance(value, TimeValue)]
+
+    def holds(lookup: Lookup, now: datetime) -> bool:
+        known = listed | {_kind_and(resolved(value, now)) for value in times} if times else listed
+        return any(
+            _kind_and(candidate) in known
+            for candidate in _spread(lookup(wanted))
+            if not isinstance(candidate, (dict, list))
+        )
+
+    return holds
+
+
+def _kind_and(value: Json) -> tuple[str, Json]:
+    """Equal for values that are equal: numbers of both types are, a boolean is no number."""
+    return ("number" if _is_number(value) else type(value).__name__), value
 
 
 def _unequal(node: Comparison, semantics: Semantics) -> Predicate:
@@ -164,7 +188,6 @@ def _ilike(value: Json, pattern: Json) -> bool:
 
 _TESTS: Final[dict[str, Callable[[Json, Json], bool]]] = {
     "eq": _equal,
-    "in": _equal,
     "gt": _ordered(lambda one, other: one > other),
     "ge": _ordered(lambda one, other: one >= other),
     "lt": _ordered(lambda one, other: one < other),

@@ -207,11 +207,39 @@ def test_each_operator_finds_what_it_means(
 
 def test_the_longest_filters_fit_into_a_statement(index: sqlite3.Connection) -> None:
     filled(index, [TABLE])
-    for op in ("and", "or"):
-        node = parse(f"{op}({','.join(['eq(attributes/n,5)'] * 800)})")
-        assert len(find(index, Ask(subjects=ME, now=NOW, node=node), 0, 10).hits) == 1
-    stars = parse(f"like(attributes/t,'{'*p' * 8_000}')")
-    assert not find(index, Ask(subjects=ME, now=NOW, node=stars), 0, 10).hits
+    many = ",".join(map(str, range(9_990)))
+    longest = [
+        f"and({','.join(['eq(attributes/n,5)'] * 1_000)})",
+        f"or({','.join(['ne(features/*/properties/v,5)'] * 1_000)})",
+        f"in(attributes/n,{many})",
+        f"not(in(features/*/*/v,{many},'x'))",
+        f"and(or(in(attributes/n,{many}),eq(attributes/n,1)),exists(attributes/n))",
+        "not(not(" * 20 + "eq(attributes/n,5)" + "))" * 20,
+    ]
+    for text in longest:
+        node = parse(text)
+        expected = int(holds(node, a_thing(0, TABLE)))
+        ask = Ask(subjects=ME, now=NOW, node=node)
+        assert len(find(index, ask, 0, 10).hits) == expected
+        assert count(index, ask).number == expected
+        assert unsure(index, ask, "", 10) == []
+
+
+@pytest.mark.parametrize("op", ["like", "ilike"])
+@pytest.mark.parametrize(
+    "pattern", ["*p" * 2_000, "*p?" * 1_300 + "*b", "*" + "p" * 2_000 + "b*", "*" + "?p" * 2_000]
+)
+def test_no_pattern_takes_long_in_sql(index: sqlite3.Connection, op: str, pattern: str) -> None:
+    filled(index, [{"attributes": {"t": "p" * 4_096}}, {"attributes": {"t": "p" * 4_095 + "ä"}}])
+    node = parse(f"{op}(attributes/t,'{pattern}')")
+    ask = Ask(subjects=ME, now=NOW, node=node)
+    places = {hit.place.thing_id for hit in find(index, ask, 0, 10).hits}
+    texts = ("p" * 4_096, "p" * 4_095 + "ä")
+    assert places == {
+        thing.thing_id
+        for number, text in enumerate(texts)
+        if holds(node, thing := a_thing(number, {"attributes": {"t": text}}))
+    }
 
 
 @pytest.mark.parametrize(

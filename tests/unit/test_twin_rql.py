@@ -15,6 +15,7 @@ from gateway.twin.rql import (
     SEARCH_ROOTS,
     Comparison,
     Logical,
+    Node,
     Property,
     TimeValue,
     joined,
@@ -28,6 +29,7 @@ from gateway.twin.rql_predicate import (
     predicate,
     resolved,
 )
+from tests.search_samples import filter_text, nodes
 
 NOW = datetime(2026, 3, 31, 13, 14, 15, 678901, UTC)
 
@@ -158,10 +160,59 @@ def test_what_is_no_rql_is_refused_with_the_position(text: str) -> None:
     assert "expected" in caught.value.message
 
 
-@pytest.mark.parametrize("text", ["not(" * 41 + "eq(a,1)" + ")" * 41, f"eq(a,'{'x' * 20_000}')"])
-def test_filters_that_are_too_large_are_refused(text: str) -> None:
-    with pytest.raises(BadRequest):
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("not(" * 41 + "eq(a,1)" + ")" * 41, "nested"),
+        ("not(" * 10_000, "nested"),
+        (f"eq(a,'{'x' * 70_000}')", "characters"),
+        (f"and({','.join(['exists(a)'] * 1_001)})", "comparisons"),
+        (f"in(a,{','.join(['1'] * 10_001)})", "values"),
+        (f"or(in(a,{','.join(['1'] * 6_000)}),in(a,{','.join(['2'] * 6_000)}))", "values"),
+        (f"like(a,'{'*x' * 2_049}')", "pattern"),
+        (f"ilike(a,'{'?' * 4_097}')", "pattern"),
+        (f"eq(a,{'9' * 5_000})", "digits"),
+        (f"eq(a,-1.{'9' * 5_000})", "digits"),
+        ("eq(a,'\ud800')", "UTF-8"),
+        ("eq(a,\u0663)", "expected a value"),
+    ],
+)
+def test_filters_that_are_too_large_are_refused(text: str, reason: str) -> None:
+    with pytest.raises(BadRequest, match=reason) as caught:
         parse(text)
+    assert caught.value.code == "rql.expression.invalid"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"in(a,{','.join(['1'] * 10_000)})",
+        f"and({','.join(['exists(a)'] * 1_000)})",
+        "not(" * 40 + "eq(a,1)" + ")" * 40,
+        f"like(a,'{'*y' * 2_048}')",
+        f"eq(a,{'9' * 300})",
+        f"eq({'a/' * 8_000}b,1)",
+    ],
+)
+def test_filters_at_the_limits_are_read_and_answered(text: str) -> None:
+    assert (
+        not predicate(parse(text))(document_lookup({"a": "x" * 100_000}), NOW) or "exists" in text
+    )
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "*a" * 2_000 + "*b",
+        "*a?" * 1_300 + "*b",
+        "*" + "a?" * 2_000 + "b*",
+        "*" + "?" * 4_000 + "b",
+        "*" + "?a" * 1_000 + "b*c",
+        "*" + "a" * 4_000 + "b*",
+    ],
+)
+def test_no_pattern_takes_long(pattern: str) -> None:
+    assert not glob_matches(pattern, "a" * 100_000)
 
 
 def test_a_filter_is_read_into_a_tree() -> None:
@@ -174,6 +225,51 @@ def test_a_filter_is_read_into_a_tree() -> None:
         ),
     )
     assert [found.text for found in properties(node)] == ["attributes/a~1b", "thingId"]
+
+
+@pytest.mark.parametrize(
+    ("text", "property_text"),
+    [
+        ("eq(attributes/a(b,1)", "attributes/a(b"),
+        ("eq(/attributes/a b,1)", "/attributes/a b"),
+        ("eq( attributes/a ,1)", "attributes/a"),
+        ("eq(attributes/a'b,1)", "attributes/a'b"),
+        ("eq(attributes/a[0]{x},1)", "attributes/a[0]{x}"),
+        ("eq(attributes/Ä\U0001f600,1)", "attributes/Ä\U0001f600"),
+        ("eq(_metadata/attributes/*/by,1)", "_metadata/attributes/*/by"),
+    ],
+)
+def test_a_property_is_all_up_to_the_comma(text: str, property_text: str) -> None:
+    (found,) = properties(parse(text))
+    assert found.text == property_text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (r"""eq(a,"say \"hi\"")""", 'say "hi"'),
+        (r"""eq(a,'it\'s')""", "it's"),
+        (r"""eq(a,"\\")""", "\\"),
+        (r"""eq(a,"\n\t\r\b\f\/")""", "\n\t\r\b\f/"),
+        (r"""eq(a,"\u00e4\ud83d")""", "ä\ud83d"),
+        ("""eq(a,"),(")""", "),("),
+        ("eq(a,-0.50)", -0.5),
+        ("eq(a,-7)", -7),
+        ("eq(a , 7 )", 7),
+        ("eq(a,false)", False),
+        ("eq(a,null)", None),
+    ],
+)
+def test_a_value_is_read_as_it_was_meant(text: str, value: Json) -> None:
+    node = parse(text)
+    assert isinstance(node, Comparison)
+    assert node.values == (value,)
+    assert type(node.values[0]) is type(value)
+
+
+@given(node=nodes)
+def test_a_tree_written_as_text_is_read_as_itself(node: Node) -> None:
+    assert parse(filter_text(node)) == node
 
 
 def test_a_search_knows_its_fields() -> None:
