@@ -64,7 +64,7 @@ class ConnectionRoutes:
         if call.query("dry-run") == "true":
             return web.Response(text=self._connections.test(document))
         created = await self._connections.create(document)
-        location = f"{call.request.url.with_query(None)}/{created['id']}"
+        location = f"{call.url}/{created['id']}"
         return json_response(created, 201, {hdrs.LOCATION: location})
 
     async def below(self, call: ApiCall) -> web.StreamResponse:

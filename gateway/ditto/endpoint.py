@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
 from typing import TypeAlias
@@ -12,13 +13,20 @@ from aiohttp import hdrs, web
 
 from gateway.config.ditto import Bulk, DittoHttp
 from gateway.ditto.auth import PRE_AUTHENTICATED, Authentication, Caller, Presented
-from gateway.ditto.request import ApiCall, check_limits, correlation_id_of, ditto_headers
+from gateway.ditto.request import (
+    URI_TOO_LONG,
+    ApiCall,
+    check_limits,
+    correlation_id_of,
+    ditto_headers,
+)
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.model.json import Json
 from gateway.model.thing import HeaderValue
 from gateway.model.trace import TraceContext
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
+from gateway.runtime.http_protocol import Unreadable
 from gateway.wire.ditto.headers import error_json
 
 log = logging.getLogger(__name__)
@@ -238,3 +246,54 @@ def _of_http(error: web.HTTPException, request: web.Request) -> GatewayError:
     if error.status == 404:
         return unknown_path(request.path)
     return GatewayError(error.reason, code="rejected", status=error.status)
+
+
+# --- what never comes to a handler of ours -----------------------------------------------------
+
+
+@web.middleware
+async def in_our_form(request: web.Request, handler: RawHandler) -> web.StreamResponse:
+    """Say what aiohttp refuses by itself, such as targets that are no path, as all errors are said."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return error_response(_of_http(error, request))
+
+
+async def expectation(request: web.Request) -> web.StreamResponse | None:
+    """Answer an `Expect` header: go on, or 417."""
+    expected = request.headers.get(hdrs.EXPECT, "")
+    if request.version < (1, 1):
+        return None
+    if expected.lower() != "100-continue":
+        return error_response(
+            GatewayError(
+                f"The expectation '{expected[:100]}' is not known.",
+                code="rejected",
+                status=417,
+                description="Only '100-continue' is.",
+            )
+        )
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0
+    return None
+
+
+_UNREADABLE = {
+    405: "gateway:method.notallowed",
+    414: URI_TOO_LONG,
+    431: "headers.too.large",
+    500: "internalerror",
+}
+
+
+def unreadable(found: Unreadable) -> web.Response:
+    """The answer to bytes that are no request."""
+    error = GatewayError(
+        found.reason, code=_UNREADABLE.get(found.status, "bad.request"), status=found.status
+    )
+    response = error_response(error)
+    response.headers["correlation-id"] = str(uuid.uuid4())
+    if found.status == 405:
+        response.headers[hdrs.ALLOW] = METHODS
+    return response

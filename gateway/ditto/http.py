@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable
 
 from aiohttp import web
@@ -13,7 +14,16 @@ from gateway.ditto.bulk import Rooms
 from gateway.ditto.bulk_http import BulkRoutes
 from gateway.ditto.cloudevents_http import CloudEventRoutes
 from gateway.ditto.devops_http import DevopsRoutes
-from gateway.ditto.endpoint import STATUS_REALM, Endpoints, Handler, RawHandler, unknown_path
+from gateway.ditto.endpoint import (
+    STATUS_REALM,
+    Endpoints,
+    Handler,
+    RawHandler,
+    expectation,
+    in_our_form,
+    unknown_path,
+    unreadable,
+)
 from gateway.ditto.explain_http import PATH as EXPLAIN
 from gateway.ditto.explain_http import ExplainRoutes
 from gateway.ditto.operations_http import OperationRoutes
@@ -26,11 +36,13 @@ from gateway.ditto.sse import EventStreams
 from gateway.ditto.things_http import ThingRoutes
 from gateway.ditto.websocket import WebSockets
 from gateway.ditto.wot_http import Descriptions
+from gateway.errors import NotFound
 from gateway.model.json import Json
 from gateway.runtime.listener import Endpoints as Bound
 from gateway.runtime.listener import serve_app
 
 MAX_HEADER_BYTES = 16_384
+_VERSIONED = re.compile(r"/(?:api|ws)/(\d{1,9})(?:/|$)")
 ANY = "*"
 
 
@@ -45,7 +57,8 @@ def routes(
 ) -> list[web.RouteDef]:
     """The table of routes, for the server that mounts them.
 
-    Shape:  every path takes every method, so that errors are Ditto's; what `/api` does not have is 404.
+    Shape:  every path takes every method, so that errors are Ditto's; what `/api` does not have is 404. A
+            slash at the end of a path that is not a pointer says nothing.
             `settings` is what operators are shown of them, as plain data.
     """
     message = sockets.messages
@@ -89,7 +102,8 @@ def routes(
         "/overall/status/health": overall(operation.status_health),
         "/overall/status/cluster": overall(operation.status_cluster),
     }
-    return [web.route(ANY, path, handler) for path, handler in table.items()]
+    ended = {f"{path}/": handler for path, handler in table.items() if "{" not in path}
+    return [web.route(ANY, path, handler) for path, handler in {**ended, **table}.items()]
 
 
 def _directory(
@@ -103,14 +117,17 @@ def _directory(
 
 def fallback(endpoints: Endpoints) -> list[web.RouteDef]:
     """The last routes: every other path of the API is an error in Ditto's form; mount them at the end."""
-    handler = endpoints.public(_unknown)
-    return [
-        web.route(ANY, path, handler)
-        for path in ("/api/{rest:(?s:.*)}", "/ws/{rest:.*}", "/devops/{rest:.*}")
-    ]
+    return [web.route(ANY, "/{rest:(?s:.*)}", endpoints.public(_unknown))]
 
 
 async def _unknown(call: ApiCall) -> web.StreamResponse:
+    version = _VERSIONED.match(call.request.path)
+    if version is not None and version[1] != "2":
+        raise NotFound(
+            f"The API version '{version[1]}' is not supported.",
+            code="api.version.notsupported",
+            description="Supported versions: 2.",
+        )
     raise unknown_path(call.request.path)
 
 
@@ -136,8 +153,11 @@ class DittoServer:
         self._streams = streams
 
     async def run(self, ready: Callable[[], None]) -> None:
-        app = web.Application(client_max_size=self._settings.max_body)
-        app.add_routes(self._table)
+        app = web.Application(client_max_size=self._settings.max_body, middlewares=[in_our_form])
+        for route in self._table:
+            app.router.add_route(
+                route.method, route.path, route.handler, expect_handler=expectation
+            )
         app.on_shutdown.append(self._end_streams)
         try:
             async with serve_app(
@@ -147,6 +167,7 @@ class DittoServer:
                 app,
                 setting="ditto.http.bind",
                 max_header_bytes=MAX_HEADER_BYTES,
+                answer=unreadable,
             ):
                 ready()
                 await asyncio.Event().wait()

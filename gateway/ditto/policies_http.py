@@ -12,10 +12,12 @@ from gateway.ditto.auth import JWT
 from gateway.ditto.endpoint import not_allowed, unknown_path
 from gateway.ditto.request import (
     JSON_TYPE,
+    MAX_TIMEOUT,
     ApiCall,
     parse_json,
     read_body,
     require_type,
+    timeout_of,
 )
 from gateway.ditto.service import PoliciesService
 from gateway.ditto.things_http import DEFAULT_NAMESPACE, answer, rest_of
@@ -86,7 +88,7 @@ class PolicyRoutes:
             raise ditto_error("policies:id.notsettable", found=value["policyId"])
         policy_id = f"{call.query('namespace') or DEFAULT_NAMESPACE}:{uuid.uuid4()}"
         check_entity_id(policy_id, "policies:id.invalid")
-        location = f"{call.request.url.with_query(None)}/{policy_id}"
+        location = f"{call.url}/{policy_id}"
         return await self._run(call, policy_id, Action.CREATE, (), value, location)
 
     async def below(self, call: ApiCall) -> web.StreamResponse:
@@ -103,7 +105,7 @@ class PolicyRoutes:
             raise not_allowed(method, methods)
         check_entity_id(policy_id, "policies:id.invalid")
         value = await self._body(call) if method == hdrs.METH_PUT else None
-        location = str(call.request.url.with_query(None))
+        location = str(call.url)
         return await self._run(call, policy_id, _ACTIONS[method], path, value, location)
 
     async def _act(
@@ -176,6 +178,7 @@ class PolicyRoutes:
             headers=call.headers,
             trace=call.trace,
         )
+        timeout_of(call.headers, MAX_TIMEOUT, MAX_TIMEOUT)
         result = await self._policies.execute(command)
         if call.headers.get("response-required") is False and action is not Action.RETRIEVE:
             return web.Response(status=202)

@@ -8,23 +8,30 @@ Source: Ditto, HTTP API concepts.
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import cast
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from aiohttp import web
+from yarl import URL
 
 from gateway.ditto.auth import Caller
 from gateway.errors import BadRequest, CommandTimeout, GatewayError, TooLarge, UnsupportedMediaType
 from gateway.model.json import Json
-from gateway.model.thing import HeaderValue
+from gateway.model.thing import LIVE, TWIN, HeaderValue
 from gateway.model.trace import TraceContext
+from gateway.twin.conditions import IfEqual
 from gateway.twin.ditto_errors import HeadersTooLarge, ditto_error
 from gateway.wire.ditto.headers import boolean, duration, labels
 
 MAX_URI = 8_192
+URI_TOO_LONG = "uri.toolong"
+_BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
+_HOST = re.compile(r"[A-Za-z0-9._~%-]{1,255}(?::\d{0,5})?|\[[0-9A-Fa-f:.%]{2,45}\](?::\d{0,5})?")
 MAX_HEADERS = 64
 MAX_DITTO_HEADERS = 5_120
 """Bytes of all Ditto headers of one signal."""
@@ -74,6 +81,11 @@ TRANSPORT = frozenset(
 )
 BOOLEANS = frozenset(("response-required", "allow-policy-lockout", "dry-run"))
 LISTS = frozenset(("requested-acks", "declared-acks"))
+WORDS = {
+    "channel": (TWIN, LIVE),
+    "if-equal": tuple(IfEqual),
+    "live-channel-timeout-strategy": ("fail", "use-twin"),
+}
 OUTBOUND_ONLY = frozenset(("etag", "location", "www-authenticate", "entity-revision"))
 FROM_QUERY = (
     "channel",
@@ -121,6 +133,15 @@ class ApiCall:
     def subjects(self) -> tuple[str, ...]:
         return self.caller.subjects
 
+    @property
+    def url(self) -> URL:
+        """The URL without its query; a caller that names no host gets the address it reached."""
+        request = self.request
+        if "Host" not in request.headers:
+            host, port = request.get_extra_info("sockname", ("localhost", 80))[:2]
+            request = request.clone(host=f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        return request.url.with_query(None)
+
     def query(self, name: str) -> str | None:
         return self.request.query.get(name)
 
@@ -130,16 +151,37 @@ class ApiCall:
 
 
 def check_limits(request: web.Request) -> None:
-    """Refuse an URI or headers over their limits.
+    """Refuse an URI or headers over their limits, or not of their form.
 
-    Errors: GatewayError 414, HeadersTooLarge 431.
+    Errors: GatewayError 414, HeadersTooLarge 431; BadRequest for what is no URI or no host.
     """
-    if len(request.raw_path) > MAX_URI:
+    raw = request.raw_path
+    if len(raw) > MAX_URI:
         raise GatewayError(
-            f"The URI is longer than {MAX_URI} bytes.", code="uri.toolong", status=414
+            f"The URI is longer than {MAX_URI} bytes.", code=URI_TOO_LONG, status=414
         )
     if len(request.headers) > MAX_HEADERS:
         raise HeadersTooLarge(f"The request has more than {MAX_HEADERS} headers.")
+    if "%" in raw and not _is_well_encoded(raw):
+        raise BadRequest(
+            "The URI is not valid.",
+            code="uri.invalid",
+            description="'%' is followed by two hexadecimal digits, which stand for UTF-8.",
+        )
+    host = request.headers.get("Host", "")
+    if host and _HOST.fullmatch(host) is None:
+        raise ditto_error("header.invalid", header="host", value="", hint="It is <name>[:<port>].")
+
+
+def _is_well_encoded(raw: str) -> bool:
+    """Whether percents are escapes, and the query is UTF-8; paths are judged by who reads them."""
+    if _BAD_ESCAPE.search(raw) is not None:
+        return False
+    try:
+        unquote_to_bytes(raw.partition("?")[2]).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def correlation_id_of(request: web.Request) -> str:
@@ -221,6 +263,9 @@ def typed_header(name: str, value: str) -> HeaderValue:
         return labels(value, name)
     if name == "timeout":
         duration(value)
+    elif name in WORDS and value.lower() not in WORDS[name]:
+        hint = f"One of {', '.join(WORDS[name])}."
+        raise ditto_error("header.invalid", header=name, value=value[:200], hint=hint)
     return value
 
 

@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from gateway.errors import InvalidSetting
 
 if TYPE_CHECKING:
     from aiohttp import web
+
+    from gateway.runtime.http_protocol import Answer
 
 ENDPOINTS_FILE = "endpoints.json"
 """Name of the file in the data directory that holds the addresses really bound."""
@@ -189,9 +191,11 @@ async def serve_app(
     keepalive_seconds: float = 75.0,
     header_seconds: float = HEADER_SECONDS,
     max_connections: int = MAX_CONNECTIONS,
+    answer: Answer | None = None,
 ) -> AsyncIterator[None]:
     """Serve an aiohttp application for the length of the block.
 
+    Shape:  `answer` says what is answered to bytes that are no request; else it is aiohttp's plain text.
     Units:  the first request of a connection must have its headers within `header_seconds`. Beyond
             `max_connections` open sockets new ones are hung up on.
     Errors: PortTaken; InvalidSetting for a bad `bind`.
@@ -199,25 +203,29 @@ async def serve_app(
     from aiohttp import web  # heavy: only those who serve HTTP pay for it
 
     host, port = parse_bind(bind, setting)
+    options: dict[str, Any] = {
+        "access_log": None,
+        "keepalive_timeout": keepalive_seconds,
+        "max_field_size": max_header_bytes,
+        "max_line_size": max_header_bytes,
+    }
     runner = web.AppRunner(
         app,
-        access_log=None,
         handle_signals=False,
-        keepalive_timeout=keepalive_seconds,
-        max_field_size=max_header_bytes,
-        max_line_size=max_header_bytes,
         shutdown_timeout=SHUTDOWN_SECONDS,
         handler_cancellation=True,
+        **options,
     )
     await runner.setup()
     loop = asyncio.get_running_loop()
     assert runner.server is not None  # noqa: S101  setup makes it
     handlers = runner.server
+    connection = handlers if answer is None else _answering(handlers, answer, options)
     try:
         try:
             server = await loop.create_server(
                 lambda: FirstHeaders(
-                    handlers(),
+                    connection(),
                     header_seconds,
                     is_full=lambda: len(handlers.connections) >= max_connections,
                 ),
@@ -236,6 +244,15 @@ async def serve_app(
             server.close()
     finally:
         await runner.cleanup()
+
+
+def _answering(
+    handlers: web.Server, answer: Answer, options: dict[str, Any]
+) -> Callable[[], asyncio.Protocol]:
+    from gateway.runtime.http_protocol import AnsweringProtocol
+
+    loop = asyncio.get_running_loop()
+    return lambda: AnsweringProtocol(handlers, loop=loop, answer=answer, **options)
 
 
 class FirstHeaders(asyncio.Protocol):
