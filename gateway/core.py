@@ -175,6 +175,7 @@ def build_gateway(shared: Shared) -> Gateway:
         tracer=tracer,
         cache=settings.ditto.things.cache,
         history_seconds=settings.ditto.things.history_seconds,
+        historical_headers=settings.ditto.things.historical_headers,
         wot=_wot_hook(shared, models, wot_config),
     )
     gateway = Gateway(

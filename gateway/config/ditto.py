@@ -86,6 +86,8 @@ class Things:
     """Things kept in memory."""
     history_seconds: float = 604_800.0
     """Seconds that a thing's events are kept; 0 keeps none but the newest."""
+    historical_headers: tuple[str, ...] = ()
+    """Headers of a change that `historical-headers` tells, e.g. `ditto-originator`, `correlation-id`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +138,8 @@ class Policies:
     """False announces nothing when a subject is deleted."""
     history_seconds: float = 2_592_000.0
     """Seconds that a policy's events are kept."""
+    historical_headers: tuple[str, ...] = ()
+    """Headers of a change that `historical-headers` tells: `ditto-originator`, `correlation-id`."""
     lockout_prevention: bool = True
     """False lets policies be without anyone who may change them."""
     token_subject: str = "integration:{{ policy-entry:label }}:{{ jwt:aud }}"  # noqa: S105

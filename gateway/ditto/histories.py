@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.ditto.history import Span
+from gateway.ditto.policy_filter import policy_filter
 from gateway.ditto.service import ThingsService
 from gateway.ditto.subscriptions import Subscription, touches
 from gateway.errors import BadRequest, CommandTimeout, GatewayError, NotFound, QuotaExceeded
@@ -220,14 +221,16 @@ class Histories:
         policy = await policies.load(policy_id)
         if policy is None:
             raise ditto_error("policies:policy.notfound", id=policy_id)
-        if signal.value.get("filter"):
-            raise BadRequest("Streams of a policy have no filter.", code=PROTOCOL_ERROR)
+        asked_for = signal.value.get("filter")
+        holds = policy_filter(str(asked_for)) if asked_for else None
         span = Span.parse(_bounds(signal.value), policy.revision)
 
         async def frames() -> AsyncIterator[bytes]:
             async for event in span.policy_events(policies, policy_id):
                 view = policies.view(event, signal.subjects)
-                if view is not None and _wanted(view, signal.path):
+                if view is None or not _wanted(view, signal.path):
+                    continue
+                if holds is None or holds(view):
                     yield policy_event_frame(view)
 
         return frames()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
 from gateway.ditto.clock import text_of
-from gateway.model.policy import PolicyCommand
-from gateway.model.thing import Action, Thing, ThingCommand
+from gateway.model.json import Json, JsonObject
+from gateway.model.policy import PolicyCommand, PolicyEvent
+from gateway.model.thing import Action, HeaderValue, Thing, ThingCommand, ThingEvent
 from gateway.store.things import ThingStore
 from gateway.twin.ditto_errors import ditto_error
 from gateway.twin.things import replayed
@@ -45,8 +47,16 @@ def past_instant(command: ThingCommand | PolicyCommand) -> str | None:
 class Past:
     """Looks into a thing's past. What is not kept, or was deleted then, is None."""
 
-    def __init__(self, store: ThingStore) -> None:
+    def __init__(self, store: ThingStore, told: tuple[str, ...] = ()) -> None:
         self._store = store
+        self._told = told
+
+    async def headers(self, past: Thing) -> JsonObject:
+        """The headers of the change that led to a past state, as far as they are told and kept."""
+        if not self._told:
+            return {}
+        events = await self._store.events(past.thing_id, past.revision - 1, 1)
+        return told_headers(events, past.revision, self._told)
 
     async def at_revision(self, thing_id: str, revision: int) -> Thing | None:
         """The thing as it was after a revision."""
@@ -74,6 +84,26 @@ class Past:
         if past is None:
             raise ditto_error("things:thing.history.notfound", id=command.thing_id, at=at)
         return past
+
+
+def told_headers(
+    events: Sequence[ThingEvent | PolicyEvent], revision: int, names: tuple[str, ...]
+) -> JsonObject:
+    """These headers of the change with a revision; none where it is not kept any more."""
+    found: JsonObject = {}
+    for event in events:
+        if event.revision == revision:
+            known = {**event.headers, **_originator(event.subjects)}
+            found = {name: _json(known[name]) for name in names if name in known}
+    return found
+
+
+def _originator(subjects: tuple[str, ...]) -> dict[str, HeaderValue]:
+    return {"ditto-originator": subjects[0]} if subjects else {}
+
+
+def _json(value: HeaderValue) -> Json:
+    return [*value] if isinstance(value, list) else value
 
 
 def _number(value: object) -> int:

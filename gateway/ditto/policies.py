@@ -19,7 +19,7 @@ from gateway.ditto.clock import Clock, text_of, utc_now
 from gateway.ditto.creation_rules import CreationRules
 from gateway.ditto.lane import Pending, Wait
 from gateway.ditto.namespaces import BlockedNamespaces
-from gateway.ditto.past import is_historical, past_instant, past_revision
+from gateway.ditto.past import is_historical, past_instant, past_revision, told_headers
 from gateway.ditto.policy_cache import Expire, Job, PolicyCache, PolicyEntry, Source
 from gateway.errors import GatewayError, NotBuilt
 from gateway.model.entity_id import namespace_of
@@ -369,7 +369,15 @@ class PoliciesService:
         subjects, namespace = command.subjects, namespace_of(command.policy_id)
         mine = enforcer.permissions(subjects, namespace, self.now()) if enforcer else None
         result = self._retrieve(past, command, mine)
-        return replace(result, headers={"historical-headers": {}})
+        told = await self._told_headers(past)
+        return replace(result, headers={"historical-headers": told})
+
+    async def _told_headers(self, past: Policy) -> JsonObject:
+        names = self.settings.historical_headers
+        if not names:
+            return {}
+        events = await self.store.policy_events(past.policy_id, past.revision - 1, 1)
+        return told_headers(events, past.revision, names)
 
     async def _past(self, command: PolicyCommand) -> Policy:
         revision, at = past_revision(command), past_instant(command)

@@ -104,6 +104,7 @@ class ThingsService:
         clock: Clock = utc_now,
         cache: int = 50_000,
         history_seconds: float = 604_800.0,
+        historical_headers: tuple[str, ...] = (),
         wot: WotHook | None = None,
     ) -> None:
         self.policies = policies
@@ -116,7 +117,7 @@ class ThingsService:
         self._guards: tuple[Guard, ...] = ()
         self._change_guards: tuple[ChangeGuard, ...] = ()
         self.memory = self._things = ThingCache(store, self._step, cache)
-        self._past = Past(store)
+        self._past = Past(store, historical_headers)
         self.desk = Desk()
         self.live = LiveChannel(
             self._things, self.desk, self._permissions, self._known_permissions, limits, clock, wot
@@ -452,7 +453,8 @@ class ThingsService:
         past = await self._past.asked(command)
         document = {**past.document, "policyId": present.policy_id}
         result = self._shown(replace(past, document=document), command)
-        return replace(result, headers={**result.headers, "historical-headers": {}})
+        told = await self._past.headers(past)
+        return replace(result, headers={**result.headers, "historical-headers": told})
 
     # --- in memory ----------------------------------------------------------------------------
 

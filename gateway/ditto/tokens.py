@@ -182,10 +182,17 @@ def _subjects(provider: _Provider, claims: Mapping[str, Any]) -> tuple[str, ...]
 
 
 def claim(claims: Mapping[str, Any], name: str) -> Sequence[str] | None:
-    """A claim by pointer; an array gives several values."""
+    """A claim by pointer; an array gives several values, an object is its JSON (for `fn:format`)."""
     value: Any = claims
     for segment in parse_pointer(name):
         value = value.get(segment) if isinstance(value, dict) else None
     if isinstance(value, list):
-        return [str(item) for item in value if isinstance(item, str | int)]
-    return [str(value)] if isinstance(value, str | int) else None
+        return [text for item in value if (text := _claim_text(item)) is not None]
+    text = _claim_text(value)
+    return None if text is None else [text]
+
+
+def _claim_text(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value
+    return msgspec.json.encode(value).decode() if isinstance(value, int | dict) else None

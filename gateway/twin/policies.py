@@ -73,6 +73,8 @@ _ALWAYS_THERE: Final = frozenset(
 _WITH_REFERENCES: Final = frozenset(
     (PolicyPart.POLICY, PolicyPart.ENTRIES, PolicyPart.ENTRY, PolicyPart.REFERENCES)
 )
+_KEPT: Final = ("correlation-id",)
+"""Headers of a command that its event carries."""
 _UNDELETABLE: Final = frozenset(
     (
         PolicyPart.ENTRIES,
@@ -399,6 +401,7 @@ def _event(
         after=after,
         before=before,
         value=value,
+        headers={name: command.headers[name] for name in _KEPT if name in command.headers},
         originator=command.originator,
         subjects=command.subjects,
         trace=command.trace,

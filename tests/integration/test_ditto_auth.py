@@ -81,7 +81,12 @@ async def ditto(provider: Provider) -> AsyncIterator[Stack]:
     issuer = OpenIdIssuer(
         name="acme",
         issuer=provider.issuer,
-        auth_subjects=("{{ jwt:sub }}", "role-{{ jwt:realm/roles }}"),
+        auth_subjects=(
+            "{{ jwt:sub }}",
+            "role-{{ jwt:realm/roles }}",
+            "{{ jwt:sites | fn:format('{site}#{roles}') | fn:filter('ne','') }}",
+            "{{ jwt:admin | fn:filter('eq','true') | fn:replace('true','root') }}",
+        ),
         audience="twinspan",
     )
     async with a_ditto(openid=(issuer,), cors_origins=("https://ui.acme.org",)) as stack:
@@ -121,6 +126,15 @@ async def test_a_token_stands_for_its_subjects(ditto: Stack, provider: Provider)
         found = await whoami(ditto, *bearer(provider.token(kid, **claims)))
         assert found.json["subjects"] == ["acme:alice", "acme:role-admin", "acme:role-user"]
     assert provider.asked == 1, "keys are kept"
+    sites = [{"site": "west", "roles": ["r", "w"]}, {"site": "east", "roles": ["r"]}]
+    found = await whoami(ditto, *bearer(provider.token(aud="twinspan", sites=sites, admin=True)))
+    assert found.json["subjects"] == [
+        "acme:alice",
+        "acme:west#r",
+        "acme:west#w",
+        "acme:east#r",
+        "acme:root",
+    ]
     query = await curl(f"{ditto.api}/whoami?access_token={provider.token(**claims)}", user="")
     assert query.status == 200
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from gateway.config.ditto import Policies
+from gateway.ditto.past import Past
+from gateway.store.things_sqlite import SqliteThingStore
 from tests.ditto_rig import PUMP, Stack, WsClient, a_ditto, a_websocket, curl, put
 
 THING = "org.acme/pump-1/things/twin/streaming"
@@ -160,3 +165,64 @@ async def test_past_states_say_so_over_http(ditto: Stack) -> None:
     found = await curl(f"{ditto.api}/things/{PUMP}/attributes/n?at-historical-revision=3")
     assert (found.status, found.json) == (200, 3)
     assert found.headers["historical-headers"] == "{}"
+
+
+async def test_past_states_tell_the_headers_in_the_settings(ditto: Stack) -> None:
+    url = f"{ditto.api}/things/{PUMP}/attributes/n"
+    await put(url, 9, "-H", "correlation-id: c-9", "-H", "x-reason: because")
+    thing = await ditto.things.load(PUMP)
+    assert thing is not None
+    names = ("ditto-originator", "correlation-id", "x-reason", "x-nothing")
+    past = Past(SqliteThingStore(ditto.database), names)
+    assert await past.headers(thing) == {
+        "ditto-originator": "nginx:ditto",
+        "correlation-id": "c-9",
+        "x-reason": "because",
+    }
+    assert await past.headers(replace(thing, revision=99)) == {}
+    assert await Past(SqliteThingStore(ditto.database)).headers(thing) == {}
+
+
+async def test_past_policies_tell_the_headers_in_the_settings() -> None:
+    settings = Policies(historical_headers=("ditto-originator", "correlation-id"))
+    async with a_ditto(policies=settings) as ditto:
+        url = f"{ditto.api}/policies/org.acme:p"
+        entry = {
+            "subjects": {"nginx:ditto": {"type": "user"}},
+            "resources": {"policy:/": {"grant": ["READ", "WRITE"], "revoke": []}},
+        }
+        await put(url, {"entries": {"a": entry}}, "-H", "correlation-id: c-1")
+        found = await curl(url, "-H", "at-historical-revision: 1")
+    assert json.loads(found.headers["historical-headers"]) == {
+        "ditto-originator": "nginx:ditto",
+        "correlation-id": "c-1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("rql", "paths"),
+    [
+        ("eq(topic:action,'deleted')", ["/entries/x"]),
+        ("like(resource:path,'/entries/x/subjects*')", ["/entries/x/subjects/nginx:y"]),
+        ("eq(entries/x/subjects/nginx:y/type,'user')", ["/entries/x/subjects/nginx:y"]),
+        ("exists(entries/*/subjects)", ["/", "/entries/x", "/entries/x/subjects/nginx:y"]),
+        ("ne(policy:name,'pump-1')", []),
+        ("and(eq(entity:id,'org.acme:pump-1'),eq(header:correlation-id,'c-7'))", ["/entries/x"]),
+        ("and(lt(time:now,'1970'),eq(resource:type,'policy'))", []),
+    ],
+)
+async def test_past_events_of_policies_are_filtered(
+    ditto: Stack, client: WsClient, rql: str, paths: list[str]
+) -> None:
+    url = f"{ditto.api}/policies/{PUMP}/entries/x"
+    await put(url, {"subjects": {"nginx:x": {"type": "user"}}, "resources": {}})
+    await put(f"{url}/subjects/nginx:y", {"type": "user"})
+    await curl("-X", "DELETE", url, "-H", "correlation-id: c-7")
+    created = await client.ask(f"{POLICY}/{SUBSCRIBE}", "/", {"filter": rql})
+    found = await items(client, created["value"]["subscriptionId"], 9, POLICY)
+    assert [event["path"] for event in found] == paths
+
+
+async def test_a_bad_filter_of_policies_is_refused(client: WsClient) -> None:
+    refused = await client.ask(f"{POLICY}/{SUBSCRIBE}", "/", {"filter": "eq("})
+    assert refused["value"]["error"] == "rql.expression.invalid"

@@ -52,10 +52,11 @@ def policy_response(command: PolicyCommand, result: ThingResult) -> bytes:
 
 def policy_path(command: PolicyCommand) -> str:
     """A policy path with its resource key or subject id as it was written."""
-    return _policy_pointer(command.path)
+    return policy_pointer(command.path)
 
 
-def _policy_pointer(path: Pointer) -> str:
+def policy_pointer(path: Pointer) -> str:
+    """A path below a policy; a resource key or subject id stays as it was written."""
     if len(path) > 3 and path[0] == "entries":
         return f"{format_pointer(path[:3])}/{path[3]}"
     return format_pointer(path)
@@ -353,7 +354,7 @@ def policy_event_frame(event: PolicyEvent) -> bytes:
         headers["ditto-originator"] = event.subjects[0]
     return encode(
         policy_topic(event.policy_id, "events", event.action.value),
-        _policy_pointer(event.path),
+        policy_pointer(event.path),
         headers,
         NOTHING if event.action is EventAction.DELETED else event.value,
         revision=event.revision,
