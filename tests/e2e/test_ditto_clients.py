@@ -95,6 +95,12 @@ def javascript(name: str, service: Twinspan, log: Path) -> Script:
     return Script([tool("node"), str(SOURCES / "javascript" / name)], environment, log)
 
 
+def java(service: Twinspan, log: Path, *arguments: str) -> Script:
+    jars = installed("java")
+    words = [tool("java"), "-cp", f"{jars}/*", str(SOURCES / "java" / "Clients.java"), *arguments]
+    return Script(words, {"DITTO_HOST": service.endpoints["ditto.http"]}, log)
+
+
 def restart_when_ready(script: Script, service: Twinspan) -> None:
     """What a client must survive: the server goes, and comes back on its port with what it stored."""
     eventually(lambda: script.said("ready"), seconds=30, what="connection of the client")
@@ -114,6 +120,20 @@ def test_the_javascript_client_goes_on_after_a_restart(
     restartable: Twinspan, tmp_path: Path
 ) -> None:
     script = javascript("reconnect.js", restartable, tmp_path / "log")
+    try:
+        restart_when_ready(script, restartable)
+        assert script.passed(), script.text()
+    finally:
+        script.end()
+
+
+def test_the_java_client_finds_everything_it_offers(service: Twinspan, tmp_path: Path) -> None:
+    script = java(service, tmp_path / "log")
+    assert script.passed(), script.text()
+
+
+def test_the_java_client_goes_on_after_a_restart(restartable: Twinspan, tmp_path: Path) -> None:
+    script = java(restartable, tmp_path / "log", "reconnect")
     try:
         restart_when_ready(script, restartable)
         assert script.passed(), script.text()
