@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 import aiohttp
 import click
@@ -19,9 +20,14 @@ from gateway.errors import GatewayError, InvalidSetting
 from gateway.model.json import Json, JsonObject
 from gateway.runtime import users
 from gateway.runtime.listener import ENDPOINTS_FILE
+from gateway.wire.ndjson import LineSplitter
 
 ENDPOINTS = ENDPOINTS_FILE
 TIMEOUT_SECONDS = 30.0
+LINE_SECONDS = 90.0
+"""Longest silence of a server that answers line by line."""
+MAX_LINE = 16_777_216
+"""Bytes of one line that a server answers with."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -70,13 +76,20 @@ def find(
     Errors: InvalidSetting when neither options nor the data directory tell.
     """
     folder = data_dir or default_data_dir({**_environ()})
-    base = url or f"http://{address_of(folder, endpoint)}"
+    base = _checked(url) if url else f"http://{address_of(folder, endpoint)}"
     if user is not None:
         name, _, password = user.partition(":")
         return Service(base.rstrip("/"), name, password)
     known: dict[str, str] = getattr(users.read(folder), service)
     name, password = next(iter(known.items()))
     return Service(base.rstrip("/"), name, password)
+
+
+def _checked(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidSetting(f"--url: expected http://HOST:PORT, got {url!r}")
+    return url
 
 
 def address_of(folder: Path, endpoint: str) -> str:
@@ -134,8 +147,8 @@ class Api:
                 method, self._service.base + path, data=data, headers=sent, params=query
             ) as response:
                 text = await response.text()
-        except aiohttp.ClientConnectionError as error:
-            raise Unreachable(self._service.base, error) from error
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unreachable(self._service.base, _cause(error)) from error
         value = _decode(text)
         if response.status >= 400:
             raise _refusal(response.status, value)
@@ -156,8 +169,36 @@ class Api:
                 if response.status >= 400:
                     raise _refusal(response.status, _decode(await response.text()))
                 yield response
-        except aiohttp.ClientConnectionError as error:
-            raise Unreachable(self._service.base, error) from error
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unreachable(self._service.base, _cause(error)) from error
+
+    async def lines(self, path: str, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Send lines of JSON and yield those of the answer, while both go on.
+
+        Errors: ApiError; Unreachable, also when the answer breaks off.
+        """
+        splitter = LineSplitter(MAX_LINE)
+        try:
+            async with self._session.post(
+                self._service.base + path,
+                data=body,
+                headers={"Content-Type": "application/x-ndjson"},
+                timeout=aiohttp.ClientTimeout(total=None, sock_read=LINE_SECONDS),
+            ) as response:
+                if response.status >= 400:
+                    raise _refusal(response.status, _decode(await response.text()))
+                async for data in response.content.iter_any():
+                    for line in splitter.feed(data):
+                        yield line.data or b""
+                for line in splitter.end():
+                    yield line.data or b""
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unreachable(self._service.base, _cause(error)) from error
+
+
+def _cause(error: Exception) -> object:
+    """What went wrong in words; a timeout has none of its own."""
+    return str(error) or f"no answer in time ({type(error).__name__})"
 
 
 def _decode(text: str) -> Json:

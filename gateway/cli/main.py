@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tenant": ("gateway.cli.registry:tenant", "Create, show, list and delete tenants."),
     "device": ("gateway.cli.registry:device", "Create, show, list and delete devices."),
     "credential": ("gateway.cli.registry:credential", "Show and set a device's credentials."),
-    "thing": ("gateway.cli.thing:thing", "Get, set, watch and search things."),
+    "thing": ("gateway.cli.thing:thing", "Get, set, search, explain, export and import things."),
     "tail": ("gateway.cli.tail:tail", "Follow a tenant's messages as they pass."),
     "send": ("gateway.cli.traffic:send", "Send telemetry or an event as a device."),
     "command": ("gateway.cli.traffic:command", "Send a command to a device and show its answer."),

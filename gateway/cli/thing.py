@@ -2,125 +2,139 @@
 
 from __future__ import annotations
 
-import functools
-import json
-from collections.abc import Callable, Coroutine
-from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Final
 from urllib.parse import quote
 
 import click
 
-from gateway.cli import client
-from gateway.cli.client import Api, service_options
+from gateway.cli.client import Api
 from gateway.cli.options import output_option
-from gateway.cli.output import parse_value, print_data, print_rows
+from gateway.cli.output import print_data, print_rows
+from gateway.cli.thing_change import delete, patch, set_
+from gateway.cli.thing_explain import explain
+from gateway.cli.thing_files import export, import_
+from gateway.cli.things_at import Where, at_things, complete_thing, search, thing_path
 from gateway.model.json import JsonObject
 
-T = TypeVar("T")
-
-
-class Where:
-    """What `--data-dir`, `--url` and `--user` said."""
-
-    def __init__(self, data_dir: Path | None, url: str | None, user: str | None) -> None:
-        self._options = (data_dir, url, user)
-
-    def run(self, work: Callable[[Api], Coroutine[Any, Any, T]]) -> T:
-        return client.run(client.find("ditto.http", "ditto", *self._options), work)
-
-
-def at_things(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say where the things are; the command gets them as `where`."""
-
-    @service_options
-    @functools.wraps(function)
-    def inner(
-        *args: Any, data_dir: Path | None, url: str | None, user: str | None, **options: Any
-    ) -> None:
-        function(Where(data_dir, url, user), *args, **options)
-
-    return inner
+COLUMNS: Final = "thingId,policyId,_revision,_modified"
 
 
 @click.group()
 def thing() -> None:
-    """Get, set, watch and search things.
+    """Get, set, watch and search things, one or many at a time; carry them from here to there.
 
     \b
     PATH is a path below the thing, e.g. features/lamp/properties/on; VALUE is JSON, or text.
+    FILTER is RQL, e.g. 'and(eq(attributes/site,"Oslo"),gt(features/temp/properties/value,20))'.
+
+    \b
+    The server and who you are come from --data-dir, or from --url and --user NAME:PASSWORD.
+    Exit codes: 0 ok, 1 failed, or some of many did, 2 usage, 3 not found, 4 denied, 5 unreachable.
     """
 
 
 @thing.command()
-@click.argument("thing_id")
-@click.argument("path", default="")
+@click.argument("arguments", nargs=-1, metavar="[THING_ID] [PATH]", shell_complete=complete_thing)
 @click.option("--fields", help="Only these, e.g. thingId,features/lamp/properties.")
+@click.option("--filter", "filter_", metavar="RQL", help="All things that match; no THING_ID then.")
 @click.option(
     "-o", "--output", type=click.Choice(["json", "yaml"]), default="json", show_default=True
 )
 @at_things
-def get(where: Where, thing_id: str, path: str, fields: str | None, output: str) -> None:
-    """Show a thing, or what stands at PATH."""
-    query = {"fields": fields} if fields else None
-    _, value = where.run(lambda api: api.call("GET", _path(thing_id, path), query=query))
+def get(
+    where: Where,
+    arguments: tuple[str, ...],
+    fields: str | None,
+    filter_: str | None,
+    output: str,
+) -> None:
+    """Show a thing, or what stands at PATH; with --filter, of all things that match.
+
+    \b
+    Examples:
+      twinspan thing get org.acme:lamp
+      twinspan thing get org.acme:lamp features/lamp/properties/on
+      twinspan thing get --filter 'gt(features/temp/properties/value,20)' features/temp
+    """
+    most = 1 if filter_ else 2
+    if len(arguments) > most or (not filter_ and not arguments):
+        raise click.UsageError("Expected THING_ID [PATH], or --filter RQL [PATH].")
+    if filter_:
+        wanted = (
+            ",".join(("thingId", *(path.strip("/") for path in arguments))) if arguments else None
+        )
+        print_data(where.run(lambda api: _all(api, filter_, fields or wanted)), output)
+        return
+    thing_id, path = arguments[0], arguments[1] if len(arguments) > 1 else ""
+    query = {"fields": fields} if fields else {}
+    _, value = where.run(lambda api: api.call("GET", thing_path(thing_id, path), query=query))
     print_data(value, output)
 
 
-@thing.command("set")
-@click.argument("thing_id")
-@click.argument("path")
-@click.argument("value")
-@at_things
-def set_(where: Where, thing_id: str, path: str, value: str) -> None:
-    """Set what stands at PATH to VALUE."""
-    body = json.dumps(parse_value(value)).encode()
-    headers = {"Content-Type": "application/json"}
-    status, _ = where.run(
-        lambda api: api.call("PUT", _path(thing_id, path), body=body, headers=headers)
-    )
-    click.echo(f"{thing_id} /{path.strip('/')} {'created' if status == 201 else 'modified'}")
-
-
-@thing.command()
-@click.argument("thing_id")
-@click.argument("path", default="")
-@at_things
-def delete(where: Where, thing_id: str, path: str) -> None:
-    """Delete a thing, or what stands at PATH."""
-    where.run(lambda api: api.call("DELETE", _path(thing_id, path)))
-    click.echo(f"{thing_id} /{path.strip('/')} deleted")
-
-
-@thing.command()
-@click.argument("filter_", metavar="[FILTER]", default="")
-@click.option("--fields", default="thingId,policyId,_revision,_modified", help="What to show.")
+@thing.command("list")
+@click.option("--filter", "filter_", metavar="RQL", help="Only things that match.")
+@click.option("--namespace", multiple=True, help="Only of this namespace; may be repeated.")
+@click.option("--sort", metavar="+FIELD", help="E.g. -_modified, or +attributes/site,-thingId.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many.")
+@click.option("--fields", default=COLUMNS, show_default=True, help="What to show.")
 @output_option
 @at_things
-def search(where: Where, filter_: str, fields: str, output: str) -> None:
+def list_(
+    where: Where,
+    filter_: str | None,
+    namespace: tuple[str, ...],
+    sort: str | None,
+    limit: int | None,
+    fields: str,
+    output: str,
+) -> None:
+    """List the things that you may read.
+
+    \b
+    Examples:
+      twinspan thing list --sort -_modified --limit 10
+      twinspan thing list --filter 'exists(features/lamp)' --fields thingId,features/lamp -o json
+    """
+    found = where.run(
+        lambda api: _all(api, filter_, fields, namespaces=namespace, sort=sort, limit=limit)
+    )
+    _print_things(found, fields, output)
+
+
+@thing.command("search", short_help="List the things that match a filter.")
+@click.argument("filter_", metavar="[FILTER]", default="")
+@click.option("--fields", default=COLUMNS, show_default=True, help="What to show.")
+@output_option
+@at_things
+def search_(where: Where, filter_: str, fields: str, output: str) -> None:
     """List things; FILTER is RQL, e.g. 'gt(features/temp/properties/value,20)'."""
-
-    async def work(api: Api) -> list[JsonObject]:
-        found: list[JsonObject] = []
-        query = {
-            "fields": fields,
-            "option": "size(200)",
-            **({"filter": filter_} if filter_ else {}),
-        }
-        while True:
-            _, value = await api.call("GET", "/api/2/search/things", query=query)
-            body = cast(dict[str, Any], value)
-            found += body["items"]
-            if not body.get("cursor"):
-                return found
-            query["option"] = f"cursor({body['cursor']})"
-
-    found = where.run(work)
-    print_rows(found, [f.split("/")[0] for f in fields.split(",")], output, found)
+    _print_things(where.run(lambda api: _all(api, filter_, fields)), fields, output)
 
 
-@thing.command()
-@click.argument("thing_id", required=False)
+async def _all(
+    api: Api,
+    filter_: str | None,
+    fields: str | None,
+    *,
+    namespaces: tuple[str, ...] = (),
+    sort: str | None = None,
+    limit: int | None = None,
+) -> list[JsonObject]:
+    found: list[JsonObject] = []
+    async for page in search(api, filter_, fields, namespaces=namespaces, sort=sort):
+        found += page
+        if limit is not None and len(found) >= limit:
+            return found[:limit]
+    return found
+
+
+def _print_things(found: list[JsonObject], fields: str, output: str) -> None:
+    columns = list(dict.fromkeys(field.split("/")[0] for field in fields.split(",")))
+    print_rows(found, columns, output, found)
+
+
+@thing.command(short_help="Follow changes as they happen.")
+@click.argument("thing_id", required=False, shell_complete=complete_thing)
 @click.option("--filter", "filter_", help="RQL on the changes.")
 @at_things
 def watch(where: Where, thing_id: str | None, filter_: str | None) -> None:
@@ -136,8 +150,8 @@ def watch(where: Where, thing_id: str | None, filter_: str | None) -> None:
     where.run(work)
 
 
-@thing.command()
-@click.argument("thing_id")
+@thing.command(short_help="Show what happened to a thing.")
+@click.argument("thing_id", shell_complete=complete_thing)
 @click.option(
     "--from",
     "first",
@@ -164,6 +178,5 @@ def history(where: Where, thing_id: str, first: int) -> None:
     where.run(work)
 
 
-def _path(thing_id: str, path: str) -> str:
-    below = "/".join(quote(segment, "") for segment in path.strip("/").split("/") if segment)
-    return f"/api/2/things/{quote(thing_id, ':')}" + (f"/{below}" if below else "")
+for _command in (set_, patch, delete, explain, export, import_):
+    thing.add_command(_command)
