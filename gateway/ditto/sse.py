@@ -7,15 +7,19 @@ second while nothing else does, so that both ends notice a dead line. Source: Di
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 from aiohttp import hdrs, web
 
 from gateway.config.ditto import DittoWebSocket
+from gateway.ditto.auth import Caller
 from gateway.ditto.endpoint import Endpoints, not_allowed
 from gateway.ditto.fanout import Fanout, Interest
 from gateway.ditto.history import HISTORICAL, Span
@@ -30,21 +34,26 @@ from gateway.ditto.subscriptions import (
     partial_thing,
 )
 from gateway.ditto.things_http import is_message_path, resource_path
-from gateway.errors import NotFound, Undeliverable
-from gateway.model.entity_id import namespace_of
+from gateway.errors import GatewayError, NotFound, Unauthenticated, Undeliverable
+from gateway.model.entity_id import check_entity_id, namespace_of
 from gateway.model.json import JsonObject, Pointer, format_pointer
 from gateway.model.thing import Direction, Thing, ThingMessage
 from gateway.observe.metrics import Metrics
 from gateway.twin.ditto_errors import ditto_error
 from gateway.twin.documents import MISSING, get
 from gateway.twin.fields import THING_ROOTS, FieldSelector
+from gateway.twin.metadata import METADATA, with_metadata
+from gateway.wire.ditto.headers import error_json, is_json
 from gateway.wire.ditto.write import event_headers, event_topic
+
+log = logging.getLogger(__name__)
 
 KIND = "sse"
 HEARTBEAT_SECONDS = 1.0
 HEARTBEAT = b":\n\n"
 STALL_SECONDS = 60.0
 _PARAMETERS = ("filter", "namespaces", "extraFields")
+_SAID = FieldSelector.parse(METADATA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +61,21 @@ class ThingFrames:
     """Builds the frames of a thing stream.
 
     Shape:  `path` narrows to a part of the thing; `fields` selects; equal texts build equal frames.
+            `metadata` gives what the stream's reader may see of the metadata that an event changed.
     """
 
     fields_text: str | None = None
     path: Pointer = ()
     fields: FieldSelector | None = field(default=None, compare=False)
+    metadata: Callable[[Seen], JsonObject] = field(default=lambda _seen: {}, compare=False)
 
     def __call__(self, seen: Seen) -> bytes | None:
         document = overlaid(seen.extra or {}, partial_thing(seen.event))
         if self.fields is not None:
-            document = self.fields.select({**document, **_hidden(seen, self.fields)})
+            hidden = _hidden(seen, self.fields)
+            if self.fields.takes(METADATA):
+                hidden |= self.metadata(seen)
+            document = self.fields.select({**document, **hidden})
         if self.path:
             part = get(document, self.path)
             return None if part is MISSING else frame(msgspec.json.encode(part))
@@ -102,7 +116,15 @@ class MessageFrames:
         if self.subject is not None and message.subject != self.subject:
             return None
         name = message.subject.encode().replace(b"\r", b"").replace(b"\n", b"")
-        return b"event: " + name + b"\n" + frame(message.payload)
+        return b"event: " + name + b"\n" + frame(_payload(message))
+
+
+def _payload(message: ThingMessage) -> bytes:
+    """The text of a message: JSON without blanks, other text as it is."""
+    if is_json(message.content_type):
+        with contextlib.suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return msgspec.json.encode(msgspec.json.decode(message.payload))
+    return message.payload.decode(errors="replace").encode()
 
 
 def frame(data: bytes) -> bytes:
@@ -122,10 +144,11 @@ class Stream:
         self._frames: deque[bytes] = deque()
         self._news = asyncio.Event()
         self._ended = False
+        self._is_last = False
 
     def offer(self, frame: bytes) -> None:
         """Queue a frame; one above the limit ends the stream."""
-        if self._ended:
+        if self._ended or self._is_last:
             return
         if len(self._frames) >= self._limit:
             self._on_drop()
@@ -142,15 +165,22 @@ class Stream:
         self._ended = True
         self._news.set()
 
+    def finish(self, frame: bytes) -> None:
+        """End after what waits and a last frame."""
+        if not self._ended:
+            self._frames.append(frame)
+            self._is_last = True
+            self._news.set()
+
     async def next(self) -> bytes | None:
         """What to send next: all that waits, a heartbeat after a silent second, None at the end."""
-        if not self._frames and not self._ended:
+        if not self._frames and not self._ended and not self._is_last:
             try:
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
                     await self._news.wait()
             except TimeoutError:
                 return HEARTBEAT
-        if self._ended:
+        if self._ended or (self._is_last and not self._frames):
             return None
         waiting = b"".join(self._frames)
         self._frames.clear()
@@ -187,7 +217,7 @@ class EventStreams:
             return await self._messages(call, thing_id, rest)
         ids = _ids(call, thing_id)
         subscription = Subscription.parse(call.subjects, _parameters(call), ids)
-        render = _frames_of(call, resource_path(rest) if rest else ())
+        render = self._frames_of(call, resource_path(rest) if rest else ())
         if thing_id is not None:
             thing = await self._readable(call, thing_id)
             if any(name in call.request.query for name in HISTORICAL):
@@ -200,15 +230,31 @@ class EventStreams:
     ) -> web.StreamResponse:
         """Stream what is kept of a thing's past, judged by its present policy, then end."""
         span = Span.parse(call.request.query, thing.revision)
-        response = await self._begin(call)
-        async for event in span.events(self._things, thing.thing_id):
-            view = self._things.view_by(event, thing, call.subjects)
-            if view is not None and subscription.matches(view):
-                data = render(Seen(view, None, thing))
-                if data is not None:
-                    await response.write(data)
-        await response.write_eof()
-        return response
+
+        async def frames() -> AsyncIterator[bytes]:
+            async for event in span.events(self._things, thing.thing_id):
+                view = self._things.view_by(event, thing, call.subjects)
+                if view is not None and subscription.matches(view):
+                    data = render(Seen(view, None, thing))
+                    if data is not None:
+                        yield data
+
+        return await self.finite(call, frames())
+
+    def _frames_of(self, call: ApiCall, path: Pointer) -> ThingFrames:
+        text = call.query("fields")
+        fields = FieldSelector.parse(text) if text is not None else None
+        if fields is not None:
+            fields.require_roots(THING_ROOTS)
+
+        def metadata(seen: Seen) -> JsonObject:
+            changed, thing = seen.event.metadata, seen.state
+            if changed is None or thing is None:
+                return {}
+            said = replace(thing, document=with_metadata(thing.document, changed))
+            return self._things.thing_json(said, call.subjects, _SAID) or {}
+
+        return ThingFrames(text, path, fields, metadata)
 
     async def _messages(self, call: ApiCall, thing_id: str, rest: str) -> web.StreamResponse:
         if call.request.method != hdrs.METH_GET:
@@ -242,7 +288,7 @@ class EventStreams:
     ) -> web.StreamResponse:
         response = await self._begin(call)
         sent = self._metrics.stream_frames.labels(KIND, "out")
-        async for data in frames:
+        async for data in _told(frames):
             if stream.has_ended:
                 break
             try:
@@ -267,6 +313,7 @@ class EventStreams:
         if len(self._open) >= self._settings.max_sessions:
             raise Undeliverable("Too many streaming sessions are open.", code="service.unavailable")
         stream = Stream(self._settings.outbound_buffer, lambda: self._dropped(call.request))
+        expiry = _expire(stream, call.caller)
         leave = join(stream)
         self._open[stream.session_id] = stream
         gauge = self._metrics.stream_sessions.labels(KIND)
@@ -276,6 +323,8 @@ class EventStreams:
         finally:
             gauge.dec()
             leave()
+            if expiry is not None:
+                expiry.cancel()
             del self._open[stream.session_id]
 
     def _dropped(self, request: web.Request) -> None:
@@ -309,7 +358,8 @@ class EventStreams:
 
 
 def _ids(call: ApiCall, thing_id: str | None) -> frozenset[str]:
-    asked = frozenset(part for part in (call.query("ids") or "").split(",") if part)
+    listed = (call.query("ids") or "").split(",")
+    asked = frozenset(check_entity_id(one, "things:id.invalid") for one in listed if one)
     if thing_id is None:
         return asked
     if asked and thing_id not in asked:
@@ -321,9 +371,31 @@ def _parameters(call: ApiCall) -> dict[str, str]:
     return {name: value for name in _PARAMETERS if (value := call.query(name))}
 
 
-def _frames_of(call: ApiCall, path: Pointer) -> ThingFrames:
-    text = call.query("fields")
-    fields = FieldSelector.parse(text) if text is not None else None
-    if fields is not None:
-        fields.require_roots(THING_ROOTS)
-    return ThingFrames(text, path, fields)
+async def _told(frames: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The frames; what goes wrong meanwhile is told in a last one."""
+    try:
+        async for one in frames:
+            yield one
+    except GatewayError as error:
+        yield error_frame(error)
+    except Exception:  # top of one request: the reader is told and the server goes on
+        log.exception("event stream failed")
+        yield error_frame(GatewayError())
+
+
+def error_frame(error: GatewayError) -> bytes:
+    """An error in a stream that has begun."""
+    return frame(msgspec.json.encode(error_json(error)))
+
+
+def _expire(stream: Stream, caller: Caller) -> asyncio.TimerHandle | None:
+    """End a stream when its caller's token does; None where there is no end."""
+    if caller.expires is None:
+        return None
+    error = Unauthenticated(
+        "The stream has ended: its token is not valid any more.",
+        code="gateway:websocket.session.expired",
+        description="Open a new stream with a new token.",
+    )
+    seconds = max(0.0, caller.expires - time.time())
+    return asyncio.get_running_loop().call_later(seconds, stream.finish, error_frame(error))

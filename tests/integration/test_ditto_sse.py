@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from gateway.config.ditto import DittoWebSocket
+from gateway.config.ditto import DittoWebSocket, OpenIdIssuer
+from gateway.errors import StoreUnavailable
 from tests.ditto_rig import PUMP, Stack, a_ditto, an_event_stream, curl, put
 from tests.hono_rig import until
+from tests.integration.test_ditto_auth import Provider, a_provider
 
 SSE = ["-H", "Accept: text/event-stream"]
 
@@ -22,6 +25,12 @@ async def ditto() -> AsyncIterator[Stack]:
     async with a_ditto() as stack:
         await put(f"{stack.api}/things/{PUMP}", {"attributes": {"n": 1}})
         yield stack
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[Provider]:
+    async with a_provider() as made:
+        yield made
 
 
 async def set_n(ditto: Stack, value: object) -> None:
@@ -228,3 +237,107 @@ async def test_a_search_stream_is_refused_before_it_starts(
     more = ["-H", f"Last-Event-ID: {header}"] if header else []
     found = await curl("-g", *SSE, *more, f"{ditto.api}/search/things?{query}")
     assert (found.status, found.error) == (status, code)
+
+
+UI_FIELDS = (
+    "thingId,policyId,definition,attributes,features,_revision,_created,_modified,_metadata,"
+    "_context/topic,_context/path,_context/value"
+)
+
+
+async def test_what_the_user_interface_asks_for(ditto: Stack) -> None:
+    url = f"{ditto.api}/things?ids={PUMP},org.acme:none&fields={UI_FIELDS}&extraFields=policyId"
+    created = (await curl(f"{ditto.api}/things/{PUMP}?fields=_created")).json["_created"]
+    async with an_event_stream(url) as stream:
+        unit = '[{"key":"unit","value":"1/min"}]'
+        await put(f"{ditto.api}/things/{PUMP}/attributes/n", 2, "-H", f"put-metadata: {unit}")
+        seen = await stream.json()
+        modified = seen.pop("_modified")
+        assert modified >= seen.pop("_created") == created
+        assert seen == {
+            "thingId": PUMP,
+            "policyId": PUMP,
+            "attributes": {"n": 2},
+            "_revision": 2,
+            "_metadata": {"attributes": {"n": {"unit": "1/min"}}},
+            "_context": {
+                "topic": "org.acme/pump-1/things/twin/events/modified",
+                "path": "/attributes/n",
+                "value": 2,
+            },
+        }
+        await set_n(ditto, 3)
+        assert "_metadata" not in await stream.json()
+        await curl("-X", "DELETE", f"{ditto.api}/things/{PUMP}")
+        gone = await stream.json()
+        assert gone["_context"] == {
+            "topic": "org.acme/pump-1/things/twin/events/deleted",
+            "path": "/",
+        }
+    history = f"{ditto.api}/things/{PUMP}?fields=_metadata/attributes,_revision"
+    await put(f"{ditto.api}/things/{PUMP}", {"policyId": PUMP})
+    found = await curl(*SSE, f"{history}&from-historical-revision=2&to-historical-revision=2")
+    assert '"_metadata":{"attributes":{"n":{"unit":"1/min"}}}' in found.body
+
+
+async def test_metadata_is_seen_by_who_may_read_the_value(ditto: Stack) -> None:
+    entry = {
+        "subjects": {"nginx:alice": {"type": "user"}},
+        "resources": {"thing:/attributes/public": {"grant": ["READ"], "revoke": []}},
+    }
+    await put(f"{ditto.api}/policies/{PUMP}/entries/alice", entry)
+    url = f"{ditto.api}/things/{PUMP}?fields=thingId,_metadata"
+    async with an_event_stream(url, "alice:wonder") as stream:
+        for name in ("secret", "public"):
+            unit = '[{"key":"unit","value":"m"}]'
+            path = f"{ditto.api}/things/{PUMP}/attributes/{name}"
+            await put(path, 1, "-H", f"put-metadata: {unit}")
+        seen = await stream.json()
+        assert seen == {"thingId": PUMP, "_metadata": {"attributes": {"public": {"unit": "m"}}}}
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "data"),
+    [
+        ("application/json", '{ "a" : [1,\n2] }', '{"a":[1,2]}'),
+        ("application/vnd.x+json", "[ ]", "[]"),
+        ("application/json", "{broken", "{broken"),
+        ("text/plain", "a b", "a b"),
+    ],
+)
+async def test_messages_are_their_text(
+    ditto: Stack, content_type: str, body: str, data: str
+) -> None:
+    async with an_event_stream(f"{ditto.api}/things/{PUMP}/inbox/messages") as stream:
+        url = f"{ditto.api}/things/{PUMP}/inbox/messages/hello?timeout=0"
+        sent = ["-H", f"Content-Type: {content_type}", "--data-binary", body]
+        assert (await curl("-X", "POST", url, *sent)).status == 202
+        assert await stream.event() == ("hello", data)
+
+
+async def test_ids_have_to_be_ids(ditto: Stack) -> None:
+    found = await curl(*SSE, f"{ditto.api}/things?ids={PUMP},nonsense")
+    assert (found.status, found.error) == (400, "things:id.invalid")
+
+
+async def test_what_fails_later_is_told_in_the_stream(
+    ditto: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_args: object) -> object:
+        raise StoreUnavailable("disk gone")
+
+    monkeypatch.setattr(ditto.things, "history", fail)
+    found = await curl(*SSE, f"{ditto.api}/things/{PUMP}?from-historical-revision=1")
+    assert found.status == 200
+    (line,) = [one for one in found.body.splitlines() if one.startswith("data:")]
+    assert json.loads(line.removeprefix("data:"))["status"] == 503
+
+
+async def test_a_stream_ends_with_its_token(provider: Provider) -> None:
+    issuer = OpenIdIssuer(name="acme", issuer=provider.issuer)
+    async with a_ditto(openid=(issuer,)) as ditto:
+        soon = provider.token(exp=time.time() - 1)  # over already, and within the leeway
+        found = await curl(*SSE, f"{ditto.api}/things?access_token={soon}", user="")
+    (line,) = [one for one in found.body.splitlines() if one.startswith("data:")]
+    error = json.loads(line.removeprefix("data:"))
+    assert (error["status"], error["error"]) == (401, "gateway:websocket.session.expired")
