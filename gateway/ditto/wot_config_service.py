@@ -126,7 +126,8 @@ class WotConfig:
         """
         if self._put is None or self._stored is None:
             raise _absent()
-        return {"configId": GLOBAL, **self._put.document, **_facts(self._stored)}
+        bare: JsonObject = {"configId": GLOBAL, "thing": {}, "feature": {}}
+        return {**bare, **self._put.document, **_facts(self._stored)}
 
     def merged(self) -> JsonObject:
         """What holds: the settings with what operators put over them, and all sections."""

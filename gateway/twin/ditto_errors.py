@@ -412,6 +412,9 @@ _TABLE: Final[dict[str, Row]] = {
     "wot:payload.validation.error": Row(
         400, "The payload does not conform to its WoT (Web of Things) model.", "{reason}"
     ),
+    "wot:validation.error": Row(
+        400, "The payload cannot be judged by its WoT (Web of Things) model: {reason}.", None
+    ),
     "wot:skeleton.generation.failed": Row(
         400, "No Thing could be generated from the definition '{definition}'.", "{reason}"
     ),

@@ -19,7 +19,7 @@ from gateway.twin.wot.model import Models, ThingModel, feature_of, url_of
 from gateway.twin.wot.validation_container import Container
 from gateway.twin.wot.validation_faults import Fault, refusal
 from gateway.twin.wot.validation_rules import Rules
-from gateway.twin.wot.validation_schema import Schemas
+from gateway.twin.wot.validation_schema import Checker, Schemas
 
 PROPERTIES: Final = "properties"
 DESIRED: Final = "desiredProperties"
@@ -63,7 +63,7 @@ def check_change(
     """
     if event.after is None:
         return
-    case = _Case(event, event.after, models, rules, schemas)
+    case = _Case(event, event.after, models, rules, schemas.checker())
     part = part_of(event.path)
     by_state = command.action in _BY_STATE and part is not Part.POLICY_ID
     judge = _state if by_state else _BY_PART.get(part, _nothing)
@@ -78,7 +78,7 @@ class _Case:
     after: Thing
     models: Models
     rules: Rules
-    schemas: Schemas
+    checker: Checker
 
     @property
     def path(self) -> Pointer:
@@ -124,7 +124,7 @@ class _Case:
     def attributes(self, model: ThingModel) -> Container:
         return Container(
             model=model,
-            schemas=self.schemas,
+            checker=self.checker,
             base=("attributes",),
             one="The Thing's attribute",
             many="The Thing's attributes",
@@ -135,7 +135,7 @@ class _Case:
     def properties(self, model: ThingModel, feature_id: str) -> Container:
         return Container(
             model=model,
-            schemas=self.schemas,
+            checker=self.checker,
             base=("features", feature_id, PROPERTIES),
             one=f"Feature <{feature_id}>'s property",
             many=f"Feature <{feature_id}>'s properties",
@@ -146,7 +146,7 @@ class _Case:
     def desired(self, model: ThingModel, feature_id: str) -> Container:
         return Container(
             model=model,
-            schemas=self.schemas,
+            checker=self.checker,
             base=("features", feature_id, DESIRED),
             one=f"Feature <{feature_id}>'s desired property",
             many=f"Feature <{feature_id}>'s desired properties",

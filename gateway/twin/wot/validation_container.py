@@ -13,7 +13,7 @@ from gateway.model.json import Json, JsonObject, Pointer
 from gateway.twin.documents import MISSING, get
 from gateway.twin.wot.model import ThingModel
 from gateway.twin.wot.validation_faults import Fault
-from gateway.twin.wot.validation_schema import Finding, Schemas, subschema, texts_of
+from gateway.twin.wot.validation_schema import Checker, Finding, subschema, texts_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class Container:
     """
 
     model: ThingModel
-    schemas: Schemas
+    checker: Checker
     base: Pointer
     one: str
     many: str
@@ -162,7 +162,7 @@ class Container:
     def _findings(self, place: Pointer, value: Json, *, whole: bool) -> list[Finding]:
         name = place[-1]
         where = (self.model.url, f"/properties/{name}")
-        return self.schemas.findings(where, self.model.properties[name], value, whole=whole)
+        return self.checker.findings(where, self.model.properties[name], value, whole=whole)
 
     # --- faults -----------------------------------------------------------------------------------
 

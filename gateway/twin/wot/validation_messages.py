@@ -20,7 +20,7 @@ from gateway.twin.documents import MISSING, Maybe
 from gateway.twin.wot.model import Models, ThingModel, feature_of, url_of
 from gateway.twin.wot.validation_faults import Fault, refusal
 from gateway.twin.wot.validation_rules import FeatureRules, Rules, ThingRules
-from gateway.twin.wot.validation_schema import Schemas, texts_of
+from gateway.twin.wot.validation_schema import Checker, Schemas, texts_of
 
 _FAILURES: Final = 400
 """The first status of an answer that is none to the question."""
@@ -36,7 +36,7 @@ def check_message(
     model = _model_of(message, thing, models)
     if model is None or _is_claim(message):
         return
-    case = _Case(message, model, schemas, message.payload, message.content_type)
+    case = _Case(message, model, schemas.checker(), message.payload, message.content_type)
     switches = _switches(message, rules)
     if message.direction is Direction.TO:
         if switches.enforce.inbox_messages_input:
@@ -59,7 +59,7 @@ def check_response(
         return
     if answer.status >= _FAILURES or not _switches(message, rules).enforce.inbox_messages_output:
         return
-    case = _Case(message, model, schemas, answer.payload, answer.content_type)
+    case = _Case(message, model, schemas.checker(), answer.payload, answer.content_type)
     _refuse(_payload(case, model.actions.get(message.subject, {}).get("output"), "output"))
 
 
@@ -67,7 +67,7 @@ def check_response(
 class _Case:
     message: ThingMessage
     model: ThingModel
-    schemas: Schemas
+    checker: Checker
     payload: bytes
     content_type: str | None
 
@@ -147,7 +147,7 @@ def _payload(case: _Case, schema: Json, role: str) -> Iterator[Fault]:
         return
     kind = "events" if role == "data" else "actions"
     where = (case.model.url, f"/{kind}/{case.subject}/{role}")
-    findings = case.schemas.findings(where, schema, value)
+    findings = case.checker.findings(where, schema, value)
     if findings:
         yield Fault(
             f"The {role} of {_lower(case.owner)} message <{case.subject}> does not fit the model, see"

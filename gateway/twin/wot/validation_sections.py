@@ -28,6 +28,10 @@ MAX_SCOPE: Final = 200
 _CONTEXT: Final = ("validation-context", "validationContext")
 _OVERRIDES: Final = ("config-overrides", "configOverrides")
 _SCOPE: Final = ("scope-id", "scopeId")
+_HEADERS: Final = "ditto-headers-patterns"
+_THINGS: Final = "thing-definition-patterns"
+_FEATURES: Final = "feature-definition-patterns"
+_KINDS: Final = (_HEADERS, _THINGS, _FEATURES)
 
 HeaderOf: TypeAlias = Callable[[str], "str | None"]
 """The value of a header as text, None where it is not there."""
@@ -128,27 +132,20 @@ def read_section(value: Json, scope_id: str | None = None) -> Section:
 
 
 def _section(scope: str, context: JsonObject, overrides: JsonObject) -> Section:
-    headers = _list(context, "ditto-headers-patterns")
-    mappings = [_object(one, "an entry of 'ditto-headers-patterns'") for one in headers]
-    things = _list(context, "thing-definition-patterns")
-    features = _list(context, "feature-definition-patterns")
+    mappings = [_object(one, f"an entry of '{_HEADERS}'") for one in _list(context, _HEADERS)]
+    things, features = _list(context, _THINGS), _list(context, _FEATURES)
+    shown: JsonObject = {name: _list(context, name) for name in _KINDS if _list(context, name)}
+    if _member(context, _SCOPE) is not None:
+        shown["scope-id"] = scope
     return Section(
         scope,
-        {
-            "scope-id": scope,
-            "validation-context": {
-                "ditto-headers-patterns": [*mappings],
-                "thing-definition-patterns": things,
-                "feature-definition-patterns": features,
-            },
-            "config-overrides": overrides,
-        },
+        {"scope-id": scope, "validation-context": shown, "config-overrides": overrides},
         overrides,
         tuple(
             {name.lower(): _matcher(pattern) for name, pattern in one.items()} for one in mappings
         ),
-        tuple(_matchers(things)),
-        tuple(_matchers(features)),
+        tuple(_matcher(pattern) for pattern in things),
+        tuple(_matcher(pattern) for pattern in features),
     )
 
 
@@ -171,10 +168,6 @@ def _list(context: JsonObject, name: str) -> list[Json]:
     if not isinstance(value, list) or len(value) > MAX_PATTERNS:
         raise invalid_config(f"'{name}' is an array of at most {MAX_PATTERNS}")
     return value
-
-
-def _matchers(patterns: Iterable[Json]) -> Iterable[Matcher]:
-    return (_matcher(pattern) for pattern in patterns)
 
 
 def _matcher(pattern: Json) -> Matcher:
