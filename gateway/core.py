@@ -87,7 +87,8 @@ class Shared(Protocol):
 
 def open_store(shared: Shared, schema: str) -> Database:
     """Return the store `<data-dir>/<schema>.db`, with its metrics."""
-    database = Database(shared.settings.data_dir / f"{schema}.db", schema)
+    file = shared.settings.data_dir / f"{schema}.db"
+    database = Database(file, schema, gives_back=schema == "gateway")
     database.commit_seconds = shared.metrics.store_commit_seconds.labels(schema).observe
     shared.metrics.store_queue.watch(schema, lambda: database.depth)
     return database
@@ -127,6 +128,7 @@ class Gateway:
     registry: Registry
     things: ThingsService
     policies: PoliciesService
+    upkeep: Upkeep
     messaging: Messaging
     ingress: IngressService
     commands: CommandRouter
@@ -174,7 +176,6 @@ def build_gateway(shared: Shared) -> Gateway:
         metrics=metrics,
         tracer=tracer,
         cache=settings.ditto.things.cache,
-        history_seconds=settings.ditto.things.history_seconds,
         historical_headers=settings.ditto.things.historical_headers,
         wot=_wot_hook(shared, models, wot_config),
     )
@@ -183,6 +184,7 @@ def build_gateway(shared: Shared) -> Gateway:
         registry=registry,
         things=things,
         policies=policies,
+        upkeep=Upkeep(thing_store, settings.ditto.history),
         messaging=messaging,
         ingress=IngressService(*hono, traffic=traffic),
         commands=CommandRouter(*hono, traffic=traffic),
@@ -192,8 +194,8 @@ def build_gateway(shared: Shared) -> Gateway:
         models=models,
     )
     gateway.modules += [models] if models else []
-    gateway.modules += [Store(database), wot_config, events, registry, usage, Upkeep(thing_store)]
-    gateway.modules += [things, SubjectExpiry(policies)]
+    gateway.modules += [Store(database), wot_config, events, registry, usage]
+    gateway.modules += [gateway.upkeep, things, SubjectExpiry(policies)]
     if settings.demo:
         gateway.modules.append(Once("hono.demo", lambda: hono_demo.provision(registry)))
     gateway.modules += _northbound(shared, gateway)
@@ -364,7 +366,7 @@ def _ditto(shared: Shared, gateway: Gateway, connections: ConnectionHub) -> list
         *connection_routes(
             endpoints,
             connections,
-            piggybacks(gateway.things, gateway.policies, plain(shared.settings)),
+            piggybacks(gateway.things, gateway.policies, gateway.upkeep, plain(shared.settings)),
         ),
         *wot_config_routes(endpoints, gateway.wot_config),
         *fallback(endpoints),

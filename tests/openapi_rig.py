@@ -16,6 +16,7 @@ from gateway.connectivity.http import routes as connection_routes
 from gateway.connectivity.hub import Connections
 from gateway.connectivity.store import ConnectionStore
 from gateway.ditto.operator_commands import piggybacks
+from gateway.ditto.upkeep import Upkeep
 from gateway.errors import NoConsumer
 from gateway.hono.downstream import Messaging
 from gateway.model.message import Command, CommandResponse
@@ -57,7 +58,9 @@ async def with_connections(http: DittoHttp | None = None) -> AsyncIterator[Stack
             ditto.metrics,
         )
         await stack.enter_async_context(running(connections))
-        commands = piggybacks(ditto.things, ditto.policies, plain(Settings(data_dir=Path("/data"))))
+        upkeep = Upkeep(ditto.policies.store)
+        settings = plain(Settings(data_dir=Path("/data")))
+        commands = piggybacks(ditto.things, ditto.policies, upkeep, settings)
         table = connection_routes(ditto.endpoints, connections, commands)
         await stack.enter_async_context(serving(ditto, http, None, table))
         yield ditto

@@ -84,10 +84,24 @@ class Things:
     """Bytes of a policy's JSON."""
     cache: int = 50_000
     """Things kept in memory."""
-    history_seconds: float = 604_800.0
-    """Seconds that a thing's events are kept; 0 keeps none but the newest."""
     historical_headers: tuple[str, ...] = ()
     """Headers of a change that `historical-headers` tells, e.g. `ditto-originator`, `correlation-id`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """How much of the past is kept: revisions, and what streams of past events tell."""
+
+    retention: float = 604_800.0
+    """Seconds back to which past states of things can be read; 0 keeps the newest alone."""
+    revisions: int = 0
+    """Newest revisions of a thing that are kept at most; 0 for any number."""
+    policy_retention: float = 2_592_000.0
+    """Seconds back to which past states of policies can be read."""
+    policy_revisions: int = 0
+    """Newest revisions of a policy that are kept at most; 0 for any number."""
+    interval: float = 600.0
+    """Seconds between two times that what is older is dropped; it goes in small steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,8 +150,6 @@ class Policies:
     """Seconds after expiry during which an announcement that nobody acknowledged is repeated."""
     announce_when_deleted: bool = True
     """False announces nothing when a subject is deleted."""
-    history_seconds: float = 2_592_000.0
-    """Seconds that a policy's events are kept."""
     historical_headers: tuple[str, ...] = ()
     """Headers of a change that `historical-headers` tells: `ditto-originator`, `correlation-id`."""
     lockout_prevention: bool = True
@@ -164,6 +176,7 @@ class Ditto:
     websocket: DittoWebSocket = field(default_factory=DittoWebSocket)
     things: Things = field(default_factory=Things)
     policies: Policies = field(default_factory=Policies)
+    history: History = field(default_factory=History)
     creation: Creation = field(default_factory=Creation)
     devices: Devices = field(default_factory=Devices)
     wot: Wot = field(default_factory=Wot)

@@ -7,10 +7,13 @@ from gateway.ditto.piggyback import Piggybacks
 from gateway.ditto.piggyback_entities import PolicyPiggybacks, ThingPiggybacks
 from gateway.ditto.piggyback_operations import OperationPiggybacks
 from gateway.ditto.service import PoliciesService, ThingsService
+from gateway.ditto.upkeep import Upkeep
 from gateway.model.json import Json
 
 
-def piggybacks(things: ThingsService, policies: PoliciesService, settings: Json) -> Piggybacks:
+def piggybacks(
+    things: ThingsService, policies: PoliciesService, upkeep: Upkeep, settings: Json
+) -> Piggybacks:
     """The commands on things, policies and the service itself.
 
     Shape:  `settings` as plain data.
@@ -18,5 +21,5 @@ def piggybacks(things: ThingsService, policies: PoliciesService, settings: Json)
     return Piggybacks(
         ThingPiggybacks(things).table(),
         PolicyPiggybacks(policies).table(),
-        OperationPiggybacks(things, policies, DevopsRoutes(settings).config_at).table(),
+        OperationPiggybacks(things, policies, upkeep, DevopsRoutes(settings).config_at).table(),
     )

@@ -8,6 +8,7 @@ from gateway.ditto.health import Health
 from gateway.ditto.namespaces import Eraser
 from gateway.ditto.piggyback import Piggyback, Run
 from gateway.ditto.service import PoliciesService, ThingsService
+from gateway.ditto.upkeep import Upkeep
 from gateway.errors import BadRequest, NotBuilt
 from gateway.model.entity_id import is_namespace
 from gateway.model.json import Json, JsonObject
@@ -23,10 +24,12 @@ class OperationPiggybacks:
         self,
         things: ThingsService,
         policies: PoliciesService,
+        upkeep: Upkeep,
         config_at: Callable[[str], Json],
     ) -> None:
         self._things = things
         self._policies = policies
+        self._upkeep = upkeep
         self._config_at = config_at
         self._health = Health(policies.store)
         self._eraser = Eraser(policies.store, policies.namespaces, self._forget)
@@ -87,9 +90,9 @@ class OperationPiggybacks:
         """Drop history past its retention now, of all entities of the kind."""
         entity = asked.text("entityId")
         if entity.startswith("policy:"):
-            deleted = await self._policies.forget_old_events()
+            deleted = await self._upkeep.forget_policies()
         else:
-            deleted = await self._things.forget_old_events()
+            deleted = await self._upkeep.forget_things()
         return {"entityId": entity, "deleted": deleted}
 
 

@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any, Final
 
 from gateway.config.ditto import Policies
@@ -143,15 +142,6 @@ class PoliciesService:
             return None
         mine = enforcer.permissions(subjects, namespace_of(event.policy_id), self.now())
         return reduced_policy_event(event, mine)
-
-    async def forget_old_events(self) -> int:
-        """Drop events past their retention that no kept state needs; returns how many."""
-        before = self.clock() - timedelta(seconds=self.settings.history_seconds)
-        try:
-            return await self.store.forget_policies(text_of(before))
-        except GatewayError as error:
-            log.warning("history could not be shortened", extra={"cause": error.message})
-            return 0
 
     def listen(self, listener: PolicyListener) -> Callable[[], None]:
         """Add a listener for changes of policies, called synchronously after each commit."""

@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any, Final, TypeAlias
 
 from gateway.ditto.acknowledgements import plain_answer
@@ -84,7 +83,6 @@ Answer: TypeAlias = Callable[["ThingResult | GatewayError"], None]
 MAX_WAITING: Final = 1_000
 """Commands that wait for one thing; more are refused with 429."""
 
-_RETENTION_SECONDS: Final = 600.0
 _CREATING: Final = frozenset((Action.CREATE, Action.MODIFY, Action.MERGE))
 
 
@@ -103,7 +101,6 @@ class ThingsService:
         limits: Limits = DEFAULT_LIMITS,
         clock: Clock = utc_now,
         cache: int = 50_000,
-        history_seconds: float = 604_800.0,
         historical_headers: tuple[str, ...] = (),
         wot: WotHook | None = None,
     ) -> None:
@@ -112,7 +109,6 @@ class ThingsService:
         self._store = store
         self._limits = limits
         self._clock = clock
-        self._history_seconds = history_seconds
         self._listeners: tuple[SignalListener, ...] = ()
         self._guards: tuple[Guard, ...] = ()
         self._change_guards: tuple[ChangeGuard, ...] = ()
@@ -130,25 +126,14 @@ class ThingsService:
         self._committer = Committer(store, policies, self._spools, metrics, tracer, self._publish)
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Module: keep the history within its retention until cancelled."""
+        """Module: serve until cancelled."""
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 ready()
-                while True:
-                    await asyncio.sleep(_RETENTION_SECONDS)
-                    await self.forget_old_events()
+                await asyncio.Event().wait()
         finally:
             self._tasks = None
             self.desk.close()
-
-    async def forget_old_events(self) -> int:
-        """Drop events past their retention that no kept state needs; returns how many."""
-        before = self._clock() - timedelta(seconds=self._history_seconds)
-        try:
-            return await self._store.forget(text_of(before))
-        except GatewayError as error:
-            log.warning("history could not be shortened", extra={"cause": error.message})
-            return 0
 
     # --- twin channel -------------------------------------------------------------------------
 

@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 
 HORIZON_SECONDS: Final = 600.0
 """How far ahead subjects are watched in memory; the store is asked twice as often."""
-RETENTION_SECONDS: Final = 600.0
 MAX_POLICIES: Final = 100_000
 """Policies looked at in one go, the earliest first; the others come the next time."""
 
@@ -52,20 +51,13 @@ class SubjectExpiry:
         """Watch until cancelled."""
         end = self._policies.listen(self._on_event)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._forget_old_events())
-                ready()
-                while True:
-                    await self._look_ahead()
-                    await self._work_until(self._now() + self._horizon / 2)
+            ready()
+            while True:
+                await self._look_ahead()
+                await self._work_until(self._now() + self._horizon / 2)
         finally:
             end()
             self._policies.announcements.close()
-
-    async def _forget_old_events(self) -> None:
-        while True:
-            await asyncio.sleep(RETENTION_SECONDS)
-            await self._policies.forget_old_events()
 
     def _now(self) -> datetime:
         return self._policies.clock()

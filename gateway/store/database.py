@@ -75,11 +75,20 @@ def migrate(connection: sqlite3.Connection, scripts: list[tuple[int, str]]) -> N
 class Database:
     """A database file, or a temporary one that goes with the block when `path` is None (tests).
 
-    Shape:  `schema` names a folder under `gateway/store/schema`.
+    Shape:  `schema` names a folder under `gateway/store/schema`; `gives_back` makes a new file so that free
+            pages can be given back to the file system.
     """
 
-    def __init__(self, path: Path | None, schema: str, *, max_queue: int = 10_000) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        schema: str,
+        *,
+        max_queue: int = 10_000,
+        gives_back: bool = False,
+    ) -> None:
         self.schema = schema
+        self._gives_back = gives_back
         self.path = path
         self._queue: queue.Queue[_Item | None] = queue.Queue(max_queue)
         self._open_path = path or Path()
@@ -141,6 +150,8 @@ class Database:
             cached_statements=512,
         )
         add_functions(connection)
+        if self._gives_back:
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # counts before the first table
         connection.executescript(
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
             "PRAGMA temp_store=MEMORY; PRAGMA journal_size_limit=16777216;"

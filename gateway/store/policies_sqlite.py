@@ -22,13 +22,6 @@ SELECT policy_id, revision, action, path, value, facts, timestamp FROM policy_ev
 WHERE policy_id = ? AND revision > ? AND revision <= ? AND timestamp <= ? ORDER BY revision
 """
 _DUE: Final = "SELECT policy_id FROM policies WHERE due <= ? ORDER BY due LIMIT ?"
-_FORGET: Final = """
-DELETE FROM policy_events WHERE timestamp < ?1 AND revision < (
-  SELECT MAX(kept.revision) FROM policy_events AS kept
-  WHERE kept.policy_id = policy_events.policy_id AND kept.timestamp < ?1
-    AND (kept.snapshot IS NOT NULL OR kept.action = 'deleted' AND kept.path = '/')
-)
-"""
 _ANY_REVISION: Final = 2**62
 _ANY_TIME: Final = "~"
 """Sorts after every ISO 8601 instant."""
@@ -52,15 +45,12 @@ def replay(
         document = kept["document"]
         assert isinstance(document, dict)  # noqa: S101  we wrote it
         base = Policy(policy_id, row[0], document, str(kept["created"]), row[2])
-    events = connection.execute(_SINCE, (policy_id, base.revision if base else 0, *bounds))
+    if base is None:
+        return PolicyReplay(None, ())
+    events = connection.execute(_SINCE, (policy_id, base.revision, *bounds))
     return PolicyReplay(base, [event_of(event) for event in events])
 
 
 def due(connection: sqlite3.Connection, until: str, limit: int) -> list[str]:
     """Policies with something due up to an instant, the earliest first."""
     return [str(row[0]) for row in connection.execute(_DUE, (until, limit))]
-
-
-def forget(connection: sqlite3.Connection, before: str) -> int:
-    """Drop events older than an instant that no kept state needs; returns how many."""
-    return connection.execute(_FORGET, (before,)).rowcount

@@ -92,6 +92,25 @@ class PolicyReplay:
     events: Sequence[PolicyEvent]
 
 
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What is kept of the past: states back to an instant, and so many of the newest revisions at most.
+
+    Shape:  `since` in the form of clocks; `revisions` 0 for any number.
+    """
+
+    since: str
+    revisions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What one step of forgetting did: events dropped, and where the next one goes on; None at the end."""
+
+    dropped: int
+    after: int | None = None
+
+
 class ThingStore(ThingIndex, Protocol):
     """Where things and policies live."""
 
@@ -127,8 +146,11 @@ class ThingStore(ThingIndex, Protocol):
     ) -> Replay:
         """What is needed to rebuild a thing as it was at a revision or an instant."""
 
-    async def forget(self, before: str) -> int:
-        """Drop events older than an instant that no kept state needs; returns how many."""
+    async def forget(self, keep: Keep, after: int, limit: int) -> Forgotten:
+        """Look at `limit` events of things from a place on, and drop those that no kept state needs.
+
+        Shape:  begins at 0; of each thing the events that stay are the newest ones, without a gap.
+        """
 
     async def replay_policy(
         self, policy_id: str, *, revision: int | None = None, timestamp: str | None = None
@@ -138,8 +160,11 @@ class ThingStore(ThingIndex, Protocol):
     async def due_policies(self, until: str, limit: int) -> list[str]:
         """Policies whose `due` is not after an instant, the earliest first."""
 
-    async def forget_policies(self, before: str) -> int:
+    async def forget_policies(self, keep: Keep, after: int, limit: int) -> Forgotten:
         """As `forget`, for policies."""
+
+    async def give_back(self, pages: int) -> int:
+        """Give up to `pages` free pages back to the file system; returns how many, 0 when few are free."""
 
     async def total(self) -> int:
         """How many things there are."""

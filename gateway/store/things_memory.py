@@ -15,6 +15,8 @@ from gateway.store.things import (
     Answer,
     Commit,
     Committed,
+    Forgotten,
+    Keep,
     PolicyReplay,
     PolicyWrite,
     Replay,
@@ -147,15 +149,12 @@ class MemoryThingStore:
             return Replay(mine[-1].after if mine else None, ())
         return Replay(None, mine[-1:])
 
-    async def forget(self, before: str) -> int:
-        """See `ThingStore.forget`; keeps each thing's events from its newest one on."""
-        newest = {event.thing_id: event.sequence for event in self._events}
-        kept = [
-            e for e in self._events if e.timestamp >= before or newest[e.thing_id] == e.sequence
-        ]
-        dropped = len(self._events) - len(kept)
-        self._events = kept
-        return dropped
+    async def forget(self, keep: Keep, after: int, limit: int) -> Forgotten:  # noqa: ARG002
+        """See `ThingStore.forget`; all in one step."""
+        newest = {one.thing_id: one.revision for one in self._events}
+        kept = [one for one in self._events if _stays(one, newest[one.thing_id], keep)]
+        dropped, self._events = len(self._events) - len(kept), kept
+        return Forgotten(dropped)
 
     async def total(self) -> int:
         """See `ThingStore.total`."""
@@ -173,6 +172,10 @@ class MemoryThingStore:
         self._events = [e for e in self._events if e.thing_id not in things]
         self._policy_events = [e for e in self._policy_events if e.policy_id not in policies]
         return len(things) + len(policies)
+
+    async def give_back(self, pages: int) -> int:  # noqa: ARG002
+        """See `ThingStore.give_back`."""
+        return 0
 
     async def replay_policy(
         self, policy_id: str, *, revision: int | None = None, timestamp: str | None = None
@@ -194,17 +197,18 @@ class MemoryThingStore:
         found = sorted((due, policy_id) for policy_id, due in self._due.items() if due <= until)
         return [policy_id for _, policy_id in found[:limit]]
 
-    async def forget_policies(self, before: str) -> int:
-        """See `ThingStore.forget_policies`; keeps each policy's events from its newest one on."""
-        newest = {event.policy_id: event.revision for event in self._policy_events}
-        kept = [
-            event
-            for event in self._policy_events
-            if event.timestamp >= before or newest[event.policy_id] == event.revision
-        ]
-        dropped = len(self._policy_events) - len(kept)
-        self._policy_events = kept
-        return dropped
+    async def forget_policies(self, keep: Keep, after: int, limit: int) -> Forgotten:  # noqa: ARG002
+        """See `ThingStore.forget_policies`; all in one step."""
+        newest = {one.policy_id: one.revision for one in self._policy_events}
+        kept = [one for one in self._policy_events if _stays(one, newest[one.policy_id], keep)]
+        dropped, self._policy_events = len(self._policy_events) - len(kept), kept
+        return Forgotten(dropped)
+
+
+def _stays(event: ThingEvent | PolicyEvent, newest: int, keep: Keep) -> bool:
+    if keep.revisions and event.revision <= newest - keep.revisions:
+        return False
+    return event.timestamp >= keep.since or event.revision == newest
 
 
 def _is_asked_for(thing: Thing, ask: Ask) -> bool:

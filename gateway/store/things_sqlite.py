@@ -23,6 +23,7 @@ from gateway.model.policy import PolicyEvent
 from gateway.model.thing import EventAction, Thing, ThingEvent
 from gateway.store import policies_sqlite
 from gateway.store.erasure import erase
+from gateway.store.history_sqlite import OF_POLICIES, OF_THINGS, Look, Past, drop, give_back, look
 from gateway.store.search import Ask, Counted, Found
 from gateway.store.search_presence import Presence
 from gateway.store.search_sqlite import count, find, unsure
@@ -32,6 +33,8 @@ from gateway.store.things import (
     Answer,
     Commit,
     Committed,
+    Forgotten,
+    Keep,
     PolicyReplay,
     PolicyWrite,
     Replay,
@@ -81,14 +84,6 @@ _POLICY_EVENTS: Final = """
 SELECT policy_id, revision, action, path, value, facts, timestamp FROM policy_events
 WHERE policy_id = ? AND revision > ? ORDER BY revision LIMIT ?
 """
-_FORGET: Final = """
-DELETE FROM thing_events WHERE timestamp < ?1 AND revision < (
-  SELECT MAX(kept.revision) FROM thing_events AS kept
-  WHERE kept.thing_id = thing_events.thing_id AND kept.timestamp < ?1
-    AND (kept.snapshot IS NOT NULL OR kept.action = 'deleted' AND kept.path = '/')
-)
-"""
-_FORGET_LATER: Final = " AND sequence < (SELECT MAX(sequence) FROM thing_events)"
 
 
 class _Database(Protocol):
@@ -226,14 +221,22 @@ class SqliteThingStore:
         found: Replay = await self._database.read(work)
         return found
 
-    async def forget(self, before: str) -> int:
-        """See `ThingStore.forget`; the newest row of all stays, so that sequences never start again."""
+    async def forget(self, keep: Keep, after: int, limit: int) -> Forgotten:
+        """See `ThingStore.forget`."""
+        return await self._forget(OF_THINGS, keep, after, limit)
 
-        def work(connection: sqlite3.Connection) -> int:
-            return connection.execute(_FORGET + _FORGET_LATER, (before,)).rowcount
+    async def _forget(self, past: Past, keep: Keep, after: int, limit: int) -> Forgotten:
+        """What may go once may go for ever: it is looked for by a reader, beside the writes."""
+        found: Look = await self._database.read(lambda one: look(one, past, keep, after, limit))
+        dropped = 0
+        if found.sequences:
+            dropped = await self._database.write(lambda one: drop(one, past, found.sequences))
+        return Forgotten(dropped, found.after)
 
-        dropped: int = await self._database.write(work)
-        return dropped
+    async def give_back(self, pages: int) -> int:
+        """See `ThingStore.give_back`."""
+        given: int = await self._database.write(lambda one: give_back(one, pages))
+        return given
 
     # --- policies -----------------------------------------------------------------------------
 
@@ -257,10 +260,9 @@ class SqliteThingStore:
         )
         return found
 
-    async def forget_policies(self, before: str) -> int:
+    async def forget_policies(self, keep: Keep, after: int, limit: int) -> Forgotten:
         """See `ThingStore.forget_policies`."""
-        dropped: int = await self._database.write(lambda one: policies_sqlite.forget(one, before))
-        return dropped
+        return await self._forget(OF_POLICIES, keep, after, limit)
 
     async def total(self) -> int:
         """See `ThingStore.total`."""
@@ -445,5 +447,7 @@ def _replay(
         document = kept["document"]
         assert isinstance(document, dict)  # noqa: S101  we wrote it
         base = Thing(thing_id, row[0], document, str(kept["created"]), row[2])
-    events = connection.execute(_SINCE, (thing_id, base.revision if base else 0, *bounds))
+    if base is None:
+        return Replay(None, ())  # what is left of a past that is being forgotten, or a deletion
+    events = connection.execute(_SINCE, (thing_id, base.revision, *bounds))
     return Replay(base, [event_of(event) for event in events])

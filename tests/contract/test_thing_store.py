@@ -22,6 +22,8 @@ from gateway.store.things import (
     SNAPSHOT_EVERY,
     Commit,
     Committed,
+    Forgotten,
+    Keep,
     PolicyWrite,
     StoredPolicy,
     StoredThing,
@@ -245,12 +247,12 @@ async def test_forgetting_old_events_of_policies_keeps_what_later_states_need(
     store: ThingStore,
 ) -> None:
     states = await a_policy_history(store, SNAPSHOT_EVERY + 3)
-    assert await store.forget_policies(at(SNAPSHOT_EVERY + 2)) > 0
+    assert (await store.forget_policies(Keep(at(SNAPSHOT_EVERY + 2)), 0, 1_000)).dropped > 0
     assert await past_policy(store, revision=SNAPSHOT_EVERY + 3) == states[-1]
     kept = await store.policy_events("a:p", 0, 1_000)
     assert kept[-1].revision == SNAPSHOT_EVERY + 3
     assert kept[0].revision >= SNAPSHOT_EVERY
-    assert await store.forget_policies(at(1)) == 0
+    assert await store.forget_policies(Keep(at(1)), 0, 1_000) == Forgotten(0)
 
 
 async def test_policies_are_due_by_their_newest_revision(store: ThingStore) -> None:
@@ -330,8 +332,8 @@ async def test_a_deletion_ends_the_past_states(store: ThingStore) -> None:
 
 async def test_forgetting_keeps_what_the_newest_state_is_made_from(store: ThingStore) -> None:
     states = await a_history(store, SNAPSHOT_EVERY + 5)
-    assert await store.forget("2025-01-01T00:00:00Z") == 0
-    assert await store.forget("2027-01-01T00:00:00Z") > 0
+    assert await store.forget(Keep("2025-01-01T00:00:00Z"), 0, 1_000) == Forgotten(0)
+    assert (await store.forget(Keep("2027-01-01T00:00:00Z"), 0, 1_000)).dropped > 0
     assert await thing_of(store) == StoredThing(states[-1], states[-1].revision)
     found = await store.replay("a:t", revision=states[-1].revision)
     assert replayed(found.base, found.events) == states[-1]
@@ -339,10 +341,33 @@ async def test_forgetting_keeps_what_the_newest_state_is_made_from(store: ThingS
     assert replayed(gone.base, gone.events) is None
 
 
+async def test_so_many_of_the_newest_revisions_are_kept(store: ThingStore) -> None:
+    states = await a_history(store, 3 * SNAPSHOT_EVERY)
+    await store.forget(Keep("", SNAPSHOT_EVERY + 1), 0, 1_000)
+    for state in states[-SNAPSHOT_EVERY - 1 :]:
+        found = await store.replay("a:t", revision=state.revision)
+        assert replayed(found.base, found.events) == state
+    gone = await store.replay("a:t", revision=SNAPSHOT_EVERY - 1)
+    assert replayed(gone.base, gone.events) is None
+
+
+async def test_a_deleted_thing_is_forgotten_and_made_anew(store: ThingStore) -> None:
+    (first,) = await a_history(store, 1)
+    await change(store, first, None)
+    again = a_thing(3, n=3)
+    await change(store, None, again)
+    await change(store, None, a_thing(1, "a:other", n=1))
+    await store.forget(Keep(at(4)), 0, 1_000)
+    found = await store.replay("a:t", revision=3)
+    assert replayed(found.base, found.events) == again
+    gone = await store.replay("a:t", revision=2)
+    assert replayed(gone.base, gone.events) is None
+
+
 async def test_sequences_go_on_after_forgetting_everything(store: ThingStore) -> None:
     (first,) = await a_history(store, 1)
     removed = await change(store, first, None)
-    await store.forget("2027-01-01T00:00:00Z")
+    await store.forget(Keep("2027-01-01T00:00:00Z"), 0, 1_000)
     assert (await change(store, None, a_thing(3, n=3))).sequence > removed.sequence
 
 

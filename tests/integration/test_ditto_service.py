@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from gateway.config.ditto import History
 from gateway.ditto.service import PoliciesService, SearchQuery, ThingsService
+from gateway.ditto.upkeep import Upkeep
 from gateway.errors import Conflict, Forbidden, GatewayError, NotFound, StoreUnavailable
 from gateway.model.json import Json, parse_pointer
 from gateway.model.message import SpoolId
@@ -395,11 +397,11 @@ async def test_past_states_are_rebuilt_from_what_was_kept(things: ThingsService)
 
 
 async def test_old_events_go_and_newer_past_states_stay(store: ThingStore) -> None:
-    things = a_service(store, history_seconds=0.0)
+    things = a_service(store)
     await put(things, "/", {"attributes": {"n": 0}})
     for n in range(1, 70):
         await put(things, "/attributes/n", n)
-    assert await things.forget_old_events() > 0
+    assert await Upkeep(store, History(retention=0.0)).forget_things() > 0
     assert await things.at_revision(PUMP, 3) is None
     past = await things.at_revision(PUMP, 70)
     assert past is not None
