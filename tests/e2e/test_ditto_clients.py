@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "tests" / "clients"
 CLIENTS = ROOT / ".peers" / "ditto-clients"
 SECONDS = 60.0
+ALL_PASSED = re.compile(r"^[1-9]\d* passed, 0 failed$", re.MULTILINE)
 
 
 def installed(language: str) -> Path:
@@ -81,7 +83,7 @@ class Script:
         except subprocess.TimeoutExpired:
             self.end()
             return False
-        return code == 0 and " passed, 0 failed" in self.text() and "0 passed" not in self.text()
+        return code == 0 and ALL_PASSED.search(self.text()) is not None
 
     def end(self) -> None:
         if self._process.poll() is None:
@@ -139,3 +141,11 @@ def test_the_java_client_goes_on_after_a_restart(restartable: Twinspan, tmp_path
         assert script.passed(), script.text()
     finally:
         script.end()
+
+
+def test_the_python_client_finds_everything_it_offers(service: Twinspan, tmp_path: Path) -> None:
+    python = installed("python") / "bin" / "python"
+    words = [str(python), str(SOURCES / "python" / "drive.py")]
+    environment = {"DITTO_HOST": service.endpoints["ditto.http"], "NO_COLOR": "1"}
+    script = Script(words, environment, tmp_path / "log")
+    assert script.passed(), script.text()
