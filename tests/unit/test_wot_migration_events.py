@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from gateway.connectivity.mappers.base import Outgoing, Seen
+from gateway.connectivity.mappers.base import Outgoing
 from gateway.connectivity.mappers.normalized import NormalizedMapper
 from gateway.ditto.migration import settled_migration
+from gateway.ditto.subscriptions import Seen
 from gateway.errors import GatewayError
 from gateway.model.thing import Action, EventAction, Thing, ThingCommand, ThingEvent
 from gateway.twin.limits import DEFAULT_LIMITS
@@ -42,7 +43,7 @@ POLICY: dict[str, Any] = {
 
 
 def a_context() -> Context:
-    enforcer = build_enforcer(POLICY, lambda _: None)
+    enforcer = build_enforcer(POLICY, {})
     mine = enforcer.permissions(("me",), "org.acme", "2026-01-02T00:00:00Z")
     moment = datetime(2026, 1, 2, tzinfo=UTC)
     return Context("2026-01-02T00:00:00Z", moment, 3, mine, DEFAULT_LIMITS)
