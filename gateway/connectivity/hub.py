@@ -34,6 +34,19 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 1_000
 RETRY_FIRST, RETRY_CAP = 1.0, 600.0
 """Seconds between tries to open what could not be opened for a while."""
+DEFAULTS: JsonObject = {
+    "name": "",
+    "uri": "",
+    "sources": [],
+    "targets": [],
+    "clientCount": 1,
+    "failoverEnabled": True,
+    "validateCertificates": True,
+    "processorPoolSize": 1,
+    "specificConfig": {},
+    "tags": [],
+}
+"""What a connection is shown with where its document says nothing."""
 COMMAND_PREFIX = "connectivity.commands:"
 _SECRETS = ("cert", "key", "password", "clientSecret", "secretKey", "sharedKey", "secret")
 
@@ -376,6 +389,7 @@ class Connections:
         shown = masked(managed.connection.document)
         assert isinstance(shown, dict)  # noqa: S101  masking keeps the shape
         return {
+            **DEFAULTS,
             **shown,
             "_revision": stored.revision,
             "_created": stored.created,

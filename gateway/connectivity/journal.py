@@ -191,12 +191,12 @@ class Journal:
     def logs(self) -> JsonObject:
         """`connectionLogs`, oldest first, with the time that logging covers."""
         entries = sorted((e for kept in self._entries.values() for e in kept), key=lambda e: e.at)
-        is_on = time.time() < self._until
-        return {
-            "connectionLogs": [entry.json() for entry in entries],
-            "enabledSince": format_instant(self._since) if is_on and self._since else None,
-            "enabledUntil": format_instant(self._until) if is_on else None,
-        }
+        shown: JsonObject = {"connectionLogs": [entry.json() for entry in entries]}
+        if time.time() < self._until:
+            if self._since:
+                shown["enabledSince"] = format_instant(self._since)
+            shown["enabledUntil"] = format_instant(self._until)
+        return shown
 
     def metrics(self) -> JsonObject:
         """`connectionMetrics` and those per address."""
