@@ -130,6 +130,30 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Kafka:
+    """Apache Kafka as messaging of tenants; used where `bootstrap_servers` is given."""
+
+    bootstrap_servers: str = ""
+    """host:port of some brokers, separated by commas; empty goes without Kafka."""
+    common_client_config: dict[str, str] = field(default_factory=dict)
+    """Kafka properties of all clients, e.g. `security.protocol`, `sasl.*`; Java names or librdkafka's."""
+    producer_config: dict[str, str] = field(default_factory=dict)
+    """Kafka properties of the producer alone, e.g. `delivery.timeout.ms`, `linger.ms`."""
+    consumer_config: dict[str, str] = field(default_factory=dict)
+    """Kafka properties of the consumer of commands alone."""
+    max_queue: int = 50_000
+    """Records that wait for the broker; more uploads are answered with 503."""
+    max_commands: int = 500
+    """Commands without an outcome; above it no more are fetched."""
+    delivery_failures: bool = True
+    """False sends no delivery failure notifications for commands."""
+    partitions: int = 0
+    """Partitions of a tenant's topics that we create; 0 leaves creating them to the broker."""
+    replication_factor: int = 1
+    """Copies of each partition of topics that we create."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hono:
     """The Hono-compatible service."""
 
@@ -139,6 +163,9 @@ class Hono:
     amqp: AmqpAdapter = field(default_factory=AmqpAdapter)
     northbound: Northbound = field(default_factory=Northbound)
     events: Events = field(default_factory=Events)
+    kafka: Kafka = field(default_factory=Kafka)
     tls: Tls = field(default_factory=Tls)
     send_message_timeout: float = 1.0
     """Seconds to wait for a consumer's outcome before a device is told 503."""
+    messaging_type: str = "kafka"
+    """Messaging of tenants without `ext.messaging-type`: kafka (where it is set up) or amqp."""

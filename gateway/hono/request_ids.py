@@ -3,7 +3,7 @@
 Two forms. Devices on MQTT, HTTP and CoAP get `{flag}{LL}{correlationId}{replyId}`; devices on AMQP get a
 reply-to `command_response/{tenant}/{device}/{flag}{replyId}` and the correlation id beside it. Bit 0 of
 `flag` says that the reply id began with `{device}/`, which was cut; bits 1 and 2 name the messaging system
-(0 is AMQP).
+(0 is AMQP, 2 is Kafka, whose reply id is empty).
 Source: Hono `Commands.getRequestId` as seen from outside.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import string
 
 from gateway.errors import BadRequest
-from gateway.model.message import Command
+from gateway.model.message import Command, MessagingType
 
 RESPONSE_ENDPOINT = "command_response"
 MAX_CORRELATION_ID = 255
@@ -20,6 +20,7 @@ MAX_REQUEST_ID = 2_048
 
 _HEX = frozenset(string.hexdigits)
 _WITH_DEVICE = 1
+_KAFKA = 0b010
 _MESSAGING = 0b110
 
 
@@ -46,7 +47,7 @@ def encode_request_id(command: Command) -> str:
     """
     if command.is_one_way:
         return ""
-    flag, reply_id = _cut_device(reply_id_of(command), command.device)
+    flag, reply_id = _reply(command)
     correlation_id = command.correlation_id or ""
     if not 1 <= len(correlation_id) <= MAX_CORRELATION_ID:
         raise BadRequest(
@@ -58,7 +59,8 @@ def encode_request_id(command: Command) -> str:
 def parse_request_id(request_id: str, tenant: str, device: str) -> tuple[str, str]:
     """Read a request id that a device of `tenant` echoed.
 
-    Shape:  -> (correlation id, reply id); the reply address is `command_response/{tenant}/{reply id}`.
+    Shape:  -> (correlation id, reply id); the reply address is `command_response/{tenant}/{reply id}`; an
+            empty reply id says that the command came over Kafka.
     Errors: BadRequest.
     """
     del tenant  # part of the address alone; named so that callers say whose id it is
@@ -69,7 +71,7 @@ def parse_request_id(request_id: str, tenant: str, device: str) -> tuple[str, st
     length = int(digits, 16)
     end = 3 + length
     correlation_id, reply_id = request_id[3:end], request_id[end:]
-    if not length or len(correlation_id) != length or not reply_id:
+    if not length or len(correlation_id) != length or bool(reply_id) == bool(flag & _KAFKA):
         raise _bad(request_id, "too short for its correlation id and a reply id")
     return correlation_id, _join_device(flag, reply_id, device)
 
@@ -81,23 +83,32 @@ def encode_amqp_reply_to(command: Command) -> str | None:
     """
     if command.is_one_way:
         return None
-    flag, reply_id = _cut_device(reply_id_of(command), command.device)
+    flag, reply_id = _reply(command)
     return f"{RESPONSE_ENDPOINT}/{command.tenant}/{command.device}/{flag}{reply_id}"
 
 
 def parse_amqp_reply_to(address: str) -> tuple[str, str, str]:
     """Read the address of a response that came over AMQP.
 
-    Shape:  `command_response/{tenant}/{device}/{flag}{replyId}` -> (tenant, device, reply id).
+    Shape:  `command_response/{tenant}/{device}/{flag}{replyId}` -> (tenant, device, reply id), the last one
+            empty where the command came over Kafka.
     Errors: BadRequest.
     """
     parts = address.split("/", 3)
-    if len(parts) != 4 or parts[0] != RESPONSE_ENDPOINT or not parts[2] or len(parts[3]) < 2:
-        raise BadRequest(
-            f"to: expected {RESPONSE_ENDPOINT}/<tenant>/<device>/<request id>, got {address[:128]!r}"
-        )
+    if len(parts) != 4 or parts[0] != RESPONSE_ENDPOINT or not parts[2] or not parts[3]:
+        raise _bad_address(address)
     _, tenant, device, tail = parts
-    return tenant, device, _join_device(_flag(tail), tail[1:], device)
+    flag = _flag(tail)
+    if (len(tail) > 1) == bool(flag & _KAFKA):
+        raise _bad_address(address)
+    return tenant, device, _join_device(flag, tail[1:], device)
+
+
+def _reply(command: Command) -> tuple[int, str]:
+    """Return flag and reply id of a command that waits for a response."""
+    if command.messaging is MessagingType.KAFKA:
+        return _KAFKA, ""
+    return _cut_device(reply_id_of(command), command.device)
 
 
 def _cut_device(reply_id: str, device: str) -> tuple[int, str]:
@@ -108,16 +119,22 @@ def _cut_device(reply_id: str, device: str) -> tuple[int, str]:
 
 
 def _join_device(flag: int, reply_id: str, device: str) -> str:
-    return f"{device}/{reply_id}" if flag & _WITH_DEVICE else reply_id
+    return f"{device}/{reply_id}" if flag & _WITH_DEVICE and reply_id else reply_id
 
 
 def _flag(text: str) -> int:
     if len(text) > MAX_REQUEST_ID or not text[:1].isascii() or not text[:1].isdigit():
         raise _bad(text, "expected a digit first")
     flag = int(text[0])
-    if flag & _MESSAGING or flag > 7:
+    if flag & _MESSAGING not in (0, _KAFKA) or flag > 7:
         raise _bad(text, "the command came over a messaging system that is not connected")
     return flag
+
+
+def _bad_address(address: str) -> BadRequest:
+    return BadRequest(
+        f"to: expected {RESPONSE_ENDPOINT}/<tenant>/<device>/<request id>, got {address[:128]!r}"
+    )
 
 
 def _bad(text: str, rule: str) -> BadRequest:

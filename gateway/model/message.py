@@ -45,6 +45,13 @@ class Adapter(enum.StrEnum):
     EDGE = "twinspan-edge"
 
 
+class MessagingType(enum.StrEnum):
+    """What carries a tenant's messages to its applications; the values are those of `ext.messaging-type`."""
+
+    AMQP = "amqp"
+    KAFKA = "kafka"
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """The device that a connection or request has proved to be."""
@@ -126,7 +133,8 @@ class Command:
     """An application's command towards a device.
 
     Shape:  `name` is the subject; a command with `reply_to` (`command_response/{tenant}/{replyId}`)
-            waits for a response that carries `correlation_id`; without it is one-way.
+            waits for a response that carries `correlation_id`; without it is one-way. Over Kafka the reply
+            id is empty: there is one place for all responses of a tenant.
     """
 
     tenant: str
@@ -138,6 +146,7 @@ class Command:
     reply_to: str | None = None
     trace: TraceContext | None = None
     properties: Mapping[str, Scalar] = field(default_factory=lambda: NO_PROPERTIES)
+    messaging: MessagingType = MessagingType.AMQP
 
     @property
     def is_one_way(self) -> bool:
@@ -160,7 +169,10 @@ class DeviceCommand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandResponse:
-    """A device's answer to a command, on its way to `command_response/{tenant}/{reply_id}`."""
+    """A device's answer to a command, on its way to `command_response/{tenant}/{reply_id}`.
+
+    Shape:  `reply_id` is empty where the command came over Kafka.
+    """
 
     tenant: str
     device: str
