@@ -84,8 +84,9 @@ class Histories:
     def handle(self, signal: StreamSignal, start: Start) -> None:
         """Do what a signal asks.
 
-        Errors: NotFound `streaming.subscription.not.found`; BadRequest
-                `streaming.subscription.protocol.error`; QuotaExceeded above `MAX_STREAMS`.
+        Shape:  what is wrong with a demand or a subscription ID is told as `failed`; a stream that gets a
+                wrong demand has ended.
+        Errors: QuotaExceeded above `MAX_STREAMS`.
         """
         if signal.action == SUBSCRIBE_EVENTS:
             if len(self._open) + self._opening >= MAX_STREAMS:
@@ -96,6 +97,12 @@ class Histories:
             start(self._subscribe(signal))
             self._opening += 1
             return
+        try:
+            self._steer(signal, start)
+        except (NotFound, BadRequest) as error:
+            self._refuse(signal, error)
+
+    def _steer(self, signal: StreamSignal, start: Start) -> None:
         stream = self._find(signal)
         if signal.action == "cancel":
             self._forget(stream)
@@ -104,6 +111,14 @@ class Histories:
         if not stream.is_running:
             start(self._serve(stream))
             stream.is_running = True
+
+    def _refuse(self, signal: StreamSignal, error: GatewayError) -> None:
+        stream_id = str(signal.value.get("subscriptionId", ""))
+        if stream_id in self._open:
+            self._forget(self._open[stream_id])
+        body = {"subscriptionId": stream_id, "error": {**error_json(error)}}
+        frame = stream_frame("failed", signal.group, signal.entity_id, body, signal.headers)
+        self._send(frame, signal.headers)
 
     # --- life of a stream -------------------------------------------------------------------------
 

@@ -63,12 +63,19 @@ class Searches:
     def handle(self, signal: SearchSignal, start: Start) -> None:
         """Do what a signal asks.
 
-        Errors: NotFound `thing-search:subscription.not.found`; BadRequest
-                `thing-search:subscription.protocol.error`; QuotaExceeded above `MAX_SEARCHES`.
+        Shape:  what is wrong with a demand or a subscription ID is told as `failed`; a search that gets a
+                wrong demand has ended.
+        Errors: QuotaExceeded above `MAX_SEARCHES`.
         """
         if signal.action == "subscribe":
             self._subscribe(signal)
             return
+        try:
+            self._steer(signal, start)
+        except (NotFound, BadRequest) as error:
+            self._refuse(signal, error)
+
+    def _steer(self, signal: SearchSignal, start: Start) -> None:
         search = self._find(signal)
         if signal.action == "cancel":
             self._forget(search)
@@ -77,6 +84,13 @@ class Searches:
         if not search.is_running:
             start(self._serve(search))
             search.is_running = True
+
+    def _refuse(self, signal: SearchSignal, error: GatewayError) -> None:
+        search_id = str(signal.value.get("subscriptionId", ""))
+        if search_id in self._open:
+            self._forget(self._open[search_id])
+        body: JsonObject = {"subscriptionId": search_id, "error": {**error_json(error)}}
+        self._tell("failed", body, signal.headers)
 
     def _subscribe(self, signal: SearchSignal) -> None:
         if len(self._open) >= MAX_SEARCHES:

@@ -133,8 +133,8 @@ async def test_things_are_searched_by_demand(rig: Rig) -> None:
     ]
     await ask(rig, f"{SEARCH}/cancel", {"subscriptionId": search})
     (gone,) = await answers(rig, 1)
-    assert gone["value"]["error"] == "thing-search:subscription.not.found"
-    assert gone["topic"] == "unknown/unknown/things/twin/errors"
+    assert gone["value"]["error"]["error"] == "thing-search:subscription.not.found"
+    assert gone["topic"] == f"{SEARCH}/failed"
 
 
 async def test_past_events_of_things_and_policies_are_streamed(rig: Rig) -> None:
@@ -170,7 +170,7 @@ async def test_a_closed_connection_forgets_its_searches(rig: Rig) -> None:
     search = {"subscriptionId": created["value"]["subscriptionId"], "demand": 1}
     await ask(rig, f"{SEARCH}/request", search)
     (gone,) = await answers(rig, 1)
-    assert gone["value"]["error"] == "thing-search:subscription.not.found"
+    assert gone["value"]["error"]["error"] == "thing-search:subscription.not.found"
 
 
 async def test_events_of_the_twin_are_not_taken_from_devices(rig: Rig) -> None:

@@ -63,7 +63,8 @@ async def test_past_events_come_by_demand_and_then_the_stream_is_complete(client
     assert (first[1]["path"], first[1]["value"]) == ("/attributes/n", 2)
     assert [event["value"] for event in await items(client, stream, 10)] == [3, 4]
     again = await client.ask(f"{THING}/request", "/", {"subscriptionId": stream, "demand": 1})
-    assert (again["status"], again["value"]["error"]) == (404, "streaming.subscription.not.found")
+    assert (again["topic"], again["value"]["subscriptionId"]) == (f"{THING}/failed", stream)
+    assert again["value"]["error"]["error"] == "streaming.subscription.not.found"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,6 @@ async def test_past_events_of_policies_are_streamed_too(ditto: Stack, client: Ws
 @pytest.mark.parametrize(
     ("action", "value", "code"),
     [
-        ("cancel", {"subscriptionId": "none"}, "streaming.subscription.not.found"),
         (SUBSCRIBE, {"fromHistoricalRevision": "x"}, "header.invalid"),
         (SUBSCRIBE, {"filter": "eq("}, "rql.expression.invalid"),
         ("fly", {}, "protocoladapter:unknown.command"),
@@ -138,12 +138,16 @@ async def test_a_demand_is_a_positive_number_and_a_stream_can_be_cancelled(
     stream = await subscribed(client, {})
     asked = {"subscriptionId": stream, "demand": 0}
     refused = await client.ask(f"{THING}/request", "/", asked)
-    assert refused["value"]["error"] == "streaming.subscription.protocol.error"
+    assert refused["topic"] == f"{THING}/failed"
+    assert refused["value"]["error"]["error"] == "streaming.subscription.protocol.error"
+    stream = await subscribed(client, {})
     await client.socket.send_json(
         {"topic": f"{THING}/cancel", "path": "/", "value": {"subscriptionId": stream}}
     )
-    gone = await client.ask(f"{THING}/request", "/", {**asked, "demand": 1})
-    assert gone["value"]["error"] == "streaming.subscription.not.found"
+    for gone_id in (stream, asked["subscriptionId"], "none"):
+        value = {"subscriptionId": gone_id, "demand": 1}
+        gone = await client.ask(f"{THING}/request", "/", value)
+        assert gone["value"]["error"]["error"] == "streaming.subscription.not.found"
 
 
 async def test_a_session_has_a_bounded_number_of_streams(client: WsClient) -> None:

@@ -236,7 +236,19 @@ async def test_searching_is_paged_by_demand(ditto: Stack, client: WsClient) -> N
     assert [one["thingId"] for one in second["value"]["items"]] == ["org.acme:c", PUMP]
     assert end["topic"] == f"{search}/complete"
     lost = await client.ask(f"{search}/cancel", "/", {"subscriptionId": subscription})
-    assert lost["value"]["error"] == "thing-search:subscription.not.found"
+    assert (lost["topic"], lost["value"]["subscriptionId"]) == (f"{search}/failed", subscription)
+    assert lost["value"]["error"]["error"] == "thing-search:subscription.not.found"
+
+
+async def test_a_demand_that_is_none_ends_a_search(client: WsClient) -> None:
+    search = "_/_/things/twin/search"
+    created = await client.ask(f"{search}/subscribe", "/", {})
+    asked = {"subscriptionId": created["value"]["subscriptionId"], "demand": -3}
+    failed = await client.ask(f"{search}/request", "/", asked)
+    assert failed["topic"] == f"{search}/failed"
+    assert failed["value"]["error"]["error"] == "thing-search:subscription.protocol.error"
+    again = await client.ask(f"{search}/request", "/", {**asked, "demand": 1})
+    assert again["value"]["error"]["error"] == "thing-search:subscription.not.found"
 
 
 @pytest.mark.parametrize(
