@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from gateway.ditto.fanout import Fanout, Interest, Outlet
+from gateway.ditto.frames import CORRELATION
 from gateway.ditto.outbox import text_frame
 from gateway.ditto.subscriptions import Heard, Seen, Subscription
 from gateway.errors import BadRequest
-from gateway.model.thing import ThingCommand, ThingMessage
+from gateway.model.thing import Headers, ThingCommand, ThingMessage
 from gateway.wire.ditto.write import event_frame, live_command_frame, message_frame
 
 JWT_TOKEN = "JWT-TOKEN"  # noqa: S105  the name of a control message
@@ -23,6 +24,8 @@ ANNOUNCEMENTS = "POLICY-ANNOUNCEMENTS"
 _KINDS = (_EVENTS, _MESSAGES, _LIVE_COMMANDS, _LIVE_EVENTS, ANNOUNCEMENTS)
 STREAMS = {f"{verb}-SEND-{kind}": (verb, kind) for kind in _KINDS for verb in ("START", "STOP")}
 """Control message to whether it starts or stops, and what."""
+
+_NAMES = (*STREAMS, JWT_TOKEN)
 
 End = Callable[[], None]
 
@@ -36,20 +39,28 @@ class Control:
 
     @classmethod
     def parse(cls, text: str) -> Control | None:
-        """Read one, None for what is none.
+        """Read one, None for what is none: the text begins with its name, as in Ditto.
 
-        Errors: BadRequest for parameters that cannot be read.
+        Errors: BadRequest `header.invalid` for parameters that cannot be read.
         """
-        if text[:1] in ("{", "["):
+        text = text.strip()
+        name = next((one for one in _NAMES if text.startswith(one)), None)
+        if name is None:
             return None
-        name, _, query = text.strip().partition("?")
-        if name not in STREAMS and name != JWT_TOKEN:
-            return None
+        _, _, query = text.partition("?")
         try:
             pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=20)
         except ValueError as error:
-            raise BadRequest(f"The parameters of {name} could not be read.") from error
+            raise BadRequest(
+                f"The parameters of {name} could not be read.", code="header.invalid"
+            ) from error
         return cls(name, dict(pairs))
+
+    @property
+    def headers(self) -> Headers:
+        """What an answer to it carries."""
+        correlation_id = self.parameters.get(CORRELATION)
+        return {CORRELATION: correlation_id} if correlation_id else {}
 
 
 def seen_frame(seen: Seen) -> bytes:

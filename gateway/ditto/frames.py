@@ -8,7 +8,13 @@ from gateway.ditto.acknowledgements import Acknowledgements
 from gateway.errors import GatewayError
 from gateway.model.json import JsonObject
 from gateway.model.policy import PolicyCommand
-from gateway.model.thing import ThingCommand, ThingMessage, ThingMessageResponse, ThingResult
+from gateway.model.thing import (
+    Headers,
+    ThingCommand,
+    ThingMessage,
+    ThingMessageResponse,
+    ThingResult,
+)
 from gateway.wire.ditto.envelope import Envelope
 from gateway.wire.ditto.read import RetrieveThings
 from gateway.wire.ditto.topic import Topic
@@ -32,10 +38,12 @@ def with_correlation(envelope: Envelope) -> Envelope:
     return envelope
 
 
-def refusal(error: GatewayError, envelope: Envelope | None = None) -> bytes:
-    """An error as the answer to an envelope, or to something that was none."""
+def refusal(
+    error: GatewayError, envelope: Envelope | None = None, headers: Headers | None = None
+) -> bytes:
+    """An error as the answer to an envelope, or to something that was none and had these headers."""
     if envelope is None:
-        return error_frame(error)
+        return error_frame(error, headers=headers)
     headers = {name.lower(): value for name, value in envelope.headers.items()}
     try:
         topic = Topic.parse(envelope.topic)

@@ -6,8 +6,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from aiohttp import web
+from aiohttp import WSCloseCode, web
 
+SLOW = b"too slow"
+TOO_SLOW_SECONDS = 2.0
+"""How long a session that fell behind may take to read what is under way, and that it is closed."""
 HIGH_WATER = 65_536
 """Bytes in the transport's buffer above which frames wait in the session's own queue."""
 
@@ -25,8 +28,21 @@ def text_frame(payload: bytes) -> bytes:
     return b"\x81\x7f" + size.to_bytes(8, "big") + payload
 
 
+def close_frame(code: int, reason: bytes) -> bytes:
+    """A close frame of the server.
+
+    Source: RFC 6455, section 5.5.1.
+    """
+    body = code.to_bytes(2, "big") + reason
+    return bytes((0x88, len(body))) + body
+
+
 class Outbox:
-    """What goes out to one session: at once while the transport takes it, else queued up to `limit`."""
+    """What goes out to one session: at once while the transport takes it, else queued up to `limit`.
+
+    A session with more is closed with 1008: what waits is forgotten, and a peer that does not even read
+    that is cut off.
+    """
 
     def __init__(
         self, session_id: str, request: web.Request, limit: int, drop: Callable[[], None]
@@ -37,6 +53,7 @@ class Outbox:
         self._limit = limit
         self._drop = drop
         self._waiting: deque[bytes] = deque()
+        self._cut: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
 
     def offer(self, frame: bytes) -> None:
@@ -48,11 +65,23 @@ class Outbox:
             transport.write(frame)
             return
         if len(self._waiting) >= self._limit:
-            self._drop()
-            transport.abort()
+            self._fall_behind(transport)
             return
         self._waiting.append(frame)
         self._room.set()
+
+    def _fall_behind(self, transport: asyncio.Transport) -> None:
+        self._drop()
+        self._waiting.clear()
+        transport.write(close_frame(WSCloseCode.POLICY_VIOLATION, SLOW))
+        transport.close()
+        loop = asyncio.get_running_loop()
+        self._cut = loop.call_later(TOO_SLOW_SECONDS, transport.abort)
+
+    def close(self) -> None:
+        """The session is over."""
+        if self._cut is not None:
+            self._cut.cancel()
 
     async def drain(self) -> None:
         """Write what had to wait, as the transport empties; runs as long as the session."""
