@@ -70,6 +70,8 @@ class DittoWebSocket:
     """Seconds between the server's pings."""
     max_frame: int = 262_144
     """Bytes in one received frame."""
+    max_rate: float = 0.0
+    """Messages per second that one WebSocket session may send; more are refused (429). 0 sets no limit."""
     max_sessions: int = 10_000
     """Open WebSocket and SSE sessions."""
 

@@ -24,13 +24,14 @@ from gateway.ditto.auth import Authentication, Caller
 from gateway.ditto.control import ANNOUNCEMENTS, JWT_TOKEN, STREAMS, Control, join
 from gateway.ditto.dispatch import Outcome
 from gateway.ditto.fanout import Fanout
-from gateway.ditto.frames import refusal, response, wants_refusal, with_correlation
+from gateway.ditto.frames import CORRELATION, refusal, response, wants_refusal, with_correlation
 from gateway.ditto.histories import Histories
 from gateway.ditto.messages_http import MessageRoutes
 from gateway.ditto.outbox import Outbox, text_frame
 from gateway.ditto.request import ApiCall
 from gateway.ditto.searches import Searches
 from gateway.ditto.service import PoliciesService, ThingsService
+from gateway.ditto.session_rate import Rate
 from gateway.ditto.subscriptions import Subscription
 from gateway.errors import BadRequest, Forbidden, GatewayError, Unauthenticated, Undeliverable
 from gateway.model.policy import PolicyCommand
@@ -71,11 +72,15 @@ MAX_WAITS = 1_000
 
 
 class Session:
-    """One WebSocket."""
+    """One WebSocket.
+
+    Shape:  `correlation_id` is that of the upgrade; what ends the session names it.
+    """
 
     def __init__(
         self,
         caller: Caller,
+        correlation_id: str,
         socket: web.WebSocketResponse,
         outbox: Outbox,
         hub: WebSockets,
@@ -83,6 +88,8 @@ class Session:
     ) -> None:
         self.id = outbox.session_id
         self._caller = caller
+        self._correlation_id = correlation_id
+        self._rate = Rate(hub.settings.max_rate)
         self._socket = socket
         self._outbox = outbox
         self._hub = hub
@@ -136,11 +143,13 @@ class Session:
         self._tasks.create_task(work)
 
     async def close(self, error: GatewayError | None = None) -> None:
-        """End the session, with a last error envelope where there is a reason."""
+        """End the session: with 1008 after an error envelope, or with 1001 because the server stops."""
+        code = WSCloseCode.GOING_AWAY
         if error is not None:
-            self.send(refusal(error))
+            code = WSCloseCode.POLICY_VIOLATION
+            self.send(refusal(error, headers={CORRELATION: self._correlation_id}))
         with contextlib.suppress(ConnectionError, RuntimeError):
-            await self._socket.close(code=WSCloseCode.GOING_AWAY)
+            await self._socket.close(code=code)
 
     # --- expiry of tokens -------------------------------------------------------------------------
 
@@ -178,19 +187,30 @@ class Session:
         if frame.type is not WSMsgType.TEXT:
             return
         asked: Envelope | None = None
+        headers: Headers | None = None
+        is_allowed = self._rate.allows(time.monotonic())
         try:
             control = Control.parse(frame.data)
             if control is not None:
+                headers = control.headers
+                self._check_rate(is_allowed)
                 await self._control(control)
                 return
             asked = with_correlation(decode(frame.data))
+            self._check_rate(is_allowed)
             await self._on_signal(signal_of(asked, Sender(self._caller.subjects, self.id)), asked)
         except GatewayError as error:
             if asked is None or wants_refusal(asked):
-                self.send(refusal(error, asked))
+                self.send(refusal(error, asked, headers))
         except Exception:  # top of one request: the session goes on
             log.exception("frame failed", extra={"session": self.id})
             self.send(refusal(GatewayError(), asked))
+
+    def _check_rate(self, is_allowed: bool) -> None:
+        if not is_allowed:
+            raise TooManyRequests(
+                f"More than {self._hub.settings.max_rate:g} messages came in a second."
+            )
 
     async def _control(self, control: Control) -> None:
         if control.name == JWT_TOKEN:
@@ -345,7 +365,7 @@ class WebSockets:
         self.metrics = metrics
         self.asking = Asking(things.dispatcher)
         self.messages = MessageRoutes(self.asking, max_body)
-        self._settings = settings
+        self.settings = settings
         self._open: dict[str, Session] = {}
 
     async def close(self) -> None:
@@ -356,11 +376,11 @@ class WebSockets:
 
     async def serve(self, call: ApiCall) -> web.StreamResponse:
         """Upgrade a request and run its session until it closes."""
-        if len(self._open) >= self._settings.max_sessions:
+        if len(self._open) >= self.settings.max_sessions:
             raise Undeliverable("Too many streaming sessions are open.", code="service.unavailable")
         socket = web.WebSocketResponse(
-            heartbeat=self._settings.ping_seconds,
-            max_msg_size=self._settings.max_frame,
+            heartbeat=self.settings.ping_seconds,
+            max_msg_size=self.settings.max_frame,
             compress=False,
         )
         socket.headers["correlation-id"] = call.correlation_id
@@ -368,7 +388,7 @@ class WebSockets:
             raise BadRequest("Expected a WebSocket upgrade.", code="header.invalid")
         await socket.prepare(call.request)
         outbox = Outbox(
-            str(uuid.uuid4()), call.request, self._settings.outbound_buffer, self._dropped
+            str(uuid.uuid4()), call.request, self.settings.outbound_buffer, self._dropped
         )
         gauge = self.metrics.stream_sessions.labels(KIND)
         gauge.inc()
@@ -380,7 +400,7 @@ class WebSockets:
 
     async def _run(self, call: ApiCall, socket: web.WebSocketResponse, outbox: Outbox) -> None:
         async with asyncio.TaskGroup() as tasks:
-            session = Session(call.caller, socket, outbox, self, tasks)
+            session = Session(call.caller, call.correlation_id, socket, outbox, self, tasks)
             self._open[session.id] = session
             drain = tasks.create_task(outbox.drain())
             try:
@@ -388,6 +408,7 @@ class WebSockets:
             finally:
                 del self._open[session.id]
                 drain.cancel()
+                outbox.close()
 
     def _dropped(self) -> None:
         self.metrics.stream_dropped.labels(KIND).inc()
