@@ -24,6 +24,7 @@ from gateway.ditto.creation_rules import CreationRules
 from gateway.ditto.endpoint import Endpoints as DittoEndpoints
 from gateway.ditto.fanout import Fanout
 from gateway.ditto.http import DittoServer, fallback, routes
+from gateway.ditto.namespace_access import AccessRules
 from gateway.ditto.operator_commands import piggybacks
 from gateway.ditto.passwords import PasswordChecks, hash_password
 from gateway.ditto.service import PoliciesService, ThingsService
@@ -339,7 +340,8 @@ def _ditto(shared: Shared, gateway: Gateway, connections: ConnectionHub) -> list
         Tokens(settings.http.openid),
         pre_authentication=settings.http.pre_authentication,
     )
-    endpoints = DittoEndpoints(auth, settings.http, metrics, shared.tracer)
+    access = AccessRules(settings.namespace_access)
+    endpoints = DittoEndpoints(auth, settings.http, metrics, shared.tracer, access)
     fanout = Fanout(gateway.things)
     streams = EventStreams(gateway.things, fanout, endpoints, settings.websocket, metrics)
     sockets = WebSockets(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from gateway.config.ditto import Creation, DittoHttp, DittoWebSocket, Policies
+from gateway.config.ditto import Creation, DittoHttp, DittoWebSocket, NamespaceRule, Policies
 from gateway.config.schema import plain
 from gateway.config.wot import Wot
 from gateway.ditto.auth import Authentication
@@ -20,6 +20,7 @@ from gateway.ditto.creation_rules import CreationRules
 from gateway.ditto.endpoint import Endpoints
 from gateway.ditto.fanout import Fanout
 from gateway.ditto.http import DittoServer, fallback, routes
+from gateway.ditto.namespace_access import AccessRules
 from gateway.ditto.passwords import PasswordChecks, hash_password
 from gateway.ditto.service import PoliciesService, ThingsService
 from gateway.ditto.sse import EventStreams
@@ -91,11 +92,12 @@ async def a_ditto(
     creation: Creation | None = None,
     database: Database | None = None,
     wot: Wot | None = None,
+    access: Sequence[NamespaceRule] = (),
     **settings: Any,
 ) -> AsyncIterator[Stack]:
     """A server, on an empty store unless it is given one."""
     http = http or DittoHttp(bind=FREE, **settings)
-    made = a_service(http, policies, creation, database, wot)
+    made = a_service(http, policies, creation, database, wot, access)
     async with made as stack, serving(stack, http, websocket, extra or []):
         yield stack
 
@@ -107,6 +109,7 @@ async def a_service(
     creation: Creation | None = None,
     database: Database | None = None,
     wot: Wot | None = None,
+    access: Sequence[NamespaceRule] = (),
 ) -> AsyncIterator[Stack]:
     """The services without a server."""
     wot = wot or Wot()
@@ -126,7 +129,7 @@ async def a_service(
         Tokens(http.openid),
         pre_authentication=http.pre_authentication,
     )
-    endpoints = Endpoints(auth, http, metrics, tracer)
+    endpoints = Endpoints(auth, http, metrics, tracer, AccessRules(access))
     fanout = Fanout(things)
     async with (
         database.running(),

@@ -129,6 +129,20 @@ class CreationRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NamespaceRule:
+    """Which namespaces callers may touch at all, where its conditions hold."""
+
+    conditions: tuple[str, ...] = ()
+    """Templates that all have a value, e.g. `{{ jwt:iss | fn:filter('like','https://acme.org*') }}`."""
+    resource_types: tuple[str, ...] = ()
+    """`thing`, `policy`; empty takes both."""
+    allowed_namespaces: tuple[str, ...] = ()
+    """Patterns with `*` and `?`; empty allows all."""
+    blocked_namespaces: tuple[str, ...] = ()
+    """Patterns of what is blocked even where it is allowed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Creation:
     """Creation of things and policies: some rule of `grant` fits, and none of `revoke`."""
 
@@ -180,5 +194,7 @@ class Ditto:
     policies: Policies = field(default_factory=Policies)
     history: History = field(default_factory=History)
     creation: Creation = field(default_factory=Creation)
+    namespace_access: tuple[NamespaceRule, ...] = ()
+    """Who may touch which namespaces over HTTP, WebSocket and SSE; without rules everybody all."""
     devices: Devices = field(default_factory=Devices)
     wot: Wot = field(default_factory=Wot)

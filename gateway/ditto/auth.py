@@ -19,6 +19,7 @@ from typing import Any
 from gateway.ditto.passwords import PasswordChecks, hash_password
 from gateway.ditto.tokens import Tokens
 from gateway.errors import GatewayError, InvalidSetting, Unauthenticated
+from gateway.twin.namespaces import UNLIMITED, Access
 
 SUBJECT_PREFIX = "nginx"
 JWT = "jwt"
@@ -37,13 +38,14 @@ class Caller:
     """A proved caller.
 
     Shape:  `subjects` in order, the first is the default subject; `expires` seconds since the epoch for
-            tokens, else None; `claims` what a token says.
+            tokens, else None; `claims` what a token says; `access` the namespaces that it may touch.
     """
 
     subjects: tuple[str, ...]
     kind: str
     expires: float | None = None
     claims: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    access: Access = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)

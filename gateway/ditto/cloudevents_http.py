@@ -18,6 +18,7 @@ from aiohttp import hdrs, web
 from gateway.ditto.acknowledgements import Acknowledgements, wanted_of
 from gateway.ditto.asking import Asking, acknowledged
 from gateway.ditto.endpoint import not_allowed
+from gateway.ditto.namespace_access import admitted
 from gateway.ditto.request import ApiCall, parse_json, read_body, unsupported
 from gateway.ditto.service import PoliciesService
 from gateway.errors import BadRequest
@@ -50,7 +51,7 @@ class CloudEventRoutes:
         data = await self._data(call)
         sender = Sender(call.subjects, trace=call.trace)
         signal = signal_of(_quiet(decode(data), call.correlation_id), sender)
-        return await self._run(signal)
+        return await self._run(admitted(signal, call.caller.access))
 
     async def _data(self, call: ApiCall) -> bytes:
         media_type = call.request.content_type if hdrs.CONTENT_TYPE in call.request.headers else ""

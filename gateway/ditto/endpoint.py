@@ -7,12 +7,14 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
 from typing import TypeAlias
+from urllib.parse import unquote
 
 import msgspec
 from aiohttp import hdrs, web
 
 from gateway.config.ditto import Bulk, DittoHttp
 from gateway.ditto.auth import PRE_AUTHENTICATED, Authentication, Caller, Presented
+from gateway.ditto.namespace_access import AccessRules
 from gateway.ditto.request import (
     URI_TOO_LONG,
     ApiCall,
@@ -27,6 +29,7 @@ from gateway.model.trace import TraceContext
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.runtime.http_protocol import Unreadable
+from gateway.twin.namespaces import UNLIMITED
 from gateway.wire.ditto.headers import error_json
 
 log = logging.getLogger(__name__)
@@ -100,9 +103,15 @@ class Endpoints:
     """
 
     def __init__(
-        self, auth: Authentication, settings: DittoHttp, metrics: Metrics, tracer: Tracer
+        self,
+        auth: Authentication,
+        settings: DittoHttp,
+        metrics: Metrics,
+        tracer: Tracer,
+        access: AccessRules | None = None,
     ) -> None:
         self._auth = auth
+        self._access = access or AccessRules()
         self._settings = settings
         self._metrics = metrics
         self._tracer = tracer
@@ -183,7 +192,8 @@ class Endpoints:
         try:
             check_limits(request)
             headers: dict[str, HeaderValue] = ditto_headers(request, correlation_id)
-            caller = await prove(request)
+            caller = self._access.narrowed(await prove(request), headers)
+            _check_addressed(request, caller)
             call = ApiCall(request, caller, correlation_id, headers, span.context)
             response = await handler(call)
         except GatewayError as error:
@@ -228,6 +238,19 @@ class Endpoints:
         known = method if method in METHODS.split(", ") else "other"
         self._metrics.http_requests.labels(SERVER, known, str(status)).inc()
         self._metrics.http_seconds.labels(SERVER, known).observe(seconds)
+
+
+def _check_addressed(request: web.Request, caller: Caller) -> None:
+    """Refuse what the path addresses in a namespace that the caller may not touch."""
+    if caller.access is UNLIMITED:
+        return
+    for kind, prefix in _ADDRESSING.items():
+        if request.path.startswith(prefix):
+            entity_id = unquote(request.rel_url.raw_path[len(prefix) :]).partition("/")[0]
+            caller.access.check(kind, entity_id)
+
+
+_ADDRESSING = {"thing": "/api/2/things/", "policy": "/api/2/policies/"}
 
 
 def presented(request: web.Request) -> Presented:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import hdrs, web
 
+from gateway.ditto.auth import Caller
 from gateway.ditto.endpoint import json_response, not_allowed
 from gateway.ditto.request import JSON_TYPE, ApiCall, parse_json, read_body, require_type
 from gateway.ditto.service import PoliciesService, ThingsService
@@ -37,17 +38,22 @@ class PermissionRoutes:
                 "json.invalid", reason=f"an object of at most {MAX_QUESTIONS} questions is expected"
             )
         answers: dict[str, Json] = {
-            name: await self._answer(question, call.subjects) for name, question in asked.items()
+            name: await self._answer(question, call.caller) for name, question in asked.items()
         }
         return json_response(answers)
 
-    async def _answer(self, question: Json, subjects: tuple[str, ...]) -> bool:
+    async def _answer(self, question: Json, caller: Caller) -> bool:
         kind, path, entity_id, mask = _read(question)
+        scope = caller.access.policies if kind == "policy" else caller.access.things
+        if not scope.admits(namespace_of(entity_id)):
+            return False
         policy_id = await self._policy_of(kind, entity_id)
         enforcer = self._policies.known_enforcer(policy_id) if policy_id else None
         if enforcer is None:
             return False
-        permissions = enforcer.permissions(subjects, namespace_of(entity_id), self._policies.now())
+        permissions = enforcer.permissions(
+            caller.subjects, namespace_of(entity_id), self._policies.now()
+        )
         return all(permissions.unrestricted(kind, path, one) for one in mask)
 
     async def _policy_of(self, kind: str, entity_id: str) -> str | None:

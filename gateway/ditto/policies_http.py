@@ -88,6 +88,7 @@ class PolicyRoutes:
             raise ditto_error("policies:id.notsettable", found=value["policyId"])
         policy_id = f"{call.query('namespace') or DEFAULT_NAMESPACE}:{uuid.uuid4()}"
         check_entity_id(policy_id, "policies:id.invalid")
+        call.caller.access.check("policy", policy_id)
         location = f"{call.url}/{policy_id}"
         return await self._run(call, policy_id, Action.CREATE, (), value, location)
 

@@ -94,6 +94,7 @@ class SearchRoutes:
             fields=_first(fields, "fields"),
             options=search_options(",".join(fields.get("option", ())) or None),
             namespaces=namespaces(_first(fields, "namespaces")),
+            scope=call.caller.access.things,
         )
 
     async def _fields(self, call: ApiCall) -> Mapping[str, Sequence[str]]:

@@ -18,6 +18,7 @@ from gateway.ditto.service import SearchQuery, ThingsService
 from gateway.errors import BadRequest, CommandTimeout, GatewayError, NotFound, QuotaExceeded
 from gateway.model.json import Json, JsonObject
 from gateway.model.thing import Headers
+from gateway.twin.namespaces import EVERYWHERE, Scope
 from gateway.wire.ditto.headers import error_json
 from gateway.wire.ditto.read import SearchSignal
 from gateway.wire.ditto.write import search_frame
@@ -49,8 +50,9 @@ class _Search:
 class Searches:
     """The searches of one session."""
 
-    def __init__(self, things: ThingsService, send: Send) -> None:
+    def __init__(self, things: ThingsService, send: Send, scope: Scope = EVERYWHERE) -> None:
         self._things = things
+        self._scope = scope
         self._send = send
         self._open: dict[str, _Search] = {}
 
@@ -100,7 +102,9 @@ class Searches:
             )
         search_id = str(uuid.uuid4())
         timer = self._timer(search_id)
-        self._open[search_id] = _Search(search_id, _query(signal), signal.headers, timer)
+        self._open[search_id] = _Search(
+            search_id, _query(signal, self._scope), signal.headers, timer
+        )
         self._tell("created", {"subscriptionId": search_id}, signal.headers)
 
     def _tell(self, action: str, body: JsonObject, headers: Headers) -> None:
@@ -171,7 +175,7 @@ class Searches:
             search.timer = self._timer(search.id)
 
 
-def _query(signal: SearchSignal) -> SearchQuery:
+def _query(signal: SearchSignal, scope: Scope) -> SearchQuery:
     options, found = signal.value.get("options"), signal.value.get("filter")
     namespaces = signal.value.get("namespaces")
     if options is not None and ("cursor(" in str(options) or "limit(" in str(options)):
@@ -185,6 +189,7 @@ def _query(signal: SearchSignal) -> SearchQuery:
         fields=signal.fields,
         options=str(options) if options else None,
         namespaces=tuple(map(str, namespaces)) if isinstance(namespaces, list) else (),
+        scope=scope,
     )
 
 

@@ -216,7 +216,8 @@ class EventStreams:
         if thing_id is not None and is_message_path(rest):
             return await self._messages(call, thing_id, rest)
         ids = _ids(call, thing_id)
-        subscription = Subscription.parse(call.subjects, _parameters(call), ids)
+        scope = call.caller.access.things
+        subscription = Subscription.parse(call.subjects, _parameters(call), ids, scope)
         render = self._frames_of(call, resource_path(rest) if rest else ())
         if thing_id is not None:
             thing = await self._readable(call, thing_id)

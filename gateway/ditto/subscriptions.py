@@ -26,6 +26,7 @@ from gateway.model.thing import (
     ThingMessage,
 )
 from gateway.twin.fields import THING_ROOTS, FieldSelector
+from gateway.twin.namespaces import EVERYWHERE, Scope
 from gateway.twin.rql import parse
 from gateway.twin.rql_predicate import Predicate, document_lookup, predicate
 from gateway.wire.ditto.topic import thing_topic
@@ -80,7 +81,7 @@ class Heard(Generic[L]):
 class Subscription:
     """Which signals, for whom.
 
-    Shape:  empty `namespaces` and `thing_ids` take all.
+    Shape:  empty `namespaces` and `thing_ids` take all, within the `scope` that the subscriber may touch.
     """
 
     subjects: tuple[str, ...]
@@ -88,6 +89,7 @@ class Subscription:
     thing_ids: frozenset[str] = frozenset()
     filter: str | None = None
     extra_fields: str | None = None
+    scope: Scope = EVERYWHERE
     holds: Predicate | None = field(default=None, compare=False, repr=False)
     extra: FieldSelector | None = field(default=None, compare=False, repr=False)
 
@@ -97,6 +99,7 @@ class Subscription:
         subjects: tuple[str, ...],
         parameters: Mapping[str, str],
         thing_ids: frozenset[str] = frozenset(),
+        scope: Scope = EVERYWHERE,
     ) -> Subscription:
         """Read `filter`, `namespaces` and `extraFields`.
 
@@ -115,6 +118,7 @@ class Subscription:
             thing_ids=thing_ids,
             filter=rql,
             extra_fields=extra,
+            scope=scope,
             holds=predicate(parse(rql)) if rql else None,
             extra=selector,
         )
@@ -147,6 +151,8 @@ class Subscription:
 
     def _wants(self, thing_id: str) -> bool:
         if self.thing_ids and thing_id not in self.thing_ids:
+            return False
+        if not self.scope.admits(namespace_of(thing_id)):
             return False
         return not self.namespaces or namespace_of(thing_id) in self.namespaces
 

@@ -134,6 +134,8 @@ class ThingRoutes:
         ids = tuple(dict.fromkeys(part for part in (call.query("ids") or "").split(",") if part))
         if not ids:
             raise ditto_error("things:ids.missing")
+        for thing_id in ids:
+            call.caller.access.check("thing", thing_id)
         if self._descriptions and asks_for_description(call):
             return await self._descriptions.several(call, ids)
         fields = selector(call)
@@ -148,6 +150,7 @@ class ThingRoutes:
                 fields=call.query("fields"),
                 options=search_options(call.query("option")),
                 namespaces=namespaces(call.query("namespaces")),
+                scope=call.caller.access.things,
             )
         )
         url = call.url.with_query(call.request.query)
@@ -168,6 +171,7 @@ class ThingRoutes:
         if isinstance(value, dict) and "thingId" in value:
             raise ditto_error("things:id.notsettable", found=value["thingId"])
         thing_id = f"{call.query('namespace') or DEFAULT_NAMESPACE}:{uuid.uuid4()}"
+        call.caller.access.check("thing", thing_id)
         location = f"{call.url}/{thing_id}"
         return await self._run(call, thing_id, Action.CREATE, (), value, location=location)
 

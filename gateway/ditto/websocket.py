@@ -27,6 +27,7 @@ from gateway.ditto.fanout import Fanout
 from gateway.ditto.frames import CORRELATION, refusal, response, wants_refusal, with_correlation
 from gateway.ditto.histories import Histories
 from gateway.ditto.messages_http import MessageRoutes
+from gateway.ditto.namespace_access import admitted
 from gateway.ditto.outbox import Outbox, text_frame
 from gateway.ditto.request import ApiCall
 from gateway.ditto.searches import Searches
@@ -34,6 +35,7 @@ from gateway.ditto.service import PoliciesService, ThingsService
 from gateway.ditto.session_rate import Rate
 from gateway.ditto.subscriptions import Subscription
 from gateway.errors import BadRequest, Forbidden, GatewayError, Unauthenticated, Undeliverable
+from gateway.model.entity_id import namespace_of
 from gateway.model.policy import PolicyCommand
 from gateway.model.thing import (
     LIVE,
@@ -48,6 +50,7 @@ from gateway.model.thing import (
 from gateway.observe.metrics import Metrics
 from gateway.twin.ditto_errors import TooManyRequests, ditto_error
 from gateway.twin.fields import FieldSelector
+from gateway.wire.ditto.announcements import Announcement
 from gateway.wire.ditto.envelope import Envelope, decode
 from gateway.wire.ditto.headers import is_response_required
 from gateway.wire.ditto.read import (
@@ -88,6 +91,7 @@ class Session:
     ) -> None:
         self.id = outbox.session_id
         self._caller = caller
+        self._access = caller.access
         self._correlation_id = correlation_id
         self._rate = Rate(hub.settings.max_rate)
         self._socket = socket
@@ -97,7 +101,7 @@ class Session:
         self._streams: dict[str, Callable[[], None]] = {}
         self._slots = asyncio.Semaphore(MAX_COMMANDS)
         self._waits = asyncio.Semaphore(MAX_WAITS)
-        self._searches = Searches(hub.things, self._told)
+        self._searches = Searches(hub.things, self._told, self._access.things)
         self._histories = Histories(hub.things, self._told)
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -198,7 +202,8 @@ class Session:
                 return
             asked = with_correlation(decode(frame.data))
             self._check_rate(is_allowed)
-            await self._on_signal(signal_of(asked, Sender(self._caller.subjects, self.id)), asked)
+            signal = signal_of(asked, Sender(self._caller.subjects, self.id))
+            await self._on_signal(admitted(signal, self._access), asked)
         except GatewayError as error:
             if asked is None or wants_refusal(asked):
                 self.send(refusal(error, asked, headers))
@@ -225,16 +230,21 @@ class Session:
 
     def _subscribe(self, kind: str, parameters: dict[str, str]) -> None:
         """Nothing is sent in between: both happen in one step of the loop."""
-        subscription = Subscription.parse(self._caller.subjects, parameters)
+        scope = self._access.things
+        subscription = Subscription.parse(self._caller.subjects, parameters, scope=scope)
         before = self._streams.pop(kind, None)
         if before is not None:
             before()
         if kind == ANNOUNCEMENTS:
             self._streams[kind] = self._hub.policies.announcements.join(
-                subscription.subjects, subscription.namespaces, lambda sent: self.send(sent.frame)
+                subscription.subjects, subscription.namespaces, self._announced
             )
             return
         self._streams[kind] = join(self._hub.fanout, kind, subscription, self._outbox)
+
+    def _announced(self, sent: Announcement) -> None:
+        if self._access.policies.admits(namespace_of(sent.entity_id)):
+            self.send(sent.frame)
 
     async def _on_signal(self, signal: Signal, asked: Envelope) -> None:
         match signal:

@@ -91,6 +91,7 @@ class Descriptions:
                 subjects=call.subjects,
                 fields="thingId",
                 options=f"sort(+thingId),limit({offset},{min(limit, MAX_SIZE)})",
+                scope=call.caller.access.things,
             )
         )
         return await self.several(call, found.ids)

@@ -421,6 +421,11 @@ _TABLE: Final[dict[str, Row]] = {
     "wot.validation.config:invalid": Row(
         400, "The configuration of WoT validation is not valid: {reason}.", None
     ),
+    "gateway:namespace.notaccessible": Row(
+        403,
+        "The namespace '{namespace}' may not be accessed.",
+        "Check whether your credentials are meant for this namespace.",
+    ),
     "wot.validation.config:notaccessible": Row(
         404,
         "There is no configuration of WoT validation{which}.",

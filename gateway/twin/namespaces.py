@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Final
 
 from gateway.model.glob import glob_matches
+from gateway.twin.ditto_errors import ditto_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,27 @@ class Scope:
 
 EVERYWHERE: Final = Scope()
 NOWHERE: Final = Scope(())
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The namespaces that a caller may touch, whatever policies say."""
+
+    things: Scope = EVERYWHERE
+    policies: Scope = EVERYWHERE
+
+    def check(self, kind: str, entity_id: str) -> None:
+        """Refuse an entity in another namespace; `kind` is `thing` or `policy`. What is no id passes.
+
+        Errors: 403 `gateway:namespace.notaccessible`.
+        """
+        scope = self.policies if kind == "policy" else self.things
+        namespace, colon, _ = entity_id.partition(":")
+        if colon and not scope.admits(namespace):
+            raise ditto_error("gateway:namespace.notaccessible", namespace=namespace)
+
+
+UNLIMITED: Final = Access()
 
 
 def is_exact(pattern: str) -> bool:
