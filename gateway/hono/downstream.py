@@ -6,6 +6,9 @@ done, one that could not work is 503; what has no outcome after `timeout` is 503
 
 Events are stored once; the device's outcome is the store's. From there each reader has a cursor of its own:
 one for the competing consumers of a tenant, one for each named tap and tenant (`gateway.hono.event_readers`).
+
+Messages of tenants whose messaging is a broker (Kafka) go there instead of to consumers, and to the taps as
+all others; an event is stored for named taps once the broker has it.
 """
 
 from __future__ import annotations
@@ -13,8 +16,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Protocol
 
 import msgspec
+from prometheus_client import Counter
 
 from gateway.errors import (
     ConsumerTimeout,
@@ -74,37 +80,109 @@ class Flight(msgspec.Struct, eq=False):
             self.done(ConsumerTimeout())
 
 
+class Flights:
+    """Telemetry without an outcome, in the order of deadlines; loop-bound, started by its first message.
+
+    Shape:  `timeouts` counts by tenant and type.
+    Units:  `timeout` in seconds.
+    """
+
+    def __init__(self, timeout: float, timeouts: Counter | None = None) -> None:
+        self._timeouts = timeouts
+        self._timeout = timeout
+        self._flights: deque[Flight] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._flights) >= MAX_IN_FLIGHT
+
+    def take_off(self, message: Message, done: Done, waits: int) -> Flight:
+        """Begin to wait for `waits` parties; QoS 0 is answered by who calls, whatever they say."""
+        flights = self._flights
+        if self._timer is None:
+            self._loop = asyncio.get_running_loop()
+        deadline = self._loop.time() + self._timeout
+        flight = Flight(message.tenant, done if message.qos else _forget, waits, deadline)
+        while flights and not flights[0].waits:
+            flights.popleft()
+        flights.append(flight)
+        if self._timer is None:
+            self._timer = self._loop.call_at(deadline, self._expire)
+        return flight
+
+    def _expire(self) -> None:
+        """End what is over time."""
+        now, flights = self._loop.time(), self._flights
+        while flights and (not flights[0].waits or flights[0].deadline <= now):
+            flight = flights.popleft()
+            if flight.waits:
+                if self._timeouts is not None:
+                    self._timeouts.labels(flight.tenant, Kind.TELEMETRY.value).inc()
+                flight.expire()
+        self._timer = self._loop.call_at(flights[0].deadline, self._expire) if flights else None
+
+
+class Broker(Protocol):
+    """A message broker that takes the messages of some tenants; it needs no consumers to do so."""
+
+    def carries(self, tenant: str) -> bool | None:
+        """True for tenants whose messages it takes; None where that has to be looked up."""
+
+    def find(self, tenant: str, done: Callable[[bool], None]) -> None:
+        """Look it up."""
+
+    def send(self, message: Message, done: Done) -> None:
+        """Take a message: QoS 0 is answered at once, others once the broker has it, in bounded time."""
+
+
 class Messaging:
     """The `Downstream` of this process; loop-bound, started by its first message."""
 
     def __init__(self, events: EventStore, metrics: Metrics, *, timeout: float = 1.0) -> None:
         self._events = events
         self._metrics = metrics
-        self._timeout = timeout
         self._groups: dict[str, ConsumerGroup] = {}
         self._readers: dict[str, ConsumerReaders] = {}
         self._taps: list[Tap] = []
-        self._flights: deque[Flight] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop
+        self._flights = Flights(timeout, metrics.amqp_timeout)
+        self._broker: Broker | None = None
+        self._broker_flights = self._flights
+
+    def use_broker(self, broker: Broker, timeout: float) -> None:
+        """Let a broker take the messages of those tenants that it carries.
+
+        Units:  `timeout` in seconds: telemetry that has taps too is given up after it.
+        """
+        self._broker = broker
+        self._broker_flights = Flights(timeout)
 
     # --- the port ------------------------------------------------------------------------------------
 
     def send(self, message: Message, done: Done) -> None:
+        broker = self._broker
+        if broker is None:
+            self._to_consumers(message, done)
+            return
+        carries = broker.carries(message.tenant)
+        if carries is None:
+            broker.find(message.tenant, partial(self._found, broker, message, done))
+        else:
+            self._found(broker, message, done, carries)
+
+    def _to_consumers(self, message: Message, done: Done) -> None:
         if message.kind is _EVENT:
             self._events.append(message, done)
             return
         group = self._groups.get(message.tenant)
         consumer = group.next() if group is not None else None
-        taps: tuple[Tap, ...] = ()
-        for tap in self._taps:
-            if tap.is_open(message):
-                taps += (tap,)
-        if (consumer is None and not taps) or len(self._flights) >= MAX_IN_FLIGHT:
+        taps = self._open_taps(message)
+        if (consumer is None and not taps) or self._flights.is_full:
             self._metrics.amqp_nocredit.labels(message.tenant, message.kind.value).inc()
             done(NoConsumer())
             return
-        flight = self._take_off(message, done, len(taps) + (consumer is not None))
+        flight = self._flights.take_off(message, done, len(taps) + (consumer is not None))
         if consumer is not None:
             flight.withdraw = consumer.send(message, flight.consumed)
             if not flight.waits:
@@ -113,6 +191,50 @@ class Messaging:
             tap.take(message, flight.tapped)
         if not message.qos:
             done(None)
+
+    def _open_taps(self, message: Message) -> tuple[Tap, ...]:
+        taps: tuple[Tap, ...] = ()
+        for tap in self._taps:
+            if tap.is_open(message):
+                taps += (tap,)
+        return taps
+
+    # --- tenants of a broker -----------------------------------------------------------------------------
+
+    def _found(self, broker: Broker, message: Message, done: Done, carries: bool) -> None:
+        if carries:
+            self._to_broker(broker, message, done)
+        else:
+            self._to_consumers(message, done)
+
+    def _to_broker(self, broker: Broker, message: Message, done: Done) -> None:
+        if message.kind is _EVENT:
+            if self._events.has_taps(message.tenant):
+                done = partial(self._event_taken, message, done)
+            broker.send(message, done)
+            return
+        taps = self._open_taps(message)
+        if not taps:
+            broker.send(message, done)
+            return
+        if self._broker_flights.is_full:
+            done(NoConsumer())
+            return
+        flight = self._broker_flights.take_off(message, done, len(taps) + 1)
+        broker.send(message, flight.consumed)
+        for tap in taps:
+            tap.take(message, flight.tapped)
+        if not message.qos:
+            done(None)
+
+    def _event_taken(self, message: Message, done: Done, error: GatewayError | None) -> None:
+        """The broker has an event; it is kept for the taps alone."""
+        if error is None:
+            self._events.append(message, done, consumers=False)
+        else:
+            done(error)
+
+    # --- consumers and taps ------------------------------------------------------------------------------
 
     def has_consumer(self, tenant: str) -> bool:
         """True while some application takes the tenant's telemetry and has credit."""
@@ -164,31 +286,6 @@ class Messaging:
         """A named tap is gone for good: events are not kept for it any more."""
         for tenant in tenants:
             self._events.drop_cursor(tenant, TapReader.cursor_name(name))
-
-    # --- telemetry -------------------------------------------------------------------------------------
-
-    def _take_off(self, message: Message, done: Done, waits: int) -> Flight:
-        flights = self._flights
-        if self._timer is None:
-            self._loop = asyncio.get_running_loop()
-        deadline = self._loop.time() + self._timeout
-        flight = Flight(message.tenant, done if message.qos else _forget, waits, deadline)
-        while flights and not flights[0].waits:
-            flights.popleft()
-        flights.append(flight)
-        if self._timer is None:
-            self._timer = self._loop.call_at(deadline, self._expire)
-        return flight
-
-    def _expire(self) -> None:
-        """End what is over time; flights stand in the order of their deadlines."""
-        now, flights = self._loop.time(), self._flights
-        while flights and (not flights[0].waits or flights[0].deadline <= now):
-            flight = flights.popleft()
-            if flight.waits:
-                self._metrics.amqp_timeout.labels(flight.tenant, Kind.TELEMETRY.value).inc()
-                flight.expire()
-        self._timer = self._loop.call_at(flights[0].deadline, self._expire) if flights else None
 
     # --- leaving ---------------------------------------------------------------------------------------
 

@@ -117,6 +117,31 @@ class Metrics:
             registry=registry,
         )
 
+        # --- Kafka northbound -----------------------------------------------------------------
+        self.kafka_records = Counter(
+            "twinspan_kafka_records",
+            "Records for Kafka, by kind and outcome: delivered, failed, refused, unconfirmed.",
+            ("kind", "outcome"),
+            registry=registry,
+        )
+        self.kafka_seconds = LoopHistogram(
+            "twinspan_kafka_delivery_seconds",
+            "Time from handing a record over to the broker's outcome.",
+            ("kind",),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.kafka_queue = _Depths(
+            "twinspan_kafka_queue_depth", "Records and commands under way.", "client"
+        )
+        registry.register(self.kafka_queue)
+        self.kafka_commands = Counter(
+            "twinspan_kafka_commands",
+            "Command records read: accepted, rejected, released, modified, expired, malformed.",
+            ("outcome",),
+            registry=registry,
+        )
+
         # --- Ditto ------------------------------------------------------------------------------
         self.thing_commands = Counter(
             "twinspan_thing_commands",

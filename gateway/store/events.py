@@ -97,6 +97,8 @@ class SqliteEvents:
         self.now = clock
         self._bytes = 0
         self._open: dict[str, dict[str, ReadAhead]] = {}
+        self._taps: dict[str, set[str]] = {}
+        """Tenant -> names of cursors beside CONSUMERS, also of those that are not open."""
         self._settled: list[tuple[int, int]] = []
         self._attempts: list[tuple[int, int]] = []
         self._settling = 0
@@ -105,6 +107,8 @@ class SqliteEvents:
     async def run(self, ready: Callable[[], None]) -> None:
         async with self._database.running():
             self._bytes = await self._database.read(_total_size)
+            for tenant, name in await self._database.read(_taps):
+                self._taps.setdefault(tenant, set()).add(name)
             self._is_running = True
             ready()
             try:
@@ -134,7 +138,10 @@ class SqliteEvents:
 
     # --- storing -----------------------------------------------------------------------------------
 
-    def append(self, message: Message, done: Done) -> None:
+    def has_taps(self, tenant: str) -> bool:
+        return bool(self._taps.get(tenant))
+
+    def append(self, message: Message, done: Done, *, consumers: bool = True) -> None:
         raw = encode_event(message)
         size = len(raw) + ROW_OVERHEAD
         if not self._is_running:
@@ -143,9 +150,9 @@ class SqliteEvents:
             done(StoreUnavailable(f"the event store is full: {self._max_bytes} bytes"))
         else:
             self._bytes += size
-            self._insert(message, raw, size, done)
+            self._insert(message, raw, size, done, consumers)
 
-    def _insert(self, message: Message, raw: bytes, size: int, done: Done) -> None:
+    def _insert(self, message: Message, raw: bytes, size: int, done: Done, consumers: bool) -> None:
         expires = expiry_of(message, self._max_ttl)
         row = (message.tenant, expires, size, raw)
 
@@ -154,16 +161,25 @@ class SqliteEvents:
                 self._bytes -= size
                 done(result)
                 return
+            if not result:
+                self._bytes -= size
+                done(None)
+                return
             self._on_stored(message.tenant)
             try:
                 done(None)
             finally:  # a cursor that is level would never hear of it again
-                self._offer(result, message, expires)
+                self._offer(result, message, expires, consumers)
 
-        self._database.submit(lambda connection: _insert(connection, row), stored)
+        insert = _insert if consumers else _insert_for_taps
+        self._database.submit(lambda connection: insert(connection, row), stored)
 
-    def _offer(self, event_id: int, message: Message, expires: float | None) -> None:
-        for cursor in list(self._open.get(message.tenant, {}).values()):
+    def _offer(
+        self, event_id: int, message: Message, expires: float | None, consumers: bool
+    ) -> None:
+        for name, cursor in list(self._open.get(message.tenant, {}).items()):
+            if name == CONSUMERS and not consumers:
+                continue
             cursor.offer(StoredEvent(event_id, message, expires))
 
     # --- cursors -----------------------------------------------------------------------------------
@@ -174,6 +190,8 @@ class SqliteEvents:
             raise ValueError(f"cursor {name} of {tenant} is open already")
         cursor = ReadAhead(self, (tenant, name), self._read_ahead, on_ready)
         cursors[name] = cursor
+        if name != CONSUMERS:
+            self._taps.setdefault(tenant, set()).add(name)
         self.load(cursor, 0, self._read_ahead)
         return cursor
 
@@ -181,6 +199,7 @@ class SqliteEvents:
         cursor = self._open.get(tenant, {}).get(name)
         if cursor is not None:
             cursor.close()
+        self._taps.get(tenant, set()).discard(name)
 
         def dropped(result: int | GatewayError) -> None:
             if isinstance(result, GatewayError):
@@ -281,17 +300,40 @@ def _total_size(connection: sqlite3.Connection) -> int:
     return int(total)
 
 
+def _taps(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    rows = connection.execute("SELECT tenant, name FROM cursor WHERE name <> ?", (CONSUMERS,))
+    return rows.fetchall()
+
+
 def _insert(connection: sqlite3.Connection, row: tuple[object, ...]) -> int:
     connection.execute(
         "INSERT OR IGNORE INTO cursor (tenant, name) VALUES (?, ?)", (row[0], CONSUMERS)
     )
-    event_id = connection.execute(
-        "INSERT INTO event (tenant, expires, size, message) VALUES (?, ?, ?, ?)", row
-    ).lastrowid
+    event_id = _insert_event(connection, row)
     connection.execute(
         "INSERT INTO owed (cursor, event) SELECT id, ? FROM cursor WHERE tenant = ?",
         (event_id, row[0]),
     )
+    return event_id
+
+
+def _insert_for_taps(connection: sqlite3.Connection, row: tuple[object, ...]) -> int:
+    """Store an event for who is there beside the consumers; 0 where nobody is any more."""
+    event_id = _insert_event(connection, row)
+    owed = connection.execute(
+        "INSERT INTO owed (cursor, event) SELECT id, ? FROM cursor WHERE tenant = ? AND name <> ?",
+        (event_id, row[0], CONSUMERS),
+    )
+    if owed.rowcount:
+        return event_id
+    connection.execute("DELETE FROM event WHERE id = ?", (event_id,))
+    return 0
+
+
+def _insert_event(connection: sqlite3.Connection, row: tuple[object, ...]) -> int:
+    event_id = connection.execute(
+        "INSERT INTO event (tenant, expires, size, message) VALUES (?, ?, ?, ?)", row
+    ).lastrowid
     assert event_id is not None  # noqa: S101  an INSERT has one
     return event_id
 

@@ -44,21 +44,30 @@ class MemoryEvents:
         self._names: dict[str, set[str]] = {}
         self._open: dict[tuple[str, str], ReadAhead] = {}
 
-    def append(self, message: Message, done: Done) -> None:
+    def has_taps(self, tenant: str) -> bool:
+        return bool(self._names.get(tenant, set()) - {CONSUMERS})
+
+    def append(self, message: Message, done: Done, *, consumers: bool = True) -> None:
         size = len(message.payload) + ROW_OVERHEAD
         if self.size + size > self._max_bytes:
             done(StoreUnavailable(f"the event store is full: {self._max_bytes} bytes"))
             return
         event_id, self._next = self._next, self._next + 1
-        names = self._names.setdefault(message.tenant, set()) | {CONSUMERS}
-        self._names[message.tenant] = names
+        names = self._names.setdefault(message.tenant, set())
+        if consumers:
+            names.add(CONSUMERS)
+        owed = names if consumers else names - {CONSUMERS}
         expires = expiry_of(message, self._max_ttl)
-        self._rows[event_id] = _Row(message, expires, size, dict.fromkeys(names, 0))
+        self._rows[event_id] = _Row(message, expires, size, dict.fromkeys(owed, 0))
         self.size += size
+        if not owed:
+            self._delete(event_id)
         try:
             done(None)
         finally:  # a cursor that is level would never hear of it again
-            for cursor in [c for key, c in self._open.items() if key[0] == message.tenant]:
+            for cursor in [
+                c for key, c in self._open.items() if key[0] == message.tenant and key[1] in owed
+            ]:
                 cursor.offer(StoredEvent(event_id, message, expires))
 
     def open_cursor(self, tenant: str, name: str, on_ready: Callable[[], None]) -> ReadAhead:

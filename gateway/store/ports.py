@@ -52,11 +52,15 @@ class EventStore(Protocol):
     Full: an event that would exceed the size limit is refused with StoreUnavailable; none is dropped.
     """
 
-    def append(self, message: Message, done: Done) -> None:
+    def append(self, message: Message, done: Done, *, consumers: bool = True) -> None:
         """Store an event; `done(None)` once it survives a crash.
 
+        Without `consumers` it is owed to the tenant's other cursors alone.
         Errors (through `done`): StoreUnavailable.
         """
+
+    def has_taps(self, tenant: str) -> bool:
+        """True where a cursor beside CONSUMERS is owed the tenant's events, open or not."""
 
     def open_cursor(self, tenant: str, name: str, on_ready: Callable[[], None]) -> EventCursor:
         """Read on where `name` stopped; a new name starts with the next event, CONSUMERS with the first.

@@ -317,3 +317,39 @@ async def test_events_survive_a_restart(disk: Rig) -> None:
 async def test_a_store_that_is_not_open_refuses(disk: Rig) -> None:
     store = SqliteEvents(Database(disk.path, "events"))
     assert isinstance(await stored(store, an_event()), StoreUnavailable)
+
+
+async def test_an_event_for_taps_alone_does_not_reach_consumers(rig: Rig) -> None:
+    async with rig.open() as store:
+        assert not store.has_taps("acme")
+        consumers, tap = Reader(store), Reader(store, name="tap:c1")
+        assert store.has_taps("acme")
+        answers: list[GatewayError | None] = []
+        store.append(an_event(b"for taps"), answers.append, consumers=False)
+        assert await stored(store, an_event(b"for all")) is None
+        assert answers == [None]
+        assert await tap.payloads(2) == [b"for taps", b"for all"]
+        assert await consumers.payloads(1) == [b"for all"]
+
+
+async def test_a_tap_that_is_closed_is_owed_events_also_after_a_restart(disk: Rig) -> None:
+    async with disk.open() as store:
+        Reader(store, name="tap:c1").cursor.close()
+    async with disk.open() as store:
+        assert store.has_taps("acme")
+        answer: asyncio.Future[GatewayError | None] = asyncio.get_running_loop().create_future()
+        store.append(an_event(b"meanwhile"), answer.set_result, consumers=False)
+        assert await answer is None
+        assert await Reader(store, name="tap:c1").payloads(1) == [b"meanwhile"]
+        store.drop_cursor("acme", "tap:c1")
+        assert not store.has_taps("acme")
+
+
+async def test_an_event_for_taps_that_have_gone_is_not_kept(rig: Rig) -> None:
+    async with rig.open() as store:
+        store.open_cursor("acme", "tap:c1", lambda: None)
+        store.drop_cursor("acme", "tap:c1")
+        answer: asyncio.Future[GatewayError | None] = asyncio.get_running_loop().create_future()
+        store.append(an_event(b"late"), answer.set_result, consumers=False)
+        assert await answer is None
+        assert store.size == 0  # type: ignore[attr-defined]

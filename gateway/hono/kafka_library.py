@@ -1,0 +1,72 @@
+"""Loads the Kafka client library when it is needed, and turns its words into ours.
+
+The library is an extra: who does not use Kafka does not load it. Its log lines go to our log, its exceptions
+at construction are bad settings.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gateway.errors import GatewayError, InvalidSetting, Undeliverable
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class BrokerUnavailable(Undeliverable):
+    """The broker did not take a record: it is away, too slow, or refuses."""
+
+    code = "broker.unavailable"
+
+
+def library() -> Any:
+    """Return the module `confluent_kafka`.
+
+    Errors: InvalidSetting where it is not installed.
+    """
+    try:
+        return importlib.import_module("confluent_kafka")
+    except ImportError as error:
+        raise InvalidSetting(
+            "hono.kafka.bootstrap_servers: needs the Kafka client: pip install 'twinspan[kafka]'"
+        ) from error
+
+
+def made(make: Callable[[dict[str, Any]], T], properties: Mapping[str, Any]) -> T:
+    """Make a client; nothing is sent before it is used.
+
+    Errors: InvalidSetting for a property that librdkafka does not know or take.
+    """
+    try:
+        return make({**properties, "logger": LibraryLog()})
+    except library().KafkaException as error:
+        raise InvalidSetting(f"hono.kafka: {text_of(error.args[0])}") from error
+    except (TypeError, ValueError) as error:
+        raise InvalidSetting(f"hono.kafka: {error}") from error
+
+
+def text_of(error: Any) -> str:
+    """Return what librdkafka says; a plain text where it is no KafkaError."""
+    say = getattr(error, "str", None)
+    return say() if callable(say) else str(error)
+
+
+def refusal(error: KafkaError | None) -> GatewayError | None:
+    """Return what an outcome of the broker means for who sent; causes stay inside."""
+    return None if error is None else BrokerUnavailable()
+
+
+class LibraryLog:
+    """Takes librdkafka's log lines: constant text, its words as facts."""
+
+    def log(self, level: int, form: str, *facts: object) -> None:
+        """Pass a line on."""
+        log.log(min(level, logging.WARNING), "kafka client", extra={"line": form % facts})

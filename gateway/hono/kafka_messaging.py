@@ -1,0 +1,124 @@
+"""Kafka as the messaging of those tenants that use it: which they are, their uploads and their responses.
+
+A tenant says `ext.messaging-type`; who says nothing, or something that is not set up here, gets the default.
+Uploads do not need a consumer: QoS 0 is done when it is queued, the rest when the broker has it.
+Source: Hono, admin guide Kafka Client Configuration; Telemetry, Event and Command & Control API for Kafka.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from gateway.errors import GatewayError
+from gateway.hono.kafka_records import Record, RecordEncoder, encode_response, response_topic
+from gateway.hono.registry import Registry
+from gateway.model.message import CommandResponse, Kind, Message, MessagingType
+from gateway.model.ports import Done
+from gateway.model.registry import RegistryChange, Subject, Tenant
+from gateway.observe.tracing import Span, Tracer
+
+_SPANS: Final = {Kind.TELEMETRY: "forward Telemetry data", Kind.EVENT: "forward Event"}
+RESPONSE: Final = "command_response"
+
+
+class RecordSender(Protocol):
+    """What hands records to a broker."""
+
+    def send(self, kind: str, record: Record, done: Done) -> None: ...
+
+    def send_and_forget(self, kind: str, record: Record, done: Done) -> None: ...
+
+
+class KafkaTenants:
+    """Which tenants' messaging is Kafka."""
+
+    def __init__(self, registry: Registry, default: MessagingType) -> None:
+        self._registry = registry
+        self._default = default is MessagingType.KAFKA
+        self._known: dict[str, bool] = {}
+        registry.on_change(self._changed)
+
+    def carries(self, tenant: str) -> bool | None:
+        """Return whether Kafka carries a tenant's messages; None where the registry has to be asked."""
+        carried = self._known.get(tenant)
+        if carried is None:
+            found = self._registry.cached_tenant(tenant)
+            if found is not None:
+                carried = self._known[tenant] = self._of(found)
+        return carried
+
+    def find(self, tenant: str, done: Callable[[bool], None]) -> None:
+        """Tell whether Kafka carries a tenant's messages; of one that is not there, the default says it."""
+
+        def found(result: Tenant | GatewayError) -> None:
+            done(self._default if isinstance(result, GatewayError) else self._of(result))
+
+        self._registry.find_tenant(tenant, found)
+
+    def _of(self, tenant: Tenant) -> bool:
+        ext = tenant.document.get("ext")
+        wished = ext.get("messaging-type") if isinstance(ext, dict) else None
+        if wished in tuple(MessagingType):
+            return wished == MessagingType.KAFKA
+        return self._default
+
+    def _changed(self, change: RegistryChange) -> None:
+        if change.subject is Subject.TENANT:
+            self._known.clear()  # all of them: a tenant may be known by its alias too
+
+
+class KafkaMessaging:
+    """The port `Broker`, and the `ResponseSink` of commands that came over Kafka."""
+
+    def __init__(self, tenants: KafkaTenants, sender: RecordSender, tracer: Tracer) -> None:
+        self._tenants = tenants
+        self._sender = sender
+        self._tracer = tracer
+        self._encoder = RecordEncoder()
+        self.carries = tenants.carries
+        self.find = tenants.find
+
+    def send(self, message: Message, done: Done) -> None:
+        """Send an upload.
+
+        Errors (through `done`): BrokerUnavailable.
+        """
+        trace, kind = message.trace, message.kind
+        if trace.is_sampled:
+            span = self._span(_SPANS[kind], message.tenant, message.device, message)
+            trace, done = span.context, _ending(span, done)
+        record = self._encoder.encode(message, trace)
+        if message.qos:
+            self._sender.send(kind.value, record, done)
+        else:
+            self._sender.send_and_forget(kind.value, record, done)
+
+    def _span(self, name: str, tenant: str, device: str, parent: Message | CommandResponse) -> Span:
+        topic = (
+            f"hono.{parent.kind.value}.{tenant}"
+            if isinstance(parent, Message)
+            else response_topic(tenant)
+        )
+        facts = {"tenant_id": tenant, "device_id": device, "message_bus.destination": topic}
+        return self._tracer.start(name, parent.trace, "producer", facts)
+
+    # --- responses -------------------------------------------------------------------------------------
+
+    def owns(self, tenant: str, reply_id: str) -> bool:  # noqa: ARG002  any tenant may use Kafka
+        """True for responses to commands that came over Kafka."""
+        return not reply_id
+
+    def take(self, response: CommandResponse, done: Done) -> None:
+        """Send a response; as `send`."""
+        span = self._span("forward Command response", response.tenant, response.device, response)
+        record = encode_response(response, span.context)
+        self._sender.send(RESPONSE, record, _ending(span, done))
+
+
+def _ending(span: Span, done: Done) -> Done:
+    def end(error: GatewayError | None) -> None:
+        span.end(error)
+        done(error)
+
+    return end
