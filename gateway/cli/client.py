@@ -220,10 +220,17 @@ def _refusal(status: int, value: Json) -> ApiError:
     )
 
 
+def _unheard(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What nobody waited for: a connection that broke was told already by who read from it."""
+    if not isinstance(context.get("exception"), ConnectionError):
+        loop.default_exception_handler(context)
+
+
 def run(service: Service, work: Callable[[Api], Coroutine[Any, Any, T]]) -> T:
     """Run one command's requests."""
 
     async def main() -> T:
+        asyncio.get_running_loop().set_exception_handler(_unheard)
         async with aiohttp.ClientSession(
             auth=aiohttp.BasicAuth(service.user, service.password),
             timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),

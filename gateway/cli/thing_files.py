@@ -181,7 +181,9 @@ async def _policies(api: Api, ids: list[str]) -> dict[str, Envelope]:
 
 
 @click.command("import", short_help="Read things and policies from a file.")
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path, allow_dash=True))
+@click.argument(
+    "file", type=click.Path(exists=True, dir_okay=False, path_type=Path, allow_dash=True)
+)
 @click.option(
     "--if-exists",
     type=click.Choice(["fail", "skip", "replace"]),
@@ -281,7 +283,7 @@ def _readable(
         try:
             yield plan.item(line)
         except ValueError as error:
-            tally.fail(Failure(line.number, "", 0, "not sent", str(error)))
+            tally.fail(Failure(line.number, "", 0, "line.invalid", str(error)))
             keep(Item(line.number, "", {}, line.data or b""))
 
 

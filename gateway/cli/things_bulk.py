@@ -56,7 +56,8 @@ class Failure:
 
     def __str__(self) -> str:
         about = f" {self.entity}:" if self.entity else ""
-        return f"line {self.number}:{about} {self.status} {self.error}: {self.message}"
+        told = f" {self.status} {self.error}" if self.status else " not sent"
+        return f"line {self.number}:{about}{told}: {self.message}"
 
     def as_json(self) -> JsonObject:
         return {
@@ -173,12 +174,10 @@ def report(tally: Tally, output: str, **more: Any) -> int:
     if hidden > 0 and output not in ("json", "yaml"):
         click.secho(f"... and {hidden} more failed", err=True, fg="red")
     if tally.cut is not None:
-        click.secho(
-            f"Error: {tally.cut}\n       {tally.unanswered} commands were sent and not answered; they"
-            " may be done.",
-            err=True,
-            fg="red",
-        )
+        click.secho(f"Error: {tally.cut}", err=True, fg="red")
+        if tally.unanswered:
+            lost = f"{tally.unanswered} commands were sent and not answered; they may be done."
+            click.secho(f"       {lost}", err=True, fg="red")
     if output in ("json", "yaml"):
         found = {**tally.counts, "failures": [one.as_json() for one in tally.failures], **more}
         if tally.cut is not None:
