@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
@@ -164,6 +164,7 @@ _values = st.recursive(
 _members = st.dictionaries(_names, _values, max_size=3)
 
 
+@settings(deadline=None)
 @given(_members, _members, _members)
 def test_what_was_there_stays_and_what_is_missing_comes_from_the_model(
     present: dict[str, Any], modelled: dict[str, Any], given_: dict[str, Any]

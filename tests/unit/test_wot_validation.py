@@ -407,6 +407,7 @@ _switch_paths = _paths_of(as_json(DEFAULT_RULES))
 _switches = st.dictionaries(st.sampled_from(_switch_paths), st.booleans())
 
 
+@settings(deadline=None)
 @given(_switches, _switches)
 def test_later_switches_win_and_others_stay(
     first: dict[tuple[str, ...], bool], then: dict[tuple[str, ...], bool]
@@ -444,7 +445,7 @@ _json = st.recursive(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(
     st.dictionaries(st.sampled_from(["serial", "room", "color", "x"]), _json, max_size=4),
     st.sampled_from([M, P]),

@@ -188,7 +188,7 @@ _json = st.recursive(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.dictionaries(st.text(max_size=3), _json, max_size=3), _json)
 def test_no_schema_and_no_value_break_the_judge(schema: dict[str, Any], value: Json) -> None:
     keywords = {"type": "string", "properties": schema, "items": value, "enum": [value]}
@@ -197,6 +197,7 @@ def test_no_schema_and_no_value_break_the_judge(schema: dict[str, Any], value: J
             texts(one, value)
 
 
+@settings(deadline=None)
 @given(_json)
 def test_every_value_fits_itself(value: Json) -> None:
     assert texts({"const": value}, value) == []
