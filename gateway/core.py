@@ -52,6 +52,14 @@ from gateway.hono.commands import CommandRouter
 from gateway.hono.credentials import PasswordAuthenticator
 from gateway.hono.downstream import Messaging
 from gateway.hono.ingress import IngressService
+from gateway.hono.kafka_commands import KafkaCommands
+from gateway.hono.kafka_messaging import KafkaMessaging, KafkaTenants, messaging_type
+from gateway.hono.kafka_producer import KafkaProducer
+from gateway.hono.kafka_properties import (
+    consumer_properties,
+    delivery_seconds,
+    producer_properties,
+)
 from gateway.hono.last_gateways import LastGateways
 from gateway.hono.limits import Connections, Usage
 from gateway.hono.northbound import ApplicationUser, Northbound
@@ -199,6 +207,8 @@ def build_gateway(shared: Shared) -> Gateway:
     gateway.modules += [gateway.upkeep, things, SubjectExpiry(policies)]
     if settings.demo:
         gateway.modules.append(Once("hono.demo", lambda: hono_demo.provision(registry)))
+    kafka = _kafka(shared, gateway)
+    gateway.modules += kafka[:1]  # its producer: whoever takes uploads comes later and stops earlier
     gateway.modules += _northbound(shared, gateway)
     connections = _connectivity(shared, gateway)
     gateway.modules.append(connections)
@@ -211,6 +221,7 @@ def build_gateway(shared: Shared) -> Gateway:
         )
     gateway.modules += _ditto(shared, gateway, connections)
     gateway.modules += _registry_and_adapters(shared, gateway)
+    gateway.modules += kafka[1:]
     return gateway
 
 
@@ -241,6 +252,24 @@ def _northbound(shared: Shared, gateway: Gateway) -> list[Module]:
     )
     gateway.commands.add_sink(northbound)
     return [northbound]
+
+
+def _kafka(shared: Shared, gateway: Gateway) -> list[Module]:
+    """Kafka as messaging of tenants: the producer, then the consumer of commands; [] where there is none."""
+    settings, metrics = shared.settings.hono.kafka, shared.metrics
+    if not settings.bootstrap_servers:
+        return []
+    properties = producer_properties(settings)
+    tenants = KafkaTenants(gateway.registry, messaging_type(shared.settings.hono))
+    producer = KafkaProducer(properties, metrics)
+    kafka = KafkaMessaging(tenants, producer, shared.tracer)
+    commands = KafkaCommands(
+        settings, consumer_properties(settings), gateway.commands, kafka, tenants, metrics
+    )
+    gateway.messaging.use_broker(kafka, delivery_seconds(properties) + 0.5)
+    gateway.commands.add_sink(kafka)
+    gateway.commands.on_subscription(commands.expect)
+    return [producer, commands]
 
 
 def _tls(shared: Shared) -> ssl.SSLContext | None:

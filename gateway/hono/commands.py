@@ -116,12 +116,17 @@ class CommandRouter:
         self._clock = clock
         self._subscriptions = Subscriptions()
         self._sinks: list[ResponseSink] = []
+        self._on_subscription: list[Callable[[str], None]] = []
         self._instance = uuid4()
 
     def add_sink(self, sink: ResponseSink) -> Callable[[], None]:
         """Let `sink` take responses for reply addresses that it owns; returns the way to end it."""
         self._sinks.append(sink)
         return lambda: self._sinks.remove(sink)
+
+    def on_subscription(self, listener: Callable[[str], None]) -> None:
+        """Tell `listener` the tenant of every link that subscribes."""
+        self._on_subscription.append(listener)
 
     # --- who listens --------------------------------------------------------------------------------
 
@@ -142,6 +147,8 @@ class CommandRouter:
             tenant, device, link, adapter, behalf, announce, for_its_devices
         )
         self._subscriptions.add(subscription)
+        for listener in self._on_subscription:
+            listener(tenant)
         if announce:
             self._announce(subscription, TTD_CONNECTED)
 
@@ -223,7 +230,7 @@ class CommandRouter:
 
     def _with_device(self, walk: _Walk, found: Assertion | GatewayError) -> None:
         if isinstance(found, DeviceNotFound | TenantNotFound | TenantDisabled):
-            walk.end(Rejected(found.message))
+            walk.end(Rejected(found.message, status=found.status))
             return
         if isinstance(found, GatewayError):
             walk.end(found)

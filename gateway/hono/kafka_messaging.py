@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from gateway.errors import GatewayError
+from gateway.config.hono import Hono
+from gateway.errors import GatewayError, InvalidSetting
 from gateway.hono.kafka_records import Record, RecordEncoder, encode_response, response_topic
 from gateway.hono.registry import Registry
 from gateway.model.message import CommandResponse, Kind, Message, MessagingType
@@ -20,6 +21,19 @@ from gateway.observe.tracing import Span, Tracer
 
 _SPANS: Final = {Kind.TELEMETRY: "forward Telemetry data", Kind.EVENT: "forward Event"}
 RESPONSE: Final = "command_response"
+
+
+def messaging_type(settings: Hono) -> MessagingType:
+    """Return the messaging of tenants that say nothing.
+
+    Errors: InvalidSetting.
+    """
+    try:
+        return MessagingType(settings.messaging_type)
+    except ValueError as error:
+        raise InvalidSetting(
+            f"hono.messaging_type: expected kafka or amqp, got {settings.messaging_type!r}"
+        ) from error
 
 
 class RecordSender(Protocol):
