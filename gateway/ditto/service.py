@@ -60,7 +60,7 @@ from gateway.twin.showing import (
     reduced_event,
     retrieve,
 )
-from gateway.twin.things import judge
+from gateway.twin.things import check_form, judge
 
 log = logging.getLogger(__name__)
 
@@ -325,6 +325,8 @@ class ThingsService:
     def _retrieve(self, entry: ThingEntry, command: ThingCommand) -> ThingResult:
         thing = entry.thing
         if thing is None:
+            if command.fields:
+                FieldSelector.parse(command.fields)
             raise ditto_error("things:thing.notfound", id=entry.thing_id)
         return self._shown(thing, command)
 
@@ -358,6 +360,7 @@ class ThingsService:
         now = text_of(moment)
         creation: Creation | None = None
         if entry.thing is None and command.action in _CREATING and not command.path:
+            check_form(command)
             creation = self._creator.settle(command, now)
             command = creation.command
             permissions = creation.permissions

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Final
 
-from gateway.model.json import Json, JsonObject, Pointer
+import msgspec
+
+from gateway.model.json import Json, JsonObject, Pointer, parse_pointer
 from gateway.twin.ditto_errors import ditto_error
 from gateway.twin.documents import MAX_DEPTH, MISSING, Maybe, same
 
@@ -151,6 +153,30 @@ def minimized(patch: Json, present: Maybe) -> Maybe:
 
 
 Holds = Callable[[str], bool]
+
+
+def patch_conditions(given: object) -> Mapping[Pointer, str]:
+    """The header `merge-thing-patch-conditions`: which part of a patch counts under which condition.
+
+    Errors: BadRequest `header.invalid`.
+    """
+    conditions = given
+    if isinstance(given, str):
+        try:
+            conditions = msgspec.json.decode(given)
+        except (msgspec.DecodeError, RecursionError):
+            conditions = None
+    if not isinstance(conditions, dict) or not all(isinstance(v, str) for v in conditions.values()):
+        raise ditto_error(
+            "header.invalid",
+            header="merge-thing-patch-conditions",
+            value=str(given)[:200],
+            hint="It is a JSON object from JSON pointer to RQL.",
+        )
+    return {
+        parse_pointer(key.removeprefix("thing:")): condition
+        for key, condition in conditions.items()
+    }
 
 
 def filtered(patch: Json, at: Pointer, conditions: Mapping[Pointer, str], holds: Holds) -> Json:

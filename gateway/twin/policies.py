@@ -227,12 +227,17 @@ def decide_policy(
     part = policy_part_of(command.path)
     if policy is None:
         return _decide_absent(command, part, context)
-    authorize_policy(command.policy_id, command.path, context.permissions)
+    try:
+        authorize_policy(command.policy_id, command.path, context.permissions)
+    except GatewayError:
+        _check_form(command, part, context)
+        raise
     if command.action is Action.CREATE:
         raise ditto_error("policies:policy.conflict", id=command.policy_id)
     present = get(policy_json(policy), command.path)
     tag = policy_tag(policy, part, present)
-    check_tags(command.headers, tag, service="policies", is_read=False)
+    if command.action is not Action.DELETE or tag is not None:
+        check_tags(command.headers, tag, service="policies", is_read=False)
     if command.action is Action.DELETE:
         return _delete(policy, command, part, context)
     value = _checked(command, part, context)
@@ -251,9 +256,10 @@ def _decide_absent(
     command: PolicyCommand, part: PolicyPart, context: PolicyContext
 ) -> PolicyDecision:
     if part is not PolicyPart.POLICY or command.action is Action.DELETE:
+        _check_form(command, part, context)
         raise policy_not_found(command.policy_id)
-    check_tags(command.headers, None, service="policies", is_read=False)
     document = policy_document(_caller(command, context), command.value)
+    check_tags(command.headers, None, service="policies", is_read=False)
     return created_policy(command, document, context)
 
 
@@ -307,6 +313,12 @@ def _checked(command: PolicyCommand, part: PolicyPart, context: PolicyContext) -
     elif part is PolicyPart.RESOURCE:
         checked_resource_key(command.path[-1])
     return CHECKS[part](caller, command.value)
+
+
+def _check_form(command: PolicyCommand, part: PolicyPart, context: PolicyContext) -> None:
+    """Refuse a value that no policy could hold: that is said before who may do it, and to what."""
+    if command.action is not Action.DELETE:
+        _checked(command, part, context)
 
 
 def _target(command: PolicyCommand, part: PolicyPart, context: PolicyContext) -> Pointer:

@@ -6,13 +6,12 @@ result. Applying is part of deciding: an event holds the state after it, and can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-import msgspec
-
-from gateway.model.json import Json, JsonObject, Pointer, parse_pointer
+from gateway.errors import GatewayError
+from gateway.model.json import Json, JsonObject, Pointer
 from gateway.model.thing import (
     BUILT_IN_ACKS,
     Action,
@@ -115,7 +114,11 @@ def judge(thing: Thing | None, command: ThingCommand, context: Context) -> Decis
         return _judge_absent(command, part, context)
     if command.action in (Action.MERGE, Action.MIGRATE):
         merge.check_patch(command.value)
-    authorize(command, part, context.permissions)
+    try:
+        authorize(command, part, context.permissions)
+    except GatewayError:
+        check_form(command)
+        raise
     case = _Case(thing, command, part, value_at(thing, part, command.path), context)
     if command.headers and not (command.action is Action.DELETE and case.present is MISSING):
         check_tags(command.headers, case.tag, service="things", is_read=False)
@@ -127,15 +130,44 @@ def judge(thing: Thing | None, command: ThingCommand, context: Context) -> Decis
 
 def _judge_absent(command: ThingCommand, part: Part, context: Context) -> Decision:
     if part is not Part.THING or command.action not in _CREATING:
+        check_form(command)
         raise ditto_error("things:thing.notfound", id=command.thing_id)
+    document = new_document(command)
     check_tags(command.headers, None, service="things", is_read=False)
     if not context.permissions.unrestricted("thing", (), WRITE):
         raise refusal(replace(command, action=Action.MODIFY), Part.THING)
-    document = new_document(command)
     revision = context.revision + 1
     thing = Thing(command.thing_id, revision, document, context.now, context.now)
     case = _Case(thing, command, part, MISSING, context)
     return _decision(case, EventAction.CREATED, None, thing, full_json(thing), status=201)
+
+
+def check_form(command: ThingCommand) -> None:
+    """Refuse a value that no thing could hold: that is said before who may do it, and to what.
+
+    Errors: BadRequest.
+    """
+    part, value = checked_path(command.path), command.value
+    if command.action in (Action.CREATE, Action.MODIFY):
+        if part is Part.THING:
+            thing_document(command.thing_id, value)
+        else:
+            checked_value(part, value)
+    elif command.action is Action.MERGE:
+        _check_merge_form(command, part)
+
+
+def _check_merge_form(command: ThingCommand, part: Part) -> None:
+    merge.check_patch(command.value)
+    if part is Part.THING:
+        new_document(command)
+    elif command.value is None:
+        if part is Part.POLICY_ID:
+            raise ditto_error("things:policyId.notdeletable", id=command.thing_id)
+    else:
+        made = merge.merged(MISSING, command.value)
+        if made is not MISSING:
+            checked_value(part, made)
 
 
 _CREATING: Final = frozenset((Action.CREATE, Action.MODIFY, Action.MERGE))
@@ -288,7 +320,7 @@ def _conditioned(case: _Case) -> Json:
     given = case.command.headers.get("merge-thing-patch-conditions")
     if given is None:
         return case.command.value
-    conditions = _patch_conditions(given)
+    conditions = merge.patch_conditions(given)
     lookup, moment = lookup_of(case.thing), case.context.moment
     return merge.filtered(
         case.command.value,
@@ -296,26 +328,6 @@ def _conditioned(case: _Case) -> Json:
         conditions,
         lambda text: predicate(condition_node(text))(lookup, moment),
     )
-
-
-def _patch_conditions(given: object) -> Mapping[Pointer, str]:
-    conditions = given
-    if isinstance(given, str):
-        try:
-            conditions = msgspec.json.decode(given)
-        except msgspec.DecodeError:
-            conditions = None
-    if not isinstance(conditions, dict) or not all(isinstance(v, str) for v in conditions.values()):
-        raise ditto_error(
-            "header.invalid",
-            header="merge-thing-patch-conditions",
-            value=str(given)[:200],
-            hint="It is a JSON object from JSON pointer to RQL.",
-        )
-    return {
-        parse_pointer(key.removeprefix("thing:")): condition
-        for key, condition in conditions.items()
-    }
 
 
 def _patch(case: _Case) -> Decision:
