@@ -395,3 +395,14 @@ def _ordered(found: list[Place], sort: tuple[SortKey, ...]) -> list[str]:
 def _rank(value: Json) -> tuple[int, Any]:
     ranks = {type(None): 0, int: 1, float: 1, str: 2, bool: 3}
     return ranks[type(value)], 0 if value is None else value
+
+
+def test_a_value_written_again_writes_nothing(index: sqlite3.Connection) -> None:
+    empty(index)
+    before = a_thing(1, {"attributes": {"n": 1}})
+    store(index, None, before)
+    written = index.total_changes
+    store(index, before, a_thing(1, {"attributes": {"n": 1}}, 2), ("attributes", "n"))
+    assert index.total_changes - written == 1  # the thing's own row
+    store(index, before, a_thing(1, {"attributes": {"n": True}}, 3), ("attributes", "n"))
+    assert count(index, Ask(subjects=ME, now=NOW, node=parse("eq(attributes/n,true)"))).number == 1
