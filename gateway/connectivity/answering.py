@@ -27,9 +27,13 @@ from gateway.model.thing import (
     ThingResult,
 )
 from gateway.wire.ditto.envelope import Envelope, decode, encode
-from gateway.wire.ditto.read import RetrieveThings, Signal
+from gateway.wire.ditto.signals import CheckPermissions, RetrieveThings, Signal
 
-Result: TypeAlias = ThingResult | ThingMessageResponse | Acknowledgements | list[JsonObject]
+Result: TypeAlias = (
+    "ThingResult | ThingMessageResponse | Acknowledgements | list[JsonObject] | JsonObject"
+)
+_ANSWERED = ThingCommand | PolicyCommand | ThingMessage | RetrieveThings | CheckPermissions
+"""Signals that have answers; all others are settled when they are handed on."""
 
 Divert: TypeAlias = Callable[[str, str, int, Outgoing], None]
 """`divert(to, of, index, answer)`: send the answer of a source of one connection by way of another.
@@ -69,7 +73,7 @@ class Answering:
             return
         if isinstance(result, GatewayError):
             kind, frame = ERROR, refusal(result, envelope)
-        elif isinstance(signal, ThingCommand | PolicyCommand | ThingMessage | RetrieveThings):
+        elif isinstance(signal, _ANSWERED):
             nack = isinstance(result, Acknowledgements) and not result.is_good
             kind, frame = NACK if nack else RESPONSE, response(signal, result)
         else:
@@ -111,7 +115,7 @@ def _reads(signal: Signal | None) -> bool:
     """True for queries: their senders always want an answer."""
     if isinstance(signal, ThingCommand | PolicyCommand):
         return signal.action is Action.RETRIEVE
-    return isinstance(signal, RetrieveThings)
+    return isinstance(signal, RetrieveThings | CheckPermissions)
 
 
 def diverted(answer: Outgoing, connection_id: str) -> Outgoing:

@@ -45,6 +45,7 @@ from gateway.wire.ditto.headers import labels
 from gateway.wire.ditto.placeholders import Lookup, Template
 from gateway.wire.ditto.read import (
     Acknowledgement,
+    CheckPermissions,
     Response,
     RetrieveThings,
     SearchSignal,
@@ -232,6 +233,7 @@ class Inbound:
         | Response
         | Acknowledgement
         | RetrieveThings
+        | CheckPermissions
         | SearchSignal
         | StreamSignal,
         answer: Answer,
@@ -241,6 +243,9 @@ class Inbound:
             match signal:
                 case RetrieveThings():
                     self.queries.retrieve(signal, answer)
+                    return
+                case CheckPermissions():
+                    self.queries.check(signal, answer)
                     return
                 case PolicyCommand():
                     self.queries.look_back(signal, answer)

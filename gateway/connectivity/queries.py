@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeAlias
 
 from gateway.ditto.histories import Histories
+from gateway.ditto.permissions import PermissionChecks
 from gateway.ditto.searches import Searches, Send
 from gateway.ditto.service import ThingsService
 from gateway.errors import GatewayError, QuotaExceeded, Undeliverable
@@ -15,7 +16,12 @@ from gateway.model.json import JsonObject
 from gateway.model.policy import PolicyCommand
 from gateway.model.thing import ThingResult
 from gateway.twin.fields import FieldSelector
-from gateway.wire.ditto.read import RetrieveThings, SearchSignal, StreamSignal
+from gateway.wire.ditto.signals import (
+    CheckPermissions,
+    RetrieveThings,
+    SearchSignal,
+    StreamSignal,
+)
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +29,8 @@ MAX_WORKS: Final = 100
 """Queries of one connection under way; more are refused."""
 
 Begin: TypeAlias = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
-Answered: TypeAlias = Callable[["ThingResult | list[JsonObject] | GatewayError"], None]
+Found: TypeAlias = "ThingResult | list[JsonObject] | JsonObject"
+Answered: TypeAlias = Callable[["Found | GatewayError"], None]
 
 
 class Works:
@@ -62,6 +69,7 @@ class Queries:
     def __init__(self, things: ThingsService, works: Works, send: Send) -> None:
         self._things = things
         self._works = works
+        self._permissions = PermissionChecks(things, things.policies)
         self._searches = Searches(things, send)
         self._histories = Histories(things, send)
 
@@ -87,6 +95,11 @@ class Queries:
         """
         self._works.start(_tell(self._found(signal), answered))
 
+    def check(self, signal: CheckPermissions, answered: Answered) -> None:
+        """Answer questions about permissions; errors as `retrieve`."""
+        answers = self._permissions.answers(signal.questions, signal.subjects)
+        self._works.start(_tell(answers, answered))
+
     def look_back(self, command: PolicyCommand, answered: Answered) -> None:
         """Read a policy as it was; errors as `retrieve`."""
         self._works.start(_tell(self._things.policies.execute(command), answered))
@@ -96,9 +109,7 @@ class Queries:
         return await self._things.retrieve_many(signal.thing_ids, signal.subjects, fields)
 
 
-async def _tell(
-    work: Coroutine[Any, Any, ThingResult | list[JsonObject]], answered: Answered
-) -> None:
+async def _tell(work: Coroutine[Any, Any, Found], answered: Answered) -> None:
     try:
         answered(await work)
     except asyncio.CancelledError:

@@ -16,7 +16,7 @@ from gateway.model.thing import (
     ThingResult,
 )
 from gateway.wire.ditto.envelope import Envelope
-from gateway.wire.ditto.read import RetrieveThings
+from gateway.wire.ditto.signals import CheckPermissions, RetrieveThings
 from gateway.wire.ditto.topic import Topic
 from gateway.wire.ditto.write import (
     UNKNOWN,
@@ -61,8 +61,8 @@ def wants_refusal(envelope: Envelope) -> bool:
 
 
 def response(
-    signal: ThingCommand | PolicyCommand | ThingMessage | RetrieveThings,
-    result: ThingResult | ThingMessageResponse | Acknowledgements | list[JsonObject],
+    signal: ThingCommand | PolicyCommand | ThingMessage | RetrieveThings | CheckPermissions,
+    result: ThingResult | ThingMessageResponse | Acknowledgements | list[JsonObject] | JsonObject,
 ) -> bytes:
     """The answer to a command or message.
 
@@ -78,5 +78,7 @@ def response(
         case ThingMessage(), ThingMessageResponse():
             return message_response_frame(signal, result)
         case RetrieveThings(), list():
+            return many_response(signal.topic, signal.headers, result)
+        case CheckPermissions(), dict():
             return many_response(signal.topic, signal.headers, result)
     raise TypeError(f"{type(result).__name__} is no answer to {type(signal).__name__}")

@@ -29,6 +29,7 @@ from gateway.ditto.histories import Histories
 from gateway.ditto.messages_http import MessageRoutes
 from gateway.ditto.namespace_access import admitted
 from gateway.ditto.outbox import Outbox, text_frame
+from gateway.ditto.permissions import PermissionChecks
 from gateway.ditto.request import ApiCall
 from gateway.ditto.searches import Searches
 from gateway.ditto.service import PoliciesService, ThingsService
@@ -55,6 +56,7 @@ from gateway.wire.ditto.envelope import Envelope, decode
 from gateway.wire.ditto.headers import is_response_required
 from gateway.wire.ditto.read import (
     Acknowledgement,
+    CheckPermissions,
     Response,
     RetrieveThings,
     SearchSignal,
@@ -63,7 +65,6 @@ from gateway.wire.ditto.read import (
     StreamSignal,
     signal_of,
 )
-from gateway.wire.ditto.write import many_response
 
 log = logging.getLogger(__name__)
 
@@ -262,7 +263,7 @@ class Session:
                 self._histories.handle(signal, self._start)
             case ThingCommand() | ThingMessage():
                 await self._ask(signal, asked)
-            case PolicyCommand() | RetrieveThings():
+            case PolicyCommand() | RetrieveThings() | CheckPermissions():
                 await self._slots.acquire()
                 self._start(self._answer(signal, asked))
             case ThingEvent():
@@ -322,7 +323,7 @@ class Session:
 
     async def _answer(
         self,
-        signal: PolicyCommand | RetrieveThings,
+        signal: PolicyCommand | RetrieveThings | CheckPermissions,
         asked: Envelope,
     ) -> None:
         try:
@@ -337,11 +338,18 @@ class Session:
         finally:
             self._slots.release()
 
-    async def _answer_to(self, signal: PolicyCommand | RetrieveThings) -> bytes | None:
+    async def _answer_to(
+        self, signal: PolicyCommand | RetrieveThings | CheckPermissions
+    ) -> bytes | None:
         if isinstance(signal, RetrieveThings):
             fields = FieldSelector.parse(signal.fields) if signal.fields else None
             things = await self._hub.things.retrieve_many(signal.thing_ids, signal.subjects, fields)
-            return many_response(signal.topic, signal.headers, things)
+            return response(signal, things)
+        if isinstance(signal, CheckPermissions):
+            checks = self._hub.permissions
+            return response(
+                signal, await checks.answers(signal.questions, signal.subjects, self._access)
+            )
         result = await self._hub.policies.execute(signal)
         wanted = is_response_required(signal.headers) or signal.action is Action.RETRIEVE
         return response(signal, result) if wanted else None
@@ -373,6 +381,7 @@ class WebSockets:
         self.fanout = fanout
         self.auth = auth
         self.metrics = metrics
+        self.permissions = PermissionChecks(things, policies)
         self.asking = Asking(things.dispatcher)
         self.messages = MessageRoutes(self.asking, max_body)
         self.settings = settings

@@ -114,6 +114,19 @@ async def test_a_query_is_answered_though_no_response_is_required(rig: Rig) -> N
     assert answer["value"] == "Germany"
 
 
+async def test_permissions_are_asked_for(rig: Rig) -> None:
+    await connect(rig, asking())
+    topic = "_/_/policies/commands/checkPermissions"
+    question = {"resource": "thing:/", "entityId": THING, "hasPermissions": ["WRITE"]}
+    await ask(rig, topic, {"a": question, "b": {**question, "entityId": "org.acme:nobody"}})
+    (answer,) = await answers(rig, 1)
+    assert (answer["topic"], answer["status"]) == (topic, 200)
+    assert answer["value"] == {"a": True, "b": False}
+    await ask(rig, topic, {"a": 5})
+    (refused,) = await answers(rig, 1)
+    assert refused["value"]["error"] == "json.invalid"
+
+
 async def test_things_are_searched_by_demand(rig: Rig) -> None:
     for name in ("a", "b"):
         thing = {"policyId": "org.acme:my-policy", "attributes": {"kind": "lamp"}}

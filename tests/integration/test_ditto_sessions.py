@@ -468,7 +468,54 @@ async def test_a_session_that_ends_in_order_is_forgotten(ditto: Stack) -> None:
             await asyncio.sleep(0.01)
 
 
+# --- questions ---------------------------------------------------------------------------------
+
+
+async def test_permissions_are_asked_for(ditto: Stack, client: WsClient) -> None:
+    topic = "_/_/policies/commands/checkPermissions"
+    question = {"resource": "policy:/", "entityId": PUMP, "hasPermissions": ["READ", "WRITE"]}
+    found = await client.ask(topic, "/", {"mine": question})
+    assert (found["topic"], found["path"], found["status"]) == (topic, "/", 200)
+    assert found["value"] == {"mine": True}
+    async with a_websocket(ditto, "alice") as alice:
+        assert (await alice.ask(topic, "/", {"mine": question}))["value"] == {"mine": False}
+
+
+@pytest.mark.parametrize(
+    ("topic", "path", "value", "code"),
+    [
+        ("_/_/policies/commands/checkPermissions", "/entries", {}, "protocoladapter:unknown.path"),
+        ("_/_/policies/commands/checkPermissions", "/", [], "json.invalid"),
+        ("_/_/policies/commands/checkPermissions", "/", {"a": {}}, "json.field.missing"),
+        ("_/_/policies/commands/retrieve", "/", {}, "protocoladapter:unknown.command"),
+    ],
+)
+async def test_what_cannot_be_asked_of_policies_is_refused(
+    client: WsClient, topic: str, path: str, value: Any, code: str
+) -> None:
+    assert (await client.ask(topic, path, value))["value"]["error"] == code
+
+
 # --- too much ----------------------------------------------------------------------------------
+
+
+async def test_a_session_that_falls_behind_is_closed_with_1008() -> None:
+    async with a_ditto(websocket=DittoWebSocket(outbound_buffer=5)) as ditto:
+        await put(f"{ditto.api}/things/{PUMP}", {"attributes": {"n": 1}})
+        async with connected(ditto) as (socket, client):
+            await client.control("START-SEND-EVENTS")
+            transport = socket.get_extra_info("socket")
+            assert transport is not None
+            socket._conn.transport.pause_reading()  # type: ignore[union-attr]
+            big = "x" * 80_000
+            for at in range(500):
+                await put(f"{ditto.api}/things/{PUMP}/attributes/n", f"{at}{big}")
+                if ditto.sample("twinspan_stream_sessions_dropped_total", kind="websocket"):
+                    break
+            socket._conn.transport.resume_reading()  # type: ignore[union-attr]
+            while (frame := await socket.receive(timeout=10)).type is aiohttp.WSMsgType.TEXT:
+                assert json.loads(frame.data)["value"].endswith("xxx")
+            assert (frame.type, frame.data) == (aiohttp.WSMsgType.CLOSE, POLICY_VIOLATION)
 
 
 async def test_a_session_that_sends_too_fast_is_told() -> None:

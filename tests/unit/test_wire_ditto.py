@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import GatewayError, NotBuilt
+from gateway.errors import GatewayError
 from gateway.model.json import Json
 from gateway.model.policy import PolicyCommand
 from gateway.model.thing import (
@@ -35,6 +35,7 @@ from gateway.wire.ditto.read import (
     StreamSignal,
     signal_of,
 )
+from gateway.wire.ditto.signals import CheckPermissions
 from gateway.wire.ditto.topic import Topic
 from gateway.wire.ditto.write import (
     ack_frame,
@@ -332,8 +333,11 @@ def test_signals_that_are_none_are_refused(
     assert caught.value.code == code
 
 
-def test_what_is_not_built_says_so() -> None:
-    with pytest.raises(NotBuilt):
+def test_questions_about_permissions_have_names() -> None:
+    asked = signal("_/_/policies/commands/checkPermissions", "/", value={"a": {}})
+    assert isinstance(asked, CheckPermissions)
+    assert (asked.questions, asked.subjects) == ({"a": {}}, ME.subjects)
+    with pytest.raises(GatewayError, match="no JSON object"):
         signal("_/_/policies/commands/checkPermissions")
 
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from dataclasses import dataclass
+from typing import Final
 
-from gateway.errors import BadRequest, GatewayError, NotBuilt
+from gateway.errors import BadRequest, GatewayError
 from gateway.model.entity_id import check_entity_id
 from gateway.model.json import Json, JsonObject, Pointer, parse_pointer
-from gateway.model.message import SpoolId
 from gateway.model.policy import PolicyCommand, parse_policy_path
 from gateway.model.thing import (
     LIVE,
-    NO_HEADERS,
     TWIN,
     Action,
     Direction,
@@ -41,7 +39,34 @@ from gateway.wire.ditto.headers import (
     timeout_of,
     trace_of,
 )
+from gateway.wire.ditto.signals import (
+    Acknowledgement,
+    CheckPermissions,
+    Response,
+    RetrieveThings,
+    SearchSignal,
+    Sender,
+    Signal,
+    StreamSignal,
+)
 from gateway.wire.ditto.topic import PLACEHOLDER, Topic
+
+__all__ = [
+    "CLAIM",
+    "SUBSCRIBE_EVENTS",
+    "Acknowledgement",
+    "CheckPermissions",
+    "MessagePath",
+    "Response",
+    "RetrieveThings",
+    "SearchSignal",
+    "Sender",
+    "Signal",
+    "StreamSignal",
+    "message_payload",
+    "message_timeout",
+    "signal_of",
+]
 
 MAX_RETRIEVED: Final = 1_000
 _BOXES: Final = {"inbox": Direction.TO, "outbox": Direction.FROM}
@@ -50,102 +75,6 @@ CLAIM: Final = "claim"
 _CLAIM_TIMEOUT: Final = 60.0
 SUBSCRIBE_EVENTS: Final = "subscribeForPersistedEvents"
 _STREAM_ACTIONS: Final = frozenset((SUBSCRIBE_EVENTS, "request", "cancel"))
-
-
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """Who sent an envelope: its authorization subjects, and the session that does not get its own signals.
-
-    Shape:  `trace` is used where the envelope carries none; `spool` where the message came from an edge.
-    """
-
-    subjects: tuple[str, ...]
-    originator: str | None = None
-    trace: TraceContext | None = None
-    spool: SpoolId | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetrieveThings:
-    """Several things at once; the answer is an array."""
-
-    topic: str
-    thing_ids: tuple[str, ...]
-    subjects: tuple[str, ...]
-    fields: str | None = None
-    headers: Headers = field(default_factory=lambda: NO_HEADERS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acknowledgement:
-    """An acknowledgement that a subscriber issues under its label.
-
-    Shape:  `group` is `things`, or `policies` for an announcement; `thing_id` is then the policy's id.
-    """
-
-    thing_id: str
-    channel: str
-    label: str
-    correlation_id: str
-    status: int
-    value: Json = None
-    has_value: bool = False
-    headers: Headers = field(default_factory=lambda: NO_HEADERS)
-    group: str = "things"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchSignal:
-    """`subscribe`, `request` or `cancel` of a search."""
-
-    action: str
-    value: JsonObject
-    subjects: tuple[str, ...]
-    fields: str | None = None
-    headers: Headers = field(default_factory=lambda: NO_HEADERS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamSignal:
-    """`subscribeForPersistedEvents`, `request` or `cancel` of a stream of an entity's past events."""
-
-    action: str
-    group: str
-    entity_id: str
-    path: Pointer
-    value: JsonObject
-    subjects: tuple[str, ...]
-    headers: Headers = field(default_factory=lambda: NO_HEADERS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Response:
-    """The answer to a live command, or to one that we sent to another Ditto, or an error in its place.
-
-    Shape:  `topic` and `path` are the command's, or `.../errors`; `subjects` are of who answers.
-    """
-
-    topic: Topic
-    path: Pointer
-    status: int
-    value: Json = None
-    has_value: bool = False
-    headers: Headers = field(default_factory=lambda: NO_HEADERS)
-    subjects: tuple[str, ...] = ()
-
-
-Signal: TypeAlias = (
-    ThingCommand
-    | PolicyCommand
-    | ThingMessage
-    | ThingMessageResponse
-    | RetrieveThings
-    | Acknowledgement
-    | SearchSignal
-    | StreamSignal
-    | ThingEvent
-    | Response
-)
 
 
 def signal_of(envelope: Envelope, sender: Sender) -> Signal:
@@ -462,7 +391,7 @@ def _policy_command(case: _Case) -> Signal:
     if case.envelope.status is not None:
         return _response(case)
     if case.topic.namespace == PLACEHOLDER and case.topic.is_for_many:
-        raise NotBuilt(f"Ditto Protocol: '{case.topic.action}' over the protocol is not built")
+        return _check_permissions(case)
     action = _action(case.topic.action)
     if action in (Action.MERGE, Action.PATCH, Action.MIGRATE):
         raise _unknown(f"'{action}' of policies", "protocoladapter:unknown.command")
@@ -477,6 +406,21 @@ def _policy_command(case: _Case) -> Signal:
         subjects=case.sender.subjects,
         originator=case.sender.originator,
         trace=case.trace,
+    )
+
+
+def _check_permissions(case: _Case) -> CheckPermissions:
+    if case.topic.action != "checkPermissions":
+        raise _unknown(f"'{case.topic.action}' of many policies", "protocoladapter:unknown.command")
+    if parse_pointer(case.envelope.path):
+        raise BadRequest(
+            "'checkPermissions' has the path '/'.", code="protocoladapter:unknown.path"
+        )
+    return CheckPermissions(
+        topic=case.envelope.topic,
+        questions=_object(case),
+        subjects=case.sender.subjects,
+        headers=case.headers,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -62,9 +62,9 @@ def policy_pointer(path: Pointer) -> str:
     return format_pointer(path)
 
 
-def many_response(topic: str, headers: Headers, things: list[JsonObject]) -> bytes:
-    """The answer to a command for several things."""
-    value: list[Json] = list(things)
+def many_response(topic: str, headers: Headers, found: Sequence[JsonObject] | JsonObject) -> bytes:
+    """The answer to a command about several things or policies."""
+    value: Json = found if isinstance(found, dict) else [*found]
     return _response(topic, "/", headers, ThingResult(status=200, value=value, has_value=True))
 
 
