@@ -16,6 +16,7 @@ from gateway.ditto.acknowledgements import (
 from gateway.ditto.asking import Asking, acknowledged
 from gateway.ditto.endpoint import not_allowed, unknown_path
 from gateway.ditto.request import ApiCall, read_body, timeout_of
+from gateway.model.entity_id import check_entity_id
 from gateway.model.thing import Direction, ThingMessage, ThingMessageResponse
 from gateway.twin.ditto_errors import ditto_error
 from gateway.wire.ditto.headers import MAX_CLAIM_TIMEOUT, MAX_TIMEOUT, MESSAGE_TIMEOUT
@@ -91,7 +92,7 @@ class MessageRoutes:
     ) -> ThingMessage:
         has_type = hdrs.CONTENT_TYPE in call.request.headers
         return ThingMessage(
-            thing_id=thing_id,
+            thing_id=check_entity_id(thing_id, "things:id.invalid"),
             subject=path.subject,
             direction=path.direction,
             correlation_id=call.correlation_id,

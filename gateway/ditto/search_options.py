@@ -183,8 +183,8 @@ def read_cursor(options: Options, query: SearchQuery) -> Cursor:
 
     Errors: BadRequest `thing-search:search.option.invalid` for a damaged one, or one of another query.
     """
-    if options.limit or options.sort:
-        raise invalid_option("a cursor fixes sort and limit")
+    if options.limit:
+        raise invalid_option("a cursor fixes where the page begins, there is no limit beside it")
     text = (options.cursor or "")[:_MAX_CURSOR]
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
@@ -199,7 +199,16 @@ def read_cursor(options: Options, query: SearchQuery) -> Cursor:
         raise invalid_option("the cursor is not one of ours")
     if query.filter is not None and query.filter != cursor.filter:
         raise invalid_option("the cursor belongs to another filter")
+    if options.sort and _whole(options.sort) != _whole(keys):
+        raise invalid_option("the cursor belongs to another order")
     return cursor
+
+
+def _whole(keys: tuple[SortKey, ...]) -> tuple[SortKey, ...]:
+    """The keys with the id that ends them: what follows it orders nothing."""
+    by_id = SortKey(("thingId",))
+    names = [key.pointer for key in keys]
+    return keys[: names.index(by_id.pointer) + 1] if by_id.pointer in names else (*keys, by_id)
 
 
 def _is_scalar(value: object) -> bool:

@@ -231,3 +231,35 @@ async def test_a_new_thing_brings_metadata_in_its_body_or_in_a_header_not_in_bot
     header = ("-H", 'put-metadata: [{"key": "attributes/a/unit", "value": 1}]')
     both = await ask(ditto, "PUT", "things/org.acme:both", *header, value=body)
     assert (both.status, both.error) == (400, "things:metadata.notmodifiable")
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "fits"),
+    [
+        ("sort(+attributes/row)", "sort(+attributes/row)", True),
+        ("sort(+attributes/row)", "sort(+attributes/row,+thingId)", True),
+        ("sort(-thingId)", "sort(-thingId,+attributes/row)", True),
+        ("size(1)", "sort(+thingId)", True),
+        ("sort(+attributes/row)", "sort(-attributes/row)", False),
+        ("size(1)", "sort(-thingId)", False),
+        ("size(1)", "limit(0,1)", False),
+    ],
+)
+async def test_a_cursor_goes_with_the_order_it_was_made_in(
+    ditto: Stack, first: str, again: str, fits: bool
+) -> None:
+    for n in range(3):
+        await ask(ditto, "PUT", f"things/org.acme:row{n}", value={"attributes": {"row": n}})
+    rows = "search/things?filter=exists(attributes/row)&option="
+    options = first if first == "size(1)" else f"size(1),{first}"
+    page = (await ask(ditto, "GET", rows + quote(options))).json
+    got = await ask(ditto, "GET", rows + quote(f"{again},cursor({page['cursor']}),size(1)"))
+    if fits:
+        assert [item["thingId"] for item in got.json["items"]] == ["org.acme:row1"]
+    else:
+        assert (got.status, got.error) == (400, "thing-search:search.option.invalid")
+
+
+async def test_a_message_needs_an_id_that_can_be(ditto: Stack) -> None:
+    got = await ask(ditto, "POST", "things/no-colon/outbox/messages/hello", value=1)
+    assert (got.status, got.error) == (400, "things:id.invalid")
