@@ -8,13 +8,13 @@ from the store again.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from gateway.errors import GatewayError, StoreUnavailable
 
 C = TypeVar("C")
+C_contra = TypeVar("C_contra", contravariant=True)
 Done = Callable[[Any], None]
 Resume = Callable[["GatewayError | None"], None]
 
@@ -48,23 +48,32 @@ class Pending:
         self.lane.settle(self, answer)
 
 
+class Owner(Protocol[C_contra]):
+    """Whose state a lane's commands are decided on."""
+
+    def step(self, command: C_contra, pending: Pending, /) -> object | None:
+        """Return the answer, or None after starting a write that will call `pending.settle`.
+
+        Errors: GatewayError to refuse; Wait to be called again.
+        """
+
+    def forget(self) -> None:
+        """Forget the state after a failed write."""
+
+
 class Lane(Generic[C]):
     """Commands in order.
 
-    Shape:  `step(command, pending)` returns the answer, or None after starting a write that will call
-            `pending.settle`; it raises GatewayError to refuse, Wait to be called again. `reset` forgets the
-            state after a failed write.
+    There is one for each thing in memory: an idle one holds nothing, and its queues are lists, which are
+    short and cost nothing while they are empty.
     """
 
-    __slots__ = ("_blocked", "_broken", "_busy", "_in_flight", "_reset", "_step", "_waiting")
+    __slots__ = ("_blocked", "_broken", "_busy", "_in_flight", "_owner", "_waiting")
 
-    def __init__(
-        self, step: Callable[[C, Pending], object | None], reset: Callable[[], None]
-    ) -> None:
-        self._step = step
-        self._reset = reset
-        self._waiting: deque[tuple[C, Done]] = deque()
-        self._in_flight: deque[Pending] = deque()
+    def __init__(self, owner: Owner[C]) -> None:
+        self._owner = owner
+        self._waiting: list[tuple[C, Done]] = []
+        self._in_flight: list[Pending] = []
         self._blocked = False
         self._busy = False
         self._broken: GatewayError | None = None
@@ -99,7 +108,7 @@ class Lane(Generic[C]):
         pending = Pending(self, done)
         self._in_flight.append(pending)
         try:
-            answer = self._step(command, pending)
+            answer = self._owner.step(command, pending)
         except Wait as wait:
             self._in_flight.pop()
             self._blocked = True
@@ -107,14 +116,14 @@ class Lane(Generic[C]):
             return
         except GatewayError as error:
             answer = error
-        self._waiting.popleft()
+        del self._waiting[0]
         if answer is not None:
             pending.answer = answer
         self._flush()
 
     def _resume(self, error: GatewayError | None) -> None:
         if error is not None and self._waiting:
-            _, done = self._waiting.popleft()
+            _, done = self._waiting.pop(0)
             pending = Pending(self, done)
             pending.answer = error
             self._in_flight.append(pending)
@@ -137,12 +146,12 @@ class Lane(Generic[C]):
         """Once all that was decided on a lost state is answered, begin again from the store."""
         if self._broken is not None and not self._in_flight:
             self._broken = None
-            self._reset()
+            self._owner.forget()
             self._resume(None)
 
     def _flush(self) -> None:
         while self._in_flight and self._in_flight[0].answer is not _OPEN:
-            pending = self._in_flight.popleft()
+            pending = self._in_flight.pop(0)
             broken = self._broken
             if broken is not None and not pending.is_write:
                 pending.done(broken)  # it was read from a state that never became durable

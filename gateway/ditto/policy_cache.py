@@ -37,6 +37,7 @@ class PolicyEntry:
     """What is in memory of one policy id."""
 
     __slots__ = (
+        "_step",
         "committed",
         "depends",
         "enforcer",
@@ -51,6 +52,7 @@ class PolicyEntry:
 
     def __init__(self, policy_id: str, step: Step) -> None:
         self.policy_id = policy_id
+        self._step = step
         self.is_loaded = False
         self.newest: Policy | None = None
         self.committed: Policy | None = None
@@ -59,7 +61,11 @@ class PolicyEntry:
         self.enforcer: Enforcer | None = None
         self.depends: set[str] = set()
         self.settled: list[Resume] = []
-        self.lane: Lane[Job] = Lane(lambda job, pending: step(self, job, pending), self.forget)
+        self.lane: Lane[Job] = Lane(self)
+
+    def step(self, job: Job, pending: Pending) -> object | None:
+        """Decide a job of the lane."""
+        return self._step(self, job, pending)
 
     def forget(self) -> None:
         """Read from the store before the next use."""

@@ -34,14 +34,19 @@ Step: TypeAlias = Callable[["ThingEntry", Job, Pending], object | None]
 class ThingEntry:
     """What is in memory of one thing id: the newest decided state, which may not be durable yet."""
 
-    __slots__ = ("is_loaded", "lane", "revision", "thing", "thing_id")
+    __slots__ = ("_step", "is_loaded", "lane", "revision", "thing", "thing_id")
 
     def __init__(self, thing_id: str, step: Step) -> None:
         self.thing_id = thing_id
+        self._step = step
         self.is_loaded = False
         self.thing: Thing | None = None
         self.revision = 0
-        self.lane: Lane[Job] = Lane(lambda job, pending: step(self, job, pending), self.forget)
+        self.lane: Lane[Job] = Lane(self)
+
+    def step(self, job: Job, pending: Pending) -> object | None:
+        """Decide a job of the lane."""
+        return self._step(self, job, pending)
 
     def forget(self) -> None:
         """Read from the store before the next use."""
