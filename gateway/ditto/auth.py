@@ -7,7 +7,6 @@ the names `devops` and `status` belong to the operations API alone. Source: Ditt
 
 from __future__ import annotations
 
-import base64
 import binascii
 import contextlib
 import os
@@ -163,7 +162,8 @@ class Authentication:
 
 def _decoded(credentials: str) -> tuple[str, bytes]:
     with contextlib.suppress(binascii.Error, UnicodeDecodeError, ValueError):
-        name, sep, password = base64.b64decode(credentials.strip(), validate=True).partition(b":")
+        decoded = binascii.a2b_base64(credentials.strip(), strict_mode=True)
+        name, sep, password = decoded.partition(b":")
         if sep and name:
             return name.decode(), password
     raise failed("The Basic credentials could not be read.")

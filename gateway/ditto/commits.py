@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter
 
 from gateway.ditto.creation import Creation
 from gateway.ditto.lane import Pending
@@ -17,6 +17,7 @@ from gateway.ditto.thing_cache import ThingEntry
 from gateway.errors import GatewayError
 from gateway.model.policy import PolicyEvent
 from gateway.model.thing import Action, EventAction, ThingCommand, ThingEvent, ThingResult
+from gateway.observe.histograms import Tally
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Span, Tracer
 from gateway.store.things import Commit, Committed, ThingStore, ThingWrite
@@ -57,7 +58,7 @@ class _Meter:
     stored: Counter
     failed: Counter
     refused: Counter
-    seconds: Histogram
+    seconds: Tally
 
     @classmethod
     def of(cls, metrics: Metrics, action: Action) -> _Meter:
@@ -92,7 +93,9 @@ class Committer:
     def append(self, entry: ThingEntry, change: Change, pending: Pending) -> None:
         """Make the change the newest state in memory and send it to the store; settles `pending` later."""
         span = self._span(change.command)
-        event = change.event if span is None else replace(change.event, trace=span.context)
+        event = change.event
+        if span is not None:
+            object.__setattr__(event, "trace", span.context)  # nobody has seen it yet
         entry.thing, entry.revision = event.after, event.revision
         pending.is_write = True
         made = change.creation.policy if change.creation else None

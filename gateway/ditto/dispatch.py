@@ -118,14 +118,8 @@ class Dispatcher:
 
     def _twin(self, command: ThingCommand, seconds: float, tell: Tell) -> None:
         once = _Once(tell)
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(seconds, lambda: once.tell(command_timeout(seconds)))
-
-        def done(answer: ThingResult | GatewayError) -> None:
-            timer.cancel()
-            once.tell(answer)
-
-        self._submit(command, done)
+        self._submit(command, once.tell)
+        once.expect_within(seconds)
 
     # --- queries ----------------------------------------------------------------------------------
 
@@ -252,17 +246,29 @@ class Dispatcher:
 
 
 class _Once:
-    """Lets the first of several outcomes through."""
+    """Lets the first outcome through: an answer, or that none came in time."""
 
-    __slots__ = ("_tell",)
+    __slots__ = ("_tell", "_timer")
 
     def __init__(self, tell: Tell) -> None:
         self._tell: Tell | None = tell
+        self._timer: asyncio.TimerHandle | None = None
 
     def tell(self, outcome: Outcome) -> None:
         told, self._tell = self._tell, None
+        if self._timer is not None:
+            self._timer.cancel()
         if told is not None:
             told(outcome)
+
+    def expect_within(self, seconds: float) -> None:
+        """Wait no longer than this for what has not been answered yet."""
+        if self._tell is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(seconds, self._late, seconds)
+
+    def _late(self, seconds: float) -> None:
+        self.tell(command_timeout(seconds))
 
 
 def command_timeout(seconds: float) -> GatewayError:

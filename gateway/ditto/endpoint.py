@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeAlias
 from urllib.parse import unquote
 
 import msgspec
 from aiohttp import hdrs, web
+from prometheus_client import Counter
 
 from gateway.config.ditto import Bulk, DittoHttp
 from gateway.ditto.auth import PRE_AUTHENTICATED, Authentication, Caller, Presented
@@ -26,8 +28,9 @@ from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.model.json import Json
 from gateway.model.thing import HeaderValue
 from gateway.model.trace import TraceContext
+from gateway.observe.histograms import Tally
 from gateway.observe.metrics import Metrics
-from gateway.observe.tracing import Tracer
+from gateway.observe.tracing import Span, Tracer
 from gateway.runtime.http_protocol import Unreadable
 from gateway.twin.namespaces import UNLIMITED
 from gateway.wire.ditto.headers import error_json
@@ -39,6 +42,7 @@ RawHandler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 SERVER = "ditto"
 METHODS = "GET, PUT, POST, PATCH, DELETE, HEAD, OPTIONS"
+_METHODS = frozenset(METHODS.split(", "))
 API_REALM = 'Basic realm="Ditto"'
 DEVOPS_REALM = 'Basic realm="DITTO-DEVOPS"'
 STATUS_REALM = 'Basic realm="DITTO-STATUS"'
@@ -96,6 +100,14 @@ def unknown_path(path: str) -> GatewayError:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Meter:
+    """The metrics of one method and status, looked up once."""
+
+    requests: Counter
+    seconds: Tally
+
+
 class Endpoints:
     """Wraps handlers into aiohttp's.
 
@@ -115,6 +127,7 @@ class Endpoints:
         self._settings = settings
         self._metrics = metrics
         self._tracer = tracer
+        self._meters: dict[tuple[str, int], _Meter] = {}
 
     @property
     def max_body(self) -> int:
@@ -183,12 +196,7 @@ class Endpoints:
         prove: Callable[[web.Request], Awaitable[Caller]],
         realm: str,
     ) -> web.StreamResponse:
-        parent = TraceContext.parse(
-            request.headers.get("traceparent"), request.headers.get("tracestate")
-        )
-        span = self._tracer.start(
-            f"ditto {request.method}", parent, "server", {"http.request.method": request.method}
-        )
+        span = self._span(request)
         try:
             check_limits(request)
             headers: dict[str, HeaderValue] = ditto_headers(request, correlation_id)
@@ -213,6 +221,16 @@ class Endpoints:
         span.end()
         return response
 
+    def _span(self, request: web.Request) -> Span:
+        """Reads come all the time; of those that nobody traces already, some are."""
+        parent = TraceContext.parse(
+            request.headers.get("traceparent"), request.headers.get("tracestate")
+        )
+        name, facts = f"ditto {request.method}", {"http.request.method": request.method}
+        if request.method == hdrs.METH_GET:
+            return self._tracer.start_frequent(name, parent, "server", facts)
+        return self._tracer.start(name, parent, "server", facts)
+
     def _origin(self, request: web.Request) -> str | None:
         origin = request.headers.get(hdrs.ORIGIN)
         allowed = self._settings.cors_origins
@@ -235,9 +253,15 @@ class Endpoints:
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = asked[:1_024]
 
     def _count(self, method: str, status: int, seconds: float) -> None:
-        known = method if method in METHODS.split(", ") else "other"
-        self._metrics.http_requests.labels(SERVER, known, str(status)).inc()
-        self._metrics.http_seconds.labels(SERVER, known).observe(seconds)
+        known = method if method in _METHODS else "other"
+        meter = self._meters.get((known, status))
+        if meter is None:
+            meter = self._meters[known, status] = _Meter(
+                self._metrics.http_requests.labels(SERVER, known, str(status)),
+                self._metrics.http_seconds.labels(SERVER, known),
+            )
+        meter.requests.inc()
+        meter.seconds.observe(seconds)
 
 
 def _check_addressed(request: web.Request, caller: Caller) -> None:

@@ -8,8 +8,8 @@ Source: Ditto, HTTP API concepts.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -87,6 +87,7 @@ WORDS = {
     "live-channel-timeout-strategy": ("fail", "use-twin"),
 }
 OUTBOUND_ONLY = frozenset(("etag", "location", "www-authenticate", "entity-revision"))
+_NOT_TAKEN = TRANSPORT | OUTBOUND_ONLY
 FROM_QUERY = (
     "channel",
     "correlation-id",
@@ -187,7 +188,13 @@ def _is_well_encoded(raw: str) -> bool:
 def correlation_id_of(request: web.Request) -> str:
     """The caller's correlation id, or a new one."""
     given = request.headers.get("correlation-id") or request.query.get("correlation-id")
-    return given[:512] if given and is_text(given) else str(uuid.uuid4())
+    return given[:512] if given and is_text(given) else new_correlation_id()
+
+
+def new_correlation_id() -> str:
+    """A random UUID as text, for a fraction of the price of an `UUID`."""
+    digits = os.urandom(16).hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
 def is_text(value: str) -> bool:
@@ -224,22 +231,20 @@ def _texts(request: web.Request) -> dict[str, str]:
     texts: dict[str, str] = {}
     for raw, value in request.headers.items():
         name = raw.lower()
-        if name in TRANSPORT or name in OUTBOUND_ONLY or _is_foreign_ditto(name):
+        if name in _NOT_TAKEN or name.startswith("ditto-"):
             continue
         if name in texts:
             if name not in _MULTIPLE:
                 raise _duplicate(name)
             value = f"{texts[name]},{value}"
         texts[name] = value
+    if not request.query_string:
+        return texts
     for name in FROM_QUERY:
         for value in request.query.getall(name, ()):
             if texts.setdefault(name, value) != value:
                 raise _duplicate(name)
     return texts
-
-
-def _is_foreign_ditto(name: str) -> bool:
-    return name.startswith("ditto-")
 
 
 def _duplicate(name: str) -> GatewayError:
@@ -303,6 +308,15 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     """
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
+    if request.content.is_eof() and request.content.exception() is None:
+        body = request.content.read_nowait()  # all of it came with the headers
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    return await _slow_body(request, limit)
+
+
+async def _slow_body(request: web.Request, limit: int) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):

@@ -332,14 +332,13 @@ class ThingsService:
 
     def _shown(self, thing: Thing, command: ThingCommand) -> ThingResult:
         moment = self._clock()
-        permissions = self._mine(thing, command, text_of(moment))
+        now = text_of(moment)
+        permissions = self._mine(thing, command, now)
         if permissions is None:
             raise ditto_error("things:thing.notfound", id=thing.thing_id)
         fields = FieldSelector.parse(command.fields) if command.fields else None
         extra = self._extra(thing, command.subjects, fields)
-        context = Context(
-            text_of(moment), moment, thing.revision, permissions, self._limits, extra or {}
-        )
+        context = Context(now, moment, thing.revision, permissions, self._limits, extra or {})
         value, tag = retrieve(thing, command, context)
         headers: dict[str, HeaderValue] = {}
         said = asked_metadata(thing, command, part_of(command.path), permissions)

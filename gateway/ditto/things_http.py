@@ -258,11 +258,12 @@ class ThingRoutes:
             await self._asking.tell(command, wanted)
             return web.Response(status=202)
         outcome = await self._asking.ask(command, wanted)
-        location = location or str(call.url)
         if isinstance(outcome, Acknowledgements):
-            return acknowledged(outcome.located(location))
+            return acknowledged(outcome.located(location or str(call.url)))
         if not wanted.response_required:
             return web.Response(status=202)
+        if location is None and outcome.status == 201:
+            location = str(call.url)
         return answer(call, outcome, location)
 
 

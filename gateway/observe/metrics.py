@@ -149,7 +149,7 @@ class Metrics:
             ("action", "outcome"),
             registry=registry,
         )
-        self.thing_command_seconds = Histogram(
+        self.thing_command_seconds = LoopHistogram(
             "twinspan_thing_command_duration_seconds",
             "Time from a thing command to its durable answer.",
             ("action",),
@@ -168,7 +168,7 @@ class Metrics:
             ("server", "method", "status"),
             registry=registry,
         )
-        self.http_seconds = Histogram(
+        self.http_seconds = LoopHistogram(
             "twinspan_http_request_duration_seconds",
             "Time to answer a request.",
             ("server", "method"),

@@ -8,7 +8,6 @@ how long it is remembered, is decided there.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import secrets
 import threading
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from gateway.model.credentials_json import MAX_PASSWORD_BYTES
 T = TypeVar("T")
 
 THREADS = 2
+_MARK_BYTES = 32
 NOBODY = "$2a$10$CwTycUXWue0Thq9StjUM0uJ8ZkYb2Yr8lJ1Wk8fGz1H5r5e7rQ9bG"
 """A hash that no password is known for: with it unknown users cost the same time as known ones."""
 
@@ -92,7 +92,7 @@ class HashPool:
 
 
 class RightPasswords(Generic[T]):
-    """Passwords that were right a moment ago, each as an HMAC under a key that only this process has.
+    """Passwords that were right a moment ago, each as a BLAKE2 hash under a key that only this process has.
 
     Shape:  at most `capacity` values, the oldest goes first; `now` is the clock of `until`, in seconds.
     """
@@ -105,8 +105,10 @@ class RightPasswords(Generic[T]):
 
     def mark(self, *parts: bytes) -> bytes:
         """Return what stands for a user name, a password and what else must be the same next time."""
-        sizes = b"".join(len(part).to_bytes(4) for part in parts)
-        return hmac.digest(self._key, sizes + b"".join(parts), hashlib.sha256)
+        sizes = b"".join([len(part).to_bytes(4) for part in parts])
+        return hashlib.blake2b(
+            sizes + b"".join(parts), key=self._key, digest_size=_MARK_BYTES
+        ).digest()
 
     def find(self, mark: bytes) -> T | None:
         """Return what was kept under a mark, None where there is nothing or its time is over."""

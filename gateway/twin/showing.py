@@ -92,7 +92,7 @@ def retrieve(thing: Thing, command: ThingCommand, context: Context) -> tuple[Jso
     """
     part, path = part_of(command.path), command.path
     authorize(command, part, context.permissions)
-    value = value_at(thing, part, path)
+    value = None if part is Part.THING else value_at(thing, part, path)
     tag = tag_of(thing, part, value)
     selector = FieldSelector.parse(command.fields) if command.fields else None
     if value is not MISSING and not (selector and selector.takes("_policy")):
