@@ -125,7 +125,7 @@ async def send(
     try:
         async for line in api.lines(BULK, body()):
             answer: Envelope = json.loads(line)
-            item = waiting.popleft()
+            item = waiting.popleft() if waiting else Item(0, "", {})
             outcome = judge(item, answer)
             if outcome is None:
                 tally.fail(failure_of(item, answer))
@@ -135,6 +135,8 @@ async def send(
             advance(item)
     except ConnectionError as error:
         tally.cut = str(error)
+    if waiting:
+        tally.cut = tally.cut or "the server ended its answer before all was answered"
         tally.unanswered = len(waiting)
 
 

@@ -161,7 +161,7 @@ def told(outcome: Outcome) -> tuple[int, str] | None:
 
 
 @given(WORLDS, QUESTIONS, ASKERS)
-@settings(max_examples=120)
+@settings(max_examples=60)
 def test_an_explanation_says_what_is_enforced(
     world: World, about: tuple[str, str], subjects: tuple[str, ...]
 ) -> None:
@@ -175,7 +175,7 @@ def test_an_explanation_says_what_is_enforced(
 
 
 @given(WORLDS, QUESTIONS, ASKERS)
-@settings(max_examples=120)
+@settings(max_examples=60)
 def test_what_an_explanation_names_alone_leads_to_its_verdict(
     world: World, about: tuple[str, str], subjects: tuple[str, ...]
 ) -> None:
@@ -191,7 +191,7 @@ def test_what_an_explanation_names_alone_leads_to_its_verdict(
 
 
 @given(WORLDS, QUESTIONS, ASKERS)
-@settings(max_examples=120)
+@settings(max_examples=60)
 def test_what_an_explanation_names_is_written_where_it_says(
     world: World, about: tuple[str, str], subjects: tuple[str, ...]
 ) -> None:
@@ -223,7 +223,7 @@ def _refers(books: Any, places: list[tuple[str, str]]) -> bool:
 
 
 @given(WORLDS, st.sampled_from(PATHS["thing"]), ASKERS)
-@settings(max_examples=120)
+@settings(max_examples=60)
 def test_attempts_on_things_and_events_are_judged_by_the_rules_of_commands(
     world: World, path: str, subjects: tuple[str, ...]
 ) -> None:
