@@ -35,7 +35,6 @@ from gateway.errors import GatewayError
 from gateway.model.entity_id import is_namespace, namespace_of
 from gateway.model.json import JsonObject
 from gateway.model.thing import Thing
-from gateway.store.leaves import MEMBERS
 from gateway.store.search import Ask, Found, Hit, Place, Scalar, SortKey, sortable
 from gateway.store.things import StoredThing, ThingStore
 from gateway.twin.ditto_errors import ditto_error
@@ -46,7 +45,7 @@ from gateway.twin.metadata import readable as readable_metadata
 from gateway.twin.policy import Permissions
 from gateway.twin.rql import SEARCH_ROOTS, Node, parse, require_roots
 from gateway.twin.rql_predicate import Semantics, document_lookup, predicate
-from gateway.twin.showing import extended_json, readable_json
+from gateway.twin.showing import readable_json
 
 __all__ = ["SearchPage", "SearchQuery", "Searcher", "following"]
 
@@ -198,8 +197,8 @@ class Searcher:
                 continue
             if enforcer is None:
                 return None
-            subjects, now = plan.query.subjects, text_of(plan.now)
-            return enforcer.permissions(subjects, namespace_of(thing.thing_id), now)
+            namespace = namespace_of(thing.thing_id)
+            return enforcer.permissions(plan.query.subjects, namespace, plan.now_text)
 
 
 async def _waited(wait: Wait) -> None:
@@ -229,6 +228,7 @@ class _Plan:
         node = _node_of(query.filter)
         self.query = query
         self.now = now
+        self.now_text = text_of(now)
         self.sort = sort_keys(options)
         self.ask = Ask(
             subjects=query.subjects,
@@ -255,12 +255,20 @@ class _Plan:
             self._holds is not None and not self._holds(document_lookup(seen), self.now)
         ):
             return None
-        return self._made(self._place(seen, thing), seen, thing, permissions)
+        place = self._place(seen, thing)
+        if self._fields is not None:
+            return _Hit(self.key(place), place, self._fields.select(seen))
+        readable = readable_json(thing, permissions)
+        return None if readable is None else _Hit(self.key(place), place, readable)
 
     def shown(self, hit: Hit, permissions: Permissions) -> _Hit | None:
         """A certain hit as the caller may read it."""
-        seen = _seen(hit.thing, permissions) if self._fields is not None else {}
-        return None if seen is None else self._made(hit.place, seen, hit.thing, permissions)
+        if self._fields is None:
+            shown = readable_json(hit.thing, permissions)
+        else:
+            seen = _seen(hit.thing, permissions)
+            shown = None if seen is None else self._fields.select(seen)
+        return None if shown is None else _Hit(self.key(hit.place), hit.place, shown)
 
     def place(self, thing: Thing, permissions: Permissions) -> Place | None:
         """Where a thing stands, None where the caller may not read it."""
@@ -269,15 +277,6 @@ class _Plan:
 
     def _place(self, seen: JsonObject, thing: Thing) -> Place:
         return Place(tuple(_sort_value(seen, key) for key in self.sort), thing.thing_id)
-
-    def _made(
-        self, place: Place, seen: JsonObject, thing: Thing, permissions: Permissions
-    ) -> _Hit | None:
-        readable = readable_json(thing, permissions)
-        if readable is None:
-            return None
-        shown = readable if self._fields is None else self._fields.select(seen)
-        return _Hit(self.key(place), place, shown)
 
     def key(self, place: Place) -> tuple[Any, ...]:
         """What orders hits: the sort values, then the id."""
@@ -293,13 +292,20 @@ def _seen(thing: Thing, permissions: Permissions) -> JsonObject | None:
     readable = readable_json(thing, permissions)
     if readable is None:
         return None
-    seen = {**extended_json(thing), "namespace": namespace_of(thing.thing_id)}
-    for member in MEMBERS:
-        seen.pop(member, None)
+    namespace = namespace_of(thing.thing_id)
+    seen: JsonObject = {
+        "thingId": thing.thing_id,
+        "_revision": thing.revision,
+        "_created": thing.created,
+        "_modified": thing.modified,
+        "_namespace": namespace,
+        "namespace": namespace,
+    }
     metadata = readable_metadata(thing, permissions)
     if metadata is not MISSING:
         seen[METADATA] = metadata
-    return {**seen, **readable}
+    seen.update(readable)
+    return seen
 
 
 def _node_of(text: str | None) -> Node | None:

@@ -75,7 +75,7 @@ def readable_json(
         return None
     seen = permissions.view((), thing.document)
     document = seen if isinstance(seen, dict) else {}
-    shown = replace(thing, document=document)
+    shown = thing if document is thing.document else replace(thing, document=document)
     if fields is None:
         return full_json(shown)
     hidden: JsonObject = {}
