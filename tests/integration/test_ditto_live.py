@@ -276,3 +276,16 @@ async def test_messages_are_enriched_and_filtered_by_their_place(
     assert (heard["path"], heard["headers"]["own"]) == ("/features/cam/outbox/messages/snap", "1")
     assert heard["extra"] == {"attributes": {"online": True}, "policyId": PUMP}
     assert (await app.ask(f"{TWIN}/commands/retrieve", "/attributes/n"))["value"] == 1
+
+
+async def test_a_json_patch_is_for_the_twin_alone(ditto: Stack, device: WsClient) -> None:
+    patch = json_body(
+        [{"op": "replace", "path": "/attributes/n", "value": 2}], "application/json-patch+json"
+    )
+    url = f"{ditto.api}/things/{PUMP}"
+    refused = await curl("-X", "PATCH", f"{url}?channel=live", *patch)
+    assert (refused.status, refused.error) == (400, "protocoladapter:unknown.command")
+    assert (await curl("-X", "PATCH", url, *patch)).status == 204
+    topic = f"{COMMANDS}/patch"
+    refused_too = await device.ask(topic, "/", [])
+    assert refused_too["value"]["error"] == "protocoladapter:unknown.command"
