@@ -97,6 +97,7 @@ class Committer:
         if span is not None:
             object.__setattr__(event, "trace", span.context)  # nobody has seen it yet
         entry.thing, entry.revision = event.after, event.revision
+        entry.modified = event.timestamp
         pending.is_write = True
         made = change.creation.policy if change.creation else None
         policy = made.event if made else None

@@ -265,6 +265,8 @@ class PoliciesService:
 
     def _context(self, entry: PolicyEntry, job: PolicyCommand | PolicyAction) -> PolicyContext:
         now, name = self.now(), entry.policy_id
+        if entry.newest is not None:
+            now = max(now, entry.newest.modified)  # a clock that is set back must not tangle history
         enforcer = self._cache.enforcer(name)
         permissions = (
             enforcer.permissions(job.subjects, namespace_of(name), now) if enforcer else None

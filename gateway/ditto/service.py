@@ -356,7 +356,7 @@ class ThingsService:
     def _change(self, entry: ThingEntry, command: ThingCommand, pending: Pending) -> object | None:
         started = time.perf_counter()
         moment, job = self._clock(), command
-        now = text_of(moment)
+        now = max(text_of(moment), entry.modified)  # a clock that is set back must not tangle history
         creation: Creation | None = None
         if entry.thing is None and command.action in _CREATING and not command.path:
             check_form(command)

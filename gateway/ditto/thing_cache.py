@@ -34,7 +34,7 @@ Step: TypeAlias = Callable[["ThingEntry", Job, Pending], object | None]
 class ThingEntry:
     """What is in memory of one thing id: the newest decided state, which may not be durable yet."""
 
-    __slots__ = ("_step", "is_loaded", "lane", "revision", "thing", "thing_id")
+    __slots__ = ("_step", "is_loaded", "lane", "modified", "revision", "thing", "thing_id")
 
     def __init__(self, thing_id: str, step: Step) -> None:
         self.thing_id = thing_id
@@ -42,6 +42,7 @@ class ThingEntry:
         self.is_loaded = False
         self.thing: Thing | None = None
         self.revision = 0
+        self.modified = ""
         self.lane: Lane[Job] = Lane(self)
 
     def step(self, job: Job, pending: Pending) -> object | None:
@@ -95,6 +96,7 @@ class ThingCache:
                 return
             if not entry.is_loaded:
                 entry.thing, entry.revision = answer.thing, answer.revision
+                entry.modified = answer.modified
                 entry.is_loaded = True
             resume(None)
 

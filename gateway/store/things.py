@@ -8,7 +8,7 @@ thread, after the commit, in the order of the calls.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, TypeVar
 
 from gateway.errors import GatewayError
@@ -26,10 +26,14 @@ SNAPSHOT_EVERY = 32
 
 @dataclass(frozen=True, slots=True)
 class StoredThing:
-    """What is known of a thing id: the thing, None when deleted; `revision` the last it had, 0 for never."""
+    """What is known of a thing id: the thing, None when deleted; `revision` the last it had, 0 for never.
+
+    Shape:  `modified` is when that was, also of a deletion; empty for never.
+    """
 
     thing: Thing | None
     revision: int
+    modified: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

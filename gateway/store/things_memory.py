@@ -72,7 +72,7 @@ class MemoryThingStore:
     def _keep(self, write: ThingWrite) -> int:
         self._sequence += 1
         event = replace(write.event, sequence=self._sequence)
-        self._things[event.thing_id] = StoredThing(event.after, event.revision)
+        self._things[event.thing_id] = StoredThing(event.after, event.revision, event.timestamp)
         self._events.append(event)
         return self._sequence
 
