@@ -2,7 +2,8 @@
 
 A record's outcome makes its offset committable (`gateway.hono.kafka_offsets`); librdkafka commits what was
 stored, from time to time, when partitions are taken away, and at the end. Full: nothing is fetched while
-`max_under_way` records have no outcome. After a fatal error the consumer is made anew.
+`max_under_way` records have no outcome. After a fatal error the consumer is made anew. The library's consumer
+is touched by its thread alone: a call from another one waits until that thread does not poll.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -54,7 +56,7 @@ class RecordReader:
         self._ended = 0
         self._wanted: set[str] = set()
         self._look_at = 0.0
-        self._consumer: Consumer | None = None
+        self._positions: deque[tuple[Partition, int]] = deque()
         self._failed: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
 
@@ -76,7 +78,6 @@ class RecordReader:
             thread = threading.Thread(
                 target=self._read_forever, args=(consumer, stopping), name="kafka-commands"
             )
-            self._consumer = consumer
             thread.start()
             ready()
             try:
@@ -84,7 +85,6 @@ class RecordReader:
             finally:
                 stopping.set()
                 await self._loop.run_in_executor(None, thread.join)
-                self._consumer = None
             log.warning("kafka consumer is made anew")
 
     def want(self, topic: str) -> None:
@@ -95,13 +95,8 @@ class RecordReader:
         """A record has its outcome."""
         self._ended += 1
         offset = self._offsets.end(ticket)
-        consumer = self._consumer
-        if offset is not None and consumer is not None:
-            topic, partition = ticket.partition
-            position = library().TopicPartition(topic, partition, offset)
-            # a partition that was taken away, a consumer that was closed: who has it now reads again
-            with suppress(library().KafkaException, RuntimeError):
-                consumer.store_offsets(offsets=[position])
+        if offset is not None:
+            self._positions.append((ticket.partition, offset))
 
     # --- on the loop -----------------------------------------------------------------------------------
 
@@ -123,6 +118,7 @@ class RecordReader:
     def _read_forever(self, consumer: Consumer, stopping: threading.Event) -> None:
         consumer.subscribe([self._pattern], on_revoke=self._on_revoke, on_lost=self._on_lost)
         while not stopping.is_set():
+            self._store(consumer)
             if self._wanted and time.monotonic() >= self._look_at:
                 self._look(consumer)
             room = self._max - self.under_way
@@ -133,7 +129,20 @@ class RecordReader:
             if first is not None:
                 rest = consumer.consume(min(room, BATCH) - 1, 0) if room > 1 else []
                 self._hand_over([m for m in (first, *rest) if self._is_record(m)])
+        self._store(consumer)
         consumer.close()
+
+    def _store(self, consumer: Consumer) -> None:
+        """Let the offsets of what has its outcome be committed with the next round."""
+        newest: dict[Partition, int] = {}
+        while self._positions:
+            partition, offset = self._positions.popleft()
+            newest[partition] = offset
+        make = library().TopicPartition
+        for (topic, partition), offset in newest.items():
+            # A partition that was taken away: who has it now reads those records again.
+            with suppress(library().KafkaException):
+                consumer.store_offsets(offsets=[make(topic, partition, offset)])
 
     def _hand_over(self, batch: list[Message]) -> None:
         if batch:
@@ -160,12 +169,13 @@ class RecordReader:
         else:
             self._wanted.difference_update(wanted)
 
-    def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Partitions go to another member: what is under way gets a moment to end."""
         keys = _keys(partitions)
         deadline = time.monotonic() + REVOKE_SECONDS
         while self._offsets.under_way(keys) and time.monotonic() < deadline:
             time.sleep(0.01)
+        self._store(consumer)
         self._offsets.forget(keys)
 
     def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
