@@ -136,8 +136,8 @@ class RecordReader:
         """Let the offsets of what has its outcome be committed with the next round."""
         newest: dict[Partition, int] = {}
         while self._positions:
-            partition, offset = self._positions.popleft()
-            newest[partition] = offset
+            place, offset = self._positions.popleft()
+            newest[place] = offset
         make = library().TopicPartition
         for (topic, partition), offset in newest.items():
             # A partition that was taken away: who has it now reads those records again.
