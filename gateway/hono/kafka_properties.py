@@ -43,6 +43,8 @@ _CONSUMER: Final[Mapping[str, Property]] = {
     "partition.assignment.strategy": "cooperative-sticky",
     "topic.metadata.refresh.interval.ms": 10_000,  # how soon the topic of a new tenant is found
     "queued.max.messages.kbytes": 8_192,
+    "session.timeout.ms": 10_000,  # a member that was killed holds its partitions for that long
+    "heartbeat.interval.ms": 2_000,
 }
 _CONSUMER_FIXED: Final[Mapping[str, Property]] = {
     "enable.auto.commit": True,  # of the offsets that we store
