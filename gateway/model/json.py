@@ -14,6 +14,8 @@ Pointer: TypeAlias = tuple[str, ...]
 """Unescaped segments; the empty tuple is the root."""
 
 MAX_POINTER_BYTES = 16_384
+MAX_POINTER_SEGMENTS = 64
+"""Writing below a pointer makes the objects on its way: as deep as values may be, and no deeper."""
 
 
 def nests_within(value: Json, limit: int) -> bool:
@@ -40,11 +42,17 @@ def parse_pointer(text: str) -> Pointer:
     Source: RFC 6901; Ditto's pointers (a leading slash may be missing, `/` alone is the root).
     """
     if len(text) > MAX_POINTER_BYTES:
-        raise BadRequest(f"JSON pointer: at most {MAX_POINTER_BYTES} bytes, got {len(text)}")
+        raise _invalid(f"at most {MAX_POINTER_BYTES} bytes, got {len(text)}")
     body = text[1:] if text.startswith("/") else text
+    if body.count("/") >= MAX_POINTER_SEGMENTS:
+        raise _invalid(f"at most {MAX_POINTER_SEGMENTS} segments, got {body.count('/') + 1}")
     if not body:
         return ()
     return tuple(_unescape(segment, text) for segment in body.split("/"))
+
+
+def _invalid(reason: str) -> BadRequest:
+    return BadRequest(f"JSON pointer: {reason}", code="json.pointer.invalid")
 
 
 def _unescape(segment: str, text: str) -> str:

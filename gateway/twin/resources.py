@@ -108,6 +108,21 @@ def checked_value(part: Part, value: Json) -> Json:
     return _CHECKS[part](value)
 
 
+_LEVELS_ABOVE: Final = {"attributes": 1, "features": 3}
+"""Segments of a path that do not count as depth: up to `attributes` or `properties`."""
+
+
+def checked_at(part: Part, path: Pointer, value: Json) -> Json:
+    """As `checked_value`, for a path: objects on the way count, so that no thing gets too deep to be read.
+
+    Errors: as `checked_value`; BadRequest `json.invalid`.
+    """
+    found = checked_value(part, value)
+    if isinstance(found, dict | list) and len(path) > _LEVELS_ABOVE.get(path[0], len(path)):
+        check_value(found, len(path) - _LEVELS_ABOVE[path[0]])
+    return found
+
+
 @lru_cache(maxsize=4_096)
 def checked_path(path: Pointer) -> Part:
     """Which part a path names, when all its segments can be keys. Paths repeat, so answers are kept.

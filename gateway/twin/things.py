@@ -29,6 +29,7 @@ from gateway.twin.limits import Limits
 from gateway.twin.policy import WRITE
 from gateway.twin.resources import (
     Part,
+    checked_at,
     checked_path,
     checked_value,
     not_found,
@@ -152,7 +153,7 @@ def check_form(command: ThingCommand) -> None:
         if part is Part.THING:
             thing_document(command.thing_id, value)
         else:
-            checked_value(part, value)
+            checked_at(part, command.path, value)
     elif command.action is Action.MERGE:
         _check_merge_form(command, part)
 
@@ -167,7 +168,7 @@ def _check_merge_form(command: ThingCommand, part: Part) -> None:
     else:
         made = merge.merged(MISSING, command.value)
         if made is not MISSING:
-            checked_value(part, made)
+            checked_at(part, command.path, made)
 
 
 _CREATING: Final = frozenset((Action.CREATE, Action.MODIFY, Action.MERGE))
@@ -210,7 +211,7 @@ def _modify(case: _Case) -> Decision:
     if case.part is Part.THING:
         return _modify_thing(case)
     _require_feature(case)
-    value = checked_value(case.part, case.command.value)
+    value = checked_at(case.part, case.path, case.command.value)
     if IfEqual.of(case.command.headers) is not IfEqual.UPDATE:
         _refuse_equal(case, value)
     existed = case.present is not MISSING
@@ -312,7 +313,7 @@ def _with_value(case: _Case, value: Maybe) -> JsonObject:
         return thing_document(case.thing.thing_id, value)
     if value is MISSING:
         return remove(document, case.path)
-    return put(document, case.path, checked_value(case.part, value))
+    return put(document, case.path, checked_at(case.part, case.path, value))
 
 
 def _conditioned(case: _Case) -> Json:
@@ -361,7 +362,7 @@ def _patched(case: _Case, after: Thing) -> Decision:
 def _checked_result(case: _Case, value: Json) -> JsonObject:
     if case.part is Part.THING:
         return thing_document(case.thing.thing_id, value)
-    return put(case.thing.document, case.path, checked_value(case.part, value))
+    return put(case.thing.document, case.path, checked_at(case.part, case.path, value))
 
 
 _DECIDE: Final[dict[Action, Callable[[_Case], Decision]]] = {

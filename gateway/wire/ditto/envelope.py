@@ -37,10 +37,16 @@ class Envelope(msgspec.Struct, omit_defaults=True):
         return self.value is not NOTHING
 
     def json_value(self) -> Json:
-        """The value read; null when absent."""
+        """The value read; null when absent.
+
+        Errors: BadRequest `json.invalid` for numbers that are out of range.
+        """
         if isinstance(self.value, msgspec.UnsetType):
             return None
-        found: Json = msgspec.json.decode(self.value)
+        try:
+            found: Json = msgspec.json.decode(self.value)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise _broken(error) from error
         return found
 
     def raw_value(self) -> bytes:
@@ -77,11 +83,7 @@ def decode(data: bytes | str) -> Envelope:
     try:
         got = _decoder.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise BadRequest(
-            "The JSON of the message is not valid.",
-            code="json.invalid",
-            description=str(error)[:300],
-        ) from error
+        raise _broken(error) from error
     if got.topic is None or got.path is None:
         missing = "topic" if got.topic is None else "path"
         raise BadRequest(
@@ -99,6 +101,12 @@ def decode(data: bytes | str) -> Envelope:
         got.status,
         got.revision,
         got.timestamp,
+    )
+
+
+def _broken(error: Exception) -> BadRequest:
+    return BadRequest(
+        "The JSON of the message is not valid.", code="json.invalid", description=str(error)[:300]
     )
 
 
