@@ -11,6 +11,7 @@ setup:            ## everything for development: packages, virtual environment
 	scripts/python.sh dev
 	scripts/python.sh peers
 	scripts/ditto-clients.sh
+	scripts/kafka.sh
 
 run:              ## start everything on this machine with sample data (wheels only, no root)
 	@scripts/python.sh run
