@@ -60,6 +60,8 @@ STATUSES = (
         "media types are exact; the document says so for cloud events alone",
     ),
     Gap(413, "(POST|PUT|PATCH) ", "an entity over the server's limit"),
+    Gap(431, "", "headers over their limit"),
+    Gap(414, "", "a URI over its limit"),
     Gap(202, WRITES + "/api/2/(things|policies)", "response-required=false"),
     Gap(408, THINGS, "nobody answers on the live channel, or acknowledges"),
     Gap(405, "(POST|PUT|PATCH|DELETE) /api/2/things", "nothing is made on the live channel"),
@@ -85,7 +87,7 @@ SHAPES = (
     Gap('is not of type "object"', "GET /api/2/connections", "`ids-only` gives the IDs"),
     Gap(
         '"thingId" is a required',
-        "GET /api/2/(things|search)",
+        "(GET|POST) /api/2/(things|search)",
         "`fields` leaves out what is not asked for",
     ),
     Gap("is a required property", "GET .*", "`fields` leaves out what is not asked for"),
@@ -292,6 +294,8 @@ def check_error(case: Case, answer: schemathesis.Response) -> None:
     if answer.status_code < 400 or case.method.upper() == "HEAD":
         return
     error = answer.json()
+    if all(isinstance(one, dict) and "status" in one for one in error.values()):
+        return  # acknowledgements by their labels
     assert error["status"] == answer.status_code, told(case, answer)
     assert error["error"], told(case, answer)
     assert len(error["message"]) > 10, told(case, answer)
