@@ -14,6 +14,10 @@ TOO_SLOW_SECONDS = 2.0
 HIGH_WATER = 65_536
 """Bytes in the transport's buffer above which frames wait in the session's own queue."""
 
+_FIRST_PAUSE = 0.01
+_LONGEST_PAUSE = 0.32
+"""Seconds between two looks at a transport that is full; sessions that read nothing are looked at seldom."""
+
 
 def text_frame(payload: bytes) -> bytes:
     """A whole server text frame, the same for every session.
@@ -85,12 +89,14 @@ class Outbox:
 
     async def drain(self) -> None:
         """Write what had to wait, as the transport empties; runs as long as the session."""
-        transport = self._transport
+        transport, pause = self._transport, _FIRST_PAUSE
         while transport is not None and not transport.is_closing():
             await self._room.wait()
+            has_room = transport.get_write_buffer_size() < HIGH_WATER
             while self._waiting and transport.get_write_buffer_size() < HIGH_WATER:
                 transport.write(self._waiting.popleft())
             if not self._waiting:
                 self._room.clear()
             else:
-                await asyncio.sleep(0.01)
+                pause = _FIRST_PAUSE if has_room else min(2 * pause, _LONGEST_PAUSE)
+                await asyncio.sleep(pause)
