@@ -19,7 +19,8 @@ from gateway.twin.rql import SEARCH_ROOTS
 
 DEFAULT_SIZE: Final = 25
 MAX_SIZE: Final = 200
-_MAX_CURSOR: Final = 65_536
+_MAX_CURSOR: Final = 524_288
+"""Characters; a cursor holds the filter."""
 _DIGEST: Final = 6
 
 

@@ -9,7 +9,7 @@ are few. With many, one row says that they are stale: searches judge their thing
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,6 +24,8 @@ from gateway.twin.policy_roots import Root, root_ids
 
 RESIGNED_AT_ONCE: Final = 32
 """Dependent policies that are signed anew within the transaction of the change."""
+_READ_AT_ONCE: Final = 300
+"""Documents read for that, and in one step of working through the others."""
 
 _DOCUMENT: Final = "SELECT document FROM policies WHERE policy_id = ?"
 _ADD_SIGNATURE: Final = "INSERT OR IGNORE INTO policy_signatures (body) VALUES (?)"
@@ -37,7 +39,7 @@ WHERE r.policy_id = ?
 """
 _SOURCES: Final = "SELECT source FROM policy_depends WHERE policy_id = ?"
 _IS_SOURCE: Final = "SELECT 1 FROM policy_depends WHERE source = ? LIMIT 1"
-_MARK_STALE: Final = "INSERT OR REPLACE INTO policy_stale (source, after) VALUES (?, '')"
+_MARK_STALE: Final = "INSERT OR REPLACE INTO policy_stale (source, after) VALUES (?, ?)"
 _STALE: Final = "SELECT source, after FROM policy_stale ORDER BY source LIMIT 1"
 _DEPENDENT: Final = """
 SELECT policy_id FROM policy_depends WHERE source = ? AND policy_id > ? ORDER BY policy_id LIMIT ?
@@ -59,6 +61,7 @@ class _Documents:
 
     connection: sqlite3.Connection
     looked_at: set[str] = field(default_factory=set)
+    reads: int = 0
     _read: dict[str, JsonObject | None] = field(default_factory=dict)
 
     def get(self, policy_id: str, /) -> JsonObject | None:
@@ -72,6 +75,7 @@ class _Documents:
 
     def fresh(self, policy_id: str) -> JsonObject | None:
         """A document that is read once only."""
+        self.reads += 1
         row = self.connection.execute(_DOCUMENT, (policy_id,)).fetchone()
         return None if row is None or row[0] is None else _decode(row[0])
 
@@ -94,39 +98,42 @@ class Signer:
         return not self._resigned(policy_id)
 
     def _resigned(self, source: str) -> bool:
-        """Sign the dependents of a changed policy if they are few; else note that they are stale."""
+        """Sign the dependents of a changed policy if they are few; else note which are stale."""
         dependent = self._dependent(source, "", RESIGNED_AT_ONCE + 1)
-        if len(dependent) > RESIGNED_AT_ONCE:
-            self._connection.execute(_MARK_STALE, (source,))
-            return False
-        self._sign_all(dependent)
-        return True
+        done = self._sign_some(dependent) if len(dependent) <= RESIGNED_AT_ONCE else 0
+        if done == len(dependent):
+            return True
+        self._connection.execute(_MARK_STALE, (source, dependent[done - 1] if done else ""))
+        return False
 
     def _dependent(self, source: str, after: str, limit: int) -> list[str]:
         return [row[0] for row in self._connection.execute(_DEPENDENT, (source, after, limit))]
 
-    def _sign_all(self, policy_ids: Iterable[str]) -> None:
-        for policy_id in policy_ids:
+    def _sign_some(self, policy_ids: Sequence[str]) -> int:
+        """Sign policies while not too much was read; how many."""
+        for number, policy_id in enumerate(policy_ids):
+            if self._documents.reads >= _READ_AT_ONCE:
+                return number
             self.sign(policy_id, self._documents.fresh(policy_id))
+        return len(policy_ids)
 
     def resign(self, limit: int) -> int:
-        """Sign some stale policies, and some that have no readers yet; how many, 0 when all are signed."""
+        """Sign some policies that have no readers yet, and some that are stale; 0 when all are signed."""
         unread = [row[0] for row in self._connection.execute(_UNREAD, (limit,))]
-        self._sign_all(unread)
+        done = self._sign_some(unread)
         row = self._connection.execute(_STALE).fetchone()
-        if row is None or len(unread) >= limit:
-            return len(unread)
-        return len(unread) + self._resign_next(row[0], row[1], limit)
+        if row is None or done >= limit:
+            return done
+        return done + self._resign_next(row[0], row[1], limit)
 
     def _resign_next(self, source: str, after: str, limit: int) -> int:
         dependent = self._dependent(source, after, limit)
-        self._sign_all(dependent)
-        if len(dependent) < limit:
+        done = self._sign_some(dependent)
+        if done == len(dependent) < limit:
             self._connection.execute("DELETE FROM policy_stale WHERE source = ?", (source,))
-        else:
-            place = (dependent[-1], source)
-            self._connection.execute("UPDATE policy_stale SET after = ? WHERE source = ?", place)
-        return len(dependent) + 1
+        elif done:
+            self._connection.execute(_MARK_STALE, (source, dependent[done - 1]))
+        return done + 1
 
     def sign(self, policy_id: str, document: JsonObject | None) -> None:
         """Write the readers of a policy, and what they were worked out from."""

@@ -120,12 +120,13 @@ async def found(store: ThingStore, query: SearchQuery) -> tuple[list[Json], int]
     return page.items, await searcher.count(query, NOW)
 
 
-@pytest.mark.parametrize("at_once", [0, 1, 32])
+@pytest.mark.parametrize(("at_once", "reads"), [(0, 300), (1, 300), (32, 300), (32, 4), (1, 1)])
 @pytest.mark.parametrize("seed", range(6))
 async def test_whatever_policies_import_a_search_finds_what_may_be_read(
-    seed: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+    seed: int, at_once: int, reads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.store.policy_rights.RESIGNED_AT_ONCE", at_once)
+    monkeypatch.setattr("gateway.store.policy_rights._READ_AT_ONCE", reads)
     dice = Random(seed)
     database, memory = Database(None, "gateway"), MemoryThingStore()
     hits = 0
