@@ -12,9 +12,14 @@ import re
 from collections.abc import Callable, Mapping
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
 from cryptography.x509.oid import NameOID
 
 from gateway.errors import BadRequest
@@ -23,7 +28,24 @@ from gateway.model.members import format_instant
 from gateway.model.registry import RPK, X509
 
 CERT = "cert"
+MIN_RSA_BITS, MAX_RSA_BITS = 2_048, 8_192
 _ATTRIBUTE = re.compile(r"(^|(?<!\\)[,+]) *([A-Za-z][A-Za-z0-9-]*) *= *")
+_HEX = re.compile(r"(=)#((?:[0-9A-Fa-f]{2}){2,258})(?=$|[,+])")
+_STRING_TAGS = {0x0C: "utf-8", 0x13: "ascii", 0x14: "latin-1", 0x16: "ascii", 0x1E: "utf-16-be"}
+_NAMES = {
+    "E": NameOID.EMAIL_ADDRESS,
+    "EMAILADDRESS": NameOID.EMAIL_ADDRESS,
+    "SERIALNUMBER": NameOID.SERIAL_NUMBER,
+    "GIVENNAME": NameOID.GIVEN_NAME,
+    "SURNAME": NameOID.SURNAME,
+    "SN": NameOID.SURNAME,
+    "T": NameOID.TITLE,
+    "TITLE": NameOID.TITLE,
+    "S": NameOID.STATE_OR_PROVINCE_NAME,
+    "DNQ": NameOID.DN_QUALIFIER,
+    "DNQUALIFIER": NameOID.DN_QUALIFIER,
+}
+"""Attribute names that tools write beside those of RFC 4514."""
 _PARTS = {
     "{{subject-cn}}": NameOID.COMMON_NAME,
     "{{subject-ou}}": NameOID.ORGANIZATIONAL_UNIT_NAME,
@@ -38,11 +60,21 @@ def canonical_dn(text: str, path: str) -> str:
     """
     tight = _ATTRIBUTE.sub(lambda match: match[1] + match[2].upper() + "=", text)
     try:
-        return x509.Name.from_rfc4514_string(tight).rfc4514_string()
+        plain = _HEX.sub(lambda match: match[1] + _unhexed(match[2]), tight)
+        return x509.Name.from_rfc4514_string(plain, _NAMES).rfc4514_string()
     except ValueError as error:
         raise BadRequest(
             f"{path}: expected a distinguished name as RFC 2253 writes it, got {text[:128]!r}"
         ) from error
+
+
+def _unhexed(digits: str) -> str:
+    """Turn a value in RFC 2253's `#hex` form, DER of a short string, into an escaped text."""
+    encoded = bytes.fromhex(digits)
+    tag, size, raw = encoded[0], encoded[1], encoded[2:]
+    if tag not in _STRING_TAGS or size != len(raw):
+        raise ValueError("expected DER of a string of at most 127 bytes")
+    return re.sub(r'([,+"\\<>;#= ])', r"\\\1", raw.decode(_STRING_TAGS[tag]))
 
 
 def apply_template(template: str, subject: x509.Name) -> str:
@@ -130,7 +162,24 @@ def _rpk(secret: JsonObject, path: str) -> Json:
         certificate = _certificate(secret.pop(CERT), path)
         secret.update(_key_of(certificate, path, "key"))
         secret.update(_validity_of(certificate))
+    if isinstance(secret.get("key"), str):
+        _check_key(str(secret["key"]), secret.get("algorithm"), path)
     return secret
+
+
+def _check_key(text: str, algorithm: Json, path: str) -> None:
+    """Refuse a raw public key that no token can ever be checked with; what has another shape is left."""
+    kinds = {"RSA": RSAPublicKey, "EC": EllipticCurvePublicKey}
+    if algorithm not in kinds:
+        return
+    try:
+        key = load_der_public_key(base64.b64decode(text, validate=True))
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise BadRequest(f"{path}.key: expected base64 of a DER public key") from error
+    if not isinstance(key, kinds[str(algorithm)]):
+        raise BadRequest(f"{path}.key: expected an {algorithm} key")
+    if isinstance(key, RSAPublicKey) and not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
+        raise BadRequest(f"{path}.key: expected {MIN_RSA_BITS}..{MAX_RSA_BITS} bits")
 
 
 def templates_of(document: Mapping[str, Json]) -> dict[str, str]:

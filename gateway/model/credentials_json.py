@@ -44,6 +44,8 @@ _BCRYPT = re.compile(r"\$2a\$(\d\d)\$[./A-Za-z0-9]{53}")
 
 MAX_PASSWORD_BYTES = 72
 """bcrypt looks at no more; a longer new password would only seem to be stronger."""
+MAX_KEY_BYTES = 256
+"""The longest pre-shared key that DTLS libraries take."""
 MAX_SECRETS = 100
 
 _CONFIDENTIAL: Mapping[str, tuple[str, ...]] = {
@@ -170,6 +172,9 @@ def _check_base64(members: Members, name: str, text: str, size: int | None = Non
 def _psk(members: Members, data: dict[str, str], _max_bcrypt_cost: int) -> dict[str, str]:
     if KEY in data:
         _check_base64(members, KEY, data[KEY])
+        size = len(base64.b64decode(data[KEY]))
+        if not 1 <= size <= MAX_KEY_BYTES:
+            raise members.fail(KEY, f"base64 of 1..{MAX_KEY_BYTES} bytes, got {size}")
     return data
 
 

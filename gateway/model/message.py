@@ -54,12 +54,16 @@ class MessagingType(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The device that a connection or request has proved to be."""
+    """The device that a connection or request has proved to be.
+
+    Shape:  `expires`, seconds since the epoch, is when the proof ends (tokens), None when it does not.
+    """
 
     tenant: str
     device: str
     auth_id: str
     credential_type: str = "hashed-password"
+    expires: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,8 @@ class AdapterOptions:
 
     enabled: bool = True
     authentication_required: bool = True
+    refuses_anonymous: bool = False
+    """True where the tenant said in so many words that devices have to authenticate."""
     ext: Mapping[str, Json] = field(default_factory=lambda: NO_JSON)
 
     @property
@@ -90,11 +92,35 @@ NO_LIMITS = ResourceLimits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrustAnchor:
+    """A certificate authority whose certificates a tenant takes from its devices.
+
+    Shape:  `public_key` is DER (SubjectPublicKeyInfo), empty where what was registered is no base64;
+            instants in seconds since the epoch; templates hold `{{subject-cn}}` and the like.
+    """
+
+    anchor_id: str
+    subject_dn: str
+    public_key: bytes = b""
+    not_before: int = 0
+    not_after: int = 0
+    auth_id_template: str | None = None
+    provisions: bool = False
+    provisions_gateways: bool = False
+    device_id_template: str | None = None
+    checks_revocation: bool = False
+
+    def is_valid(self, now: float) -> bool:
+        """True when `now` (seconds since the epoch) lies in its validity."""
+        return self.not_before <= now <= self.not_after
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
     """One tenant.
 
     Shape:  `adapters` None means that every adapter is enabled; otherwise types not named are disabled.
-            `anchors` are the subject DNs of its trust anchors.
+            `anchors` are the subject DNs of `trust_anchors`.
     """
 
     tenant_id: str
@@ -109,6 +135,7 @@ class Tenant:
     limits: ResourceLimits = NO_LIMITS
     trust_anchor_group: str | None = None
     anchors: tuple[str, ...] = ()
+    trust_anchors: tuple[TrustAnchor, ...] = ()
 
     def adapter(self, adapter_type: str) -> AdapterOptions:
         """Return the options of an adapter type, also of one that is not listed."""

@@ -8,9 +8,11 @@ Source: Hono device registry API v1, schemas Tenant, Device and what they refer 
 
 from __future__ import annotations
 
+import base64
+
 from gateway.errors import BadRequest
 from gateway.model.json import Json, JsonObject
-from gateway.model.members import Members, format_instant
+from gateway.model.members import Members, format_instant, parse_instant
 from gateway.model.registry import (
     ALIAS,
     AUTO_PROVISIONING,
@@ -24,6 +26,7 @@ from gateway.model.registry import (
     Quota,
     ResourceLimits,
     Tenant,
+    TrustAnchor,
 )
 
 SAMPLING_MODES = ("default", "all", "none")
@@ -77,8 +80,11 @@ def parse_tenant(tenant_id: str, value: Json) -> Tenant:
         limits=_resource_limits(members.members("resource-limits")),
         trust_anchor_group=members.text("trust-anchor-group", ALIAS),
         anchors=tuple(str(item["subject-dn"]) for item in trusted),
+        trust_anchors=tuple(_trust_anchor(item) for item in trusted),
     )
     members.end()
+    if len({anchor.anchor_id for anchor in tenant.trust_anchors}) != len(trusted):
+        raise members.fail("trusted-ca", "each id once")
     document["enabled"] = enabled
     if trusted:
         document["trusted-ca"] = list(trusted)
@@ -93,12 +99,20 @@ def _adapters(members: Members) -> dict[str, AdapterOptions] | None:
         kind = item.required_text("type")
         if kind in adapters:
             raise item.fail("type", f"each adapter once, got {kind[:64]!r} twice")
-        adapters[kind] = AdapterOptions(
-            enabled=item.flag("enabled", False),
-            authentication_required=item.flag("device-authentication-required", True),
-            ext=item.object("ext") or NO_JSON,
-        )  # adapter entries are open objects: further members are kept
+        adapters[kind] = _adapter_options(item)
     return adapters or None
+
+
+def _adapter_options(item: Members) -> AdapterOptions:
+    """Read one entry; these are open objects: further members are kept."""
+    is_said = item.has("device-authentication-required")
+    is_required = item.flag("device-authentication-required", True)
+    return AdapterOptions(
+        enabled=item.flag("enabled", False),
+        authentication_required=is_required,
+        refuses_anonymous=is_said and is_required,
+        ext=item.object("ext") or NO_JSON,
+    )
 
 
 def _registration_limits(members: Members | None) -> tuple[int, int]:
@@ -189,6 +203,36 @@ def _trusted_ca(members: Members) -> JsonObject:
             document[name] = members.flag(name, False)
     members.end()
     return document
+
+
+def _trust_anchor(document: JsonObject) -> TrustAnchor:
+    def instant(name: str) -> int:
+        return parse_instant(str(document[name]), name)
+
+    def text(name: str) -> str | None:
+        found = document.get(name)
+        return found if isinstance(found, str) else None
+
+    return TrustAnchor(
+        anchor_id=str(document["id"]),
+        subject_dn=str(document["subject-dn"]),
+        public_key=_bytes(str(document["public-key"])),
+        not_before=instant("not-before"),
+        not_after=instant("not-after"),
+        auth_id_template=text("auth-id-template"),
+        provisions=document["auto-provisioning-enabled"] is True,
+        provisions_gateways=document["auto-provision-as-gateway"] is True,
+        device_id_template=text("auto-provisioning-device-id-template"),
+        checks_revocation=document.get("ocsp-revocation-enabled") is True,
+    )
+
+
+def _bytes(text: str) -> bytes:
+    """Read base64; a key that is none is kept as it is written, and trusts nobody."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return b""
 
 
 def _templates(members: Members) -> JsonObject:
