@@ -208,7 +208,9 @@ def build_gateway(shared: Shared) -> Gateway:
     if settings.demo:
         gateway.modules.append(Once("hono.demo", lambda: hono_demo.provision(registry)))
     kafka = _kafka(shared, gateway)
-    gateway.modules += kafka[:1]  # its producer: whoever takes uploads comes later and stops earlier
+    gateway.modules += kafka[
+        :1
+    ]  # its producer: whoever takes uploads comes later and stops earlier
     gateway.modules += _northbound(shared, gateway)
     connections = _connectivity(shared, gateway)
     gateway.modules.append(connections)
@@ -357,6 +359,8 @@ def _wot_hook(shared: Shared, models: ThingModels | None, config: WotConfig) -> 
 
 def _ditto(shared: Shared, gateway: Gateway, connections: ConnectionHub) -> list[Module]:
     settings, metrics = shared.settings.ditto, shared.metrics
+    metrics.live_entities.watch("thing", lambda: len(gateway.things.memory))
+    metrics.live_entities.watch("policy", lambda: len(gateway.policies.memory))
     users = {
         name: hash_password(password)
         for name, password in {**shared.users.ditto, **shared.users.devops}.items()
@@ -397,7 +401,9 @@ def _ditto(shared: Shared, gateway: Gateway, connections: ConnectionHub) -> list
         *connection_routes(
             endpoints,
             connections,
-            piggybacks(gateway.things, gateway.policies, gateway.upkeep, plain(shared.settings)),
+            piggybacks(
+                gateway.things, gateway.policies, gateway.upkeep, plain(shared.settings), metrics
+            ),
         ),
         *wot_config_routes(endpoints, gateway.wot_config),
         *fallback(endpoints),

@@ -60,7 +60,7 @@ async def with_connections(http: DittoHttp | None = None) -> AsyncIterator[Stack
         await stack.enter_async_context(running(connections))
         upkeep = Upkeep(ditto.policies.store)
         settings = plain(Settings(data_dir=Path("/data")))
-        commands = piggybacks(ditto.things, ditto.policies, upkeep, settings)
+        commands = piggybacks(ditto.things, ditto.policies, upkeep, settings, ditto.metrics)
         table = connection_routes(ditto.endpoints, connections, commands)
         await stack.enter_async_context(serving(ditto, http, None, table))
         yield ditto

@@ -102,10 +102,11 @@ def unknown_path(path: str) -> GatewayError:
 
 @dataclass(frozen=True, slots=True)
 class _Meter:
-    """The metrics of one method and status, looked up once."""
+    """The metrics of one group of paths, method and status, looked up once."""
 
     requests: Counter
     seconds: Tally
+    roundtrip: Tally
 
 
 class Endpoints:
@@ -127,7 +128,7 @@ class Endpoints:
         self._settings = settings
         self._metrics = metrics
         self._tracer = tracer
-        self._meters: dict[tuple[str, int], _Meter] = {}
+        self._meters: dict[tuple[str, str, int], _Meter] = {}
 
     @property
     def max_body(self) -> int:
@@ -180,7 +181,7 @@ class Endpoints:
                 response: web.StreamResponse = web.Response(status=204)
             else:
                 response = await self._answer(request, correlation_id, handler, prove, realm)
-            self._count(request.method, response.status, perf_counter() - started)
+            self._count(request, response, perf_counter() - started)
             if not response.prepared:
                 response.headers["correlation-id"] = correlation_id
                 self.allow_origin(request, response)
@@ -252,16 +253,40 @@ class Endpoints:
         if asked:
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = asked[:1_024]
 
-    def _count(self, method: str, status: int, seconds: float) -> None:
+    def _count(self, request: web.Request, response: web.StreamResponse, seconds: float) -> None:
+        method, status = request.method, response.status
         known = method if method in _METHODS else "other"
-        meter = self._meters.get((known, status))
+        group = group_of(request.path)
+        meter = self._meters.get((group, known, status))
         if meter is None:
-            meter = self._meters[known, status] = _Meter(
+            meter = self._meters[group, known, status] = _Meter(
                 self._metrics.http_requests.labels(SERVER, known, str(status)),
                 self._metrics.http_seconds.labels(SERVER, known),
+                self._metrics.roundtrip_http_seconds.labels(group, known, str(status)),
             )
         meter.requests.inc()
         meter.seconds.observe(seconds)
+        if not response.prepared:  # a stream lasts as long as its reader wants
+            meter.roundtrip.observe(seconds)
+
+
+_GROUPS = frozenset(
+    (
+        *(
+            f"/api/2/{name}"
+            for name in ("things", "policies", "search", "connections", "whoami", "cloudevents")
+        ),
+        "/api/2/checkPermissions",
+        *("/devops", "/health", "/overall", "/stats", "/status", "/ws/2"),
+    )
+)
+
+
+def group_of(path: str) -> str:
+    """What a path begins with, of the few beginnings that the API has."""
+    parts = path.split("/", 4)
+    found = "/".join(parts[:4] if parts[1:2] == ["api"] else parts[:2])
+    return found if found in _GROUPS else "/ws/2" if path.startswith("/ws/2") else "other"
 
 
 def _check_addressed(request: web.Request, caller: Caller) -> None:

@@ -9,10 +9,15 @@ from gateway.ditto.piggyback_operations import OperationPiggybacks
 from gateway.ditto.service import PoliciesService, ThingsService
 from gateway.ditto.upkeep import Upkeep
 from gateway.model.json import Json
+from gateway.observe.metrics import Metrics
 
 
 def piggybacks(
-    things: ThingsService, policies: PoliciesService, upkeep: Upkeep, settings: Json
+    things: ThingsService,
+    policies: PoliciesService,
+    upkeep: Upkeep,
+    settings: Json,
+    metrics: Metrics,
 ) -> Piggybacks:
     """The commands on things, policies and the service itself.
 
@@ -22,4 +27,5 @@ def piggybacks(
         ThingPiggybacks(things).table(),
         PolicyPiggybacks(policies).table(),
         OperationPiggybacks(things, policies, upkeep, DevopsRoutes(settings).config_at).table(),
+        metrics=metrics,
     )

@@ -26,6 +26,7 @@ from gateway.ditto.request import (
 from gateway.errors import GatewayError, NotBuilt
 from gateway.model.json import Json, JsonObject
 from gateway.model.thing import HeaderValue
+from gateway.observe.metrics import Metrics
 from gateway.twin.ditto_errors import ditto_error
 from gateway.wire.ditto.headers import error_json
 
@@ -92,8 +93,9 @@ Run: TypeAlias = Callable[[Piggyback], Awaitable[JsonObject]]
 class Piggybacks:
     """The commands that there are, and the handler of the route."""
 
-    def __init__(self, *tables: Mapping[str, Run]) -> None:
+    def __init__(self, *tables: Mapping[str, Run], metrics: Metrics | None = None) -> None:
         self._runs: dict[str, Run] = {}
+        self._metrics = metrics
         for table in tables:
             self.add(table)
 
@@ -129,6 +131,8 @@ class Piggybacks:
                 f"The piggyback command '{asked.type[:200]}' is not built.",
                 description="Twinspan's docs/compatibility.md lists what is there.",
             )
+        if asked.is_sudo and self._metrics is not None:
+            self._metrics.sudo_commands.labels(asked.type).inc()
         return {"type": asked.response_type, "status": 200, **await run(asked)}
 
     async def _told(self, asked: Piggyback) -> JsonObject:

@@ -190,6 +190,9 @@ class PolicyCache:
             if entry is not None:
                 entry.enforcer = None
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def namespaces(self) -> Counter[str]:
         """How many policies of each namespace are in memory."""
         present = (entry for entry in self._entries.values() if entry.committed is not None)

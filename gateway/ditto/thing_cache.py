@@ -102,6 +102,9 @@ class ThingCache:
 
         self._store.load_thing(entry.thing_id, loaded)
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def namespaces(self) -> Counter[str]:
         """How many things of each namespace are in memory."""
         present = (entry for entry in self._entries.values() if entry.thing is not None)

@@ -175,6 +175,21 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self.roundtrip_http_seconds = LoopHistogram(
+            "roundtrip_http_seconds",
+            "Time to answer a request of the Ditto API, by what its path begins with.",
+            ("ditto_request_path", "ditto_request_method", "ditto_statusCode"),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.live_entities = _Depths("live_entities", "Things and policies in memory.", "type")
+        registry.register(self.live_entities)
+        self.sudo_commands = Counter(
+            "sudo_commands",
+            "Commands of operators that no policy was asked about.",
+            ("type",),
+            registry=registry,
+        )
         self.stream_sessions = Gauge(
             "twinspan_stream_sessions",
             "Open WebSocket and SSE sessions.",

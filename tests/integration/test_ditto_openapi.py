@@ -294,7 +294,7 @@ def check_error(case: Case, answer: schemathesis.Response) -> None:
     if answer.status_code < 400 or case.method.upper() == "HEAD":
         return
     error = answer.json()
-    if all(isinstance(one, dict) and "status" in one for one in error.values()):
+    if error and all(isinstance(one, dict) and "status" in one for one in error.values()):
         return  # acknowledgements by their labels
     assert error["status"] == answer.status_code, told(case, answer)
     assert error["error"], told(case, answer)

@@ -112,6 +112,21 @@ async def test_operators_see_what_is_in_memory_by_namespace(
     assert (await curl(url, user=DEVOPS)).json == expected
 
 
+async def test_requests_are_timed_under_dittos_name_by_the_beginning_of_their_path(
+    ditto: Stack,
+) -> None:
+    for path in (f"/things/{PUMP}", f"/things/{PUMP}/attributes", "/nowhere"):
+        await curl(f"{ditto.api}{path}")
+
+    def timed(path: str, status: str) -> float:
+        labels = {"ditto_request_path": path, "ditto_request_method": "GET"}
+        name = "roundtrip_http_seconds_count"
+        return ditto.sample(name, **labels, ditto_statusCode=status)
+
+    assert timed("/api/2/things", "200") == 2
+    assert timed("other", "404") == 1
+
+
 # --- log levels and settings -------------------------------------------------------------------
 
 LOGGER = "gateway.ditto.endpoint"
@@ -180,6 +195,7 @@ async def test_an_operator_reads_and_changes_past_the_policy(ditto: Stack) -> No
     read = await piggyback(ditto, SUDO, type="things.commands:retrieveThing", thingId=PUMP)
     assert (read.status, read.json["type"]) == (200, "things.responses:retrieveThing")
     assert read.json["thing"]["attributes"] == {"a": 1}
+    assert ditto.sample("sudo_commands_total", type="things.commands:retrieveThing") == 1
     changed = await piggyback(
         ditto,
         SUDO,
