@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.hono.kafka_library import library, made, text_of
+from gateway.hono.kafka_library import Seldom, library, made, text_of
 from gateway.hono.kafka_offsets import Offsets, Partition, Ticket
 from gateway.hono.kafka_properties import Property
 
@@ -34,6 +34,9 @@ LOOK_SECONDS: Final = 2.0
 """How long asking for topics may take, and the pause after it failed."""
 REVOKE_SECONDS: Final = 0.3
 """How long giving a partition away waits for the outcomes of its records."""
+
+_EXPECTED: Final = frozenset({3})
+"""UNKNOWN_TOPIC_OR_PART: no tenant's topic is there yet, or one was deleted."""
 
 
 class RecordReader:
@@ -56,6 +59,7 @@ class RecordReader:
         self._ended = 0
         self._wanted: set[str] = set()
         self._look_at = 0.0
+        self._seldom = Seldom()
         self._positions: deque[tuple[Partition, int]] = deque()
         self._failed: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
@@ -182,15 +186,12 @@ class RecordReader:
         self._offsets.forget(_keys(partitions))
 
     def _on_error(self, error: KafkaError) -> None:
-        fatal = error.fatal()
-        log.log(
-            logging.ERROR if fatal else logging.WARNING,
-            "kafka consumer error",
-            extra={"cause": text_of(error), "fatal": fatal},
-        )
-        if fatal:
+        if error.fatal():
+            log.error("kafka consumer ended", extra={"cause": text_of(error)})
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._failed.set)
+        elif error.code() not in _EXPECTED and self._seldom.is_due(error.code()):
+            log.warning("kafka consumer error", extra={"cause": text_of(error)})
 
 
 def _keys(partitions: list[Any]) -> list[Partition]:

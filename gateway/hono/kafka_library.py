@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib
 import logging
+import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gateway.errors import GatewayError, InvalidSetting, Undeliverable
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+SAME_SECONDS: Final = 10.0
+"""How long a trouble that goes on is not logged again."""
 
 
 class BrokerUnavailable(Undeliverable):
@@ -62,6 +66,22 @@ def text_of(error: Any) -> str:
 def refusal(error: KafkaError | None) -> GatewayError | None:
     """Return what an outcome of the broker means for who sent; causes stay inside."""
     return None if error is None else BrokerUnavailable()
+
+
+class Seldom:
+    """Lets the same thing be said once in `SAME_SECONDS`."""
+
+    def __init__(self) -> None:
+        self._until: dict[object, float] = {}
+
+    def is_due(self, what: object) -> bool:
+        """True when `what` was not said lately; then it counts as said."""
+        now = time.monotonic()
+        if now < self._until.get(what, 0.0):
+            return False
+        self._until = {said: until for said, until in self._until.items() if until > now}
+        self._until[what] = now + SAME_SECONDS
+        return True
 
 
 class LibraryLog:

@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from prometheus_client import Counter
 
-from gateway.hono.kafka_library import BrokerUnavailable, library, made, refusal, text_of
+from gateway.hono.kafka_library import (
+    BrokerUnavailable,
+    Seldom,
+    library,
+    made,
+    refusal,
+    text_of,
+)
 from gateway.hono.kafka_properties import Property
 from gateway.hono.kafka_records import Record
 from gateway.model.ports import Done
@@ -34,8 +41,6 @@ POLL_SECONDS: Final = 0.1
 """How long the thread waits for reports before it looks whether it is to end."""
 FLUSH_SECONDS: Final = 5.0
 """How long stopping waits for records that are under way."""
-REPORT_SECONDS: Final = 10.0
-"""Failures of one kind are logged once in this time."""
 
 
 class _Delivery(msgspec.Struct, eq=False):
@@ -65,7 +70,7 @@ class KafkaProducer:
         self._stopping = threading.Event()
         self._failed: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
-        self._logged: dict[str, float] = {}
+        self._seldom = Seldom()
         self._counters: dict[tuple[str, str], Counter] = {}
         metrics.kafka_queue.watch("producer", lambda: len(self._producer or ()))
 
@@ -169,24 +174,17 @@ class KafkaProducer:
             self._note(text_of(delivery.error), delivery.kind)
 
     def _note(self, cause: str, topic: str) -> None:
-        """Log a failure, each kind of it from time to time."""
-        now = time.monotonic()
-        if now >= self._logged.get(cause, 0.0):
-            self._logged = {c: until for c, until in self._logged.items() if until > now}
-            self._logged[cause] = now + REPORT_SECONDS
+        if self._seldom.is_due(cause):
             log.warning("kafka record not sent", extra={"cause": cause, "topic": topic})
 
     def _on_error(self, error: KafkaError) -> None:
         """Called on the collecting thread: the library's own troubles."""
-        fatal = error.fatal()
-        log.log(
-            logging.ERROR if fatal else logging.WARNING,
-            "kafka producer error",
-            extra={"cause": text_of(error), "fatal": fatal},
-        )
-        if fatal:
+        if error.fatal():
+            log.error("kafka producer ended", extra={"cause": text_of(error)})
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._failed.set)
+        elif self._seldom.is_due(error.code()):
+            log.warning("kafka producer error", extra={"cause": text_of(error)})
 
     # --- the end ---------------------------------------------------------------------------------------
 

@@ -100,11 +100,18 @@ def admin_properties(settings: Kafka) -> Properties:
 
 
 def delivery_seconds(properties: Mapping[str, Property]) -> float:
-    """Return the time in which every record has its outcome."""
+    """Return the time in which every record has its outcome; that of librdkafka where it is not bounded.
+
+    Errors: InvalidSetting.
+    """
     for name in ("message.timeout.ms", "delivery.timeout.ms"):
-        value = properties.get(name)
-        if value is not None:
-            return float(value) / 1_000
+        value = str(properties.get(name, ""))
+        if value and not value.isdigit():
+            raise InvalidSetting(
+                f"{PATH}.producer_config.{name}: expected milliseconds, got {value!r}"
+            )
+        if value and int(value):
+            return int(value) / 1_000
     return 300.0
 
 
