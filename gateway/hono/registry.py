@@ -52,6 +52,8 @@ from gateway.store.database import Database, T
 log = logging.getLogger(__name__)
 
 Listener = Callable[[RegistryChange], None]
+UnknownDevice = Callable[[Tenant, str, str, Callable[[Assertion | GatewayError], None]], None]
+"""What is done about (tenant, device, gateway)."""
 
 
 def new_id() -> str:
@@ -83,10 +85,13 @@ class Registry:
         self._clock = clock
         self._listeners: list[Listener] = []
         self._tenants: ReadCache[str, Tenant] = ReadCache(self._read_tenant, capacity=10_000)
+        self._anchors: ReadCache[str, Tenant] = ReadCache(self._read_anchor, capacity=10_000)
         self._devices: ReadCache[tuple[str, str], StoredDevice] = ReadCache(self._read_device)
         self._credentials: ReadCache[tuple[str, str, str], DeviceCredential] = ReadCache(
             self._read_credential
         )
+        self.on_unknown_device: UnknownDevice | None = None
+        """Asked when a gateway speaks for a device that is not there, e.g. to provision it."""
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until cancelled; then answer what waits and end the hashing threads."""
@@ -95,7 +100,7 @@ class Registry:
         try:
             await asyncio.Event().wait()
         finally:
-            for cache in (self._tenants, self._devices, self._credentials):
+            for cache in (self._tenants, self._anchors, self._devices, self._credentials):
                 await cache.close()
             self.passwords.close()
 
@@ -107,6 +112,15 @@ class Registry:
         Errors (through `done`): TenantNotFound; StoreUnavailable.
         """
         self._tenants.get(name, done)
+
+    def find_tenant_by_anchor(
+        self, subject_dn: str, done: Callable[[Tenant | GatewayError], None]
+    ) -> None:
+        """Find the tenant that trusts a certificate authority, named as `canonical_dn` writes names.
+
+        Errors (through `done`): TenantNotFound, also where several tenants trust it; StoreUnavailable.
+        """
+        self._anchors.get(subject_dn, done)
 
     def cached_tenant(self, name: str) -> Tenant | None:
         """Return the tenant if it is in memory, without reading."""
@@ -143,7 +157,10 @@ class Registry:
         done: Callable[[Assertion | GatewayError], None],
     ) -> None:
         def with_device(found: StoredDevice | GatewayError) -> None:
-            if isinstance(found, GatewayError):
+            is_absent = isinstance(found, DeviceNotFound)
+            if is_absent and gateway not in (None, device) and self.on_unknown_device is not None:
+                self.on_unknown_device(tenant, device, str(gateway), done)
+            elif isinstance(found, GatewayError):
                 done(found)
             elif not found.device.enabled:
                 done(DeviceNotFound())
@@ -205,6 +222,9 @@ class Registry:
     async def _read_tenant(self, name: str) -> Tenant:
         return await self._database.read(lambda db: store.find_tenant(db, name))
 
+    async def _read_anchor(self, subject_dn: str) -> Tenant:
+        return await self._database.read(lambda db: store.find_tenant_by_anchor(db, subject_dn))
+
     async def _read_device(self, key: tuple[str, str]) -> StoredDevice:
         return await self._database.read(lambda db: store.load_device(db, *key))
 
@@ -226,7 +246,7 @@ class Registry:
         change = RegistryChange(
             Subject.TENANT, Change.CREATE, tenant.tenant_id, enabled=tenant.enabled
         )
-        await self._write(lambda db: store.insert_tenant(db, tenant, version), lambda _: change)
+        await self.write(lambda db: store.insert_tenant(db, tenant, version), lambda _: change)
         self._metrics.tenants.inc()
         return tenant.tenant_id, version
 
@@ -247,7 +267,7 @@ class Registry:
         tenant = parse_tenant(check_tenant_id(tenant_id), expand_tenant(body, new_id))
         version = new_id()
         change = RegistryChange(Subject.TENANT, Change.UPDATE, tenant_id, enabled=tenant.enabled)
-        await self._write(
+        await self.write(
             lambda db: store.update_tenant(db, tenant, version, if_match), lambda _: change
         )
         return version
@@ -259,7 +279,7 @@ class Registry:
         """
         check_tenant_id(tenant_id)
         change = RegistryChange(Subject.TENANT, Change.DELETE, tenant_id)
-        await self._write(lambda db: store.delete_tenant(db, tenant_id, if_match), lambda _: change)
+        await self.write(lambda db: store.delete_tenant(db, tenant_id, if_match), lambda _: change)
         self._metrics.tenants.dec()
 
     async def search_tenants(self, search: Search) -> JsonObject:
@@ -286,7 +306,7 @@ class Registry:
             "auto-provisioned": False,
             "auto-provisioning-notification-sent": False,
         }
-        await self._write(
+        await self.write(
             lambda db: store.insert_device(db, device, status, versions),
             lambda _: _device_change(Change.CREATE, device),
         )
@@ -317,7 +337,7 @@ class Registry:
         check_tenant_id(tenant_id)
         device = parse_device(tenant_id, check_device_id(device_id), body)
         version, now = new_id(), format_instant(self._clock())
-        await self._write(
+        await self.write(
             lambda db: store.update_device(db, device, now, version, if_match),
             lambda before: _device_change(Change.UPDATE, device, before.device),
         )
@@ -330,7 +350,7 @@ class Registry:
         """
         check_tenant_id(tenant_id)
         check_device_id(device_id)
-        await self._write(
+        await self.write(
             lambda db: store.delete_device(db, tenant_id, device_id, if_match),
             lambda before: _device_change(Change.DELETE, before.device),
         )
@@ -342,7 +362,7 @@ class Registry:
         """
         check_tenant_id(tenant_id)
         change = RegistryChange(Subject.ALL_DEVICES, Change.DELETE, tenant_id)
-        await self._write(lambda db: store.delete_devices(db, tenant_id), lambda _: change)
+        await self.write(lambda db: store.delete_devices(db, tenant_id), lambda _: change)
 
     async def search_devices(self, tenant_id: str, search: Search) -> JsonObject:
         """Return the devices of a tenant that match.
@@ -386,7 +406,7 @@ class Registry:
         hashed = [await self._hashed(draft) for draft in drafts]
         version = new_id()
         change = RegistryChange(Subject.CREDENTIALS, Change.UPDATE, tenant_id, device_id)
-        await self._write(
+        await self.write(
             lambda db: store.replace_credentials(db, owner, hashed, version, if_match, new_id),
             lambda _: change,
         )
@@ -405,17 +425,15 @@ class Registry:
 
     # --- commits --------------------------------------------------------------------------------
 
-    async def _write(
+    async def write(
         self,
         work: Callable[[sqlite3.Connection], T],
-        change_of: Callable[[T], RegistryChange],
+        change_of: Callable[[T], RegistryChange | None],
     ) -> T:
-        """Run a write; drop what it touched and tell the listeners before the caller goes on."""
+        """Run a write as `submit` does and wait for it."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         def done(result: T | GatewayError) -> None:
-            if not isinstance(result, GatewayError):
-                self._changed(change_of(result))
             if future.done():
                 return  # the caller went away; the change stands
             if isinstance(result, GatewayError):
@@ -423,12 +441,31 @@ class Registry:
             else:
                 future.set_result(result)
 
-        self._database.submit(work, done)
+        self.submit(work, change_of, done)
         return await future
+
+    def submit(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        change_of: Callable[[T], RegistryChange | None],
+        done: Callable[[T | GatewayError], None],
+    ) -> None:
+        """Run a write; drop what it touched and tell the listeners before `done` hears the result.
+
+        Shape:  `change_of` says what the result changed, None for nothing that anybody asks for.
+        """
+
+        def committed(result: T | GatewayError) -> None:
+            if not isinstance(result, GatewayError) and (change := change_of(result)) is not None:
+                self._changed(change)
+            done(result)
+
+        self._database.submit(work, committed)
 
     def _changed(self, change: RegistryChange) -> None:
         if change.subject is Subject.TENANT:
             self._tenants.drop(lambda _, tenant: tenant.tenant_id == change.tenant_id)
+            self._anchors.drop(lambda _name, _tenant: True)
         elif change.subject is Subject.DEVICE and change.device_id and not change.regroups:
             self._devices.discard((change.tenant_id, change.device_id))
         elif change.subject is not Subject.CREDENTIALS:

@@ -61,6 +61,21 @@ def find_tenant(db: sqlite3.Connection, name: str) -> Tenant:
     return parse_tenant(row[0], _decode(row[1]))
 
 
+def find_tenant_by_anchor(db: sqlite3.Connection, subject_dn: str) -> Tenant:
+    """Find the one tenant that trusts a certificate authority.
+
+    Errors: TenantNotFound, also where several tenants of a group trust it.
+    """
+    rows = db.execute(
+        "SELECT t.id, t.document FROM tenant_anchor a JOIN tenant t ON t.id = a.tenant"
+        " WHERE a.subject_dn = ? LIMIT 2",
+        (subject_dn,),
+    ).fetchall()
+    if len(rows) != 1:
+        raise TenantNotFound
+    return parse_tenant(rows[0][0], _decode(rows[0][1]))
+
+
 def required_tenant(db: sqlite3.Connection, tenant_id: str) -> tuple[Tenant, str]:
     """Find a tenant by its id; TenantNotFound names it as the management API does."""
     found = load_tenant(db, tenant_id)
@@ -342,15 +357,19 @@ def replace_credentials(
     merged = merge(drafts, stored, new_id)
     db.execute("DELETE FROM credential WHERE tenant = ? AND device = ?", owner)
     for position, credential in enumerate(merged):
-        _insert_credential(db, owner, position, credential)
+        insert_credential(db, owner, position, credential)
     db.execute(
         "UPDATE device SET credentials_version = ? WHERE tenant = ? AND id = ?", (version, *owner)
     )
 
 
-def _insert_credential(
+def insert_credential(
     db: sqlite3.Connection, owner: tuple[str, str], position: int, credential: Credential
 ) -> None:
+    """Add one credential.
+
+    Errors: Conflict for an auth-id of another device.
+    """
     tenant, device = owner
     key = (tenant, credential.type, credential.auth_id)
     try:
