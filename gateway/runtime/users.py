@@ -30,7 +30,7 @@ class Users:
 
 DEMO = Users(
     ditto={"ditto": "ditto"},
-    devops={"devops": "foobar"},
+    devops={"devops": "foobar", "status": "status"},
     registry={"hono-client": "secret"},
     northbound={"consumer@HONO": "verysecret"},
 )
