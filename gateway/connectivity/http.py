@@ -14,6 +14,7 @@ from gateway.ditto.piggyback import Piggybacks
 from gateway.ditto.request import JSON_TYPE, ApiCall, parse_json, read_body, require_type
 from gateway.ditto.things_http import rest_of, selector
 from gateway.model.json import Json, JsonObject
+from gateway.twin.conditions import check_tags
 
 PREFIX = "/api/2/connections"
 MAX_BODY = 262_144
@@ -64,8 +65,12 @@ class ConnectionRoutes:
         if call.query("dry-run") == "true":
             return web.Response(text=self._connections.test(document))
         created = await self._connections.create(document)
-        location = f"{call.url}/{created['id']}"
-        return json_response(created, 201, {hdrs.LOCATION: location})
+        connection_id = str(created["id"])
+        headers: dict[str, str] = {
+            hdrs.LOCATION: f"{call.url}/{connection_id}",
+            hdrs.ETAG: self._connections.tag(connection_id),
+        }
+        return json_response(created, 201, headers)
 
     async def below(self, call: ApiCall) -> web.StreamResponse:
         """`/api/2/connections/{id}` and what is below it."""
@@ -89,16 +94,26 @@ class ConnectionRoutes:
     async def _one(self, call: ApiCall, connection_id: str) -> web.Response:
         method = call.request.method
         if method == hdrs.METH_GET:
-            (shown,) = _selected(call, [self._connections.get(connection_id)])
-            return json_response(shown)
-        if method == hdrs.METH_DELETE:
-            await self._connections.delete(connection_id)
-            return web.Response(status=204)
-        if method != hdrs.METH_PUT:
+            return self._shown(call, connection_id)
+        if method not in (hdrs.METH_PUT, hdrs.METH_DELETE):
             raise not_allowed(method, ("GET", "PUT", "DELETE"))
-        self._connections.get(connection_id)
-        await self._connections.put(await _body(call), connection_id)
-        return web.Response(status=204)
+        document = await _body(call) if method == hdrs.METH_PUT else None
+
+        def check() -> None:
+            tag = self._connections.tag(connection_id)
+            check_tags(call.headers, tag, service="connectivity", is_read=False)
+
+        if method == hdrs.METH_DELETE:
+            await self._connections.delete(connection_id, check)
+            return web.Response(status=204)
+        await self._connections.put(document, connection_id, check)
+        return web.Response(status=204, headers={hdrs.ETAG: self._connections.tag(connection_id)})
+
+    def _shown(self, call: ApiCall, connection_id: str) -> web.Response:
+        (shown,) = _selected(call, [self._connections.get(connection_id)])
+        tag = self._connections.tag(connection_id)
+        check_tags(call.headers, tag, service="connectivity", is_read=True)
+        return json_response(shown, headers={hdrs.ETAG: tag})
 
     async def _command(self, call: ApiCall, connection_id: str) -> web.Response:
         if call.request.method != hdrs.METH_POST:

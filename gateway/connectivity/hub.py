@@ -28,6 +28,7 @@ from gateway.model.message import CommandResponse
 from gateway.model.ports import CommandRouting, Done
 from gateway.observe.metrics import Metrics
 from gateway.runtime.backoff import Backoff
+from gateway.twin.conditions import revision_tag
 
 log = logging.getLogger(__name__)
 
@@ -225,6 +226,10 @@ class Connections:
         """
         return self._shown(self._find(connection_id))
 
+    def tag(self, connection_id: str) -> str:
+        """The entity tag of a connection. Errors as `get`."""
+        return revision_tag(self._find(connection_id).stored.revision)
+
     async def create(self, document: Json, connection_id: str | None = None) -> JsonObject:
         """Store a new connection and open it where it says so.
 
@@ -245,11 +250,19 @@ class Connections:
                 raise invalid(f"At most {MAX_CONNECTIONS} connections are kept.")
             return await self._put(document, connection_id)
 
-    async def put(self, document: Json, connection_id: str) -> bool:
-        """Store a connection under an id, new or again; True when it is new. Errors as `create`."""
+    async def put(
+        self, document: Json, connection_id: str, check: Callable[[], None] | None = None
+    ) -> bool:
+        """Store a connection under an id, new or again; True when it is new.
+
+        Shape:  `check` is asked when it is its turn, and may refuse.
+        Errors: as `create`; what `check` raises.
+        """
         if isinstance(document, dict) and document.get("id") not in (None, connection_id):
             raise invalid_id_given()
         async with self._lock:
+            if check is not None:
+                check()
             is_new = connection_id not in self._managed
             if is_new and len(self._managed) >= MAX_CONNECTIONS:
                 raise invalid(f"At most {MAX_CONNECTIONS} connections are kept.")
@@ -273,13 +286,15 @@ class Connections:
             self._open(managed)
         return self._shown(managed)
 
-    async def delete(self, connection_id: str) -> None:
-        """Close and forget a connection.
+    async def delete(self, connection_id: str, check: Callable[[], None] | None = None) -> None:
+        """Close and forget a connection; `check` as in `put`.
 
-        Errors: NotFound; StoreUnavailable.
+        Errors: NotFound; StoreUnavailable; what `check` raises.
         """
         async with self._lock:
             managed = self._find(connection_id)
+            if check is not None:
+                check()
             await self._store.delete(connection_id)
             del self._managed[connection_id]
             _stop(managed)

@@ -137,6 +137,7 @@ _TABLE: Final[dict[str, Row]] = {
     **_parts("policies", "Policy", _POLICY_PARTS),
     **_conditional("things"),
     **_conditional("policies"),
+    **_conditional("connectivity"),
     # --- things ---
     "things:thing.notfound": Row(
         404, "The Thing with ID '{id}' does not exist or you may not access it.", _CHECK_READ

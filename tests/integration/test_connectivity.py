@@ -773,3 +773,33 @@ async def test_one_json_value_is_merged_at_its_own_place(rig: Rig) -> None:
     assert await rig.thing("/features/light") == {"properties": {"on": True}}
     assert await rig.upload({"is on": True}, device="org.acme:nobody") is None
     assert any("things:thing.notfound" in text for text in await rig.failures("c1"))
+
+
+async def test_connections_have_entity_tags_that_changes_can_ask_for(rig: Rig) -> None:
+    await connect(rig, hono_document())
+    url = f"{rig.url}/c1"
+    first = (await curl(url, user=DEVOPS)).headers["etag"]
+    assert first == '"rev:1"'
+    known = await curl("-H", f"If-None-Match: {first}", url, user=DEVOPS)
+    assert (known.status, known.body) == (304, "")
+    changed = await put(url, hono_document(), "-H", f"If-Match: {first}", user=DEVOPS)
+    assert (changed.status, changed.headers["etag"]) == (204, '"rev:2"')
+    for verb in (["-X", "DELETE"], ["-X", "PUT", *json_body(hono_document())]):
+        late = await curl(*verb, "-H", f"If-Match: {first}", url, user=DEVOPS)
+        assert (late.status, late.error) == (412, "connectivity:precondition.failed")
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "code"),
+    [
+        (json_body({}), 404, "connectivity:connection.notfound"),
+        (json_body([]), 404, "connectivity:connection.notfound"),
+        (json_body({}, "text/plain"), 415, "mediatype.unsupported"),
+        (["-H", "Content-Type: application/json", "-d", "{"], 400, "json.invalid"),
+    ],
+)
+async def test_a_connection_is_not_made_by_changing_it(
+    rig: Rig, args: list[str], status: int, code: str
+) -> None:
+    refused = await curl("-X", "PUT", f"{rig.url}/nobody", *args, user=DEVOPS)
+    assert (refused.status, refused.error) == (status, code)
