@@ -36,6 +36,7 @@ from gateway.errors import GatewayError
 from gateway.hono.adapters.admission import Lease
 from gateway.hono.adapters.mqtt import MqttAdapter
 from gateway.hono.adapters.mqtt_device import Rooms
+from gateway.model.login import Login
 from gateway.model.message import Adapter, Command, CommandResponse, Principal, Upload
 from gateway.model.ports import DeviceLink, Done
 from gateway.model.registry import Assertion
@@ -94,6 +95,11 @@ class _Nothing:
     ) -> None:
         del password, adapter
         done(Principal("T", username, username))
+
+    def check_login(
+        self, login: Login, adapter: Adapter, done: Callable[[Principal | GatewayError], None]
+    ) -> None:
+        self.check_password(login.username or "", login.password or b"", adapter, done)
 
     def admit(
         self,

@@ -48,8 +48,8 @@ from gateway.hono.adapters.amqp_device import Rooms as AmqpRooms
 from gateway.hono.adapters.http import HttpAdapter
 from gateway.hono.adapters.mqtt import MqttAdapter
 from gateway.hono.adapters.mqtt_device import Rooms as MqttRooms
+from gateway.hono.authentication import DeviceAuthenticator
 from gateway.hono.commands import CommandRouter
-from gateway.hono.credentials import PasswordAuthenticator
 from gateway.hono.downstream import Messaging
 from gateway.hono.ingress import IngressService
 from gateway.hono.kafka_commands import KafkaCommands
@@ -63,6 +63,7 @@ from gateway.hono.kafka_properties import (
 from gateway.hono.last_gateways import LastGateways
 from gateway.hono.limits import Connections, Usage
 from gateway.hono.northbound import ApplicationUser, Northbound
+from gateway.hono.provisioning import Provisioning
 from gateway.hono.registry import Registry
 from gateway.hono.registry_http import RegistryHttp, RegistryServer
 from gateway.hono.traffic import Traffic
@@ -70,6 +71,7 @@ from gateway.kube.module import KubeApi
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.runtime.certificates import ensure_server, server_context
+from gateway.runtime.device_tls import device_context
 from gateway.runtime.listener import Endpoints
 from gateway.runtime.module import Module
 from gateway.runtime.users import Users
@@ -274,7 +276,9 @@ def _kafka(shared: Shared, gateway: Gateway) -> list[Module]:
     return [producer, commands]
 
 
-def _tls(shared: Shared) -> ssl.SSLContext | None:
+def _tls(
+    shared: Shared, make: Callable[[Path, Path, str], ssl.SSLContext] = server_context
+) -> ssl.SSLContext | None:
     """TLS of the adapters and the northbound endpoint; None where it is switched off."""
     settings = shared.settings.hono.tls
     if not settings.enabled:
@@ -286,7 +290,7 @@ def _tls(shared: Shared) -> ssl.SSLContext | None:
         files = ensure_server(
             shared.settings.data_dir / "tls", "twinspan-devices", "twinspan", hosts
         )
-    return server_context(*files, "hono.tls.certificate")
+    return make(*files, "hono.tls.certificate")
 
 
 def _registry_and_adapters(shared: Shared, gateway: Gateway) -> list[Module]:
@@ -299,9 +303,12 @@ def _registry_and_adapters(shared: Shared, gateway: Gateway) -> list[Module]:
         shared.tracer,
         gateway.traffic,
     )
-    authenticator = PasswordAuthenticator(gateway.registry)
+    provisioning = Provisioning(
+        gateway.registry, gateway.database, gateway.messaging, shared.tracer
+    )
+    authenticator = DeviceAuthenticator(gateway.registry, provisioning=provisioning)
     connections = Connections(gateway.registry, gateway.usage, shared.metrics)
-    tls = _tls(shared)
+    tls = _tls(shared, device_context)
     doors: dict[str, Any] = {
         "ingress": gateway.ingress,
         "commands": gateway.commands,
@@ -310,6 +317,7 @@ def _registry_and_adapters(shared: Shared, gateway: Gateway) -> list[Module]:
         "assertions": gateway.registry,
     }
     return [
+        provisioning,
         RegistryHttp(server, settings.registry, endpoints),
         HttpAdapter(
             settings.http,

@@ -13,12 +13,13 @@ from gateway.config.hono import HttpAdapter as HttpSettings
 from gateway.config.hono import Registry as RegistrySettings
 from gateway.errors import GatewayError
 from gateway.hono.adapters.http import HttpAdapter
+from gateway.hono.authentication import DeviceAuthenticator
 from gateway.hono.commands import CommandRouter
-from gateway.hono.credentials import PasswordAuthenticator
 from gateway.hono.ingress import IngressService
 from gateway.hono.last_gateways import LastGateways
 from gateway.hono.limits import Connections, Usage
 from gateway.hono.passwords import PasswordPool
+from gateway.hono.provisioning import Provisioning
 from gateway.hono.registry import Registry
 from gateway.hono.registry_http import RegistryHttp, RegistryServer
 from gateway.hono.traffic import Traffic
@@ -76,7 +77,8 @@ class Core:
     consumer: Consumer
     ingress: IngressService
     commands: CommandRouter
-    authenticator: PasswordAuthenticator
+    authenticator: DeviceAuthenticator
+    provisioning: Provisioning
     connections: Connections
     last_gateways: LastGateways
     traffic: Traffic
@@ -119,6 +121,7 @@ async def a_core(**changes: object) -> AsyncIterator[Core]:
     registry = Registry(database, metrics, passwords=PasswordPool(cost=4), **changes)  # type: ignore[arg-type]
     usage, consumer, last = Usage(database), Consumer(), LastGateways()
     traffic = Traffic()
+    provisioning = Provisioning(registry, database, consumer, tracer)
     core = Core(
         registry,
         metrics,
@@ -127,12 +130,13 @@ async def a_core(**changes: object) -> AsyncIterator[Core]:
         consumer,
         IngressService(registry, consumer, usage, last, metrics, tracer, traffic=traffic),
         CommandRouter(registry, consumer, usage, last, metrics, tracer, traffic=traffic),
-        PasswordAuthenticator(registry),
+        DeviceAuthenticator(registry, provisioning=provisioning),
+        provisioning,
         Connections(registry, usage, metrics),
         last,
         traffic,
     )
-    async with database.running(), running(registry), running(usage):
+    async with database.running(), running(registry), running(usage), running(provisioning):
         yield core
 
 

@@ -18,6 +18,7 @@ from gateway.errors import (
 from gateway.hono.adapters.admission import Lease
 from gateway.hono.adapters.mqtt import MqttAdapter
 from gateway.hono.adapters.mqtt_device import Rooms
+from gateway.model.login import Login
 from gateway.model.message import (
     Adapter,
     Command,
@@ -125,6 +126,11 @@ class FakeRegistry:
             done(answer)
         else:
             self.tasks.append(asyncio.create_task(self._later(self.delay, done, answer)))
+
+    def check_login(
+        self, login: Login, adapter: Adapter, done: Callable[[Principal | GatewayError], None]
+    ) -> None:
+        self.check_password(login.username or "", login.password or b"", adapter, done)
 
     async def _later(self, when: asyncio.Event, done: Callable[[Any], None], answer: Any) -> None:
         await when.wait()

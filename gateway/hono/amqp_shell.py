@@ -62,7 +62,7 @@ class AmqpProtocol(asyncio.Protocol):
         stream = cast(asyncio.Transport, transport)
         stream.set_write_buffer_limits(high=HIGH_WATER)
         self._transport = stream
-        self.connection = Connection(self._limits, self._loop.time())
+        self.connection = Connection(self.limits_for(stream), self._loop.time())
         self.peer = self._make_peer(self)
         self._arm()
 
@@ -85,6 +85,10 @@ class AmqpProtocol(asyncio.Protocol):
         self.is_writable = True
         self.peer.on_writable()
         self.flush_soon()
+
+    def limits_for(self, _transport: asyncio.Transport) -> Limits:
+        """What this peer is allowed; asked once, when TLS is done."""
+        return self._limits
 
     # --- for the peer ------------------------------------------------------------------------------
 

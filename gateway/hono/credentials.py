@@ -14,7 +14,7 @@ import binascii
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -22,6 +22,7 @@ from gateway.errors import GatewayError, StoreUnavailable, TenantNotFound, Unaut
 from gateway.hono.passwords import is_slow, matches
 from gateway.hono.registry import Registry
 from gateway.model.credentials_json import BCRYPT, FUNCTION, HASH
+from gateway.model.login import NO_CONTEXT
 from gateway.model.message import Adapter, Principal
 from gateway.model.registry import (
     HASHED_PASSWORD,
@@ -44,7 +45,19 @@ MAX_PASSWORD = 1_024
 
 Answer = Callable[[Principal | GatewayError], None]
 
+CONTEXT = ("client-id", "iss")
+"""Facts about a login that credentials may ask for in their `ext`."""
 WRONG = "credentials are missing, unknown or wrong"
+
+
+def is_meant(credential: Credential, context: Mapping[str, str]) -> bool:
+    """True unless a credential asks for another value of a known fact, e.g. another `client-id`."""
+    wanted = credential.ext or {}
+    return all(wanted.get(name, value) == value for name, value in context.items())
+
+
+def _asks_for_context(credential: Credential) -> bool:
+    return credential.ext is not None and any(name in credential.ext for name in CONTEXT)
 
 
 def split_username(username: str, password: bytes) -> tuple[str, str, bytes]:
@@ -95,6 +108,7 @@ class _Check:
     done: Answer
     generation: int
     credential: DeviceCredential = _NOBODY
+    context: Mapping[str, str] = field(default_factory=lambda: NO_CONTEXT)
 
     def is_same(self, other: _Check) -> bool:
         """True when one answer fits both; a credential that was read anew may have changed."""
@@ -123,7 +137,13 @@ class PasswordAuthenticator:
         registry.on_change(self._changed)
 
     def check_password(
-        self, username: str, password: bytes, adapter: Adapter, done: Answer
+        self,
+        username: str,
+        password: bytes,
+        adapter: Adapter,
+        done: Answer,
+        *,
+        context: Mapping[str, str] = NO_CONTEXT,
     ) -> None:
         """Check `{auth-id}@{tenant}` and password; answers at once when it was right a moment ago.
 
@@ -140,7 +160,7 @@ class PasswordAuthenticator:
         except Unauthenticated as error:
             done(error)
             return
-        check = _Check(digest, secret, done, self._generation)
+        check = _Check(digest, secret, done, self._generation, context=context)
         self._registry.find_tenant(tenant, lambda found: self._with_tenant(check, auth_id, found))
 
     def _with_tenant(self, check: _Check, auth_id: str, found: Tenant | GatewayError) -> None:
@@ -162,7 +182,8 @@ class PasswordAuthenticator:
         elif isinstance(found, GatewayError):
             check.done(found)
         else:
-            check.credential = found
+            if is_meant(found.credential, check.context):
+                check.credential = found
             self._check(check)
 
     # --- one flight per credential ----------------------------------------------------------------
@@ -227,7 +248,7 @@ class PasswordAuthenticator:
         principal = Principal(
             found.tenant_id, found.device_id, found.credential.auth_id, HASHED_PASSWORD
         )
-        if check.generation == self._generation:
+        if check.generation == self._generation and not _asks_for_context(found.credential):
             self._remember(check.digest, principal, right)
         return principal
 

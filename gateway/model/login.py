@@ -36,5 +36,5 @@ class Login:
     password: bytes | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
     claimed: tuple[str, str] | None = None
-    context: Mapping[str, str] = NO_CONTEXT
+    context: Mapping[str, str] = field(default_factory=lambda: NO_CONTEXT)
     """What else is known about the attempt, e.g. `client-id`: credentials may ask for a certain value."""

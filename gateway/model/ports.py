@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, TypeAlias
 
 from gateway.errors import GatewayError
+from gateway.model.login import Login
 from gateway.model.message import (
     Adapter,
     Command,
@@ -116,6 +117,11 @@ class Authenticator(Protocol):
         done: Callable[[Principal | GatewayError], None],
     ) -> None:
         """Check `{auth-id}@{tenant}` and password; Unauthenticated when wrong, StoreUnavailable when busy."""
+
+    def check_login(
+        self, login: Login, adapter: Adapter, done: Callable[[Principal | GatewayError], None]
+    ) -> None:
+        """Check what else a peer brought, e.g. a certificate or a token; answers as `check_password`."""
 
 
 class Things(Protocol):

@@ -32,6 +32,7 @@ from gateway.errors import (
 )
 from gateway.hono.adapters.amqp import AmqpAdapter
 from gateway.hono.adapters.amqp_device import Rooms
+from gateway.model.login import Login
 from gateway.model.message import (
     Adapter,
     Command,
@@ -93,6 +94,11 @@ class Fakes:
         if self.busy:
             answer = StoreUnavailable()
         asyncio.get_running_loop().call_later(0.01, done, answer)
+
+    def check_login(
+        self, login: Login, adapter: Adapter, done: Callable[[Principal | GatewayError], None]
+    ) -> None:
+        self.check_password(login.username or "", login.password or b"", adapter, done)
 
     def admit(
         self,

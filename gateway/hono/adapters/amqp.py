@@ -2,7 +2,7 @@
 
 Full (`max_connections`): open is answered, then the connection is closed with `amqp:unauthorized-access`.
 Stopping: devices are told; what they sent without an outcome they send again.
-Left out: SASL EXTERNAL (client certificates) is not offered.
+SASL EXTERNAL is offered to who has shown a certificate.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import ssl as tls
 from collections.abc import Callable
+from dataclasses import replace
 
 from gateway.config.hono import AmqpAdapter as Settings
 from gateway.hono.adapters.amqp_device import AmqpDevice, Rooms
 from gateway.hono.amqp_shell import AmqpProtocol
 from gateway.model.message import Adapter
 from gateway.observe.metrics import Metrics
+from gateway.runtime.device_tls import tls_peer
 from gateway.runtime.listener import Door, Endpoints, doors_of, listening
 from gateway.wire.amqp.limits import Limits
 from gateway.wire.amqp.performatives import Error
@@ -24,6 +26,16 @@ STRANGERS = 1_000
 """Sockets beyond `max_connections` that may wait for their open; more are dropped at once."""
 SESSION_FRAMES = 30
 """Transfer frames of one session that may be on their way."""
+
+
+class _DeviceSocket(AmqpProtocol):
+    """One accepted socket of a device."""
+
+    def limits_for(self, transport: asyncio.Transport) -> Limits:
+        limits = super().limits_for(transport)
+        if tls_peer(transport.get_extra_info("ssl_object")).certificate is None:
+            return limits
+        return replace(limits, mechanisms=("EXTERNAL", *limits.mechanisms))
 
 
 class AmqpAdapter:
@@ -68,7 +80,7 @@ class AmqpAdapter:
                 await self._say_goodbye()
 
     def _socket(self) -> AmqpProtocol:
-        return AmqpProtocol(self._limits, self._joined, self._sockets.discard)
+        return _DeviceSocket(self._limits, self._joined, self._sockets.discard)
 
     def _joined(self, protocol: AmqpProtocol) -> AmqpDevice:
         self._sockets.add(protocol)

@@ -21,11 +21,13 @@ from gateway.hono.amqp_shell import AmqpProtocol
 from gateway.hono.limits import attempt_outcome
 from gateway.hono.meters import UNKNOWN
 from gateway.hono.sasl import parse_plain
+from gateway.model.login import Login
 from gateway.model.message import Adapter, CommandResponse, Principal
 from gateway.model.ports import Authenticator, CommandRouting, Ingress
 from gateway.model.registry import Assertion
 from gateway.observe.metrics import Metrics
 from gateway.outcome import BAD_REQUEST, NOT_FOUND, PRECONDITION_FAILED, UNAUTHORIZED, outcome_of
+from gateway.runtime.device_tls import tls_peer
 from gateway.wire.amqp.connection import SASL_AUTH, SASL_OK, SASL_TEMP
 from gateway.wire.amqp.events import (
     ConnectionEnded,
@@ -128,6 +130,10 @@ class AmqpDevice:
     def _on_sasl(self, mechanism: str, response: bytes) -> None:
         if mechanism == "ANONYMOUS":
             self._answer_sasl(SASL_OK)
+            return
+        if mechanism == "EXTERNAL":
+            login = Login(peer=tls_peer(self._protocol.fact("ssl_object")))
+            self._rooms.authenticator.check_login(login, Adapter.AMQP, self._authenticated)
             return
         name, password = parse_plain(response)
         self._rooms.authenticator.check_password(name, password, Adapter.AMQP, self._authenticated)

@@ -23,6 +23,9 @@ from urllib.parse import parse_qsl
 
 import httptools
 
+from gateway.model.login import NO_TLS, TlsPeer
+from gateway.runtime.device_tls import tls_peer
+
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16_384
 MAX_PIPELINE = 16
@@ -100,6 +103,11 @@ class Exchange:
         self.payload = encode(response, keep_alive=self.keep_alive)
         self._written = written
         self._connection.flush()
+
+    @property
+    def peer(self) -> TlsPeer:
+        """What TLS says about the other end."""
+        return self._connection.peer
 
     @property
     def is_over(self) -> bool:
@@ -216,6 +224,14 @@ class HttpConnection(asyncio.Protocol):
         self._poll_seconds = min(limits.request_seconds, limits.idle_seconds)
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
+        self._peer: TlsPeer | None = None
+
+    @property
+    def peer(self) -> TlsPeer:
+        """What TLS says about the other end; asked for once."""
+        if self._peer is None and self._transport is not None:
+            self._peer = tls_peer(self._transport.get_extra_info("ssl_object"))
+        return self._peer or NO_TLS
 
     # --- asyncio ------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ too many uploads have no outcome yet, reading from the device stops.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass
@@ -37,10 +38,13 @@ from gateway.hono.adapters.mqtt_topics import (
     parse_topic,
 )
 from gateway.hono.request_ids import parse_request_id
+from gateway.hono.tokens import claimed_by_client_id
+from gateway.model.login import NO_TLS, Login
 from gateway.model.message import Adapter, CommandResponse, Principal, Upload
 from gateway.model.ports import Authenticator, CommandRouting, Ingress
 from gateway.model.trace import TraceContext
 from gateway.outcome import outcome_of
+from gateway.runtime.device_tls import tls_peer
 from gateway.runtime.mqtt_link import Hold, MqttLink
 from gateway.wire.mqtt.filters import check_topic
 from gateway.wire.mqtt.packets import Connect, Publish, Subscribe, Unsubscribe
@@ -117,6 +121,7 @@ class MqttDevice(MqttLink[ServerSession]):
         self._in_work = 0
         self._max_in_work = owner.settings.max_in_flight
         self._is_ending = False
+        self._expiry: asyncio.TimerHandle | None = None
 
     def make_session(self, now: float) -> ServerSession:
         self._owner.joined(self)
@@ -159,6 +164,8 @@ class MqttDevice(MqttLink[ServerSession]):
         if self._subscriptions is not None:
             self._subscriptions.end()
             log.info("device disconnected", extra=self._who())
+        if self._expiry is not None:
+            self._expiry.cancel()
         if self._lease is not None:
             self._lease.release()
             self._lease = None
@@ -194,13 +201,26 @@ class MqttDevice(MqttLink[ServerSession]):
             self._refuse_with(Reason.BAD_AUTHENTICATION_METHOD)
         elif self._owner.is_full:
             self._refuse(None, AdapterFull())
-        elif packet.username is None or packet.password is None:
+        elif (login := self._login(packet)) is None:
             self._without_credentials()
         else:
             self.hold(Hold.DECISION)
-            self._rooms.authenticator.check_password(
-                packet.username, packet.password, Adapter.MQTT, self._authenticated
-            )
+            self._rooms.authenticator.check_login(login, Adapter.MQTT, self._authenticated)
+
+    def _login(self, packet: Connect) -> Login | None:
+        """What the device brought to prove who it is; None for nothing."""
+        peer = tls_peer(self.fact("ssl_object"))
+        is_certified = peer.certificate is not None and self._settings.authentication_required
+        has_password = packet.username is not None and packet.password is not None
+        if not has_password and not is_certified:
+            return None
+        return Login(
+            peer=peer if is_certified else NO_TLS,
+            username=packet.username if has_password else None,
+            password=packet.password if has_password else None,
+            claimed=claimed_by_client_id(packet.client_id),
+            context={"client-id": packet.client_id},
+        )
 
     def _without_credentials(self) -> None:
         if self._settings.authentication_required:
@@ -232,6 +252,7 @@ class MqttDevice(MqttLink[ServerSession]):
         self._subscriptions = Subscriptions(
             self, self._principal, self._rooms.commands, self._rooms.assertions, self._flights
         )
+        self._expire_later()
         self._owner.accepted(self)
         log.info("device connected", extra=self._who())
         said = Properties(
@@ -243,6 +264,12 @@ class MqttDevice(MqttLink[ServerSession]):
         events = self.session.accept(self.loop.time(), properties=said)
         self.process(events)
         self.release(Hold.DECISION)
+
+    def _expire_later(self) -> None:
+        """End the connection when the proof of who the device is ends."""
+        if self._principal is not None and self._principal.expires is not None:
+            left = max(0.0, self._principal.expires - time.time())
+            self._expiry = self.loop.call_later(left, self.end, Reason.NOT_AUTHORIZED)
 
     def _refuse(self, tenant: str | None, error: GatewayError) -> None:
         self._owner.refused(tenant, error, self._cipher_suite)
