@@ -153,7 +153,8 @@ class Creator:
             raise _invalid(command, error) from error
         source, roots = self.policies.source(policy_id), self.policies.roots(policy_id)
         revision = self.policies.last_revision(policy_id)
-        context = PolicyContext(now, revision, None, limits, source, roots)
+        rights = self.policies.rights(command.subjects, now)
+        context = PolicyContext(now, revision, None, limits, source, roots, rights)
         try:
             return created_policy(_policy_command(command, policy_id), document, context)
         except GatewayError as error:

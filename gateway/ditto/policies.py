@@ -32,9 +32,7 @@ from gateway.twin.fields import FieldSelector
 from gateway.twin.limits import DEFAULT_LIMITS, Limits
 from gateway.twin.policies import (
     PolicyContext,
-    check_importable,
     decide_policy,
-    imports_written,
     policy_not_found,
     policy_part_of,
     policy_tag,
@@ -42,10 +40,11 @@ from gateway.twin.policies import (
     reduced_policy_event,
     replayed_policy,
 )
-from gateway.twin.policy import EVERYTHING, Enforcer, Permissions
+from gateway.twin.policy import EVERYTHING, READ, Enforcer, Permissions
 from gateway.twin.policy_actions import PolicyAction, decide_action, decide_expiry
 from gateway.twin.policy_expiry import due_of
 from gateway.twin.policy_form import PolicyPart, policy_json
+from gateway.twin.policy_references import Rights
 from gateway.twin.policy_resolution import resolved_document
 
 log = logging.getLogger(__name__)
@@ -54,6 +53,7 @@ PolicyListener = Callable[[PolicyEvent], None]
 
 _MAX_WAITING: Final = 1_000
 _VIEWS: Final = ("original", "resolved")
+_TAG_CONDITIONS: Final = frozenset(("if-match", "if-none-match"))
 
 
 class PoliciesService:
@@ -169,6 +169,17 @@ class PoliciesService:
         entry = self._cache.known(policy_id)
         return entry.committed if entry is not None else None
 
+    def rights(self, subjects: tuple[str, ...], now: str, is_sudo: bool = False) -> Rights:
+        """What these subjects may do under other policies; what it returns raises Wait."""
+
+        def under(policy_id: str) -> Permissions | None:
+            enforcer = self._cache.enforcer(policy_id)
+            if enforcer is None or is_sudo:
+                return EVERYTHING if enforcer else None
+            return enforcer.permissions(subjects, namespace_of(policy_id), now)
+
+        return under
+
     def readable(self, policy_id: str, subjects: tuple[str, ...]) -> JsonObject | None:
         """A policy's JSON as these subjects may read it, if it is in memory."""
         enforcer, entry = self.known_enforcer(policy_id), self._cache.known(policy_id)
@@ -266,16 +277,20 @@ class PoliciesService:
     def _context(self, entry: PolicyEntry, job: PolicyCommand | PolicyAction) -> PolicyContext:
         now, name = self.now(), entry.policy_id
         if entry.newest is not None:
-            now = max(now, entry.newest.modified)  # a clock that is set back must not tangle history
+            now = max(
+                now, entry.newest.modified
+            )  # a clock that is set back must not tangle history
         enforcer = self._cache.enforcer(name)
         permissions = (
             enforcer.permissions(job.subjects, namespace_of(name), now) if enforcer else None
         )
-        if permissions is not None and isinstance(job, PolicyCommand) and job.sudo:
+        is_sudo = isinstance(job, PolicyCommand) and job.sudo
+        if permissions is not None and is_sudo:
             permissions = EVERYTHING
         roots = self._cache.roots(name)
         source = self._cache.source(name)
-        return PolicyContext(now, entry.revision, permissions, self.limits, source, roots)
+        rights = self.rights(job.subjects, now, is_sudo)
+        return PolicyContext(now, entry.revision, permissions, self.limits, source, roots, rights)
 
     def _expired(self, entry: PolicyEntry, pending: Pending) -> ThingResult | None:
         event = decide_expiry(entry.newest, self.now())
@@ -299,7 +314,6 @@ class PoliciesService:
         if entry.newest is None and command.action is not Action.DELETE and not command.path:
             self.rules.check("policy", command.policy_id, command.subjects)
         decision = decide_policy(entry.newest, command, context)
-        self._check_importable(entry.newest, command, context)
         result = ThingResult(
             status=decision.status,
             value=None if decision.value is MISSING else decision.value,
@@ -325,32 +339,26 @@ class PoliciesService:
     ) -> ThingResult:
         if policy is None or permissions is None:
             raise policy_not_found(command.policy_id)
-        viewed = self._viewed(policy, command)
-        return _shown(viewed, command, read_policy(viewed, command, permissions))
+        if not _is_resolved_asked(command):
+            return _shown(policy, command, read_policy(policy, command, permissions))
+        # It changes with what is imported, so it has no entity tag and answers no question about one.
+        headers = {k: v for k, v in command.headers.items() if k not in _TAG_CONDITIONS}
+        viewed = self._resolved(policy, command)
+        value = read_policy(viewed, replace(command, headers=headers), permissions)
+        return replace(_shown(viewed, command, value), etag=None)
 
-    def _viewed(self, policy: Policy, command: PolicyCommand) -> Policy:
-        """The policy as `policy-view` asks for it: as written, or with all that counts under it."""
-        view = str(command.headers.get("policy-view", _VIEWS[0]))
-        if view not in _VIEWS:
-            raise ditto_error("policies:view.invalid", value=view[:100])
-        if view == _VIEWS[0]:
-            return policy
+    def _resolved(self, policy: Policy, command: PolicyCommand) -> Policy:
+        """The policy with all that counts under it, as far as the caller may read it where it was written."""
         name = policy.policy_id
-        source, roots = self._cache.source(name), self._cache.roots(name)
-        return replace(policy, document=resolved_document(policy.document, source, roots, name))
+        rights = self.rights(command.subjects, self.now(), command.sudo)
 
-    def _check_importable(
-        self, policy: Policy | None, command: PolicyCommand, context: PolicyContext
-    ) -> None:
-        """Whoever writes an import must be able to read what it brings."""
-        for name, listed in imports_written(policy, command).items():
-            enforcer = self._cache.enforcer(name)
-            mine = (
-                enforcer.permissions(command.subjects, namespace_of(name), context.now)
-                if enforcer
-                else None
-            )
-            check_importable(command.policy_id, name, context.imported.get(name), listed, mine)
+        def is_seen(source: str, label: str) -> bool:
+            mine = rights(source)
+            return mine is not None and mine.partial("policy", ("entries", label), READ)
+
+        source, roots = self._cache.source(name), self._cache.roots(name)
+        document = resolved_document(policy.document, source, roots, name, is_seen)
+        return replace(policy, document=document)
 
     async def _historical(self, command: PolicyCommand) -> ThingResult:
         """A past state, judged by the present policy."""
@@ -360,7 +368,8 @@ class PoliciesService:
         enforcer = self._cache.enforcer(command.policy_id)
         subjects, namespace = command.subjects, namespace_of(command.policy_id)
         mine = enforcer.permissions(subjects, namespace, self.now()) if enforcer else None
-        result = self._retrieve(past, command, mine)
+        headers = {k: v for k, v in command.headers.items() if k != "policy-view"}
+        result = self._retrieve(past, replace(command, headers=headers), mine)
         told = await self._told_headers(past)
         return replace(result, headers={"historical-headers": told})
 
@@ -385,6 +394,17 @@ class PoliciesService:
         self._cache.forget_enforcers(event.policy_id)
         for listener in tuple(self._listeners):
             listener(event)
+
+
+def _is_resolved_asked(command: PolicyCommand) -> bool:
+    """Whether `policy-view` asks for all that counts under the policy; parts of it have one view only."""
+    if command.path:
+        return False
+    given = str(command.headers.get("policy-view", ""))
+    view = given.strip().lower() or _VIEWS[0]
+    if view not in _VIEWS:
+        raise ditto_error("policies:view.invalid", value=given[:100])
+    return view == _VIEWS[1]
 
 
 def _shown(policy: Policy, command: PolicyCommand, value: Any) -> ThingResult:

@@ -315,12 +315,12 @@ _TABLE: Final[dict[str, Row]] = {
     "policies:imports.toolarge": Row(400, "A policy imports at most {limit} others.", None),
     "policies:entry.referenceconflict": Row(
         409,
-        "The entry '{label}' of the Policy with ID '{id}' cannot be removed: entry '{by}' refers to it.",
+        "Entry '{label}' of the Policy with ID '{id}' has to stay and be shared: entry '{by}' refers to it.",
         "Remove the references first.",
     ),
     "policies:import.referenceconflict": Row(
         409,
-        "The import '{key}' of the Policy with ID '{id}' cannot be removed: entry '{by}' refers to it.",
+        "Import '{key}' of the Policy with ID '{id}' has to stay: entry '{by}' refers to '{label}' of it.",
         "Remove the references first.",
     ),
     # --- messages ---

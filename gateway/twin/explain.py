@@ -163,7 +163,6 @@ class NotCounted(enum.StrEnum):
     NOT_ALLOWED = "additionNotAllowed"
     NEVER = "neverImported"
     NOT_LISTED = "notListedInImport"
-    SHADOWED = "shadowedByOwnEntry"
     MISSING = "importMissing"
 
 
@@ -447,6 +446,5 @@ def _named(body: JsonObject, subjects: Sequence[str]) -> tuple[str, ...]:
 _REASONS: Final = {
     "never": NotCounted.NEVER,
     "notListed": NotCounted.NOT_LISTED,
-    "shadowed": NotCounted.SHADOWED,
     "missing": NotCounted.MISSING,
 }

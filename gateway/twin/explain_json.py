@@ -187,7 +187,7 @@ def _entry(statement: Statement, case: Case) -> str:
     origin = statement.origin
     text = f"entry '{origin.label}'"
     if origin.policy_id != case.thing.policy_id:
-        how = "root policy" if origin.how is How.ROOT else "imported policy"
+        how = "root policy" if origin.how is How.ROOT and not origin.via else "imported policy"
         text += f" of the {how} '{origin.policy_id}'"
     return text
 
@@ -198,7 +198,6 @@ _TEXTS = {
     NotCounted.NOT_ALLOWED: "{entry} adds {what}, which the entry that it refers to does not allow",
     NotCounted.NEVER: "{entry} names {subjects} and says that it is never imported",
     NotCounted.NOT_LISTED: "{entry} names {subjects} and is imported only where the import lists it",
-    NotCounted.SHADOWED: "{entry} of a root policy gives way to an own entry with its label",
     NotCounted.MISSING: "the imported policy '{policy}' does not exist",
 }
 

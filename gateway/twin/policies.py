@@ -29,11 +29,14 @@ from gateway.twin.policy_form import (
     resolved_subject,
 )
 from gateway.twin.policy_references import (
+    Rights,
+    check_imports,
     check_references,
     check_still_imported,
     check_unreferenced,
+    written_imports,
 )
-from gateway.twin.policy_resolution import Documents, members, texts
+from gateway.twin.policy_resolution import Documents, members
 
 _ERROR_PART: Final = {
     PolicyPart.ENTRIES: "policy",
@@ -57,7 +60,12 @@ _OF_IMPORT: Final = {
     "transitiveImports": PolicyPart.TRANSITIVE_IMPORTS,
 }
 _EMPTY_WHEN_ABSENT: Final = frozenset(
-    (PolicyPart.REFERENCES, PolicyPart.IMPORT_ENTRIES, PolicyPart.TRANSITIVE_IMPORTS)
+    (
+        PolicyPart.REFERENCES,
+        PolicyPart.ADDITIONS,
+        PolicyPart.IMPORT_ENTRIES,
+        PolicyPart.TRANSITIVE_IMPORTS,
+    )
 )
 """Arrays that read as empty where they were never written."""
 _ALWAYS_THERE: Final = frozenset(
@@ -160,8 +168,8 @@ class PolicyContext:
     """What judging needs beside policy and command.
 
     Shape:  `revision` is the last one that the id ever had; `imported` finds the documents that the change
-            may import; `permissions` None where there is no policy yet; `roots` the operator's root
-            policies of its namespace.
+            may import, and `rights` what the caller may do under them; `permissions` None where there is
+            no policy yet; `roots` the operator's root policies of its namespace.
     """
 
     now: str
@@ -170,6 +178,7 @@ class PolicyContext:
     limits: Limits
     imported: Documents
     roots: Mapping[str, JsonObject] = field(default_factory=dict)
+    rights: Rights = lambda _policy_id: None
 
 
 def read_policy(policy: Policy, command: PolicyCommand, permissions: Permissions) -> Json:
@@ -278,7 +287,8 @@ def created_policy(
             raise ditto_error("policies:policy.notcreatable", id=command.policy_id)
     made = Policy(policy_id, context.revision + 1, document, context.now, context.now)
     check_usable(made, command.path, context)
-    check_references(document, context.imported)
+    check_imports(document, context.imported, context.rights)
+    check_references(document, context.imported, context.rights)
     event = _event(command, context, EventAction.CREATED, policy_json(made), None, made)
     return PolicyDecision(201, event, policy_json(made), revision_tag(made.revision))
 
@@ -336,12 +346,15 @@ def _modify(
         raise policy_not_found(command.policy_id, path[:2])
     existed = part in _ALWAYS_THERE or get(policy.document, path) not in (MISSING, [])
     document = put(policy.document, path, value) if path else checked_object(value, "a Policy")
-    if part is PolicyPart.IMPORTS:
-        check_still_imported(policy, document)
-    if part in _WITH_REFERENCES:
-        check_references(document, context.imported, command.path[1:2])
     after = Policy(policy.policy_id, policy.revision + 1, document, policy.created, context.now)
     check_usable(after, command.path, context)
+    check_imports(written_imports(document, part, path), context.imported, context.rights)
+    if part in (PolicyPart.IMPORTS, PolicyPart.IMPORT, PolicyPart.IMPORT_ENTRIES):
+        check_still_imported(policy, document)
+    elif part is PolicyPart.IMPORTABLE and value == "never":
+        check_unreferenced(policy, document, path[1])
+    elif part in _WITH_REFERENCES:
+        check_references(document, context.imported, context.rights, path[1:2])
     shown: Json = policy_json(after) if not path else value
     action = EventAction.MODIFIED if existed else EventAction.CREATED
     event = _event(command, context, action, shown, policy, after, path)
@@ -443,51 +456,3 @@ def replayed_policy(base: Policy | None, events: Iterable[PolicyEvent]) -> Polic
     for event in events:
         base = applied(base, event)
     return base
-
-
-# --- imports -----------------------------------------------------------------------------------
-
-
-def imports_written(policy: Policy | None, command: PolicyCommand) -> dict[str, tuple[str, ...]]:
-    """The imports that a change writes, with the labels that they list."""
-    value: Json = command.value
-    if command.action is Action.DELETE:
-        return {}
-    match policy_part_of(command.path):
-        case PolicyPart.POLICY:
-            given = members(value).get("imports")
-        case PolicyPart.IMPORTS:
-            given = value
-        case PolicyPart.IMPORT:
-            given = {command.path[1]: value}
-        case PolicyPart.IMPORT_ENTRIES:
-            given = {command.path[1]: {"entries": value}}
-        case PolicyPart.TRANSITIVE_IMPORTS:
-            before = members(policy.document.get("imports")) if policy is not None else {}
-            given = {command.path[1]: members(before.get(command.path[1]))}
-        case _:
-            return {}
-    return {name: texts(members(body).get("entries")) for name, body in members(given).items()}
-
-
-def check_importable(
-    importer: str,
-    policy_id: str,
-    document: JsonObject | None,
-    listed: tuple[str, ...],
-    permissions: Permissions | None,
-) -> None:
-    """Refuse an import of what its writer may not read.
-
-    Errors: 404 `policies:import.notfound` where nothing of the policy may be read; 403
-            `policies:import.notmodifiable` where an entry that comes with it may not.
-    """
-    facts = {"id": importer, "key": policy_id}
-    if document is None or permissions is None or not permissions.partial("policy", (), READ):
-        raise ditto_error("policies:import.notfound", facts)
-    for label, body in members(document.get("entries")).items():
-        how = members(body).get("importable", "implicit")
-        if how == "never" or (how == "explicit" and label not in listed):
-            continue
-        if not permissions.partial("policy", ("entries", label), READ):
-            raise ditto_error("policies:import.notmodifiable", facts)

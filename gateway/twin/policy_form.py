@@ -144,7 +144,10 @@ def _additions(_caller: Caller, value: Json) -> Json:
 def _references(_caller: Caller, value: Json) -> Json:
     if not isinstance(value, list) or len(value) > _MAX_REFERENCES:
         raise _entry_invalid(f"'references' is an array of at most {_MAX_REFERENCES} objects")
-    return [_reference(one) for one in value]
+    references = [_reference(one) for one in value]
+    if any(one in references[:at] for at, one in enumerate(references)):
+        raise _entry_invalid("'references' names an entry twice")
+    return references
 
 
 def _reference(value: Json) -> Json:

@@ -42,6 +42,11 @@ class Origin:
     parts: tuple[Part, ...] = ()
     ignored: JsonObject | None = None
 
+    @property
+    def source(self) -> str:
+        """The policy that brings the entry: the one that is imported, or the root policy."""
+        return self.via[0] if self.via else self.policy_id
+
     def through(self, policy_id: str) -> Origin:
         """The same, seen by one who imports `policy_id`, in which this is visible."""
         via = self.via if policy_id == self.policy_id else (policy_id, *self.via)
@@ -57,8 +62,6 @@ class Why(enum.StrEnum):
     """The entry says that it is not imported."""
     NOT_LISTED = "notListed"
     """The entry is imported only where the import lists it."""
-    SHADOWED = "shadowed"
-    """An own entry has the label of the root policy's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import, as the importer sees it. Source: Ditto, policy imports, entry references
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeAlias
 
@@ -95,36 +95,40 @@ def resolve(
 ) -> Resolved:
     """All entries that count under a policy, own ones first; none of them refers to another any more.
 
-    Shape:  `roots` root policy id to document; an entry of a root gives way to an own one of its label.
-            A label can occur twice when imports of imports have it.
+    Shape:  `roots` root policy id to document; they are resolved first, so that nobody's own imports use
+            up what the operator's need.
     """
     walk = _Walk(imported)
+    rooted: list[Sourced] = []
+    for name, root in (roots or {}).items():
+        if name != policy_id:
+            rooted += _rooted(name, root, walk)
+    return Resolved(_expanded(policy_id, document, walk) + rooted, tuple(walk.left_out))
+
+
+def _expanded(policy_id: str, document: JsonObject, walk: _Walk) -> list[Sourced]:
+    """The entries of a policy, and those of what it imports."""
     visible = {
         name: walk.visible(name, body, 0, frozenset((policy_id,)))
         for name, body in imports_of(document).items()
     }
-    found = _own(policy_id, document, visible)
-    for name, entries in visible.items():
-        found += [
-            (imported_label(name, label), body, origin.through(name))
-            for label, body, origin in entries
-        ]
-    own = members(document.get("entries"))
-    for name, root in (roots or {}).items():
-        if name != policy_id:
-            found += _rooted(name, root, own, walk)
-    return Resolved(found, tuple(walk.left_out))
+    return _own(policy_id, document, visible) + _brought(visible)
 
 
-def _rooted(name: str, root: JsonObject, own: JsonObject, walk: _Walk) -> list[Sourced]:
-    found: list[Sourced] = []
-    for label, body, origin in _own(name, root, {}):
-        why = Why.SHADOWED if label in own else _fault(label, body, ())
-        if why is None:
-            found.append((root_label(name, label), body, replace(origin, how=How.ROOT)))
-        else:
-            walk.leave_out(LeftOut(name, label, why, body))
-    return found
+def _brought(visible: Mapping[str, list[Sourced]]) -> list[Sourced]:
+    """The entries of imports as their importer has them."""
+    return [
+        (imported_label(name, label), body, origin.through(name))
+        for name, entries in visible.items()
+        for label, body, origin in entries
+    ]
+
+
+def _rooted(name: str, root: JsonObject, walk: _Walk) -> list[Sourced]:
+    return [
+        (root_label(name, label), body, replace(origin.through(name), how=How.ROOT))
+        for label, body, origin in walk.selected(_expanded(name, root, walk), ())
+    ]
 
 
 @dataclass(slots=True)
@@ -147,12 +151,11 @@ class _Walk:
             self.leave_out(LeftOut(policy_id, "", Why.MISSING, {}))
             return []
         below = self._below(document, texts(body.get("transitiveImports")), depth, visited)
-        entries = _own(policy_id, document, below)
-        for name, brought in below.items():
-            entries += [(label, entry, origin.through(name)) for label, entry, origin in brought]
-        return self._selected(entries, texts(body.get("entries")))
+        entries = _own(policy_id, document, below) + _brought(below)
+        return self.selected(entries, texts(body.get("entries")))
 
-    def _selected(self, entries: list[Sourced], listed: Sequence[str]) -> list[Sourced]:
+    def selected(self, entries: list[Sourced], listed: Sequence[str]) -> list[Sourced]:
+        """The entries that an importer gets who lists these labels."""
         found: list[Sourced] = []
         for label, entry, origin in entries:
             why = _fault(label, entry, listed)
@@ -285,9 +288,20 @@ def resolved_document(
     imported: Documents,
     roots: Mapping[str, JsonObject] | None = None,
     policy_id: str = "",
+    is_seen: Callable[[str, str], bool] = lambda _source, _label: True,
 ) -> JsonObject:
-    """The policy as it is evaluated, for the view `resolved`: all entries under their labels."""
+    """The policy as it is evaluated, for the view `resolved`: all entries under their labels.
+
+    Shape:  `is_seen` judges the entries of others by the policy that brings them, and their label there.
+    """
     entries: JsonObject = {}
-    for label, body in resolved_entries(document, imported, roots, policy_id):
-        entries.setdefault(label, body)
+    for label, body, origin in resolve(document, imported, roots, policy_id).entries:
+        if origin.how is How.OWN or is_seen(origin.source, _label_there(label, origin)):
+            entries.setdefault(label, body)
     return {**document, "entries": entries}
+
+
+def _label_there(label: str, origin: Origin) -> str:
+    """The label that an entry has in the policy that brings it."""
+    prefix = root_label if origin.how is How.ROOT else imported_label
+    return label.removeprefix(prefix(origin.source, ""))

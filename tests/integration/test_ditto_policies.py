@@ -37,6 +37,16 @@ FLEET = "org.acme:fleet"
 THING = "org.acme:pump-9"
 
 
+NEVER = {**OWNER, "importable": "never"}
+TWICE = [{"entry": "owner"}, {"entry": "owner"}]
+NOT_THERE = "policies:policy.notfound"
+
+
+def to_base(label: str, policy_id: str = "org.acme:base") -> list[Any]:
+    """References to an entry of another policy."""
+    return [{"import": policy_id, "entry": label}]
+
+
 @pytest.fixture
 async def ditto() -> AsyncIterator[Stack]:
     async with a_ditto(policies=FAST) as stack:
@@ -69,6 +79,7 @@ def soon(milliseconds: int = 300) -> str:
 
 async def test_every_part_of_an_entry_and_an_import_has_its_resource(ditto: Stack) -> None:
     await put_policy(ditto, "org.acme:base", entries={"e": {"subjects": {}, "resources": {}}})
+    await put_policy(ditto, "org.acme:other", entries={"e": {}})
     made = await put_policy(ditto, FLEET, imports={"org.acme:base": {}}, entries={"r": {}})
     assert made.status == 201, made.body
     url = f"{ditto.api}/policies/{FLEET}"
@@ -86,8 +97,23 @@ async def test_every_part_of_an_entry_and_an_import_has_its_resource(ditto: Stac
         ("DELETE", "imports/org.acme:base", None, 409, "policies:import.referenceconflict"),
         ("PUT", "imports", {}, 409, "policies:import.referenceconflict"),
         ("DELETE", "entries/owner", None, 409, "policies:entry.referenceconflict"),
+        ("PUT", "entries/owner/importable", "never", 409, "policies:entry.referenceconflict"),
+        ("PUT", "entries/owner", NEVER, 400, "policies:entry.invalid"),
+        ("PUT", "imports/org.acme:base", {"entries": ["e"]}, 204, ""),
+        ("PUT", "imports/org.acme:base", {}, 409, "policies:import.referenceconflict"),
+        ("PUT", "imports/org.acme:base/entries", [], 409, "policies:import.referenceconflict"),
+        ("PUT", "entries/r/references", TWICE, 400, "policies:entry.invalid"),
+        ("PUT", "entries/r/references", to_base("none"), 400, "policies:import.invalid"),
+        ("PUT", "entries/r/references", to_base("e", "org.acme:none"), 404, NOT_THERE),
+        (
+            "PUT",
+            "entries/r/references",
+            to_base("e", "org.acme:other"),
+            400,
+            "policies:entry.invalid",
+        ),
         ("DELETE", "entries/r/references", None, 204, ""),
-        ("GET", "entries/r/allowedAdditions", None, 404, "policies:entry.notfound"),
+        ("GET", "entries/r/allowedAdditions", None, 200, ""),
         ("PUT", "entries/r/allowedAdditions", ["subjects"], 204, ""),
         ("GET", "entries/r/allowedAdditions", None, 200, ""),
         ("PUT", "entries/r/allowedAdditions", ["labels"], 400, "policies:entry.invalid"),
@@ -179,13 +205,70 @@ async def test_nobody_imports_what_they_may_not_read(ditto: Stack) -> None:
     who = "alice:wonder"
     taken = {"org.acme:base": {"entries": ["secret"]}}
     refused = await put(url, {"entries": mine, "imports": taken}, user=who)
-    assert (refused.status, refused.error) == (403, "policies:import.notmodifiable")
+    assert (refused.status, refused.error) == (404, NOT_THERE)
+    thing = {"_policy": {"entries": mine, "imports": taken}}
+    inline = await put(f"{ditto.api}/things/org.acme:alice", thing, user=who)
+    assert (inline.status, inline.error) == (404, "things:thing.notcreatable")
     unknown = await put(url, {"entries": mine, "imports": {"org.acme:none": {}}}, user=who)
-    assert (unknown.status, unknown.error) == (404, "policies:import.notfound")
+    assert (unknown.status, unknown.error) == (404, NOT_THERE)
     taken = {"org.acme:base": {"entries": []}}
     assert (await put(url, {"entries": mine, "imports": taken}, user=who)).status == 201
     later = await put(f"{url}/imports/org.acme:base/entries", ["secret"], user=who)
-    assert (later.status, later.error) == (403, "policies:import.notmodifiable")
+    assert (later.status, later.error) == (404, NOT_THERE)
+    reference = {"references": to_base("secret")}
+    later = await put(f"{url}/entries/mine", reference, user=who)
+    assert (later.status, later.error) == (404, NOT_THERE)
+    assert (
+        await put(f"{url}/entries/mine", {"references": to_base("open")}, user=who)
+    ).status == 201
+
+
+async def test_a_resolved_view_shows_entries_of_others_to_who_may_read_them_there() -> None:
+    roots = (NamespaceRoot(namespace="org.*", policies=("ops:root",)),)
+    async with a_ditto(policies=Policies(namespace_roots=roots)) as ditto:
+        seen = {
+            "subjects": {"nginx:alice": {"type": "x"}},
+            "resources": {"policy:/entries/seen": READ},
+        }
+        entries = {"owner": NEVER, "seen": seen, "hidden": {}}
+        await put_policy(ditto, "org.acme:deep", entries={"owner": NEVER, "leaf": {}})
+        bases: dict[str, Any] = {"org.acme:deep": {}}
+        await put_policy(ditto, "org.acme:base", entries=entries, imports=bases)
+        await put_policy(ditto, "ops:root", entries=entries)
+        mine = {"subjects": {"nginx:alice": {"type": "x"}}, "resources": {"policy:/": READ}}
+        taken = {"org.acme:base": {"transitiveImports": ["org.acme:deep"]}}
+        await put_policy(ditto, FLEET, entries={"mine": mine}, imports=taken)
+        url = f"{ditto.api}/policies/{FLEET}?policy-view=Resolved"
+        found = await curl(url, user="alice:wonder")
+        assert found.json["entries"].keys() == {
+            "owner",
+            "mine",
+            "imported-org.acme:base-seen",
+            "nsimported-ops:root-seen",
+        }
+        whole = await curl(url)
+        assert whole.json["entries"].keys() == {
+            *found.json["entries"],
+            "imported-org.acme:base-hidden",
+            "imported-org.acme:base-imported-org.acme:deep-leaf",
+            "nsimported-ops:root-hidden",
+        }
+
+
+async def test_a_resolved_view_is_of_the_whole_policy_and_has_no_entity_tag(ditto: Stack) -> None:
+    await put_policy(ditto, "org.acme:base")
+    await put_policy(ditto, FLEET, imports={"org.acme:base": {}})
+    url = f"{ditto.api}/policies/{FLEET}"
+    plain = await curl(url)
+    assert (await curl(f"{url}?policy-view=ORIGINAL")).json == plain.json
+    unchanged = ("-H", f"If-None-Match: {plain.headers['etag']}")
+    assert (await curl(*unchanged, url)).status == 304
+    resolved = await curl(*unchanged, f"{url}?policy-view=resolved&fields=entries")
+    assert (resolved.status, "etag" in resolved.headers) == (200, False)
+    assert resolved.json["entries"].keys() == {"owner", "imported-org.acme:base-owner"}
+    for view in ("resolved", "funny"):
+        part = await curl(f"{url}/entries?policy-view={view}")
+        assert part.json == plain.json["entries"]
 
 
 async def test_root_policies_count_in_their_namespaces_and_are_not_shown() -> None:
@@ -197,6 +280,12 @@ async def test_root_policies_count_in_their_namespaces_and_are_not_shown() -> No
         assert await seen_by_alice(ditto) == 404
         await put_policy(ditto, "ops:root", entries={"tenant": tenant})
         assert await seen_by_alice(ditto) == 200
+        shadow = await put(f"{ditto.api}/policies/{FLEET}/entries/tenant", {})
+        assert shadow.status == 201
+        assert await seen_by_alice(ditto) == 200
+        assert (
+            await curl("-X", "DELETE", f"{ditto.api}/policies/{FLEET}/entries/tenant")
+        ).status == 204
         search = f"{ditto.api}/search/things"
         found = await curl(search, user="alice:wonder")
         assert [one["thingId"] for one in found.json["items"]] == [THING]

@@ -426,14 +426,6 @@ def test_a_statement_tells_from_which_entry_it_was_taken_by_reference() -> None:
             NotCounted.NOT_LISTED,
         ),
         (({"entries": {}, "imports": {"n.a:1": {}}}, {}, {}), NotCounted.MISSING),
-        (
-            (
-                {"entries": {"x": an_entry()}},
-                {},
-                {ROOT: {"entries": {"x": an_entry("nginx:me")}}},
-            ),
-            NotCounted.SHADOWED,
-        ),
     ],
 )
 def test_what_could_have_counted_is_told(world: Any, reason: str) -> None:
@@ -474,7 +466,7 @@ def test_entries_of_imports_of_imports_tell_their_way() -> None:
     }
     found = resolve(document, {"n.a:1": middle, "n.b:2": deep}, None, MINE)
     ((label, _, origin),) = found.entries
-    assert label == "imported-n.a:1-x"
+    assert label == "imported-n.a:1-imported-n.b:2-x"
     assert (origin.policy_id, origin.label, origin.via) == ("n.b:2", "x", ("n.a:1",))
 
 

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
 from gateway.model.json import Json, JsonObject
-from gateway.twin.policy import READ, WRITE, Enforcer, build_enforcer, namespace_matches
+from gateway.twin.policy import (
+    EVERYTHING,
+    READ,
+    WRITE,
+    Enforcer,
+    Permissions,
+    build_enforcer,
+    namespace_matches,
+)
 from gateway.twin.policy_references import check_references
 from gateway.twin.policy_resolution import MAX_RESOLVED, resolved_document, resolved_entries
 
@@ -155,19 +163,22 @@ def test_an_entry_that_is_never_shared_is_not_inherited_from() -> None:
 
 
 @pytest.mark.parametrize(
-    ("references", "is_refused"),
+    ("references", "code"),
     [
-        (refers("other"), False),
-        (refers("a:base/any"), False),
-        (refers("a:base/later"), False),
-        (refers("mine"), True),
-        (refers("nobody"), True),
-        (refers("secret"), True),
-        (refers("a:foreign/any"), True),
-        (refers("a:base/secret"), True),
+        (refers("other"), None),
+        (refers("a:base/any"), None),
+        (refers("mine"), "policies:entry.invalid"),
+        (refers("nobody"), "policies:entry.invalid"),
+        (refers("secret"), "policies:entry.invalid"),
+        (refers("a:foreign/any"), "policies:policy.notfound"),
+        (refers("a:base/later"), "policies:import.invalid"),
+        (refers("a:base/secret"), "policies:import.invalid"),
     ],
 )
-def test_references_that_lead_nowhere_are_refused(references: list[Json], is_refused: bool) -> None:
+def test_references_that_lead_nowhere_are_refused(references: list[Json], code: str | None) -> None:
+    def reads_all(policy_id: str) -> Permissions | None:
+        return EVERYTHING if policy_id == "a:base" else None
+
     document = a_policy(
         {"a:base": {}},
         mine=an_entry(references=references),
@@ -175,12 +186,12 @@ def test_references_that_lead_nowhere_are_refused(references: list[Json], is_ref
         secret=an_entry(importable="never"),
     )
     base = a_policy(any=an_entry(), secret=an_entry(importable="never"))
-    if not is_refused:
-        check_references(document, {"a:base": base})
+    if code is None:
+        check_references(document, {"a:base": base}, reads_all)
         return
     with pytest.raises(GatewayError) as caught:
-        check_references(document, {"a:base": base})
-    assert caught.value.code == "policies:entry.invalid"
+        check_references(document, {"a:base": base}, reads_all)
+    assert caught.value.code == code
 
 
 # --- imports -----------------------------------------------------------------------------------
@@ -217,14 +228,25 @@ def test_imports_of_imports_count_where_the_importer_lists_them(
 
 def test_labels_of_the_resolved_view_name_the_policy_that_was_imported() -> None:
     document = a_policy({"a:fleet": {"transitiveImports": ["a:template"]}}, own=an_entry())
-    roots = {"a:root": a_policy(tenant=an_entry(), own=an_entry())}
+    roots = {"a:root": a_policy({"a:template": {}}, tenant=an_entry(), own=an_entry())}
     docs = {"a:fleet": FLEET, "a:template": TEMPLATE}
     found = resolved_document(document, docs, roots)["entries"]
     assert list(found) == [  # type: ignore[arg-type]
         "own",
         "imported-a:fleet-driver",
+        "imported-a:fleet-imported-a:template-driver",
         "nsimported-a:root-tenant",
+        "nsimported-a:root-own",
+        "nsimported-a:root-imported-a:template-driver",
     ]
+
+
+def test_an_own_entry_does_not_take_the_place_of_a_root_policys() -> None:
+    roots = {"a:root": a_policy(tenant=an_entry("nginx:me", revoke="thing:/a"))}
+    document = a_policy(tenant=an_entry("nginx:me", grant="thing:/"))
+    enforcer = build_enforcer(document, {}, roots, "a:mine")
+    assert may(enforcer, "thing:/b")
+    assert not may(enforcer, "thing:/a")
 
 
 def test_policies_that_import_each_other_come_to_an_end() -> None:
@@ -260,7 +282,7 @@ def test_a_web_of_imports_costs_a_bounded_amount_of_work() -> None:
     assert len(asked) <= MAX_RESOLVED
 
 
-def test_root_policies_lend_their_implicit_entries_and_give_way_to_own_ones() -> None:
+def test_root_policies_lend_their_implicit_entries_beside_own_ones() -> None:
     document = a_policy(guest=an_entry("nginx:guest", grant="thing:/own"))
     root = a_policy(
         guest=an_entry("nginx:guest", grant="thing:/root"),
@@ -269,7 +291,7 @@ def test_root_policies_lend_their_implicit_entries_and_give_way_to_own_ones() ->
     )
     enforcer = build_enforcer(document, {}, {"a:root": root}, "a:p")
     assert may(enforcer, "thing:/root")
-    assert not may(enforcer, "thing:/root", "nginx:guest")
+    assert may(enforcer, "thing:/root", "nginx:guest")
     assert not may(enforcer, "thing:/listed")
     itself = build_enforcer(document, {}, {"a:p": root}, "a:p")
     assert not may(itself, "thing:/root")
