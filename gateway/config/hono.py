@@ -86,6 +86,34 @@ class AmqpAdapter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CoapAdapter:
+    """CoAP adapter for devices: plain where they need no credentials, else DTLS (extra `coap`)."""
+
+    enabled: bool = True
+    """False runs no CoAP adapter."""
+    bind: str = "127.0.0.1:5683"
+    """host:port (UDP) of plain CoAP; used where `authentication_required` is false."""
+    tls_bind: str = "127.0.0.1:5684"
+    """host:port (UDP) of CoAP over DTLS; used where the extra `coap` is installed."""
+    tls: str = "auto"
+    """DTLS: `auto` where the extra `coap` is installed, `required` does not start without it, or `off`."""
+    authentication_required: bool = True
+    """False opens plain CoAP to devices that name tenant and device in the path."""
+    max_payload: int = 2_048
+    """Bytes in one request's body, all blocks together; larger ones are answered with 4.13."""
+    timeout_to_ack: float = 0.5
+    """Seconds to wait for an answer before the request is acknowledged without; 0 at once, -1 never."""
+    max_requests: int = 10_000
+    """Requests without an answer, waiting ones included; more are answered with 5.03."""
+    max_remembered: int = 20_000
+    """Answers kept for requests that come twice; above it the oldest is forgotten."""
+    max_sessions: int = 2_000
+    """DTLS sessions; above it the one that is idle for longest ends, if that is a minute at least."""
+    session_idle_timeout: float = 1_800.0
+    """Seconds of silence after which a DTLS session ends; the device makes a new one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Northbound:
     """AMQP 1.0 endpoint for applications."""
 
@@ -161,6 +189,7 @@ class Hono:
     http: HttpAdapter = field(default_factory=HttpAdapter)
     mqtt: MqttAdapter = field(default_factory=MqttAdapter)
     amqp: AmqpAdapter = field(default_factory=AmqpAdapter)
+    coap: CoapAdapter = field(default_factory=CoapAdapter)
     northbound: Northbound = field(default_factory=Northbound)
     events: Events = field(default_factory=Events)
     kafka: Kafka = field(default_factory=Kafka)

@@ -117,6 +117,23 @@ class Metrics:
             registry=registry,
         )
 
+        # --- CoAP adapter ---------------------------------------------------------------------
+        self.coap_datagrams = Counter(
+            "twinspan_coap_datagrams",
+            "Datagrams of devices, by what they were or what became of them.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.coap_sessions = Gauge(
+            "twinspan_coap_dtls_sessions", "DTLS sessions of devices.", registry=registry
+        )
+        self.coap_handshakes = Counter(
+            "twinspan_coap_dtls_handshakes",
+            "DTLS handshakes, by outcome.",
+            ("outcome",),
+            registry=registry,
+        )
+
         # --- Kafka northbound -----------------------------------------------------------------
         self.kafka_records = Counter(
             "twinspan_kafka_records",

@@ -1,0 +1,1 @@
+"""CoAP messages: bytes to values and back."""
