@@ -102,19 +102,23 @@ def judge(
     """Sort signatures by what they let the caller read.
 
     Shape:  `pointers` are what the query filters and sorts by; from the first `*` on everything counts.
-            Of several subjects, those with revokes are not weighed against each other: they are `bad`.
-            `namespaces` gives those that things are in, None for too many to look at each.
+            Of several subjects, a revoke of one that concerns what the query names is not weighed against
+            what others grant: it is `bad`. `namespaces` gives those that things are in, None for too many
+            to look at each.
     """
     paths = {_bound(pointer) for pointer in pointers}
+    revoking = [one for one in bodies.values() if len(subjects) > 1 and _revoked(one)]
+    harmful = {one for one in revoking if _concerns(_revoked(one), paths)}
+    needs_root = bool(revoking) and not paths
     plain: tuple[list[int], ...] = ([], [], [], [])
     scoped: list[int] = []
     for signature, body in bodies.items():
-        if body == ODD or (len(subjects) > 1 and _revokes(body)):
+        if body == ODD or body in harmful:
             plain[_BAD].append(signature)
         elif _is_scoped(body):
             scoped.append(signature)
         else:
-            plain[_meaning(body, paths, now, "")].append(signature)
+            plain[_meaning(body, paths, now, "", needs_root)].append(signature)
     by_namespace: dict[tuple[tuple[int, ...], ...], list[str]] = {}
     if scoped:
         there = namespaces()
@@ -123,7 +127,8 @@ def judge(
         for namespace in there or ():
             found: tuple[list[int], ...] = ([], [], [], [])
             for signature in scoped:
-                found[_meaning(bodies[signature], paths, now, namespace)].append(signature)
+                kind = _meaning(bodies[signature], paths, now, namespace, needs_root)
+                found[kind].append(signature)
             by_namespace.setdefault(tuple(map(tuple, found)), []).append(namespace)
     good, bad, unsure = (
         Rights(
@@ -144,18 +149,35 @@ def _bound(pointer: Pointer) -> Pointer:
     return pointer[: pointer.index("*")] if "*" in pointer else pointer
 
 
-def _meaning(body: str, paths: Iterable[Pointer], now: str, namespace: str) -> int:
+def _concerns(revoked: Iterable[Pointer], paths: set[Pointer]) -> bool:
+    """True when a revoke may change what is readable at, above or below one of these paths; or at all."""
+    for place in revoked:
+        if not place or any(place[: len(path)] == path[: len(place)] for path in paths):
+            return True
+    return False
+
+
+def _meaning(
+    body: str, paths: Iterable[Pointer], now: str, namespace: str, needs_root: bool
+) -> int:
+    """What a signature lets read; `needs_root` where others' revokes below may take all the rest."""
     enforcer = _kept_enforcer(body) if len(body) <= _SHORT else _enforcer(body)
     permissions = enforcer.permissions((ANYBODY,), namespace, now)
     if not permissions.partial("thing", (), READ):
         return _NOTHING
     is_good = all(permissions.unrestricted("thing", path, READ) for path in paths)
+    if needs_root:
+        is_good, _ = permissions.deciding("thing", (), READ)
     return _GOOD if is_good else _UNSURE
 
 
 @lru_cache(maxsize=1_024)
-def _revokes(body: str) -> bool:
-    return any(revoked for entry in _decode(body) for _, _, revoked in entry[1])
+def _revoked(body: str) -> tuple[Pointer, ...]:
+    """Where a signature revokes something."""
+    if body == ODD:
+        return ()
+    says = (said for entry in _decode(body) for said in entry[1])
+    return tuple(parse_pointer(path) for path, _, revoked in says if revoked)
 
 
 @lru_cache(maxsize=1_024)

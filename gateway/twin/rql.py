@@ -20,7 +20,7 @@ MAX_COMPARISONS = 1_000
 MAX_VALUES = 10_000
 """Values that all comparisons of a filter have together."""
 MAX_PATTERN = 4_096
-MAX_DIGITS = 300
+MAX_DIGITS = 400
 
 LOGICAL: Final = frozenset(("and", "or", "not"))
 COMPARISONS: Final = frozenset(("eq", "ne", "gt", "ge", "lt", "le"))

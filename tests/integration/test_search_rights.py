@@ -26,9 +26,11 @@ from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.runtime.module import running
 from gateway.store.database import Database, migrate, migrations
+from gateway.store.search import Ask
 from gateway.store.things import Commit, PolicyWrite, ThingStore, ThingWrite
 from gateway.store.things_memory import MemoryThingStore
 from gateway.store.things_sqlite import SqliteThingStore
+from gateway.twin.rql import parse
 from tests.search_samples import (
     SUBJECTS,
     dense_document,
@@ -307,3 +309,29 @@ async def test_the_service_indexes_what_an_old_version_stored(tmp_path: Path) ->
 
 def _waiting(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT count(*) FROM search_wide").fetchone()[0])
+
+
+# --- several subjects --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "is_certain"),
+    [
+        ("exists(attributes/n)", True),
+        ("exists(features/*/properties/x)", True),
+        (None, True),
+        ("exists(attributes/secret)", False),
+        ("exists(attributes)", False),
+    ],
+)
+async def test_what_is_revoked_from_one_subject_matters_to_what_names_it(
+    text: str | None, is_certain: bool
+) -> None:
+    database = Database(None, "gateway")
+    async with database.running():
+        store = SqliteThingStore(database)
+        await stored(store, commits([{"attributes": {"n": 1, "secret": 2}}], [SECRET]))
+        node = None if text is None else parse(text)
+        ask = Ask(subjects=("test:me", "test:boss"), now=NOW, node=node)
+        counted = await store.count(ask)
+        assert counted.has_unsure is not is_certain
