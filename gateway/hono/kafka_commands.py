@@ -91,14 +91,12 @@ class KafkaCommands:
         self._clock = clock
         self._lines: dict[Device, _Line] = {}
         self._expected: set[str] = set()
-        self._loop: asyncio.AbstractEventLoop
         self._reader = RecordReader(
-            properties, COMMAND_TOPICS, self._take, max_under_way=settings.max_commands
+            properties, COMMAND_TOPICS, self.take, max_under_way=settings.max_commands
         )
         metrics.kafka_queue.watch("commands", lambda: self._reader.under_way)
 
     async def run(self, ready: Callable[[], None]) -> None:
-        self._loop = asyncio.get_running_loop()
         await self._reader.run(ready)
 
     def expect(self, tenant: str) -> None:
@@ -119,7 +117,8 @@ class KafkaCommands:
 
     # --- a record --------------------------------------------------------------------------------------
 
-    def _take(self, message: Message, ticket: Ticket) -> None:
+    def take(self, message: Message, ticket: Ticket) -> None:
+        """Route the command of a record, or say why not; the ticket ends with its outcome."""
         topic = message.topic() or ""
         try:
             record = read_command(topic, message.key(), message.value(), _headers(message))
@@ -132,7 +131,7 @@ class KafkaCommands:
         elif record.command is None:
             self._refuse_malformed(record, ticket)
         else:
-            deadline = self._loop.time() + ROUTING_SECONDS
+            deadline = asyncio.get_running_loop().time() + ROUTING_SECONDS
             self._put(_Waiting(record.command, record, ticket, deadline))
 
     def _refuse_malformed(self, record: CommandRecord, ticket: Ticket) -> None:
@@ -167,7 +166,7 @@ class KafkaCommands:
     def _route(self, device: Device, line: _Line, waiting: _Waiting) -> None:
         waiting.is_routed = True
         done = partial(self._routed, device, line, waiting)
-        if self._loop.time() > waiting.deadline:
+        if asyncio.get_running_loop().time() > waiting.deadline:
             done(Undeliverable("no link took the command in time"))
         else:
             try:
