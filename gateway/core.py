@@ -56,10 +56,12 @@ from gateway.hono.kafka_commands import KafkaCommands
 from gateway.hono.kafka_messaging import KafkaMessaging, KafkaTenants, messaging_type
 from gateway.hono.kafka_producer import KafkaProducer
 from gateway.hono.kafka_properties import (
+    admin_properties,
     consumer_properties,
     delivery_seconds,
     producer_properties,
 )
+from gateway.hono.kafka_topics import KafkaTopics
 from gateway.hono.last_gateways import LastGateways
 from gateway.hono.limits import Connections, Usage
 from gateway.hono.northbound import ApplicationUser, Northbound
@@ -210,9 +212,7 @@ def build_gateway(shared: Shared) -> Gateway:
     if settings.demo:
         gateway.modules.append(Once("hono.demo", lambda: hono_demo.provision(registry)))
     kafka = _kafka(shared, gateway)
-    gateway.modules += kafka[
-        :1
-    ]  # its producer: whoever takes uploads comes later and stops earlier
+    gateway.modules += kafka.uploads  # whoever hands uploads on comes later and stops earlier
     gateway.modules += _northbound(shared, gateway)
     connections = _connectivity(shared, gateway)
     gateway.modules.append(connections)
@@ -225,7 +225,7 @@ def build_gateway(shared: Shared) -> Gateway:
         )
     gateway.modules += _ditto(shared, gateway, connections)
     gateway.modules += _registry_and_adapters(shared, gateway)
-    gateway.modules += kafka[1:]
+    gateway.modules += kafka.commands
     return gateway
 
 
@@ -258,13 +258,23 @@ def _northbound(shared: Shared, gateway: Gateway) -> list[Module]:
     return [northbound]
 
 
-def _kafka(shared: Shared, gateway: Gateway) -> list[Module]:
-    """Kafka as messaging of tenants: the producer, then the consumer of commands; [] where there is none."""
+@dataclass(frozen=True, slots=True)
+class _Kafka:
+    """The modules of Kafka: what takes uploads and responses, what reads commands."""
+
+    uploads: tuple[Module, ...] = ()
+    commands: tuple[Module, ...] = ()
+
+
+def _kafka(shared: Shared, gateway: Gateway) -> _Kafka:
+    """Kafka as messaging of tenants; no modules where there is no broker."""
     settings, metrics = shared.settings.hono.kafka, shared.metrics
     if not settings.bootstrap_servers:
-        return []
+        return _Kafka()
     properties = producer_properties(settings)
-    tenants = KafkaTenants(gateway.registry, messaging_type(shared.settings.hono))
+    topics = KafkaTopics(admin_properties(settings), settings)
+    default = messaging_type(shared.settings.hono)
+    tenants = KafkaTenants(gateway.registry, default, topics.want)
     producer = KafkaProducer(properties, metrics)
     kafka = KafkaMessaging(tenants, producer, shared.tracer)
     commands = KafkaCommands(
@@ -273,7 +283,7 @@ def _kafka(shared: Shared, gateway: Gateway) -> list[Module]:
     gateway.messaging.use_broker(kafka, delivery_seconds(properties) + 0.5)
     gateway.commands.add_sink(kafka)
     gateway.commands.on_subscription(commands.expect)
-    return [producer, commands]
+    return _Kafka((topics, producer), (commands,))
 
 
 def _tls(

@@ -44,6 +44,12 @@ def library() -> Any:
         ) from error
 
 
+def admin_library() -> Any:
+    """Return the module `confluent_kafka.admin`; errors as `library`."""
+    library()
+    return importlib.import_module("confluent_kafka.admin")
+
+
 def made(make: Callable[[dict[str, Any]], T], properties: Mapping[str, Any]) -> T:
     """Make a client; nothing is sent before it is used.
 

@@ -45,10 +45,16 @@ class RecordSender(Protocol):
 
 
 class KafkaTenants:
-    """Which tenants' messaging is Kafka."""
+    """Which tenants' messaging is Kafka; `on_first` hears of each when it is first asked for."""
 
-    def __init__(self, registry: Registry, default: MessagingType) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        default: MessagingType,
+        on_first: Callable[[str], None] = lambda _tenant: None,
+    ) -> None:
         self._registry = registry
+        self._on_first = on_first
         self._default = default is MessagingType.KAFKA
         self._known: dict[str, bool] = {}
         registry.on_change(self._changed)
@@ -60,6 +66,8 @@ class KafkaTenants:
             found = self._registry.cached_tenant(tenant)
             if found is not None:
                 carried = self._known[tenant] = self._of(found)
+                if carried:
+                    self._on_first(tenant)
         return carried
 
     def find(self, tenant: str, done: Callable[[bool], None]) -> None:
