@@ -46,8 +46,10 @@ from gateway.hono import demo as hono_demo
 from gateway.hono.adapters.amqp import AmqpAdapter
 from gateway.hono.adapters.amqp_device import Rooms as AmqpRooms
 from gateway.hono.adapters.http import HttpAdapter
+from gateway.hono.adapters.lora import LoraAdapter
 from gateway.hono.adapters.mqtt import MqttAdapter
 from gateway.hono.adapters.mqtt_device import Rooms as MqttRooms
+from gateway.hono.adapters.sigfox import SigfoxAdapter
 from gateway.hono.authentication import DeviceAuthenticator
 from gateway.hono.commands import CommandRouter
 from gateway.hono.downstream import Messaging
@@ -326,21 +328,19 @@ def _registry_and_adapters(shared: Shared, gateway: Gateway) -> list[Module]:
         "admission": connections,
         "assertions": gateway.registry,
     }
-    return [
+    http = (endpoints, authenticator, gateway.registry, gateway.ingress, gateway.commands)
+    modules: list[Module] = [
         provisioning,
         RegistryHttp(server, settings.registry, endpoints),
-        HttpAdapter(
-            settings.http,
-            endpoints,
-            authenticator,
-            gateway.registry,
-            gateway.ingress,
-            gateway.commands,
-            tls_context=tls,
-        ),
+        HttpAdapter(settings.http, *http, tls_context=tls),
         MqttAdapter(settings.mqtt, endpoints, shared.metrics, MqttRooms(**doors), tls_context=tls),
         AmqpAdapter(settings.amqp, endpoints, shared.metrics, AmqpRooms(**doors), tls_context=tls),
     ]
+    if settings.lora.enabled:
+        modules.append(LoraAdapter(settings.lora, *http, tls_context=tls))
+    if settings.sigfox.enabled:
+        modules.append(SigfoxAdapter(settings.sigfox, *http, tls_context=tls))
+    return modules
 
 
 def _connectivity(shared: Shared, gateway: Gateway) -> ConnectionHub:

@@ -15,6 +15,8 @@ PLAIN = (
     "hono.http.bind",
     "hono.mqtt.bind",
     "hono.amqp.bind",
+    "hono.lora.bind",
+    "hono.sigfox.bind",
     "hono.northbound.bind",
     "ditto.http.bind",
     "observe.http.bind",
@@ -23,6 +25,8 @@ ENCRYPTED = (
     "hono.http.tls_bind",
     "hono.mqtt.tls_bind",
     "hono.amqp.tls_bind",
+    "hono.lora.tls_bind",
+    "hono.sigfox.tls_bind",
     "hono.northbound.tls_bind",
 )
 

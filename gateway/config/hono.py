@@ -114,6 +114,52 @@ class CoapAdapter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoraAdapter:
+    """LoRaWAN adapter for network servers."""
+
+    enabled: bool = False
+    """True listens."""
+    bind: str = "127.0.0.1:18081"
+    """host:port; port 0 takes a free one."""
+    tls_bind: str = "127.0.0.1:18444"
+    """host:port of the TLS listener; used where a certificate is at hand."""
+    max_payload: int = 16_384
+    """Bytes in one request body; larger ones are answered with 413."""
+    idle_timeout: float = 75.0
+    """Seconds that a kept-alive connection may be silent."""
+    request_timeout: float = 10.0
+    """Seconds in which a whole request must have arrived."""
+    max_connections: int = 1_000
+    """Open sockets; more are closed at once."""
+    command_timeout: float = 5.0
+    """Seconds in which a network server must have taken a command."""
+    command_hosts: tuple[str, ...] = ()
+    """Host names that commands may be posted to; empty allows what gateways' command endpoints name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigfoxAdapter:
+    """Sigfox adapter for callbacks of the Sigfox backend."""
+
+    enabled: bool = False
+    """True listens."""
+    bind: str = "127.0.0.1:18082"
+    """host:port; port 0 takes a free one."""
+    tls_bind: str = "127.0.0.1:18445"
+    """host:port of the TLS listener; used where a certificate is at hand."""
+    max_payload: int = 2_048
+    """Bytes in one request body; larger ones are answered with 413."""
+    idle_timeout: float = 75.0
+    """Seconds that a kept-alive connection may be silent."""
+    request_timeout: float = 10.0
+    """Seconds in which a whole request must have arrived."""
+    max_connections: int = 1_000
+    """Open sockets; more are closed at once."""
+    ttd_when_ack_required: int = 20
+    """Seconds that a device with `ack=true` waits for a command; 0 waits for none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Northbound:
     """AMQP 1.0 endpoint for applications."""
 
@@ -189,6 +235,8 @@ class Hono:
     http: HttpAdapter = field(default_factory=HttpAdapter)
     mqtt: MqttAdapter = field(default_factory=MqttAdapter)
     amqp: AmqpAdapter = field(default_factory=AmqpAdapter)
+    lora: LoraAdapter = field(default_factory=LoraAdapter)
+    sigfox: SigfoxAdapter = field(default_factory=SigfoxAdapter)
     coap: CoapAdapter = field(default_factory=CoapAdapter)
     northbound: Northbound = field(default_factory=Northbound)
     events: Events = field(default_factory=Events)
