@@ -41,9 +41,10 @@ from gateway.hono.ingress import IngressService
 from gateway.hono.registry import Registry
 from gateway.hono.routes import resolve_address
 from gateway.model.message import Adapter, CommandResponse, Kind, Principal, Upload
-from gateway.model.registry import Tenant
+from gateway.model.registry import Change, RegistryChange, Subject, Tenant
 from gateway.observe.metrics import Metrics
 from gateway.runtime.datagrams import receiving
+from gateway.runtime.dtls import DtlsSocket
 from gateway.runtime.listener import Endpoints
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ log = logging.getLogger(__name__)
 SWEEP_SECONDS = 10.0
 
 MakeSecure = Callable[
-    [Callable[[Peer, bytes], None], Callable[[Hashable], None]], asyncio.DatagramProtocol
+    [Callable[[Peer, bytes], None], Callable[[Hashable], None]], DtlsSocket[Principal]
 ]
 """(what to do with a datagram of a peer, what to do when a peer is gone) -> the socket of DTLS"""
 
@@ -138,6 +139,8 @@ class CoapAdapter:
         self._secure = secure
         self._missing = missing
         self._clock = clock
+        self._metrics = metrics
+        self._sessions: DtlsSocket[Principal] | None = None
         self.exchanges = Exchanges(
             self.handle,
             lambda outcome: metrics.coap_datagrams.labels(outcome).inc(),
@@ -149,45 +152,61 @@ class CoapAdapter:
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until cancelled; devices that wait then are not answered, their commands are released."""
         async with AsyncExitStack() as stack:
-            await self._open(stack)
+            await self._open_plain(stack)
+            await self._open_secure(stack)
             ready()
             try:
                 while True:
                     await asyncio.sleep(SWEEP_SECONDS)
-                    self.exchanges.sweep()
+                    self._sweep()
             finally:
                 self.exchanges.close()
 
-    async def _open(self, stack: AsyncExitStack) -> None:
-        settings = self._settings
-        if settings.authentication_required:
+    async def _open_plain(self, stack: AsyncExitStack) -> None:
+        if self._settings.authentication_required:
             log.info(
                 "plain CoAP is off: it has no credentials",
                 extra={"setting": "hono.coap.authentication_required=false opens it"},
             )
-        else:
-            await stack.enter_async_context(
-                receiving(
-                    self._endpoints,
-                    "hono.coap",
-                    settings.bind,
-                    lambda: PlainSocket(self.exchanges.received),
-                    setting="hono.coap.bind",
-                )
-            )
-        if self._secure is None:
-            log.info("CoAP over DTLS is off", extra={"cause": self._missing})
             return
-        make = self._secure
+        make = partial(PlainSocket, self.exchanges.received)
         await stack.enter_async_context(
             receiving(
                 self._endpoints,
+                "hono.coap",
+                self._settings.bind,
+                make,
+                setting="hono.coap.bind",
+            )
+        )
+
+    async def _open_secure(self, stack: AsyncExitStack) -> None:
+        if self._secure is None:
+            log.warning("CoAP over DTLS is off", extra={"cause": self._missing})
+            return
+        make = partial(self._secure, self.exchanges.received, self.exchanges.gone)
+        self._sessions = await stack.enter_async_context(
+            receiving(
+                self._endpoints,
                 "hono.coaps",
-                settings.tls_bind,
-                lambda: make(self.exchanges.received, self.exchanges.gone),
+                self._settings.tls_bind,
+                make,
                 setting="hono.coap.tls_bind",
             )
         )
+        stack.callback(self._registry.on_change(self._changed))
+
+    def _sweep(self) -> None:
+        self.exchanges.sweep()
+        if self._sessions is not None:
+            self._sessions.sweep()
+            self._metrics.coap_sessions.set(len(self._sessions))
+
+    def _changed(self, change: RegistryChange) -> None:
+        """Let devices prove themselves anew whose credentials have changed, or that may not be here."""
+        is_about_keys = change.subject is Subject.CREDENTIALS and change.change is not Change.CREATE
+        if self._sessions is not None and (is_about_keys or change.ends_connections):
+            self._sessions.end_where(lambda who: change.concerns(who.tenant, who.device))
 
     # --- requests -----------------------------------------------------------------------------------
 
