@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -145,6 +146,7 @@ async def paho_client(
     clean: bool = True,
     will: tuple[str, bytes, int, bool] | None = None,
     connect_properties: PahoProperties | None = None,
+    tls_context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Paho]:
     """A connected (or refused) paho client for the length of the block."""
     is_5 = version == paho.MQTTv5
@@ -157,6 +159,8 @@ async def paho_client(
     )
     if username is not None:
         client.username_pw_set(username, password)
+    if tls_context is not None:
+        client.tls_set_context(tls_context)
     if will is not None:
         client.will_set(will[0], will[1], will[2], will[3])
     peer = Paho(client, asyncio.get_running_loop())

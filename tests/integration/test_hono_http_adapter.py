@@ -170,7 +170,7 @@ async def test_the_outcome_of_downstream_is_told(
         ("PUT", "/telemetry", {}, 405),
         ("POST", "/telemetry/acme/d1", {}, 405),
         ("GET", "/telemetry", {}, 405),
-        ("POST", "/telemetry", {"authorization": "Bearer abc"}, 501),
+        ("POST", "/telemetry", {"authorization": "Bearer abc"}, 401),
         ("POST", "/telemetry", {"authorization": "Basic abc"}, 401),
     ],
 )

@@ -85,11 +85,19 @@ class HttpAdapter:
         elif request.method != target.method:
             raise MethodNotAllowed(f"expected {target.method} here, got {request.method[:16]}")
         else:
-            self._shell.authenticate(exchange, partial(self._work, exchange, target))
+            claimed = (target.tenant, target.device) if target.tenant and target.device else None
+            self._shell.authenticate(
+                exchange,
+                partial(self._work, exchange, target),
+                claimed=claimed,
+                is_required=self._needs_login(target),
+            )
+
+    def _needs_login(self, target: Target) -> bool:
+        return self._settings.authentication_required or target.method == "POST"
 
     def _work(self, exchange: Exchange, target: Target, sender: Principal | None) -> None:
-        is_required = self._settings.authentication_required or target.method == "POST"
-        if sender is None and is_required:
+        if sender is None and self._needs_login(target):
             raise Unauthenticated("credentials are missing")
         if target.endpoint == "command":
             self._respond(exchange, target, sender)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from gateway.errors import GatewayError, NotBuilt
+from gateway.errors import GatewayError
 from gateway.hono.adapters.http_messages import (
     NOT_FOUND,
     basic_login,
@@ -28,6 +28,7 @@ from gateway.hono.adapters.http_server import (
     Limits,
     Response,
 )
+from gateway.model.login import NO_TLS, Login, TlsPeer
 from gateway.model.message import Adapter, Principal
 from gateway.model.ports import Authenticator
 from gateway.runtime.listener import Door, Endpoints, doors_of, listening
@@ -144,20 +145,29 @@ class HttpShell:
 
     # --- who asks -------------------------------------------------------------------------------------
 
-    def authenticate(self, exchange: Exchange, admitted: Admitted) -> None:
-        """Call `admitted` with who sent a request, None for one without credentials; wrong ones get 401."""
+    def authenticate(
+        self,
+        exchange: Exchange,
+        admitted: Admitted,
+        *,
+        claimed: tuple[str, str] | None = None,
+        is_required: bool = True,
+    ) -> None:
+        """Call `admitted` with who sent a request, None for one without credentials; wrong ones get 401.
+
+        Shape:  `claimed` is (tenant, auth-id) as the address names them, for tokens that do not. Where
+                nobody has to log in (`is_required` False) a certificate alone means nothing.
+        """
         authorization = exchange.request.headers.get("authorization", "")
         scheme, _, token = authorization.partition(" ")
-        if scheme.lower() == "basic":
+        done = partial(self._authenticated, exchange, admitted)
+        is_certified = is_required and exchange.peer.certificate is not None
+        if scheme.lower() == "bearer" or is_certified:
+            login = _login(scheme, token, exchange.peer if is_certified else NO_TLS, claimed)
+            self._authenticator.check_login(login, self._face.adapter, done)
+        elif scheme.lower() == "basic":
             username, password = basic_login(token.strip())
-            self._authenticator.check_password(
-                username,
-                password,
-                self._face.adapter,
-                partial(self._authenticated, exchange, admitted),
-            )
-        elif scheme.lower() == "bearer":
-            raise NotBuilt("authentication with a bearer token is not built")
+            self._authenticator.check_password(username, password, self._face.adapter, done)
         else:
             admitted(None)
 
@@ -168,6 +178,16 @@ class HttpShell:
             self.answer(exchange, error_response(who))
         else:
             self.guarded(exchange, partial(admitted, who))
+
+
+def _login(scheme: str, token: str, peer: TlsPeer, claimed: tuple[str, str] | None) -> Login:
+    """What a request brought to prove who sent it."""
+    if scheme.lower() == "bearer":
+        return Login(peer=peer, token=token.strip(), claimed=claimed)
+    if scheme.lower() == "basic":
+        username, password = basic_login(token.strip())
+        return Login(peer=peer, username=username, password=password)
+    return Login(peer=peer)
 
 
 class _Refused(asyncio.Protocol):
