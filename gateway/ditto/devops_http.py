@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from aiohttp import hdrs, web
 
 from gateway.ditto.endpoint import json_response, not_allowed, unknown_path
@@ -15,7 +17,11 @@ from gateway.twin.ditto_errors import ditto_error
 
 MAX_BODY = 16_384
 MASK = "*****"
-_SECRET = ("password", "secret")
+_SECRET = re.compile(
+    r"password$|secret$|passphrase$|authorization$|api[._-]?key$|jaas|^sasl\.username$|key\.pem$",
+    re.IGNORECASE,
+)
+_USER_IN_URL = re.compile(r"(//)[^/@\s]+@")
 
 
 class DevopsRoutes:
@@ -126,5 +132,6 @@ def masked(value: Json, name: str = "") -> Json:
         return {key: masked(below, key) for key, below in value.items()}
     if isinstance(value, list):
         return [masked(below, name) for below in value]
-    is_secret = isinstance(value, str) and value != "" and name.endswith(_SECRET)
-    return MASK if is_secret else value
+    if not isinstance(value, str) or not value:
+        return value
+    return MASK if _SECRET.search(name) else _USER_IN_URL.sub(rf"\g<1>{MASK}@", value)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway.ditto.devops_http import MASK, masked
 from gateway.ditto.health import Health
 from gateway.errors import StoreUnavailable
 from tests.ditto_rig import PUMP, Answer, Stack, curl, json_body, put
@@ -186,6 +187,21 @@ async def test_settings_are_shown_below_a_path(ditto: Stack) -> None:
     found = (await curl(url, user=DEVOPS)).json
     assert found["things"]["twinspan"]["config"] == "127.0.0.1:0"
     assert (await curl(f"{ditto.url}/devops/config?path=no.such", user=DEVOPS)).status == 404
+
+
+def test_what_should_stay_secret_in_settings_is_masked() -> None:
+    settings: Any = {
+        "kafka": {"common": {"sasl.password": "p", "sasl.jaas.config": "j", "linger.ms": "5"}},
+        "otlp": {"endpoint": "http://me:word@host:4318", "headers": {"Authorization": "Bearer x"}},
+        "policies": {"token_subject": "integration:{{ policy-entry:label }}"},
+        "empty": {"password": ""},
+    }
+    assert masked(settings) == {
+        "kafka": {"common": {"sasl.password": MASK, "sasl.jaas.config": MASK, "linger.ms": "5"}},
+        "otlp": {"endpoint": f"http://{MASK}@host:4318", "headers": {"Authorization": MASK}},
+        "policies": settings["policies"],
+        "empty": {"password": ""},
+    }
 
 
 # --- piggyback ---------------------------------------------------------------------------------
