@@ -45,6 +45,9 @@ from gateway.ditto.wot_models import ThingModels
 from gateway.hono import demo as hono_demo
 from gateway.hono.adapters.amqp import AmqpAdapter
 from gateway.hono.adapters.amqp_device import Rooms as AmqpRooms
+from gateway.hono.adapters.coap import CoapAdapter
+from gateway.hono.adapters.coap_dtls import SecureSockets, why_not
+from gateway.hono.adapters.coap_keys import CoapKeys
 from gateway.hono.adapters.http import HttpAdapter
 from gateway.hono.adapters.lora import LoraAdapter
 from gateway.hono.adapters.mqtt import MqttAdapter
@@ -292,17 +295,42 @@ def _tls(
     shared: Shared, make: Callable[[Path, Path, str], ssl.SSLContext] = server_context
 ) -> ssl.SSLContext | None:
     """TLS of the adapters and the northbound endpoint; None where it is switched off."""
+    files = _tls_files(shared)
+    if files is None:
+        return None
+    return make(*files, "hono.tls.certificate")
+
+
+def _tls_files(shared: Shared) -> tuple[Path, Path] | None:
+    """Certificate and key of the adapters; None where TLS is switched off."""
     settings = shared.settings.hono.tls
     if not settings.enabled:
         return None
     if settings.certificate:
-        files = (Path(settings.certificate), Path(settings.key))
-    else:
-        hosts = ("localhost", "127.0.0.1", "::1", socket.gethostname(), *settings.hosts)
-        files = ensure_server(
-            shared.settings.data_dir / "tls", "twinspan-devices", "twinspan", hosts
-        )
-    return make(*files, "hono.tls.certificate")
+        return Path(settings.certificate), Path(settings.key)
+    hosts = ("localhost", "127.0.0.1", "::1", socket.gethostname(), *settings.hosts)
+    return ensure_server(shared.settings.data_dir / "tls", "twinspan-devices", "twinspan", hosts)
+
+
+def _coap(
+    shared: Shared, gateway: Gateway, authenticator: DeviceAuthenticator
+) -> list[CoapAdapter]:
+    settings, metrics = shared.settings.hono.coap, shared.metrics
+    if not settings.enabled:
+        return []
+    missing = why_not(settings.tls)
+    keys = CoapKeys(gateway.registry, authenticator)
+    adapter = CoapAdapter(
+        settings,
+        shared.endpoints,
+        gateway.registry,
+        gateway.ingress,
+        gateway.commands,
+        metrics,
+        secure=None if missing else SecureSockets(settings, keys, metrics, _tls_files(shared)),
+        missing=missing or "",
+    )
+    return [adapter]
 
 
 def _registry_and_adapters(shared: Shared, gateway: Gateway) -> list[Module]:
@@ -335,6 +363,7 @@ def _registry_and_adapters(shared: Shared, gateway: Gateway) -> list[Module]:
         HttpAdapter(settings.http, *http, tls_context=tls),
         MqttAdapter(settings.mqtt, endpoints, shared.metrics, MqttRooms(**doors), tls_context=tls),
         AmqpAdapter(settings.amqp, endpoints, shared.metrics, AmqpRooms(**doors), tls_context=tls),
+        *_coap(shared, gateway, authenticator),
     ]
     if settings.lora.enabled:
         modules.append(LoraAdapter(settings.lora, *http, tls_context=tls))

@@ -32,6 +32,8 @@ ANY_PORT = tuple(
         "hono.amqp.tls_bind",
         "hono.northbound.tls_bind",
         "hono.amqp.bind",
+        "hono.coap.bind",
+        "hono.coap.tls_bind",
         "hono.northbound.bind",
         "ditto.http.bind",
         "kube.https.bind",

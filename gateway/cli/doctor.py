@@ -22,12 +22,14 @@ from gateway.cli.options import output_option, settings_of, settings_options
 from gateway.cli.output import print_rows
 from gateway.config import Settings
 from gateway.errors import InvalidSetting
+from gateway.hono.adapters.coap_dtls import why_not
 from gateway.runtime.listener import parse_bind
 
 MIN_FREE_BYTES = 512 * 1024 * 1024
 MIN_FILES = 4_096
 SOON_DAYS = 30
 
+DATAGRAM_BINDS = ("hono.coap.bind", "hono.coap.tls_bind")
 BINDS = (
     "ditto.http.bind",
     "hono.registry.bind",
@@ -135,7 +137,8 @@ def check_data_dir(settings: Settings) -> Iterator[Finding]:
 def check_ports(settings: Settings) -> Iterator[Finding]:
     """Whether each port is free, or ours."""
     ours = _running_endpoints(settings.data_dir)
-    for setting in BINDS:
+    for setting in (*BINDS, *DATAGRAM_BINDS):
+        kind = socket.SOCK_DGRAM if setting in DATAGRAM_BINDS else socket.SOCK_STREAM
         bind: object = settings
         for name in setting.split("."):
             bind = getattr(bind, name)
@@ -146,7 +149,7 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
             continue
         if f"{host}:{port}" in ours:
             yield Finding("port", "ok", f"{setting} {bind}: held by the running Twinspan")
-        elif port and _is_taken(host, port):
+        elif port and _is_taken(host, port, kind):
             yield Finding("port", "fail", f"{setting} {bind}: taken", f"--set {setting}={host}:0")
         else:
             yield Finding("port", "ok", f"{setting} {bind}: free")
@@ -212,6 +215,25 @@ def check_amqp(_settings: Settings) -> Iterator[Finding]:
     )
 
 
+def check_coap(settings: Settings) -> Iterator[Finding]:
+    """Whether devices can come in over CoAP, and how."""
+    coap = settings.hono.coap
+    if not coap.enabled:
+        yield Finding("coap", "ok", "hono.coap.enabled is false")
+        return
+    try:
+        missing = why_not(coap.tls)
+    except InvalidSetting as error:
+        yield Finding("coap", "fail", error.message)
+        return
+    if missing is None:
+        yield Finding("coap", "ok", "DTLS with pre-shared keys and certificates")
+    elif coap.authentication_required:
+        yield Finding("coap", "warn", f"no device can come in: {missing}")
+    else:
+        yield Finding("coap", "ok", f"without credentials only: {missing}")
+
+
 def check_clock(_settings: Settings) -> Iterator[Finding]:
     """Whether the clock can be true: certificates and tokens depend on it."""
     year = datetime.now(UTC).year
@@ -233,6 +255,7 @@ CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     check_ports,
     check_certificates,
     check_amqp,
+    check_coap,
 )
 
 
@@ -248,10 +271,11 @@ def _running_endpoints(data_dir: Path) -> set[str]:
     return set(_named_endpoints(data_dir).values())
 
 
-def _is_taken(host: str, port: int) -> bool:
+def _is_taken(host: str, port: int, kind: socket.SocketKind) -> bool:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family, kind) as probe:
+        if kind == socket.SOCK_STREAM:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError:

@@ -35,6 +35,8 @@ TITLES = {
     "hono.http": "Hono HTTP adapter",
     "hono.mqtt": "Hono MQTT adapter",
     "hono.amqp": "Hono AMQP adapter",
+    "hono.coap": "Hono CoAP adapter (UDP)",
+    "hono.coaps": "Hono CoAP adapter, DTLS (UDP)",
     "hono.mqtts": "Hono MQTT adapter, TLS",
     "hono.https": "Hono HTTP adapter, TLS",
     "hono.amqps": "Hono AMQP adapter, TLS",
@@ -155,6 +157,11 @@ def show(endpoints: Endpoints, settings: Settings, seconds: float) -> None:
     for name in endpoints:
         title = TITLES.get(name, "")
         click.echo(f"  {name:<16} {click.style(endpoints.get(name), bold=True):<24} {title}")
+    if "hono.http" in endpoints and "hono.coaps" not in endpoints and settings.hono.coap.enabled:
+        from gateway.hono.adapters.coap_dtls import why_not  # an edge does not load the services
+
+        why = why_not(settings.hono.coap.tls)
+        click.echo(f"  {'hono.coaps':<16} {'-':<16} does not run: {why}")
     click.secho(f"Ready in {seconds:.1f} s. Data in {settings.data_dir}. Ctrl-C stops.", fg="green")
     if settings.demo and "ditto.http" in endpoints:
         click.echo(
