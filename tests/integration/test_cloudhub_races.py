@@ -191,6 +191,7 @@ async def test_what_happens_again_is_one_event_that_is_counted(
             return await counted() >= least
 
         await eventually(lambda: is_counted(1))
+        await eventually(lambda: cloud.thing("default:lamp"))
         before = await counted()
         try:
             await cloud.want("default:lamp", "on", True)

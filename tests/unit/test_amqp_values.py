@@ -342,6 +342,12 @@ def test_broken_messages_are_named(raw: str, text: str) -> None:
         decode_message(bytes.fromhex(raw))
 
 
+@pytest.mark.parametrize("descriptor", ["45", "c10100", "00530145", "e0020071"])
+def test_a_compound_value_names_no_type(descriptor: str) -> None:
+    with pytest.raises(MalformedPacket):
+        decode_message(bytes.fromhex(f"00{descriptor}40"))
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_a_named_error(data: bytes) -> None:
     with suppress(MalformedPacket):

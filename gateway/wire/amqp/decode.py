@@ -192,7 +192,7 @@ def _array(wide: bool) -> Decoder:
             raise MalformedPacket(f"amqp array: at most {MAX_ARRAY} elements, got {count}")
         descriptor, at = (None, body)
         if data[at] == 0:
-            descriptor, at = decode_value(data, at + 1, depth + 1)
+            descriptor, at = _read_descriptor(data, at + 1, depth)
         code = data[at]
         items, at = _read_array_items(data, at + 1, code, count, depth + 1)
         if at != end:
@@ -218,9 +218,18 @@ def _read_array_items(
 def _read_described(data: bytes, at: int, depth: int) -> tuple[object, int]:
     if depth >= MAX_DEPTH:
         raise MalformedPacket(f"amqp value: nested deeper than {MAX_DEPTH}")
-    descriptor, at = decode_value(data, at, depth + 1)
+    descriptor, at = _read_descriptor(data, at, depth)
     value, at = decode_value(data, at, depth + 1)
     return Described(descriptor, value), at
+
+
+def _read_descriptor(data: bytes, at: int, depth: int) -> tuple[object, int]:
+    """A name of a type: what is compound cannot be looked up and names nothing."""
+    descriptor, at = decode_value(data, at, depth + 1)
+    if isinstance(descriptor, list | dict | tuple | Described | Array):
+        kind = type(descriptor).__name__.lower()
+        raise MalformedPacket(f"amqp value: expected a symbol or number as descriptor, got {kind}")
+    return descriptor, at
 
 
 _U32 = struct.Struct(">I")
