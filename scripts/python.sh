@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 purpose=${1:?run, dev or peers}
 case "$purpose" in
-  run) target='-e .' ;;
+  run) target='-e .[coap]' ;;
   dev) target='-e .[dev]' ;;
   peers) target='-e .[dev,peers]' ;;
   *) echo "scripts/python.sh: expected run, dev or peers, got '$purpose'" >&2; exit 2 ;;

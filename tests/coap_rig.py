@@ -114,9 +114,7 @@ async def a_device(core: Core, name: str = "hono.coap") -> AsyncIterator[Device]
     """A peer of the adapter."""
     host, _, port = core.endpoints.get(name).rpartition(":")
     loop = asyncio.get_running_loop()
-    transport, device = await loop.create_datagram_endpoint(
-        Device, remote_addr=(host, int(port))
-    )
+    transport, device = await loop.create_datagram_endpoint(Device, remote_addr=(host, int(port)))
     try:
         yield device
     finally:

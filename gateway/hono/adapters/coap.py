@@ -194,13 +194,13 @@ class CoapAdapter:
                 setting="hono.coap.tls_bind",
             )
         )
+        self._metrics.coap_sessions.set_function(self._sessions.__len__)
         stack.callback(self._registry.on_change(self._changed))
 
     def _sweep(self) -> None:
         self.exchanges.sweep()
         if self._sessions is not None:
             self._sessions.sweep()
-            self._metrics.coap_sessions.set(len(self._sessions))
 
     def _changed(self, change: RegistryChange) -> None:
         """Let devices prove themselves anew whose credentials have changed, or that may not be here."""
