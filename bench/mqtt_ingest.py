@@ -109,8 +109,9 @@ class _Nothing:
         done: Callable[[Lease | GatewayError], None],
         *,
         cipher_suite: str = "UNKNOWN",
+        remote_id: str = "",
     ) -> None:
-        del principal, adapter, close, cipher_suite
+        del principal, adapter, close, cipher_suite, remote_id
         done(self)
 
     def release(self) -> None:

@@ -55,6 +55,7 @@ from gateway.hono.adapters.mqtt_device import Rooms as MqttRooms
 from gateway.hono.adapters.sigfox import SigfoxAdapter
 from gateway.hono.authentication import DeviceAuthenticator
 from gateway.hono.commands import CommandRouter
+from gateway.hono.connection_events import with_events
 from gateway.hono.downstream import Messaging
 from gateway.hono.ingress import IngressService
 from gateway.hono.kafka_commands import KafkaCommands
@@ -353,7 +354,9 @@ def _registry_and_adapters(shared: Shared, gateway: Gateway) -> list[Module]:
         "ingress": gateway.ingress,
         "commands": gateway.commands,
         "authenticator": authenticator,
-        "admission": connections,
+        "admission": with_events(
+            settings.connection_events, connections, gateway.messaging, shared.tracer
+        ),
         "assertions": gateway.registry,
     }
     http = (endpoints, authenticator, gateway.registry, gateway.ingress, gateway.commands)

@@ -144,7 +144,9 @@ class FakeRegistry:
         done: Callable[[Lease | GatewayError], None],
         *,
         cipher_suite: str = "UNKNOWN",
+        remote_id: str = "",
     ) -> None:
+        del remote_id
         assert cipher_suite == "UNKNOWN"
         if self.refusal is not None:
             done(self.refusal)

@@ -242,6 +242,8 @@ class Hono:
     events: Events = field(default_factory=Events)
     kafka: Kafka = field(default_factory=Kafka)
     tls: Tls = field(default_factory=Tls)
+    connection_events: str = "logging"
+    """Who hears of devices that connect over MQTT, AMQP: events (applications), logging or none (the log)."""
     send_message_timeout: float = 1.0
     """Seconds to wait for a consumer's outcome before a device is told 503."""
     messaging_type: str = "kafka"

@@ -249,6 +249,7 @@ class Connections:
         done: Callable[[Lease | GatewayError], None],
         *,
         cipher_suite: str = UNKNOWN,
+        remote_id: str = "",  # noqa: ARG002  who tells applications of connections asks for it
     ) -> None:
         """Ask whether an authenticated device may connect; may answer before it returns.
 

@@ -108,6 +108,7 @@ class Fakes:
         done: Callable[[Any], None],
         *,
         cipher_suite: str = "UNKNOWN",
+        remote_id: str = "",
     ) -> None:
         self.expel.append(close)
         answer = self if self.admission is None else self.admission

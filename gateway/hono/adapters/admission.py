@@ -28,8 +28,12 @@ class Admission(Protocol):
         done: Callable[[Lease | GatewayError], None],
         *,
         cipher_suite: str = "UNKNOWN",
+        remote_id: str = "",
     ) -> None:
-        """Ask whether an authenticated device may connect; `close` is called when it may no longer."""
+        """Ask whether an authenticated device may connect; `close` is called when it may no longer.
+
+        Shape:  `remote_id` is what the device calls itself: MQTT client id, AMQP container id.
+        """
 
 
 class Assertions(Protocol):

@@ -164,13 +164,15 @@ class AmqpDevice:
                 self._expelled,
                 self._admitted,
                 cipher_suite=self._cipher_suite,
+                remote_id=self._container,
             )
 
     def _admitted(self, found: Lease | GatewayError) -> None:
-        if isinstance(found, GatewayError):
+        if self._is_over:
+            if not isinstance(found, GatewayError):
+                found.release()
+        elif isinstance(found, GatewayError):
             self._refuse(found)
-        elif self._is_over:
-            found.release()
         else:
             self._lease = found
             self._accept()

@@ -236,14 +236,20 @@ class MqttDevice(MqttLink[ServerSession]):
             return
         self._principal = found
         self._rooms.admission.admit(
-            found, Adapter.MQTT, self._expelled, self._admitted, cipher_suite=self._cipher_suite
+            found,
+            Adapter.MQTT,
+            self._expelled,
+            self._admitted,
+            cipher_suite=self._cipher_suite,
+            remote_id=self._client_id,
         )
 
     def _admitted(self, found: Lease | GatewayError) -> None:
-        if isinstance(found, GatewayError):
+        if self.session.closed:
+            if not isinstance(found, GatewayError):
+                found.release()
+        elif isinstance(found, GatewayError):
             self._answer_refusal(found)
-        elif self.session.closed:
-            found.release()
         else:
             self._lease = found
             self._accept()
