@@ -104,7 +104,7 @@ async def run(spec: dict[str, Any]) -> dict[str, float]:
         made.append(one)
     meter = Meter(spec)
     for one in made:
-        one.start(meter.started + spec.get("seconds", math.inf))
+        one.start(meter.started + (math.inf if spec.get("once") else spec["seconds"]))
     await asyncio.gather(*(one.done for one in made))
     return meter.end([t for one in made for t in one.latencies])
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.things_http import CHANGES, READS
+from bench.things_http import CHANGES, READS, reads
 from bench.things_rig import (
     AUTHORIZATION,
     Rate,
@@ -74,9 +74,11 @@ def run(folder: Path, things: int, seconds: float, rounds: int, only: list[str])
     wanted = [load for load in loads(things) if load.name.partition(",")[0] in only]
     rows: list[tuple[str, Rate, Rate | None, float | None]] = []
     with the_gateway(data) as ours, the_ceiling() as bare:
+        warm = {"requests": reads(things), "connections": 16, "once": True}
+        warm["authorization"] = AUTHORIZATION
         for load in wanted:
             spec = {**load.spec, "seconds": seconds, "authorization": AUTHORIZATION}
-            measured("ws_load", ours, {**spec, "seconds": seconds / 2})  # warm
+            measured("http_load", ours, warm)
             found = [
                 (
                     measured("ws_load", ours, spec),
