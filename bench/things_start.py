@@ -20,7 +20,8 @@ from typing import Any
 import msgspec
 
 from bench.search import a_document
-from bench.things_rig import AUTHORIZATION, Server, filled, load, scratch, the_gateway, thing_id
+from bench.things_http import every_thing
+from bench.things_rig import Server, filled, load, scratch, the_gateway
 
 MEGABYTE = 1_048_576
 
@@ -40,9 +41,7 @@ def medians(measure: Callable[[], tuple[float, float]], rounds: int) -> tuple[fl
 
 def read_all(server: Server, things: int) -> dict[str, Any]:
     """Read each thing once; none is in memory before."""
-    requests = [("GET", f"/api/2/things/{thing_id(number)}", "") for number in range(things)]
-    spec = {"requests": requests, "connections": 32, "once": True, "authorization": AUTHORIZATION}
-    return load("http_load", server, spec)
+    return load("http_load", server, every_thing(things))
 
 
 def as_objects(things: int) -> tuple[float, float]:

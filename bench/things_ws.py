@@ -1,8 +1,8 @@
 """Things over WebSocket on one core: reads, durable changes, live messages with answer; beside bare aiohttp.
 
 The ceiling is an aiohttp WebSocket of the same run that answers each frame with a constant one. A live
-message goes from a session to a consumer's session, and its answer back: four frames. Published figure of Ditto (one
-instance, a bigger machine): 600 live messages a second.
+message goes from a session to a consumer's session, and its answer back: four frames. Published figure of
+Ditto (one instance, a bigger machine): 600 live messages a second.
 Run: `python -m bench.things_ws [--things 10000] [--seconds 4] [--rounds 3] [--only reads changes messages]`.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.things_http import CHANGES, READS, reads
+from bench.things_http import CHANGES, READS, every_thing
 from bench.things_rig import (
     AUTHORIZATION,
     Rate,
@@ -74,11 +74,9 @@ def run(folder: Path, things: int, seconds: float, rounds: int, only: list[str])
     wanted = [load for load in loads(things) if load.name.partition(",")[0] in only]
     rows: list[tuple[str, Rate, Rate | None, float | None]] = []
     with the_gateway(data) as ours, the_ceiling() as bare:
-        warm = {"requests": reads(things), "connections": 16, "once": True}
-        warm["authorization"] = AUTHORIZATION
+        measured("http_load", ours, every_thing(things))
         for load in wanted:
             spec = {**load.spec, "seconds": seconds, "authorization": AUTHORIZATION}
-            measured("http_load", ours, warm)
             found = [
                 (
                     measured("ws_load", ours, spec),

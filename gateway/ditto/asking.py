@@ -34,6 +34,9 @@ class Asking:
 
     async def ask(self, signal: ThingCommand | ThingMessage, wanted: Requested | None) -> Good:
         """Send a signal and wait; raises what was answered with."""
+        found = self._dispatcher.at_once(signal)
+        if found is not None:
+            return found
         future = self._sent(signal, wanted)
         try:
             return await future

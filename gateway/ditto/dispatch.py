@@ -45,12 +45,15 @@ from gateway.wire.ditto.read import Response
 
 Outcome: TypeAlias = ThingResult | ThingMessageResponse | Acknowledgements | GatewayError
 Tell: TypeAlias = Callable[[Outcome], None]
+Peek: TypeAlias = Callable[[ThingCommand], "ThingResult | None"]
 Submit: TypeAlias = Callable[[ThingCommand, Callable[["ThingResult | GatewayError"], None]], None]
 
 USE_TWIN: Final = "use-twin"
 _STRATEGIES: Final = frozenset(("fail", USE_TWIN))
 _CONDITION: Final = "live-channel-condition"
 _STRATEGY: Final = "live-channel-timeout-strategy"
+_STEERING: Final = frozenset((_CONDITION, _STRATEGY, "timeout"))
+"""Headers that say where a query goes, and how long that may take."""
 
 Signal = TypeVar("Signal", ThingCommand, ThingMessage)
 
@@ -58,10 +61,22 @@ Signal = TypeVar("Signal", ThingCommand, ThingMessage)
 class Dispatcher:
     """Sends signals and collects what their senders are told. Each `tell` is called exactly once."""
 
-    def __init__(self, submit: Submit, desk: Desk, live: LiveChannel) -> None:
+    def __init__(self, submit: Submit, peek: Peek, desk: Desk, live: LiveChannel) -> None:
         self._submit = submit
+        self._peek = peek
         self._desk = desk
         self._live = live
+
+    def at_once(self, signal: ThingCommand | ThingMessage) -> ThingResult | None:
+        """The answer to a plain query of a twin that is in memory; None for what has to be `run`.
+
+        Errors: those of `ThingsService.peek`.
+        """
+        if isinstance(signal, ThingMessage) or signal.action is not Action.RETRIEVE:
+            return None
+        if signal.channel != TWIN or not _STEERING.isdisjoint(signal.headers):
+            return None
+        return self._peek(signal)
 
     def run(
         self, signal: ThingCommand | ThingMessage, tell: Tell, wanted: Requested | None = None

@@ -20,7 +20,7 @@ from gateway.ditto.commits import Change, Committer
 from gateway.ditto.creation import Creation, Creator
 from gateway.ditto.desk import Desk
 from gateway.ditto.dispatch import Dispatcher
-from gateway.ditto.lane import Pending
+from gateway.ditto.lane import Pending, Wait
 from gateway.ditto.live import LiveChannel
 from gateway.ditto.migration import is_dry_run, settled_migration, tried_migration
 from gateway.ditto.past import Past, is_historical
@@ -118,7 +118,7 @@ class ThingsService:
         self.live = LiveChannel(
             self._things, self.desk, self._permissions, self._known_permissions, limits, clock, wot
         )
-        self.dispatcher = Dispatcher(self.submit, self.desk, self.live)
+        self.dispatcher = Dispatcher(self.submit, self.peek, self.desk, self.live)
         self._tasks: asyncio.TaskGroup | None = None
         self._spools = Spools(store, cache)
         self._creator = Creator(policies, limits, self._policy_id_of)
@@ -160,6 +160,19 @@ class ThingsService:
             done(ditto_error("things:thing.toomanymodifyingrequests", id=command.thing_id))
             return
         lane.push(command, done)
+
+    def peek(self, command: ThingCommand) -> ThingResult | None:
+        """What a query is answered where its thing is in memory and nothing is under way for it; else None.
+
+        Errors: Ditto's `things:*`.
+        """
+        entry = self._things.at_rest(command.thing_id)
+        if entry is None or is_historical(command):
+            return None
+        try:
+            return self._retrieve(entry, command)
+        except Wait:
+            return None  # its policy has to be read first
 
     async def execute(self, command: ThingCommand) -> ThingResult:
         """Run a command and wait; raises what `submit` would answer."""
@@ -356,7 +369,9 @@ class ThingsService:
     def _change(self, entry: ThingEntry, command: ThingCommand, pending: Pending) -> object | None:
         started = time.perf_counter()
         moment, job = self._clock(), command
-        now = max(text_of(moment), entry.modified)  # a clock that is set back must not tangle history
+        now = max(
+            text_of(moment), entry.modified
+        )  # a clock that is set back must not tangle history
         creation: Creation | None = None
         if entry.thing is None and command.action in _CREATING and not command.path:
             check_form(command)

@@ -75,6 +75,14 @@ class ThingCache:
         self._entries[thing_id] = entry  # last is the most recently used
         return entry
 
+    def at_rest(self, thing_id: str) -> ThingEntry | None:
+        """The entry of an id whose state is in memory, durable, and not about to change."""
+        entry = self._entries.get(thing_id)
+        if entry is None or not entry.is_loaded or not entry.lane.is_idle:
+            return None
+        self._entries[thing_id] = self._entries.pop(thing_id)
+        return entry
+
     def known(self, thing_id: str) -> Thing | None:
         """The newest state if it is in memory."""
         entry = self._entries.get(thing_id)

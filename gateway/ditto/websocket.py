@@ -292,7 +292,10 @@ class Session:
 
     async def _ask(self, signal: ThingCommand | ThingMessage, asked: Envelope) -> None:
         """In the order sent, without a task."""
-        wanted = None
+        wanted, found = None, self._hub.things.dispatcher.at_once(signal)
+        if found is not None:
+            self.send(response(signal, found))
+            return
         if isinstance(signal, ThingMessage) or signal.action is not Action.RETRIEVE:
             wanted = wanted_of(signal)
             if wanted.labels and not wanted.response_required:
