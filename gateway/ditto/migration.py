@@ -24,7 +24,7 @@ from gateway.twin.policy import WRITE
 from gateway.twin.resources import Part
 from gateway.twin.rql import parse
 from gateway.twin.rql_predicate import predicate
-from gateway.twin.showing import Context, extended_json, lookup_of
+from gateway.twin.showing import Context, extended_json, lookup_for
 from gateway.twin.things import Decision
 from gateway.twin.wot.migration import (
     Migration,
@@ -57,7 +57,7 @@ def settled_migration(
     seen = context.permissions.view((), thing.document)
     shown = replace(thing, document=seen if isinstance(seen, dict) else {})
     fill = _Filler(extended_json(shown), context.limits.thing_bytes)
-    patch = migration_patch(migration, thing.document, skeleton, _holds(shown, context), fill)
+    patch = migration_patch(migration, thing.document, skeleton, _holds(thing, context), fill)
     return replace(command, value=patch)
 
 
@@ -84,7 +84,7 @@ def _skeleton(command: ThingCommand, migration: Migration, wot: WotHook | None) 
 
 
 def _holds(thing: Thing, context: Context) -> Callable[[str], bool]:
-    lookup = lookup_of(thing)
+    lookup = lookup_for(thing, context.permissions)
     return lambda condition: predicate(parse(condition))(lookup, context.moment)
 
 

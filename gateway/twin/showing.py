@@ -169,7 +169,7 @@ def condition_holds(thing: Thing, text: str, context: Context) -> bool:
 def _may_see(pointer: Pointer, permissions: Permissions) -> bool:
     if pointer[0] == METADATA:
         pointer = pointer[1:]
-    elif pointer[0] not in MEMBERS:
+    elif pointer[0] not in (*MEMBERS, "*"):
         return True
     bound = pointer.index("*") if "*" in pointer else len(pointer)
     return permissions.unrestricted("thing", pointer[:bound], READ)
@@ -180,6 +180,17 @@ def lookup_of(thing: Thing) -> Lookup:
     if METADATA in thing.document:
         known[METADATA] = thing.document[METADATA]
     return document_lookup(known)
+
+
+def lookup_for(thing: Thing, permissions: Permissions) -> Lookup:
+    """As `lookup_of`, in the thing as a caller may read it: what is hidden is not there."""
+    seen = permissions.view((), thing.document)
+    shown = {**seen} if isinstance(seen, dict) else {}
+    shown.pop(METADATA, None)
+    said = readable(thing, permissions)
+    if said is not MISSING:
+        shown[METADATA] = said
+    return lookup_of(replace(thing, document=shown))
 
 
 def condition_node(text: str) -> Node:

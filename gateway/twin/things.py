@@ -43,7 +43,7 @@ from gateway.twin.showing import (
     check_command_condition,
     condition_node,
     full_json,
-    lookup_of,
+    lookup_for,
     tag_of,
     value_at,
 )
@@ -322,7 +322,7 @@ def _conditioned(case: _Case) -> Json:
     if given is None:
         return case.command.value
     conditions = merge.patch_conditions(given)
-    lookup, moment = lookup_of(case.thing), case.context.moment
+    lookup, moment = lookup_for(case.thing, case.context.permissions), case.context.moment
     return merge.filtered(
         case.command.value,
         case.path,

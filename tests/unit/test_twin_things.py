@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -295,6 +296,41 @@ def test_merge_patch_conditions_drop_what_does_not_hold() -> None:
     assert decision.event is not None
     assert decision.event.value == {"attributes": {"x": 0}}
     assert refused(P, "/", {}, merge_thing_patch_conditions="[]") == (400, "header.invalid")
+
+
+WRITER = build_enforcer(
+    {
+        "entries": {
+            "x": {
+                "subjects": {"nginx:me": {"type": "x"}},
+                "resources": {
+                    "thing:/": {"grant": ["READ", "WRITE"], "revoke": []},
+                    "thing:/attributes/place": {"grant": [], "revoke": ["READ"]},
+                },
+            }
+        }
+    },
+    {},
+).permissions(ME, "", NOW)
+"""May write all, and not read where the thing is."""
+
+
+@pytest.mark.parametrize("condition", ["eq(attributes/place/lat,1.5)", "eq(*/place/lat,1.5)"])
+@pytest.mark.parametrize("lat", ["1.5", "2"])
+def test_conditions_tell_nothing_of_what_is_hidden(condition: str, lat: str) -> None:
+    text = condition.replace("1.5", lat)
+    failed = (412, "things:condition.failed")
+    assert refused(M, "/attributes/n", 9, WRITER, condition=text) == failed
+    patch_conditions = msgspec.json.encode({"attributes/n": text, "attributes/x": "exists(*/n)"})
+    decision = decided(
+        P,
+        "/attributes",
+        {"n": 9, "x": 1},
+        WRITER,
+        merge_thing_patch_conditions=patch_conditions.decode(),
+    )
+    assert decision.event is not None
+    assert decision.event.value == {"x": 1}
 
 
 def test_a_thing_over_its_limit_is_refused() -> None:
