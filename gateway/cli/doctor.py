@@ -137,7 +137,7 @@ def check_data_dir(settings: Settings) -> Iterator[Finding]:
 def check_ports(settings: Settings) -> Iterator[Finding]:
     """Whether each port is free, or ours."""
     ours = _running_endpoints(settings.data_dir)
-    for setting in (*BINDS, *DATAGRAM_BINDS):
+    for setting in (*BINDS, *DATAGRAM_BINDS, *_on_request(settings)):
         kind = socket.SOCK_DGRAM if setting in DATAGRAM_BINDS else socket.SOCK_STREAM
         bind: object = settings
         for name in setting.split("."):
@@ -153,6 +153,14 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
             yield Finding("port", "fail", f"{setting} {bind}: taken", f"--set {setting}={host}:0")
         else:
             yield Finding("port", "ok", f"{setting} {bind}: free")
+
+
+def _on_request(settings: Settings) -> Iterator[str]:
+    """The ports of adapters that are off by default."""
+    for name, adapter in (("lora", settings.hono.lora), ("sigfox", settings.hono.sigfox)):
+        if adapter.enabled:
+            yield f"hono.{name}.bind"
+            yield f"hono.{name}.tls_bind"
 
 
 def check_running(settings: Settings) -> Iterator[Finding]:
