@@ -25,6 +25,7 @@ from gateway.errors import (
     QuotaExceeded,
     TenantDisabled,
     TenantNotFound,
+    Unauthenticated,
 )
 from gateway.hono.last_gateways import LastGateways
 from gateway.hono.limits import Usage
@@ -41,7 +42,7 @@ from gateway.model.message import (
     Upload,
 )
 from gateway.model.ports import Done, Downstream
-from gateway.model.registry import Assertion, Device, RegistryChange, Tenant
+from gateway.model.registry import ANONYMOUS, Assertion, Device, RegistryChange, Tenant
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Span, Tracer
 from gateway.outcome import Processing
@@ -255,7 +256,7 @@ class IngressService:
 
         def resolved(found: Assertion | GatewayError) -> None:
             if not isinstance(found, GatewayError):
-                found = _check_adapter(found, upload.adapter)
+                found = _check_adapter(found, upload)
             if isinstance(found, GatewayError):
                 self._refuse(upload, found, done, started)
                 return
@@ -388,8 +389,13 @@ def _key(upload: Upload) -> RouteKey:
     return sender.tenant, sender.device, upload.tenant, upload.device, upload.adapter
 
 
-def _check_adapter(found: Assertion, adapter: Adapter) -> Assertion | GatewayError:
-    return found if found.tenant.adapter(adapter).enabled else AdapterDisabled()
+def _check_adapter(found: Assertion, upload: Upload) -> Assertion | GatewayError:
+    options = found.tenant.adapter(upload.adapter)
+    if not options.enabled:
+        return AdapterDisabled()
+    if options.refuses_anonymous and upload.principal is None:
+        return Unauthenticated(ANONYMOUS)
+    return found
 
 
 def _edge_word(

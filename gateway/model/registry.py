@@ -29,6 +29,7 @@ RPK = "rpk"
 AUTO_PROVISIONING = "auto-provisioning-enabled"
 
 UNLIMITED = -1
+ANONYMOUS = "the tenant demands that devices authenticate"
 NO_JSON: Mapping[str, Json] = MappingProxyType({})
 
 

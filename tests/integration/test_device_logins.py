@@ -188,3 +188,38 @@ async def test_a_credential_may_ask_for_a_client_identifier(core: Core) -> None:
         for _ in range(2):
             assert await connack(address, client_id="pump-7", **more) == 0
             assert await connack(address, client_id="pump-8", **more) == 134
+
+
+# --- devices without credentials ----------------------------------------------------------------------
+
+
+async def test_a_tenant_may_demand_credentials_where_the_adapter_does_not(core: Core) -> None:
+    def adapters(**more: Any) -> Any:
+        kinds = ("hono-http", "hono-mqtt")
+        return {"adapters": [{"type": kind, "enabled": True, **more} for kind in kinds]}
+
+    demanded = adapters(**{"device-authentication-required": True})
+    async with (
+        an_http_adapter(core, authentication_required=False) as url,
+        mqtt(core, authentication_required=False) as address,
+    ):
+
+        async def put() -> int:
+            return (await curl("-X", "PUT", "-d", "x", f"{url}/telemetry/acme/d1"))[0]
+
+        async def subscribe() -> list[int]:
+            async with paho_client(address) as device:
+                assert await device.connack() == 0
+                return await device.subscribe(("command/acme/d1/req/#", 1))
+
+        for body, status, code in (
+            ({}, 202, 1),
+            (demanded, 401, 128),
+            (adapters(**{"device-authentication-required": False}), 202, 1),
+            (adapters(), 202, 1),
+        ):
+            await core.registry.update_tenant("acme", body, None)
+            assert (await put(), await subscribe()) == (status, [code])
+        await core.registry.update_tenant("acme", demanded, None)
+        login = ("-u", "sensor1@acme:pw", "-X", "PUT", "-d", "x")
+        assert (await curl(*login, f"{url}/telemetry/acme/d1"))[0] == 202

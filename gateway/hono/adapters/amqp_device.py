@@ -24,7 +24,7 @@ from gateway.hono.sasl import parse_plain
 from gateway.model.login import Login
 from gateway.model.message import Adapter, CommandResponse, Principal
 from gateway.model.ports import Authenticator, CommandRouting, Ingress
-from gateway.model.registry import Assertion
+from gateway.model.registry import ANONYMOUS, Assertion
 from gateway.observe.metrics import Metrics
 from gateway.outcome import BAD_REQUEST, NOT_FOUND, PRECONDITION_FAILED, UNAUTHORIZED, outcome_of
 from gateway.runtime.device_tls import tls_peer
@@ -256,8 +256,11 @@ class AmqpDevice:
     ) -> None:
         if self._is_over or link.is_gone:
             return
+        is_anonymous = self._principal is None
         if isinstance(found, GatewayError):
             link.refuse(link_error(found))
+        elif is_anonymous and found.tenant.adapter(Adapter.AMQP).refuses_anonymous:
+            link.refuse(link_error(Unauthenticated(ANONYMOUS)))
         else:
             self._listen(link, tenant, device, for_its_devices=False)
         self._protocol.flush_soon()

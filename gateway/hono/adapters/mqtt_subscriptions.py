@@ -252,7 +252,7 @@ class Subscriptions:
         tenant, device = self._target(topic_filter)
 
         def asserted(found: Assertion | GatewayError) -> None:
-            if isinstance(found, GatewayError) or self._ended:
+            if isinstance(found, GatewayError) or self._ended or self._is_unwelcome(found):
                 decide(at, FAILURE)
                 return
             self._add(topic_filter, qos, packet.properties)
@@ -267,6 +267,10 @@ class Subscriptions:
         else:
             gateway = None if self._peer is None else self._peer.device
             self._assertions.assert_device(tenant, device, gateway, asserted)
+
+    def _is_unwelcome(self, found: Assertion) -> bool:
+        """True where a device without credentials asks a tenant that demands them."""
+        return self._peer is None and found.tenant.adapter(Adapter.MQTT).refuses_anonymous
 
     def _add(self, topic_filter: Filter, qos: int, properties: Properties) -> None:
         key = self._key(topic_filter)
