@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -13,6 +15,8 @@ import pytest
 from gateway.errors import ConsumerTimeout, GatewayError, NoConsumer, Undeliverable
 from gateway.model.json import Json, JsonObject
 from gateway.model.message import EMPTY_NOTIFICATION, Adapter, Command, Kind
+from gateway.runtime.device_tls import device_context
+from tests.device_pki import a_server, client_context, issue
 from tests.hono_rig import GATEWAY, Core, a_core, a_fleet, basic, curl, until
 from tests.lora_rig import (
     JSON,
@@ -428,6 +432,16 @@ async def test_an_endpoint_that_was_taken_away_gets_nothing(
     assert "no command endpoint" in error.message
 
 
+async def test_a_tenant_that_leaves_the_adapter_sends_no_more_commands(
+    core: Core, push: Caller, server: NetworkServer
+) -> None:
+    await with_endpoint(core, server.endpoint())
+    await uplink(push)
+    await adapters("hono-http")(core)
+    assert isinstance(await outcome_of(core, a_command()), Undeliverable)
+    assert server.posts == []
+
+
 @pytest.mark.parametrize("how", ["gateway deleted", "gateway disabled", "tenant disabled"])
 async def test_a_gateway_that_is_gone_takes_no_commands(
     core: Core, push: Caller, server: NetworkServer, how: str
@@ -491,3 +505,30 @@ async def test_a_command_on_its_way_when_the_adapter_stops_is_released(
     assert len(outcomes) == 1
     assert isinstance(outcomes[0], Undeliverable)
     assert not core.commands.is_listening("acme", "gw-1")
+
+
+# --- certificates -------------------------------------------------------------------------------------
+
+
+async def test_a_network_server_may_prove_itself_with_a_certificate(
+    core: Core, tmp_path: Path
+) -> None:
+    authority, stranger = issue("CN=Acme CA"), issue("CN=Other CA")
+    await core.registry.update_tenant("acme", {"trusted-ca": [authority.anchor()]}, None)
+    mine = issue("CN=lns", authority)
+    login: Json = {"type": "x509-cert", "auth-id": mine.subject, "secrets": [{}]}
+    await core.registry.update_credentials("acme", "gw-1", [login], None)
+    server = a_server(tmp_path)
+    context = device_context(server, server, "test")
+    if not hasattr(context, "sslobject_class") or context.verify_mode is ssl.CERT_NONE:
+        pytest.skip("this Python hides its OpenSSL")
+
+    async with a_lora_adapter(core, context):
+        for holder, status in ((mine, 202), (issue("CN=lns", stranger), 401)):
+            tls = client_context(holder.save(tmp_path, str(status)))
+            connector = aiohttp.TCPConnector(ssl=tls)
+            async with aiohttp.ClientSession(connector=connector) as http:
+                url = f"https://{core.endpoints.get('hono.loras')}"
+                answer = await Caller(http, url)("POST", "/loriot", LORIOT, JSON)
+            assert answer.status == status
+    assert [m.via for m in core.consumer.messages] == ["gw-1"]

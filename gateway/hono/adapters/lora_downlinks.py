@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.config.hono import LoraAdapter as Settings
-from gateway.errors import GatewayError, Undeliverable
+from gateway.errors import AdapterDisabled, GatewayError, Undeliverable
 from gateway.hono.adapters.lora_provider import JSON, Provider, port_of
 from gateway.hono.commands import CommandRouter
 from gateway.hono.registry import Registry
@@ -193,6 +193,8 @@ class Downlinks:
         asserted = await found
         if isinstance(asserted, GatewayError):
             raise Undeliverable(asserted.message)
+        if not asserted.tenant.adapter(Adapter.LORA).enabled:
+            raise Undeliverable(AdapterDisabled.default_message)
         endpoint = asserted.device.document.get(ENDPOINT)
         if not isinstance(endpoint, dict):
             raise Undeliverable("gateway has no command endpoint defined")
