@@ -182,7 +182,9 @@ class CoapAdapter:
 
     async def _open_secure(self, stack: AsyncExitStack) -> None:
         if self._secure is None:
-            log.warning("CoAP over DTLS is off", extra={"cause": self._missing})
+            nobody = self._settings.authentication_required
+            level = logging.WARNING if nobody else logging.INFO
+            log.log(level, "CoAP over DTLS is off", extra={"cause": self._missing})
             return
         make = partial(self._secure, self.exchanges.received, self.exchanges.gone)
         self._sessions = await stack.enter_async_context(
