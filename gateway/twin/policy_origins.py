@@ -19,11 +19,15 @@ class How(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One of the entries that make an entry with references: where it stands, and what counts of it."""
+    """One of the entries that make an entry with references: where it stands, and what counts of it.
+
+    Shape:  `parts` what it was itself made from, where it is an imported one with references.
+    """
 
     policy_id: str
     label: str
     body: JsonObject
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import, as the importer sees it. Source: Ditto, policy imports, entry references
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeAlias
 
@@ -216,7 +216,7 @@ def _referenced(
             candidates = [Part(own_id, label, members(mine))] if is_other else []
         else:
             candidates = [
-                Part(origin.policy_id, origin.label, entry)
+                Part(origin.policy_id, origin.label, entry, origin.parts)
                 for name, entry, origin in visible.get(policy_id, ())
                 if name == label
             ]
@@ -292,13 +292,33 @@ def resolved_document(
 ) -> JsonObject:
     """The policy as it is evaluated, for the view `resolved`: all entries under their labels.
 
-    Shape:  `is_seen` judges the entries of others by the policy that brings them, and their label there.
+    Shape:  `is_seen` judges entries by a policy and their label there: those of others in the policy that
+            brings them and where they were written, and whatever an entry takes by reference. An own entry
+            that takes what is not seen stands as it was written.
     """
     entries: JsonObject = {}
+    own = members(document.get("entries"))
     for label, body, origin in resolve(document, imported, roots, policy_id).entries:
-        if origin.how is How.OWN or is_seen(origin.source, _label_there(label, origin)):
+        if all(is_seen(*place) for place in _places(label, origin)):
             entries.setdefault(label, body)
+        elif origin.how is How.OWN:
+            entries.setdefault(label, own[label])
     return {**document, "entries": entries}
+
+
+def _places(label: str, origin: Origin) -> Iterator[tuple[str, str]]:
+    """The policies and labels where what an entry says can be read, its own ones not."""
+    if origin.how is not How.OWN:
+        yield origin.source, _label_there(label, origin)
+        yield origin.policy_id, origin.label
+    itself = (origin.policy_id, origin.label)
+    yield from (place for place in _taken_from(origin.parts) if place != itself)
+
+
+def _taken_from(parts: Iterable[Part]) -> Iterator[tuple[str, str]]:
+    for part in parts:
+        yield part.policy_id, part.label
+        yield from _taken_from(part.parts)
 
 
 def _label_there(label: str, origin: Origin) -> str:

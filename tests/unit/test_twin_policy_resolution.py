@@ -20,7 +20,12 @@ from gateway.twin.policy import (
     namespace_matches,
 )
 from gateway.twin.policy_references import check_references
-from gateway.twin.policy_resolution import MAX_RESOLVED, resolved_document, resolved_entries
+from gateway.twin.policy_resolution import (
+    MAX_RESOLVED,
+    members,
+    resolved_document,
+    resolved_entries,
+)
 
 NOW = "2026-01-01T00:00:00.000000Z"
 ME = ("nginx:me",)
@@ -239,6 +244,32 @@ def test_labels_of_the_resolved_view_name_the_policy_that_was_imported() -> None
         "nsimported-a:root-own",
         "nsimported-a:root-imported-a:template-driver",
     ]
+
+
+def test_a_resolved_view_shows_nothing_that_is_hidden_where_it_was_written() -> None:
+    document = a_policy(
+        {"a:fleet": {"transitiveImports": ["a:template"]}},
+        own=an_entry("nginx:me", references=refers("a:fleet/driver", "base")),
+        base=an_entry("nginx:base"),
+    )
+    docs = {"a:fleet": FLEET, "a:template": TEMPLATE}
+
+    def entries(*hidden: tuple[str, str]) -> JsonObject:
+        found = resolved_document(document, docs, {}, "a:mine", lambda *at: at not in hidden)
+        return members(found["entries"])
+
+    whole = entries()
+    assert {*members(members(whole["own"])["subjects"])} == {
+        "nginx:me",
+        "nginx:base",
+        "nginx:alice",
+    }
+    taken = ("own", "imported-a:fleet-driver", "imported-a:fleet-imported-a:template-driver")
+    assert {*whole} == {*taken, "base"}
+    written = members(document["entries"])["own"]
+    assert entries(("a:template", "driver")) == {"own": written, "base": whole["base"]}
+    for hidden in (("a:fleet", "driver"), ("a:mine", "base")):
+        assert entries(hidden)["own"] == written
 
 
 def test_an_own_entry_does_not_take_the_place_of_a_root_policys() -> None:
