@@ -9,7 +9,7 @@ Source: Ditto, gateway namespace access control.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -18,9 +18,10 @@ from gateway.ditto.auth import OPERATOR, Caller
 from gateway.ditto.clock import time_text
 from gateway.ditto.tokens import claim
 from gateway.errors import BadRequest, InvalidSetting
+from gateway.model.json import Json
 from gateway.model.policy import PolicyCommand
-from gateway.model.thing import ThingCommand, ThingEvent, ThingMessage
-from gateway.twin.namespaces import EVERYWHERE, NOWHERE, Access, Scope
+from gateway.model.thing import Action, ThingCommand, ThingEvent, ThingMessage
+from gateway.twin.namespaces import EVERYWHERE, NOWHERE, UNLIMITED, Access, Scope
 from gateway.wire.ditto.placeholders import Lookup, Template
 from gateway.wire.ditto.read import RetrieveThings, Signal, StreamSignal
 
@@ -99,16 +100,93 @@ def _text(value: object) -> str | None:
 def admitted(signal: Signal, access: Access) -> Signal:
     """The signal, if the namespaces that it is about may be touched; answers to others always may.
 
+    Shape:  it is also about the policies that a command gives to a thing, copies, or imports.
+
     Errors: 403 `gateway:namespace.notaccessible`.
     """
+    if access is UNLIMITED:
+        return signal
     match signal:
-        case ThingCommand() | ThingMessage() | ThingEvent():
+        case ThingCommand():
+            access.check("thing", signal.thing_id)
+            _check_named(signal, access)
+        case ThingMessage() | ThingEvent():
             access.check("thing", signal.thing_id)
         case PolicyCommand():
             access.check("policy", signal.policy_id)
+            _check_imports(signal, access)
         case StreamSignal():
             access.check("policy" if signal.group == "policies" else "thing", signal.entity_id)
         case RetrieveThings():
             for thing_id in signal.thing_ids:
                 access.check("thing", thing_id)
     return signal
+
+
+# --- what a command names beside what it is sent to ----------------------------------------------
+
+
+def _check_named(command: ThingCommand, access: Access) -> None:
+    """Refuse to give a thing a policy, or a copy of one, that is out of reach."""
+    if command.action in (Action.RETRIEVE, Action.DELETE):
+        return
+    for value in _values(command):
+        if command.path == ("policyId",):
+            access.check("policy", str(value))
+        if command.path or not isinstance(value, dict):
+            continue
+        inline = value.get("_policy")
+        of_inline = inline.get("policyId") if isinstance(inline, dict) else None
+        for named in (value.get("policyId"), of_inline):
+            access.check("policy", str(named))
+        if isinstance(inline, dict):
+            _check_imported(inline.get("imports"), access)
+        _check_source(str(value.get("_copyPolicyFrom")), access)
+
+
+def _values(command: ThingCommand) -> Iterator[Json]:
+    """What is written at the command's path, also by the operations of a JSON Patch."""
+    if command.action is not Action.PATCH:
+        yield command.value
+        return
+    for one in command.value if isinstance(command.value, list) else ():
+        given = one if isinstance(one, dict) else {}
+        if command.path or given.get("path") == "":
+            yield given.get("value")
+        elif given.get("path") == "/policyId":
+            yield {"policyId": given.get("value")}
+
+
+def _check_source(source: str, access: Access) -> None:
+    """`_copyPolicyFrom` is a policy's ID, or names a thing that has the policy."""
+    reference = _REFERENCE.search(source)
+    if reference is None:
+        access.check("policy", source)
+    else:
+        access.check("thing", reference.group(1))
+
+
+_REFERENCE: Final = re.compile(r"things/([^/]+)/")
+
+
+def _check_imports(command: PolicyCommand, access: Access) -> None:
+    """Refuse to import policies that are out of reach."""
+    if command.action in (Action.RETRIEVE, Action.DELETE):
+        return
+    value = command.value
+    match command.path:
+        case ():
+            _check_imported(value.get("imports") if isinstance(value, dict) else None, access)
+        case ("imports",):
+            _check_imported(value, access)
+        case ("imports", policy_id, *below):
+            body = {"transitiveImports": value} if below == ["transitiveImports"] else value
+            _check_imported({policy_id: body}, access)
+
+
+def _check_imported(imports: Json, access: Access) -> None:
+    for policy_id, body in imports.items() if isinstance(imports, dict) else ():
+        access.check("policy", policy_id)
+        opened = body.get("transitiveImports") if isinstance(body, dict) else None
+        for one in opened if isinstance(opened, list) else ():
+            access.check("policy", str(one))

@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 
 from gateway.ditto.auth import JWT
 from gateway.ditto.endpoint import not_allowed, unknown_path
+from gateway.ditto.namespace_access import admitted
 from gateway.ditto.request import (
     JSON_TYPE,
     MAX_TIMEOUT,
@@ -179,6 +180,7 @@ class PolicyRoutes:
             headers=call.headers,
             trace=call.trace,
         )
+        admitted(command, call.caller.access)
         timeout_of(call.headers, MAX_TIMEOUT, MAX_TIMEOUT)
         result = await self._policies.execute(command)
         if call.headers.get("response-required") is False and action is not Action.RETRIEVE:

@@ -18,6 +18,7 @@ from gateway.ditto.acknowledgements import (
 )
 from gateway.ditto.asking import Asking, Good, acknowledged
 from gateway.ditto.endpoint import json_response, not_allowed, unknown_path
+from gateway.ditto.namespace_access import admitted
 from gateway.ditto.request import (
     EVENT_STREAM,
     JSON_PATCH,
@@ -251,6 +252,7 @@ class ThingRoutes:
         location: str | None = None,
     ) -> web.Response:
         command = self._command(call, thing_id, action, path, value)
+        admitted(command, call.caller.access)
         default = LIVE_RESPONSE if command.channel == LIVE else TWIN_PERSISTED
         seconds = timeout_of(call.headers, MAX_TIMEOUT, MAX_TIMEOUT)
         wanted = requested(call.headers, default, seconds)

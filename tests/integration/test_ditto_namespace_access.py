@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import aiohttp
+import msgspec
 import pytest
 
 from gateway.config.ditto import NamespaceRule
@@ -87,6 +88,61 @@ async def test_what_is_inside_works_as_without_rules(ditto: Stack) -> None:
     assert (refused.status, refused.error) == (403, CODE)
     refused = await curl("-X", "POST", f"{ditto.api}/policies", *json_body({}), *ACME)
     assert (refused.status, refused.error) == (403, CODE)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "things/org.acme:t", {"_copyPolicyFrom": OTHER}),
+        ("PUT", "things/org.acme:t", {"_copyPolicyFrom": f"{{{{ ref:things/{OTHER}/policyId }}}}"}),
+        ("PUT", "things/org.acme:t", {"policyId": OTHER}),
+        ("PUT", "things/org.acme:t", {"policyId": "com.other:new", "_policy": {}}),
+        ("PUT", "things/org.acme:t", {"_policy": {"policyId": "com.other:new"}}),
+        ("PUT", "things/org.acme:t", {"_policy": {"imports": {OTHER: {}}}}),
+        ("POST", "things?namespace=org.acme", {"_copyPolicyFrom": OTHER}),
+        ("PUT", f"things/{PUMP}/policyId", OTHER),
+        ("PATCH", f"things/{PUMP}", {"policyId": OTHER}),
+        ("PUT", "policies/org.acme:p", {"entries": {}, "imports": {OTHER: {}}}),
+        ("PUT", f"policies/{PUMP}/imports", {OTHER: {}}),
+        ("PUT", f"policies/{PUMP}/imports/{OTHER}", {}),
+        ("PUT", f"policies/{PUMP}/imports", {FAR: {"transitiveImports": [OTHER]}}),
+        ("PUT", f"policies/{PUMP}/imports/{FAR}/transitiveImports", [OTHER]),
+    ],
+)
+async def test_policies_outside_are_neither_given_nor_copied_nor_imported(
+    ditto: Stack, method: str, path: str, body: Any
+) -> None:
+    kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+    sent = ("-H", f"content-type: {kind}", "--data-binary", msgspec.json.encode(body).decode())
+    url = f"{ditto.api}/{path}"
+    refused = await curl("-X", method, url, *sent, *ACME)
+    assert (refused.status, refused.error) == (403, CODE)
+
+
+async def test_patches_and_commands_of_sessions_give_no_policy_from_outside(ditto: Stack) -> None:
+    patches = [
+        [{"op": "replace", "path": "/policyId", "value": OTHER}],
+        [{"op": "add", "path": "", "value": {"policyId": OTHER}}],
+    ]
+    for patch in patches:
+        sent = ("-H", "content-type: application/json-patch+json", "--data-binary")
+        body = msgspec.json.encode(patch).decode()
+        refused = await curl("-X", "PATCH", f"{ditto.api}/things/{PUMP}", *sent, body, *ACME)
+        assert (refused.status, refused.error) == (403, CODE)
+    lines = [
+        {
+            "topic": "org.acme/t/things/twin/commands/create",
+            "path": "/",
+            "value": {"_copyPolicyFrom": OTHER},
+        },
+        {
+            "topic": "org.acme/pump/policies/commands/modify",
+            "path": f"/imports/{OTHER}",
+            "value": {},
+        },
+    ]
+    answer = await curl(f"{ditto.api}/bulk", *json_body(lines), *ACME)
+    assert [one["value"]["error"] for one in answer.json] == [CODE, CODE]
 
 
 async def found(ditto: Stack, query: str, *headers: str) -> tuple[list[str], Any]:
