@@ -6,7 +6,7 @@ import sqlite3
 from typing import Final
 
 from gateway.model.json import Pointer
-from gateway.store.leaves import path_text
+from gateway.store.leaves import ARRAY, path_text
 from gateway.store.search_sql import path_condition
 
 _PRESENCE: Final = "SELECT value FROM search_facts WHERE name = 'presence'"
@@ -16,7 +16,20 @@ SELECT (
   WHERE {} AND s.position = 0 AND s.value < x'02'
 ) >= (SELECT count(*) FROM things WHERE policy_id IS NOT NULL)
 """
+_HAS_ARRAY: Final = """
+SELECT 1 FROM search_rows s INDEXED BY search_rows_by_value WHERE {} AND s.value = ? LIMIT 1
+"""
 _KEPT_PATHS: Final = 1_000
+
+
+def has_arrays(connection: sqlite3.Connection, pointer: Pointer) -> bool:
+    """True when some thing has an array at or above a pointer: what it holds matches, but orders nothing."""
+    for length in range(1, len(pointer) + 1):
+        where = path_condition(pointer[:length], "s.path")
+        found = connection.execute(_HAS_ARRAY.format(where), (*where.values, ARRAY)).fetchone()
+        if found is not None:
+            return True
+    return False
 
 
 class Presence:

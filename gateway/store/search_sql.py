@@ -179,6 +179,15 @@ def tests_on(node: Node | None, pointer: Pointer, now: datetime, place: str) -> 
     return [_tests(node.op, place, [resolved(value, now) for value in node.values])]
 
 
+def demands(node: Node | None, pointer: Pointer) -> bool:
+    """True where a filter lets nothing pass that has no value at a pointer, or null there."""
+    if isinstance(node, Logical):
+        return node.op == "and" and any(demands(operand, pointer) for operand in node.operands)
+    if node is None or node.property.pointer != pointer:
+        return False
+    return node.op in _DEMANDING and None not in node.values
+
+
 _DEMANDING: Final = frozenset(("eq", "in", "gt", "ge", "lt", "le", "like"))
 
 

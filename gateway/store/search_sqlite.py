@@ -33,18 +33,19 @@ from gateway.store.search_order import (
     value_of,
     walk_of,
 )
-from gateway.store.search_presence import Presence
+from gateway.store.search_presence import Presence, has_arrays
 from gateway.store.search_rights import Readable
 from gateway.store.search_sql import (
     Driver,
     Sql,
     condition,
+    demands,
     drivers,
     path_condition,
     tests_on,
     widened,
 )
-from gateway.twin.rql import Logical, Node
+from gateway.twin.rql import Comparison, Logical, Node
 
 GATHERED: Final = 20_000
 """Candidates that are gathered and sorted when other parts of the filter narrow them, a tenth when not.
@@ -210,7 +211,7 @@ class _Search:
         is_narrowed = isinstance(node, Logical) and node.op == "and"
         most = GATHERED if is_narrowed else GATHERED // 10
         driver = self._best([*self._drivers(), *self._by_policy(GATHERED // 20)], most)
-        if driver is not None:
+        if driver is not None and not self._orders(driver):
             extra = [one for one in (self._after(self._keys),) if one is not None]
             yield self._ordered(led_by(driver), take, extra, met=driver.covers)
         elif not self._keys:
@@ -259,11 +260,30 @@ class _Search:
         if first.key.is_descending:
             if after is None or is_past:
                 yield from self._with_value(first, take)
-            yield self._without_value(first, take)
+            if not self._needs_value(first):
+                yield self._without_value(first, take)
             return
-        if not is_past and not self._presence.at(self._connection, first.key.pointer):
+        if not (
+            is_past
+            or self._needs_value(first)
+            or self._presence.at(self._connection, first.key.pointer)
+        ):
             yield self._without_value(first, take)
         yield from self._with_value(first, take)
+
+    def _needs_value(self, first: Key) -> bool:
+        """True when no hit is without a value at the first sort key, because the filter asks for one."""
+        pointer = first.key.pointer
+        return demands(self._ask.node, pointer) and not has_arrays(self._connection, pointer)
+
+    def _orders(self, driver: Driver) -> bool:
+        """True when walking in the order asked for goes along the driver's candidates and ends earlier."""
+        if not self._keys or self._keys[0].join is None:
+            return False
+        covered = driver.covers
+        return isinstance(covered, Comparison) and (
+            covered.property.pointer == self._keys[0].key.pointer
+        )
 
     def _with_value(self, first: Key, take: int) -> Iterator[Sql]:
         after = self._ask.after

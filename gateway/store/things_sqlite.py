@@ -140,7 +140,9 @@ class SqliteThingStore:
 
         def work(connection: sqlite3.Connection) -> StoredThing:
             row = connection.execute(f"{_THING} WHERE thing_id = ?", (thing_id,)).fetchone()
-            return StoredThing(None, 0) if row is None else StoredThing(thing_of(row), row[1], row[4])
+            return (
+                StoredThing(None, 0) if row is None else StoredThing(thing_of(row), row[1], row[4])
+            )
 
         self._database.submit(work, done)
 
