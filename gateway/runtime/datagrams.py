@@ -27,8 +27,11 @@ async def receiving(
     """
     host, port = parse_bind(bind, setting)
     loop = asyncio.get_running_loop()
+    protocol = factory()  # here, for what it raises: asyncio would leave its socket open
     try:
-        transport, protocol = await loop.create_datagram_endpoint(factory, local_addr=(host, port))
+        transport, _ = await loop.create_datagram_endpoint(
+            lambda: protocol, local_addr=(host, port)
+        )
     except OSError as error:
         raise _taken(error, name, host, port, setting) from error
     try:
