@@ -13,7 +13,6 @@ from typing import Protocol
 from edge.broker import Broker
 from edge.clock import now_ms
 from edge.devicetwin import DeviceTwin
-from edge.disk import Disk
 from edge.enrolment import Enrolment, Ticket
 from edge.eventbus import EventBus
 from edge.external import ExternalBroker, check_mode
@@ -37,6 +36,7 @@ from gateway.observe.tracing import Tracer
 from gateway.runtime.listener import Endpoints, parse_bind
 from gateway.runtime.module import Module
 from gateway.store.database import Database
+from gateway.store.disk import Disk
 from gateway.wire.cloudedge.names import check_node_name
 from gateway.wire.cloudedge.to_edge import (
     BusCommand,

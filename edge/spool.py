@@ -19,13 +19,13 @@ from functools import partial
 import msgspec
 from msgspec import Struct
 
-from edge.disk import Disk
 from gateway.config.edge import Spool as SpoolSettings
 from gateway.errors import GatewayError, StoreUnavailable, TooLarge, Undeliverable
 from gateway.model.message import Kind, SpoolId
 from gateway.model.trace import TraceContext
 from gateway.observe.metrics import Metrics
 from gateway.store.database import Database
+from gateway.store.disk import Disk
 from gateway.wire.cloudedge.uploads import EdgeUpload
 
 ROW_BYTES = 200

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from edge.disk import Disk
 from gateway.errors import GatewayError
 from gateway.store.database import Database
+from gateway.store.disk import Disk
 from gateway.wire.cloudedge.twins import Twin, TwinValue, TwinVersion, ValueMetadata
 
 Done = Callable[[GatewayError | None], None]

@@ -107,7 +107,8 @@ class Shared(Protocol):
 def open_store(shared: Shared, schema: str) -> Database:
     """Return the store `<data-dir>/<schema>.db`, with its metrics."""
     file = shared.settings.data_dir / f"{schema}.db"
-    database = Database(file, schema, gives_back=schema == "gateway")
+    min_free = shared.settings.min_free_bytes
+    database = Database(file, schema, gives_back=schema == "gateway", min_free=min_free)
     database.commit_seconds = shared.metrics.store_commit_seconds.labels(schema).observe
     shared.metrics.store_queue.watch(schema, lambda: database.depth)
     return database
@@ -166,9 +167,11 @@ def build_gateway(shared: Shared) -> Gateway:
     events = SqliteEvents(
         open_store(shared, "events"),
         max_bytes=settings.hono.events.max_bytes,
+        max_bytes_per_tenant=settings.hono.events.max_bytes_per_tenant,
         max_ttl=settings.hono.events.max_ttl,
         read_ahead=settings.hono.events.read_ahead,
         on_stored=lambda tenant: metrics.events_stored.labels(tenant).inc(),
+        on_refused=lambda tenant, reason: metrics.events_refused.labels(tenant, reason).inc(),
     )
     messaging = Messaging(events, metrics, timeout=settings.hono.send_message_timeout)
     usage = Usage(database)

@@ -183,6 +183,8 @@ class Events:
 
     max_bytes: int = 1_073_741_824
     """Bytes on disk; above it new events are refused with 503, none is dropped."""
+    max_bytes_per_tenant: int = 268_435_456
+    """Bytes of `max_bytes` that one tenant may use, above it its events are refused with 503; 0 for all."""
     max_ttl: float = 0.0
     """Seconds after which an undelivered event expires; 0 keeps it until it is consumed."""
     read_ahead: int = 500

@@ -19,6 +19,9 @@ class Settings:
 
     data_dir: Path = Path()
     """Where state lives; see `gateway.config.loading.default_data_dir`."""
+    min_free_bytes: int = 16_777_216
+    """Bytes of the disk of `data_dir` that stay free (a quarter of a small one): below it what adds to
+    things, registry, connections and events is refused with 503, so that deleting still works; 0 for none."""
     demo: bool = False
     """True adds the sample tenant, devices, users, virtual devices and their well-known passwords."""
     insecure: bool = False

@@ -69,7 +69,7 @@ class ConnectionStore:
             ).fetchone()
             return _stored(row)
 
-        return await self._database.write(work)
+        return await self._database.write(work, grows=True)
 
     async def delete(self, connection_id: str) -> None:
         """Forget a connection.

@@ -59,7 +59,7 @@ class WotConfigStore:
                 (GLOBAL, config.revision, body, config.created, config.modified),
             )
 
-        await self._database.write(work)
+        await self._database.write(work, grows=config.document is not None)
 
 
 def _stored(row: tuple[int, bytes | None, str, str]) -> StoredConfig:

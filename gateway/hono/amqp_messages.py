@@ -19,7 +19,6 @@ from gateway.model.message import (
     OCTET_STREAM,
     Command,
     CommandResponse,
-    Kind,
     Message,
     Scalar,
 )
@@ -43,7 +42,6 @@ MAX_CACHE: Final = 10_000
 """Addresses whose encoded parts are kept; the oldest goes first."""
 MAX_TTL_MS: Final = 0xFFFF_FFFF
 
-_TELEMETRY: Final = Kind.TELEMETRY
 _MARK: Final = "\x01"
 _TRACE_MARK: Final = _MARK * 55
 _ID_MARK: Final = _MARK * 12
@@ -74,11 +72,21 @@ class MessageEncoder:
         self._cache: dict[_Key, _Parts] = {}
         self._id_mark = f"{instance}-{_ID_MARK}"
 
-    def encode(self, message: Message, attempts: int = 0) -> bytes:
-        """Return the payload of a transfer."""
+    def encode(self, message: Message) -> bytes:
+        """Return the payload of telemetry's transfer."""
+        ttl = message.ttl
+        return self._encode(message, b"" if ttl is None else SECTIONS.write(Header(ttl=_ms(ttl))))
+
+    def encode_event(self, message: Message, attempts: int, left: float | None) -> bytes:
+        """Return the payload of an event's transfer.
+
+        Units:  `left` in seconds: what remains of its time to live.
+        """
+        header = Header(durable=True, ttl=_ms(left), delivery_count=attempts)
+        return self._encode(message, SECTIONS.write(header))
+
+    def _encode(self, message: Message, header: bytes) -> bytes:
         trace, payload = message.trace, message.payload
-        is_plain = message.ttl is None and message.kind is _TELEMETRY  # nearly all there are
-        header = b"" if is_plain else _header(message, attempts)
         if trace.state is not None:
             return header + self._encode_slowly(message)
         parts = self._parts(message)
@@ -153,13 +161,6 @@ class MessageEncoder:
         )
 
 
-def _header(message: Message, attempts: int) -> bytes:
-    is_event = message.kind is Kind.EVENT
-    return SECTIONS.write(
-        Header(durable=is_event, ttl=_milliseconds(message.ttl), delivery_count=attempts)
-    )
-
-
 def _mark(text: str) -> bytes:
     return text.encode()
 
@@ -226,8 +227,9 @@ def scalar(value: Scalar) -> object:
     return value
 
 
-def _milliseconds(seconds: float | None) -> int | None:
-    return None if seconds is None else min(int(seconds * 1_000), MAX_TTL_MS)
+def _ms(seconds: float | None) -> int | None:
+    """Return a time to live as the header carries it; 0 would say that it is over."""
+    return None if seconds is None else max(1, min(int(seconds * 1_000), MAX_TTL_MS))
 
 
 def trace_map(trace: TraceContext) -> dict[object, object]:
@@ -339,7 +341,7 @@ def response_message(response: CommandResponse) -> AmqpMessage:
         "device_id": response.device,
     }
     return AmqpMessage(
-        header=Header(ttl=_milliseconds(response.ttl)),
+        header=Header(ttl=_ms(response.ttl)),
         message_annotations=_response_annotations(response),
         properties=Properties(
             to=f"{COMMAND_RESPONSE}/{response.tenant}/{response.reply_id}",

@@ -59,6 +59,8 @@ def event_outcome_of(state: object) -> EventOutcome:
     match state:
         case amqp.Accepted() | amqp.Rejected():
             return EventOutcome.DONE
+        case amqp.Modified(undeliverable_here=True, delivery_failed=True):
+            return EventOutcome.FAILED_HERE
         case amqp.Modified(undeliverable_here=True):
             return EventOutcome.NOT_HERE
         case amqp.Modified(delivery_failed=True):

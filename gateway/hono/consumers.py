@@ -22,7 +22,9 @@ class EventOutcome(enum.Enum):
     FAILED = "failed"
     """Tried in vain, or lost with the link: it comes again, counted."""
     NOT_HERE = "not here"
-    """Tried in vain: it comes again, to another consumer."""
+    """Not for this one: it comes again as it was, to another consumer."""
+    FAILED_HERE = "failed here"
+    """Tried in vain: it comes again, to another consumer, counted."""
 
 
 class Consumer(Protocol):

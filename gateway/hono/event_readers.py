@@ -27,6 +27,8 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 
 _NOBODY: frozenset[Consumer] = frozenset()
+_ELSEWHERE = frozenset((EventOutcome.NOT_HERE, EventOutcome.FAILED_HERE))
+_COUNTED = frozenset((EventOutcome.FAILED, EventOutcome.FAILED_HERE))
 
 
 class ConsumerReaders:
@@ -100,9 +102,9 @@ class ConsumerReaders:
                 self._excluded.pop(event.id, None)
                 self._cursor.settle(event)
                 return
-            if outcome is EventOutcome.NOT_HERE:
+            if outcome in _ELSEWHERE:
                 self._excluded[event.id] = self._excluded.get(event.id, _NOBODY) | {consumer}
-            self._cursor.release(event, failed=outcome is not EventOutcome.RELEASED)
+            self._cursor.release(event, failed=outcome in _COUNTED)
 
         return ended
 
@@ -162,7 +164,10 @@ class TapReader:
         self._work(event)
 
     def _work(self, event: StoredEvent) -> None:
-        self._tap.take(event.message, partial(self._done, event))
+        if self._cursor.is_over(event):  # it stood behind another for long
+            self._done(event, None)
+        else:
+            self._tap.take(event.message, partial(self._done, event))
 
     def _done(self, event: StoredEvent, error: GatewayError | None) -> None:
         is_finished = error is None or isinstance(error, Rejected)

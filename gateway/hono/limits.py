@@ -34,6 +34,7 @@ from gateway.model.message import Adapter, Principal
 from gateway.model.registry import (
     UNLIMITED,
     Assertion,
+    Change,
     PeriodMode,
     Quota,
     RegistryChange,
@@ -115,6 +116,11 @@ class Usage:
         used = self._counter(self._bytes, tenant.tenant_id, period_start(quota, now)).value
         return now >= quota.since and used + size > allowance(quota, now)
 
+    def forget(self, tenant: str) -> None:
+        """A tenant is gone, and its rows with it: one of the same name begins anew."""
+        self._bytes.pop(tenant, None)
+        self._seconds.pop(tenant, None)
+
     def add_bytes(self, tenant: Tenant, size: int) -> None:
         """Count metered bytes of a message that was forwarded or refused for its content."""
         quota = tenant.limits.data_volume
@@ -173,11 +179,12 @@ class Usage:
 
 
 def _write_usage(db: sqlite3.Connection, rows: list[tuple[str, str, int, float]]) -> None:
-    for column, tenant, start, value in rows:
+    for column, tenant, start, value in rows:  # a tenant may have gone meanwhile
         db.execute(
-            f"INSERT INTO tenant_usage (tenant, period_start, {column}) VALUES (?, ?, ?)"  # noqa: S608 two fixed names
+            f"INSERT INTO tenant_usage (tenant, period_start, {column})"  # noqa: S608 two fixed names
+            " SELECT ?, ?, ? WHERE EXISTS (SELECT 1 FROM tenant WHERE id = ?)"
             f" ON CONFLICT (tenant, period_start) DO UPDATE SET {column} = excluded.{column}",
-            (tenant, start, value),
+            (tenant, start, value, tenant),
         )
 
 
@@ -327,6 +334,11 @@ class Connections:
         self._metrics.connection_seconds.labels(tenant, lease.adapter.value).observe(seconds)
 
     def _changed(self, change: RegistryChange) -> None:
+        self._end_changed(change)
+        if change.subject is Subject.TENANT and change.change is Change.DELETE:
+            self._usage.forget(change.tenant_id)  # after its connections have told their time
+
+    def _end_changed(self, change: RegistryChange) -> None:
         if not change.ends_connections:
             return
         self._generation += 1

@@ -140,7 +140,7 @@ class ConsumerLink:
         self._protocol.flush_soon()
 
     def send_event(self, event: StoredEvent, outcome: Callable[[EventOutcome], None]) -> None:
-        payload = self._encoder.encode(event.message, event.attempts)
+        payload = self._encoder.encode_event(event.message, event.attempts, event.left)
         waiting = Waiting(self._meter, self._protocol.now, None, outcome)
         sent = self._link.send(payload, waiting)
         self._protocol.flush_soon()

@@ -279,7 +279,9 @@ class Registry:
         """
         check_tenant_id(tenant_id)
         change = RegistryChange(Subject.TENANT, Change.DELETE, tenant_id)
-        await self.write(lambda db: store.delete_tenant(db, tenant_id, if_match), lambda _: change)
+        await self.write(
+            lambda db: store.delete_tenant(db, tenant_id, if_match), lambda _: change, grows=False
+        )
         self._metrics.tenants.dec()
 
     async def search_tenants(self, search: Search) -> JsonObject:
@@ -353,6 +355,7 @@ class Registry:
         await self.write(
             lambda db: store.delete_device(db, tenant_id, device_id, if_match),
             lambda before: _device_change(Change.DELETE, before.device),
+            grows=False,
         )
 
     async def delete_devices(self, tenant_id: str) -> None:
@@ -362,7 +365,9 @@ class Registry:
         """
         check_tenant_id(tenant_id)
         change = RegistryChange(Subject.ALL_DEVICES, Change.DELETE, tenant_id)
-        await self.write(lambda db: store.delete_devices(db, tenant_id), lambda _: change)
+        await self.write(
+            lambda db: store.delete_devices(db, tenant_id), lambda _: change, grows=False
+        )
 
     async def search_devices(self, tenant_id: str, search: Search) -> JsonObject:
         """Return the devices of a tenant that match.
@@ -429,6 +434,8 @@ class Registry:
         self,
         work: Callable[[sqlite3.Connection], T],
         change_of: Callable[[T], RegistryChange | None],
+        *,
+        grows: bool = True,
     ) -> T:
         """Run a write as `submit` does and wait for it."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -441,7 +448,7 @@ class Registry:
             else:
                 future.set_result(result)
 
-        self.submit(work, change_of, done)
+        self.submit(work, change_of, done, grows=grows)
         return await future
 
     def submit(
@@ -449,10 +456,12 @@ class Registry:
         work: Callable[[sqlite3.Connection], T],
         change_of: Callable[[T], RegistryChange | None],
         done: Callable[[T | GatewayError], None],
+        *,
+        grows: bool = True,
     ) -> None:
         """Run a write; drop what it touched and tell the listeners before `done` hears the result.
 
-        Shape:  `change_of` says what the result changed, None for nothing that anybody asks for.
+        Shape:  `change_of` says what the result changed, None for nothing; `grows` as the database's.
         """
 
         def committed(result: T | GatewayError) -> None:
@@ -460,7 +469,7 @@ class Registry:
                 self._changed(change)
             done(result)
 
-        self._database.submit(work, committed)
+        self._database.submit(work, committed, grows=grows)
 
     def _changed(self, change: RegistryChange) -> None:
         if change.subject is Subject.TENANT:

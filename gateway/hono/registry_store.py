@@ -152,13 +152,14 @@ def _write_anchors(db: sqlite3.Connection, tenant: Tenant) -> None:
 
 
 def delete_tenant(db: sqlite3.Connection, tenant_id: str, if_match: str | None) -> None:
-    """Remove a tenant; its devices stay until they are deleted.
+    """Remove a tenant and what it used; its devices stay until they are deleted.
 
     Errors: TenantNotFound; PreconditionFailed.
     """
     _, current = required_tenant(db, tenant_id)
     check_version(current, if_match)
     db.execute("DELETE FROM tenant WHERE id = ?", (tenant_id,))
+    db.execute("DELETE FROM tenant_usage WHERE tenant = ?", (tenant_id,))
 
 
 def count_tenants(db: sqlite3.Connection) -> int:

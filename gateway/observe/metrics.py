@@ -337,6 +337,12 @@ class Metrics:
         self.events_stored = Counter(
             "twinspan_events_stored", "Events written to disk.", ("tenant",), registry=registry
         )
+        self.events_refused = Counter(
+            "twinspan_events_refused",
+            "Events that were not stored: full for all, full for the tenant (share), store cannot write.",
+            ("tenant", "reason"),
+            registry=registry,
+        )
 
         # --- EdgeCore ---------------------------------------------------------------------------
         self.edge_link_up = Gauge(

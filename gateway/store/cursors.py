@@ -61,10 +61,16 @@ class ReadAhead:
             event = self._next()
             if event is None:
                 return None
-            if event.expires is None or event.expires > self._backend.now():
+            if event.expires is None:
+                return event
+            event.left = event.expires - self._backend.now()
+            if event.left > 0:
                 return event
             self._backend.settled(self, event)
         return None
+
+    def is_over(self, event: StoredEvent) -> bool:
+        return event.expires is not None and event.expires <= self._backend.now()
 
     def settle(self, event: StoredEvent) -> None:
         self._backend.settled(self, event)

@@ -6,7 +6,8 @@ only then tells the callers. So an acknowledged write survives power loss, and a
 writers pay for one sync.
 
 Full: a queue at its bound, a full disk or a broken file answers StoreUnavailable; reads go on, and
-writes are tried again with the next group, so a disk that has space again mends itself.
+writes are tried again with the next group, so a disk that has space again mends itself. Writes that say that
+they add something are refused before the disk is full, so that there is room to delete.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gateway.errors import GatewayError, StoreUnavailable
+from gateway.store.disk import Disk
 from gateway.store.search_sql import add_functions
 
 log = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ MAX_GROUP = 500
 BUSY_SECONDS = 5.0
 READERS = 2
 
-_Item = tuple[Work[Any], Answer[Any]]
+_Item = tuple[Work[Any], Answer[Any], bool]
 
 
 class SchemaTooNew(Exception):
@@ -77,6 +79,7 @@ class Database:
 
     Shape:  `schema` names a folder under `gateway/store/schema`; `gives_back` makes a new file so that free
             pages can be given back to the file system.
+    Units:  `min_free` in bytes of the disk that writes with `grows` leave free; 0 for none.
     """
 
     def __init__(
@@ -86,12 +89,15 @@ class Database:
         *,
         max_queue: int = 10_000,
         gives_back: bool = False,
+        min_free: int = 0,
     ) -> None:
         self.schema = schema
         self._gives_back = gives_back
         self.path = path
         self._queue: queue.Queue[_Item | None] = queue.Queue(max_queue)
         self._open_path = path or Path()
+        self._min_free = min_free
+        self._was_tight = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_taking = False
         self._readers: ThreadPoolExecutor | None = None
@@ -160,8 +166,10 @@ class Database:
 
     # --- writes -------------------------------------------------------------------------------
 
-    def submit(self, work: Work[T], done: Answer[T]) -> None:
+    def submit(self, work: Work[T], done: Answer[T], *, grows: bool = False) -> None:
         """Queue a write; `done` gets its result on the loop's thread after the commit.
+
+        Shape:  `grows` for what adds something: it is refused while the disk is nearly full.
 
         Errors (through `done`): the GatewayError that `work` raised; StoreUnavailable.
         """
@@ -169,14 +177,14 @@ class Database:
             done(StoreUnavailable(f"the {self.schema} store is not open"))
             return
         try:
-            self._queue.put_nowait((work, done))
+            self._queue.put_nowait((work, done, grows))
         except queue.Full:
             done(StoreUnavailable(f"more than {self._queue.maxsize} writes wait"))
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, grows: bool = False) -> T:
         """Run a write and return its result once it is durable.
 
-        Errors: as `submit`.
+        Shape, errors: as `submit`.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
@@ -188,7 +196,7 @@ class Database:
             else:
                 future.set_result(result)
 
-        self.submit(work, done)
+        self.submit(work, done, grows=grows)
         return await future
 
     def _write_forever(self, connection: sqlite3.Connection) -> None:
@@ -218,22 +226,35 @@ class Database:
 
     def _commit(self, connection: sqlite3.Connection, group: list[_Item]) -> None:
         started = time.perf_counter()
+        tight = self._tightness()
         answers: list[tuple[Answer[Any], Any]] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
-            for work, done in group:
-                answers.append((done, _in_savepoint(connection, work)))
+            for work, done, grows in group:
+                result = tight if tight and grows else _in_savepoint(connection, work)
+                answers.append((done, result))
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             log.warning("store cannot write", extra={"store": self.schema, "cause": str(error)})
             with suppress(sqlite3.Error):  # the writer has to live on
                 connection.execute("ROLLBACK")
             refusal = StoreUnavailable(f"the {self.schema} store cannot write: {error}")
-            answers = [(done, refusal) for _, done in group]
+            answers = [(done, refusal) for _, done, _ in group]
         self.commit_seconds(time.perf_counter() - started)
         loop = self._loop
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(_tell, answers)
+
+    def _tightness(self) -> StoreUnavailable | None:
+        """Return how to refuse what would grow the file; None while there is room."""
+        is_tight = self._min_free > 0 and Disk(self._open_path.parent, self._min_free).is_tight
+        if is_tight is not self._was_tight:
+            self._was_tight = is_tight
+            text = "the disk is nearly full" if is_tight else "the disk has room again"
+            log.warning(text, extra={"store": self.schema})
+        if not is_tight:
+            return None
+        return StoreUnavailable(f"the disk is nearly full: the {self.schema} store takes no more")
 
     # --- reads --------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from gateway.model.ports import Done
 from gateway.model.trace import TraceContext
 from gateway.store.cursors import ReadAhead
 from gateway.store.database import Database
+from gateway.store.event_room import STORE, EventRoom
 from gateway.store.ports import CONSUMERS, StoredEvent
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,9 @@ PURGE_SECONDS = 30.0
 PURGE_ROWS = 5_000
 MAX_SETTLE = 2_000
 """Settlements in one write."""
+
+Freed = list[tuple[str, int]]
+"""Tenant and bytes of events that were deleted."""
 
 _PLAIN = tuple(
     name
@@ -84,18 +88,19 @@ class SqliteEvents:
         database: Database,
         *,
         max_bytes: int = 1_073_741_824,
+        max_bytes_per_tenant: int = 0,
         max_ttl: float = 0.0,
         read_ahead: int = 500,
         clock: Callable[[], float] = time.time,
         on_stored: Callable[[str], None] = lambda _tenant: None,
+        on_refused: Callable[[str, str], None] = lambda _tenant, _reason: None,
     ) -> None:
         self._database = database
-        self._max_bytes = max_bytes
+        self._room = EventRoom(max_bytes, max_bytes_per_tenant, on_refused)
         self._max_ttl = max_ttl
         self._read_ahead = read_ahead
         self._on_stored = on_stored
         self.now = clock
-        self._bytes = 0
         self._open: dict[str, dict[str, ReadAhead]] = {}
         self._taps: dict[str, set[str]] = {}
         """Tenant -> names of cursors beside CONSUMERS, also of those that are not open."""
@@ -106,7 +111,8 @@ class SqliteEvents:
 
     async def run(self, ready: Callable[[], None]) -> None:
         async with self._database.running():
-            self._bytes = await self._database.read(_total_size)
+            for tenant, size in await self._database.read(_sizes):
+                self._room.take(tenant, size)
             for tenant, name in await self._database.read(_taps):
                 self._taps.setdefault(tenant, set()).add(name)
             self._is_running = True
@@ -134,7 +140,7 @@ class SqliteEvents:
     @property
     def size(self) -> int:
         """Bytes that count against the limit."""
-        return self._bytes
+        return self._room.total
 
     # --- storing -----------------------------------------------------------------------------------
 
@@ -146,10 +152,10 @@ class SqliteEvents:
         size = len(raw) + ROW_OVERHEAD
         if not self._is_running:
             done(StoreUnavailable("the event store is not open"))
-        elif self._bytes + size > self._max_bytes:
-            done(StoreUnavailable(f"the event store is full: {self._max_bytes} bytes"))
+        elif (refusal := self._room.refusal(message.tenant, size)) is not None:
+            done(refusal)
         else:
-            self._bytes += size
+            self._room.take(message.tenant, size)
             self._insert(message, raw, size, done, consumers)
 
     def _insert(self, message: Message, raw: bytes, size: int, done: Done, consumers: bool) -> None:
@@ -158,11 +164,12 @@ class SqliteEvents:
 
         def stored(result: int | GatewayError) -> None:
             if isinstance(result, GatewayError):
-                self._bytes -= size
+                self._room.give_back([(message.tenant, size)])
+                self._room.refused(message.tenant, STORE)
                 done(result)
                 return
             if not result:
-                self._bytes -= size
+                self._room.give_back([(message.tenant, size)])
                 done(None)
                 return
             self._on_stored(message.tenant)
@@ -172,7 +179,7 @@ class SqliteEvents:
                 self._offer(result, message, expires, consumers)
 
         insert = _insert if consumers else _insert_for_taps
-        self._database.submit(lambda connection: insert(connection, row), stored)
+        self._database.submit(lambda connection: insert(connection, row), stored, grows=True)
 
     def _offer(
         self, event_id: int, message: Message, expires: float | None, consumers: bool
@@ -201,11 +208,11 @@ class SqliteEvents:
             cursor.close()
         self._taps.get(tenant, set()).discard(name)
 
-        def dropped(result: int | GatewayError) -> None:
+        def dropped(result: Freed | GatewayError) -> None:
             if isinstance(result, GatewayError):
                 log.warning("cursor not dropped", extra={"tenant": tenant, "cause": str(result)})
             else:
-                self._bytes -= result
+                self._room.give_back(result)
 
         self._database.submit(lambda connection: _drop(connection, tenant, name), dropped)
 
@@ -253,13 +260,13 @@ class SqliteEvents:
         settled, self._settled = self._settled[:MAX_SETTLE], self._settled[MAX_SETTLE:]
         attempts, self._attempts = self._attempts, []
 
-        def written(result: int | GatewayError) -> None:
+        def written(result: Freed | GatewayError) -> None:
             self._settling -= 1
             if isinstance(result, GatewayError):
                 self._settled = settled + self._settled
                 self._attempts = attempts + self._attempts
             else:
-                self._bytes -= result
+                self._room.give_back(result)
                 self._write_settled()
 
         self._database.submit(lambda connection: _settle(connection, settled, attempts), written)
@@ -270,14 +277,13 @@ class SqliteEvents:
         """Delete events whose time is over."""
         now = self.now()
 
-        def purged(result: tuple[int, int] | GatewayError) -> None:
+        def purged(result: Freed | GatewayError) -> None:
             if isinstance(result, GatewayError):
                 return  # the next round tries again
-            rows, size = result
-            self._bytes -= size
-            if rows:
-                log.info("events expired", extra={"count": rows})
-            if rows >= PURGE_ROWS:
+            self._room.give_back(result)
+            if result:
+                log.info("events expired", extra={"count": len(result)})
+            if len(result) >= PURGE_ROWS:
                 self.purge()
 
         self._database.submit(lambda connection: _purge(connection, now), purged)
@@ -295,9 +301,8 @@ def _event(row: tuple[Any, ...]) -> StoredEvent:
 # --- in the writer's thread ----------------------------------------------------------------------------
 
 
-def _total_size(connection: sqlite3.Connection) -> int:
-    (total,) = connection.execute("SELECT COALESCE(SUM(size), 0) FROM event").fetchone()
-    return int(total)
+def _sizes(connection: sqlite3.Connection) -> Freed:
+    return connection.execute("SELECT tenant, SUM(size) FROM event GROUP BY tenant").fetchall()
 
 
 def _taps(connection: sqlite3.Connection) -> list[tuple[str, str]]:
@@ -367,37 +372,35 @@ def _settle(
     connection: sqlite3.Connection,
     settled: list[tuple[int, int]],
     attempts: list[tuple[int, int]],
-) -> int:
+) -> Freed:
     connection.executemany(
         "UPDATE owed SET attempts = attempts + 1 WHERE cursor = ? AND event = ?", attempts
     )
     connection.executemany("DELETE FROM owed WHERE cursor = ? AND event = ?", settled)
-    return sum(_delete_if_free(connection, event) for _, event in settled)
+    return [freed for _, event in settled for freed in _delete_if_free(connection, event)]
 
 
-def _delete_if_free(connection: sqlite3.Connection, event: int) -> int:
-    rows = connection.execute(
+def _delete_if_free(connection: sqlite3.Connection, event: int) -> Freed:
+    return connection.execute(
         "DELETE FROM event WHERE id = ? AND NOT EXISTS"
-        " (SELECT 1 FROM owed WHERE owed.event = event.id) RETURNING size",
+        " (SELECT 1 FROM owed WHERE owed.event = event.id) RETURNING tenant, size",
         (event,),
     ).fetchall()
-    return sum(size for (size,) in rows)
 
 
-def _drop(connection: sqlite3.Connection, tenant: str, name: str) -> int:
+def _drop(connection: sqlite3.Connection, tenant: str, name: str) -> Freed:
     connection.execute("DELETE FROM cursor WHERE tenant = ? AND name = ?", (tenant, name))
-    rows = connection.execute(
+    return connection.execute(
         "DELETE FROM event WHERE tenant = ? AND NOT EXISTS"
-        " (SELECT 1 FROM owed WHERE owed.event = event.id) RETURNING size",
+        " (SELECT 1 FROM owed WHERE owed.event = event.id) RETURNING tenant, size",
         (tenant,),
     ).fetchall()
-    return sum(size for (size,) in rows)
 
 
-def _purge(connection: sqlite3.Connection, now: float) -> tuple[int, int]:
-    rows = connection.execute(
+def _purge(connection: sqlite3.Connection, now: float) -> Freed:
+    return connection.execute(
         "DELETE FROM event WHERE id IN"
-        " (SELECT id FROM event WHERE expires IS NOT NULL AND expires <= ? LIMIT ?) RETURNING size",
+        " (SELECT id FROM event WHERE expires IS NOT NULL AND expires <= ? LIMIT ?)"
+        " RETURNING tenant, size",
         (now, PURGE_ROWS),
     ).fetchall()
-    return len(rows), sum(size for (size,) in rows)

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway.errors import StoreUnavailable
 from gateway.model.message import Message
 from gateway.model.ports import Done
 from gateway.store.cursors import ReadAhead
+from gateway.store.event_room import EventRoom
 from gateway.store.events import ROW_OVERHEAD, expiry_of
 from gateway.store.ports import CONSUMERS, StoredEvent
 
@@ -30,27 +30,34 @@ class MemoryEvents:
         self,
         *,
         max_bytes: int = 67_108_864,
+        max_bytes_per_tenant: int = 0,
         max_ttl: float = 0.0,
         read_ahead: int = 500,
         clock: Callable[[], float] = time.time,
+        on_refused: Callable[[str, str], None] = lambda _tenant, _reason: None,
     ) -> None:
-        self._max_bytes = max_bytes
+        self._room = EventRoom(max_bytes, max_bytes_per_tenant, on_refused)
         self._max_ttl = max_ttl
         self._read_ahead = read_ahead
         self.now = clock
-        self.size = 0
         self._rows: dict[int, _Row] = {}
         self._next = 1
         self._names: dict[str, set[str]] = {}
         self._open: dict[tuple[str, str], ReadAhead] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes that count against the limit."""
+        return self._room.total
 
     def has_taps(self, tenant: str) -> bool:
         return bool(self._names.get(tenant, set()) - {CONSUMERS})
 
     def append(self, message: Message, done: Done, *, consumers: bool = True) -> None:
         size = len(message.payload) + ROW_OVERHEAD
-        if self.size + size > self._max_bytes:
-            done(StoreUnavailable(f"the event store is full: {self._max_bytes} bytes"))
+        refusal = self._room.refusal(message.tenant, size)
+        if refusal is not None:
+            done(refusal)
             return
         event_id, self._next = self._next, self._next + 1
         names = self._names.setdefault(message.tenant, set())
@@ -59,7 +66,7 @@ class MemoryEvents:
         owed = names if consumers else names - {CONSUMERS}
         expires = expiry_of(message, self._max_ttl)
         self._rows[event_id] = _Row(message, expires, size, dict.fromkeys(owed, 0))
-        self.size += size
+        self._room.take(message.tenant, size)
         if not owed:
             self._delete(event_id)
         try:
@@ -125,4 +132,5 @@ class MemoryEvents:
                 self._delete(event_id)
 
     def _delete(self, event_id: int) -> None:
-        self.size -= self._rows.pop(event_id).size
+        row = self._rows.pop(event_id)
+        self._room.give_back([(row.message.tenant, row.size)])

@@ -18,12 +18,15 @@ class StoredEvent:
     """An event as a cursor hands it out.
 
     Shape:  `id` rises with the order of storing; `attempts` counts deliveries that failed before.
+    Units:  `expires` in seconds since the epoch, `left` in seconds of life from the moment it was taken;
+            None for ever.
     """
 
     id: int
     message: Message
     expires: float | None
     attempts: int = 0
+    left: float | None = None
 
 
 class EventCursor(Protocol):
@@ -34,7 +37,13 @@ class EventCursor(Protocol):
     """
 
     def take(self) -> StoredEvent | None:
-        """Return the oldest event that is owed and not taken; None when there is none at hand now."""
+        """Return the oldest event that is owed and not taken; None when there is none at hand now.
+
+        One whose time is over is settled, not returned.
+        """
+
+    def is_over(self, event: StoredEvent) -> bool:
+        """True where the time of an event that was taken is over by now."""
 
     def settle(self, event: StoredEvent) -> None:
         """The reader is done with this event; also after `close`."""
@@ -49,7 +58,8 @@ class EventCursor(Protocol):
 class EventStore(Protocol):
     """Events on disk, each kept until every cursor of its tenant is done with it or its time is over.
 
-    Full: an event that would exceed the size limit is refused with StoreUnavailable; none is dropped.
+    Full: an event that would exceed the size limit, or its tenant's share of it, is refused with
+    StoreUnavailable; none is dropped.
     """
 
     def append(self, message: Message, done: Done, *, consumers: bool = True) -> None:

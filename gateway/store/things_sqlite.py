@@ -89,11 +89,11 @@ WHERE policy_id = ? AND revision > ? ORDER BY revision LIMIT ?
 class _Database(Protocol):
     """What this store needs of `gateway.store.database.Database`."""
 
-    def submit(self, work: Any, done: Any) -> None: ...
+    def submit(self, work: Any, done: Any, *, grows: bool = False) -> None: ...
 
     async def read(self, work: Any) -> Any: ...
 
-    async def write(self, work: Any) -> Any: ...
+    async def write(self, work: Any, *, grows: bool = False) -> Any: ...
 
 
 _MAX_PATHS: Final = 50_000
@@ -116,7 +116,8 @@ class SqliteThingStore:
     def append(self, commit: Commit, done: Answer[Committed]) -> None:
         """See `ThingStore.append`."""
         statements = _Statements(commit, self._paths, self._roots)
-        self._database.submit(statements.run, self._learning(statements, done))
+        learning = self._learning(statements, done)
+        self._database.submit(statements.run, learning, grows=_grows(commit))
 
     def _learning(self, statements: _Statements, done: Answer[Committed]) -> Answer[Committed]:
         """Remember the numbers of paths once they are durable; a failed commit gives them away anew."""
@@ -303,6 +304,12 @@ class SqliteThingStore:
         self.behind.clear()
         done: int = await self._database.write(lambda one: catch_up(one, limit, self._roots))
         return done
+
+
+def _grows(commit: Commit) -> bool:
+    """Return whether a commit does anything but delete; a spool's mark alone lets an edge delete."""
+    things = (commit.thing, commit.policy)
+    return any(write is not None and write.event.after is not None for write in things)
 
 
 class _Statements:

@@ -240,6 +240,52 @@ async def test_a_full_store_refuses_and_keeps_what_it_has(rig: Rig) -> None:
                 await asyncio.sleep(0.01)
 
 
+async def test_a_tenant_that_fills_its_share_leaves_room_for_others(rig: Rig) -> None:
+    refused: list[tuple[str, str]] = []
+    room = {"max_bytes": 6_000, "max_bytes_per_tenant": 2_000}
+    async with rig.open(**room, on_refused=lambda *what: refused.append(what)) as store:
+        answers = [await stored(store, an_event(b"x" * 300)) for _ in range(10)]
+        accepted = answers.count(None)
+        assert 0 < accepted < 10
+        assert all(isinstance(answer, StoreUnavailable) for answer in answers[accepted:])
+        assert set(refused) == {("acme", "share")}
+        assert await stored(store, an_event(b"x" * 300, tenant="other")) is None
+        reader = Reader(store)
+        reader.cursor.settle(await reader.take())
+        async with asyncio.timeout(5):
+            while await stored(store, an_event(b"x" * 300)) is not None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        while await stored(store, an_event(b"x" * 300, tenant=f"t{len(refused)}")) is None:
+            refused.append(("", ""))  # another tenant each time
+        assert refused[-1][1] == "full"
+
+
+async def test_the_share_that_a_tenant_used_is_known_after_a_restart(disk: Rig) -> None:
+    async with disk.open(max_bytes_per_tenant=1_000) as store:
+        assert await stored(store, an_event(b"x" * 400)) is None
+    async with disk.open(max_bytes_per_tenant=1_000) as store:
+        assert isinstance(await stored(store, an_event(b"x" * 400)), StoreUnavailable)
+        assert await stored(store, an_event(b"x" * 400, tenant="other")) is None
+
+
+async def test_an_event_tells_the_time_that_it_has_left_each_time_it_comes(rig: Rig) -> None:
+    async with rig.open(max_ttl=60.0) as store:
+        await stored(store, an_event(b"1", ttl=100.0))
+        reader = Reader(store)
+        rig.time = 1_010.0
+        event = await reader.take()
+        assert event.left == 50.0
+        assert not reader.cursor.is_over(event)
+        rig.time = 1_030.0
+        reader.cursor.release(event, failed=True)
+        event = await reader.take()
+        assert (event.left, event.attempts) == (30.0, 1)
+        rig.time = 1_060.0
+        assert reader.cursor.is_over(event)
+        reader.cursor.release(event, failed=True)
+        assert reader.cursor.take() is None
+
+
 async def test_an_expired_event_is_not_delivered(rig: Rig) -> None:
     async with rig.open() as store:
         await stored(store, an_event(b"short", ttl=10.0))

@@ -12,6 +12,7 @@ import pytest
 from gateway.errors import Conflict, StoreUnavailable
 from gateway.store import database as module
 from gateway.store.database import Database, SchemaTooNew, migrate
+from gateway.store.disk import Disk
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +84,20 @@ async def test_a_full_disk_answers_503_and_mends_itself() -> None:
         await db.write(lambda c: c.execute("PRAGMA max_page_count=100000").fetchone())
         await db.write(_put(1, "x" * 100_000))
         assert await db.read(_all) == [1]
+
+
+async def test_below_the_floor_of_free_bytes_only_what_grows_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    database = Database(None, "events", min_free=1)
+    async with database.running():
+        assert await database.write(lambda one: one.total_changes, grows=True) == 0
+        monkeypatch.setattr(Disk, "is_tight", property(lambda _: True))
+        with pytest.raises(StoreUnavailable, match="nearly full"):
+            await database.write(lambda one: one.total_changes, grows=True)
+        assert await database.write(lambda one: one.total_changes) == 0
+        monkeypatch.undo()
+        assert await database.write(lambda one: one.total_changes, grows=True) == 0
 
 
 async def test_a_full_queue_refuses() -> None:

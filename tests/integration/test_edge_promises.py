@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from edge import devicetwin, eventbus, hub, reports, spoolpump
-from edge.disk import Disk
 from edge.spool import SpoolFull
 from edge.store import MERGED, DeviceRow, EdgeStore, Report
 from gateway.errors import GatewayError, NoConsumer, StoreUnavailable
 from gateway.model.message import Kind
 from gateway.runtime.backoff import Backoff
 from gateway.store.database import Database
+from gateway.store.disk import Disk
 from gateway.wire.cloudedge.envelope import Envelope
 from gateway.wire.cloudedge.names import Operation
 from gateway.wire.cloudedge.subjects import Subject

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from edge.disk import Disk
 from edge.spool import DROPPED_OLDEST, REFUSED_BY_CLOUD, SPOOL_FULL, Spool
 from edge.spoolpump import SpoolPump
 from gateway.config.edge import Spool as SpoolSettings
@@ -19,6 +18,7 @@ from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.runtime.module import running
 from gateway.store.database import Database
+from gateway.store.disk import Disk
 from gateway.wire.cloudedge.envelope import Envelope, Stamp
 from gateway.wire.cloudedge.to_edge import Answer, read_to_edge
 from gateway.wire.cloudedge.uploads import EdgeUpload, answer_upload, read_upload

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.errors import Rejected, Undeliverable
 from gateway.hono import event_readers
@@ -90,6 +91,22 @@ async def test_a_tap_never_holds_more_than_its_window() -> None:
     for at in range(3 * TAP_WINDOW):
         tap.work[at][1](None)
     assert tap.names == [str(number) for number in range(3 * TAP_WINDOW)]
+    reader.close()
+
+
+async def test_what_expired_while_it_stood_behind_another_reaches_no_tap() -> None:
+    now = [1_000.0]
+    store = MemoryEvents(max_ttl=10.0, clock=lambda: now[0])
+    tap = SlowTap()
+    reader = TapReader(store, "acme", "c", tap)
+    for payload in ("1", "2"):
+        store.append(an_event(payload), lambda _: None, consumers=False)
+    now[0] = 1_011.0
+    store.append(replace(an_event("3"), at=1_011.0), lambda _: None, consumers=False)
+    tap.work[0][1](None)
+    assert tap.names == ["1", "3"]
+    tap.work[1][1](None)
+    assert store.size == 0
     reader.close()
 
 

@@ -233,6 +233,28 @@ async def test_the_data_volume_is_counted_until_it_is_used_up_and_kept_on_disk(c
     assert again.would_exceed(tenant, 1)
 
 
+async def test_what_a_tenant_used_goes_with_it(core: Core) -> None:
+    limits: Any = {"resource-limits": {"data-volume": VOLUME}, "minimum-message-size": 4}
+    used: list[Any] = []
+
+    async def rows() -> list[Any]:
+        return await core.usage._database.write(
+            lambda db: db.execute("SELECT tenant FROM tenant_usage").fetchall()
+        )
+
+    await core.registry.update_tenant("acme", limits, None)
+    assert await submit(core, an_upload(payload=b"x" * 5)) is None
+    core.usage._save()
+    used = await rows()
+    assert used == [("acme",)]
+    tenant = await answer_of(lambda done: core.registry.find_tenant("acme", done))
+    await core.registry.delete_tenant("acme", None)
+    assert await rows() == []
+    core.usage.add_bytes(tenant, 5)  # a message that was on its way
+    core.usage._save()
+    assert await rows() == []
+
+
 async def test_uploads_are_metered_under_hono_names(core: Core) -> None:
     await submit(core, an_upload(kind=Kind.EVENT))
     core.consumer.outcome = NoConsumer()

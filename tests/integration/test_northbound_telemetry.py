@@ -23,6 +23,7 @@ from gateway.errors import (
 from gateway.model.message import EMPTY_NOTIFICATION, Message
 from gateway.model.ports import Done
 from gateway.model.trace import TraceContext
+from gateway.store.memory_events import MemoryEvents
 from tests.integration.northbound_rig import AT, TRACE, a_message, a_northbound, an_event
 from tests.integration.proton_peer import Received, until
 
@@ -341,6 +342,46 @@ async def test_an_event_that_is_undeliverable_here_goes_to_another_consumer() ->
             assert (await two.expect("message"))[2].body == b"x"
         await asyncio.sleep(0.02)
         assert not any(entry[0] == "message" for entry in list(one.log.queue))
+
+
+async def test_an_event_tells_its_remaining_time_to_live_whenever_it_is_sent() -> None:
+    now = [AT]
+    async with a_northbound(MemoryEvents(clock=lambda: now[0])) as rig:
+        assert await rig.send(an_event(b"short", ttl=50.0)) is None
+        assert await rig.send(an_event(b"long", ttl=100.0)) is None
+        now[0] = AT + 30
+        async with rig.peer(accept=False) as peer:
+            peer.receive_from("event/acme")
+            got = [(await peer.expect("message"))[2] for _ in range(2)]
+            assert [each.ttl for each in got] == pytest.approx([20.0, 70.0], abs=0.01)
+            assert [each.delivery_count for each in got] == [0, 0]
+            now[0] = AT + 60
+        async with rig.peer() as peer:
+            peer.receive_from("event/acme")
+            again = (await peer.expect("message"))[2]
+            assert (again.body, again.delivery_count) == (b"long", 1)
+            assert again.ttl == pytest.approx(40.0, abs=0.01)
+            await until(lambda: not rig.events._rows)  # type: ignore[attr-defined]
+            assert not any(entry[0] == "message" for entry in list(peer.log.queue))
+
+
+@pytest.mark.parametrize("failed", [True, False])
+async def test_delivery_count_counts_failures_alone(failed: bool) -> None:
+    async with a_northbound() as rig, rig.peer() as one:
+
+        def elsewhere(_received: Received, delivery: Delivery) -> None:
+            delivery.local.undeliverable = True
+            delivery.local.failed = failed
+            delivery.update(Delivery.MODIFIED)
+            delivery.settle()
+
+        one.answer = elsewhere
+        one.receive_from("event/acme")
+        await rig.send(an_event(b"x"))
+        await one.expect("message")
+        async with rig.peer() as two:
+            two.receive_from("event/acme")
+            assert (await two.expect("message"))[2].delivery_count == int(failed)
 
 
 async def test_rejected_events_are_gone() -> None:

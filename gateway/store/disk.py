@@ -1,8 +1,8 @@
 """The room that is left on the disk.
 
-Deleting needs room too: SQLite writes what changes beside the database first. An edge that fills its disk
-while the cloud is away could then not even forget what the cloud takes later. So a floor is kept free for
-that; below it nothing is added that can be refused, dropped or merged.
+Deleting needs room too: SQLite writes what changes beside the database first. A store that fills its disk
+could then not even delete what is done with. So a floor is kept free for that; below it nothing is added that
+can be refused, dropped or merged.
 """
 
 from __future__ import annotations
