@@ -100,14 +100,19 @@ class ConnectionRoutes:
         document = await _body(call) if method == hdrs.METH_PUT else None
 
         def check() -> None:
-            tag = self._connections.tag(connection_id)
+            known = self._connections.has(connection_id)
+            tag = self._connections.tag(connection_id) if known else None
             check_tags(call.headers, tag, service="connectivity", is_read=False)
 
         if method == hdrs.METH_DELETE:
             await self._connections.delete(connection_id, check)
             return web.Response(status=204)
-        await self._connections.put(document, connection_id, check)
-        return web.Response(status=204, headers={hdrs.ETAG: self._connections.tag(connection_id)})
+        is_new = await self._connections.put(document, connection_id, check)
+        headers: dict[str, str] = {hdrs.ETAG: self._connections.tag(connection_id)}
+        if not is_new:
+            return web.Response(status=204, headers=headers)
+        headers[hdrs.LOCATION] = str(call.url)
+        return json_response(self._connections.get(connection_id), 201, headers)
 
     def _shown(self, call: ApiCall, connection_id: str) -> web.Response:
         (shown,) = _selected(call, [self._connections.get(connection_id)])

@@ -226,6 +226,10 @@ class Connections:
         """
         return self._shown(self._find(connection_id))
 
+    def has(self, connection_id: str) -> bool:
+        """True for a connection that is stored, open or not."""
+        return connection_id in self._managed
+
     def tag(self, connection_id: str) -> str:
         """The entity tag of a connection. Errors as `get`."""
         return revision_tag(self._find(connection_id).stored.revision)

@@ -296,16 +296,8 @@ def hono_document(**source: Any) -> dict[str, Any]:
 
 
 async def connect(rig: Rig, document: dict[str, Any], connection_id: str = "c1") -> None:
-    """Change a connection, or make it under this ID, which only an operator's command can."""
+    """Make or change a connection under this ID."""
     changed = await put(f"{rig.url}/{connection_id}", document, user=DEVOPS)
-    if changed.status == 404:
-        command = {
-            "type": "connectivity.commands:createConnection",
-            "connection": {**document, "id": connection_id},
-        }
-        url = f"{rig.ditto.url}/devops/piggyback/connectivity"
-        body = json_body({"piggybackCommand": command})
-        changed = await curl("-X", "POST", url, *body, user=DEVOPS)
     assert changed.status in (201, 204), changed.body
 
 
@@ -792,14 +784,26 @@ async def test_connections_have_entity_tags_that_changes_can_ask_for(rig: Rig) -
 @pytest.mark.parametrize(
     ("args", "status", "code"),
     [
-        (json_body({}), 404, "connectivity:connection.notfound"),
-        (json_body([]), 404, "connectivity:connection.notfound"),
+        (json_body({}), 400, "connectivity:connection.configuration.invalid"),
+        (json_body([]), 400, "connectivity:connection.configuration.invalid"),
         (json_body({}, "text/plain"), 415, "mediatype.unsupported"),
         (["-H", "Content-Type: application/json", "-d", "{"], 400, "json.invalid"),
     ],
 )
-async def test_a_connection_is_not_made_by_changing_it(
+async def test_what_is_no_connection_makes_none(
     rig: Rig, args: list[str], status: int, code: str
 ) -> None:
     refused = await curl("-X", "PUT", f"{rig.url}/nobody", *args, user=DEVOPS)
     assert (refused.status, refused.error) == (status, code)
+    assert (await curl(f"{rig.url}/nobody", user=DEVOPS)).status == 404
+
+
+async def test_put_makes_a_connection_under_the_id_of_its_path(rig: Rig) -> None:
+    url = f"{rig.url}/mine"
+    refused = await put(url, hono_document(), "-H", "If-Match: *", user=DEVOPS)
+    assert (refused.status, refused.error) == (412, "connectivity:precondition.failed")
+    made = await put(url, hono_document(), "-H", "If-None-Match: *", user=DEVOPS)
+    assert (made.status, made.json["id"], made.headers["etag"]) == (201, "mine", '"rev:1"')
+    assert made.headers["location"].endswith("/api/2/connections/mine")
+    again = await put(url, hono_document(), "-H", "If-None-Match: *", user=DEVOPS)
+    assert again.status == 412
