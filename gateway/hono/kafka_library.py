@@ -10,12 +10,9 @@ import importlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from gateway.errors import GatewayError, InvalidSetting, Undeliverable
-
-if TYPE_CHECKING:
-    from confluent_kafka import KafkaError
+from gateway.errors import InvalidSetting, Undeliverable
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +64,6 @@ def text_of(error: Any) -> str:
     """Return what librdkafka says; a plain text where it is no KafkaError."""
     say = getattr(error, "str", None)
     return say() if callable(say) else str(error)
-
-
-def refusal(error: KafkaError | None) -> GatewayError | None:
-    """Return what an outcome of the broker means for who sent; causes stay inside."""
-    return None if error is None else BrokerUnavailable()
 
 
 class Seldom:

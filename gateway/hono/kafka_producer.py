@@ -12,24 +12,25 @@ import asyncio
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from prometheus_client import Counter
+from prometheus_client import Counter as Meter
 
 from gateway.hono.kafka_library import (
     BrokerUnavailable,
     Seldom,
     library,
     made,
-    refusal,
     text_of,
 )
 from gateway.hono.kafka_properties import Property
 from gateway.hono.kafka_records import Record
 from gateway.model.ports import Done
+from gateway.observe.histograms import Tally
 from gateway.observe.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ class KafkaProducer:
         self._failed: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
         self._seldom = Seldom()
-        self._counters: dict[tuple[str, str], Counter] = {}
+        self._counters: dict[tuple[str, str], Meter] = {}
+        self._tallies: dict[str, Tally] = {}
         metrics.kafka_queue.watch("producer", lambda: len(self._producer or ()))
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -136,12 +138,14 @@ class KafkaProducer:
         self._note(cause, record.topic)
         return False
 
-    def _count(self, kind: str, outcome: str) -> None:
+    def _count(self, kind: str, outcome: str, count: int = 1) -> None:
+        if not count:
+            return
         counter = self._counters.get((kind, outcome))
         if counter is None:
             counter = self._metrics.kafka_records.labels(kind, outcome)
             self._counters[kind, outcome] = counter
-        counter.inc()
+        counter.inc(count)
 
     # --- reports ---------------------------------------------------------------------------------------
 
@@ -160,17 +164,32 @@ class KafkaProducer:
 
     def _answer(self, batch: list[_Delivery]) -> None:
         now = time.perf_counter()
+        failures: list[_Delivery] = []
         for delivery in batch:
-            self._account(delivery, now - delivery.started)
+            error = None
+            if delivery.error is not None:
+                failures.append(delivery)
+                error = BrokerUnavailable()
+            self._tally(delivery.kind).observe(now - delivery.started)
             try:
-                delivery.done(refusal(delivery.error))
+                delivery.done(error)
             except Exception:  # top of a callback: the others in the batch must hear theirs
                 log.exception("an outcome was not taken")
+        self._account(batch, failures)
 
-    def _account(self, delivery: _Delivery, seconds: float) -> None:
-        self._count(delivery.kind, "delivered" if delivery.error is None else "failed")
-        self._metrics.kafka_seconds.labels(delivery.kind).observe(seconds)
-        if delivery.error is not None:
+    def _tally(self, kind: str) -> Tally:
+        tally = self._tallies.get(kind)
+        if tally is None:
+            tally = self._tallies[kind] = self._metrics.kafka_seconds.labels(kind)
+        return tally
+
+    def _account(self, batch: list[_Delivery], failures: list[_Delivery]) -> None:
+        """Count outcomes, batch by batch: it costs less than one by one."""
+        failed = Counter(delivery.kind for delivery in failures)
+        for kind, count in Counter(delivery.kind for delivery in batch).items():
+            self._count(kind, "delivered", count - failed[kind])
+            self._count(kind, "failed", failed[kind])
+        for delivery in failures:
             self._note(text_of(delivery.error), delivery.kind)
 
     def _note(self, cause: str, topic: str) -> None:
