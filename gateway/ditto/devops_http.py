@@ -18,7 +18,7 @@ from gateway.twin.ditto_errors import ditto_error
 MAX_BODY = 16_384
 MASK = "*****"
 _SECRET = re.compile(
-    r"password$|secret$|passphrase$|authorization$|api[._-]?key$|jaas|^sasl\.username$|key\.pem$",
+    r"password$|secret$|passphrase$|authorization$|api[._-]?key$|jaas|^sasl\.username$|key\.pem$|keystore\.key$",
     re.IGNORECASE,
 )
 _USER_IN_URL = re.compile(r"(//)[^/@\s]+@")
