@@ -18,7 +18,7 @@ import msgspec
 
 from gateway.model.json import Pointer, format_pointer, parse_pointer
 from gateway.twin.metadata import METADATA
-from gateway.twin.policy import READ, Enforcer, Entry
+from gateway.twin.policy import READ, Enforcer, Entry, Permissions
 
 ODD: Final = ""
 ANYBODY: Final = ""
@@ -165,10 +165,22 @@ def _meaning(
     permissions = enforcer.permissions((ANYBODY,), namespace, now)
     if not permissions.partial("thing", (), READ):
         return _NOTHING
-    is_good = all(permissions.unrestricted("thing", path, READ) for path in paths)
+    is_good = all(_is_shown(permissions, path) for path in paths)
     if needs_root:
         is_good, _ = permissions.deciding("thing", (), READ)
     return _GOOD if is_good else _UNSURE
+
+
+def _is_shown(permissions: Permissions, path: Pointer) -> bool:
+    """True when all values at a path are shown; an array on the way is shown whole or not at all."""
+    if not permissions.unrestricted("thing", path, READ):
+        return False
+    first = _FIRST_ARRAY.get(path[0], 2) if path else 0
+    return all(permissions.deciding("thing", path[:n], READ)[0] for n in range(first, len(path)))
+
+
+_FIRST_ARRAY: Final = {"features": 4}
+"""Segments of the shortest path that may have an array: what is above is objects."""
 
 
 @lru_cache(maxsize=1_024)

@@ -335,3 +335,30 @@ async def test_what_is_revoked_from_one_subject_matters_to_what_names_it(
         ask = Ask(subjects=("test:me", "test:boss"), now=NOW, node=node)
         counted = await store.count(ask)
         assert counted.has_unsure is not is_certain
+
+
+@pytest.mark.parametrize("granted", ["/attributes/a/b", "/features/motor/properties/a/b"])
+async def test_what_is_granted_inside_an_array_is_not_found_as_it_is_not_shown(
+    granted: str,
+) -> None:
+    rule = {
+        "entries": {
+            "e": {
+                "subjects": {SUBJECTS[0]: {"type": "x"}},
+                "resources": {f"thing:{granted}": {"grant": ["READ"], "revoke": []}},
+            }
+        }
+    }
+    some: list[Any] = []
+    for value in ({"b": 1}, [{"b": 1}], {"b": [{"c": 1}]}):
+        held = {"a": value}
+        some.append({"attributes": held, "features": {"motor": {"properties": held}}})
+    place = granted.lstrip("/")
+    database = Database(None, "gateway")
+    async with database.running():
+        store = SqliteThingStore(database)
+        await stored(store, commits(some, [rule]))
+        for text, expected in ((f"eq({place},1)", ["t0"]), (f"eq({place}/c,1)", ["t2"])):
+            query = SearchQuery(subjects=SUBJECTS[:1], filter=text, fields="thingId")
+            found = [{"thingId": f"org.acme:{name}"} for name in expected]
+            assert await pages(store, query) == (found, 1)
