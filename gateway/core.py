@@ -60,6 +60,7 @@ from gateway.hono.downstream import Messaging
 from gateway.hono.ingress import IngressService
 from gateway.hono.kafka_commands import KafkaCommands
 from gateway.hono.kafka_messaging import KafkaMessaging, KafkaTenants, messaging_type
+from gateway.hono.kafka_notifications import KafkaNotifications
 from gateway.hono.kafka_producer import KafkaProducer
 from gateway.hono.kafka_properties import (
     admin_properties,
@@ -292,6 +293,7 @@ def _kafka(shared: Shared, gateway: Gateway) -> _Kafka:
     gateway.messaging.use_broker(kafka, delivery_seconds(properties) + 0.5)
     gateway.commands.add_sink(kafka)
     gateway.commands.on_subscription(commands.expect)
+    gateway.registry.on_change(KafkaNotifications(gateway.registry, producer).on_change)
     return _Kafka((topics, producer), (commands,))
 
 

@@ -31,6 +31,10 @@ Header: TypeAlias = tuple[str, str | bytes | None]
 COMMAND_PREFIX: Final = "hono.command."
 COMMAND_TOPICS: Final = r"^hono\.command\..+"
 """Commands of all tenants; responses and internal commands have other prefixes."""
+NOTIFICATION_TOPICS: Final = (
+    "hono.notification.registry-tenant",
+    "hono.notification.registry-device",
+)
 DELIVERY_FAILURE: Final = "application/vnd.eclipse-hono-delivery-failure-notification+json"
 METADATA_PREFIX: Final = "delivery-failure-notification-metadata"
 DUPLICATE_HEADER: Final = "x-opt-twinspan-duplicate"

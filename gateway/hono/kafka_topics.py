@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.config.hono import Kafka
 from gateway.hono.kafka_library import admin_library, library, made, text_of
 from gateway.hono.kafka_properties import Property
-from gateway.hono.kafka_records import topics_of
+from gateway.hono.kafka_records import NOTIFICATION_TOPICS, topics_of
 from gateway.runtime.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -35,17 +35,20 @@ class KafkaTopics:
     def __init__(self, properties: Mapping[str, Property], settings: Kafka) -> None:
         self._properties = properties
         self._settings = settings
-        self._tenants: asyncio.Queue[str] = asyncio.Queue(MAX_WAITING)
+        self._wanted: asyncio.Queue[tuple[str, ...]] = asyncio.Queue(MAX_WAITING)
         self._backoff = Backoff(0.2, 10.0)
 
     def want(self, tenant: str) -> None:
         """Make the topics of a tenant if they are not there; nothing where the broker does it."""
+        self._want(topics_of(tenant))
+
+    def _want(self, names: tuple[str, ...]) -> None:
         if self._settings.partitions <= 0:
             return
         try:
-            self._tenants.put_nowait(tenant)
+            self._wanted.put_nowait(names)
         except asyncio.QueueFull:
-            log.warning("kafka topics are not made: too many wait", extra={"tenant": tenant})
+            log.warning("kafka topics are not made: too many wait", extra={"topic": names[0]})
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Work until cancelled.
@@ -53,9 +56,10 @@ class KafkaTopics:
         Errors: InvalidSetting.
         """
         client = made(admin_library().AdminClient, self._properties)
+        self._want(NOTIFICATION_TOPICS)
         ready()
         while True:
-            names = topics_of(await self._tenants.get())
+            names = await self._wanted.get()
             self._backoff.reset()
             while not await asyncio.to_thread(self._make, client, names):  # noqa: ASYNC110
                 await asyncio.sleep(self._backoff.next())

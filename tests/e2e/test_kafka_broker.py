@@ -261,6 +261,8 @@ def test_a_tenant_that_says_amqp_does_not_use_kafka(gateway: Twinspan, broker: B
     )
     assert (answer.status, answer.json) == (503, {"error": "no consumer available"})
     assert not any("by-amqp" in topic for topic in topics(broker))
+    told = [line[2] for line in kcat(broker, "hono.notification.registry-tenant")]
+    assert any(json.loads(text)["tenant-id"] == "by-amqp" for text in told)
 
 
 def topics(broker: Broker) -> list[str]:
