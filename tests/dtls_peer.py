@@ -94,6 +94,10 @@ class DtlsDevice(asyncio.DatagramProtocol):
         self.step()
         await until(lambda: self.is_open or self.is_over)
 
+    def say_goodbye(self) -> None:
+        self._tls.shutdown()
+        self.flush()
+
     def send(self, message: Message) -> None:
         self._tls.send(codec.encode(message))
         self.flush()

@@ -11,6 +11,7 @@ Source: RFC 6347, 4.2.1 (cookies), 4.2.8 (a peer that begins anew); RFC 4279 (pr
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Callable, Hashable, Iterator
@@ -41,6 +42,8 @@ _CLIENT_HELLO = 1
 _CLIENT_KEY_EXCHANGE = 16
 _RANDOM = slice(_RECORD + _MESSAGE + 2, _RECORD + _MESSAGE + 2 + 32)
 
+_serials = itertools.count(1)
+
 Owner = TypeVar("Owner")
 Address = tuple[Any, ...]
 
@@ -68,7 +71,7 @@ class Doorman(Generic[Owner]):
 
 
 class Session(Generic[Owner]):
-    """One peer. It is its own key: a peer that begins anew is another one."""
+    """One peer; one that begins anew is another one, with another key."""
 
     is_proved = True
 
@@ -82,16 +85,14 @@ class Session(Generic[Owner]):
         self._held: list[bytes] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.address = address
+        self.key: Hashable = next(_serials)
+        """What others may keep for longer than the session lasts."""
         self.hello = hello[_RANDOM]
         self.principal: Owner | None = None
         self.until: float | None = None
         self.is_open = False
         self.is_over = False
         self.last = self.begun = socket.clock()
-
-    @property
-    def key(self) -> Hashable:
-        return self
 
     def send(self, datagram: bytes) -> None:
         """Send a datagram; it may be lost."""
@@ -251,15 +252,15 @@ class Session(Generic[Owner]):
 class DtlsSocket(asyncio.DatagramProtocol, Generic[Owner]):
     """All sessions of one socket.
 
-    Shape:  `received` takes the datagrams of proved peers, `gone` is told of ended sessions, `count` of
-            handshakes by outcome (key, certificate, anonymous, failed, refused, full).
+    Shape:  `received` takes the datagrams of proved peers, `gone` the keys of ended sessions, `count` is
+            told of handshakes by outcome (key, certificate, anonymous, failed, refused, full).
     """
 
     def __init__(
         self,
         doorman: Doorman[Owner],
         received: Callable[[Session[Owner], bytes], None],
-        gone: Callable[[Session[Owner]], None],
+        gone: Callable[[Hashable], None],
         count: Callable[[str], None],
         *,
         make_library: Callable[[Callable[[int, bytes], bytes | None]], DtlsLibrary],
@@ -375,7 +376,7 @@ class DtlsSocket(asyncio.DatagramProtocol, Generic[Owner]):
         if self._sessions.get(session.address) is session:
             del self._sessions[session.address]
         self._by_pointer.pop(self.library.pointer_of(session._connection), None)
-        self._gone(session)
+        self._gone(session.key)
 
     def sweep(self) -> None:
         """End what is silent for too long, and handshakes that do not come to an end."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 EXTRA = "pip install 'twinspan[coap]'"
 DTLS_1_2 = 0xFEFD
+SMALL = 0x10
+"""SSL_MODE_RELEASE_BUFFERS: a session that rests holds no buffers."""
 MTU = 1_200
 """Bytes of a handshake's datagrams: what every path of IPv6 carries."""
 
@@ -92,6 +94,7 @@ class DtlsLibrary:
             | ssl.OP_CIPHER_SERVER_PREFERENCE
         )
         context.set_session_cache_mode(ssl.SESS_CACHE_OFF)
+        context.set_mode(SMALL)
         context.set_min_proto_version(DTLS_1_2)
         ciphers = PSK_CIPHERS if files is None else (*PSK_CIPHERS, *CERTIFICATE_CIPHERS)
         context.set_cipher_list(":".join((*ciphers, _SHORT_TAGS)).encode())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import shutil
 import sys
+import weakref
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -277,6 +279,21 @@ async def test_the_end_of_the_adapter_ends_all_sessions(core: Core) -> None:
             await until(lambda: sessions(core) == 1)
     assert adapter._sessions is not None
     await until(lambda: not len(adapter._sessions or ()))
+
+
+async def test_an_ended_session_leaves_nothing_but_its_last_answers(
+    core: Core, adapter: CoapAdapter
+) -> None:
+    async with a_dtls_device(core.endpoints.get("hono.coaps"), *SENSOR) as device:
+        await device.shake_hands()
+        assert (await device.ask("t", code=POST)).code == 0x44
+        assert adapter._sessions is not None
+        kept = weakref.ref(next(iter(adapter._sessions._sessions.values())))
+        device.say_goodbye()
+        await until(lambda: sessions(core) == 0)
+    gc.collect()
+    assert kept() is None
+    assert adapter.exchanges.remembered == 1
 
 
 async def test_a_key_that_is_looked_up_slowly_is_waited_for(
