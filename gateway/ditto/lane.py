@@ -8,10 +8,13 @@ from the store again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from gateway.errors import GatewayError, StoreUnavailable
+
+log = logging.getLogger(__name__)
 
 C = TypeVar("C")
 C_contra = TypeVar("C_contra", contravariant=True)
@@ -116,6 +119,9 @@ class Lane(Generic[C]):
             return
         except GatewayError as error:
             answer = error
+        except Exception:  # top of one command: those behind it go on
+            log.exception("command failed")
+            answer = GatewayError()
         del self._waiting[0]
         if answer is not None:
             pending.answer = answer

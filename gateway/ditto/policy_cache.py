@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from gateway.config.ditto import NamespaceRoot
 from gateway.ditto.lane import Lane, Pending, Resume, Wait
@@ -22,6 +22,9 @@ from gateway.store.things import StoredPolicy, ThingStore
 from gateway.twin.policy import Enforcer, build_enforcer
 from gateway.twin.policy_actions import PolicyAction
 from gateway.twin.policy_roots import root_ids
+
+LOOKED_AT: Final = 8
+"""Entries that are looked at for one that may go."""
 
 
 class Expire:
@@ -209,12 +212,18 @@ class PolicyCache:
             self.forget_enforcers(entry.policy_id)
 
     def _make_room(self) -> None:
-        if len(self._entries) < self._size:
-            return
-        oldest = next(iter(self._entries.values()))
-        if oldest.is_idle:
-            del self._entries[oldest.policy_id]
-            for name in oldest.depends:
-                self._importers[name].discard(oldest.policy_id)
-                if not self._importers[name]:
-                    del self._importers[name]
+        """One in use stays, and counts as used now: else all that come after it would stay too."""
+        for _ in range(LOOKED_AT):
+            if len(self._entries) < self._size:
+                return
+            oldest = self._entries.pop(next(iter(self._entries)))
+            if oldest.is_idle:
+                self._forget_depends(oldest)
+            else:
+                self._entries[oldest.policy_id] = oldest
+
+    def _forget_depends(self, entry: PolicyEntry) -> None:
+        for name in entry.depends:
+            self._importers[name].discard(entry.policy_id)
+            if not self._importers[name]:
+                del self._importers[name]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from gateway.ditto.lane import Lane, Pending, Resume, Wait
 from gateway.errors import GatewayError
 from gateway.model.entity_id import namespace_of
 from gateway.model.thing import Thing, ThingCommand
 from gateway.store.things import StoredThing, ThingStore
+
+_LOOKED_AT: Final = 8
+"""Entries that are looked at for one that may go."""
 
 
 class Load:
@@ -127,8 +130,10 @@ class ThingCache:
                 del self._entries[entry.thing_id]
 
     def _make_room(self) -> None:
-        if len(self._entries) < self._size:
-            return
-        oldest = next(iter(self._entries.values()))
-        if oldest.lane.is_idle:
-            del self._entries[oldest.thing_id]
+        """One in use stays, and counts as used now: else all that come after it would stay too."""
+        for _ in range(_LOOKED_AT):
+            if len(self._entries) < self._size:
+                return
+            oldest = self._entries.pop(next(iter(self._entries)))
+            if not oldest.lane.is_idle:
+                self._entries[oldest.thing_id] = oldest
