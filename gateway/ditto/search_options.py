@@ -19,6 +19,8 @@ from gateway.twin.rql import SEARCH_ROOTS
 
 DEFAULT_SIZE: Final = 25
 MAX_SIZE: Final = 200
+MAX_KEYS: Final = 32
+"""Properties to sort by; each is one more table to look at."""
 _MAX_CURSOR: Final = 524_288
 """Characters; a cursor holds the filter."""
 _DIGEST: Final = 6
@@ -128,11 +130,13 @@ def read_sort(text: str) -> tuple[SortKey, ...]:
         if pointer[0] not in SEARCH_ROOTS:
             raise invalid_option(f"sort: the property '{name}' is unknown")
         keys.append(SortKey(pointer, sign == "-"))
+    if len(keys) > MAX_KEYS:
+        raise invalid_option(f"sort: more than {MAX_KEYS} properties")
     return tuple(keys)
 
 
 def _number(text: str, name: str, least: int, most: int = MAX_SIZE) -> int:
-    if not text.isdigit() or not least <= int(text[:9]) <= most:
+    if not (text.isascii() and text.isdigit()) or not least <= int(text[:9]) <= most:
         raise invalid_option(f"{name} is between {least} and {most}, got '{text[:20]}'")
     return int(text)
 

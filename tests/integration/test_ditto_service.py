@@ -633,7 +633,17 @@ async def test_a_cursor_walks_through_all_hits_once(things: ThingsService, sort:
 
 @pytest.mark.parametrize(
     "options",
-    ["size(0)", "size(201)", "cursor(nonsense)", "sort(attributes/a)", "page(2)", "limit(1)"],
+    [
+        "size(0)",
+        "size(201)",
+        "size(\u00b2)",
+        "limit(0,\u0663)",
+        "cursor(nonsense)",
+        "sort(attributes/a)",
+        f"sort({','.join(['+attributes/a'] * 33)})",
+        "page(2)",
+        "limit(1)",
+    ],
 )
 async def test_bad_search_options_are_refused(things: ThingsService, options: str) -> None:
     with pytest.raises(GatewayError) as caught:

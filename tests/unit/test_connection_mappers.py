@@ -102,6 +102,16 @@ def test_a_raw_message_is_wrapped_by_its_headers() -> None:
         run(RawMessageMapper({}), message(b"hi"))
 
 
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [("200", 200), ("\u00b2\u00b2\u00b2", None), ("9" * 5_000, None), ("x", None)],
+)
+def test_the_status_of_a_raw_message_is_one_or_is_not_there(text: str, status: int | None) -> None:
+    headers = {"ditto-message-subject": "ask", "ditto-message-thing-id": "a:b", "status": text}
+    made = only(run(RawMessageMapper({}), message(b"hi", "text/plain", **headers)))
+    assert made.envelope.status == status
+
+
 def test_a_raw_message_goes_out_as_it_is_and_other_signals_as_protocol() -> None:
     mapper = RawMessageMapper({"outgoingContentType": "application/x-mine"})
     raw = Outgoing("t", "/", {}, b"frame", b"\x00", None, is_message=True)

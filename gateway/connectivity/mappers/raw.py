@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from gateway.connectivity.mappers.base import (
@@ -26,6 +27,7 @@ _DEFAULTS = {
     "ditto-message-feature-id": "{{ header:ditto-message-feature-id }}",
     "status": "{{ header:status }}",
 }
+_STATUS = re.compile(r"[1-9][0-9]{2}")
 _BOXES = {"TO": "inbox", "FROM": "outbox"}
 
 
@@ -57,7 +59,7 @@ class RawMessageMapper:
             f"{f'/features/{feature}' if feature else ''}/{box}/messages/{subject}",
             headers,
             payload_value(message.payload, headers["content-type"]),
-            int(status) if status.isdigit() else None,
+            int(status) if _STATUS.fullmatch(status) else None,
         )
         return (made,)
 
