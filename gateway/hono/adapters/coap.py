@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import cast
 
 import msgspec
@@ -141,9 +141,10 @@ class CoapAdapter:
         self._clock = clock
         self._metrics = metrics
         self._sessions: DtlsSocket[Principal] | None = None
+        counters = cache(metrics.coap_datagrams.labels)  # of a closed set of outcomes
         self.exchanges = Exchanges(
             self.handle,
-            lambda outcome: metrics.coap_datagrams.labels(outcome).inc(),
+            lambda outcome: counters(outcome).inc(),
             max_body=settings.max_payload,
             max_requests=settings.max_requests,
             max_remembered=settings.max_remembered,
