@@ -167,6 +167,9 @@ class Broker:
         """Let it hang: its sockets stay, nothing answers."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{self._process.pid}/task")
+        while not all(" T " in (t / "stat").read_text() for t in threads.iterdir()):
+            time.sleep(0.005)
 
     def resume(self) -> None:
         assert self._process is not None
