@@ -1,11 +1,13 @@
 """`/api/2/things/{id}/explain`: why somebody may, or may not, read, write or receive something.
 
-Asked by who may read the whole policy of the thing, for it tells of all its entries; or by an operator.
+Asked by who may read the whole policy of the thing, for it tells of all its entries; or by an operator. Of
+entries of other policies it tells what they do, and where they stand only who may read them there.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiohttp import hdrs, web
@@ -18,7 +20,7 @@ from gateway.ditto.service import PoliciesService, ThingsService
 from gateway.ditto.thing_cache import ThingEntry
 from gateway.ditto.things_http import rest_of
 from gateway.errors import BadRequest, GatewayError
-from gateway.model.entity_id import check_entity_id
+from gateway.model.entity_id import check_entity_id, namespace_of
 from gateway.model.json import Json, JsonObject, parse_pointer
 from gateway.model.policy import Permission
 from gateway.model.thing import Thing
@@ -65,10 +67,26 @@ class ExplainRoutes:
             raise ditto_error("things:thing.notfound", id=entry.thing_id)
         enforcer = self._policies.enforcer(thing.policy_id)
         policy = self._policies.known(thing.policy_id)
-        case = Case(thing, enforcer, policy, self._policies.now())
+        case = Case(thing, enforcer, policy, self._policies.now(), self._is_seen(call))
         if call.caller.kind != OPERATOR and not _may_ask(case, call.subjects):
             raise _refusal(case, thing, call.subjects)
         return case
+
+    def _is_seen(self, call: ApiCall) -> Callable[[str, str], bool]:
+        """Which entries of other policies the caller may read; what it returns raises Wait."""
+        rights = self._policies.rights(call.subjects, self._policies.now())
+
+        def is_seen(policy_id: str, label: str) -> bool:
+            if call.caller.kind == OPERATOR:
+                return True
+            mine = (
+                rights(policy_id)
+                if call.caller.access.policies.admits(namespace_of(policy_id))
+                else None
+            )
+            return mine is not None and mine.partial("policy", ("entries", label), READ)
+
+        return is_seen
 
 
 def _may_ask(case: Case, subjects: tuple[str, ...]) -> bool:

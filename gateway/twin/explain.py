@@ -8,7 +8,7 @@ what happens.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -70,13 +70,19 @@ class Question:
 class Case:
     """What a question is judged on.
 
-    Shape:  `enforcer` and `policy` None where the thing's policy does not exist; `now` an ISO 8601 instant.
+    Shape:  `enforcer` and `policy` None where the thing's policy does not exist; `now` an ISO 8601 instant;
+            `is_seen` judges by policy and label which entries of other policies may be told of.
     """
 
     thing: Thing
     enforcer: Enforcer | None
     policy: Policy | None
     now: str
+    is_seen: Callable[[str, str], bool] = lambda _policy_id, _label: True
+
+    def tells(self, policy_id: str, label: str) -> bool:
+        """True for an entry that who asks may read."""
+        return policy_id == self.thing.policy_id or self.is_seen(policy_id, label)
 
     def namespace(self, kind: str) -> str:
         """The namespace that entries are chosen by: that of what is asked for."""
@@ -102,7 +108,8 @@ class Statement:
     """A grant or revoke that counts for the subjects.
 
     Shape:  `label` as the policy of the thing has it once resolved; `origin` where the entry was written;
-            `parts` the entries that the statement came from by reference.
+            `parts` the entries that the statement came from by reference; label and origin say nothing where
+            who asks may not read the entry.
     """
 
     is_grant: bool
@@ -262,8 +269,12 @@ def _statements(case: Case, question: Question, mask: int) -> Iterator[Statement
         for kind, path, grant, revoke in entry.resources:
             for is_grant, said in ((True, grant), (False, revoke)):
                 if kind == question.kind and said & mask:
-                    parts = tuple(_saying(origin.parts, kind, path, mask, is_grant))
-                    yield Statement(is_grant, entry.label, origin, subjects, path, parts)
+                    saying = _saying(origin.parts, kind, path, mask, is_grant)
+                    parts = tuple(one for one in saying if case.tells(one.policy_id, one.label))
+                    if case.tells(origin.policy_id, origin.label):
+                        yield Statement(is_grant, entry.label, origin, subjects, path, parts)
+                    else:
+                        yield Statement(is_grant, "", Origin(origin.how, "", ""), subjects, path)
 
 
 def _saying(
@@ -408,11 +419,14 @@ def _notes(question: Question, case: Case) -> Iterator[Note]:
     for entry in case.enforcer.entries:
         yield from _notes_of(entry, question, case)
     for left in case.enforcer.left_out:
-        yield from _note_of(left, question.subjects)
+        if not left.label or case.tells(left.policy_id, left.label):
+            yield from _note_of(left, question.subjects)
 
 
 def _notes_of(entry: Entry, question: Question, case: Case) -> Iterator[Note]:
     origin = entry.origin or Origin(How.OWN, case.thing.policy_id, entry.label)
+    if not case.tells(origin.policy_id, origin.label):
+        return
     live = entry.live(question.subjects, case.now)
     for name in question.subjects:
         if name in entry.subjects and name not in live:

@@ -69,14 +69,15 @@ def _statements(statements: Sequence[Statement], kind: str) -> list[Json]:
 
 def _statement(statement: Statement, kind: str) -> JsonObject:
     origin = statement.origin
-    found: JsonObject = {
+    said: JsonObject = {
         "effect": "grant" if statement.is_grant else "revoke",
         "resource": _resource(kind, statement.path),
-        "policyId": origin.policy_id,
-        "entry": origin.label,
         "how": origin.how.value,
         "subjects": list[Json](statement.subjects),
     }
+    if not origin.policy_id:
+        return said
+    found: JsonObject = {**said, "policyId": origin.policy_id, "entry": origin.label}
     if origin.how is not How.OWN:
         found["label"] = statement.label
     if origin.via:
@@ -185,6 +186,8 @@ def _entries(statements: Sequence[Statement], case: Case) -> str:
 
 def _entry(statement: Statement, case: Case) -> str:
     origin = statement.origin
+    if not origin.policy_id:
+        return "an entry of another policy, which you may not read"
     text = f"entry '{origin.label}'"
     if origin.policy_id != case.thing.policy_id:
         how = "root policy" if origin.how is How.ROOT and not origin.via else "imported policy"

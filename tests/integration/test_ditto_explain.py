@@ -140,6 +140,26 @@ async def test_who_may_ask_is_who_may_read_the_policy_or_an_operator(ditto: Stac
     assert (nowhere.status, nowhere.error) == (404, "things:thing.notfound")
 
 
+async def test_entries_of_other_policies_are_named_to_who_may_read_them_there(
+    ditto: Stack,
+) -> None:
+    top = {"subjects": {"top:secret": {"type": "x"}}, "resources": {"thing:/": READ}}
+    await put_policy(
+        ditto, "org.acme:base", entries={"hidden": top, "kept": {**top, "importable": "never"}}
+    )
+    mine = {"subjects": {"nginx:alice": {"type": "x"}}, "resources": {"policy:/": READ}}
+    await put_policy(ditto, POLICY, entries={"mine": mine}, imports={"org.acme:base": {}})
+    await put_thing(ditto)
+    query = "subject=top:secret&path=/&permission=READ"
+    whole = await explained(ditto, query)
+    assert whole["permissions"]["READ"]["decisive"][0]["entry"] == "hidden"
+    assert [note["entry"] for note in whole["notCounted"]] == ["kept"]
+    reduced = await explained(ditto, query, user="alice:wonder")
+    assert reduced["permissions"]["READ"]["verdict"] == "unrestricted"
+    assert reduced["notCounted"] == []
+    assert not any(text in str(reduced) for text in ("org.acme:base", "hidden", "kept"))
+
+
 async def test_without_a_subject_the_caller_asks_for_itself(ditto: Stack) -> None:
     await put_policy(ditto, POLICY)
     await put_thing(ditto)
