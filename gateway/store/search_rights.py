@@ -10,6 +10,7 @@ from typing import Final
 from gateway.model.json import Pointer
 from gateway.store.readers import ANYBODY, Judgement, Rights, judge
 from gateway.store.search import Ask
+from gateway.store.search_memory import Memory
 from gateway.store.search_order import all_of, any_of, marks
 from gateway.store.search_sql import COLUMNS, FALSE, Driver, Sql
 from gateway.twin.rql import properties
@@ -47,15 +48,16 @@ _STALE_THINGS: Final = Sql(
 class Readable:
     """What one caller may read, for one query, in one snapshot."""
 
-    def __init__(self, connection: sqlite3.Connection, ask: Ask) -> None:
+    def __init__(self, connection: sqlite3.Connection, ask: Ask, memory: Memory) -> None:
         self._connection = connection
+        self._memory = memory
         self._subjects = ask.subjects
         self._everybody = (*ask.subjects, ANYBODY)
         self.judged = self._judge(ask)
-        stale = connection.execute("SELECT 1 FROM policy_stale LIMIT 1").fetchone()
-        self._has_stale = stale is not None
+        self._has_stale = memory.once("stale", self._is_any_stale)
         self._few = self._few_policies()
-        self.sees_all = self._few is not None and self._is_all(self._few)
+        few = self._few
+        self.sees_all = few is not None and memory.once(("all", few), lambda: self._is_all(few))
         """True when no thing is hidden from the caller, not for this query."""
         self.certain = self._certain()
         """True of things whose policy lets the caller read all that the query names."""
@@ -110,7 +112,7 @@ class Readable:
     # --- judging ------------------------------------------------------------------------------------
 
     def _judge(self, ask: Ask) -> Judgement:
-        bodies, are_all = self._bodies()
+        bodies, are_all = self._memory.once(("bodies", self._everybody), self._bodies)
         pointers: list[Pointer] = [key.pointer for key in ask.sort]
         if ask.node is not None:
             pointers += [found.pointer for found in properties(ask.node)]
@@ -121,7 +123,7 @@ class Readable:
             ask.subjects,
             asked,
             now,
-            lambda: ask.namespaces or self._namespaces(),
+            lambda: ask.namespaces or self._memory.once("namespaces", self._namespaces),
             are_all=are_all,
         )
 
@@ -165,13 +167,23 @@ class Readable:
         good, judged = self.judged.good, self.judged
         if good.scoped or judged.bad or judged.known is not None or self._has_stale:
             return None
+        signatures = good.signatures
+        key = ("few", self._subjects, signatures)
+        return self._memory.once(key, lambda: self._signed_with(signatures))
+
+    def _signed_with(self, signatures: tuple[int, ...]) -> frozenset[str] | None:
+        """The policies with one of these signatures for the caller, None for many."""
         rows = self._connection.execute(
             "SELECT DISTINCT policy_id FROM policy_readers INDEXED BY policy_readers_by_subject"  # noqa: S608
-            f" WHERE subject IN ({marks(self._subjects)}) AND signature IN ({marks(good.signatures)})"
+            f" WHERE subject IN ({marks(self._subjects)}) AND signature IN ({marks(signatures)})"
             " LIMIT ?",
-            (*self._subjects, *good.signatures, _FEW_POLICIES + 1),
+            (*self._subjects, *signatures, _FEW_POLICIES + 1),
         ).fetchall()
         return None if len(rows) > _FEW_POLICIES else frozenset(row[0] for row in rows)
+
+    def _is_any_stale(self) -> bool:
+        found = self._connection.execute("SELECT 1 FROM policy_stale LIMIT 1").fetchone()
+        return found is not None
 
     def _is_all(self, policies: frozenset[str]) -> bool:
         """True when all things are under these policies; each policy is found by one step."""

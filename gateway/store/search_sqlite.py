@@ -19,6 +19,7 @@ import msgspec
 from gateway.errors import CommandTimeout
 from gateway.model.thing import Thing
 from gateway.store.search import Ask, Counted, Found, Hit, Place, Scalar
+from gateway.store.search_memory import Memory
 from gateway.store.search_order import (
     IN_ORDER,
     Key,
@@ -61,6 +62,7 @@ _LONG: Final = 500
 _STEPS: Final = 20_000
 """Instructions of SQLite's machine between two looks at the clock."""
 
+_ANY_WIDE: Final = "SELECT 1 FROM search_wide LIMIT 1"
 _NOT_WIDE: Final = Sql("NOT EXISTS (SELECT 1 FROM search_wide w WHERE w.thing_id = t.thing_id)")
 _DOCUMENT: Final = """
 SELECT thing_id, revision, document, created, modified FROM things WHERE thing_id = ?
@@ -101,19 +103,20 @@ def find(
     skip: int,
     take: int,
     presence: Presence | None = None,
+    memory: Memory | None = None,
 ) -> Found:
     """See `ThingIndex.find`; one snapshot for all of it."""
     with _Clock(connection, ask.seconds):
-        search = _Search(connection, ask, presence)
+        search = _Search(connection, ask, presence, memory)
         places = search.places(skip, take)
         hits = [Hit(place, search.thing(place.thing_id)) for place in places]
         return Found(hits, search.has_unsure())
 
 
-def count(connection: sqlite3.Connection, ask: Ask) -> Counted:
+def count(connection: sqlite3.Connection, ask: Ask, memory: Memory | None = None) -> Counted:
     """See `ThingIndex.count`."""
     with _Clock(connection, ask.seconds):
-        search = _Search(connection, ask)
+        search = _Search(connection, ask, memory=memory)
         return Counted(search.count(), search.has_unsure())
 
 
@@ -144,15 +147,21 @@ class _Search:
     """One search on one connection."""
 
     def __init__(
-        self, connection: sqlite3.Connection, ask: Ask, presence: Presence | None = None
+        self,
+        connection: sqlite3.Connection,
+        ask: Ask,
+        presence: Presence | None = None,
+        memory: Memory | None = None,
     ) -> None:
+        memory = memory or Memory()
+        memory.refresh(connection)
         self._connection = connection
         self._presence = presence or Presence()
         self._ask = ask
         self._keys = [key_for(key, number) for number, key in enumerate(ask.sort)]
-        self._readable = Readable(connection, ask)
-        wide = connection.execute("SELECT 1 FROM search_wide LIMIT 1").fetchone()
-        self._has_wide = wide is not None
+        self._readable = Readable(connection, ask, memory)
+        any_wide = lambda: connection.execute(_ANY_WIDE).fetchone() is not None  # noqa: E731  short-lived
+        self._has_wide = memory.once("wide", any_wide)
 
     # --- certain hits -----------------------------------------------------------------------------
 

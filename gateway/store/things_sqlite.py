@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Protocol, TypeVar
@@ -25,6 +26,7 @@ from gateway.store import policies_sqlite
 from gateway.store.erasure import erase
 from gateway.store.history_sqlite import OF_POLICIES, OF_THINGS, Look, Past, drop, give_back, look
 from gateway.store.search import Ask, Counted, Found
+from gateway.store.search_memory import Memory
 from gateway.store.search_presence import Presence
 from gateway.store.search_sqlite import count, find, unsure
 from gateway.store.search_writes import PolicyIndexing, ThingIndexing, catch_up
@@ -111,6 +113,7 @@ class SqliteThingStore:
         self._roots = tuple(roots)
         self._paths: dict[str, int] = {}
         self._presence = Presence()
+        self._memories = threading.local()
         self.behind = asyncio.Event()
 
     def append(self, commit: Commit, done: Answer[Committed]) -> None:
@@ -285,13 +288,20 @@ class SqliteThingStore:
     async def find(self, ask: Ask, skip: int, take: int) -> Found:
         """See `ThingIndex.find`."""
         found: Found = await self._database.read(
-            lambda one: find(one, ask, skip, take, self._presence)
+            lambda one: find(one, ask, skip, take, self._presence, self._memory())
         )
+        return found
+
+    def _memory(self) -> Memory:
+        """What this thread's connection knows; each reader has one of its own."""
+        found: Memory | None = getattr(self._memories, "one", None)
+        if found is None:
+            found = self._memories.one = Memory()
         return found
 
     async def count(self, ask: Ask) -> Counted:
         """See `ThingIndex.count`."""
-        found: Counted = await self._database.read(lambda one: count(one, ask))
+        found: Counted = await self._database.read(lambda one: count(one, ask, self._memory()))
         return found
 
     async def unsure(self, ask: Ask, after: str, limit: int) -> Sequence[Thing]:
