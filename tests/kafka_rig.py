@@ -94,20 +94,21 @@ def free_port() -> int:
 class Broker:
     """One Apache Kafka broker, its own controller; its data survive `kill`."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, scram: str = "", **settings: str) -> None:
+        """`scram` is `name=...,password=...` of a user whose password is kept as SCRAM-SHA-512."""
         if not JARS.is_dir() or shutil.which("java") is None:
             pytest.skip("there is no Kafka broker; scripts/kafka.sh gets one")
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._settings = folder / "server.properties"
-        self._port, controller = free_port(), free_port()
+        port, controller = free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
         given = {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self._port}",
+            "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
             "controller.listener.names": "CONTROLLER",
             "log.dirs": str(folder / "data"),
             "num.partitions": "4",
@@ -118,12 +119,16 @@ class Broker:
             "group.initial.rebalance.delay.ms": "0",
             **settings,
         }
+        self._bootstrap = given["advertised.listeners"].partition("://")[2].partition(",")[0]
         self._settings.write_text("".join(f"{name}={value}\n" for name, value in given.items()))
-        self._java("kafka.tools.StorageTool", "format", "-t", "dHdpbnNwYW4tdGVzdHMtMQ", "-c").wait()
+        users = ("--add-scram", f"SCRAM-SHA-512=[{scram}]") if scram else ()
+        words = ("format", *users, "-t", "dHdpbnNwYW4tdGVzdHMtMQ", "-c")
+        assert self._java("kafka.tools.StorageTool", *words).wait() == 0
 
     @property
     def bootstrap(self) -> str:
-        return f"127.0.0.1:{self._port}"
+        """The plain listener."""
+        return self._bootstrap
 
     def _java(self, main: str, *arguments: str) -> subprocess.Popen[bytes]:
         with (self._folder / "broker.log").open("ab") as log:
@@ -183,9 +188,9 @@ class Broker:
 
 
 @contextmanager
-def a_broker(folder: Path, **settings: str) -> Iterator[Broker]:
+def a_broker(folder: Path, scram: str = "", **settings: str) -> Iterator[Broker]:
     """Run an Apache Kafka broker for the length of the block."""
-    broker = Broker(folder, **settings)
+    broker = Broker(folder, scram, **settings)
     try:
         yield broker.start()
     finally:
