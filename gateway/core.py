@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -42,6 +43,7 @@ from gateway.ditto.wot_fetch import Fetcher
 from gateway.ditto.wot_http import Descriptions
 from gateway.ditto.wot_judge import WotJudge
 from gateway.ditto.wot_models import ThingModels
+from gateway.errors import StoreUnavailable
 from gateway.hono import demo as hono_demo
 from gateway.hono.adapters.amqp import AmqpAdapter
 from gateway.hono.adapters.amqp_device import Rooms as AmqpRooms
@@ -89,6 +91,8 @@ from gateway.store.events import SqliteEvents
 from gateway.store.things_sqlite import SqliteThingStore
 from gateway.twin.limits import Limits
 
+log = logging.getLogger(__name__)
+
 
 class Shared(Protocol):
     """What every core of one process has in common."""
@@ -129,14 +133,22 @@ class Store:
 
 
 class Once:
-    """Module: does something once when what stands before it is up, e.g. adds sample data."""
+    """Module: does something once when what stands before it is up, e.g. adds sample data.
+
+    A store that takes nothing now keeps nobody from starting: the next start tries again.
+    """
 
     def __init__(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         self.name = name
         self._work = work
 
     async def run(self, ready: Callable[[], None]) -> None:
-        await self._work()
+        try:
+            await self._work()
+        except StoreUnavailable as error:
+            log.warning(
+                "left for the next start", extra={"what": self.name, "cause": error.message}
+            )
         ready()
         await asyncio.Event().wait()
 

@@ -393,12 +393,14 @@ def fill(ballast: Path) -> None:
             file.write(bytes(65_536))
 
 
+@pytest.mark.parametrize("floor", [0, 16_777_216])
 async def test_a_full_disk_is_told_to_everyone_and_loses_nothing_acknowledged(
-    tmp_path: Path,
+    tmp_path: Path, floor: int
 ) -> None:
+    sets = (f"min_free_bytes={floor}",)
     with small_disk(tmp_path / "disk") as disk:
         data_dir, ballast = disk / "data", disk / "ballast"
-        with twinspan(data_dir, "gateway", "--demo") as running:
+        with twinspan(data_dir, "gateway", "--demo", sets=sets) as running:
             walk = Walk(running)
             device = walk.a_device("full", "d")
             kept: list[str] = []
