@@ -13,17 +13,22 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from gateway.config.hono import Kafka
 from gateway.errors import GatewayError
+from gateway.hono.kafka_consumer import RecordReader
 from gateway.hono.kafka_library import BrokerUnavailable
+from gateway.hono.kafka_offsets import Ticket
 from gateway.hono.kafka_producer import KafkaProducer
-from gateway.hono.kafka_properties import producer_properties
+from gateway.hono.kafka_properties import consumer_properties, producer_properties
 from gateway.hono.kafka_records import Record as OurRecord
 from gateway.observe.metrics import Metrics
 from gateway.runtime.module import running
+from tests.hono_rig import until
 from tests.kafka_rig import Broker, Record, a_broker, read_all
 from tests.process import Twinspan, eventually, tool, twinspan
 from tests.walk import DITTO_USER, REGISTRY_USER, curl
@@ -292,6 +297,67 @@ async def test_what_goes_to_a_topic_that_is_not_there_is_refused(broker: Broker)
         producer.send("event", OurRecord("hono.event.absent", b"k", b"v", []), answer.set_result)
         async with asyncio.timeout(20):
             assert isinstance(await answer, BrokerUnavailable)
+
+
+# --- several readers ---------------------------------------------------------------------------------
+
+
+class Reading:
+    """A reader of commands in a group, as a module; every record has its outcome at once."""
+
+    name = "reading"
+
+    def __init__(self, broker: Broker, group: str) -> None:
+        settings = Kafka(
+            bootstrap_servers=broker.bootstrap,
+            consumer_config={"group.id": group, "topic.metadata.refresh.interval.ms": "500"},
+        )
+        properties = consumer_properties(settings)
+        self.values: list[bytes] = []
+        self._reader = RecordReader(
+            properties, r"^hono\.command\.shared", self._take, max_under_way=9
+        )
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        await self._reader.run(ready)
+
+    def _take(self, message: Any, ticket: Ticket) -> None:
+        self.values.append(message.value())
+        self._reader.end(ticket)
+
+
+async def test_readers_share_the_commands_and_hand_them_over_when_one_goes(broker: Broker) -> None:
+    topic, group = "hono.command.shared", f"shared {time.time()}"
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    await asyncio.to_thread(admin.create_topics([NewTopic(topic, 4, 1)])[topic].result)
+    sent: set[bytes] = set()
+
+    async def put(rounds: int) -> None:
+        writer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap)
+        await writer.start()
+        for _ in range(rounds):
+            value = b"%d" % len(sent)
+            await writer.send_and_wait(topic, value, b"device %d" % (len(sent) % 16))
+            sent.add(value)
+        await writer.stop()
+
+    first, second, third = (Reading(broker, group) for _ in range(3))
+    async with running(first):
+        await put(50)
+        await until(lambda: set(first.values) == sent)
+        async with running(second):
+            while not second.values:
+                await put(10)
+            await until(lambda: {*first.values, *second.values} == sent)
+        await put(50)
+        await until(lambda: {*first.values, *second.values} == sent)
+    seen = [*first.values, *second.values]
+    async with running(third):
+        await put(1)
+        await until(lambda: bool(third.values))
+    # whatever had its outcome was committed when its reader gave it up
+    assert len(third.values) == 1
+    assert len(seen) - len(set(seen)) <= 18  # at most what two readers had under way
 
 
 # --- faults ------------------------------------------------------------------------------------------
