@@ -8,7 +8,8 @@ is exact and current, unlike that of Ditto's eventually consistent index, and sa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import bisect
+from collections.abc import AsyncIterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -79,7 +80,7 @@ class Searcher:
         counted = await self._store.count(plan.ask)
         total = counted.number
         if counted.has_unsure:
-            async for _ in self._judged(plan, ""):
+            async for _ in self._judged(plan, "", counted.others):
                 total += 1
         return total
 
@@ -121,7 +122,7 @@ class Searcher:
         if offset:
             found = await self._store.find(plan.ask, 0, offset + wanted)
         hits = await self._shown(plan, found)
-        others = await self._first(plan, offset + wanted)
+        others = await self._first(plan, offset + wanted, found.others)
         return sorted([*hits, *others], key=_key_of)[offset : offset + wanted]
 
     async def _shown(self, plan: _Plan, found: Found) -> list[_Hit]:
@@ -134,12 +135,12 @@ class Searcher:
                 hits.append(hit)
         return hits
 
-    async def _first(self, plan: _Plan, wanted: int) -> list[_Hit]:
+    async def _first(self, plan: _Plan, wanted: int, others: Sequence[str] | None) -> list[_Hit]:
         """The first hits among those that have to be judged."""
         after = plan.ask.after
         begin = after.thing_id if after is not None and not plan.sort else ""
         hits: list[_Hit] = []
-        async for hit in self._judged(plan, begin):
+        async for hit in self._judged(plan, begin, others):
             if after is not None and not hit.key > plan.key(after):
                 continue
             hits.append(hit)
@@ -149,19 +150,29 @@ class Searcher:
                 hits = sorted(hits, key=_key_of)[:wanted]
         return sorted(hits, key=_key_of)[:wanted]
 
-    async def _judged(self, plan: _Plan, after: str) -> AsyncIterator[_Hit]:
+    async def _judged(
+        self, plan: _Plan, after: str, others: Sequence[str] | None
+    ) -> AsyncIterator[_Hit]:
         """Hits among the things that the index is not certain of, in order of id."""
-        while True:
-            things = await self._store.unsure(plan.ask, after, _PAGE)
+        async for things in self._unsure(plan, after, others):
             for thing in things:
                 permissions = await self._permissions(thing, plan)
                 hit = plan.hit(thing, permissions) if permissions else None
                 if hit is not None:
                     yield hit
-            if len(things) < _PAGE:
-                return
-            after = things[-1].thing_id
             await asyncio.sleep(0)
+
+    async def _unsure(
+        self, plan: _Plan, after: str, others: Sequence[str] | None
+    ) -> AsyncIterator[Sequence[Thing]]:
+        """Pages of things that may be hits: those that `find` named, or as the store has them now."""
+        if others is not None:
+            for begin in range(bisect.bisect_right(others, after), len(others), _PAGE):
+                yield await self._store.some(others[begin : begin + _PAGE])
+            return
+        while things := await self._store.unsure(plan.ask, after, _PAGE):
+            yield things
+            after = things[-1].thing_id
 
     async def _place_of(self, plan: _Plan, thing_id: str) -> Place:
         """Where a thing stands in the order as the caller sees it now."""

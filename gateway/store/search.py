@@ -65,18 +65,24 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the index is certain of, in order; `has_unsure` when there are things to be judged one by one."""
+    """What the index is certain of, in order; `has_unsure` when there are things to be judged one by one.
+
+    Shape:  `others` are the ids of those, in order, as the same snapshot has them: what is signed anew
+            meanwhile would else be in neither set. None where they are too many: ask with `unsure`.
+    """
 
     hits: Sequence[Hit]
     has_unsure: bool
+    others: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """How many the index is certain of, and whether others have to be judged."""
+    """How many the index is certain of, and whether others have to be judged; `others` as in `Found`."""
 
     number: int
     has_unsure: bool
+    others: Sequence[str] | None = None
 
 
 class ThingIndex(Protocol):
@@ -102,6 +108,12 @@ class ThingIndex(Protocol):
         """Things with ids > `after` that may be hits, in order of id; fewer than `limit` at the end.
 
         Errors: as `find`.
+        """
+
+    async def some(self, thing_ids: Sequence[str]) -> Sequence[Thing]:
+        """The things of these ids as they are now, in this order; those that are gone are left out.
+
+        Errors: StoreUnavailable.
         """
 
     async def catch_up(self, limit: int) -> int:

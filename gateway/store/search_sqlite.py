@@ -49,6 +49,8 @@ from gateway.store.search_sql import (
 from gateway.twin.rql import Comparison, Logical, Node
 
 GATHERED: Final = 20_000
+MAX_LISTED: Final = 200_000
+"""Ids of things to be judged one by one that a search holds in memory."""
 """Candidates that are gathered and sorted when other parts of the filter narrow them, a tenth when not.
 
 More are walked: where many match, the first page of them is near."""
@@ -110,14 +112,16 @@ def find(
         search = _Search(connection, ask, presence, memory)
         places = search.places(skip, take)
         hits = [Hit(place, search.thing(place.thing_id)) for place in places]
-        return Found(hits, search.has_unsure())
+        others = search.others()
+        return Found(hits, others is None or bool(others), others)
 
 
 def count(connection: sqlite3.Connection, ask: Ask, memory: Memory | None = None) -> Counted:
     """See `ThingIndex.count`."""
     with _Clock(connection, ask.seconds):
         search = _Search(connection, ask, memory=memory)
-        return Counted(search.count(), search.has_unsure())
+        others = search.others()
+        return Counted(search.count(), others is None or bool(others), others)
 
 
 def unsure(connection: sqlite3.Connection, ask: Ask, after: str, limit: int) -> list[Thing]:
@@ -125,6 +129,12 @@ def unsure(connection: sqlite3.Connection, ask: Ask, after: str, limit: int) -> 
     with _Clock(connection, ask.seconds):
         search = _Search(connection, ask)
         return [search.thing(thing_id) for thing_id in search.unsure(after, limit)]
+
+
+def some(connection: sqlite3.Connection, thing_ids: Sequence[str]) -> list[Thing]:
+    """See `ThingIndex.some`."""
+    rows = [connection.execute(_DOCUMENT, (thing_id,)).fetchone() for thing_id in thing_ids]
+    return [_thing(row) for row in rows if row is not None]
 
 
 def plan(connection: sqlite3.Connection, ask: Ask, take: int) -> list[str]:
@@ -437,9 +447,10 @@ class _Search:
 
     # --- the others -------------------------------------------------------------------------------
 
-    def has_unsure(self) -> bool:
-        """True when some things have to be judged one by one."""
-        return bool(self.unsure("", 1))
+    def others(self) -> list[str] | None:
+        """All ids of `unsure`, None for more than `MAX_LISTED`."""
+        found = self.unsure("", MAX_LISTED + 1)
+        return None if len(found) > MAX_LISTED else found
 
     def unsure(self, after: str, limit: int) -> list[str]:
         """Ids of things that may match, in order."""
@@ -472,10 +483,12 @@ class _Search:
 
     def thing(self, thing_id: str) -> Thing:
         """A thing of this snapshot."""
-        found, revision, document, created, modified = self._connection.execute(
-            _DOCUMENT, (thing_id,)
-        ).fetchone()
-        return Thing(found, revision, _decode(document), created, modified)
+        return _thing(self._connection.execute(_DOCUMENT, (thing_id,)).fetchone())
+
+
+def _thing(row: tuple[str, int, bytes, str, str]) -> Thing:
+    found, revision, document, created, modified = row
+    return Thing(found, revision, _decode(document), created, modified)
 
 
 def _at(first: Key) -> list[Sql]:

@@ -115,6 +115,11 @@ class MemoryThingStore:
             found += [one for one in page if _is_asked_for(one, ask)]
         return found[:limit]
 
+    async def some(self, thing_ids: Sequence[str]) -> Sequence[Thing]:
+        """See `ThingIndex.some`."""
+        stored = [self._things.get(thing_id) for thing_id in thing_ids]
+        return [one.thing for one in stored if one is not None and one.thing is not None]
+
     async def catch_up(self, limit: int) -> int:  # noqa: ARG002
         """See `ThingIndex.catch_up`."""
         return 0

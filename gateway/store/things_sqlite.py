@@ -28,7 +28,7 @@ from gateway.store.history_sqlite import OF_POLICIES, OF_THINGS, Look, Past, dro
 from gateway.store.search import Ask, Counted, Found
 from gateway.store.search_memory import Memory
 from gateway.store.search_presence import Presence
-from gateway.store.search_sqlite import count, find, unsure
+from gateway.store.search_sqlite import count, find, some, unsure
 from gateway.store.search_writes import PolicyIndexing, ThingIndexing, catch_up
 from gateway.store.things import (
     SNAPSHOT_EVERY,
@@ -307,6 +307,11 @@ class SqliteThingStore:
     async def unsure(self, ask: Ask, after: str, limit: int) -> Sequence[Thing]:
         """See `ThingIndex.unsure`."""
         found: list[Thing] = await self._database.read(lambda one: unsure(one, ask, after, limit))
+        return found
+
+    async def some(self, thing_ids: Sequence[str]) -> Sequence[Thing]:
+        """See `ThingIndex.some`."""
+        found: list[Thing] = await self._database.read(lambda one: some(one, thing_ids))
         return found
 
     async def catch_up(self, limit: int) -> int:

@@ -19,7 +19,7 @@ from gateway.model.policy import Policy, PolicyEvent
 from gateway.model.thing import EventAction, Thing, ThingEvent
 from gateway.runtime.module import running
 from gateway.store.database import Database
-from gateway.store.search import Ask
+from gateway.store.search import Ask, Counted, Found
 from gateway.store.things import Commit, PolicyWrite, ThingStore, ThingWrite
 from gateway.store.things_memory import MemoryThingStore
 from gateway.store.things_sqlite import SqliteThingStore
@@ -204,6 +204,48 @@ async def test_importers_are_certain_and_become_so_again_after_a_change(
         assert await database.read(stale) == 0
         after = await store.count(ASK)
         assert (after.number, after.has_unsure) == (0, False)
+
+
+async def test_what_is_signed_in_the_middle_of_a_search_is_still_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.store.policy_rights.RESIGNED_AT_ONCE", 4)
+    database = Database(None, "gateway")
+    async with database.running():
+        store = SqliteThingStore(database)
+        both = Both(store)
+        await a_fleet(both, 10)
+        await both.policy("org.acme:shared", NOTHING)
+        while await store.catch_up(100):
+            pass
+        await both.policy("org.acme:shared", SHARED)
+
+        async def meanwhile() -> None:
+            while await store.catch_up(100):
+                pass
+
+        class Racing(SqliteThingStore):
+            """Signs all between what the index is certain of and what is judged."""
+
+            async def count(self, ask: Ask) -> Counted:
+                found = await super().count(ask)
+                await meanwhile()
+                return found
+
+            async def find(self, ask: Ask, skip: int, take: int) -> Found:
+                found = await super().find(ask, skip, take)
+                await meanwhile()
+                return found
+
+        racing = Racing(database)
+        searcher = Searcher(racing, PoliciesService(store))
+        query = SearchQuery(subjects=("test:me",))
+        assert (await store.count(ASK)).has_unsure
+        assert await searcher.count(query, NOW) == 10
+        await both.policy("org.acme:shared", NOTHING)
+        await both.policy("org.acme:shared", SHARED)
+        assert (await store.count(ASK)).has_unsure
+        assert len((await searcher.search(query, NOW)).items) == 10
 
 
 async def test_a_handful_of_importers_is_signed_with_the_change() -> None:
