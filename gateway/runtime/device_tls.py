@@ -4,7 +4,7 @@ The authorities of devices belong to tenants, change while we run and may be kno
 device without a trusted certificate may still log in by password. So the handshake asks for a certificate,
 proves that the peer has its key, and takes any; who it stands for is decided afterwards. Python's `ssl` lets
 OpenSSL judge or asks for none, so the judge is replaced in OpenSSL itself; a build where that cannot be done
-soundly asks for no certificates (decision record 0006).
+soundly asks for no certificates (decision record 0009).
 """
 
 from __future__ import annotations
