@@ -67,7 +67,8 @@ _STEPS: Final = 20_000
 _ANY_WIDE: Final = "SELECT 1 FROM search_wide LIMIT 1"
 _NOT_WIDE: Final = Sql("NOT EXISTS (SELECT 1 FROM search_wide w WHERE w.thing_id = t.thing_id)")
 _DOCUMENT: Final = """
-SELECT thing_id, revision, document, created, modified FROM things WHERE thing_id = ?
+SELECT thing_id, revision, document, created, modified FROM things
+WHERE thing_id = ? AND document IS NOT NULL
 """
 
 _decode = msgspec.json.Decoder().decode

@@ -378,6 +378,8 @@ async def test_things_are_listed_by_id_in_pages(store: ThingStore) -> None:
     assert [one.thing_id for one in await store.page("", 2, ())] == ["org.a:1", "org.a:2"]
     assert [one.thing_id for one in await store.page("org.a:2", 9, ())] == ["org.b:1"]
     assert [one.thing_id for one in await store.page("", 9, ("org.b", "org.x"))] == ["org.b:1"]
+    asked_for = ("org.b:1", "org.c:9", "org.a:1", "org.d:none")
+    assert [one.thing_id for one in await store.some(asked_for)] == ["org.b:1", "org.a:1"]
 
 
 async def test_erasing_a_namespace_takes_its_past_too_and_nothing_else(store: ThingStore) -> None:
