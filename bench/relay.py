@@ -48,7 +48,7 @@ SESSION_LIMITS = json.dumps(
         "gatewayRateLimits": {},
     }
 ).encode()
-ROOMS = ("http", "mqtt", "amqp", "northbound")
+ROOMS = ("http", "mqtt", "amqp", "coap", "northbound")
 """What listens with and without TLS."""
 PROBE = "n-1"
 """The key of the messages that only ask whether the relay is up."""

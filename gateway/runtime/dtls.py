@@ -293,6 +293,11 @@ class DtlsSocket(asyncio.DatagramProtocol, Generic[Owner]):
         for session in tuple(self._sessions.values()):
             session.end(tell=False)
 
+    def close(self) -> None:
+        """End all sessions; their peers are told."""
+        for session in tuple(self._sessions.values()):
+            session.end()
+
     def pause_writing(self) -> None:
         self._is_full = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import random
 import shutil
@@ -271,14 +272,16 @@ async def test_over_the_limit_a_new_device_waits_or_takes_a_stale_place(core: Co
             assert sessions(core) == 1
 
 
-async def test_the_end_of_the_adapter_ends_all_sessions(core: Core) -> None:
-    async with a_coap_adapter(core, authentication_required=True) as adapter:
+async def test_the_end_of_the_adapter_tells_its_devices(core: Core) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(a_coap_adapter(core, authentication_required=True))
         address = core.endpoints.get("hono.coaps")
         async with a_dtls_device(address, *SENSOR) as device:
             await device.shake_hands()
             await until(lambda: sessions(core) == 1)
-    assert adapter._sessions is not None
-    await until(lambda: not len(adapter._sessions or ()))
+            await stack.aclose()
+            await until(lambda: device.is_over)
+    assert sessions(core) == 0
 
 
 async def test_an_ended_session_leaves_nothing_but_its_last_answers(

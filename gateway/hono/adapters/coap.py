@@ -162,6 +162,8 @@ class CoapAdapter:
                     self._sweep()
             finally:
                 self.exchanges.close()
+                if self._sessions is not None:
+                    self._sessions.close()
 
     async def _open_plain(self, stack: AsyncExitStack) -> None:
         if self._settings.authentication_required:
