@@ -20,7 +20,6 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any, TypeVar
 
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.store.disk import Disk
+from gateway.store.reader_threads import ReaderThreads
 from gateway.store.search_sql import add_functions
 
 log = logging.getLogger(__name__)
@@ -100,9 +100,7 @@ class Database:
         self._was_tight = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_taking = False
-        self._readers: ThreadPoolExecutor | None = None
-        self._local = threading.local()
-        self._reader_connections: list[sqlite3.Connection] = []
+        self._readers: ReaderThreads | None = None
         self.commit_seconds: Callable[[float], None] = _ignore
         """Called from the writer thread with the time of each commit; core points it at a metric."""
 
@@ -122,7 +120,12 @@ class Database:
             thread = threading.Thread(
                 target=self._write_forever, args=(writer,), name=f"{self.schema}-writer"
             )
-            self._readers = ThreadPoolExecutor(READERS, f"{self.schema}-reader")
+            readers = self._readers = ReaderThreads(
+                f"{self.schema}-reader",
+                self._connect_reader,
+                threads=READERS,
+                limit=self._queue.maxsize,
+            )
             thread.start()
             self._is_taking = True
             try:
@@ -131,11 +134,8 @@ class Database:
                 self._is_taking = False  # what came after the end mark would never be answered
                 await self._loop.run_in_executor(None, self._queue.put, None)
                 await self._loop.run_in_executor(None, thread.join)
-                self._readers.shutdown()
                 self._readers = None
-                for connection in self._reader_connections:
-                    connection.close()
-                self._reader_connections.clear()
+                await self._loop.run_in_executor(None, readers.stop)
                 self._loop = None
 
     @contextmanager
@@ -263,21 +263,17 @@ class Database:
 
         Errors: StoreUnavailable when the store is closed or the file cannot be read.
         """
-        if self._loop is None or self._readers is None:
+        if self._readers is None:
             raise StoreUnavailable(f"the {self.schema} store is not open")
         try:
-            return await self._loop.run_in_executor(self._readers, self._run_read, work)
+            return await self._readers.read(work)
         except sqlite3.Error as error:
             raise StoreUnavailable(f"the {self.schema} store cannot read: {error}") from error
 
-    def _run_read(self, work: Work[T]) -> T:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._connect()
-            connection.execute("PRAGMA query_only=ON")
-            self._local.connection = connection
-            self._reader_connections.append(connection)
-        return work(connection)
+    def _connect_reader(self) -> sqlite3.Connection:
+        connection = self._connect()
+        connection.execute("PRAGMA query_only=ON")
+        return connection
 
 
 def _ignore(_seconds: float) -> None:
