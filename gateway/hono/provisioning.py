@@ -21,6 +21,7 @@ from gateway.errors import BadRequest, DeviceNotFound, Forbidden, GatewayError
 from gateway.hono import provisioning_store as store
 from gateway.hono.certificates import apply_template
 from gateway.hono.registry import Registry, new_id
+from gateway.hono.registry_changes import device_change
 from gateway.hono.registry_store import StoredDevice
 from gateway.model.json import JsonObject
 from gateway.model.members import format_instant
@@ -34,9 +35,7 @@ from gateway.model.registry import (
     Credential,
     Device,
     DeviceCredential,
-    RegistryChange,
     Secret,
-    Subject,
     Tenant,
     TrustAnchor,
 )
@@ -149,7 +148,7 @@ class Provisioning:
             return
         self._registry.submit(
             lambda db: store.add_device(db, device, self._status(), (new_id(), new_id())),
-            lambda result: _created(device) if result[1] else None,
+            lambda result: device_change(Change.CREATE, device) if result[1] else None,
             partial(self._added, tenant, key[2], answer),
         )
 
@@ -203,7 +202,7 @@ class Provisioning:
             lambda db: store.add_device_with_credential(
                 db, device, credential, self._status(), (new_id(), new_id())
             ),
-            lambda result: _created(device) if result[1] else None,
+            lambda result: device_change(Change.CREATE, device) if result[1] else None,
             partial(self._added_with_credential, done),
         )
 
@@ -287,10 +286,6 @@ def _from_certificate(new: Newcomer) -> Device:
     if new.anchor.provisions_gateways:
         document["authorities"] = [AUTO_PROVISIONING]
     return parse_device(new.tenant.tenant_id, check_device_id(device_id), document)
-
-
-def _created(device: Device) -> RegistryChange:
-    return RegistryChange(Subject.DEVICE, Change.CREATE, device.tenant_id, device.device_id)
 
 
 def _no_change(_result: None) -> None:

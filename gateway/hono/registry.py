@@ -29,6 +29,7 @@ from gateway.hono import registry_store as store
 from gateway.hono.certificates import expand_credentials, expand_tenant, templates_of
 from gateway.hono.passwords import PasswordPool
 from gateway.hono.read_cache import ReadCache
+from gateway.hono.registry_changes import device_change
 from gateway.hono.registry_store import StoredDevice
 from gateway.hono.search import Search
 from gateway.model.credentials_json import PLAIN, credential_json, parse_credentials
@@ -38,7 +39,6 @@ from gateway.model.registry import (
     Assertion,
     Change,
     Credential,
-    Device,
     DeviceCredential,
     RegistryChange,
     Secret,
@@ -310,7 +310,7 @@ class Registry:
         }
         await self.write(
             lambda db: store.insert_device(db, device, status, versions),
-            lambda _: _device_change(Change.CREATE, device),
+            lambda _: device_change(Change.CREATE, device),
         )
         return device.device_id, versions[0]
 
@@ -341,7 +341,7 @@ class Registry:
         version, now = new_id(), format_instant(self._clock())
         await self.write(
             lambda db: store.update_device(db, device, now, version, if_match),
-            lambda before: _device_change(Change.UPDATE, device, before.device),
+            lambda before: device_change(Change.UPDATE, device, before.device),
         )
         return version
 
@@ -354,7 +354,7 @@ class Registry:
         check_device_id(device_id)
         await self.write(
             lambda db: store.delete_device(db, tenant_id, device_id, if_match),
-            lambda before: _device_change(Change.DELETE, before.device),
+            lambda before: device_change(Change.DELETE, before.device),
             grows=False,
         )
 
@@ -486,15 +486,3 @@ class Registry:
                 listener(change)
             except Exception:  # top of a callback: the others and the caller must hear of it
                 log.exception("a registry change was not taken")
-
-
-def _device_change(change: Change, device: Device, before: Device | None = None) -> RegistryChange:
-    groups_before = device.member_of if before is None else before.member_of
-    return RegistryChange(
-        Subject.DEVICE,
-        change,
-        device.tenant_id,
-        device.device_id,
-        enabled=device.enabled,
-        regroups=bool(groups_before or device.member_of),
-    )
