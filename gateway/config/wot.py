@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.config.wot_validation import WotValidation
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WotModels:
     """Fetching Thing Models."""

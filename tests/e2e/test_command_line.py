@@ -162,8 +162,23 @@ def test_without_demo_users_are_random_shown_once_and_private(tmp_path: Path) ->
 
 def test_tail_shows_what_a_device_sends(running: process.Twinspan) -> None:
     watching = subprocess.Popen(
-        [sys.executable, "-m", "gateway.cli", "tail", "DEFAULT_TENANT", "--device", "4711"]
-        + ["-n", "1", "-o", "json", "--kind", "event", "--data-dir", str(running.data_dir)],
+        [
+            sys.executable,
+            "-m",
+            "gateway.cli",
+            "tail",
+            "DEFAULT_TENANT",
+            "--device",
+            "4711",
+            "-n",
+            "1",
+            "-o",
+            "json",
+            "--kind",
+            "event",
+            "--data-dir",
+            str(running.data_dir),
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )

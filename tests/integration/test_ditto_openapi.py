@@ -70,7 +70,11 @@ STATUSES = (
     Gap(409, "(PUT|DELETE) /api/2/policies/{policyId}/(entries|imports)", "what others refer to"),
     Gap(403, "POST /api/2/things/{thingId}/migrateDefinition", "no WRITE"),
     Gap(421, "(POST|PUT|PATCH|GET) /api/2/things", "a Thing Model that cannot be fetched"),
-    Gap(201, "PUT /api/2/connections", "its summary says that it creates; cloud2edge's scripts do so"),
+    Gap(
+        201,
+        "PUT /api/2/connections",
+        "its summary says that it creates; cloud2edge's scripts do so",
+    ),
     Gap(409, "POST /api/2/connections", "a connection with this ID is there"),
     Gap(
         404,
