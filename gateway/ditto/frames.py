@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
-
 from gateway.ditto.acknowledgements import Acknowledgements
+from gateway.ditto.correlation import new_correlation_id
 from gateway.errors import GatewayError
 from gateway.model.json import JsonObject
 from gateway.model.policy import PolicyCommand
@@ -34,7 +33,7 @@ CORRELATION = "correlation-id"
 def with_correlation(envelope: Envelope) -> Envelope:
     """The envelope with a correlation id, made where the sender gave none."""
     if not any(name.lower() == CORRELATION for name in envelope.headers):
-        envelope.headers = {**envelope.headers, CORRELATION: str(uuid.uuid4())}
+        envelope.headers = {**envelope.headers, CORRELATION: new_correlation_id()}
     return envelope
 
 
