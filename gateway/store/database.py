@@ -94,7 +94,8 @@ class Database:
         self.schema = schema
         self._gives_back = gives_back
         self.path = path
-        self._queue: queue.Queue[_Item | None] = queue.Queue(max_queue)
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._max_queue = max_queue
         self._open_path = path or Path()
         self._min_free = min_free
         self._was_tight = False
@@ -124,7 +125,7 @@ class Database:
                 f"{self.schema}-reader",
                 self._connect_reader,
                 threads=READERS,
-                limit=self._queue.maxsize,
+                limit=self._max_queue,
             )
             thread.start()
             self._is_taking = True
@@ -132,7 +133,7 @@ class Database:
                 yield
             finally:
                 self._is_taking = False  # what came after the end mark would never be answered
-                await self._loop.run_in_executor(None, self._queue.put, None)
+                self._queue.put(None)
                 await self._loop.run_in_executor(None, thread.join)
                 self._readers = None
                 await self._loop.run_in_executor(None, readers.stop)
@@ -176,10 +177,10 @@ class Database:
         if not self._is_taking:
             done(StoreUnavailable(f"the {self.schema} store is not open"))
             return
-        try:
-            self._queue.put_nowait((work, done, grows))
-        except queue.Full:
-            done(StoreUnavailable(f"more than {self._queue.maxsize} writes wait"))
+        if self._queue.qsize() >= self._max_queue:
+            done(StoreUnavailable(f"more than {self._max_queue} writes wait"))
+            return
+        self._queue.put((work, done, grows))
 
     async def write(self, work: Work[T], *, grows: bool = False) -> T:
         """Run a write and return its result once it is durable.
