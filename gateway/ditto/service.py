@@ -169,6 +169,7 @@ class ThingsService:
         entry = self._things.at_rest(command.thing_id)
         if entry is None or is_historical(command):
             return None
+        self.policies.namespaces.check(command.thing_id)
         try:
             return self._retrieve(entry, command)
         except Wait:

@@ -57,6 +57,12 @@ def test_the_operations_port_says_alive_and_ready(walk: Walk) -> None:
     assert curl("GET", walk.running.url("ops.http", "/prometheus")).status == 200
 
 
+DITTOS_OWN_LABEL = (
+    "roundtrip_http_seconds label names should be written in 'snake_case' not 'camelCase'\n"
+)
+"""`ditto_statusCode` is what Ditto's dashboards ask for; promtool lints its spelling."""
+
+
 def test_promtool_has_nothing_to_say_about_the_metrics(walk: Walk) -> None:
     some_traffic(walk)
     text = curl("GET", walk.running.url("ops.http", "/metrics")).body
@@ -67,7 +73,7 @@ def test_promtool_has_nothing_to_say_about_the_metrics(walk: Walk) -> None:
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    assert (done.stdout + done.stderr).replace(DITTOS_OWN_LABEL, "") == ""
 
 
 # --- Prometheus
