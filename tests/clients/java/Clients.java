@@ -469,7 +469,7 @@ public final class Clients {
         System.out.println("ready");
         boolean wasAway = false;
         ThingChange told = null;
-        for (int number = 0; number < 500 && !(wasAway && told != null); number += 1) {
+        for (int number = 0; number < 1_500 && !(wasAway && told != null); number += 1) {
             try {
                 other.twin().forId(id).putAttribute("a", 2).toCompletableFuture().get(500, TimeUnit.MILLISECONDS);
                 told = changes.poll(100, TimeUnit.MILLISECONDS);
