@@ -193,11 +193,11 @@ scalars: st.SearchStrategy[Json] = (
         [EUI, "172a", "Fyo=", "-1", "1e5", "SF7BW125", "uplink", "gw", 2**63, 10**400]
     )
 )
+keys = st.text(max_size=6).filter(lambda key: key and "." not in key)
+"""Names that a path of `paths_of` can tell apart."""
 values: st.SearchStrategy[Json] = st.recursive(
     scalars,
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
     max_leaves=8,
 )
 
