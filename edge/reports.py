@@ -157,6 +157,8 @@ class Reports:
             self._wake.set()
 
     async def _send_next(self, queue: _Queue) -> None:
+        if queue.sent is not None:
+            return  # its answer offers the next; what is read now would be old by then
         goal = queue.newest
         try:
             found = await self._store.reports(queue.device, queue.done_up_to, 1)
