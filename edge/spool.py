@@ -9,6 +9,7 @@ in the metrics.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import sqlite3
 import time
@@ -24,6 +25,7 @@ from gateway.errors import GatewayError, StoreUnavailable, TooLarge, Undeliverab
 from gateway.model.message import Kind, SpoolId
 from gateway.model.trace import TraceContext
 from gateway.observe.metrics import Metrics
+from gateway.runtime.backoff import Backoff
 from gateway.store.database import Database
 from gateway.store.disk import Disk
 from gateway.wire.cloudedge.uploads import EdgeUpload
@@ -38,6 +40,10 @@ RATE_SECONDS = 600.0
 MAX_LANE = 600
 MAX_UNDELETED = 100_000
 """Answered rows that a failing disk still holds and that are remembered; more go at the next start."""
+
+DELETE_FIRST = 0.5
+DELETE_CAP = 15.0
+"""Seconds until answered rows are deleted again that a failing disk kept."""
 
 DROPPED_OLDEST = "dropped_oldest"
 SPOOL_FULL = "spool_full"
@@ -137,6 +143,8 @@ class Spool:
         self._rates = {kind: Rate() for kind in Kind}
         self.depths: Depths = {kind: Depth() for kind in Kind}
         self._undeleted: list[int] = []
+        self._again: asyncio.TimerHandle | None = None
+        self._pause = Backoff(DELETE_FIRST, DELETE_CAP)
         self.losses: dict[str, int] = {}
         """Messages lost or refused for good since this node joined, by cause."""
         for kind in Kind:
@@ -219,8 +227,8 @@ class Spool:
     def remove(self, sequences: Iterable[int]) -> None:
         """Forget uploads that the cloud has answered. Not waited for: the cloud knows duplicates.
 
-        What a disk in trouble does not delete is deleted with the next ones, so that it takes no room
-        in the spool for ever.
+        What a disk in trouble does not delete is deleted with the next ones or a little later, so that it
+        takes no room in the spool for ever.
         """
         ids = [*self._undeleted, *sequences]
         self._undeleted = []
@@ -228,10 +236,22 @@ class Spool:
         def answer(result: Depths | GatewayError) -> None:
             if isinstance(result, GatewayError):
                 self._undeleted = [*self._undeleted, *ids][-MAX_UNDELETED:]
+                self._delete_later()
             else:
                 self.depths = result
+                self._pause.reset()
 
         self._database.submit(lambda connection: _remove(connection, ids), answer)
+
+    def _delete_later(self) -> None:
+        if self._again is None and self._database.is_open:
+            loop = asyncio.get_running_loop()
+            self._again = loop.call_later(self._pause.next(), self._delete_again)
+
+    def _delete_again(self) -> None:
+        self._again = None
+        if self._undeleted:
+            self.remove(())
 
     def lose(self, cause: str, count: int) -> None:
         """Count uploads that nobody will get."""

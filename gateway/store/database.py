@@ -106,6 +106,11 @@ class Database:
         """Called from the writer thread with the time of each commit; core points it at a metric."""
 
     @property
+    def is_open(self) -> bool:
+        """True while writes are taken."""
+        return self._is_taking
+
+    @property
     def depth(self) -> int:
         """How many writes wait."""
         return self._queue.qsize()
@@ -237,8 +242,7 @@ class Database:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             log.warning("store cannot write", extra={"store": self.schema, "cause": str(error)})
-            with suppress(sqlite3.Error):  # the writer has to live on
-                connection.execute("ROLLBACK")
+            _undo(connection)
             refusal = StoreUnavailable(f"the {self.schema} store cannot write: {error}")
             answers = [(done, refusal) for _, done, _ in group]
         self.commit_seconds(time.perf_counter() - started)
@@ -279,6 +283,13 @@ class Database:
 
 def _ignore(_seconds: float) -> None:
     """Nobody measures."""
+
+
+def _undo(connection: sqlite3.Connection) -> None:
+    """Take back a group, and give the log's room back: on a full disk the next delete needs it."""
+    for statement in ("ROLLBACK", "PRAGMA wal_checkpoint(TRUNCATE)"):
+        with suppress(sqlite3.Error):  # the writer has to live on
+            connection.execute(statement)
 
 
 def _in_savepoint(connection: sqlite3.Connection, work: Work[T]) -> T | GatewayError:

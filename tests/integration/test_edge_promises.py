@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edge import devicetwin, eventbus, hub, reports, spoolpump
+from edge import devicetwin, eventbus, hub, reports, spool, spoolpump
 from edge.spool import SpoolFull
 from edge.store import MERGED, DeviceRow, EdgeStore, Report
 from gateway.errors import GatewayError, NoConsumer, StoreUnavailable
@@ -238,6 +239,23 @@ async def test_a_spool_that_filled_the_disk_empties_itself_into_the_cloud(small_
         assert await _drain(bench) == waiting
         await until(lambda: bench.spool.depths[Kind.EVENT].messages == 0)
         assert await bench.put("d1", "again", Kind.EVENT) is None
+
+
+async def test_what_a_failing_disk_did_not_delete_goes_without_another_upload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "DELETE_FIRST", 0.01)
+    async with a_bench(tmp_path / "edge.db") as bench:
+        await bench.put("d1", "an event", Kind.EVENT)
+        with monkeypatch.context() as broken:
+            broken.setattr(spool, "_remove", _disk_full)
+            assert await _drain(bench) == 1
+            await until(lambda: bool(bench.spool._undeleted))
+        await until(lambda: bench.spool.depths[Kind.EVENT].messages == 0)
+
+
+def _disk_full(_connection: sqlite3.Connection, _ids: list[int]) -> None:
+    raise sqlite3.OperationalError("database or disk is full")
 
 
 async def test_on_a_full_disk_new_telemetry_takes_the_place_of_old(small_disk: Path) -> None:
