@@ -8,7 +8,7 @@ Source: Hono, Telemetry and Event API, Command and Control API (AMQP 1.0).
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Final
@@ -265,9 +265,12 @@ class ForeignTenant(BadRequest):
     default_message = "command target tenant does not match the link's"
 
 
-def command_of(message: AmqpMessage, link_tenant: str | None) -> Command:
+def command_of(
+    message: AmqpMessage, link_tenant: str | None, nodes: Container[str] = ()
+) -> Command:
     """Read an application's command.
 
+    Shape:  `nodes` are names that are a reply-to by themselves; the command gets the tenant's address of one.
     Errors: BadRequest with Hono's text; ForeignTenant.
     """
     tenant, device = _target(message.properties.to)
@@ -280,7 +283,10 @@ def command_of(message: AmqpMessage, link_tenant: str | None) -> Command:
         correlation = properties.correlation_id
     if not properties.subject or payload is None or not isinstance(correlation, str | None):
         raise BadRequest(_MALFORMED)
-    _check_reply_to(properties.reply_to, tenant, correlation)
+    reply_to = properties.reply_to
+    if reply_to is not None and reply_to in nodes:
+        reply_to = f"{COMMAND_RESPONSE}/{tenant}/{reply_to}"
+    _check_reply_to(reply_to, tenant, correlation)
     return Command(
         tenant=tenant,
         device=device,
@@ -288,7 +294,7 @@ def command_of(message: AmqpMessage, link_tenant: str | None) -> Command:
         payload=payload,
         content_type=properties.content_type,
         correlation_id=correlation,
-        reply_to=properties.reply_to,
+        reply_to=reply_to,
         trace=trace_of(message),
         properties=scalars_of(message),
     )

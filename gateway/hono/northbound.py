@@ -5,6 +5,7 @@
 | receiver `telemetry/{tenant}` | competes for telemetry; credit and outcomes reach the device |
 | receiver `event/{tenant}` | competes for the tenant's durable events |
 | receiver `command_response/{tenant}/{replyId}` | responses to commands sent with that reply-to |
+| receiver with a dynamic source | the same; the name that it gets is a reply-to for any tenant of its user |
 | sender `command/{tenant}`, sender without address | commands; the anonymous one is routed by `to` |
 
 Any other address is refused with `amqp:not-found`, also `notification/...`: registry change notifications are
@@ -19,8 +20,8 @@ import asyncio
 import hmac
 import logging
 import ssl as tls
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 from uuid import uuid4
 
@@ -57,13 +58,16 @@ from gateway.wire.amqp.events import (
 )
 from gateway.wire.amqp.limits import Limits
 from gateway.wire.amqp.link import ReceiverLink, SenderLink
-from gateway.wire.amqp.performatives import SND_MIXED, SND_UNSETTLED, Error
+from gateway.wire.amqp.performatives import SND_MIXED, SND_UNSETTLED, Error, Source
 
 log = logging.getLogger(__name__)
 
 ENDPOINT: Final = "northbound.amqp"
 COMMAND_CREDIT: Final = 500
 """Commands of one link that may be on their way to devices."""
+NOT_IMPLEMENTED: Final = "amqp:not-implemented"
+DYNAMIC: Final = "temp."
+"""What the names of dynamic nodes begin with; what follows cannot be guessed."""
 HARD_LIMIT: Final = 2
 """Sockets beyond this multiple of the connection limit are dropped without AMQP."""
 
@@ -109,6 +113,8 @@ class Northbound:
         self._settings = settings
         self._endpoints = endpoints
         self._tls = tls_context
+        self.nodes: dict[str, ResponseLink] = {}
+        """Dynamic nodes by their names."""
         self._replies: dict[tuple[str, str], list[ResponseLink]] = {}
         self._protocols: set[AmqpProtocol] = set()
         self._limits = Limits(
@@ -157,11 +163,17 @@ class Northbound:
     # --- responses -----------------------------------------------------------------------------------
 
     def owns(self, tenant: str, reply_id: str) -> bool:
-        return (tenant, reply_id) in self._replies
+        return bool(self._links_at(tenant, reply_id))
+
+    def _links_at(self, tenant: str, reply_id: str) -> Sequence[ResponseLink]:
+        links = self._replies.get((tenant, reply_id))
+        if links is not None:
+            return links
+        node = self.nodes.get(reply_id)
+        return () if node is None or not node.may_use(tenant) else (node,)
 
     def take(self, response: CommandResponse, done: Done) -> None:
-        links = self._replies.get((response.tenant, response.reply_id), [])
-        for link in links:
+        for link in self._links_at(response.tenant, response.reply_id):
             if link.credit > 0:
                 link.take(response, done)
                 return
@@ -179,6 +191,17 @@ class Northbound:
                 del self._replies[key]
 
         link.leave = leave
+
+    def add_node(self, link: ResponseLink) -> str:
+        """Make a dynamic node, which lives as long as its link; returns its name."""
+        name = f"{DYNAMIC}{uuid4().hex}"
+        self.nodes[name] = link
+
+        def leave() -> None:
+            del self.nodes[name]
+
+        link.leave = leave
+        return name
 
 
 class Application:
@@ -247,6 +270,9 @@ class Application:
         if isinstance(link, ReceiverLink):
             self._on_sender(link)
             return
+        if link.source is not None and link.source.dynamic:
+            self._make_node(link, link.source)
+            return
         address = link.source.address if link.source is not None else None
         endpoint, _, rest = (address if isinstance(address, str) else "").partition("/")
         tenant, _, reply_id = rest.partition("/")
@@ -259,6 +285,9 @@ class Application:
 
     def _on_sender(self, link: ReceiverLink) -> None:
         address = link.target.address if link.target is not None else None
+        if link.target is not None and link.target.dynamic:
+            link.refuse(Error(NOT_IMPLEMENTED, "dynamic targets: attach without address instead"))
+            return
         if link.target is not None and address is None:
             self._command(link, None)
             return
@@ -271,7 +300,7 @@ class Application:
     def _attach(
         self, link: SenderLink | ReceiverLink, tenant: str, accept: Callable[[], None]
     ) -> None:
-        if self._user is not None and self._user.may_use(tenant):
+        if self._may_use(tenant):
             accept()
         else:
             link.refuse(Error(UNAUTHORIZED, f"no right to tenant {tenant:.128}"))
@@ -293,22 +322,30 @@ class Application:
 
         consumer.leave = gone
 
+    def _may_use(self, tenant: str) -> bool:
+        return self._user is not None and self._user.may_use(tenant)
+
     def _listen(self, link: SenderLink, tenant: str, reply_id: str) -> None:
-        endpoint = self._endpoint
-        meter = DeliveryMeter(endpoint.metrics, tenant, "command_response")
-        responses = ResponseLink(self._protocol, link, meter, endpoint.response_timeout)
-        link.context = responses
+        responses = self._responses(link)
         _accept(link)
-        endpoint.add_reply_link(tenant, reply_id, responses)
+        self._endpoint.add_reply_link(tenant, reply_id, responses)
+
+    def _make_node(self, link: SenderLink, asked: Source) -> None:
+        name = self._endpoint.add_node(self._responses(link))
+        _accept(link, replace(asked, address=name, dynamic_node_properties=None))
+
+    def _responses(self, link: SenderLink) -> ResponseLink:
+        endpoint = self._endpoint
+        responses = ResponseLink(
+            self._protocol, link, endpoint.metrics, endpoint.response_timeout, self._may_use
+        )
+        link.context = responses
+        return responses
 
     def _command(self, link: ReceiverLink, tenant: str | None) -> None:
-        user = self._user
+        endpoint = self._endpoint
         link.context = CommandLink(
-            self._protocol,
-            link,
-            self._endpoint.routing,
-            tenant,
-            (lambda _tenant: False) if user is None else user.may_use,
+            self._protocol, link, endpoint.routing, tenant, self._may_use, endpoint.nodes
         )
         link.accept(credit=COMMAND_CREDIT, max_message_size=self._endpoint.max_message)
 
@@ -326,7 +363,7 @@ class Application:
 _KINDS: Final = {"telemetry": Kind.TELEMETRY, "event": Kind.EVENT}
 
 
-def _accept(link: SenderLink) -> None:
+def _accept(link: SenderLink, source: Source | None = None) -> None:
     """At least once unless the receiver asked for settled deliveries."""
     asked = link.attach.snd_settle_mode
-    link.accept(snd_settle_mode=SND_UNSETTLED if asked == SND_MIXED else asked)
+    link.accept(snd_settle_mode=SND_UNSETTLED if asked == SND_MIXED else asked, source=source)

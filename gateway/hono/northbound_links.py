@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from typing import Final
 
@@ -17,6 +17,7 @@ import msgspec
 from gateway.errors import ConsumerTimeout, GatewayError, MalformedPacket, NoConsumer, NotProcessed
 from gateway.hono.amqp_messages import (
     COMMAND,
+    COMMAND_RESPONSE,
     ForeignTenant,
     MessageEncoder,
     command_of,
@@ -155,16 +156,34 @@ class ConsumerLink:
         self.leave()
 
 
+class _Meters(dict[str, DeliveryMeter]):
+    """The delivery timers of responses, by tenant; made with a tenant's first response."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__()
+        self._metrics = metrics
+
+    def __missing__(self, tenant: str) -> DeliveryMeter:
+        meter = self[tenant] = DeliveryMeter(self._metrics, tenant, COMMAND_RESPONSE)
+        return meter
+
+
 class ResponseLink:
-    """A receiver of command responses at one reply address."""
+    """A receiver of command responses at one reply address; `may_use` says of which tenants."""
 
     def __init__(
-        self, protocol: AmqpProtocol, link: SenderLink, meter: DeliveryMeter, timeout: float
+        self,
+        protocol: AmqpProtocol,
+        link: SenderLink,
+        metrics: Metrics,
+        timeout: float,
+        may_use: Callable[[str], bool],
     ) -> None:
         self.leave: Callable[[], None] = lambda: None
+        self.may_use = may_use
         self._protocol = protocol
         self._link = link
-        self._meter = meter
+        self._meters = _Meters(metrics)
         self._timeout = timeout
 
     @property
@@ -178,7 +197,7 @@ class ResponseLink:
         if self.credit <= 0:
             done(NoConsumer())
             return
-        waiting = _TimedWaiting(self._meter, self._protocol.now, done)
+        waiting = _TimedWaiting(self._meters[response.tenant], self._protocol.now, done)
         sent = self._link.send(encode_response(response), waiting)
         self._protocol.flush_soon()
         if sent is None:
@@ -223,7 +242,10 @@ class _TimedWaiting:
 
 
 class CommandLink:
-    """A sender of commands, to one tenant or (anonymous) to those its user may write to."""
+    """A sender of commands, to one tenant or (anonymous) to those its user may write to.
+
+    `nodes` are the names of dynamic nodes, which commands may have as reply-to.
+    """
 
     def __init__(
         self,
@@ -232,9 +254,11 @@ class CommandLink:
         routing: CommandRouting,
         tenant: str | None,
         may_use: Callable[[str], bool],
+        nodes: Container[str],
     ) -> None:
         self._protocol = protocol
         self._link = link
+        self._nodes = nodes
         self._routing = routing
         self._tenant = tenant
         self._may_use = may_use
@@ -247,7 +271,7 @@ class CommandLink:
                 error = Error(NOT_FOUND, f"no route to {(message.properties.to or '')[:128]!r}")
                 self._settle(delivery, Rejected(error))
                 return
-            command = command_of(message, self._tenant)
+            command = command_of(message, self._tenant, self._nodes)
         except (ForeignTenant, MalformedPacket) as error:
             condition = UNAUTHORIZED if isinstance(error, ForeignTenant) else BAD_REQUEST
             self._settle(delivery, Rejected(Error(condition, error.message)))

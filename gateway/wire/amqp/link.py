@@ -116,8 +116,8 @@ class SenderLink(BaseLink):
         window = 0 if session.backlog else session.remote_window
         return credit if credit < window else window
 
-    def accept(self, *, snd_settle_mode: int | None = None) -> None:
-        """Attach with the termini as the peer asked for them."""
+    def accept(self, *, snd_settle_mode: int | None = None, source: Source | None = None) -> None:
+        """Attach with the termini as the peer asked for them; `source` says which node a dynamic one got."""
         asked = self.attach
         if snd_settle_mode is not None:
             self.presettled = snd_settle_mode == SND_SETTLED
@@ -130,7 +130,7 @@ class SenderLink(BaseLink):
                 if snd_settle_mode is None
                 else snd_settle_mode,
                 rcv_settle_mode=asked.rcv_settle_mode,
-                source=asked.source,
+                source=source or asked.source,
                 target=asked.target,
                 initial_delivery_count=0,
                 max_message_size=asked.max_message_size,
