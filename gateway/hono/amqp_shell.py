@@ -62,9 +62,13 @@ class AmqpProtocol(asyncio.Protocol):
         stream = cast(asyncio.Transport, transport)
         stream.set_write_buffer_limits(high=HIGH_WATER)
         self._transport = stream
-        self.connection = Connection(self.limits_for(stream), self._loop.time())
+        self.connection = self.make_connection(stream)
         self.peer = self._make_peer(self)
         self._arm()
+
+    def make_connection(self, transport: asyncio.Transport) -> Connection:
+        """Return the wire session of this socket."""
+        return Connection(self.limits_for(transport), self._loop.time())
 
     def data_received(self, data: bytes) -> None:
         self.handle(self.connection.receive(data, self._loop.time()))

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from gateway.errors import MalformedPacket
@@ -190,11 +190,20 @@ class Connection:
         self._state = _State.SECOND_HEADER
         return self._go_on(now)
 
-    def accept(self, now: float) -> Iterable[Event]:
-        """Answer `OpenRequested` with our open; returns the events of what the peer had sent ahead."""
+    def accept(
+        self,
+        now: float,
+        *,
+        capabilities: tuple[str, ...] = (),
+        properties: Mapping[object, object] | None = None,
+    ) -> Iterable[Event]:
+        """Answer `OpenRequested` with our open; returns the events of what the peer had sent ahead.
+
+        Shape:  `capabilities` are offered beside those of the limits.
+        """
         if self._state is not _State.OPEN_ASKED:
             return ()
-        self._write_open()
+        self._write_open(capabilities, properties)
         self._state = _State.OPENED
         self._handshake_until = None
         return self._go_on(now)
@@ -226,7 +235,11 @@ class Connection:
         body = SASL.write(performative)
         self.out.append(struct.pack(">IBBH", len(body) + 8, 2, 1, 0) + body)
 
-    def _write_open(self) -> None:
+    def _write_open(
+        self,
+        capabilities: tuple[str, ...] = (),
+        properties: Mapping[object, object] | None = None,
+    ) -> None:
         limits = self.limits
         self._open_sent = True
         self.write(
@@ -236,7 +249,8 @@ class Connection:
                 max_frame_size=limits.max_frame_size,
                 channel_max=limits.channel_max,
                 idle_time_out=int(limits.idle_timeout * 500),
-                offered_capabilities=limits.offered_capabilities,
+                offered_capabilities=(*limits.offered_capabilities, *capabilities) or None,
+                properties=properties,
             ),
         )
 
@@ -406,7 +420,7 @@ class Connection:
         if session is None:
             raise _framing(f"channel {channel} has no session")
         if isinstance(performative, End):
-            self._on_end(session, performative, events)
+            self._on_end(channel, session, performative, events)
             return
         if session.ended:
             return
@@ -416,10 +430,10 @@ class Connection:
             session.ended = True
             self._flushing.pop(session, None)
             events += session.lose_links(fault.error)
-            self.write(channel, End(error=fault.error))
+            self.write(session.channel, End(error=fault.error))
 
-    def _on_end(self, session: Session, end: End, events: list[Event]) -> None:
-        del self._sessions[session.channel]
+    def _on_end(self, channel: int, session: Session, end: End, events: list[Event]) -> None:
+        del self._sessions[channel]
         self._flushing.pop(session, None)
         if not session.ended:
             error = end.error if isinstance(end.error, Error) else None

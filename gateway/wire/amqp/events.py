@@ -82,6 +82,20 @@ class ConnectionEnded:
     error: Error | None
 
 
+@dataclass(frozen=True, slots=True)
+class ConnectionOpened:
+    """The server let us in and links may be attached (the client's end only)."""
+
+    open: Open
+
+
+@dataclass(frozen=True, slots=True)
+class LinkAttached:
+    """The server took a link that we attached (the client's end only); a refused one is `LinkDetached`."""
+
+    link: Link
+
+
 Event: TypeAlias = (
     SaslRequested
     | OpenRequested
@@ -91,4 +105,6 @@ Event: TypeAlias = (
     | Disposed
     | LinkDetached
     | ConnectionEnded
+    | ConnectionOpened
+    | LinkAttached
 )

@@ -101,11 +101,16 @@ class Session:
         self._flows: dict[int | None, Callable[[], dict[str, object]]] = {}
         self._head = struct.pack(">BBH", 2, 0, channel)
         self._heads: dict[int, bytes] = {}
+        self.introduce()
+
+    def introduce(self) -> None:
+        """Answer the peer's begin."""
+        limits = self._connection.limits
         self.write(
             Begin(
-                remote_channel=channel,
+                remote_channel=self.channel,
                 next_outgoing_id=0,
-                incoming_window=self._incoming_window,
+                incoming_window=limits.incoming_window,
                 outgoing_window=MAX_UINT,
                 handle_max=limits.handle_max,
             )
