@@ -240,6 +240,17 @@ class ReceiverLink(BaseLink):
             self.session.settle(delivery.id, state, not self.settle_second)
         self.top_up()
 
+    def tell(self, delivery: Incoming, state: object = ACCEPTED) -> None:
+        """Tell the peer the outcome of a delivery that is still being worked on; `finish` makes room."""
+        if self.is_open and not delivery.settled:
+            self.session.settle(delivery.id, state, not self.settle_second)
+
+    def finish(self) -> None:
+        """Make room for another delivery: the work on one whose outcome was told is over."""
+        if self.is_open:
+            self.outstanding -= 1
+            self.top_up()
+
     def top_up(self) -> None:
         """Grant credit again once half of the window is free."""
         free = self.window - self.outstanding - self.credit
