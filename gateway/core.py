@@ -77,6 +77,7 @@ from gateway.hono.northbound import ApplicationUser, Northbound
 from gateway.hono.provisioning import Provisioning
 from gateway.hono.registry import Registry
 from gateway.hono.registry_http import RegistryHttp, RegistryServer
+from gateway.hono.stored_commands import StoredCommands
 from gateway.hono.traffic import Traffic
 from gateway.kube.module import KubeApi
 from gateway.observe.metrics import Metrics
@@ -167,6 +168,7 @@ class Gateway:
     commands: CommandRouter
     usage: Usage
     traffic: Traffic
+    stored_commands: StoredCommands
     wot_config: WotConfig
     models: ThingModels | None = None
     modules: list[Module] = field(default_factory=list)
@@ -190,6 +192,12 @@ def build_gateway(shared: Shared) -> Gateway:
     usage = Usage(database)
     last_gateways = LastGateways()
     traffic = Traffic()
+    stored_commands = StoredCommands(
+        database,
+        settings.hono.stored_commands,
+        metrics,
+        tells_kafka=settings.hono.kafka.delivery_failures,
+    )
     hono = (registry, messaging, usage, last_gateways, metrics, tracer)
     thing_store = SqliteThingStore(database, settings.ditto.policies.namespace_roots)
     limits = Limits(
@@ -222,14 +230,15 @@ def build_gateway(shared: Shared) -> Gateway:
         upkeep=Upkeep(thing_store, settings.ditto.history),
         messaging=messaging,
         ingress=IngressService(*hono, traffic=traffic),
-        commands=CommandRouter(*hono, traffic=traffic),
+        commands=CommandRouter(*hono, traffic=traffic, stored=stored_commands),
         usage=usage,
         traffic=traffic,
+        stored_commands=stored_commands,
         wot_config=wot_config,
         models=models,
     )
     gateway.modules += [models] if models else []
-    gateway.modules += [Store(database), wot_config, events, registry, usage]
+    gateway.modules += [Store(database), wot_config, events, registry, usage, stored_commands]
     gateway.modules += [gateway.upkeep, things, SubjectExpiry(policies)]
     if settings.demo:
         gateway.modules.append(Once("hono.demo", lambda: hono_demo.provision(registry)))

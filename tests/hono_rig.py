@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from gateway.config.hono import HttpAdapter as HttpSettings
 from gateway.config.hono import Registry as RegistrySettings
+from gateway.config.hono import StoredCommands as StoredSettings
 from gateway.errors import GatewayError
 from gateway.hono.adapters.http import HttpAdapter
 from gateway.hono.authentication import DeviceAuthenticator
@@ -22,6 +24,7 @@ from gateway.hono.passwords import PasswordPool
 from gateway.hono.provisioning import Provisioning
 from gateway.hono.registry import Registry
 from gateway.hono.registry_http import RegistryHttp, RegistryServer
+from gateway.hono.stored_commands import StoredCommands
 from gateway.hono.traffic import Traffic
 from gateway.model.json import Json, JsonObject
 from gateway.model.message import EMPTY_NOTIFICATION, Message
@@ -82,6 +85,7 @@ class Core:
     connections: Connections
     last_gateways: LastGateways
     traffic: Traffic
+    stored: StoredCommands
     endpoints: Endpoints = field(default_factory=Endpoints)
 
     def url(self, name: str) -> str:
@@ -114,29 +118,44 @@ class Core:
 
 
 @asynccontextmanager
-async def a_core(**changes: object) -> AsyncIterator[Core]:
-    """All of the Hono core without adapters, on an empty store; `changes` are arguments of Registry."""
-    database = Database(None, "gateway")
+async def a_core(
+    database: Database | None = None,
+    keeps: StoredSettings | None = None,
+    clock: Callable[[], float] = time.time,
+    **changes: object,
+) -> AsyncIterator[Core]:
+    """All of the Hono core without adapters; `changes` are arguments of Registry.
+
+    Shape:  on an empty store where `database` gives none; `keeps` are settings and `clock` the clock of
+            stored commands.
+    """
+    database = database or Database(None, "gateway")
     metrics, tracer = Metrics(), Tracer()
     registry = Registry(database, metrics, passwords=PasswordPool(cost=4), **changes)  # type: ignore[arg-type]
     usage, consumer, last = Usage(database), Consumer(), LastGateways()
     traffic = Traffic()
     provisioning = Provisioning(registry, database, consumer, tracer)
+    stored = StoredCommands(database, keeps or StoredSettings(), metrics, clock=clock)
+    hono = (registry, consumer, usage, last, metrics, tracer)
     core = Core(
         registry,
         metrics,
         tracer,
         usage,
         consumer,
-        IngressService(registry, consumer, usage, last, metrics, tracer, traffic=traffic),
-        CommandRouter(registry, consumer, usage, last, metrics, tracer, traffic=traffic),
+        IngressService(*hono, traffic=traffic),
+        CommandRouter(*hono, traffic=traffic, stored=stored),
         DeviceAuthenticator(registry, provisioning=provisioning),
         provisioning,
         Connections(registry, usage, metrics),
         last,
         traffic,
+        stored,
     )
-    async with database.running(), running(registry), running(usage), running(provisioning):
+    async with AsyncExitStack() as up:
+        await up.enter_async_context(database.running())
+        for module in (registry, usage, provisioning, stored):
+            await up.enter_async_context(running(module))
         yield core
 
 

@@ -230,6 +230,20 @@ class Kafka:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCommands:
+    """Commands kept on disk for devices that are away, of tenants or devices that ask for it (`ext`)."""
+
+    max_ttl: float = 604_800.0
+    """Seconds that a command is kept at most; 0 keeps none, whatever tenants and devices say."""
+    max_per_device: int = 100
+    """Commands that wait for one device; more are refused as without this option."""
+    max_bytes_per_tenant: int = 16_777_216
+    """Bytes on disk of one tenant's commands; more are refused as without this option."""
+    max_bytes: int = 134_217_728
+    """Bytes on disk of all tenants' commands; more are refused as without this option."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hono:
     """The Hono-compatible service."""
 
@@ -243,6 +257,7 @@ class Hono:
     northbound: Northbound = field(default_factory=Northbound)
     events: Events = field(default_factory=Events)
     kafka: Kafka = field(default_factory=Kafka)
+    stored_commands: StoredCommands = field(default_factory=StoredCommands)
     tls: Tls = field(default_factory=Tls)
     connection_events: str = "logging"
     """Who hears of devices that connect over MQTT, AMQP: events (applications), logging or none (the log)."""

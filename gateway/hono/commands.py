@@ -1,12 +1,11 @@
 """Command routing: from an application's command to the one link that can carry it, and the answer back.
 
-Who gets a command is decided in `gateway.hono.subscriptions`. Nobody: NoConsumer, there is no queue for
-devices that are away. What took longer than 8 s is released to the application.
+Who gets a command is decided in `gateway.hono.subscriptions`. Nobody: NoConsumer, unless the command is to be
+kept (`gateway.hono.stored_commands`). What took longer than 8 s is released to the application.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -23,8 +22,8 @@ from gateway.errors import (
     Rejected,
     TenantDisabled,
     TenantNotFound,
-    Undeliverable,
 )
+from gateway.hono.command_walks import ROUTING_SECONDS, Walk
 from gateway.hono.last_gateways import LastGateways
 from gateway.hono.limits import Usage
 from gateway.hono.meters import UNKNOWN, CommandMeter, Direction
@@ -42,6 +41,7 @@ from gateway.hono.routes import (
     scalar_defaults,
     seconds_of,
 )
+from gateway.hono.stored_commands import StoredCommands
 from gateway.hono.subscriptions import Subscription, Subscriptions, choose
 from gateway.hono.traffic import Traffic
 from gateway.model.message import (
@@ -49,6 +49,7 @@ from gateway.model.message import (
     OCTET_STREAM,
     Adapter,
     Command,
+    CommandMark,
     CommandResponse,
     DeviceCommand,
     Kind,
@@ -60,6 +61,7 @@ from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Span, Tracer
 
 __all__ = [
+    "ROUTING_SECONDS",
     "CommandRouter",
     "check_response_status",
     "encode_amqp_reply_to",
@@ -69,9 +71,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-
-ROUTING_SECONDS = 8.0
-"""A command without an outcome after this time is released to the application."""
 
 ROUTER = "hono-command-router"
 TTD_CONNECTED = -1
@@ -104,6 +103,7 @@ class CommandRouter:
         tracer: Tracer,
         *,
         traffic: Traffic | None = None,
+        stored: StoredCommands | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
@@ -118,6 +118,10 @@ class CommandRouter:
         self._sinks: list[ResponseSink] = []
         self._on_subscription: list[Callable[[str], None]] = []
         self._instance = uuid4()
+        self._stored = stored
+        if stored is not None:
+            stored.serve(self)
+            registry.on_change(stored.changed)
 
     def add_sink(self, sink: ResponseSink) -> Callable[[], None]:
         """Let `sink` take responses for reply addresses that it owns; returns the way to end it."""
@@ -151,6 +155,9 @@ class CommandRouter:
             listener(tenant)
         if announce:
             self._announce(subscription, TTD_CONNECTED)
+        if self._stored is not None:
+            is_for_more = behalf is None and for_its_devices
+            self._stored.listens(tenant, device, for_its_devices=is_for_more)
 
         def end() -> None:
             if self._subscriptions.remove(subscription) and announce:
@@ -203,13 +210,69 @@ class CommandRouter:
             "consumer",
             {"tenant_id": command.tenant, "device_id": command.device},
         )
-        walk = _Walk(command, span, self._routed, done)
+        walk = Walk(command, span, self._routed, done)
         self._registry.assert_device(
-            command.tenant,
-            command.device,
-            None,
-            lambda found: self._with_device(walk, self._or_edge(found, command)),
+            command.tenant, command.device, None, lambda found: self._found(walk, found)
         )
+
+    def _found(self, walk: Walk, found: Assertion | GatewayError) -> None:
+        """Deliver a command, or hand it to those who keep it where that is wished."""
+        assertion = self._checked(walk, self._or_edge(found, walk.command))
+        if assertion is None:
+            return
+        stored = self._stored
+        if stored is not None and assertion is found:  # what only the cluster knows is not kept
+            terms = stored.terms(assertion, walk.command)
+            if terms is not None:
+                walk.hand_over()
+                stored.take(walk, terms)
+                return
+        self._deliver(walk, assertion.via)
+
+    # --- commands that are kept -----------------------------------------------------------------------
+
+    def attempt(self, command: Command, mark: CommandMark, done: Done) -> None:
+        """Deliver a command that is kept; errors as `route`. Its outcome is not counted here."""
+        span = self._tracer.start(
+            "delegate Command request",
+            command.trace,
+            "consumer",
+            {"tenant_id": command.tenant, "device_id": command.device},
+        )
+        walk = Walk(command, span, lambda _walk, _error: None, done, mark)
+
+        def found(result: Assertion | GatewayError) -> None:
+            assertion = self._checked(walk, result)
+            if assertion is not None:
+                self._deliver(walk, assertion.via)
+
+        self._registry.assert_device(command.tenant, command.device, None, found)
+
+    def is_reachable(self, tenant: str, device: str, done: Callable[[bool], None]) -> None:
+        """Tell whether a command for the device would find a link."""
+
+        def found(result: Assertion | GatewayError) -> None:
+            if isinstance(result, GatewayError):
+                done(False)
+            else:
+                done(self._link(tenant, device, result.via) is not None)
+
+        self._registry.assert_device(tenant, device, None, found)
+
+    def conclude(self, command: Command, error: GatewayError | None, seconds: float) -> None:
+        """Count what became of a command that was kept."""
+        trace = "" if command.trace is None else command.trace.trace_id
+        self._account(command, self._registry.cached_tenant(command.tenant), trace, error, seconds)
+
+    def pass_back(self, response: CommandResponse, done: Done) -> None:
+        """Hand a response to the one who waits for it, unchecked."""
+        sink = self._sink(response)
+        if sink is None:
+            done(NoConsumer())
+        else:
+            sink.take(response, done)
+
+    # --- the way to a link ----------------------------------------------------------------------------
 
     def _or_edge(
         self, found: Assertion | GatewayError, command: Command
@@ -228,24 +291,28 @@ class CommandRouter:
             )
         return found
 
-    def _with_device(self, walk: _Walk, found: Assertion | GatewayError) -> None:
+    def _checked(self, walk: Walk, found: Assertion | GatewayError) -> Assertion | None:
+        """Return what the registry said of the device where its command may go on."""
         if isinstance(found, DeviceNotFound | TenantNotFound | TenantDisabled):
             walk.end(Rejected(found.message, status=found.status))
-            return
+            return None
         if isinstance(found, GatewayError):
             walk.end(found)
-            return
+            return None
         walk.tenant = found.tenant
         size = found.tenant.metered_size(len(walk.command.payload))
         if self._usage.would_exceed(found.tenant, size):
             walk.end(Rejected(QuotaExceeded.default_message, status=429))
-            return
-        self._deliver(walk, found.via)
+            return None
+        return found
 
-    def _deliver(self, walk: _Walk, via: tuple[str, ...]) -> None:
+    def _link(self, tenant: str, device: str, via: tuple[str, ...]) -> Subscription | None:
+        last = self._last_gateways.get(tenant, device)
+        return choose(self._subscriptions, tenant, device, via, last)
+
+    def _deliver(self, walk: Walk, via: tuple[str, ...]) -> None:
         command = walk.command
-        last = self._last_gateways.get(command.tenant, command.device)
-        link = choose(self._subscriptions, command.tenant, command.device, via, last)
+        link = self._link(command.tenant, command.device, via)
         if link is None:
             walk.end(NoConsumer())
             return
@@ -263,18 +330,28 @@ class CommandRouter:
             target=command.device,
             request_id=request_id,
             gateway=gateway,
+            mark=walk.mark,
         )
         try:
             link.link.deliver(to_device, walk.end)
         except GatewayError as error:  # what the device's protocol has no way to say
             walk.end(error)
 
-    def _routed(self, walk: _Walk, error: GatewayError | None) -> None:
-        command, tenant = walk.command, walk.tenant
+    def _routed(self, walk: Walk, error: GatewayError | None) -> None:
+        seconds = time.perf_counter() - walk.started
+        trace = walk.span.context.trace_id
+        self._account(walk.command, walk.tenant, trace, error, seconds)
+
+    def _account(
+        self,
+        command: Command,
+        tenant: Tenant | None,
+        trace: str,
+        error: GatewayError | None,
+        seconds: float,
+    ) -> None:
         if self._traffic.watchers and tenant is not None:
-            self._traffic.commanded(
-                replace(command, tenant=tenant.tenant_id), walk.span.context.trace_id, error
-            )
+            self._traffic.commanded(replace(command, tenant=tenant.tenant_id), trace, error)
         size = len(command.payload) if tenant is None else tenant.metered_size(len(command.payload))
         if tenant is not None and error is None:
             self._usage.add_bytes(tenant, size)
@@ -283,7 +360,7 @@ class CommandRouter:
             Direction.ONE_WAY if command.is_one_way else Direction.REQUEST,
             error,
             ROUTER,
-            time.perf_counter() - walk.started,
+            seconds,
             size,
         )
 
@@ -389,36 +466,3 @@ class CommandRouter:
             time.perf_counter() - started,
             size,
         )
-
-
-class _Walk:
-    """One command on its way: ends once, at the latest when its time is up."""
-
-    __slots__ = ("_account", "_done", "_timer", "command", "span", "started", "tenant")
-
-    def __init__(
-        self,
-        command: Command,
-        span: Span,
-        account: Callable[[_Walk, GatewayError | None], None],
-        done: Done,
-    ) -> None:
-        self._account = account
-        self._done: Done | None = done
-        self.command = command
-        self.tenant: Tenant | None = None
-        self.started = time.perf_counter()
-        self.span = span
-        self._timer = asyncio.get_running_loop().call_later(
-            ROUTING_SECONDS, self.end, Undeliverable("no link took the command in time")
-        )
-
-    def end(self, error: GatewayError | None) -> None:
-        """Tell the outcome; what comes later is too late."""
-        done, self._done = self._done, None
-        if done is None:
-            return
-        self._timer.cancel()
-        self.span.end(error)
-        self._account(self, error)
-        done(error)

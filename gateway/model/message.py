@@ -24,6 +24,8 @@ EMPTY_NOTIFICATION = "application/vnd.eclipse-hono-empty-notification"
 CONTENT_ENCODING = "content-encoding"
 """The default that travels as a standard property, not as one of the application's."""
 DITTO_PROTOCOL = "application/vnd.eclipse.ditto+json"
+COMMAND_ID = "x-opt-twinspan-command-id"
+DUPLICATE = "x-opt-twinspan-duplicate"
 
 
 class Kind(enum.StrEnum):
@@ -138,7 +140,9 @@ class Command:
 
     Shape:  `name` is the subject; a command with `reply_to` (`command_response/{tenant}/{replyId}`)
             waits for a response that carries `correlation_id`; without it is one-way. Over Kafka the reply
-            id is empty: there is one place for all responses of a tenant.
+            id is empty: there is one place for all responses of a tenant. `origin` names the command's place
+            at its sender, the same when it is read from there again.
+    Units:  `ttl` in seconds from now: how long the application wants it delivered.
     """
 
     tenant: str
@@ -151,10 +155,29 @@ class Command:
     trace: TraceContext | None = None
     properties: Mapping[str, Scalar] = field(default_factory=lambda: NO_PROPERTIES)
     messaging: MessagingType = MessagingType.AMQP
+    ttl: float | None = None
+    origin: str | None = None
 
     @property
     def is_one_way(self) -> bool:
         return self.reply_to is None
+
+
+@dataclass(frozen=True, slots=True)
+class CommandMark:
+    """By what a device recognises a command that comes again.
+
+    Shape:  `command_id` is the same each time; `redelivered` says that it may have been sent before.
+    """
+
+    command_id: str
+    redelivered: bool = False
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """As names and values."""
+        pairs = ((COMMAND_ID, self.command_id),)
+        return (*pairs, (DUPLICATE, "true")) if self.redelivered else pairs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,13 +185,20 @@ class DeviceCommand:
     """A command as one device link gets it: routed, and with its request id made.
 
     Shape:  `target` is the device it is for; `gateway` the gateway whose link carries it, None when the
-            device itself listens; `request_id` is Hono's opaque id, empty for one-way commands.
+            device itself listens; `request_id` is Hono's opaque id, empty for one-way commands. `mark` is
+            there where the command may come more than once.
     """
 
     command: Command
     target: str
     request_id: str = ""
     gateway: str | None = None
+    mark: CommandMark | None = None
+
+    @property
+    def marks(self) -> tuple[tuple[str, str], ...]:
+        """What tells a device that it has had this command before, as names and values."""
+        return () if self.mark is None else self.mark.pairs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,6 +90,25 @@ class Metrics:
         )
         self.tenants = Gauge("hono_tenants", "Registered tenants.", registry=registry)
 
+        # --- commands that wait for their devices -------------------------------------------
+        self.stored_commands = Counter(
+            "twinspan_stored_commands",
+            "Commands kept for devices: kept, refused, delivered, expired, rejected, deleted.",
+            ("tenant", "outcome"),
+            registry=registry,
+        )
+        self.stored_commands_waiting = Gauge(
+            "twinspan_stored_commands_waiting",
+            "Commands on disk that wait for their devices.",
+            ("tenant",),
+            registry=registry,
+        )
+        self.stored_commands_bytes = Gauge(
+            "twinspan_stored_commands_bytes",
+            "Bytes on disk of commands that wait for their devices.",
+            registry=registry,
+        )
+
         # --- AMQP northbound ------------------------------------------------------------------
         self.amqp_delivery_seconds = LoopHistogram(
             "hono_amqp_delivery_duration_seconds",

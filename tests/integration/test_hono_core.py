@@ -27,8 +27,7 @@ from gateway.errors import (
     Unauthenticated,
     Undeliverable,
 )
-from gateway.hono import commands as commands_module
-from gateway.hono import demo
+from gateway.hono import command_walks, demo
 from gateway.hono.limits import Lease, Usage
 from gateway.hono.passwords import PasswordPool
 from gateway.hono.registry import Registry
@@ -650,7 +649,7 @@ async def test_a_command_that_a_link_cannot_say_is_answered(core: Core) -> None:
 
 
 async def test_a_mute_link_is_given_up(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands_module, "ROUTING_SECONDS", 0.02)
+    monkeypatch.setattr(command_walks, "ROUTING_SECONDS", 0.02)
     core.commands.subscribe("acme", "d1", Link(is_mute=True), adapter=Adapter.MQTT)
     assert isinstance(await route(core, a_command()), Undeliverable)
 
