@@ -151,8 +151,7 @@ class CommandRouter:
             tenant, device, link, adapter, behalf, announce, for_its_devices
         )
         self._subscriptions.add(subscription)
-        for listener in self._on_subscription:
-            listener(tenant)
+        self.expect(tenant)
         if announce:
             self._announce(subscription, TTD_CONNECTED)
         if self._stored is not None:
@@ -168,6 +167,16 @@ class CommandRouter:
     def is_listening(self, tenant: str, device: str) -> bool:
         """True when some link would take a command for the device itself."""
         return self._subscriptions.own(tenant, device) is not None
+
+    def newest_link(self, tenant: str, device: str) -> DeviceLink | None:
+        """Return the link that would take a command for the device itself."""
+        found = self._subscriptions.own(tenant, device)
+        return None if found is None else found.link
+
+    def expect(self, tenant: str) -> None:
+        """Devices of a tenant are about to listen, here or at other adapters."""
+        for listener in self._on_subscription:
+            listener(tenant)
 
     def _announce(self, subscription: Subscription, ttd: int) -> None:
         """Tell applications that a device may be reached (-1) or not any more (0)."""
@@ -406,6 +415,17 @@ class CommandRouter:
             finish(error)
             return
         self._registry.assert_device(response.tenant, response.device, response.via, asserted)
+
+    def pass_response(self, response: CommandResponse, done: Done) -> None:
+        """Hand on a response that an adapter elsewhere has checked and completed.
+
+        Errors (through `done`): NoConsumer; what the receiver says.
+        """
+        sink = self._sink(response)
+        if sink is None:
+            done(NoConsumer())
+        else:
+            sink.take(response, done)
 
     def _pass_on(self, found: Assertion, response: CommandResponse, span: Span, done: Done) -> None:
         if response.adapter and not found.tenant.adapter(response.adapter).enabled:
