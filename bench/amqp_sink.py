@@ -40,6 +40,14 @@ def frame(performative: object, kind: int = 0) -> bytes:
     return struct.pack(">IBBH", len(body) + 8, 2, kind, 0) + body
 
 
+def hello(user: str | None) -> bytes:
+    """The SASL layer of a client that waits for nothing, and the header after it; None is anonymous."""
+    login = SaslInit("ANONYMOUS")
+    if user is not None:
+        login = SaslInit("PLAIN", f"\0{user}".replace(":", "\0").encode())
+    return SASL_HEADER + frame(login, kind=1) + AMQP_HEADER
+
+
 class Sink:
     """One receiver on one address."""
 
@@ -47,7 +55,7 @@ class Sink:
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        user: str,
+        user: str | None,
         on_count: Callable[[int], None] = lambda _count: None,
     ) -> None:
         self._on_count = on_count
@@ -60,9 +68,7 @@ class Sink:
 
     async def attach(self, address: str) -> None:
         """Log in, open, attach and grant credit."""
-        login = f"\0{self._user}".replace(":", "\0").encode()
-        self._writer.write(SASL_HEADER + frame(SaslInit("PLAIN", login), kind=1))
-        self._writer.write(AMQP_HEADER + frame(Open("sink", max_frame_size=65_536)))
+        self._writer.write(hello(self._user) + frame(Open("sink", max_frame_size=65_536)))
         self._writer.write(frame(Begin(0, WINDOW, WINDOW)))
         source, target = Source(address=address), Target()
         self._writer.write(frame(Attach("sink", 0, RECEIVER, source=source, target=target)))

@@ -1,7 +1,8 @@
-"""The ceiling of the things benchmarks: bare aiohttp with constant answers.
+"""The ceiling of what is served over HTTP: bare aiohttp with constant answers.
 
-`GET` and `PUT` below `/api` answer a constant thing and nothing; a WebSocket on `/ws/2` gets a constant frame
-for each one that it sends; what is sent to `POST /all` goes to every WebSocket that said `START-SEND-EVENTS`.
+`GET` and `PUT` below `/api` answer a constant thing and nothing, `POST /telemetry` 202 and nothing; a
+WebSocket on `/ws/2` gets a constant frame for each one that it sends; what is sent to `POST /all` goes to
+every WebSocket that said `START-SEND-EVENTS`.
 Prints its port.
 """
 
@@ -41,6 +42,11 @@ class Sink:
         await request.read()
         return web.Response(status=204)
 
+    async def take(self, request: web.Request) -> web.Response:
+        """Accepted, once the body is read."""
+        await request.read()
+        return web.Response(status=202)
+
     async def broadcast(self, request: web.Request) -> web.Response:
         """Send the body to every subscriber, one after the other."""
         text = (await request.read()).decode()
@@ -69,6 +75,7 @@ async def serve() -> None:
     sink, app = Sink(), web.Application()
     app.router.add_get("/ws/2", sink.echo)
     app.router.add_post("/all", sink.broadcast)
+    app.router.add_post("/telemetry", sink.take)
     app.router.add_get("/api/{rest:.*}", sink.get)
     app.router.add_put("/api/{rest:.*}", sink.put)
     runner = web.AppRunner(app, access_log=None)
