@@ -287,6 +287,7 @@ def command_of(
     if reply_to is not None and reply_to in nodes:
         reply_to = f"{COMMAND_RESPONSE}/{tenant}/{reply_to}"
     _check_reply_to(reply_to, tenant, correlation)
+    ttl = message.header.ttl
     return Command(
         tenant=tenant,
         device=device,
@@ -297,6 +298,7 @@ def command_of(
         reply_to=reply_to,
         trace=trace_of(message),
         properties=scalars_of(message),
+        ttl=None if ttl is None else ttl / 1_000,
     )
 
 

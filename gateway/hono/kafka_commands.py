@@ -13,8 +13,10 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
+from uuid import NAMESPACE_URL, uuid5
 
 import msgspec
 
@@ -126,13 +128,15 @@ class KafkaCommands:
             log.debug("command record dropped", extra={"topic": topic, "cause": error.message})
             self._end(ticket, "malformed")
             return
-        if record.expires is not None and record.expires < self._clock():
+        left = None if record.expires is None else record.expires - self._clock()
+        if left is not None and left < 0:
             self._end(ticket, "expired")
         elif record.command is None:
             self._refuse_malformed(record, ticket)
         else:
             deadline = asyncio.get_running_loop().time() + ROUTING_SECONDS
-            self._put(_Waiting(record.command, record, ticket, deadline))
+            command = replace(record.command, ttl=left, origin=_origin(message))
+            self._put(_Waiting(command, record, ticket, deadline))
 
     def _refuse_malformed(self, record: CommandRecord, ticket: Ticket) -> None:
         error = BadRequest(MALFORMED)
@@ -211,6 +215,13 @@ class KafkaCommands:
     def _end(self, ticket: Ticket, outcome: str) -> None:
         self._counter.labels(outcome).inc()
         self._reader.end(ticket)
+
+
+def _origin(message: Message) -> str:
+    """Return what names a record, the same when it is read again: also after a topic was made anew."""
+    _, written = message.timestamp()
+    place = f"{message.topic()}/{message.partition()}/{message.offset()}/{written}"
+    return str(uuid5(NAMESPACE_URL, place))
 
 
 def _headers(message: Message) -> list[tuple[str, object]]:

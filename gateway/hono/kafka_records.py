@@ -236,6 +236,7 @@ def read_command(
     response_required = given.flag("response-required")
     trace = TraceContext.parse(given.text("traceparent"), given.text("tracestate"))
     name = given.text("subject")
+    metadata = given.starting_with(METADATA_PREFIX)
     command = None
     if name and (correlation_id or not response_required):
         command = Command(
@@ -247,6 +248,7 @@ def read_command(
             correlation_id=correlation_id,
             reply_to=f"command_response/{tenant}/" if response_required else None,
             trace=trace,
+            properties=metadata,
             messaging=MessagingType.KAFKA,
         )
     return CommandRecord(
@@ -258,7 +260,7 @@ def read_command(
         response_required=response_required,
         trace=trace,
         expires=given.expiry(),
-        metadata=given.starting_with(METADATA_PREFIX),
+        metadata=metadata,
     )
 
 

@@ -100,6 +100,9 @@ class Message:
     def offset(self) -> int:
         return self._offset
 
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 1_700_000_000_000
+
     def key(self) -> bytes:
         return self._key
 

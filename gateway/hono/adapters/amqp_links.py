@@ -224,12 +224,13 @@ class _CommandFlight:
 
 def _command_message(command: DeviceCommand) -> AmqpMessage:
     asked = command.command
-    annotations: dict[object, object] = {}
+    annotations: dict[object, object] = {Symbol(name): value for name, value in command.marks}
     if asked.trace is not None:
         annotations[Symbol(TRACE_ANNOTATION)] = trace_map(asked.trace)
     return AmqpMessage(
         message_annotations=annotations,
         properties=Properties(
+            message_id=None if command.mark is None else command.mark.command_id,
             to=f"command/{asked.tenant}/{command.target}",
             subject=asked.name,
             reply_to=encode_amqp_reply_to(asked),

@@ -231,6 +231,7 @@ def command_response(
     """
     inner = command.command
     found: list[Option] = [(options.LOCATION_QUERY, _segment(f"hono-command={inner.name}"))]
+    found += ((options.LOCATION_QUERY, _segment(f"{n}={value}")) for n, value in command.marks)
     path = _location(command, resource, is_authenticated=is_authenticated)
     found += ((options.LOCATION_PATH, _segment(segment)) for segment in path)
     content_type = inner.content_type or (OCTET_STREAM if inner.payload else None)

@@ -108,6 +108,7 @@ def command_response(command: DeviceCommand) -> Response:
         headers.append(("hono-cmd-req-id", command.request_id))
     if command.gateway is not None:
         headers.append(("hono-cmd-target-device", command.target))
+    headers += command.marks
     content_type = inner.content_type or (OCTET_STREAM if inner.payload else None)
     if content_type is not None:
         headers.append(("Content-Type", content_type))

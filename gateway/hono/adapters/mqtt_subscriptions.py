@@ -143,9 +143,9 @@ class CommandLink:
 
     def _described(self, command: DeviceCommand) -> Properties:
         trace = command.command.trace
-        user: tuple[tuple[str, str], ...] = ()
+        user = command.marks
         if trace is not None:
-            user = (("traceparent", trace.traceparent),)
+            user += (("traceparent", trace.traceparent),)
             if trace.state:
                 user += (("tracestate", trace.state),)
         return Properties(
