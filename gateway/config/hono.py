@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gateway.config.internal import Internal
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registry:
@@ -257,6 +259,7 @@ class Hono:
     northbound: Northbound = field(default_factory=Northbound)
     events: Events = field(default_factory=Events)
     kafka: Kafka = field(default_factory=Kafka)
+    internal: Internal = field(default_factory=Internal)
     stored_commands: StoredCommands = field(default_factory=StoredCommands)
     tls: Tls = field(default_factory=Tls)
     connection_events: str = "logging"

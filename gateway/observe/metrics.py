@@ -136,6 +136,28 @@ class Metrics:
             registry=registry,
         )
 
+        # --- internal services for adapters elsewhere -----------------------------------------
+        self.service_requests = Counter(
+            "twinspan_service_requests",
+            "Requests of adapters elsewhere, by service, operation and status.",
+            ("endpoint", "operation", "status"),
+            registry=registry,
+        )
+        self.service_uploads = Counter(
+            "twinspan_service_uploads",
+            "Messages of adapters elsewhere for applications, by what became of them.",
+            ("type", "status"),
+            registry=registry,
+        )
+        self.service_connections = Gauge(
+            "twinspan_service_connections", "Connected components.", registry=registry
+        )
+        self.service_routes = Gauge(
+            "twinspan_service_routes",
+            "Devices at adapters elsewhere that listen for commands.",
+            registry=registry,
+        )
+
         # --- CoAP adapter ---------------------------------------------------------------------
         self.coap_datagrams = Counter(
             "twinspan_coap_datagrams",
