@@ -369,6 +369,7 @@ def _registry_and_adapters(shared: Shared, gateway: Gateway) -> list[Module]:
         shared.metrics,
         shared.tracer,
         gateway.traffic,
+        gateway.stored_commands,
     )
     provisioning = Provisioning(
         gateway.registry, gateway.database, gateway.messaging, shared.tracer

@@ -191,7 +191,7 @@ async def a_registry_api(core: Core) -> AsyncIterator[str]:
     """The management API of `core`; yields its URL with `/v1`."""
     settings = RegistrySettings(bind=FREE, max_payload=2_000)
     server = RegistryServer(
-        core.registry, settings, dict([ADMIN]), core.metrics, core.tracer, core.traffic
+        core.registry, settings, dict([ADMIN]), core.metrics, core.tracer, core.traffic, core.stored
     )
     async with running(RegistryHttp(server, settings, core.endpoints)):
         yield core.url("hono.registry") + "/v1"

@@ -29,7 +29,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "thing": ("gateway.cli.thing:thing", "Get, set, search, explain, export and import things."),
     "tail": ("gateway.cli.tail:tail", "Follow a tenant's messages as they pass."),
     "send": ("gateway.cli.traffic:send", "Send telemetry or an event as a device."),
-    "command": ("gateway.cli.traffic:command", "Send a command to a device and show its answer."),
+    "command": (
+        "gateway.cli.commands:command",
+        "Send a command to a device; list those that wait.",
+    ),
     "doctor": ("gateway.cli.doctor:doctor", "Check machine, settings, ports, disks and peers."),
     "bench": ("gateway.cli.bench:bench", "Run the benchmarks, as ratios to a peer."),
 }

@@ -31,6 +31,8 @@ from gateway.errors import (
 )
 from gateway.hono.registry import Registry
 from gateway.hono.search import parse_search
+from gateway.hono.stored_commands import StoredCommands
+from gateway.hono.stored_commands_http import delete_commands, list_commands
 from gateway.hono.traffic import Traffic
 from gateway.hono.traffic_http import watch_traffic
 from gateway.model.json import Json, nests_within
@@ -65,6 +67,7 @@ class Call:
     body: bytes
     tenant: str = ""
     device: str = ""
+    command: str = ""
 
     @property
     def if_match(self) -> str | None:
@@ -97,9 +100,12 @@ class Call:
 class RegistryApi:
     """The handlers, one for each row of the route table."""
 
-    def __init__(self, registry: Registry, traffic: Traffic) -> None:
+    def __init__(
+        self, registry: Registry, traffic: Traffic, stored: StoredCommands | None = None
+    ) -> None:
         self._registry = registry
         self._traffic = traffic
+        self._stored = stored
 
     # --- tenants --------------------------------------------------------------------------------
 
@@ -169,6 +175,27 @@ class RegistryApi:
         await self._registry.read_tenant(call.tenant)
         return await watch_traffic(call.request, self._traffic, call.tenant, CORS)
 
+    # --- commands that wait for their devices ---------------------------------------------------
+
+    async def list_commands(self, call: Call) -> web.Response:
+        stored = await self._commands_of(call)
+        found = await list_commands(stored, call.tenant, call.device, call.request.query)
+        return _json(200, found)
+
+    async def delete_commands(self, call: Call) -> web.Response:
+        stored = await self._commands_of(call)
+        await delete_commands(stored, call.tenant, call.device, call.command)
+        return _changed()
+
+    async def _commands_of(self, call: Call) -> StoredCommands:
+        if self._stored is None:
+            raise NotFound("no such resource")
+        if call.device:
+            await self._registry.read_device(call.tenant, call.device)
+        else:
+            await self._registry.read_tenant(call.tenant)
+        return self._stored
+
 
 Row = tuple[re.Pattern[str], Mapping[str, Handler]]
 
@@ -209,6 +236,11 @@ def routes(api: RegistryApi) -> tuple[Row, ...]:
             {"GET": api.get_credentials, "PUT": api.update_credentials},
         ),
         (f"/v1/traffic{tenant}/?", {"GET": api.watch_traffic}),
+        (
+            f"/v1/commands{tenant}(?:{device})?/?",
+            {"GET": api.list_commands, "DELETE": api.delete_commands},
+        ),
+        (f"/v1/commands{tenant}{device}/(?P<command>[^/]+)/?", {"DELETE": api.delete_commands}),
     )
     return tuple((re.compile(pattern), methods) for pattern, methods in table)
 
@@ -227,9 +259,10 @@ class RegistryServer:
         metrics: Metrics,
         tracer: Tracer,
         traffic: Traffic | None = None,
+        stored: StoredCommands | None = None,
     ) -> None:
         self._traffic = traffic or Traffic()
-        self._table = routes(RegistryApi(registry, self._traffic))
+        self._table = routes(RegistryApi(registry, self._traffic, stored))
         self._settings = settings
         self._users = users
         self._metrics = metrics
@@ -281,7 +314,8 @@ class RegistryServer:
                 f"{request.method} is not allowed here, expected one of {', '.join(methods)}",
                 details={"allow": ", ".join(methods)},
             )
-        call = Call(request, await self._body(request), **names)
+        found = {name: text for name, text in names.items() if text}
+        call = Call(request, await self._body(request), **found)
         return await handler(call)
 
     def _match(self, path: str) -> tuple[Mapping[str, Handler], dict[str, str]]:
