@@ -13,6 +13,7 @@ setup:            ## everything for development: packages, virtual environment
 	@# Without these peers their tests say NOT RUN and why; a registry that is away stops nothing else.
 	scripts/ditto-clients.sh || echo "Not all of Ditto's clients could be had: their tests do not run." >&2
 	scripts/kafka.sh || echo "No Kafka broker could be had: its tests do not run." >&2
+	scripts/amqp-peers.sh || echo "rhea could not be had: its tests do not run." >&2
 
 run:              ## start everything on this machine with sample data (wheels only, no root)
 	@scripts/python.sh run

@@ -6,6 +6,7 @@ packages=(
   mosquitto             # the broker that MQTT ingest is measured against
   mosquitto-clients     # mosquitto_pub and mosquitto_sub
   libcoap3-bin          # coap-client, with OpenSSL and with GnuTLS
+  rabbitmq-server       # a broker whose shovels speak AMQP 1.0
   prometheus            # scrapes /metrics; brings promtool
   iproute2              # network namespaces for cut links
   gcc libc6-dev libssl-dev libsasl2-dev pkg-config python3-dev python3-venv   # python-qpid-proton with TLS

@@ -593,9 +593,12 @@ def test_draining_uses_up_the_credit() -> None:
     link.drained()
     sent = server.sent()
     assert isinstance(sent[0], Transfer)
-    assert (sent[1].link_credit, sent[1].delivery_count, sent[1].drain) == (0, 5, False)
+    assert (sent[1].link_credit, sent[1].delivery_count, sent[1].drain) == (0, 5, True)
     server.receive(credit(0, 0, delivery_count=5, drain=True))
-    assert server.sent()[0].link_credit == 0
+    assert (server.sent()[0].link_credit, link.draining) == (0, True)
+    server.receive(credit(0, 2, delivery_count=5))
+    link.drained()
+    assert (server.sent(), link.credit, link.draining) == ([], 2, False)
 
 
 def test_an_echo_is_answered() -> None:

@@ -223,7 +223,7 @@ class AmqpDevice:
     def _on_link(self, link: SenderLink | ReceiverLink) -> None:
         if isinstance(link, SenderLink):
             self._on_command_receiver(link)
-        elif link.target is not None and link.target.address is not None:
+        elif link.target is not None and link.target.address:  # an empty one names nothing either
             link.refuse(Error(BAD_REQUEST, "container supports anonymous terminus only"))
         else:
             settings = self._owner.settings

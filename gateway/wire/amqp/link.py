@@ -103,6 +103,7 @@ class SenderLink(BaseLink):
         super().__init__(session, attach)
         self.credit = 0
         self.draining = False
+        """The receiver's last word on it; what we send repeats it."""
         self.delivery_count = 0
         self.presettled = attach.snd_settle_mode == SND_SETTLED
         self.unsettled = 0
@@ -162,10 +163,9 @@ class SenderLink(BaseLink):
 
     def drained(self) -> None:
         """Say that nothing more is there: uses up the credit of a draining link."""
-        if self.draining and self.is_open:
+        if self.draining and self.credit > 0 and self.is_open:
             self.delivery_count = (self.delivery_count + self.credit) & MAX_UINT
             self.credit = 0
-            self.draining = False
             self.session.write_flow(self.handle, self.flow)
 
     def on_flow(self, flow: Flow) -> None:
@@ -174,8 +174,8 @@ class SenderLink(BaseLink):
             limit = (flow.delivery_count or 0) + flow.link_credit
             credit = (limit - self.delivery_count) & MAX_UINT
             self.credit = credit if credit < 0x8000_0000 else 0
-        self.draining = flow.drain and self.credit > 0
-        if flow.drain and not self.draining:
+        self.draining = flow.drain
+        if flow.drain and self.credit == 0:
             self.session.write_flow(self.handle, self.flow)
 
     def flow(self) -> dict[str, object]:

@@ -2,6 +2,7 @@
 'use strict';
 const path = require('node:path');
 const { randomUUID } = require('node:crypto');
+const { later, within, inbox } = require('./waiting.js');
 
 const ditto = require(
   path.join(process.env.DITTO_MODULES || path.join(__dirname, 'node_modules'), '@eclipse-ditto/ditto-javascript-client-node'),
@@ -14,22 +15,6 @@ const basic = (user = 'ditto', password = 'ditto') => ditto.NodeHttpBasicAuth.ne
 
 const http = (...auth) =>
   ditto.DittoNodeClient.newHttpClient().withoutTls().withDomain(HOST).withAuthProvider(...(auth.length ? auth : [basic()])).build();
-
-/** A promise with its handles outside. */
-function later() {
-  const found = {};
-  found.promise = new Promise((resolve, reject) => Object.assign(found, { resolve, reject }));
-  return found;
-}
-
-/** Fails a promise that takes longer than `ms`. */
-function within(promise, what, ms = 8000) {
-  let timer;
-  const limit = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`no ${what} within ${ms} ms`)), ms);
-  });
-  return Promise.race([promise, limit]).finally(() => clearTimeout(timer));
-}
 
 /** An open WebSocket client; `options`: channel, buffer, host, auth. */
 async function socket(options = {}) {
@@ -53,20 +38,6 @@ async function socket(options = {}) {
   const client = channel.withStateHandler(handler).build();
   await within(up.promise, 'connection');
   return { client, states, close: () => client.close() };
-}
-
-/** What a callback is called with, one after another. */
-function inbox() {
-  const waiting = [];
-  const arrived = [];
-  return {
-    put: (message) => (waiting.length ? waiting.shift()(message) : arrived.push(message)),
-    take: (what = 'message') =>
-      within(arrived.length ? Promise.resolve(arrived.shift()) : new Promise((done) => waiting.push(done)), what),
-    get size() {
-      return arrived.length;
-    },
-  };
 }
 
 const newId = (name) => `${NAMESPACE}:${name}-${randomUUID()}`;
