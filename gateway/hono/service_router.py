@@ -1,0 +1,342 @@
+"""The command router service: which adapter instance a device's commands go to, and its last known gateway.
+
+A device has one instance, the one that registered last. Registrations outlive the instance's connection, as
+adapters do not register again when they reconnect; they end by their lifespan, or when they are taken back.
+The older device connection service does the same under other names.
+Full: StoreUnavailable.
+Source: Hono, Command Router API; Device Connection API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final, Protocol
+
+from gateway.errors import (
+    BadRequest,
+    GatewayError,
+    NotFound,
+    PreconditionFailed,
+    StoreUnavailable,
+)
+from gateway.hono.registry import Registry
+from gateway.hono.service_commands import CommandReceivers, RemoteDevice
+from gateway.hono.service_requests import Answer, Handler, Operations, Request, Response
+from gateway.model.json import Json
+from gateway.model.message import EMPTY_NOTIFICATION, Adapter, Kind, Message
+from gateway.model.ports import DeviceLink, Done, Downstream
+from gateway.model.registry import Tenant
+from gateway.observe.tracing import Tracer
+
+log = logging.getLogger(__name__)
+
+ENDPOINT: Final = "cmd_router"
+CONNECTION_ENDPOINT: Final = "device_con"
+MAX_ROUTES: Final = 200_000
+MAX_BATCH: Final = 1_000
+MAX_ID: Final = 1_024
+TTD_CONNECTED: Final = -1
+TTD_GONE: Final = 0
+FOREVER: Final = -1
+
+
+class Router(Protocol):
+    """What is asked of command routing."""
+
+    def subscribe(
+        self,
+        tenant: str,
+        device: str,
+        link: DeviceLink,
+        *,
+        adapter: Adapter,
+        gateway: str | None = None,
+        announce: bool = True,
+        for_its_devices: bool = True,
+    ) -> Callable[[], None]: ...
+
+    def newest_link(self, tenant: str, device: str) -> DeviceLink | None: ...
+
+    def expect(self, tenant: str) -> None: ...
+
+
+class Gateways(Protocol):
+    """Through which gateway devices were heard last."""
+
+    def note(self, tenant: str, device: str, gateway: str | None) -> None: ...
+
+    def get(self, tenant: str, device: str) -> str | None: ...
+
+
+class _Route:
+    """One device's instance."""
+
+    __slots__ = ("end", "instance", "link", "timer")
+
+    def __init__(self, instance: str, link: RemoteDevice, end: Callable[[], None]) -> None:
+        self.instance = instance
+        self.link = link
+        self.end = end
+        self.timer: asyncio.TimerHandle | None = None
+
+    def close(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        self.end()
+
+
+class Routes:
+    """Devices of adapters elsewhere, by (tenant, device)."""
+
+    def __init__(self, router: Router, receivers: CommandReceivers) -> None:
+        self._router = router
+        self._receivers = receivers
+        self._routes: dict[tuple[str, str], _Route] = {}
+
+    def __len__(self) -> int:
+        return len(self._routes)
+
+    def set(self, tenant: str, device: str, instance: str, lifespan: int) -> None:
+        """Send a device's commands to an instance, for `lifespan` seconds, below 0 for ever.
+
+        Errors: StoreUnavailable.
+        """
+        key = (tenant, device)
+        old = self._routes.get(key)
+        if old is None and len(self._routes) >= MAX_ROUTES:
+            raise StoreUnavailable("too many devices of other adapters listen for commands")
+        link = RemoteDevice(instance, self._receivers)
+        end = self._router.subscribe(
+            tenant, device, link, adapter=adapter_of(instance), announce=False
+        )
+        route = self._routes[key] = _Route(instance, link, end)
+        if old is not None:
+            old.close()
+        if lifespan >= 0:
+            loop = asyncio.get_running_loop()
+            route.timer = loop.call_later(lifespan, self._expire, key, route)
+
+    def remove(self, tenant: str, device: str, instance: str) -> bool:
+        """Take a registration back; False when another instance, or an adapter here, has taken over."""
+        key = (tenant, device)
+        route = self._routes.get(key)
+        if route is None or route.instance != instance:
+            return False
+        is_newest = self._router.newest_link(tenant, device) is route.link
+        del self._routes[key]
+        route.close()
+        return is_newest
+
+    def instance(self, tenant: str, device: str) -> str | None:
+        """Return a device's instance, None where it has none elsewhere."""
+        route = self._routes.get((tenant, device))
+        return None if route is None else route.instance
+
+    def close(self) -> None:
+        """End all of them: the service stops."""
+        for route in self._routes.values():
+            route.close()
+        self._routes.clear()
+
+    def _expire(self, key: tuple[str, str], route: _Route) -> None:
+        if self._routes.get(key) is route:
+            del self._routes[key]
+            route.close()
+
+
+def adapter_of(instance: str) -> Adapter:
+    """Return the type in an instance's name; AMQP, which we speak to it, for a name without."""
+    return next((kind for kind in Adapter if instance.startswith(kind.value)), Adapter.AMQP)
+
+
+class RouterService:
+    """Answers for `cmd_router` and `device_con`; `clock` gives seconds since the epoch."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        router: Router,
+        routes: Routes,
+        gateways: Gateways,
+        downstream: Downstream,
+        tracer: Tracer,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._registry = registry
+        self._router = router
+        self._routes = routes
+        self._gateways = gateways
+        self._downstream = downstream
+        self._tracer = tracer
+        self._clock = clock
+        self.operations: Operations = {
+            "register-cmd-consumer": self._for_tenant(self._register),
+            "unregister-cmd-consumer": self._for_tenant(self._unregister),
+            "set-last-gw": self._for_tenant(self._set_last),
+            "enable-command-routing": self._enable,
+        }
+        self.connection_operations: Operations = {
+            "set-last-gw": self._for_tenant(self._set_last),
+            "get-last-gw": self._for_tenant(self._get_last),
+            "set-cmd-handling-adapter-instance": self._for_tenant(self._register),
+            "remove-cmd-handling-adapter-instance": self._for_tenant(self._unregister),
+            "get-cmd-handling-adapter-instances": self._for_tenant(self._instances),
+        }
+
+    def _for_tenant(self, work: Callable[[Request, str, Answer], None]) -> Handler:
+        """Look the link's tenant up, by id or alias, before `work`."""
+
+        def handle(request: Request, answer: Answer) -> None:
+            self._registry.find_tenant(request.tenant, partial(found, request, answer))
+
+        def found(request: Request, answer: Answer, tenant: Tenant | GatewayError) -> None:
+            if isinstance(tenant, GatewayError):
+                answer(tenant)
+                return
+            try:
+                work(request, tenant.tenant_id, answer)
+            except GatewayError as error:
+                answer(error)
+
+        return handle
+
+    # --- who listens ------------------------------------------------------------------------------
+
+    def _register(self, request: Request, tenant: str, answer: Answer) -> None:
+        device, instance = _id(request, "device_id"), _id(request, "adapter_instance_id")
+        lifespan = request.parameters.get("lifespan", FOREVER)
+        if isinstance(lifespan, bool) or not isinstance(lifespan, int):
+            raise BadRequest("lifespan: expected seconds as an integer")
+        is_announced = request.flag("send_event")
+        self._routes.set(tenant, device, instance, lifespan)
+
+        def announced(error: GatewayError | None) -> None:
+            if error is not None:
+                self._routes.remove(tenant, device, instance)
+            answer(error or Response(status=204, device=device))
+
+        if is_announced:
+            self._announce(tenant, device, instance, TTD_CONNECTED, announced)
+        else:
+            announced(None)
+
+    def _unregister(self, request: Request, tenant: str, answer: Answer) -> None:
+        device, instance = _id(request, "device_id"), _id(request, "adapter_instance_id")
+        is_announced = request.flag("send_event")
+        if not self._routes.remove(tenant, device, instance):
+            raise PreconditionFailed("the device's commands do not go to this adapter instance")
+
+        def announced(_error: GatewayError | None) -> None:
+            answer(Response(status=204, device=device))
+
+        if is_announced:
+            self._announce(tenant, device, instance, TTD_GONE, announced)
+        else:
+            announced(None)
+
+    def _announce(self, tenant: str, device: str, instance: str, ttd: int, done: Done) -> None:
+        """Tell applications that a device may be reached (-1) or not any more (0)."""
+        span = self._tracer.start("send TTD event", None, "producer")
+        message = Message(
+            tenant=tenant,
+            device=device,
+            kind=Kind.EVENT,
+            qos=1,
+            payload=b"",
+            at=self._clock(),
+            trace=span.context,
+            content_type=EMPTY_NOTIFICATION,
+            adapter=instance,
+            ttd=ttd,
+        )
+
+        def sent(error: GatewayError | None) -> None:
+            span.end(error)
+            if error is not None:
+                who = {"tenant": tenant, "device": device, "ttd": ttd}
+                log.warning("TTD event was not taken", extra=who)
+            done(error)
+
+        self._downstream.send(message, sent)
+
+    def _enable(self, request: Request, answer: Answer) -> None:
+        """Commands of every tenant are routed anyway; those that a broker brings are asked for now."""
+        tenants = request.json()
+        if not isinstance(tenants, list) or not all(isinstance(name, str) for name in tenants):
+            raise BadRequest("body: expected an array of tenant ids")
+        for name in tenants:
+            self._registry.find_tenant(str(name), self._expect)
+        answer(Response(status=204))
+
+    def _expect(self, found: Tenant | GatewayError) -> None:
+        if isinstance(found, Tenant):
+            self._router.expect(found.tenant_id)
+
+    def _instances(self, request: Request, tenant: str, answer: Answer) -> None:
+        device = _id(request, "device_id")
+        listed = request.document().get("gateway-ids", []) if request.payload else []
+        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+            raise BadRequest("body: expected gateway-ids as an array of ids")
+        gateways = [str(name) for name in listed[:MAX_BATCH]]
+        chosen = self._chosen(tenant, device, gateways)
+        if not chosen:
+            raise NotFound("no adapter instance handles commands of the device")
+        answer(Response(body={"adapter-instances": chosen}, device=device))
+
+    def _chosen(self, tenant: str, device: str, gateways: list[str]) -> list[Json]:
+        """Return the device's own instance, else its last gateway's, else those of all gateways."""
+        last = self._gateways.get(tenant, device)
+        for one in (device, last if last in gateways else None):
+            found = self._entries(tenant, (one,) if one else ())
+            if found:
+                return found
+        return self._entries(tenant, gateways)
+
+    def _entries(self, tenant: str, devices: Iterable[str]) -> list[Json]:
+        return [
+            {"adapter-instance-id": instance, "device-id": device}
+            for device in devices
+            if (instance := self._routes.instance(tenant, device)) is not None
+        ]
+
+    # --- last known gateways ------------------------------------------------------------------------
+
+    def _set_last(self, request: Request, tenant: str, answer: Answer) -> None:
+        for device, gateway in _last_gateways(request):
+            self._gateways.note(tenant, device, None if gateway == device else gateway)
+        answer(Response(status=204))
+
+    def _get_last(self, request: Request, tenant: str, answer: Answer) -> None:
+        device = _id(request, "device_id")
+        gateway = self._gateways.get(tenant, device)
+        if gateway is None:
+            raise NotFound("no gateway is known for the device")
+        answer(Response(body={"gateway-id": gateway}, device=device))
+
+
+def _last_gateways(request: Request) -> list[tuple[str, str]]:
+    """Read one pair from the parameters, or many from the body.
+
+    Errors: BadRequest.
+    """
+    if "device_id" in request.parameters or "gateway_id" in request.parameters:
+        return [(_id(request, "device_id"), _id(request, "gateway_id"))]
+    pairs = request.document()
+    if len(pairs) > MAX_BATCH:
+        raise BadRequest(f"body: expected at most {MAX_BATCH} devices, got {len(pairs)}")
+    return [(_check(device), _check(gateway)) for device, gateway in pairs.items()]
+
+
+def _id(request: Request, name: str) -> str:
+    return _check(request.text(name))
+
+
+def _check(value: Json) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= MAX_ID:
+        raise BadRequest(f"id: expected 1..{MAX_ID} characters")
+    return value

@@ -1,0 +1,297 @@
+"""What adapters elsewhere send to applications: telemetry, events, responses to commands.
+
+The adapter has checked device and tenant and has added their defaults; here the tenant's data volume is
+counted. The outcome of the consumer, or of the store of events, goes back to the adapter as it was.
+Source: Hono, Telemetry, Event and Command & Control API for AMQP 1.0, southbound operations.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final, Protocol
+
+from gateway.errors import (
+    BadRequest,
+    Forbidden,
+    GatewayError,
+    NotFound,
+    NotProcessed,
+    QuotaExceeded,
+    Rejected,
+)
+from gateway.hono.amqp_messages import scalars_of, trace_of
+from gateway.hono.amqp_outcomes import CONSUMER_LIMIT, INTERNAL_ERROR
+from gateway.hono.amqp_shell import AmqpProtocol
+from gateway.hono.limits import Usage
+from gateway.hono.registry import Registry
+from gateway.hono.service_commands import KAFKA_REPLY_ID
+from gateway.model.message import CommandResponse, Kind, Message, Scalar
+from gateway.model.ports import Done, Downstream
+from gateway.model.registry import Tenant
+from gateway.model.trace import TraceContext
+from gateway.observe.metrics import Metrics
+from gateway.observe.tracing import new_context
+from gateway.outcome import BAD_REQUEST, RESOURCE_LIMIT, UNAUTHORIZED, outcome_of
+from gateway.wire.amqp import performatives as amqp
+from gateway.wire.amqp.link import Incoming, ReceiverLink, Sent
+from gateway.wire.amqp.message import AmqpMessage, decode_message, payload_of
+from gateway.wire.amqp.performatives import ACCEPTED, RELEASED, Error
+from gateway.wire.amqp.values import Symbol
+
+KINDS: Final = {kind.value: kind for kind in Kind}
+RESPONSES: Final = "command_response"
+CREDIT: Final = 1_000
+"""Messages of one link that may be without an outcome."""
+_RETAIN: Final = Symbol("x-opt-retain")
+_FIELDS: Final = frozenset(("device_id", "tenant_id", "qos", "orig_adapter", "orig_address", "ttd"))
+_RESPONSE_FIELDS: Final = frozenset(("device_id", "tenant_id", "status"))
+
+
+class Responses(Protocol):
+    """Who takes responses that an adapter elsewhere has checked."""
+
+    def pass_response(self, response: CommandResponse, done: Done) -> None: ...
+
+
+def relayed_state(error: GatewayError | None) -> object:
+    """Return the delivery state that says to an adapter what a consumer has said."""
+    match error:
+        case None:
+            return ACCEPTED
+        case NotProcessed() if "delivery_failed" in error.details:
+            return amqp.Modified(delivery_failed=error.details["delivery_failed"] is True or None)
+        case NotFound():
+            return amqp.Modified(undeliverable_here=True)
+        case QuotaExceeded():
+            return amqp.Rejected(Error(RESOURCE_LIMIT, error.message))
+        case Forbidden():
+            return amqp.Rejected(Error(UNAUTHORIZED, error.message))
+        case Rejected():
+            return amqp.Rejected(Error(BAD_REQUEST, error.message))
+    if error.message == CONSUMER_LIMIT:
+        return amqp.Rejected(Error(RESOURCE_LIMIT, error.message))
+    if error.status == 500:
+        return amqp.Rejected(Error(INTERNAL_ERROR, error.message))
+    return RELEASED
+
+
+class Uploads:
+    """Where the uploads of all links go; `clock` gives seconds since the epoch."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        downstream: Downstream,
+        responses: Responses,
+        usage: Usage,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._registry = registry
+        self._downstream = downstream
+        self._responses = responses
+        self._usage = usage
+        self._metrics = metrics
+        self._clock = clock
+
+    def send(self, kind: Kind, tenant: str, message: AmqpMessage, done: Done) -> None:
+        """Hand on telemetry or an event.
+
+        Errors (through `done`): QuotaExceeded; what `Downstream.send` says.
+        """
+        at, trace = self._at(message), trace_of(message) or new_context()
+        read = read_message(kind, tenant, message, at, trace)
+        size = len(read.payload)
+        work = partial(self._downstream.send, read)
+        self._metered(kind.value, tenant, size, work, done)
+
+    def respond(self, address: str, message: AmqpMessage, done: Done) -> None:
+        """Hand on a response to a command.
+
+        Errors (through `done`): QuotaExceeded; NoConsumer; what the application says.
+        """
+        response = read_response(address, message, self._at(message))
+        work = partial(self._responses.pass_response, response)
+        self._metered(RESPONSES, response.tenant, len(response.payload), work, done)
+
+    def _at(self, message: AmqpMessage) -> float:
+        created = message.properties.creation_time
+        return self._clock() if created is None else created / 1_000
+
+    def _metered(
+        self, kind: str, tenant: str, size: int, work: Callable[[Done], None], done: Done
+    ) -> None:
+        """Do `work` within the limits of the tenant; one that we do not know has none."""
+
+        def with_tenant(found: Tenant | GatewayError) -> None:
+            if isinstance(found, GatewayError):
+                work(partial(self._finish, kind, done))
+                return
+            metered = found.metered_size(size)
+            if self._usage.would_exceed(found, metered):
+                self._finish(kind, done, QuotaExceeded())
+                return
+            work(partial(account, found, metered))
+
+        def account(found: Tenant, metered: int, error: GatewayError | None) -> None:
+            if error is None:
+                self._usage.add_bytes(found, metered)
+            self._finish(kind, done, error)
+
+        self._registry.find_tenant(tenant, with_tenant)
+
+    def _finish(self, kind: str, done: Done, error: GatewayError | None) -> None:
+        self._metrics.service_uploads.labels(kind, outcome_of(error).metric.value).inc()
+        done(error)
+
+
+class UploadLink:
+    """An adapter's sender of telemetry or events of one tenant, or of responses at one address."""
+
+    def __init__(
+        self, protocol: AmqpProtocol, link: ReceiverLink, uploads: Uploads, address: str
+    ) -> None:
+        self._protocol = protocol
+        self._link = link
+        self._uploads = uploads
+        self._address = address
+
+    def arrived(self, delivery: Incoming) -> None:
+        """Hand on a message; its outcome settles the delivery."""
+        done = partial(self._done, delivery)
+        try:
+            message = decode_message(delivery.payload)
+            endpoint, _, rest = self._address.partition("/")
+            kind = KINDS.get(endpoint)
+            if kind is None:
+                self._uploads.respond(self._address, message, done)
+            else:
+                self._uploads.send(kind, rest, message, done)
+        except GatewayError as error:
+            done(error)
+
+    def _done(self, delivery: Incoming, error: GatewayError | None) -> None:
+        self._link.settle(delivery, relayed_state(error))
+        self._protocol.flush_soon()
+
+    def lost(self, _unsettled: tuple[Sent, ...]) -> None:
+        """Messages on their way go on; nobody is told."""
+
+
+def read_message(
+    kind: Kind, tenant: str, message: AmqpMessage, at: float, trace: TraceContext
+) -> Message:
+    """Read telemetry or an event as an adapter writes it.
+
+    Errors: BadRequest.
+    """
+    given = scalars_of(message)
+    payload = payload_of(message)
+    if payload is None:
+        raise BadRequest("body: expected a data section, or a value that is a string or binary")
+    _check_to(message, kind.value, tenant)
+    ttl = message.header.ttl
+    return Message(
+        tenant=tenant,
+        device=_text(given, "device_id"),
+        kind=kind,
+        qos=_qos(given, kind),
+        payload=payload,
+        at=at,
+        trace=trace,
+        content_type=message.properties.content_type,
+        adapter=_optional(given, "orig_adapter"),
+        address=_optional(given, "orig_address"),
+        ttl=None if ttl is None else ttl / 1_000,
+        ttd=_ttd(given),
+        retain=(message.message_annotations or {}).get(_RETAIN) is True,
+        properties=_rest(message, given, _FIELDS),
+    )
+
+
+def _check_to(message: AmqpMessage, endpoint: str, tenant: str) -> None:
+    """Refuse a message that names another place than its link."""
+    to = message.properties.to
+    if to is None:
+        return
+    named = to.split("/", 2)
+    if named[:2] != [endpoint, tenant]:
+        raise BadRequest(f"to: expected {endpoint}/{tenant}, got {to[:128]!r}")
+
+
+def _text(given: Mapping[str, Scalar], name: str) -> str:
+    value = given.get(name)
+    if not isinstance(value, str) or not value:
+        raise BadRequest(f"{name}: expected a string")
+    return value
+
+
+def _optional(given: Mapping[str, Scalar], name: str) -> str:
+    value = given.get(name, "")
+    return value if isinstance(value, str) else ""
+
+
+def _qos(given: Mapping[str, Scalar], kind: Kind) -> int:
+    """Return the quality of service; an adapter that does not say waits for the outcome."""
+    if kind is Kind.EVENT:
+        return 1
+    return 0 if given.get("qos") == 0 else 1
+
+
+def _ttd(given: Mapping[str, Scalar]) -> int | None:
+    value = given.get("ttd")
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _rest(
+    message: AmqpMessage, given: Mapping[str, Scalar], fields: frozenset[str]
+) -> dict[str, Scalar]:
+    """Return what an adapter added beyond the fields of their own."""
+    rest = {name: value for name, value in given.items() if name not in fields}
+    encoding = message.properties.content_encoding
+    if encoding is not None:
+        rest["content-encoding"] = encoding
+    return rest
+
+
+def read_response(address: str, message: AmqpMessage, at: float) -> CommandResponse:
+    """Read a device's response as an adapter writes it, for the reply address of its link.
+
+    Errors: BadRequest.
+    """
+    tenant, reply_id = _reply_address(address, message.properties.to)
+    given = scalars_of(message)
+    status, correlation = given.get("status"), message.properties.correlation_id
+    payload = payload_of(message)
+    if isinstance(status, bool) or not isinstance(status, int) or payload is None:
+        raise BadRequest("command response: expected an integer status and a body of bytes")
+    if not isinstance(correlation, str):
+        raise BadRequest("command response: expected a correlation-id that is a string")
+    ttl = message.header.ttl
+    return CommandResponse(
+        tenant=tenant,
+        device=_optional(given, "device_id"),
+        reply_id="" if reply_id == KAFKA_REPLY_ID else reply_id,
+        correlation_id=correlation,
+        status=status,
+        payload=payload,
+        content_type=message.properties.content_type,
+        at=at,
+        ttl=None if ttl is None else ttl / 1_000,
+        trace=trace_of(message),
+        properties=_rest(message, given, _RESPONSE_FIELDS),
+    )
+
+
+def _reply_address(address: str, to: str | None) -> tuple[str, str]:
+    """Return tenant and reply id of a link's address, or of `to` where the link names a tenant alone."""
+    parts = address.split("/", 2)
+    if len(parts) < 3:
+        named = (to or "").split("/", 2)
+        if len(named) < 3 or named[:2] != parts or not named[2]:
+            raise BadRequest(f"to: expected {address}/<reply id>")
+        parts = named
+    return parts[1], parts[2]
