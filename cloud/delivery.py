@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 from cloud.catalog import Catalog, DeviceChange
 from cloud.devicepatch import with_types
-from cloud.hub import CloudHub, Inbound, stamp
+from cloud.hub import CloudHub
+from cloud.sessions import Inbound, stamp
 from cloud.syncbook import NEVER, Held, SyncBook
 from gateway.model.json import JsonObject
 from gateway.model.trace import TraceContext

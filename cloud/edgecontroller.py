@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from cloud.hub import CloudHub, Inbound, stamp
+from cloud.hub import CloudHub
 from cloud.identity import LEASE_NAMESPACE, LEASES, ensure_namespace
 from cloud.references import references
 from cloud.restrictions import (
@@ -24,6 +24,7 @@ from cloud.restrictions import (
     own_words,
     status_patch_of,
 )
+from cloud.sessions import Inbound, stamp
 from gateway.errors import BadRequest, Forbidden, GatewayError, MalformedPacket, NotBuilt, NotFound
 from gateway.kube.client import KubeClient, PatchType
 from gateway.model.json import Json, JsonObject

@@ -12,21 +12,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-import time
-import uuid
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from cloud.certificates import NodeCertificate, read_node_certificate
 from cloud.joining import peer_certificate, refusal
-from gateway.errors import AdapterFull, Forbidden, GatewayError
+from cloud.sessions import (
+    CLOSE_SECONDS,
+    Inbound,
+    NodeSession,
+    abort,
+    hang_up,
+    log_about,
+    refused,
+)
+from gateway.errors import AdapterFull, GatewayError
 from gateway.runtime.lanes import Lanes
 from gateway.runtime.listener import Endpoints, serve_app
-from gateway.wire.cloudedge.envelope import Envelope, Stamp
+from gateway.wire.cloudedge.envelope import Envelope
 from gateway.wire.cloudedge.link import (
     CloudLink,
     Delivered,
@@ -51,23 +57,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
-CLOSE_SECONDS = 1.0
 LANE_LIMIT = 10_000
 """Pending messages are bounded per node; a lane's own bound is never met first."""
 
-_CLOSE_CODES = {
-    Ending.GARBAGE: WSCloseCode.UNSUPPORTED_DATA,
-    Ending.STOPPING: WSCloseCode.GOING_AWAY,
-    Ending.NODE_DELETED: WSCloseCode.POLICY_VIOLATION,
-    Ending.REVOKED: WSCloseCode.POLICY_VIOLATION,
-}
-
 M = TypeVar("M")
-
-
-def stamp() -> Stamp:
-    """Make id and time of a new message."""
-    return Stamp(str(uuid.uuid4()), time.time_ns() // 1_000_000)
 
 
 class NodeListener(Protocol):
@@ -81,40 +74,6 @@ class NodeListener(Protocol):
         """Its machine or its store is another one: what it had stored may be lost."""
 
     def delivered(self, node: str, item: ObjectMessage) -> None: ...
-
-
-@dataclass(slots=True, eq=False)
-class NodeSession:
-    """One connection of one node."""
-
-    node: str
-    serial: str
-    link: CloudLink
-    socket: web.WebSocketResponse
-    transport: asyncio.Transport | None
-    since: float
-    edge: str
-    """The edge's store, as the edge names it; else the certificate's serial."""
-    pending: int = 0
-    is_writing: bool = False
-    room: asyncio.Event | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Inbound:
-    """A message from a node, with the way to answer it on the same connection."""
-
-    session: NodeSession
-    envelope: Envelope
-    hub: CloudHub
-
-    @property
-    def node(self) -> str:
-        return self.session.node
-
-    def reply(self, answer: Envelope) -> None:
-        """Send an answer; dropped when the connection is gone or its queue is full (edges ask again)."""
-        self.hub.send(self.session, answer)
 
 
 Handler = Callable[[Inbound, Any], Awaitable[None]]
@@ -250,7 +209,7 @@ class CloudHub:
     async def _hang_up_all(self) -> None:
         for session in list(self._sessions.values()):
             session.link.close(Ending.STOPPING)
-        goodbyes = [_hang_up(s, Ending.STOPPING) for s in self._sessions.values()]
+        goodbyes = [hang_up(s, Ending.STOPPING) for s in self._sessions.values()]
         await asyncio.gather(*goodbyes, return_exceptions=True)
 
     # --- connecting -----------------------------------------------------------------------------
@@ -287,11 +246,11 @@ class CloudHub:
     def _admit(self, request: web.Request) -> NodeCertificate:
         der = peer_certificate(request)
         if der is None:
-            raise _refused(Refusal.NO_CERTIFICATE, "a client certificate is needed")
+            raise refused(Refusal.NO_CERTIFICATE, "a client certificate is needed")
         certificate = read_node_certificate(der)
         node = request.headers.get(NODE_ID, "")
         if node != certificate.node:
-            raise _refused(
+            raise refused(
                 Refusal.NODE_MISMATCH,
                 f"the certificate is of node {certificate.node}, the header node_id says {node[:100]}",
             )
@@ -301,7 +260,7 @@ class CloudHub:
     def _judge(self, certificate: NodeCertificate) -> None:
         node = certificate.node
         if self._settings.node_deletion_revokes and self._book.is_revoked(certificate):
-            raise _refused(
+            raise refused(
                 Refusal.REVOKED,
                 f"node {node} was deleted or replaced after this certificate was issued: join again",
             )
@@ -390,10 +349,10 @@ class CloudHub:
                     self._tell_delivered(session, item)
                 case Unanswered(item):
                     self._metrics.cloudhub_delivery.labels("unanswered").inc()
-                    _log_about("object not acknowledged", session, item.envelope)
+                    log_about("object not acknowledged", session, item.envelope)
                 case Unreadable(envelope, error):
                     self._count("up", "unreadable")
-                    _log_about("odd message", session, envelope, error.message)
+                    log_about("odd message", session, envelope, error.message)
                 case Ended(why, detail):
                     log.info("link ended", extra={"node": session.node, "cause": detail})
                     self._end(session, why)
@@ -408,7 +367,7 @@ class CloudHub:
         self._count("up", type(message).__name__)
         match message:
             case EdgeFailed(_, text):
-                _log_about("edge could not store", session, envelope, text)
+                log_about("edge could not store", session, envelope, text)
             case NotServed(what) | Ignored(what):
                 log.debug("message not served", extra={"node": session.node, "cause": what})
             case _:
@@ -426,7 +385,7 @@ class CloudHub:
             try:
                 await handler(inbound, message)
             except GatewayError as error:
-                _log_about("message refused", session, envelope, error.message)
+                log_about("message refused", session, envelope, error.message)
             except Exception:  # top of a task: one odd message must not end the hub
                 log.exception("message failed", extra={"node": session.node})
             finally:
@@ -457,7 +416,7 @@ class CloudHub:
             log.debug("write failed", extra={"node": session.node, "cause": str(error)})
             if session.link.ending is None:
                 session.link.close(Ending.GONE)
-            _abort(session)
+            abort(session)
         finally:
             session.is_writing = False
 
@@ -467,31 +426,7 @@ class CloudHub:
         if session.room is not None:
             session.room.set()
         if self._group is not None:
-            self._group.create_task(_hang_up(session, why))
+            self._group.create_task(hang_up(session, why))
 
     def _count(self, direction: str, kind: str) -> None:
         self._metrics.cloudhub_messages.labels(direction, kind).inc()
-
-
-def _log_about(text: str, session: NodeSession, envelope: Envelope, cause: str = "") -> None:
-    facts = {"node": session.node, "resource": envelope.route.resource[:200], "cause": cause[:500]}
-    log.warning(text, extra=facts)
-
-
-async def _hang_up(session: NodeSession, why: Ending) -> None:
-    """Say goodbye, then make sure that the connection is gone."""
-    code = _CLOSE_CODES.get(why, WSCloseCode.OK)
-    if why is not Ending.SLOW:
-        with suppress(TimeoutError, ConnectionError, RuntimeError):
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await session.socket.close(code=code, message=why.value.encode())
-    _abort(session)
-
-
-def _abort(session: NodeSession) -> None:
-    if session.transport is not None:
-        session.transport.abort()
-
-
-def _refused(why: Refusal, text: str) -> Forbidden:
-    return Forbidden(text, details={"refusal": why})

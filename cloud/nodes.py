@@ -14,11 +14,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cloud.catalog import Catalog
-from cloud.hub import CloudHub, stamp
+from cloud.hub import CloudHub
 from cloud.identity import LEASE_NAMESPACE, LEASES, ready_condition
 from cloud.informer import Change
 from cloud.leases import Renewals
 from cloud.nodebook import NodeBook
+from cloud.sessions import stamp
 from cloud.syncbook import SyncBook
 from gateway.errors import Conflict, GatewayError
 from gateway.kube.client import KubeClient, PatchType

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from cloud.catalog import Catalog, DeviceChange
 from cloud.devicecontroller import DeviceController
-from cloud.hub import CloudHub, Inbound, stamp
+from cloud.hub import CloudHub
 from cloud.mapping import Layout, features_patch, reported_by_thing
+from cloud.sessions import Inbound, stamp
 from cloud.statuses import (
     belongs_to,
     is_news,

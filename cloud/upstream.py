@@ -17,7 +17,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cloud.catalog import Catalog
-from cloud.hub import CloudHub, Inbound, stamp
+from cloud.hub import CloudHub
+from cloud.sessions import Inbound, stamp
 from gateway.errors import Forbidden, GatewayError, NotBuilt, Undeliverable
 from gateway.model.message import OCTET_STREAM, Adapter, Kind, Message, Scalar, SpoolId, Upload
 from gateway.model.ports import Done, Downstream, Ingress
