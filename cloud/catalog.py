@@ -23,9 +23,9 @@ from gateway.wire.cloudedge.devices import (
     MODELS,
     STATUSES,
     DeviceView,
-    ModelView,
     ObjectMeta,
 )
+from gateway.wire.cloudedge.models import ModelView
 from gateway.wire.cloudedge.subjects import DeviceKey
 
 K = TypeVar("K")

@@ -14,7 +14,8 @@ import msgspec
 from cloud.agreement import DesiredSource
 from gateway.errors import BadRequest, GatewayError
 from gateway.model.json import Json, JsonObject, Pointer
-from gateway.wire.cloudedge.devices import DeviceView, ModelView, mapping
+from gateway.wire.cloudedge.devices import DeviceView, mapping
+from gateway.wire.cloudedge.models import ModelView
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.values import (
     PropertyType,

@@ -142,12 +142,12 @@ def build_edge(
     )
     node = NodeAgent(Machine(name, data_dir / FOLDER), hub)
     twin.listen(mappers)
-    for listener in (reports, pump, twin, node):
+    for listener in (reports, pump, twin.membership, node):
         hub.on_link(listener)
-    for taker in (pump.take_answer, reports.take_answer, twin.take_answer):
+    for taker in (pump.take_answer, reports.take_answer, twin.membership.take_answer):
         hub.on_answer(taker)
     hub.on(ObjectChanged, meta.on_object)
-    hub.on(MembershipChanged, twin.on_membership)
+    hub.on(MembershipChanged, twin.membership.on_membership)
     hub.on(TwinCommanded, twin.on_twin_command)
     hub.on(BusCommand, bus.on_command)
     enrolment = Enrolment(identity, name, ticket, settings.hub.https_server)

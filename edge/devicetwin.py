@@ -13,13 +13,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
 
 import msgspec
 
 from edge.clock import now_ms, rfc3339, stamp
-from edge.deviceforms import LocalDevice, member_of, node_topic, row_of, topic_of, wanted_of
+from edge.deviceforms import LocalDevice, member_of, row_of, topic_of, wanted_of
+from edge.deviceport import CLOUD, MAPPER, DeviceListener, Updated
 from edge.hub import Sender
+from edge.membership import Membership
 from edge.reports import MAX_WAITING, Reports
 from edge.spool import trace_text
 from edge.store import DeviceRow, EdgeStore, Report
@@ -39,22 +40,20 @@ from gateway.model.json import JsonObject
 from gateway.model.trace import TraceContext
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
-from gateway.wire.cloudedge.devices import DeviceView, ModelView
-from gateway.wire.cloudedge.envelope import Envelope, struct_of
+from gateway.wire.cloudedge.devices import DeviceView
+from gateway.wire.cloudedge.envelope import Envelope
+from gateway.wire.cloudedge.models import ModelView
 from gateway.wire.cloudedge.subjects import (
     STATE_UPDATED,
     TWIN_UPDATED,
     DeviceKey,
     device_resource,
 )
-from gateway.wire.cloudedge.to_cloud import MEMBERSHIP_DETAIL, ask_membership
-from gateway.wire.cloudedge.to_edge import Answer, MembershipChanged, TwinCommanded
+from gateway.wire.cloudedge.to_edge import TwinCommanded
 from gateway.wire.cloudedge.twins import (
-    MEMBERSHIP_LIST,
     STATES,
     DeviceState,
     MemberDevice,
-    MembershipUpdate,
     StateUpdate,
     Twin,
     TwinDelta,
@@ -65,31 +64,13 @@ from gateway.wire.cloudedge.twins import (
 
 log = logging.getLogger(__name__)
 
-ASK_AGAIN_SECONDS = 60.0
-"""How often the cloud is asked for the list of devices until it answers."""
 REBIND_SECONDS = 5.0
 """How soon a Device that could not be written is tried again."""
 MAX_DEVICES = 10_000
 MAX_REPORT = 1024 * 1024
 """Characters of one report to the cloud."""
-MAPPER, MQTT, CLOUD = "mapper", "mqtt", "cloud"
-"""Who asks for a change of a twin."""
 
 Publish = Callable[[str, bytes], None]
-Updated = Callable[[Change | GatewayError], None]
-
-
-class DeviceListener(Protocol):
-    """A mapper runner: told what it serves. Calls are short and never raise."""
-
-    def device_bound(
-        self, view: DeviceView, model: ModelView | None, trace: TraceContext | None
-    ) -> None:
-        """The Device is new or has changed; `trace` is what the change belongs to."""
-
-    def device_gone(self, key: DeviceKey) -> None: ...
-    def desired_changed(self, key: DeviceKey, trace: TraceContext) -> None:
-        """Something is wanted that the device does not have yet."""
 
 
 class DeviceTwin:
@@ -109,7 +90,6 @@ class DeviceTwin:
     ) -> None:
         self.node = node
         self._store = store
-        self._sender = sender
         self._reports = reports
         self._metrics = metrics
         self._tracer = tracer
@@ -117,8 +97,8 @@ class DeviceTwin:
         self._models: dict[tuple[str, str], ModelView] = {}
         self._listeners: list[DeviceListener] = []
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._is_up = False
-        self._asked = ""
+        self.membership = Membership(node, sender, self, lambda *item: self.publish(*item))
+        """Listener of the link, taker of answers, handler of `MembershipChanged`."""
         self.publish: Publish = _nowhere
         """Where results for local subscribers go; EventBus sets it."""
 
@@ -132,16 +112,10 @@ class DeviceTwin:
         await self._load()
         ready()
         try:
-            await self._ask_forever()
+            await self.membership.ask_forever()
         finally:
             for device in list(self._timers):
                 self._stop_timer(device)
-
-    async def _ask_forever(self) -> None:
-        while True:
-            if self._is_up and self._asked:
-                self._ask_membership()
-            await asyncio.sleep(ASK_AGAIN_SECONDS)
 
     async def _load(self) -> None:
         for row in await self._store.devices():
@@ -151,7 +125,7 @@ class DeviceTwin:
                 self._devices[device].twins = twins
                 self._devices[device].stored = dict(twins)
         for entry in await self._store.meta_of_type("devicemodel"):
-            self._keep_model(ModelView.read(msgspec.json.decode(entry.value)))
+            self.put_model(msgspec.json.decode(entry.value))
         for entry in await self._store.meta_of_type("device"):
             try:
                 self.put_device(msgspec.json.decode(entry.value))
@@ -160,21 +134,6 @@ class DeviceTwin:
                     "a stored device is of no use",
                     extra={"resource": entry.key, "cause": error.message},
                 )
-
-    def link_up(self, *, has_spool: bool) -> None:  # noqa: ARG002  every cloud has twins
-        self._is_up = True
-        self._ask_membership()
-
-    def link_down(self) -> None:
-        self._is_up = False
-
-    def _ask_membership(self) -> None:
-        question = ask_membership(stamp(), self.node)
-        self._asked = question.msg_id
-        try:
-            self._sender.send(question)
-        except GatewayError as error:
-            log.debug("membership cannot be asked now", extra={"cause": error.message})
 
     # --- what clients at the edge ask -----------------------------------------------------------
 
@@ -250,6 +209,15 @@ class DeviceTwin:
     def members(self) -> list[MemberDevice]:
         """Return all devices of this node as `membership/get/result` lists them."""
         return [member_of(device.row) for device in self._devices.values()]
+
+    def bound(self) -> list[tuple[DeviceView, ModelView | None]]:
+        """Return the Devices of this node with their models."""
+        views = [device.view for device in self._devices.values() if device.view is not None]
+        return [(view, self._models.get(_model_key(view))) for view in views]
+
+    def models(self) -> list[ModelView]:
+        """Return the DeviceModels of this node's Devices."""
+        return list(self._models.values())
 
     def _device(self, key: DeviceKey) -> LocalDevice:
         device = self._devices.get(str(key))
@@ -333,6 +301,8 @@ class DeviceTwin:
         """Take a DeviceModel; its Devices are judged by it from now on."""
         model = ModelView.read(document)
         self._keep_model(model)
+        for listener in self._listeners:
+            listener.model_bound(model)
         for device in list(self._devices.values()):
             view = device.view
             if view is not None and _model_key(view) == (model.meta.namespace, model.meta.name):
@@ -342,7 +312,10 @@ class DeviceTwin:
         self._models[model.meta.namespace, model.meta.name] = model
 
     def delete_model(self, namespace: str, name: str) -> None:
-        self._models.pop((namespace, name), None)
+        if self._models.pop((namespace, name), None) is None:
+            return
+        for listener in self._listeners:
+            listener.model_gone(namespace, name)
 
     def put_device(self, document: JsonObject, trace: TraceContext | None = None) -> None:
         """Take a Device: its desired values become expected ones. Errors: MalformedPacket for its name."""
@@ -431,44 +404,16 @@ class DeviceTwin:
             event_id=command.update.event_id,
         )
 
-    def on_membership(self, _envelope: Envelope, message: MembershipChanged) -> None:
-        """Devices came or went."""
-        self._change_members(message.update)
+    # --- Members ----------------------------------------------------------------------------------
 
-    def take_answer(self, answer: Answer) -> bool:
-        """Take the cloud's list of devices: ours that are not in it go."""
-        if not self._asked or answer.parent_id != self._asked:
-            return False
-        self._asked = ""
-        if answer.resource != MEMBERSHIP_DETAIL:
-            return True
-        try:
-            members = struct_of(answer.content, MEMBERSHIP_LIST).devices or []
-        except GatewayError as error:
-            log.warning("the list of devices cannot be read", extra={"cause": error.message})
-            return True
-        listed = {member.id for member in members}
-        gone = [member_of(d.row) for d in self._devices.values() if d.row.id not in listed]
-        self._change_members(
-            MembershipUpdate(added_devices=list(members), removed_devices=gone), tell=bool(gone)
-        )
-        return True
+    def add_member(self, row: DeviceRow) -> None:
+        """A device came, without its Device so far."""
+        self._add(row)
 
-    def _change_members(self, update: MembershipUpdate, *, tell: bool = True) -> None:
-        added = [m for m in update.added_devices or [] if m.id not in self._devices]
-        for member in added:
-            self._add(row_of(member))
-        for member in update.removed_devices or []:
-            self._remove_member(member.id)
-        if tell or added:
-            told = msgspec.structs.replace(update, timestamp=now_ms())
-            self.publish(f"{node_topic(self.node)}/membership/updated", write(told))
-
-    def _remove_member(self, device: str) -> None:
-        try:
-            self.delete_device(DeviceKey.parse(device))
-        except GatewayError as error:
-            log.warning("a device without namespace", extra={"cause": error.message})
+    @property
+    def rows(self) -> list[DeviceRow]:
+        """The devices of this node."""
+        return [device.row for device in self._devices.values()]
 
     def _add(self, row: DeviceRow) -> LocalDevice | None:
         if len(self._devices) >= MAX_DEVICES:

@@ -20,7 +20,8 @@ from urllib.parse import parse_qsl
 
 from edge.clock import now_ms, stamp
 from edge.deviceforms import membership_list, node_topic
-from edge.devicetwin import MQTT, DeviceTwin
+from edge.deviceport import MQTT
+from edge.devicetwin import DeviceTwin
 from edge.hub import Sender
 from edge.spoolpump import SpoolPump
 from edge.store import DeviceRow, EdgeStore

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.errors import Undeliverable
-from gateway.wire.cloudedge.devices import DeviceView, ModelView
+from gateway.wire.cloudedge.devices import DeviceView
+from gateway.wire.cloudedge.models import ModelView
 
 
 class Quality(enum.StrEnum):

@@ -14,15 +14,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import msgspec
 
 from edge.clock import now_ms
-from edge.devicetwin import MAPPER
+from edge.deviceport import MAPPER, TwinPort
 from edge.mappers.driver import Driver, DriverFactory, Quality, Reading
 from edge.store import DeviceRow
-from edge.twinrules import Change, Twins, deltas
+from edge.twinrules import Change, deltas
 from gateway.errors import DeviceNotFound, GatewayError
 from gateway.model.json import Json
 from gateway.model.message import Kind
@@ -30,7 +29,8 @@ from gateway.model.trace import TraceContext
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.runtime.backoff import Backoff
-from gateway.wire.cloudedge.devices import DeviceView, ModelView
+from gateway.wire.cloudedge.devices import DeviceView
+from gateway.wire.cloudedge.models import ModelView
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.twins import Twin, TwinValue
 from gateway.wire.cloudedge.uploads import EdgeUpload
@@ -45,25 +45,6 @@ RETRY_FIRST = 1.0
 RETRY_CAP = 60.0
 REPORT_AS = "twinspan.io/report-as"
 JSON_TYPE = "application/json"
-
-
-class TwinPort(Protocol):
-    """What the runner needs of DeviceTwin."""
-
-    def update(
-        self,
-        key: DeviceKey,
-        asks: Mapping[str, Twin | None] | None,
-        done: Callable[[Change | GatewayError], None],
-        *,
-        origin: str,
-        event_id: str = "",
-        trace: TraceContext | None = None,
-    ) -> None: ...
-    def set_state(
-        self, key: DeviceKey, state: str, done: Callable[[DeviceRow | GatewayError], None]
-    ) -> None: ...
-    def twins(self, key: DeviceKey) -> Twins: ...
 
 
 Submit = Callable[[EdgeUpload, Callable[[GatewayError | None], None]], None]
@@ -158,6 +139,12 @@ class MapperRunner:
         if served is not None:
             served.cause = trace
             served.wake.set()
+
+    def model_bound(self, model: ModelView) -> None:
+        """Nothing to do: Devices are bound anew after their model."""
+
+    def model_gone(self, namespace: str, name: str) -> None:
+        """Nothing to do: a Device goes on with the model that it was bound with."""
 
     def _start(self, key: DeviceKey) -> None:
         if self._group is not None:

@@ -14,7 +14,8 @@ from typing import Protocol
 from edge.mappers.driver import Driver, Quality, Reading
 from gateway.errors import BadRequest, NotFound
 from gateway.model.json import JsonObject
-from gateway.wire.cloudedge.devices import DeviceView, ModelView
+from gateway.wire.cloudedge.devices import DeviceView
+from gateway.wire.cloudedge.models import ModelView
 from gateway.wire.cloudedge.values import PropertyType, Typed, ValueRule, canonical, parse_text
 
 PROTOCOL = "virtual"

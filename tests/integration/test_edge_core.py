@@ -16,8 +16,9 @@ from edge.mappers.driver import DeviceUnreachable, Driver, Quality, Reading
 from gateway.errors import InvalidSetting, NoConsumer, NotFound, StoreUnavailable
 from gateway.model.message import Kind
 from gateway.store.database import Database
-from gateway.wire.cloudedge.devices import DeviceView, ModelView
+from gateway.wire.cloudedge.devices import DeviceView
 from gateway.wire.cloudedge.envelope import Route, make
+from gateway.wire.cloudedge.models import ModelView
 from gateway.wire.cloudedge.names import Group, Operation, Source
 from gateway.wire.cloudedge.subjects import Subject
 from gateway.wire.cloudedge.to_edge import change_membership

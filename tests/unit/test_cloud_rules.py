@@ -47,7 +47,8 @@ from cloud.syncbook import NEVER, Held
 from cloud.tokens import JoinGrant, ca_hash, check_bearer, make_token
 from gateway.errors import BadRequest, Forbidden, GatewayError, Unauthenticated
 from gateway.model.json import Json, JsonObject
-from gateway.wire.cloudedge.devices import DeviceView, ModelView
+from gateway.wire.cloudedge.devices import DeviceView
+from gateway.wire.cloudedge.models import ModelView
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.twins import Twin, TwinValue, ValueMetadata
 from tests.cloud_samples import a_device, a_model, a_request

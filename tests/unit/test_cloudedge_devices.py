@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
 from gateway.model.json import Json, JsonObject
-from gateway.wire.cloudedge.devices import DeviceView, ModelView
+from gateway.wire.cloudedge.devices import DeviceView
+from gateway.wire.cloudedge.models import ModelView, with_defaults
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.values import (
     PropertyType,
@@ -218,3 +219,84 @@ _json = st.recursive(
 def test_no_object_is_too_odd_to_be_read(document: JsonObject) -> None:
     assert DeviceView.read(document).key is not None
     assert ModelView.read(document).rules is not None
+
+
+def test_methods_and_state_reports_are_read() -> None:
+    document: JsonObject = {
+        "metadata": {"name": "lamp", "namespace": "default"},
+        "spec": {
+            "methods": [
+                {"name": "dim", "description": "down", "propertyNames": ["level", 3]},
+                {"description": "without a name"},
+                "nonsense",
+            ],
+            "stateReport": {"reportToCloud": True, "reportCycle": 5_000},
+        },
+    }
+    view = DeviceView.read(document)
+    assert [(m.name, m.description, m.properties) for m in view.methods] == [
+        ("dim", "down", ("level",))
+    ]
+    assert (view.state_report.to_cloud, view.state_report.cycle) == (True, 5_000)
+    assert view.document is document
+    assert DeviceView.read({}).state_report.cycle == 0
+
+
+def a_model_with_visitors() -> ModelView:
+    return ModelView.read(
+        {
+            "metadata": {"name": "m1", "namespace": "default"},
+            "spec": {
+                "protocol": "modbus",
+                "protocolConfigData": {"baud": 9_600, "slave": 1},
+                "properties": [
+                    {
+                        "name": "temp",
+                        "type": "INT",
+                        "accessMode": "ReadOnly",
+                        "maximum": "100",
+                        "unit": "C",
+                        "description": "of the room",
+                        "visitors": {
+                            "protocolName": "modbus",
+                            "configData": {"register": "Holding", "offset": 2},
+                        },
+                    },
+                    {"name": "plain", "type": "STRING"},
+                ],
+            },
+        }
+    )
+
+
+def test_a_model_shows_its_properties_as_written() -> None:
+    model = a_model_with_visitors()
+    temp = model.properties["temp"]
+    assert (temp.type, temp.access, temp.maximum, temp.unit) == ("INT", "ReadOnly", "100", "C")
+    assert (temp.description, temp.visitor_protocol) == ("of the room", "modbus")
+    assert temp.visitor == {"register": "Holding", "offset": 2}
+    assert model.properties["plain"].visitor is None
+
+
+def test_what_a_device_says_itself_wins_over_its_model() -> None:
+    view = DeviceView.read(
+        {
+            "metadata": {"name": "d1", "namespace": "default"},
+            "spec": {
+                "protocol": {"configData": {"slave": 7}},
+                "properties": [
+                    {"name": "temp", "visitors": {"configData": {"offset": 4}}},
+                    {"name": "plain"},
+                    {"name": "unknown"},
+                ],
+            },
+        }
+    )
+    merged = with_defaults(view, a_model_with_visitors())
+    assert merged.protocol == "modbus"
+    assert merged.protocol_config == {"baud": 9_600, "slave": 7}
+    assert merged.properties["temp"].visitor == {"register": "Holding", "offset": 4}
+    assert merged.properties["temp"].visitor_protocol == "modbus"
+    assert merged.properties["plain"] == view.properties["plain"]
+    assert merged.properties["unknown"] == view.properties["unknown"]
+    assert with_defaults(view, None) is view

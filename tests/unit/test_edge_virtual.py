@@ -8,7 +8,8 @@ from edge.mappers.driver import Quality
 from edge.mappers.virtual import make_virtual
 from gateway.errors import BadRequest, NotFound
 from gateway.model.json import Json
-from gateway.wire.cloudedge.devices import DeviceView, ModelView
+from gateway.wire.cloudedge.devices import DeviceView
+from gateway.wire.cloudedge.models import ModelView
 
 THERMOSTAT = ModelView.read(
     {

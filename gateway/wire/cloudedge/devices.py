@@ -1,4 +1,4 @@
-"""Device, DeviceModel and DeviceStatus objects as typed views, for the controller and for the edge alike.
+"""Devices as typed views (models: `models`), for the controller and for the edge alike.
 
 Reading is lenient where KubeEdge is (absent parts, unknown keys) and never raises for odd content: what
 cannot be used is left out. Source: CRDs `devices.kubeedge.io/v1beta1`.
@@ -7,13 +7,11 @@ cannot be used is left out. Source: CRDs `devices.kubeedge.io/v1beta1`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from gateway.errors import BadRequest
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.twins import MemberDevice
-from gateway.wire.cloudedge.values import PropertyType, ValueRule, parse_text
 
 GROUP_VERSION = "devices.kubeedge.io/v1beta1"
 DEVICES = "devices"
@@ -22,6 +20,8 @@ STATUSES = "devicestatuses"
 
 MAX_PROPERTIES = 1_000
 """Properties of one Device or model that are looked at."""
+MAX_METHODS = 100
+"""Methods of one Device that are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class ObjectMeta:
             uid=text(meta.get("uid")),
             version=text(meta.get("resourceVersion")),
             generation=generation if isinstance(generation, int) else 0,
-            labels=_texts(meta.get("labels")),
-            annotations=_texts(meta.get("annotations")),
+            labels=texts(meta.get("labels")),
+            annotations=texts(meta.get("annotations")),
             is_deleting=bool(meta.get("deletionTimestamp")),
         )
 
@@ -79,8 +79,25 @@ class DeviceProperty:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceMethod:
+    """A method that devices offer: a write of each of its properties."""
+
+    name: str
+    description: str
+    properties: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StateReport:
+    """How a device's state is told; `cycle` in milliseconds, 0 for on change."""
+
+    to_cloud: bool = False
+    cycle: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceView:
-    """A Device: which node, which model, which properties are wanted how."""
+    """A Device: which node, which model, which properties are wanted how; `document` is all of it."""
 
     meta: ObjectMeta
     node: str
@@ -88,6 +105,9 @@ class DeviceView:
     properties: Mapping[str, DeviceProperty]
     protocol: str = ""
     protocol_config: JsonObject | None = None
+    methods: tuple[DeviceMethod, ...] = ()
+    state_report: StateReport = StateReport()
+    document: JsonObject = field(default_factory=dict)
 
     @classmethod
     def read(cls, document: JsonObject) -> DeviceView:
@@ -100,6 +120,9 @@ class DeviceView:
             properties={p.name: p for p in _properties(spec.get("properties"))},
             protocol=text(protocol.get("protocolName")),
             protocol_config=mapping(protocol.get("configData")),
+            methods=tuple(_methods(spec.get("methods"))),
+            state_report=_state_report(mapping(spec.get("stateReport"))),
+            document=document,
         )
 
     @property
@@ -113,26 +136,6 @@ class DeviceView:
             id=str(self.key),
             name=self.meta.name,
             description=self.meta.labels.get("description", ""),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ModelView:
-    """A DeviceModel: what each property may hold."""
-
-    meta: ObjectMeta
-    rules: Mapping[str, ValueRule]
-    protocol: str = ""
-    protocol_config: JsonObject | None = None
-
-    @classmethod
-    def read(cls, document: JsonObject) -> ModelView:
-        spec = mapping(document.get("spec"))
-        return cls(
-            meta=ObjectMeta.read(document),
-            rules=dict(_rules(spec.get("properties"))),
-            protocol=text(spec.get("protocol")),
-            protocol_config=mapping(spec.get("protocolConfigData")),
         )
 
 
@@ -153,45 +156,37 @@ def _property(index: int, entry: JsonObject) -> DeviceProperty:
         name=text(entry.get("name")),
         index=index,
         desired=text(mapping(desired).get("value")) or None,
-        desired_metadata=_texts(mapping(desired).get("metadata")),
+        desired_metadata=texts(mapping(desired).get("metadata")),
         has_desired="desired" in entry,
         report_to_cloud=entry.get("reportToCloud") is True,
-        report_cycle=_number(entry.get("reportCycle")),
-        collect_cycle=_number(entry.get("collectCycle")),
+        report_cycle=number(entry.get("reportCycle")),
+        collect_cycle=number(entry.get("collectCycle")),
         visitor_protocol=text(visitors.get("protocolName")),
         visitor=mapping(visitors.get("configData")),
         push_method=push if isinstance(push, dict) else None,
     )
 
 
-def _rules(value: Json) -> list[tuple[str, ValueRule]]:
+def _methods(value: Json) -> list[DeviceMethod]:
     entries = value if isinstance(value, list) else []
     return [
-        (text(entry.get("name")), _rule(entry))
-        for entry in entries[:MAX_PROPERTIES]
+        DeviceMethod(
+            text(entry.get("name")),
+            text(entry.get("description")),
+            _names(entry.get("propertyNames")),
+        )
+        for entry in entries[:MAX_METHODS]
         if isinstance(entry, dict) and text(entry.get("name"))
     ]
 
 
-def _rule(entry: JsonObject) -> ValueRule:
-    kind = text(entry.get("type")).upper() or PropertyType.STRING
-    known = PropertyType(kind) if kind in PropertyType.__members__ else PropertyType.STRING
-    return ValueRule(
-        type=known,
-        writable=entry.get("accessMode") != "ReadOnly",
-        minimum=_bound(entry.get("minimum")),
-        maximum=_bound(entry.get("maximum")),
-        unit=text(entry.get("unit")),
-    )
+def _names(value: Json) -> tuple[str, ...]:
+    entries = value if isinstance(value, list) else []
+    return tuple(entry for entry in entries[:MAX_PROPERTIES] if isinstance(entry, str))
 
 
-def _bound(value: Json) -> float | None:
-    if isinstance(value, str) and value:
-        try:
-            return float(parse_text(PropertyType.DOUBLE, value))
-        except BadRequest:
-            return None
-    return None
+def _state_report(value: JsonObject) -> StateReport:
+    return StateReport(value.get("reportToCloud") is True, number(value.get("reportCycle")))
 
 
 def mapping(value: Json) -> JsonObject:
@@ -204,9 +199,11 @@ def text(value: Json) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _texts(value: Json) -> dict[str, str]:
+def texts(value: Json) -> dict[str, str]:
+    """Return those members of an object that are texts."""
     return {k: v for k, v in mapping(value).items() if isinstance(v, str)}
 
 
-def _number(value: Json) -> int:
+def number(value: Json) -> int:
+    """Return `value` if it is a positive whole number, else 0."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
