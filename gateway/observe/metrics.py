@@ -18,6 +18,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from gateway.observe.edge_metrics import EdgeMetrics
 from gateway.observe.histograms import LoopHistogram
 
 Source = Callable[[], float]
@@ -482,6 +483,8 @@ class Metrics:
             ("cause",),
             registry=registry,
         )
+
+        self.edge = EdgeMetrics(registry)
 
         # --- process --------------------------------------------------------------------------
         self.loop_lag_seconds = Histogram(

@@ -1,0 +1,94 @@
+"""Metrics of the object half of the cloud-edge link and of the edge's own services.
+
+Each is declared here once; see `gateway.observe.metrics` for how names and labels are chosen.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+
+class EdgeMetrics:
+    """Attributes of `Metrics.edge`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        # --- CloudCore ------------------------------------------------------------------------
+        self.applications = Counter(
+            "twinspan_cloud_applications",
+            "Requests of edges' MetaServers to the Kubernetes API, by verb and outcome.",
+            ("verb", "outcome"),
+            registry=registry,
+        )
+        self.watches = Gauge(
+            "twinspan_cloud_watches",
+            "Watches of edges' MetaServers that CloudCore keeps.",
+            registry=registry,
+        )
+        self.router_deliveries = Counter(
+            "twinspan_cloud_router_deliveries",
+            "Messages that rules took, by target and outcome.",
+            ("target", "outcome"),
+            registry=registry,
+        )
+        self.tasks = Counter(
+            "twinspan_cloud_node_tasks",
+            "Actions of node jobs that ended, by kind of job and outcome.",
+            ("kind", "outcome"),
+            registry=registry,
+        )
+        self.tunnels = Gauge(
+            "twinspan_cloud_tunnels",
+            "Edge nodes whose stream tunnel is open.",
+            registry=registry,
+        )
+        self.streams = Counter(
+            "twinspan_cloud_streams",
+            "Logs, exec, attach and metrics requests through tunnels, by kind and outcome.",
+            ("kind", "outcome"),
+            registry=registry,
+        )
+        self.leads = Gauge(
+            "twinspan_cloud_leads",
+            "1 while this CloudCore leads: it writes things from Devices.",
+            registry=registry,
+        )
+        # --- EdgeCore -------------------------------------------------------------------------
+        self.metaserver_requests = Counter(
+            "twinspan_edge_metaserver_requests",
+            "Requests to the edge's MetaServer, by verb, where the answer came from, and outcome.",
+            ("verb", "origin", "outcome"),
+            registry=registry,
+        )
+        self.metaserver_watches = Gauge(
+            "twinspan_edge_metaserver_watches",
+            "Watches that clients of the edge's MetaServer hold.",
+            registry=registry,
+        )
+        self.servicebus_calls = Counter(
+            "twinspan_edge_servicebus_calls",
+            "HTTP requests through the edge's ServiceBus, down and up, by outcome.",
+            ("direction", "outcome"),
+            registry=registry,
+        )
+        self.dmi_calls = Counter(
+            "twinspan_edge_dmi_calls",
+            "Calls between EdgeCore and mappers over DMI, by method and outcome.",
+            ("method", "outcome"),
+            registry=registry,
+        )
+        self.dmi_mappers = Gauge(
+            "twinspan_edge_dmi_mappers",
+            "Mappers that are registered over DMI.",
+            registry=registry,
+        )
+        self.pushes = Counter(
+            "twinspan_edge_mapper_pushes",
+            "Samples that mappers push elsewhere, by method and outcome.",
+            ("method", "outcome"),
+            registry=registry,
+        )
+        self.quarantines = Counter(
+            "twinspan_edge_store_quarantines",
+            "Stores of this edge that were damaged and put aside.",
+            registry=registry,
+        )
