@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 from cryptography import x509
 
@@ -28,8 +29,8 @@ from gateway.hono.credentials import (
     PasswordAuthenticator,
     is_meant,
 )
-from gateway.hono.provisioning import Newcomer, Provisioning
-from gateway.hono.registry import Registry
+from gateway.hono.provisioning import Found, Newcomer
+from gateway.hono.registry_view import RegistryView
 from gateway.hono.tokens import Token, check_token, looks_like_token, read_token
 from gateway.model.login import Login, TlsPeer
 from gateway.model.message import Adapter, Principal
@@ -49,6 +50,12 @@ MISSING = "credentials are missing"
 UNKNOWN = "credentials are unknown, switched off or not valid now"
 
 
+class ProvisionsByCertificate(Protocol):
+    """Makes the devices that trusted certificates stand for (`provisioning.Provisioning`)."""
+
+    def by_certificate(self, new: Newcomer, done: Found) -> None: ...
+
+
 class DeviceAuthenticator:
     """The port `Authenticator` on the registry; without `provisioning` unknown devices stay unknown.
 
@@ -57,9 +64,9 @@ class DeviceAuthenticator:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: RegistryView,
         passwords: PasswordAuthenticator | None = None,
-        provisioning: Provisioning | None = None,
+        provisioning: ProvisionsByCertificate | None = None,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:

@@ -20,7 +20,7 @@ from functools import partial
 
 from gateway.errors import GatewayError, StoreUnavailable, TenantNotFound, Unauthenticated
 from gateway.hono.passwords import is_slow, matches
-from gateway.hono.registry import Registry
+from gateway.hono.registry_view import RegistryView
 from gateway.model.credentials_json import BCRYPT, FUNCTION, HASH
 from gateway.model.login import NO_CONTEXT
 from gateway.model.message import Adapter, Principal
@@ -128,7 +128,7 @@ class PasswordAuthenticator:
     Shape:  `clock` gives seconds since the epoch.
     """
 
-    def __init__(self, registry: Registry, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, registry: RegistryView, *, clock: Callable[[], float] = time.time) -> None:
         self._registry = registry
         self._clock = clock
         self._known: RightPasswords[Principal] = RightPasswords(capacity=MAX_KEPT, now=clock)

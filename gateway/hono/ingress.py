@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -27,11 +27,10 @@ from gateway.errors import (
     TenantNotFound,
     Unauthenticated,
 )
-from gateway.hono.last_gateways import LastGateways
 from gateway.hono.limits import Usage
 from gateway.hono.meters import UNKNOWN, Ttd, UploadMeter, status_of
-from gateway.hono.registry import Registry
 from gateway.hono.registry_store import StoredDevice
+from gateway.hono.registry_view import RegistryView
 from gateway.hono.routes import Route, check_payload, make_route, resolve_address
 from gateway.hono.traffic import Traffic
 from gateway.model.message import (
@@ -59,6 +58,12 @@ WAITS_FOR_COMMANDS = frozenset({Adapter.HTTP, Adapter.COAP, Adapter.LORA, Adapte
 RouteKey: TypeAlias = tuple[str, str, str | None, str | None, Adapter]
 
 
+class Noting(Protocol):
+    """Hears through which gateway a device spoke that several may speak for."""
+
+    def note(self, tenant: str, device: str, gateway: str | None) -> None: ...
+
+
 class IngressService:
     """The port `Ingress`.
 
@@ -67,10 +72,10 @@ class IngressService:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: RegistryView,
         downstream: Downstream,
         usage: Usage,
-        last_gateways: LastGateways,
+        last_gateways: Noting,
         metrics: Metrics,
         tracer: Tracer,
         *,

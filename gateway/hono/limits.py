@@ -29,7 +29,7 @@ from gateway.errors import (
     TenantNotFound,
 )
 from gateway.hono.meters import UNKNOWN
-from gateway.hono.registry import Registry
+from gateway.hono.registry_view import RegistryView
 from gateway.model.message import Adapter, Principal
 from gateway.model.registry import (
     UNLIMITED,
@@ -85,12 +85,14 @@ class _Counter:
 class Usage:
     """Counters of tenants that have a limit; a module that loads and saves them.
 
-    Shape:  `clock` gives seconds since the epoch.
+    Shape:  `clock` gives seconds since the epoch; without a database nothing outlives the process.
     """
 
     name = "usage"
 
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, database: Database | None, *, clock: Callable[[], float] = time.time
+    ) -> None:
         self._database = database
         self._clock = clock
         self._bytes: dict[str, _Counter] = {}
@@ -98,6 +100,10 @@ class Usage:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Save every few seconds until cancelled, and once at the end."""
+        if self._database is None:
+            ready()
+            await asyncio.Event().wait()
+            return
         await self._database.read(self._load)
         ready()
         try:
@@ -142,6 +148,28 @@ class Usage:
         used = self._counter(self._seconds, tenant.tenant_id, period_start(quota, now)).value
         return now >= quota.since and used + open_seconds > allowance(quota, now) * 60
 
+    def used(self, tenant: Tenant) -> tuple[float, float]:
+        """Return the bytes and the seconds of connection that count now against the tenant's limits."""
+        now, limits = self._clock(), tenant.limits
+        return (
+            self._used(self._bytes, tenant.tenant_id, limits.data_volume, now),
+            self._used(self._seconds, tenant.tenant_id, limits.connection_duration, now),
+        )
+
+    def _used(
+        self, counters: dict[str, _Counter], tenant: str, quota: Quota | None, now: float
+    ) -> float:
+        return (
+            0.0
+            if quota is None
+            else self._counter(counters, tenant, period_start(quota, now)).value
+        )
+
+    def connected_elsewhere(self, tenant: str) -> int:
+        """How many devices of a tenant are connected to other processes."""
+        del tenant
+        return 0
+
     def _add(self, counters: dict[str, _Counter], tenant: str, quota: Quota, more: float) -> None:
         counter = self._counter(counters, tenant, period_start(quota, self._clock()))
         counter.value += more
@@ -171,7 +199,7 @@ class Usage:
             for tenant, counter in counters.items()
             if counter.dirty
         ]
-        if not rows:
+        if not rows or self._database is None:
             return
         for counter in (*self._bytes.values(), *self._seconds.values()):
             counter.dirty = False
@@ -230,7 +258,7 @@ class Connections:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: RegistryView,
         usage: Usage,
         metrics: Metrics,
         *,
@@ -247,6 +275,14 @@ class Connections:
     def count(self, tenant: str) -> int:
         """How many devices of a tenant are connected."""
         return len(self._open.get(tenant, ()))
+
+    def limited(self) -> dict[str, tuple[int, float]]:
+        """Return connections, and seconds that they last, of the tenants whose connections are limited."""
+        now, found = self._now(), {}
+        for tenant, leases in self._open.items():
+            if any(_is_limited(lease.tenant) for lease in leases):
+                found[tenant] = len(leases), sum(now - lease.started for lease in leases)
+        return found
 
     def admit(
         self,
@@ -303,7 +339,8 @@ class Connections:
             return AdapterDisabled()
         limit = tenant.limits.max_connections
         leases = self._open.get(tenant.tenant_id, ())
-        if limit != UNLIMITED and len(leases) >= limit:
+        elsewhere = self._usage.connected_elsewhere(tenant.tenant_id)
+        if limit != UNLIMITED and len(leases) + elsewhere >= limit:
             return ConnectionLimitExceeded()
         now = self._now()
         if self._usage.duration_exceeded(tenant, sum(now - lease.started for lease in leases)):
@@ -347,6 +384,11 @@ class Connections:
         for lease in tuple(self._open.get(change.tenant_id, ())):
             if change.device_id in (None, lease.principal.device):
                 _close(lease, reason)
+
+
+def _is_limited(tenant: Tenant) -> bool:
+    limits = tenant.limits
+    return limits.max_connections != UNLIMITED or limits.connection_duration is not None
 
 
 def _close(lease: Lease, reason: GatewayError) -> None:

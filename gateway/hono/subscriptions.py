@@ -61,6 +61,21 @@ class Subscriptions:
         slot = self._slots.get((tenant, gateway, False), ())
         return next((s for s in reversed(slot) if s.for_its_devices), None)
 
+    def of(self, tenant: str, device: str) -> list[Subscription]:
+        """Return all links for a device: those of gateways, then its own, each newest last."""
+        return [
+            *self._slots.get((tenant, device, True), ()),
+            *self._slots.get((tenant, device, False), ()),
+        ]
+
+    def has(self, subscription: Subscription) -> bool:
+        return subscription in self._slots.get(_slot(subscription), ())
+
+    def newest(self) -> list[Subscription]:
+        """Return for each device the link that `of` names last."""
+        keys = {(tenant, device) for tenant, device, _ in self._slots}
+        return [self.of(tenant, device)[-1] for tenant, device in keys]
+
     def _newest(self, tenant: str, device: str, by_gateway: bool) -> Subscription | None:
         slot = self._slots.get((tenant, device, by_gateway))
         return slot[-1] if slot else None

@@ -36,11 +36,12 @@ from gateway.hono.adapters.coap_messages import (
     time_option,
 )
 from gateway.hono.adapters.coap_waits import Wait
-from gateway.hono.commands import CommandRouter, check_response_status, parse_request_id
+from gateway.hono.commands import check_response_status, parse_request_id
 from gateway.hono.ingress import IngressService
-from gateway.hono.registry import Registry
+from gateway.hono.registry_view import RegistryView
 from gateway.hono.routes import resolve_address
 from gateway.model.message import Adapter, CommandResponse, Kind, Principal, Upload
+from gateway.model.ports import CommandRouting
 from gateway.model.registry import Change, RegistryChange, Subject, Tenant
 from gateway.observe.metrics import Metrics
 from gateway.runtime.datagrams import receiving
@@ -122,9 +123,9 @@ class CoapAdapter:
         self,
         settings: Settings,
         endpoints: Endpoints,
-        registry: Registry,
+        registry: RegistryView,
         ingress: IngressService,
-        commands: CommandRouter,
+        commands: CommandRouting,
         metrics: Metrics,
         *,
         secure: MakeSecure | None = None,

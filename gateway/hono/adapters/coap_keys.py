@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 
 from gateway.errors import GatewayError
-from gateway.hono.registry import Registry
+from gateway.hono.registry_view import RegistryView
 from gateway.model.credentials_json import KEY
 from gateway.model.login import Login, TlsPeer
 from gateway.model.message import Adapter, Principal
@@ -38,7 +38,7 @@ class CoapKeys:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: RegistryView,
         authenticator: Authenticator,
         *,
         clock: Callable[[], float] = time.time,

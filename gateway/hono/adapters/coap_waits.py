@@ -21,18 +21,17 @@ from gateway.hono.adapters.coap_messages import (
     command_response,
     error_response,
 )
-from gateway.hono.commands import CommandRouter
 from gateway.hono.ingress import IngressService
 from gateway.hono.meters import Ttd
 from gateway.model.message import Adapter, DeviceCommand, Upload
-from gateway.model.ports import Done
+from gateway.model.ports import CommandRouting, Done
 
 
 class Rooms(Protocol):
     """What a wait needs of its adapter."""
 
     ingress: IngressService
-    commands: CommandRouter
+    commands: CommandRouting
 
     def answer(
         self, exchange: Exchange, response: Response, written: Written | None = None

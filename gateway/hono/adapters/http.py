@@ -28,12 +28,12 @@ from gateway.hono.adapters.http_messages import (
 from gateway.hono.adapters.http_server import Exchange
 from gateway.hono.adapters.http_shell import NO_ROUTE, Face, HttpShell
 from gateway.hono.adapters.http_uploads import Uploads
-from gateway.hono.commands import CommandRouter, check_response_status, parse_request_id
+from gateway.hono.commands import check_response_status, parse_request_id
 from gateway.hono.ingress import IngressService
-from gateway.hono.registry import Registry
+from gateway.hono.registry_view import RegistryView
 from gateway.hono.routes import resolve_address
 from gateway.model.message import Adapter, CommandResponse, Principal, Upload
-from gateway.model.ports import Authenticator
+from gateway.model.ports import Authenticator, CommandRouting
 from gateway.runtime.listener import Endpoints
 
 FACE = Face(
@@ -54,9 +54,9 @@ class HttpAdapter:
         settings: Settings,
         endpoints: Endpoints,
         authenticator: Authenticator,
-        registry: Registry,
+        registry: RegistryView,
         ingress: IngressService,
-        commands: CommandRouter,
+        commands: CommandRouting,
         *,
         tls_context: tls.SSLContext | None = None,
     ) -> None:

@@ -19,13 +19,12 @@ from gateway.errors import GatewayError, NoConsumer, Undeliverable
 from gateway.hono.adapters.http_messages import ACCEPTED, command_response, error_response
 from gateway.hono.adapters.http_server import Exchange, Response
 from gateway.hono.adapters.http_shell import HttpShell
-from gateway.hono.commands import CommandRouter
 from gateway.hono.ingress import IngressService
 from gateway.hono.meters import Ttd
-from gateway.hono.registry import Registry
+from gateway.hono.registry_view import RegistryView
 from gateway.hono.routes import resolve_address
 from gateway.model.message import DeviceCommand, Upload
-from gateway.model.ports import Done
+from gateway.model.ports import CommandRouting, Done
 from gateway.model.registry import Tenant
 
 MAX_TTD_OF_IDLE = 0.8
@@ -157,9 +156,9 @@ class Uploads:
     def __init__(
         self,
         shell: HttpShell,
-        registry: Registry,
+        registry: RegistryView,
         ingress: IngressService,
-        commands: CommandRouter,
+        commands: CommandRouting,
         *,
         idle_timeout: float,
         answers: Answers = ANSWERS,

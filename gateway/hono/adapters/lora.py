@@ -30,12 +30,11 @@ from gateway.hono.adapters.lora_downlinks import Downlinks
 from gateway.hono.adapters.lora_provider import Provider, Uplink
 from gateway.hono.adapters.lora_providers import provider_of
 from gateway.hono.adapters.lora_values import MalformedUplink
-from gateway.hono.commands import CommandRouter
 from gateway.hono.ingress import IngressService
-from gateway.hono.registry import Registry
+from gateway.hono.registry_view import RegistryView
 from gateway.model.json import JsonObject
 from gateway.model.message import EMPTY_NOTIFICATION, Adapter, Kind, Principal, Scalar, Upload
-from gateway.model.ports import Authenticator
+from gateway.model.ports import Authenticator, CommandRouting
 from gateway.runtime.listener import Endpoints
 
 CONTENT_TYPE = "application/vnd.eclipse-hono.lora."
@@ -54,9 +53,9 @@ class LoraAdapter:
         settings: Settings,
         endpoints: Endpoints,
         authenticator: Authenticator,
-        registry: Registry,
+        registry: RegistryView,
         ingress: IngressService,
-        commands: CommandRouter,
+        commands: CommandRouting,
         *,
         tls_context: tls.SSLContext | None = None,
     ) -> None:

@@ -23,11 +23,10 @@ import msgspec
 from gateway.config.hono import LoraAdapter as Settings
 from gateway.errors import AdapterDisabled, GatewayError, Undeliverable
 from gateway.hono.adapters.lora_provider import JSON, Provider, port_of
-from gateway.hono.commands import CommandRouter
-from gateway.hono.registry import Registry
+from gateway.hono.registry_view import RegistryView
 from gateway.model.json import JsonObject
 from gateway.model.message import Adapter, DeviceCommand, Principal
-from gateway.model.ports import Done
+from gateway.model.ports import CommandRouting, Done
 from gateway.model.registry import Assertion, RegistryChange
 from gateway.runtime.lanes import Lanes
 
@@ -78,7 +77,9 @@ class Post:
 class Downlinks:
     """The gateways that take commands; used within `running`."""
 
-    def __init__(self, settings: Settings, registry: Registry, commands: CommandRouter) -> None:
+    def __init__(
+        self, settings: Settings, registry: RegistryView, commands: CommandRouting
+    ) -> None:
         self._settings = settings
         self._registry = registry
         self._commands = commands

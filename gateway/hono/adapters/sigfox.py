@@ -31,9 +31,8 @@ from gateway.hono.adapters.http_messages import (
 from gateway.hono.adapters.http_server import Exchange, Request, Response
 from gateway.hono.adapters.http_shell import NO_ROUTE, Face, HttpShell
 from gateway.hono.adapters.http_uploads import Answers, Uploads
-from gateway.hono.commands import CommandRouter
 from gateway.hono.ingress import IngressService
-from gateway.hono.registry import Registry
+from gateway.hono.registry_view import RegistryView
 from gateway.model.message import (
     EMPTY_NOTIFICATION,
     OCTET_STREAM,
@@ -44,7 +43,7 @@ from gateway.model.message import (
     Scalar,
     Upload,
 )
-from gateway.model.ports import Authenticator
+from gateway.model.ports import Authenticator, CommandRouting
 from gateway.runtime.listener import Endpoints
 
 FACE = Face(
@@ -88,9 +87,9 @@ class SigfoxAdapter:
         settings: Settings,
         endpoints: Endpoints,
         authenticator: Authenticator,
-        registry: Registry,
+        registry: RegistryView,
         ingress: IngressService,
-        commands: CommandRouter,
+        commands: CommandRouting,
         *,
         tls_context: tls.SSLContext | None = None,
     ) -> None:
