@@ -19,7 +19,7 @@ pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "tests" / "clients"
 CLIENTS = ROOT / ".peers" / "ditto-clients"
-SECONDS = 60.0
+SECONDS = 120.0
 ALL_PASSED = re.compile(r"^[1-9]\d* passed, 0 failed$", re.MULTILINE)
 
 
@@ -134,10 +134,6 @@ def test_the_java_client_finds_everything_it_offers(service: Twinspan, tmp_path:
     assert script.passed(), script.text()
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="on a loaded machine the client's back-off outlasts the test; cause unknown",
-)
 def test_the_java_client_goes_on_after_a_restart(restartable: Twinspan, tmp_path: Path) -> None:
     script = java(restartable, tmp_path / "log", "reconnect")
     try:

@@ -469,10 +469,18 @@ public final class Clients {
         System.out.println("ready");
         boolean wasAway = false;
         ThingChange told = null;
-        for (int number = 0; number < 1_500 && !(wasAway && told != null); number += 1) {
+        final long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(100);
+        for (int missed = 0; System.nanoTime() < end && !(wasAway && told != null);) {
             try {
                 other.twin().forId(id).putAttribute("a", 2).toCompletableFuture().get(500, TimeUnit.MILLISECONDS);
                 told = changes.poll(100, TimeUnit.MILLISECONDS);
+                missed += wasAway && told == null ? 1 : 0;
+                if (missed >= 20) {
+                    // Client 2.4.0 at times asks for events before its new socket is in place, and so never.
+                    missed = 0;
+                    done(client.twin().suspendConsumption());
+                    done(client.twin().startConsumption());
+                }
             } catch (final Exception away) {
                 wasAway = true;
                 told = null;
