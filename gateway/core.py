@@ -43,7 +43,7 @@ from gateway.ditto.wot_fetch import Fetcher
 from gateway.ditto.wot_http import Descriptions
 from gateway.ditto.wot_judge import WotJudge
 from gateway.ditto.wot_models import ThingModels
-from gateway.errors import StoreUnavailable
+from gateway.errors import InvalidSetting, StoreUnavailable
 from gateway.hono import demo as hono_demo
 from gateway.hono.adapters.amqp import AmqpAdapter
 from gateway.hono.adapters.amqp_device import Rooms as AmqpRooms
@@ -77,6 +77,7 @@ from gateway.hono.northbound import ApplicationUser, Northbound
 from gateway.hono.provisioning import Provisioning
 from gateway.hono.registry import Registry
 from gateway.hono.registry_http import RegistryHttp, RegistryServer
+from gateway.hono.remote.setup import build_relay, is_remote
 from gateway.hono.stored_commands import StoredCommands
 from gateway.hono.traffic import Traffic
 from gateway.kube.module import KubeApi
@@ -93,6 +94,9 @@ from gateway.store.things_sqlite import SqliteThingStore
 from gateway.twin.limits import Limits
 
 log = logging.getLogger(__name__)
+
+RELAY_SECONDS = 2.5
+"""How long telemetry that connections see too waits for the disk on its way to a remote Hono."""
 
 
 class Shared(Protocol):
@@ -244,6 +248,7 @@ def build_gateway(shared: Shared) -> Gateway:
         gateway.modules.append(Once("hono.demo", lambda: hono_demo.provision(registry)))
     kafka = _kafka(shared, gateway)
     gateway.modules += kafka.uploads  # whoever hands uploads on comes later and stops earlier
+    gateway.modules += _relay(shared, gateway)
     gateway.modules += _northbound(shared, gateway)
     connections = _connectivity(shared, gateway)
     gateway.modules.append(connections)
@@ -316,6 +321,22 @@ def _kafka(shared: Shared, gateway: Gateway) -> _Kafka:
     gateway.commands.on_subscription(commands.expect)
     gateway.registry.on_change(KafkaNotifications(gateway.registry, producer).on_change)
     return _Kafka((topics, producer), (commands,))
+
+
+def _relay(shared: Shared, gateway: Gateway) -> list[Module]:
+    """The way to an existing Hono, for the tenants that have a gateway device there."""
+    settings = shared.settings.hono
+    if not is_remote(settings.mode):
+        return []
+    if settings.kafka.bootstrap_servers:
+        raise InvalidSetting("hono.mode: remote does not go with hono.kafka.bootstrap_servers")
+    database = open_store(shared, "relay")
+    relay, gateways = build_relay(
+        settings.remote, database, gateway.commands, shared.metrics, shared.tracer
+    )
+    gateway.messaging.use_broker(relay, RELAY_SECONDS)
+    gateway.commands.add_sink(relay)
+    return [Store(database), *gateways]
 
 
 def _tls(

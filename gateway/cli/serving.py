@@ -25,7 +25,7 @@ from gateway.observe.otlp import OtlpExport
 from gateway.observe.tracing import Tracer
 from gateway.runtime import process, users
 from gateway.runtime.listener import ENDPOINTS_FILE, Endpoints
-from gateway.runtime.module import Module, Readiness, serve
+from gateway.runtime.module import Described, Module, Readiness, serve
 
 NOBODY = users.Users({}, {}, {}, {})
 
@@ -114,6 +114,8 @@ async def run_modules(shared: Process, build: Build) -> None:
     for module in modules:
         readiness.mark(module.name, False)
         shared.metrics.modules_ready.watch(module.name, partial(readiness.is_ready, module.name))
+        if isinstance(module, Described):
+            readiness.describe(module.name, module)
     stop = asyncio.Event()
     process.stop_on_signals(stop)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gateway.config.internal import Internal
+from gateway.config.remote import Remote
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +250,9 @@ class StoredCommands:
 class Hono:
     """The Hono-compatible service."""
 
+    mode: str = "embedded"
+    """embedded, or remote: the tenants of `remote.gateways` are relayed to an existing Hono."""
+    remote: Remote = field(default_factory=Remote)
     registry: Registry = field(default_factory=Registry)
     http: HttpAdapter = field(default_factory=HttpAdapter)
     mqtt: MqttAdapter = field(default_factory=MqttAdapter)

@@ -66,12 +66,15 @@ class Operations:
         return _json({"status": "UP", "checks": []})
 
     def _ready(self, _headers: Headers) -> Reply:
-        up = self._readiness.all_ready
-        checks: list[Mapping[str, str]] = [
-            {"name": name, "status": "UP" if is_up else "DOWN"}
-            for name, is_up in self._readiness.states.items()
-        ]
+        states = self._readiness.states
+        up = all(states.values())
+        checks = [self._check(name, is_up=is_up) for name, is_up in states.items()]
         return _json({"status": "UP" if up else "DOWN", "checks": checks}, 200 if up else 503)
+
+    def _check(self, name: str, *, is_up: bool) -> Mapping[str, object]:
+        check: dict[str, object] = {"name": name, "status": "UP" if is_up else "DOWN"}
+        facts = self._readiness.facts(name)
+        return check | {"data": dict(facts)} if facts else check
 
 
 def _document(make: Callable[[], JsonObject]) -> Document:

@@ -201,6 +201,59 @@ class Metrics:
             registry=registry,
         )
 
+        # --- relay to a remote Hono -----------------------------------------------------------
+        self.remote_up = Gauge(
+            "twinspan_remote_up",
+            "1 while the remote has let us in.",
+            ("tenant",),
+            registry=registry,
+        )
+        self.remote_connections = Counter(
+            "twinspan_remote_connections_ended",
+            "Connections to the remote, and tries, that ended: lost, refused, unreachable.",
+            ("tenant", "reason"),
+            registry=registry,
+        )
+        self.remote_messages = Counter(
+            "twinspan_remote_messages",
+            "Messages for the remote: accepted, sent (QoS 0), rejected, released, unanswered, not_taken.",
+            ("tenant", "type", "outcome"),
+            registry=registry,
+        )
+        self.remote_loss = Counter(
+            "twinspan_remote_loss",
+            "Messages that the remote will not get: refused, unsendable, expired, dropped_oldest.",
+            ("tenant", "type", "cause"),
+            registry=registry,
+        )
+        self.remote_seconds = LoopHistogram(
+            "twinspan_remote_delivery_seconds",
+            "Time from sending a message to the remote's accepting it.",
+            ("tenant", "type"),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.remote_waiting = _Depths(
+            "twinspan_remote_waiting_messages",
+            "Messages on disk that wait for the remote.",
+            "tenant",
+            "type",
+        )
+        registry.register(self.remote_waiting)
+        self.remote_waiting_bytes = _Depths(
+            "twinspan_remote_waiting_bytes",
+            "Bytes on disk that wait for the remote.",
+            "tenant",
+            "type",
+        )
+        registry.register(self.remote_waiting_bytes)
+        self.remote_commands = Counter(
+            "twinspan_remote_commands",
+            "Commands from the remote (accepted, released, rejected) and answers to it.",
+            ("tenant", "outcome"),
+            registry=registry,
+        )
+
         # --- Ditto ------------------------------------------------------------------------------
         self.thing_commands = Counter(
             "twinspan_thing_commands",
@@ -508,20 +561,20 @@ class Metrics:
 class _Depths(Collector):
     """A gauge whose values are asked for when it is scraped."""
 
-    def __init__(self, name: str, documentation: str, label: str) -> None:
+    def __init__(self, name: str, documentation: str, *labels: str) -> None:
         self._name = name
         self._documentation = documentation
-        self._label = label
-        self._sources: dict[str, Source] = {}
+        self._labels = labels
+        self._sources: dict[tuple[str, ...], Source] = {}
 
-    def watch(self, value: str, source: Source) -> None:
-        """Report what `source()` returns under the label `value`."""
-        self._sources[value] = source
+    def watch(self, values: str | tuple[str, ...], source: Source) -> None:
+        """Report what `source()` returns under the label values, of which there may be one."""
+        self._sources[(values,) if isinstance(values, str) else values] = source
 
     def collect(self) -> list[Metric]:
-        family = GaugeMetricFamily(self._name, self._documentation, labels=(self._label,))
-        for value, source in self._sources.items():
-            family.add_metric((value,), float(source()))
+        family = GaugeMetricFamily(self._name, self._documentation, labels=self._labels)
+        for values, source in self._sources.items():
+            family.add_metric(values, float(source()))
         return [family]
 
 

@@ -7,9 +7,9 @@ raises ends the whole process with that error: a gateway with a dead part must n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Module(Protocol):
@@ -20,6 +20,17 @@ class Module(Protocol):
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Work until cancelled; call `ready()` once others may rely on it."""
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A module that can be up and yet not well, e.g. because a peer is away."""
+
+    @property
+    def is_well(self) -> bool: ...
+
+    def facts(self) -> Mapping[str, str | int | bool]:
+        """Return what an operator wants to know; never secrets."""
 
 
 class ModuleEnded(Exception):
@@ -35,6 +46,7 @@ class Readiness:
 
     def __init__(self, names: Sequence[str]) -> None:
         self._ready = dict.fromkeys(names, False)
+        self._described: dict[str, Described] = {}
 
     def mark(self, name: str, is_ready: bool) -> None:
         self._ready[name] = is_ready
@@ -42,12 +54,26 @@ class Readiness:
     def is_ready(self, name: str) -> bool:
         return self._ready[name]
 
+    def describe(self, name: str, module: Described) -> None:
+        """Let a module say more of itself than that it is up."""
+        self._described[name] = module
+
+    def facts(self, name: str) -> Mapping[str, str | int | bool]:
+        """Return what a module that is up says of itself; nothing where it says nothing."""
+        described = self._described.get(name)
+        return {} if described is None or not self._ready[name] else described.facts()
+
     @property
     def states(self) -> dict[str, bool]:
-        return dict(self._ready)
+        """Which modules are up and well."""
+        found = dict(self._ready)
+        for name, described in self._described.items():
+            found[name] = found[name] and described.is_well
+        return found
 
     @property
     def all_ready(self) -> bool:
+        """True once all modules are up, well or not."""
         return all(self._ready.values())
 
 

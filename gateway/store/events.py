@@ -57,13 +57,18 @@ def encode_event(message: Message) -> bytes:
 
 
 def decode_event(raw: bytes) -> Message:
+    """Read an event that `encode_event` wrote."""
+    return decode_message(raw, Kind.EVENT)
+
+
+def decode_message(raw: bytes, kind: Kind) -> Message:
     """Read what `encode_event` wrote; unknown fields of a newer version are ignored."""
     row: dict[str, Any] = _decoder.decode(raw)
     known = {name: row[name] for name in _PLAIN if name in row}
     spool = row["spool"]
     return Message(
         **known,
-        kind=Kind.EVENT,
+        kind=kind,
         trace=TraceContext(*row["trace"]),
         spool=SpoolId(*spool) if spool else None,
         properties=row["properties"],

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.store.database import migrate, migrations
 
-SCHEMAS = ("gateway", "events", "kube", "edge")
+SCHEMAS = ("gateway", "events", "kube", "edge", "relay")
 STEPS = [(schema, number) for schema in SCHEMAS for number, _ in migrations(schema)]
 
 

@@ -25,7 +25,15 @@ from gateway.hono.amqp_outcomes import device_error
 from gateway.hono.amqp_shell import AmqpProtocol
 from gateway.hono.request_ids import encode_amqp_reply_to, parse_amqp_reply_to
 from gateway.hono.routes import resolve_address
-from gateway.model.message import Adapter, CommandResponse, DeviceCommand, Kind, Principal, Upload
+from gateway.model.message import (
+    DUPLICATE,
+    Adapter,
+    CommandResponse,
+    DeviceCommand,
+    Kind,
+    Principal,
+    Upload,
+)
 from gateway.model.ports import Done
 from gateway.wire.amqp.link import Incoming, SenderLink, Sent
 from gateway.wire.amqp.message import (
@@ -48,6 +56,8 @@ KINDS: Final = {
 RESPONSES: Final = ("command_response", "cr")
 COMMANDS: Final = ("command", "c")
 MIN_EVENT_TTL: Final = 1.0
+_DUPLICATE: Final = Symbol(DUPLICATE)
+"""A gateway that relays for others says that it may have sent a message before."""
 
 
 # --- what comes in ---------------------------------------------------------------------------------------
@@ -92,6 +102,7 @@ def _upload(
         content_type=message.properties.content_type,
         ttl=None if ttl is None else max(MIN_EVENT_TTL, ttl / 1_000),
         trace=trace_of(message),
+        duplicate=(message.message_annotations or {}).get(_DUPLICATE) is True,
     )
 
 

@@ -337,6 +337,7 @@ class MqttDevice(MqttLink[ServerSession]):
             ttl=ttl,
             retain=message.retain,
             trace=trace,
+            duplicate=route.duplicate,
         )
         self._rooms.ingress.submit(upload, partial(self._settled, message, route))
 

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from urllib.parse import parse_qsl
 
 from gateway.errors import BadRequest, MalformedTopic, NotFound
-from gateway.model.message import Kind, Principal
+from gateway.model.message import DUPLICATE, Kind, Principal
 from gateway.model.trace import TraceContext
 
 MAX_BAG_FIELDS = 32
@@ -61,11 +61,12 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadRoute(Route):
-    """A telemetry or event topic; `ttl` in seconds."""
+    """A telemetry or event topic; `ttl` in seconds; `duplicate` says that it may have been sent before."""
 
     kind: Kind
     is_event: bool
     ttl: float | None = None
+    duplicate: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +120,7 @@ def _upload(segments: list[str], bag: Mapping[str, str]) -> UploadRoute:
         kind=kind,
         is_event=kind is Kind.EVENT,
         ttl=_seconds(bag),
+        duplicate=bag.get(DUPLICATE) == "true",
         endpoint=segments[0],
         tenant=tenant or None,
         device=device or None,
