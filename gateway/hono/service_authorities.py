@@ -66,8 +66,7 @@ def _resources(address: str) -> Iterator[str]:
     parts = address.split("/", 2)
     for count in range(len(parts), 1, -1):
         yield "/".join(parts[:count])
-    if len(parts) > 1:
-        yield f"{parts[0]}/*"
+    yield f"{parts[0]}/*"
     yield parts[0]
     yield ANY
 

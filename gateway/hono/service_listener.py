@@ -20,7 +20,7 @@ import asyncio
 import logging
 import ssl as tls
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -88,6 +88,8 @@ INVALID_FIELD: Final = "amqp:invalid-field"
 ILLEGAL_STATE: Final = "amqp:illegal-state"
 HARD_LIMIT: Final = 2
 """Sockets beyond this multiple of the connection limit are dropped without AMQP."""
+GOODBYE_SECONDS: Final = 0.5
+"""In which components may answer our close."""
 HANDLES: Final = 32_767
 """Links of one session: an adapter has some for each tenant that it serves."""
 NEIGHBOUR: Final = ServiceUser("the Unix socket's", EXTERNAL, EVERYTHING)
@@ -139,6 +141,7 @@ class InternalServices:
         self._endpoints = endpoints
         self._tls = tls_context
         self._sockets: set[AmqpProtocol] = set()
+        self._no_more = asyncio.Event()
         self._limits = Limits(
             container_id="twinspan-internal",
             max_frame_size=settings.max_frame,
@@ -185,12 +188,16 @@ class InternalServices:
     def _gone(self, protocol: AmqpProtocol) -> None:
         self._sockets.discard(protocol)
         self.metrics.service_connections.set(len(self._sockets))
+        if not self._sockets:
+            self._no_more.set()
 
     async def _say_goodbye(self) -> None:
         for protocol in tuple(self._sockets):
             protocol.close(Error("amqp:connection:forced", "the gateway stops"))
-        if self._sockets:
-            await asyncio.sleep(0)  # the last bytes go out, then the sockets
+        self._no_more.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_SECONDS if self._sockets else 0):
+                await self._no_more.wait()
         for protocol in tuple(self._sockets):
             protocol.abort()
 
