@@ -194,7 +194,8 @@ def build_gateway(shared: Shared) -> Gateway:
     )
     messaging = Messaging(events, metrics, timeout=settings.hono.send_message_timeout)
     usage = Usage(database)
-    last_gateways = LastGateways()
+    last_gateways = LastGateways(database)
+    registry.on_change(last_gateways.changed)
     traffic = Traffic()
     stored_commands = StoredCommands(
         database,
@@ -242,7 +243,8 @@ def build_gateway(shared: Shared) -> Gateway:
         models=models,
     )
     gateway.modules += [models] if models else []
-    gateway.modules += [Store(database), wot_config, events, registry, usage, stored_commands]
+    gateway.modules += [Store(database), wot_config, events, registry, usage]
+    gateway.modules += [last_gateways, stored_commands]
     gateway.modules += [gateway.upkeep, things, SubjectExpiry(policies)]
     if settings.demo:
         gateway.modules.append(Once("hono.demo", lambda: hono_demo.provision(registry)))
