@@ -26,6 +26,7 @@ from gateway.hono.amqp_shell import AmqpProtocol
 from gateway.hono.request_ids import encode_amqp_reply_to, parse_amqp_reply_to
 from gateway.hono.routes import resolve_address
 from gateway.model.message import (
+    COMMAND_ID,
     DUPLICATE,
     Adapter,
     CommandResponse,
@@ -235,7 +236,11 @@ class _CommandFlight:
 
 def _command_message(command: DeviceCommand) -> AmqpMessage:
     asked = command.command
-    annotations: dict[object, object] = {Symbol(name): value for name, value in command.marks}
+    annotations: dict[object, object] = {}
+    if command.mark is not None:
+        annotations[Symbol(COMMAND_ID)] = command.mark.command_id
+        if command.mark.redelivered:
+            annotations[_DUPLICATE] = True
     if asked.trace is not None:
         annotations[Symbol(TRACE_ANNOTATION)] = trace_map(asked.trace)
     return AmqpMessage(
