@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,6 +45,7 @@ from gateway.ditto.wot_judge import WotJudge
 from gateway.ditto.wot_models import ThingModels
 from gateway.errors import InvalidSetting, StoreUnavailable
 from gateway.hono import demo as hono_demo
+from gateway.hono import service_assembly as internal
 from gateway.hono.adapters.amqp import AmqpAdapter
 from gateway.hono.adapters.amqp_device import Rooms as AmqpRooms
 from gateway.hono.adapters.coap import CoapAdapter
@@ -81,12 +82,14 @@ from gateway.hono.remote.setup import build_relay, is_remote
 from gateway.hono.stored_commands import StoredCommands
 from gateway.hono.traffic import Traffic
 from gateway.kube.module import KubeApi
+from gateway.model.json import JsonObject
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.runtime.certificates import ensure_server, server_context
 from gateway.runtime.device_tls import device_context
 from gateway.runtime.listener import Endpoints
 from gateway.runtime.module import Module
+from gateway.runtime.small_http import Reply
 from gateway.runtime.users import Users
 from gateway.store.database import Database
 from gateway.store.events import SqliteEvents
@@ -112,6 +115,8 @@ class Shared(Protocol):
     def metrics(self) -> Metrics: ...
     @property
     def tracer(self) -> Tracer: ...
+    @property
+    def documents(self) -> dict[str, Callable[[], JsonObject | Reply]]: ...
 
 
 def open_store(shared: Shared, schema: str) -> Database:
@@ -171,6 +176,7 @@ class Gateway:
     ingress: IngressService
     commands: CommandRouter
     usage: Usage
+    last_gateways: LastGateways
     traffic: Traffic
     stored_commands: StoredCommands
     wot_config: WotConfig
@@ -237,6 +243,7 @@ def build_gateway(shared: Shared) -> Gateway:
         ingress=IngressService(*hono, traffic=traffic),
         commands=CommandRouter(*hono, traffic=traffic, stored=stored_commands),
         usage=usage,
+        last_gateways=last_gateways,
         traffic=traffic,
         stored_commands=stored_commands,
         wot_config=wot_config,
@@ -417,12 +424,36 @@ def _registry_and_adapters(shared: Shared, gateway: Gateway) -> list[Module]:
         MqttAdapter(settings.mqtt, endpoints, shared.metrics, MqttRooms(**doors), tls_context=tls),
         AmqpAdapter(settings.amqp, endpoints, shared.metrics, AmqpRooms(**doors), tls_context=tls),
         *_coap(shared, gateway, authenticator),
+        *_internal(shared, gateway, provisioning),
     ]
     if settings.lora.enabled:
         modules.append(LoraAdapter(settings.lora, *http, tls_context=tls))
     if settings.sigfox.enabled:
         modules.append(SigfoxAdapter(settings.sigfox, *http, tls_context=tls))
     return modules
+
+
+def _internal(shared: Shared, gateway: Gateway, provisioning: Provisioning) -> Sequence[Module]:
+    """Hono's internal services, for protocol adapters that run elsewhere."""
+    settings = shared.settings
+    behind = internal.Core(
+        registry=gateway.registry,
+        provisioning=provisioning,
+        commands=gateway.commands,
+        downstream=gateway.messaging,
+        usage=gateway.usage,
+        last_gateways=gateway.last_gateways,
+        metrics=shared.metrics,
+        tracer=shared.tracer,
+    )
+    return internal.build(
+        settings.hono.internal,
+        shared.endpoints,
+        behind,
+        applications=shared.users.northbound if settings.demo else None,
+        tls_files=_tls_files(shared) if settings.hono.internal.enabled else None,
+        documents=shared.documents,
+    )
 
 
 def _connectivity(shared: Shared, gateway: Gateway) -> ConnectionHub:

@@ -19,6 +19,7 @@ PLAIN = (
     "hono.lora.bind",
     "hono.sigfox.bind",
     "hono.northbound.bind",
+    "hono.internal.bind",
     "ditto.http.bind",
     "observe.http.bind",
 )
@@ -30,6 +31,7 @@ ENCRYPTED = (
     "hono.lora.tls_bind",
     "hono.sigfox.tls_bind",
     "hono.northbound.tls_bind",
+    "hono.internal.tls_bind",
 )
 
 

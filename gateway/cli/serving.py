@@ -26,6 +26,7 @@ from gateway.observe.tracing import Tracer
 from gateway.runtime import process, users
 from gateway.runtime.listener import ENDPOINTS_FILE, Endpoints
 from gateway.runtime.module import Described, Module, Readiness, serve
+from gateway.runtime.small_http import Reply
 
 NOBODY = users.Users({}, {}, {}, {})
 
@@ -44,6 +45,8 @@ TITLES = {
     "hono.loras": "Hono LoRaWAN adapter, TLS",
     "hono.sigfox": "Hono Sigfox adapter",
     "hono.sigfoxs": "Hono Sigfox adapter, TLS",
+    "hono.internal": "Hono's services for adapters elsewhere",
+    "hono.internals": "Hono's services for adapters elsewhere, TLS",
     "northbound.amqps": "northbound AMQP 1.0, TLS",
     "northbound.amqp": "northbound AMQP 1.0 for applications",
     "ops.http": "metrics, liveness, readiness",
@@ -63,8 +66,8 @@ class Process:
     readiness: Readiness = field(default_factory=lambda: Readiness(()))
     endpoints: Endpoints = field(default_factory=Endpoints)
     metrics: Metrics = field(default_factory=Metrics)
-    documents: dict[str, Callable[[], JsonObject]] = field(default_factory=dict)
-    """What the operations port serves beside its own: path -> JSON document."""
+    documents: dict[str, Callable[[], JsonObject | Reply]] = field(default_factory=dict)
+    """What the operations port serves beside its own: path -> JSON document, or the whole reply."""
     tracer: Tracer = field(init=False)
 
     def __post_init__(self) -> None:

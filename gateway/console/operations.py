@@ -29,7 +29,7 @@ class Operations:
         endpoints: Endpoints,
         metrics: Metrics,
         readiness: Readiness,
-        more: Mapping[str, Callable[[], JsonObject]] | None = None,
+        more: Mapping[str, Callable[[], JsonObject | Reply]] | None = None,
     ) -> None:
         """`more` are documents of the process by path; read when the module runs."""
         self._more = {} if more is None else more
@@ -77,8 +77,12 @@ class Operations:
         return check | {"data": dict(facts)} if facts else check
 
 
-def _document(make: Callable[[], JsonObject]) -> Document:
-    return lambda _headers: _json(make())
+def _document(make: Callable[[], JsonObject | Reply]) -> Document:
+    def document(_headers: Headers) -> Reply:
+        made = make()
+        return made if isinstance(made, Reply) else _json(made)
+
+    return document
 
 
 def _json(body: Mapping[str, object], status: int = 200) -> Reply:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from gateway.config.internal import Internal
 from gateway.errors import InvalidSetting
@@ -24,13 +26,15 @@ from gateway.hono.service_requests import Desk, ReplyLinks
 from gateway.hono.service_router import Gateways, RouterService, Routes
 from gateway.hono.service_samples import sample_users
 from gateway.hono.service_tenants import TenantService
-from gateway.hono.service_tokens import Tokens, signing_key
+from gateway.hono.service_tokens import KEYS_PATH, KEYS_TYPE, Tokens, signing_key
 from gateway.hono.service_uploads import Uploads
+from gateway.model.json import JsonObject
 from gateway.model.ports import Downstream
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.runtime.certificates import server_context
 from gateway.runtime.listener import Endpoints
+from gateway.runtime.small_http import Reply
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,28 @@ class Core:
     last_gateways: Gateways
     metrics: Metrics
     tracer: Tracer
+
+
+def build(
+    settings: Internal,
+    endpoints: Endpoints,
+    core: Core,
+    *,
+    applications: Mapping[str, str] | None,
+    tls_files: tuple[Path, Path] | None,
+    documents: MutableMapping[str, Callable[[], JsonObject | Reply]],
+) -> list[InternalServices]:
+    """Return the endpoint, none where settings switch it off; see `make_users`, `tls_for`.
+
+    Shape:  `documents` is what the operations port serves; the keys of tokens are added.
+    Errors: InvalidSetting.
+    """
+    if not settings.enabled and not settings.socket:
+        return []
+    users, tokens = make_users(settings, applications), make_tokens(settings)
+    documents[KEYS_PATH] = lambda: Reply(msgspec.json.encode(tokens.keys()), KEYS_TYPE)
+    tls_context = tls_for(settings, tls_files)
+    return [internal_services(settings, endpoints, core, users, tokens, tls_context)]
 
 
 def make_tokens(settings: Internal) -> Tokens:
