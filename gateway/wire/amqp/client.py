@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+import msgspec
+
 from gateway.errors import Undeliverable
 from gateway.wire.amqp.connection import (
     AMQP_HEADER,
@@ -303,7 +305,7 @@ class ClientSession(Session):
             del self._ours[handle]
             self._forget_question(ours)
         if ours != handle and isinstance(performative, Flow | Transfer | Detach):
-            performative = replace(performative, handle=ours)
+            performative = msgspec.structs.replace(performative, handle=ours)
         super().on_frame(performative, payload, events)
 
     def _forget_question(self, handle: int) -> None:
@@ -326,6 +328,7 @@ class ClientSession(Session):
         if isinstance(link, ReceiverLink):
             link.delivery_count = reply.initial_delivery_count or 0
             link.top_up()
+            self.flush()  # credit goes out before anything that asks for an answer on this link
         else:
             link.presettled = reply.snd_settle_mode == SND_SETTLED
         events.append(LinkAttached(link))

@@ -23,9 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from gateway.errors import MalformedPacket
-from gateway.wire.amqp.decode import decode
 from gateway.wire.amqp.events import ConnectionEnded, Event, OpenRequested, SaslRequested
-from gateway.wire.amqp.fields import Catalogue
 from gateway.wire.amqp.limits import Limits
 from gateway.wire.amqp.performatives import (
     SASL,
@@ -351,9 +349,9 @@ class Connection:
     def _on_frame(self, data: bytes, at: int, size: int, events: list[Event]) -> None:
         body = data[at + data[at + 4] * 4 : at + size]
         if self._state is _State.SASL_INIT:
-            self._on_sasl(_read(SASL, body)[0], events)
+            self._on_sasl(SASL.decode(body)[0], events)
         elif body:
-            performative, end = _read(TRANSPORT, body)
+            performative, end = TRANSPORT.decode(body)
             channel = (data[at + 6] << 8) | data[at + 7]
             self._dispatch(channel, performative, body[end:] if end < len(body) else b"", events)
 
@@ -490,8 +488,3 @@ class Connection:
 
 def _framing(text: str) -> MalformedPacket:
     return MalformedPacket(f"amqp: {text}", code="amqp:framing-error")
-
-
-def _read(catalogue: Catalogue, body: bytes) -> tuple[object, int]:
-    value, end = decode(body)
-    return catalogue.read(value), end

@@ -1,20 +1,25 @@
 """How a composite type's fields stand on the wire: one table entry per field, one codec for all.
 
-A composite is a described list. Here it is a frozen dataclass whose attributes are plain Python values
-(int, str, bytes, dict, tuple of str); the table says which AMQP type each has. What equals its default is
-written as null, trailing nulls are left away.
+A composite is a described list. Here it is a frozen dataclass or struct whose attributes are plain Python
+values (int, str, bytes, dict, tuple of str); the table says which AMQP type each has. What equals its
+default is written as null, trailing nulls are left away.
 Source: OASIS AMQP 1.0, part 1, section 1.4.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Final
 from uuid import UUID
 
+import msgspec
+
 from gateway.errors import MalformedPacket
-from gateway.wire.amqp.encode import encode, encode_described, encode_list, symbols
+from gateway.wire.amqp import direct
+from gateway.wire.amqp.decode import decode
+from gateway.wire.amqp.direct import Plan, Readers, read_composite
+from gateway.wire.amqp.encode import encode, encode_described, encode_list, encode_uint, symbols
 from gateway.wire.amqp.values import (
     Array,
     Described,
@@ -26,15 +31,21 @@ from gateway.wire.amqp.values import (
     UShort,
 )
 
+_MAX_UINT: Final = 0xFFFF_FFFF
+
 
 @dataclass(frozen=True, slots=True)
 class FieldKind:
-    """One wire type: which decoded Python types are it, and how to get from and to them."""
+    """One wire type: which decoded Python types are it, and how to get from and to them.
+
+    Shape:  `readers` take its usual forms straight from the bytes.
+    """
 
     name: str
     accepts: tuple[type, ...]
     read: Callable[..., object]
     write: Callable[..., bytes]
+    readers: Readers = field(default_factory=dict)
 
 
 def _same(value: object) -> object:
@@ -53,15 +64,21 @@ def _writer(make: Callable[..., object]) -> Callable[..., bytes]:
     return lambda value: encode(make(value))
 
 
-STRING: Final = FieldKind("string", (str,), str, encode)
-SYMBOL: Final = FieldKind("symbol", (Symbol,), str, _writer(Symbol))
-BINARY: Final = FieldKind("binary", (bytes,), _same, encode)
-BOOLEAN: Final = FieldKind("boolean", (bool,), _same, encode)
-UBYTE: Final = FieldKind("ubyte", (UByte,), int, _writer(UByte))
-USHORT: Final = FieldKind("ushort", (UShort,), int, _writer(UShort))
-UINT: Final = FieldKind("uint", (UInt,), int, _writer(UInt))
+def _write_uint(value: int) -> bytes:
+    return (
+        encode_uint(value) if 0 <= value <= _MAX_UINT else encode(UInt(value))
+    )  # the latter refuses
+
+
+STRING: Final = FieldKind("string", (str,), str, encode, direct.STRINGS)
+SYMBOL: Final = FieldKind("symbol", (Symbol,), str, _writer(Symbol), direct.SYMBOLS)
+BINARY: Final = FieldKind("binary", (bytes,), _same, encode, direct.BINARIES)
+BOOLEAN: Final = FieldKind("boolean", (bool,), _same, encode, direct.BOOLEANS)
+UBYTE: Final = FieldKind("ubyte", (UByte,), int, _writer(UByte), direct.UBYTES)
+USHORT: Final = FieldKind("ushort", (UShort,), int, _writer(UShort), direct.USHORTS)
+UINT: Final = FieldKind("uint", (UInt,), int, _write_uint, direct.UINTS)
 ULONG: Final = FieldKind("ulong", (ULong,), int, _writer(ULong))
-TIMESTAMP: Final = FieldKind("timestamp", (Timestamp,), int, _writer(Timestamp))
+TIMESTAMP: Final = FieldKind("timestamp", (Timestamp,), int, _writer(Timestamp), direct.TIMESTAMPS)
 MAP: Final = FieldKind("map", (dict,), _same, encode)
 SYMBOLS: Final = FieldKind(
     "symbol or array of symbols", (Symbol, Array), _read_symbols, _writer(symbols)
@@ -71,8 +88,14 @@ MESSAGE_ID: Final = FieldKind(
     (str, ULong, UUID, bytes),
     _same,
     lambda value: encode(ULong(value) if type(value) is int else value),
+    direct.STRINGS,
 )
-ANY: Final = FieldKind("any", (object,), _same, encode)
+ANY: Final = FieldKind("any", (object,), _same, encode, direct.STRINGS)
+
+
+def any_of(fieldless: dict[int, object]) -> FieldKind:
+    """`ANY` where mostly one of some composites without fields stands, by the number of their descriptor."""
+    return replace(ANY, readers=direct.fieldless(fieldless))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +122,33 @@ class Catalogue:
 
     def __init__(self) -> None:
         self._by_descriptor: dict[object, Composite] = {}
+        self._plans: dict[int, Plan] = {}
         self._by_class: dict[
             type, tuple[Composite, tuple[tuple[str, object, Callable[..., bytes]], ...]]
         ] = {}
 
-    def add(self, code: int, symbol: str, make: type, *fields: Field) -> None:
-        composite = Composite(code, symbol, make, fields)
+    def add(self, code: int, symbol: str, make: type, *positions: Field) -> None:
+        composite = Composite(code, symbol, make, positions)
         self._by_descriptor[ULong(code)] = composite
         self._by_descriptor[Symbol(symbol)] = composite
         defaults = _defaults(make)
         plan = tuple(
-            (_attribute(field.name), defaults.get(_attribute(field.name)), field.kind.write)
-            for field in fields
+            (_attribute(one.name), defaults.get(_attribute(one.name)), one.kind.write)
+            for one in positions
         )
         self._by_class[make] = (composite, plan)
+        self._plans[code] = _plan(composite, defaults)
+
+    def decode(self, data: bytes, at: int = 0) -> tuple[object, int]:
+        """Read the composite at `at` from its bytes; return it and the position after it.
+
+        Errors: MalformedPacket, as `decode` and `read` say.
+        """
+        found = read_composite(self._plans, data, at)
+        if found is not None:
+            return found
+        value, end = decode(data, at)
+        return self.read(value), end
 
     def read(self, value: object) -> object:
         """Turn a described list into its class; other descriptions stay `Described`.
@@ -129,27 +165,27 @@ class Catalogue:
         return self._build(composite, value.value)
 
     def _build(self, composite: Composite, items: list[object]) -> object:
-        fields = composite.fields
-        if len(items) > len(fields):
-            raise MalformedPacket(f"{composite.symbol}: {len(items)} fields, at most {len(fields)}")
+        expected = composite.fields
+        if len(items) > len(expected):
+            raise MalformedPacket(
+                f"{composite.symbol}: {len(items)} fields, at most {len(expected)}"
+            )
         given: dict[str, object] = {}
-        for field, item in zip(fields, items, strict=False):
+        for one, item in zip(expected, items, strict=False):
             if item is not None:
-                given[_attribute(field.name)] = self._field(composite, field, item)
-        for field in fields:
-            if field.mandatory and _attribute(field.name) not in given:
-                raise MalformedPacket(
-                    f"{composite.symbol}: mandatory field {field.name} is missing"
-                )
+                given[_attribute(one.name)] = self._field(composite, one, item)
+        for one in expected:
+            if one.mandatory and _attribute(one.name) not in given:
+                raise MalformedPacket(f"{composite.symbol}: mandatory field {one.name} is missing")
         return composite.make(**given)
 
-    def _field(self, composite: Composite, field: Field, item: object) -> object:
-        kind = field.kind
-        if kind is ANY:
+    def _field(self, composite: Composite, one: Field, item: object) -> object:
+        kind = one.kind
+        if kind.accepts is ANY.accepts:
             return self.read(item) if type(item) is Described else item
         if type(item) not in kind.accepts:
             raise MalformedPacket(
-                f"{composite.symbol}: field {field.name}: expected {kind.name}, got {type(item).__name__}"
+                f"{composite.symbol}: field {one.name}: expected {kind.name}, got {type(item).__name__}"
             )
         return kind.read(item)
 
@@ -178,5 +214,26 @@ def _attribute(name: str) -> str:
 
 
 def _defaults(make: type) -> dict[str, object]:
-    fields = make.__dataclass_fields__  # type: ignore[attr-defined]
-    return {name: field.default for name, field in fields.items()}
+    """What attributes are where nothing is said, in the order of arguments; `MISSING` for mandatory ones."""
+    if issubclass(make, msgspec.Struct):
+        return {
+            one.name: MISSING if one.required else one.default
+            for one in msgspec.structs.fields(make)
+        }
+    return {one.name: one.default for one in fields(make)}  # type: ignore[arg-type]
+
+
+def _plan(composite: Composite, defaults: dict[str, object]) -> Plan:
+    order = list(defaults)
+    readers = []
+    for one in composite.fields:
+        null = {direct.NULL: direct.constant(defaults[_attribute(one.name)])}
+        readers.append({**one.kind.readers, **({} if one.mandatory else null)})
+    needed = [at for at, one in enumerate(composite.fields, 1) if one.mandatory]
+    return Plan(
+        composite.make,
+        tuple(readers),
+        tuple(order.index(_attribute(one.name)) for one in composite.fields),
+        tuple(defaults.values()),
+        max(needed, default=0),
+    )

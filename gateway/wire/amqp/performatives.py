@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+import msgspec
+
 from gateway.wire.amqp.fields import (
     ANY,
     BINARY,
@@ -24,6 +26,7 @@ from gateway.wire.amqp.fields import (
     USHORT,
     Catalogue,
     Field,
+    any_of,
 )
 
 MAX_UINT: Final = 0xFFFF_FFFF
@@ -170,8 +173,7 @@ class Attach:
     properties: Mapping[object, object] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(msgspec.Struct, frozen=True):
     """Updates session windows and, with a handle, a link's credit."""
 
     incoming_window: int
@@ -187,8 +189,7 @@ class Flow:
     properties: Mapping[object, object] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
+class Transfer(msgspec.Struct, frozen=True):
     """A message or a part of one; its payload follows in the frame."""
 
     handle: int
@@ -204,8 +205,7 @@ class Transfer:
     batchable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Disposition:
+class Disposition(msgspec.Struct, frozen=True):
     """Tells the state of a range of deliveries."""
 
     role: bool
@@ -216,8 +216,7 @@ class Disposition:
     batchable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Detach:
+class Detach(msgspec.Struct, frozen=True):
     """Detaches a link; with `closed` it is gone for good."""
 
     handle: int
@@ -276,6 +275,8 @@ _TERMINUS: Final = (
     Field("dynamic", BOOLEAN),
     Field("dynamic-node-properties", MAP),
 )
+
+_STATE: Final = any_of({0x24: ACCEPTED, 0x26: RELEASED})
 
 TRANSPORT: Final = Catalogue()
 """What AMQP frames carry, and what is nested in it."""
@@ -347,7 +348,7 @@ TRANSPORT.add(
     Field("settled", BOOLEAN),
     Field("more", BOOLEAN),
     Field("rcv-settle-mode", UBYTE),
-    Field("state", ANY),
+    Field("state", _STATE),
     Field("resume", BOOLEAN),
     Field("aborted", BOOLEAN),
     Field("batchable", BOOLEAN),
@@ -360,7 +361,7 @@ TRANSPORT.add(
     Field("first", UINT, mandatory=True),
     Field("last", UINT),
     Field("settled", BOOLEAN),
-    Field("state", ANY),
+    Field("state", _STATE),
     Field("batchable", BOOLEAN),
 )
 TRANSPORT.add(
