@@ -27,7 +27,7 @@ from gateway.hono.command_walks import ROUTING_SECONDS, Walk
 from gateway.hono.last_gateways import LastGateways
 from gateway.hono.limits import Usage
 from gateway.hono.meters import UNKNOWN, CommandMeter, Direction
-from gateway.hono.registry import Registry
+from gateway.hono.registry_view import RegistryView
 from gateway.hono.request_ids import (
     encode_amqp_reply_to,
     encode_request_id,
@@ -95,7 +95,7 @@ class CommandRouter:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: RegistryView,
         downstream: Downstream,
         usage: Usage,
         last_gateways: LastGateways,

@@ -9,7 +9,7 @@ Source: Hono, Tenant, Device Registration and Credentials API.
 from __future__ import annotations
 
 import base64
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -60,7 +60,7 @@ _ALWAYS: Final[JsonObject] = {
     "not-after": "9999-12-31T23:59:59Z",
 }
 
-_decode = msgspec.json.Decoder(dict[str, Json]).decode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def tenant_of(body: bytes) -> Tenant:

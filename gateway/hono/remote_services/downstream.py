@@ -1,8 +1,10 @@
 """Telemetry and events to a messaging network: the port `Downstream` over AMQP, outcomes passed through.
 
 Each tenant has a link for its telemetry and one for its events; its credit is that of the tenant's consumers.
-QoS 0 is answered when it has gone out, anything else with the consumer's (or the event store's) outcome.
-Full: NoConsumer. Source: Hono, Telemetry and Event API (AMQP 1.0).
+Telemetry of QoS 0 counts as delivered when it has gone out; our own main process, which tells the outcome of
+handing it over at once, is waited for (`asks_always`). Anything else ends with the consumer's, or the event
+store's, outcome. Full: NoConsumer.
+Source: Hono, Telemetry and Event API (AMQP 1.0).
 """
 
 from __future__ import annotations
@@ -28,11 +30,23 @@ class RemoteDownstream:
     """
 
     def __init__(
-        self, connection: ServiceConnection, metrics: Metrics, *, timeout: float = 1.0
+        self,
+        connection: ServiceConnection,
+        metrics: Metrics,
+        *,
+        timeout: float = 1.0,
+        asks_always: bool = False,
     ) -> None:
+        self._connection = connection
         self._links = OutLinks(connection, timeout)
         self._metrics = metrics
+        self._asks_always = asks_always
         self._encoder = MessageEncoder(uuid4().hex[:8])
+
+    @property
+    def is_connected(self) -> bool:
+        """True while the messaging network is reached."""
+        return self._connection.is_open
 
     def send(self, message: Message, done: Done) -> None:
         kind, tenant = message.kind, message.tenant
@@ -44,7 +58,7 @@ class RemoteDownstream:
             f"{kind.value}/{tenant}",
             payload,
             partial(self._ended, tenant, kind, done),
-            at_most_once=not message.qos,
+            at_most_once=not (message.qos or self._asks_always),
         )
 
     def _ended(self, tenant: str, kind: Kind, done: Done, error: GatewayError | None) -> None:

@@ -15,12 +15,20 @@ from typing import Final
 
 import msgspec
 
-from gateway.errors import ConsumerTimeout, GatewayError, NoConsumer, NotProcessed, Undeliverable
+from gateway.errors import (
+    ConsumerTimeout,
+    GatewayError,
+    NoConsumer,
+    NotProcessed,
+    QuotaExceeded,
+    Undeliverable,
+)
 from gateway.hono.amqp_outcomes import error_of
 from gateway.hono.remote_services.connection import ServiceConnection
 from gateway.model.ports import Done
+from gateway.outcome import RESOURCE_LIMIT
 from gateway.wire.amqp.link import Incoming, ReceiverLink, SenderLink, Sent
-from gateway.wire.amqp.performatives import RELEASED, Accepted, Error
+from gateway.wire.amqp.performatives import RELEASED, Accepted, Error, Rejected
 
 MAX_QUEUE: Final = 1_000
 MAX_UNSETTLED: Final = 10_000
@@ -48,7 +56,7 @@ class Parcel(msgspec.Struct, eq=False):
         self.sent = None
         done, self.done = self.done, None
         if done is not None:
-            done(None if type(state) is Accepted else error_of(state))
+            done(None if type(state) is Accepted else _error_of(state))
 
     def end(self, error: GatewayError | None) -> None:
         """Tell the outcome, the first one only."""
@@ -64,6 +72,16 @@ class Parcel(msgspec.Struct, eq=False):
         was_sent = self.sent is not None
         self.link.withdraw(self)
         done(ConsumerTimeout() if was_sent else NoConsumer())
+
+
+def _error_of(state: object) -> GatewayError | None:
+    """Return what an outcome means; our own services tell a tenant's exceeded data volume by its text."""
+    if isinstance(state, Rejected) and isinstance(state.error, Error):
+        said = state.error
+        is_volume = said.description == QuotaExceeded.default_message
+        if said.condition == RESOURCE_LIMIT and is_volume:
+            return QuotaExceeded()
+    return error_of(state)
 
 
 class OutLink:

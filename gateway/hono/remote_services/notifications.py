@@ -9,7 +9,7 @@ Source: Hono, notifications of the device registry.
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -90,7 +90,7 @@ def change_of(body: bytes) -> RegistryChange:
     Errors: MalformedPacket.
     """
     try:
-        told = msgspec.json.decode(body, type=dict[str, Json])
+        told = msgspec.json.decode(body, type=dict[str, Any])
         subject = Subject(str(told["type"]))
         device = told.get("device-id")
         return RegistryChange(
