@@ -84,12 +84,16 @@ each('a wrong password is an authentication failure', async () => {
   await assert.rejects(connect({ ...GIVEN.device, password: 'wrong' }), /authenticate|auth/i);
 });
 
-each('SASL EXTERNAL: the certificate of the connection is the login', async () => {
-  const nextEvent = await events();
-  const device = await connect({ ...GIVEN.secret, enable_sasl_external: true });
-  assert.deepEqual(await send(await sender(device, {}), event('by certificate')), ['accepted']);
-  assert.deepEqual(await nextEvent(), ['d1', 'by certificate']);
-});
+for (const version of ['TLSv1.2', 'TLSv1.3']) {
+  each(`SASL EXTERNAL: the certificate of the connection is the login (${version})`, async () => {
+    const nextEvent = await events();
+    const forced = { minVersion: version, maxVersion: version, enable_sasl_external: true };
+    const device = await connect({ ...GIVEN.secret, ...forced });
+    assert.equal(device.socket.getProtocol(), version);
+    assert.deepEqual(await send(await sender(device, {}), event('by certificate')), ['accepted']);
+    assert.deepEqual(await nextEvent(), ['d1', 'by certificate']);
+  });
+}
 
 each('SASL EXTERNAL is not to be had without a certificate', async () => {
   const { cert, key, ...bare } = GIVEN.secret;
