@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from gateway.config.hono import AmqpAdapter as Settings
 from gateway.hono.adapters.amqp_device import AmqpDevice, Rooms
+from gateway.hono.adapters.amqp_links import UploadReader
 from gateway.hono.amqp_shell import AmqpProtocol
 from gateway.model.message import Adapter
 from gateway.observe.metrics import Metrics
@@ -55,6 +56,7 @@ class AmqpAdapter:
         self.settings = settings
         self.rooms = rooms
         self.metrics = metrics
+        self.uploads = UploadReader()
         self._endpoints = endpoints
         self._tls = tls_context
         self._sockets: set[AmqpProtocol] = set()

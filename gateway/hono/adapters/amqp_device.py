@@ -15,7 +15,7 @@ from typing import Protocol
 from gateway.config.hono import AmqpAdapter as Settings
 from gateway.errors import AdapterFull, BadRequest, GatewayError, QuotaExceeded, Unauthenticated
 from gateway.hono.adapters.admission import Admission, Assertions, Lease
-from gateway.hono.adapters.amqp_links import CommandReceiver, command_source, upload_or_response
+from gateway.hono.adapters.amqp_links import CommandReceiver, UploadReader, command_source
 from gateway.hono.amqp_outcomes import link_error, upload_state
 from gateway.hono.amqp_shell import AmqpProtocol
 from gateway.hono.limits import attempt_outcome
@@ -66,6 +66,7 @@ class Owner(Protocol):
     settings: Settings
     rooms: Rooms
     metrics: Metrics
+    uploads: UploadReader
 
     @property
     def is_full(self) -> bool: ...
@@ -287,7 +288,7 @@ class AmqpDevice:
     def _on_message(self, link: ReceiverLink, delivery: Incoming) -> None:
         done = partial(self._settled, link, delivery)
         try:
-            item = upload_or_response(delivery, self._principal)
+            item = self._owner.uploads.read(delivery, self._principal)
         except GatewayError as error:
             done(error)
             return

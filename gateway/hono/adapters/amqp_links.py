@@ -19,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from gateway.errors import BadRequest, Forbidden, GatewayError, NoConsumer, NotFound, Undeliverable
 from gateway.hono.amqp_messages import TRACE_ANNOTATION, trace_map, trace_of
 from gateway.hono.amqp_outcomes import device_error
@@ -43,6 +45,7 @@ from gateway.wire.amqp.message import (
     Properties,
     decode_message,
     encode_message,
+    last_data_section,
     payload_of,
 )
 from gateway.wire.amqp.performatives import RELEASED
@@ -57,6 +60,9 @@ KINDS: Final = {
 RESPONSES: Final = ("command_response", "cr")
 COMMANDS: Final = ("command", "c")
 MIN_EVENT_TTL: Final = 1.0
+KEPT: Final = 1_000
+MAX_HEAD: Final = 512
+"""Bytes before the data of a message; longer ones are read each time."""
 _DUPLICATE: Final = Symbol(DUPLICATE)
 """A gateway that relays for others says that it may have sent a message before."""
 
@@ -79,6 +85,48 @@ def upload_or_response(delivery: Incoming, principal: Principal | None) -> Uploa
     if kind is None:
         raise NotFound(f"no such node: {to[:128]!r}")
     return _upload(message, to, kind, principal, 0 if delivery.settled else 1)
+
+
+class UploadReader:
+    """`upload_or_response` for devices that send the same properties again and again.
+
+    What stands before a message's data is read once and kept, as long as there are at most `KEPT` such heads;
+    then all are forgotten. An upload is the same whichever way it was read.
+    """
+
+    def __init__(self) -> None:
+        self._drafts: dict[bytes, Upload] = {}
+
+    def read(self, delivery: Incoming, principal: Principal | None) -> Upload | CommandResponse:
+        """Read a device's message; errors as `upload_or_response` says."""
+        found = last_data_section(delivery.payload)
+        if found is None or found[0] > MAX_HEAD:
+            return upload_or_response(delivery, principal)
+        head = delivery.payload[: found[0]]
+        draft = self._drafts.get(head)
+        if draft is None or (delivery.settled and draft.kind is Kind.EVENT):
+            item = upload_or_response(delivery, principal)
+            if isinstance(item, Upload):
+                self._keep(head, item)
+            return item
+        return Upload(
+            adapter=Adapter.AMQP,
+            principal=principal,
+            kind=draft.kind,
+            qos=0 if delivery.settled else 1,
+            payload=delivery.payload[found[1] :],
+            address=draft.address,
+            tenant=draft.tenant,
+            device=draft.device,
+            content_type=draft.content_type,
+            ttl=draft.ttl,
+            trace=draft.trace,
+        )
+
+    def _keep(self, head: bytes, upload: Upload) -> None:
+        if len(self._drafts) >= KEPT:
+            self._drafts.clear()
+        self._drafts[head] = msgspec.structs.replace(upload, payload=b"", principal=None)
 
 
 def _upload(

@@ -159,6 +159,12 @@ _CODES: Final[dict[object, int]] = {
     Symbol("amqp:amqp-value:*"): _VALUE,
     Symbol("amqp:footer:map"): _FOOTER,
 }
+_SMALL_ULONG: Final = 0x53
+_BINARY: Final = (0xA0, 0xB0)
+_SIZE_BYTES: Final = {0xA0: 1, 0xB0: 4, 0xC0: 1, 0xC1: 1, 0xD0: 4, 0xD1: 4}
+"""Bytes of the size of a binary, list or map, by format code."""
+_SIZE_AT: Final = 4
+_SECTION_HEAD: Final = 4
 _MAPS: Final = (_DELIVERY, _ANNOTATIONS, _APPLICATION, _FOOTER)
 _REPEATING: Final = (_DATA, _SEQUENCE)
 
@@ -178,6 +184,25 @@ def decode_message(data: bytes) -> AmqpMessage:
         last = code
         _collect(sections, code, value)
     return _message(sections)
+
+
+def last_data_section(data: bytes) -> tuple[int, int] | None:
+    """Find the one data section that a message ends with, without reading the sections before it.
+
+    Shape:  (where it begins, where its bytes begin); None where the message is of another form, or broken.
+            What stands before it may still be no message.
+    """
+    at, end = 0, len(data)
+    while end - at > _SECTION_HEAD and data[at] == 0 and data[at + 1] == _SMALL_ULONG:
+        form = data[at + 3]
+        start = at + _SIZE_AT + _SIZE_BYTES.get(form, end)
+        if start > end:
+            return None
+        stop = start + int.from_bytes(data[at + _SIZE_AT : start], "big")
+        if data[at + 2] == _DATA:
+            return (at, start) if stop == end and form in _BINARY else None
+        at = stop
+    return None
 
 
 def _section_code(value: object) -> int:
