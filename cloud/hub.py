@@ -28,10 +28,12 @@ from cloud.sessions import (
     hang_up,
     log_about,
     refused,
+    stamp,
 )
 from gateway.errors import AdapterFull, GatewayError
 from gateway.runtime.lanes import Lanes
 from gateway.runtime.listener import Endpoints, serve_app
+from gateway.wire.cloudedge.control import ControlAsked, answer_control
 from gateway.wire.cloudedge.envelope import Envelope
 from gateway.wire.cloudedge.link import (
     CloudLink,
@@ -368,6 +370,8 @@ class CloudHub:
         match message:
             case EdgeFailed(_, text):
                 log_about("edge could not store", session, envelope, text)
+            case ControlAsked():
+                self.send(session, answer_control(envelope, stamp()))
             case NotServed(what) | Ignored(what):
                 log.debug("message not served", extra={"node": session.node, "cause": what})
             case _:
@@ -376,6 +380,9 @@ class CloudHub:
     def _hand_over(self, session: NodeSession, envelope: Envelope, message: object) -> None:
         registered = self._handlers.get(type(message))
         if registered is None or self._lanes is None:
+            log.debug(
+                "message not served", extra={"node": session.node, "cause": type(message).__name__}
+            )
             return
         handler, lane = registered
         inbound = Inbound(session, envelope, self)

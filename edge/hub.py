@@ -26,6 +26,7 @@ from gateway.config.edge import EdgeHub as HubSettings
 from gateway.errors import GatewayError, Rejected, TooLarge, Undeliverable
 from gateway.observe.metrics import Metrics
 from gateway.runtime.backoff import Backoff
+from gateway.wire.cloudedge.control import ControlAsked, answer_control
 from gateway.wire.cloudedge.envelope import MAX_FRAME, Envelope, decode, encode
 from gateway.wire.cloudedge.names import (
     CONNECTION_USE,
@@ -351,6 +352,9 @@ class EdgeHub:
     def _dispatch(self, envelope: Envelope, message: ToEdge) -> None:
         if isinstance(message, Answer):
             self._answer(message)
+            return
+        if isinstance(message, ControlAsked):
+            self.send(answer_control(envelope, stamp()))
             return
         handler = self._handlers.get(type(message))
         if handler is not None:

@@ -14,6 +14,7 @@ from gateway.errors import GatewayError, MalformedPacket, NoConsumer, NotBuilt, 
 from gateway.model.message import Kind, SpoolId
 from gateway.model.trace import TraceContext
 from gateway.wire.cloudedge import to_cloud, to_edge
+from gateway.wire.cloudedge.control import ControlAsked
 from gateway.wire.cloudedge.envelope import (
     Envelope,
     Route,
@@ -95,6 +96,32 @@ def test_an_answer_of_a_go_cloud_is_read_with_parent_and_nested_content() -> Non
     assert to_edge.read_result(answer.content) == ApiFailure(
         404, "NotFound", "leases <edge-1> not found"
     )
+
+
+def test_header_and_route_keys_that_are_null_are_absent() -> None:
+    text = (
+        '{"header":{"msg_id":"m1","parent_msg_id":null,"timestamp":7,"spool":null,"sync":null},'
+        '"route":{"source":"edged","group":null},"content":{"a":null}}'
+    )
+    envelope = decode(text)
+    assert (envelope.msg_id, envelope.parent_id, envelope.header.timestamp) == ("m1", "", 7)
+    assert envelope.route == Route(source="edged")
+    assert json_of(envelope.content) == {"a": None}
+    assert decode('{"header":{"msg_id":"m1"},"route":null}').route == Route()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"header":{"msg_id":null}}', r"\$.header.msg_id"),
+        ('{"header":{"msg_id":"m","timestamp":"x","sync":null}}', r"\$.header.timestamp"),
+        ('{"header":null}', r"\$.header"),
+        ('{"header":[],"route":null}', r"\$.header"),
+    ],
+)
+def test_what_is_wrong_beside_nulls_is_named(text: str, told: str) -> None:
+    with pytest.raises(MalformedPacket, match=told):
+        decode(text)
 
 
 def test_header_keys_that_are_empty_are_left_out_and_content_is_always_written() -> None:
@@ -234,12 +261,8 @@ def test_the_keepalive_is_the_one_kubeedge_sends() -> None:
     [
         (frame("keepalive", "node", "ping", source="websocket"), to_cloud.Keepalive()),
         (frame("query", "a/volume/b"), to_cloud.NotServed("CSI volumes")),
-        (frame("upgrade", "x/y"), to_cloud.NotServed("node tasks")),
+        (frame("ping", "a/volume/b", "x"), ControlAsked()),
         (frame("query", "k8s/ca.crt", source="metaManager"), to_cloud.CaAsked()),
-        (
-            frame("null", "null", {}, source="metaserver"),
-            to_cloud.NotServed("MetaServer passthrough"),
-        ),
         (frame("update", "a/pod/b", {}, source="edgecontroller"), None),
     ],
 )

@@ -10,7 +10,7 @@ Twinspan's own fields sit in `header` under keys that KubeEdge's decoder does no
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -131,7 +131,31 @@ def decode(frame: str | bytes, *, limit: int = MAX_FRAME) -> Envelope:
     """
     if len(frame) > limit:
         raise TooLarge(f"cloud-edge frame: at most {limit} bytes, got {len(frame)}")
-    return _guarded(_decoder.decode, frame, "cloud-edge frame")
+    return _guarded(_decode, frame, "cloud-edge frame")
+
+
+def _decode(frame: str | bytes) -> Envelope:
+    try:
+        return _decoder.decode(frame)
+    except msgspec.ValidationError as error:
+        try:
+            return _decode_with_nulls(frame)
+        except msgspec.ValidationError:
+            raise error from None  # it names the field by its whole path
+
+
+def _decode_with_nulls(frame: str | bytes) -> Envelope:
+    """Read a frame whose header or route may hold `null`: no Go peer writes it, others take it for absent."""
+    loose = _loose_decoder.decode(frame)
+    header = msgspec.convert({k: v for k, v in loose.header.items() if v is not None}, Header)
+    route = {k: v for k, v in (loose.route or {}).items() if v is not None}
+    return Envelope(header, msgspec.convert(route, Route), loose.content)
+
+
+class _Loose(Struct, frozen=True):
+    header: dict[str, Any]
+    route: dict[str, Any] | None = None
+    content: Raw = NULL
 
 
 def encode(envelope: Envelope) -> bytes:
@@ -208,6 +232,7 @@ def struct_of(content: Raw, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 _decode_text = msgspec.json.Decoder(str).decode
+_loose_decoder = msgspec.json.Decoder(_Loose)
 
 
 def _guarded(decode: Callable[[str | bytes], T], data: str | bytes, what: str) -> T:

@@ -104,7 +104,17 @@ class Operation(StrEnum):
     APPLICATION_RESPONSE = "applicationResponse"
     PREPULL = "prepull"
     UPGRADE = "upgrade"
+    ROLLBACK = "rollback"
+    BACKUP = "backup"
     NODE_ACTION = "UpdateNodeActionStatus"
+    NULL = "null"
+    CONFIG = "config"
+    PING = "ping"
+    PONG = "pong"
+
+
+HTTP_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Operations of requests to ServiceBus; its other operations are `start` and `stop`."""
 
 
 class Source(StrEnum):
@@ -139,6 +149,9 @@ class Group(StrEnum):
     USER = "user"
     HUB = "hub"
     FUNC = "func"
+    BUS = "bus"
+    EDGED = "edged"
+    META_SERVER = "metaserver"
     TASK_MANAGER = "taskmanager"
     DYNAMIC_CONTROLLER = "dynamiccontroller"
 

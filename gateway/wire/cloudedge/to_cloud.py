@@ -13,6 +13,12 @@ from msgspec import Raw
 
 from gateway.model.json import Json
 from gateway.model.trace import TraceContext
+from gateway.wire.cloudedge.applications import (
+    ApplicationAsked,
+    WatchesSynced,
+    read_application,
+)
+from gateway.wire.cloudedge.control import CONTROL, ControlAsked
 from gateway.wire.cloudedge.envelope import (
     NULL,
     OK,
@@ -30,6 +36,12 @@ from gateway.wire.cloudedge.names import (
     Operation,
     Source,
 )
+from gateway.wire.cloudedge.routing import (
+    RouterUpload,
+    ServiceBusAnswer,
+    ServiceBusUpload,
+    read_service_upload,
+)
 from gateway.wire.cloudedge.subjects import (
     STATE_UPDATED,
     TWIN_UPDATED,
@@ -38,6 +50,7 @@ from gateway.wire.cloudedge.subjects import (
     device_resource,
     parse_device_resource,
 )
+from gateway.wire.cloudedge.tasks import TaskReported, read_task_report
 from gateway.wire.cloudedge.twins import (
     MEMBERSHIP_QUESTION,
     STATE_UPDATE,
@@ -111,7 +124,7 @@ class ResourceAsked:
 
 @dataclass(frozen=True, slots=True)
 class NotServed:
-    """Known to KubeEdge, not built here: CSI, node tasks, MetaServer passthrough; `what` names it."""
+    """Known to KubeEdge, not built here: CSI; `what` names it."""
 
     what: str
 
@@ -127,7 +140,14 @@ ToCloud: TypeAlias = (
     Keepalive
     | Acknowledged
     | EdgeFailed
+    | ControlAsked
     | EdgeUpload
+    | RouterUpload
+    | ServiceBusAnswer
+    | ServiceBusUpload
+    | TaskReported
+    | ApplicationAsked
+    | WatchesSynced
     | CaAsked
     | MembershipAsked
     | TwinReported
@@ -171,6 +191,18 @@ def _read_twin(envelope: Envelope) -> ToCloud:
     return Ignored(f"twin message about {what[:100]}")
 
 
+def _read_upload(envelope: Envelope) -> EdgeUpload | RouterUpload:
+    """Tell telemetry and events from what only a rule may want; who waits for an answer is no rule."""
+    item = read_upload(envelope)
+    if item.spool is not None or (item.kind is not None and item.device):
+        return item
+    return RouterUpload(item.topic, item.payload, item.trace)
+
+
+def _is_upload(route: Route) -> bool:
+    return route.operation == Operation.UPLOAD and route.group == Group.USER
+
+
 def _is_volume(route: Route) -> bool:
     parts = route.resource.split("/")
     return len(parts) == 3 and parts[1] == "volume"
@@ -178,16 +210,18 @@ def _is_volume(route: Route) -> bool:
 
 _RULES: tuple[tuple[Callable[[Route], bool], Callable[[Envelope], ToCloud]], ...] = (
     (lambda r: r.operation == Operation.KEEPALIVE, lambda _: Keepalive()),
+    (lambda r: r.operation in CONTROL, lambda _: ControlAsked()),
     (_is_volume, lambda _: NotServed("CSI volumes")),
     (lambda r: r.operation == Operation.RESPONSE, lambda e: Acknowledged(e.parent_id)),
     (
         lambda r: r.operation == Operation.ERROR,
         lambda e: EdgeFailed(e.parent_id, text_of(e.content)[:1_000]),
     ),
-    (lambda r: r.operation == Operation.UPLOAD and r.group == Group.USER, read_upload),
-    (lambda r: r.operation in _TASKS, lambda _: NotServed("node tasks")),
+    (lambda r: _is_upload(r) and r.source == Source.SERVICE_BUS, read_service_upload),
+    (_is_upload, _read_upload),
+    (lambda r: r.operation in _TASKS, read_task_report),
     (lambda r: r.resource == CA_RESOURCE, lambda _: CaAsked()),
-    (lambda r: r.source == Source.META_SERVER, lambda _: NotServed("MetaServer passthrough")),
+    (lambda r: r.source == Source.META_SERVER, read_application),
     (lambda r: r.source == Source.TWIN, _read_twin),
     (lambda r: r.source in _CLOUD_SOURCES, lambda e: Ignored(f"source {e.route.source}")),
 )

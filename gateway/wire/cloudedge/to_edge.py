@@ -5,6 +5,7 @@ Source: KubeEdge, dispatch of cloud messages in EdgeHub, the cloud-to-edge catal
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,6 +15,12 @@ from msgspec import Raw, Struct
 from gateway.errors import MalformedPacket
 from gateway.model.json import Json, JsonObject
 from gateway.model.trace import TraceContext
+from gateway.wire.cloudedge.applications import (
+    WATCHES,
+    WatchesAnswered,
+    read_watches_answer,
+)
+from gateway.wire.cloudedge.control import CONTROL, ControlAsked
 from gateway.wire.cloudedge.envelope import (
     NULL,
     OK,
@@ -27,12 +34,14 @@ from gateway.wire.cloudedge.envelope import (
     struct_of,
 )
 from gateway.wire.cloudedge.names import CA_RESOURCE, Group, Operation, Source
+from gateway.wire.cloudedge.routing import ServiceBusCall, ServiceBusTarget, read_service
 from gateway.wire.cloudedge.subjects import (
     TWIN_CLOUD_UPDATED,
     DeviceKey,
     Subject,
     parse_device_resource,
 )
+from gateway.wire.cloudedge.tasks import TaskCommand, read_task_command
 from gateway.wire.cloudedge.to_cloud import MEMBERSHIP_DETAIL
 from gateway.wire.cloudedge.twins import (
     MEMBERSHIP_UPDATE,
@@ -115,7 +124,17 @@ class NotForUs:
 
 
 ToEdge: TypeAlias = (
-    Answer | ObjectChanged | MembershipChanged | TwinCommanded | BusCommand | NotForUs
+    Answer
+    | ControlAsked
+    | ObjectChanged
+    | MembershipChanged
+    | TwinCommanded
+    | BusCommand
+    | ServiceBusCall
+    | ServiceBusTarget
+    | TaskCommand
+    | WatchesAnswered
+    | NotForUs
 )
 
 _WRITES = frozenset({Operation.INSERT, Operation.UPDATE, Operation.DELETE})
@@ -127,12 +146,9 @@ def read_to_edge(envelope: Envelope) -> ToEdge:
     route = envelope.route
     if envelope.parent_id:
         return Answer(envelope.parent_id, route.resource, envelope.content)
-    if route.group in _STORED_GROUPS and route.operation in _WRITES:
-        return _read_object(envelope)
-    if route.group == Group.TWIN:
-        return _read_twin(envelope)
-    if route.group == Group.USER and route.source == Source.ROUTER_EVENT_BUS:
-        return BusCommand(route.operation, route.resource, _payload(envelope.content))
+    for applies, read in _RULES:
+        if applies(route):
+            return read(envelope)
     return NotForUs(f"group {route.group!r}, source {route.source!r}, {route.operation!r}")
 
 
@@ -167,6 +183,30 @@ def _read_twin(envelope: Envelope) -> ToEdge:
 def _payload(content: Raw) -> bytes:
     data = data_of(content)
     return b"" if data == b"null" else data
+
+
+def _read_bus(envelope: Envelope) -> BusCommand:
+    route = envelope.route
+    return BusCommand(route.operation, route.resource, _payload(envelope.content))
+
+
+def _is_watches_answer(route: Route) -> bool:
+    return route.operation == Operation.APPLICATION_RESPONSE and route.resource == WATCHES
+
+
+def _is_router(route: Route, source: Source) -> bool:
+    return route.group == Group.USER and route.source == source
+
+
+_RULES: tuple[tuple[Callable[[Route], bool], Callable[[Envelope], ToEdge]], ...] = (
+    (lambda r: r.operation in CONTROL, lambda _: ControlAsked()),
+    (lambda r: r.group in _STORED_GROUPS and r.operation in _WRITES, _read_object),
+    (_is_watches_answer, lambda e: WatchesAnswered(read_watches_answer(e.content))),
+    (lambda r: r.group == Group.TWIN, _read_twin),
+    (lambda r: _is_router(r, Source.ROUTER_EVENT_BUS), _read_bus),
+    (lambda r: _is_router(r, Source.ROUTER_SERVICE_BUS), read_service),
+    (lambda r: r.group == Group.TASK_MANAGER, read_task_command),
+)
 
 
 # --- answers about Kubernetes objects ----------------------------------------------------------
