@@ -3,7 +3,7 @@
 const assert = require('node:assert/strict');
 const { randomUUID } = require('node:crypto');
 const { test, run } = require('../javascript/runner.js');
-const { GIVEN, connect, receive, sender, send, handled, body, text, closing, within } = require('./rig.js');
+const { rhea, GIVEN, connect, receive, sender, send, handled, body, text, closing, within } = require('./rig.js');
 
 const TENANT = GIVEN.tenant;
 const each = (name, work) => test(name, () => closing(work));
@@ -78,6 +78,46 @@ each('an event that is handed back comes again, and counted when it failed', asy
     delivery[answer](answer === 'modified' ? { delivery_failed: true } : undefined);
   }
   assert.deepEqual(counts, [0, 0, 1]);
+});
+
+each('a long event comes in frames as small as the application wants them', async () => {
+  const device = await aDevice();
+  const long = 'x'.repeat(2000);
+  assert.deepEqual(await send(device.link, { ...telemetry(long), to: 'event' }), ['accepted']);
+  const application = await connect({ ...GIVEN.application, max_frame_size: 512 });
+  const { message } = await (await receive(application, { source: `event/${TENANT}` })).inbox.take();
+  assert.equal(text(message), long);
+});
+
+each('an application may ask for settled messages, or to settle second', async () => {
+  const device = await aDevice();
+  for (const wish of [{ snd_settle_mode: 1 }, { rcv_settle_mode: 1 }]) {
+    const application = await connect(GIVEN.application);
+    const wanted = await receive(application, { source: `telemetry/${TENANT}`, autoaccept: false, ...wish });
+    const outcome = send(device.link, telemetry('t'));
+    const { delivery } = await wanted.inbox.take();
+    assert.equal(Boolean(delivery.remote_settled), 'snd_settle_mode' in wish);
+    const settled = new Promise((done) => wanted.link.on('settled', done));
+    if (!delivery.remote_settled) {
+      delivery.update(false, rhea.message.accepted().described());
+      await within(settled, 'settlement by the sender');
+    }
+    assert.deepEqual(await outcome, ['accepted']);
+    wanted.link.close();
+    await handled(application);
+  }
+});
+
+each('a link that is detached leaves its events to the next', async () => {
+  const device = await aDevice();
+  const application = await connect(GIVEN.application);
+  const first = await receive(application, { source: `event/${TENANT}`, autoaccept: false, name: 'same' });
+  assert.deepEqual(await send(device.link, { ...telemetry('left'), to: 'event' }), ['accepted']);
+  assert.equal(text((await first.inbox.take()).message), 'left');
+  first.link.detach();
+  await handled(application);
+  const second = await receive(application, { source: `event/${TENANT}`, name: 'same again' });
+  assert.equal(text((await second.inbox.take()).message), 'left');
 });
 
 each('a drain gives the credit back', async () => {
