@@ -109,6 +109,8 @@ def _printed(line: dict[str, Any], output: str) -> str:
     ]
     if "subject" in line:
         words.append(str(line["subject"]))
+    if line.get("kept"):
+        words.append("kept")
     if "response-status" in line:
         words.append(f"answered {line['response-status']}")
     words.append(_payload(line, None if output == "wide" else 120))

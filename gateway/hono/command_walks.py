@@ -22,10 +22,21 @@ Account: TypeAlias = "Callable[[Walk, GatewayError | None], None]"
 class Walk:
     """What is known of a command under way; `tenant` once it was found.
 
-    Shape:  `mark` where the command is sent from the disk; `account` hears the outcome before `done`.
+    Shape:  `is_kept` when it ends on disk and has its outcome later; `mark` where it is sent from there;
+            `account` hears the outcome before `done`.
     """
 
-    __slots__ = ("_account", "_done", "_timer", "command", "mark", "span", "started", "tenant")
+    __slots__ = (
+        "_account",
+        "_done",
+        "_timer",
+        "command",
+        "is_kept",
+        "mark",
+        "span",
+        "started",
+        "tenant",
+    )
 
     def __init__(
         self,
@@ -39,6 +50,7 @@ class Walk:
         self._done: Done | None = done
         self.command = command
         self.mark = mark
+        self.is_kept = False
         self.tenant: Tenant | None = None
         self.started = time.perf_counter()
         self.span = span
@@ -52,21 +64,16 @@ class Walk:
 
     def end(self, error: GatewayError | None) -> None:
         """Tell the outcome; what comes later is too late."""
-        done = self._finish(error)
-        if done is not None:
-            self._account(self, error)
-            done(error)
+        done, self._done = self._done, None
+        if done is None:
+            return
+        self._timer.cancel()
+        self.span.end(error)
+        self._account(self, error)
+        done(error)
 
     def kept(self) -> None:
-        """The command is on disk: accepted, and its outcome is counted when it has one."""
+        """The command is on disk: accepted."""
+        self.is_kept = True
         self.span.event("kept")
-        done = self._finish(None)
-        if done is not None:
-            done(None)
-
-    def _finish(self, error: GatewayError | None) -> Done | None:
-        done, self._done = self._done, None
-        if done is not None:
-            self._timer.cancel()
-            self.span.end(error)
-        return done
+        self.end(None)

@@ -349,7 +349,10 @@ class CommandRouter:
     def _routed(self, walk: Walk, error: GatewayError | None) -> None:
         seconds = time.perf_counter() - walk.started
         trace = walk.span.context.trace_id
-        self._account(walk.command, walk.tenant, trace, error, seconds)
+        if not walk.is_kept:
+            self._account(walk.command, walk.tenant, trace, error, seconds)
+        elif self._traffic.watchers:
+            self._traffic.commanded(walk.command, trace, error, is_kept=True)
 
     def _account(
         self,

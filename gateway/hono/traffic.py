@@ -42,7 +42,7 @@ class Sighting(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", omit_d
     Shape:  `at` seconds since the epoch, when its outcome was known; `payload` a JSON value, text, or
             base64 as `encoding` says (`json`, `text`, `base64`); `size` bytes of the whole payload, `cut`
             when not all is shown; `status` the code that a device on HTTP would have got; `subject` names
-            a command; `response-status` is what the device answered.
+            a command, `kept` one that waits for its device; `response-status` is what the device answered.
     """
 
     at: float
@@ -56,6 +56,7 @@ class Sighting(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", omit_d
     address: str | None = None
     qos: int | None = None
     subject: str | None = None
+    kept: bool = False
     correlation_id: str | None = None
     response_status: int | None = None
     content_type: str | None = None
@@ -179,8 +180,10 @@ class Traffic:
             ),
         )
 
-    def commanded(self, command: Command, trace: str, error: GatewayError | None) -> None:
-        """A command reached a device's link, or did not."""
+    def commanded(
+        self, command: Command, trace: str, error: GatewayError | None, *, is_kept: bool = False
+    ) -> None:
+        """A command reached a device's link, or did not, or is kept until the device is back."""
         watchers = self._who(command.tenant, command.device, Passing.COMMAND)
         if not watchers:
             return
@@ -195,6 +198,7 @@ class Traffic:
                 status=202 if error is None else error.status,
                 error=None if error is None else error.message,
                 subject=command.name,
+                kept=is_kept,
                 correlation_id=command.correlation_id,
                 content_type=command.content_type,
                 encoding=encoding,

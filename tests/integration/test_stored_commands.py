@@ -1,4 +1,4 @@
-"""Commands that wait on disk for their devices: order, bounds, crashes, failures; the test plays the links."""
+"""Commands that wait on disk for their devices: order, bounds, crashes, failures; with links of the test."""
 
 from __future__ import annotations
 
@@ -153,6 +153,22 @@ async def test_commands_wait_and_come_in_their_order_when_the_device_does(core: 
     assert link.names == ["a", "b", "c"]
     assert (outcomes_of(core, "kept"), outcomes_of(core, "delivered")) == (3, 3)
     assert core.sample("twinspan_stored_commands_bytes") == 0
+
+
+async def test_who_watches_sees_it_kept_and_then_delivered(core: Core) -> None:
+    watcher, end = core.traffic.watch("acme", frozenset(), None)
+    await route(core, a_command("a"))
+    listen(core, Link())
+    await until(lambda: waiting(core) == 0)
+    _, lines = await watcher.lines()
+    end()
+    assert [(line.subject, line.kept, line.status) for line in lines] == [
+        ("a", True, 202),
+        ("a", False, 202),
+    ]
+    name = "hono_command_processing_duration_seconds_count"
+    labels = {"tenant": "acme", "direction": "one-way", "component_name": "hono-command-router"}
+    assert core.sample(name, status="forwarded", **labels) == 1
 
 
 async def test_a_device_that_listens_gets_its_command_without_the_disk(core: Core) -> None:
