@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gateway.config.hono_services import Services
 from gateway.config.internal import Internal
 from gateway.config.remote import Remote
 
@@ -265,6 +266,9 @@ class Hono:
     kafka: Kafka = field(default_factory=Kafka)
     internal: Internal = field(default_factory=Internal)
     stored_commands: StoredCommands = field(default_factory=StoredCommands)
+    workers: int = 0
+    """Processes that run the MQTT, HTTP and AMQP adapters, sharing their ports; 0 runs them in this one."""
+    services: Services = field(default_factory=Services)
     tls: Tls = field(default_factory=Tls)
     connection_events: str = "logging"
     """Who hears of devices that connect over MQTT, AMQP: events (applications), logging or none (the log)."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 import ssl as tls
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -33,9 +34,13 @@ class PortTaken(OSError):
 
 
 class Endpoints:
-    """The addresses really bound: name -> `host:port`, as `endpoints.json` shows them."""
+    """The addresses really bound: name -> `host:port`, as `endpoints.json` shows them.
 
-    def __init__(self) -> None:
+    Shape:  `shares_ports` lets other processes of this user listen on the same addresses.
+    """
+
+    def __init__(self, *, shares_ports: bool = False) -> None:
+        self.shares_ports = shares_ports
         self._bound: dict[str, str] = {}
 
     def add(self, name: str, host: str, port: int) -> None:
@@ -151,6 +156,55 @@ class Door:
     ssl: tls.SSLContext | None = None
 
 
+@contextmanager
+def reserved(endpoints: Endpoints, doors: Sequence[Door]) -> Iterator[dict[str, str]]:
+    """Hold addresses that other processes of this user will listen on, for the length of the block.
+
+    Shape:  -> setting -> `host:port` with the port that was taken; they are noted in `endpoints`.
+    Errors: PortTaken, also when another process shares the port; InvalidSetting for a bad `bind`.
+    """
+    with ExitStack() as held:
+        found = {}
+        for door in doors:
+            host, port = parse_bind(door.bind, door.setting)
+            try:
+                if port:
+                    _bound_alone(host, port).close()
+                sock = held.enter_context(_bound_shared(host, port))
+            except OSError as error:
+                raise _port_taken(error, door.name, host, port, door.setting) from error
+            endpoints.add(door.name, host, sock.getsockname()[1])
+            found[door.setting] = endpoints.get(door.name)
+        yield found
+
+
+def _bound_alone(host: str, port: int) -> socket.socket:
+    """Bind as nobody else may; sockets in their last minutes are no obstacle."""
+    sock = _socket_for(host, port)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return _bound(sock, host, port)
+
+
+def _bound_shared(host: str, port: int) -> socket.socket:
+    sock = _socket_for(host, port)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    return _bound(sock, host, port)
+
+
+def _socket_for(host: str, port: int) -> socket.socket:
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    return socket.socket(family, socket.SOCK_STREAM)
+
+
+def _bound(sock: socket.socket, host: str, port: int) -> socket.socket:
+    try:
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
 @asynccontextmanager
 async def listening(
     endpoints: Endpoints, factory: Callable[[], asyncio.Protocol], doors: Sequence[Door]
@@ -162,7 +216,13 @@ async def listening(
     async with AsyncExitStack() as stack:
         for door in doors:
             server = await listen_tcp(
-                endpoints, door.name, door.bind, factory, setting=door.setting, ssl=door.ssl
+                endpoints,
+                door.name,
+                door.bind,
+                factory,
+                setting=door.setting,
+                ssl=door.ssl,
+                reuse_port=endpoints.shares_ports,
             )
             stack.callback(server.close)
         yield

@@ -18,6 +18,7 @@ from http import HTTPStatus
 from typing import cast
 
 from gateway.runtime.listener import Endpoints, listen_tcp
+from gateway.runtime.unix_socket import listening_at
 
 MAX_HEAD = 16_384
 MAX_CONNECTIONS = 100
@@ -72,6 +73,47 @@ async def serve_documents(
         for connection in list(open_ones):
             connection.abort()
         await server.wait_closed()
+
+
+@asynccontextmanager
+async def serve_documents_at(
+    path: str, documents: Mapping[str, Document], *, setting: str
+) -> AsyncIterator[None]:
+    """Serve `documents` on a Unix socket for the length of the block; errors as `listening_at`."""
+    open_ones: set[_Connection] = set()
+    async with listening_at(path, lambda: _Connection(documents, open_ones), setting=setting):
+        try:
+            yield
+        finally:
+            for connection in list(open_ones):
+                connection.abort()
+
+
+async def fetch_document(path: str, document: str, *, seconds: float, max_bytes: int) -> bytes:
+    """Return a document of another process from its Unix socket.
+
+    Errors: OSError when it is not there, not in time, longer than `max_bytes` or not answered with 200.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            reader, writer = await asyncio.open_unix_connection(path)
+            try:
+                writer.write(f"GET {document} HTTP/1.0\r\n\r\n".encode())
+                answer = await reader.read(max_bytes + 1)
+                while answer and len(answer) <= max_bytes:
+                    more = await reader.read(max_bytes)
+                    if not more:
+                        break
+                    answer += more
+            finally:
+                writer.close()
+    except TimeoutError as error:
+        raise OSError(f"{document}: no answer in {seconds} s") from error
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status = head.partition(b"\r\n")[0].split(b" ")[1:2]
+    if status != [b"200"] or len(answer) > max_bytes:
+        raise OSError(f"{document}: expected 200 and at most {max_bytes} bytes, got {status}")
+    return body
 
 
 class _Connection(asyncio.Protocol):

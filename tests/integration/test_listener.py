@@ -17,6 +17,7 @@ from gateway.runtime.listener import (
     listen_tcp,
     listening,
     parse_bind,
+    reserved,
     serve_app,
 )
 
@@ -142,3 +143,23 @@ async def test_when_one_door_is_taken_none_is_open() -> None:
         host, _, port = endpoints.get(name).rpartition(":")
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(host, int(port))
+
+
+async def test_processes_that_share_ports_listen_on_a_reserved_one() -> None:
+    front, first, second = Endpoints(), Endpoints(shares_ports=True), Endpoints(shares_ports=True)
+    with reserved(front, [Door("a", FREE, "a.bind")]) as found:
+        door = Door("a", found["a.bind"], "a.bind")
+        async with (
+            listening(first, asyncio.Protocol, [door]),
+            listening(second, asyncio.Protocol, [door]),
+        ):
+            assert first.get("a") == second.get("a") == front.get("a")
+
+
+async def test_a_port_that_others_share_is_not_reserved_twice() -> None:
+    with reserved(Endpoints(), [Door("a", FREE, "a.bind")]) as found:
+        door = Door("a", found["a.bind"], "a.bind")
+        with pytest.raises(PortTaken, match="a: port"), reserved(Endpoints(), [door]):
+            pass
+    with reserved(Endpoints(), [door]):
+        pass  # free again

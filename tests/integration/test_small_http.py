@@ -8,6 +8,7 @@ import json
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +21,12 @@ from gateway.observe.metrics import Metrics
 from gateway.runtime import small_http
 from gateway.runtime.listener import Endpoints
 from gateway.runtime.module import Readiness, running
-from gateway.runtime.small_http import Reply, serve_documents
+from gateway.runtime.small_http import (
+    Reply,
+    fetch_document,
+    serve_documents,
+    serve_documents_at,
+)
 from tests.mqtt_peers import raw_client
 
 
@@ -185,3 +191,19 @@ def test_no_bytes_break_the_server(data: bytes, ends: bool) -> None:
             assert (await exchange(address, b"GET /a HTTP/1.0\r\n\r\n")).endswith(b"A")
 
     asyncio.run(run())
+
+
+async def test_documents_are_fetched_over_a_unix_socket(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    documents = {
+        "/a": lambda _headers: Reply(b"x" * 200_000),
+        "/b": lambda _headers: Reply(b"", status=503),
+    }
+    async with serve_documents_at(path, documents, setting="s"):
+        body = await fetch_document(path, "/a", seconds=5, max_bytes=300_000)
+        assert body == b"x" * 200_000
+        for document, limit in (("/a", 100_000), ("/b", 100), ("/none", 1_000)):
+            with pytest.raises(OSError, match=document):
+                await fetch_document(path, document, seconds=5, max_bytes=limit)
+    with pytest.raises(OSError, match="No such file"):
+        await fetch_document(path, "/a", seconds=5, max_bytes=100)
