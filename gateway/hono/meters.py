@@ -74,10 +74,10 @@ class UploadMeter:
         ttd: Ttd = Ttd.NONE,
     ) -> Meters:
         """Return the meters of one set of labels, to be kept by who counts often."""
-        labels = (tenant, kind.value, status.value)
+        labels = (tenant, kind.value, status.value, str(qos), ttd.value, adapter.value)
         return (
-            self._metrics.telemetry_seconds.labels(*labels, str(qos), ttd.value, adapter.value),
-            self._metrics.telemetry_bytes.labels(*labels, adapter.value),
+            self._metrics.telemetry_seconds.labels(*labels),
+            self._metrics.telemetry_bytes.labels(*labels),
         )
 
 

@@ -2,21 +2,27 @@
 
 The client library's own histogram takes a lock per bucket and per sum, which costs more than the rest of a
 message's accounting together. Use these only from the event loop's thread.
+
+Hono's timers and summaries also tell the largest value of late; who asks for it (`has_max`) gets a second
+family, a gauge with the suffix `_max`.
 """
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import Final
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 _INFINITY: Final = "+Inf"
+PEAK_SECONDS: Final = 60.0
+"""A largest value is told for one to two of these."""
 
 
 class Tally:
@@ -35,10 +41,36 @@ class Tally:
         self.total += value
 
 
+class PeakTally(Tally):
+    """A tally that also knows its largest value of late."""
+
+    __slots__ = ("_before", "_now")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        super().__init__(bounds)
+        self._now = self._before = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+        if value > self._now:
+            self._now = value
+
+    @property
+    def peak(self) -> float:
+        return max(self._now, self._before)
+
+    def turn(self) -> None:
+        """Begin a new stretch of time; what was largest before the last is forgotten."""
+        self._before, self._now = self._now, 0.0
+
+
 class LoopHistogram(Collector):
     """A family of tallies, with the interface of the library's histogram where we use it.
 
-    Shape:  `buckets` are the upper bounds, ascending; the one for all larger values is added.
+    Shape:  `buckets` are the upper bounds, ascending; the one for all larger values is added. `has_max` adds
+            the family `<name>_max`; `now` is a steady clock in seconds.
     """
 
     def __init__(
@@ -49,7 +81,12 @@ class LoopHistogram(Collector):
         *,
         buckets: Iterable[float],
         registry: CollectorRegistry,
+        has_max: bool = False,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._kind = PeakTally if has_max else Tally
+        self._clock = now
+        self._turned = now()
         self._name = name
         self._documentation = documentation
         self._labelnames = tuple(labelnames)
@@ -64,7 +101,7 @@ class LoopHistogram(Collector):
             raise ValueError(f"{self._name}: expected {self._labelnames}, got {values}")
         tally = self._tallies.get(values)
         if tally is None:
-            tally = self._tallies[values] = Tally(self._bounds)
+            tally = self._tallies[values] = self._kind(self._bounds)
         return tally
 
     def collect(self) -> list[Metric]:
@@ -72,4 +109,20 @@ class LoopHistogram(Collector):
         for values, tally in self._tallies.items():
             buckets = list(zip(self._names, accumulate(tally.counts), strict=True))
             family.add_metric(values, buckets, tally.total)
-        return [family]
+        return [family] if self._kind is Tally else [family, self._peaks()]
+
+    def _peaks(self) -> Metric:
+        family = GaugeMetricFamily(
+            f"{self._name}_max",
+            f"{self._documentation} The largest of late.",
+            labels=self._labelnames,
+        )
+        for _ in range(min(2, int((self._clock() - self._turned) / PEAK_SECONDS))):
+            self._turned = self._clock()
+            for tally in self._tallies.values():
+                if isinstance(tally, PeakTally):
+                    tally.turn()
+        for values, tally in self._tallies.items():
+            if isinstance(tally, PeakTally):
+                family.add_metric(values, tally.peak)
+        return family

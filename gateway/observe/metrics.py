@@ -19,7 +19,9 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from gateway.observe.edge_metrics import EdgeMetrics
+from gateway.observe.exposition import Exposed
 from gateway.observe.histograms import LoopHistogram
+from gateway.observe.process import ProcessMeters
 
 Source = Callable[[], float]
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -34,6 +36,8 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry(auto_describe=True)
         ProcessCollector(registry=registry)
+        self.process = ProcessMeters()
+        registry.register(self.process)
 
         # --- Hono: telemetry, events, commands, connections ---------------------------------
         self.telemetry_seconds = LoopHistogram(
@@ -42,13 +46,15 @@ class Metrics:
             ("tenant", "type", "status", "qos", "ttd", "component_name"),
             buckets=SECONDS,
             registry=registry,
+            has_max=True,
         )
         self.telemetry_bytes = LoopHistogram(
             "hono_telemetry_payload_bytes",
             "Payload size of uploads, rounded up to the tenant's minimum message size.",
-            ("tenant", "type", "status", "component_name"),
+            ("tenant", "type", "status", "qos", "ttd", "component_name"),
             buckets=BYTES,
             registry=registry,
+            has_max=True,
         )
         self.command_seconds = LoopHistogram(
             "hono_command_processing_duration_seconds",
@@ -56,6 +62,7 @@ class Metrics:
             ("tenant", "direction", "status", "component_name"),
             buckets=SECONDS,
             registry=registry,
+            has_max=True,
         )
         self.command_bytes = LoopHistogram(
             "hono_command_payload_bytes",
@@ -63,6 +70,7 @@ class Metrics:
             ("tenant", "direction", "status", "component_name"),
             buckets=BYTES,
             registry=registry,
+            has_max=True,
         )
         self.connections = Gauge(
             "hono_connections_authenticated",
@@ -76,12 +84,13 @@ class Metrics:
             ("component_name",),
             registry=registry,
         )
-        self.connection_seconds = Histogram(
+        self.connection_seconds = LoopHistogram(
             "hono_connections_authenticated_duration_seconds",
             "How long authenticated connections lasted.",
             ("tenant", "component_name"),
             buckets=(1, 10, 60, 600, 3_600, 21_600, 86_400),
             registry=registry,
+            has_max=True,
         )
         self.connection_attempts = Counter(
             "hono_connections_attempts",
@@ -89,7 +98,13 @@ class Metrics:
             ("tenant", "outcome", "cipher_suite", "component_name"),
             registry=registry,
         )
-        self.tenants = Gauge("hono_tenants", "Registered tenants.", registry=registry)
+        self.authentication_attempts = Counter(
+            "hono_authentication_attempts",
+            "Applications and components that log in: succeeded, unauthorized, unavailable.",
+            ("outcome", "client_type"),
+            registry=registry,
+        )
+        self.tenants = Gauge("hono_tenants_total", "Registered tenants.", registry=registry)
 
         # --- commands that wait for their devices -------------------------------------------
         self.stored_commands = Counter(
@@ -117,6 +132,7 @@ class Metrics:
             ("tenant", "type", "outcome"),
             buckets=SECONDS,
             registry=registry,
+            has_max=True,
         )
         self.amqp_nocredit = Counter(
             "hono_amqp_nocredit",
@@ -551,11 +567,11 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return the classic text format."""
-        return generate_latest(self.registry)
+        return generate_latest(Exposed(self.registry))
 
     def openmetrics(self) -> bytes:
         """Return OpenMetrics, which carries exemplars."""
-        return bytes(generate_openmetrics(self.registry))  # type: ignore[no-untyped-call]  # the library has no types there
+        return bytes(generate_openmetrics(Exposed(self.registry)))  # type: ignore[no-untyped-call]  # the library has no types there
 
 
 class _Depths(Collector):
