@@ -49,6 +49,8 @@ MAX_UNSETTLED: Final = 1_000
 MALFORMED: Final = "malformed request message"
 JSON: Final = "application/json"
 OTHER: Final = "other"
+WORDLESS: Final = frozenset(("cmd_router", "device_con"))
+"""Services whose answers Hono's client reads as JSON, also those that tell an error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,7 +310,8 @@ def encode_answer(
 ) -> bytes:
     """Write the answer to a request."""
     if isinstance(response, GatewayError):
-        return encode_message(_error_message(correlation, response))
+        text = None if request.endpoint in WORDLESS else response.message
+        return encode_message(_error_message(correlation, response.status, text))
     tenant = response.tenant or request.tenant
     given: dict[object, object] = {"status": Int(response.status)}
     if tenant:
@@ -334,13 +337,13 @@ def encode_answer(
     )
 
 
-def _error_message(correlation: object, error: GatewayError) -> AmqpMessage:
+def _error_message(correlation: object, status: int, text: str | None) -> AmqpMessage:
     return AmqpMessage(
         properties=Properties(
             message_id=str(uuid4()),
             correlation_id=correlation,  # type: ignore[arg-type]
-            content_type="text/plain",
+            content_type=None if text is None else "text/plain",
         ),
-        application_properties={"status": Int(error.status)},
-        body=Data(error.message.encode()),
+        application_properties={"status": Int(status)},
+        body=None if text is None else Data(text.encode()),
     )

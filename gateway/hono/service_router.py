@@ -39,6 +39,12 @@ CONNECTION_ENDPOINT: Final = "device_con"
 MAX_ROUTES: Final = 200_000
 MAX_BATCH: Final = 1_000
 MAX_ID: Final = 1_024
+ALIASES: Final = {
+    "register-cmd-consumer": "register-command-consumer",
+    "unregister-cmd-consumer": "unregister-command-consumer",
+    "set-last-gw": "set-last-known-gw",
+}
+"""Names in the text of the API, and what Hono's own components say."""
 TTD_CONNECTED: Final = -1
 TTD_GONE: Final = 0
 FOREVER: Final = -1
@@ -174,12 +180,14 @@ class RouterService:
         self._downstream = downstream
         self._tracer = tracer
         self._clock = clock
-        self.operations: Operations = {
-            "register-cmd-consumer": self._for_tenant(self._register),
-            "unregister-cmd-consumer": self._for_tenant(self._unregister),
-            "set-last-gw": self._for_tenant(self._set_last),
+        by_hono: Operations = {
+            "register-command-consumer": self._for_tenant(self._register),
+            "unregister-command-consumer": self._for_tenant(self._unregister),
+            "set-last-known-gw": self._for_tenant(self._set_last),
             "enable-command-routing": self._enable,
         }
+        by_its_text = {name: by_hono[known] for name, known in ALIASES.items()}
+        self.operations: Operations = {**by_hono, **by_its_text}
         self.connection_operations: Operations = {
             "set-last-gw": self._for_tenant(self._set_last),
             "get-last-gw": self._for_tenant(self._get_last),
