@@ -169,10 +169,12 @@ async def _agent(folder: Path) -> None:
 
     from edge.core import build_edge
     from gateway.config.edge import Edge, EdgeMqtt
+    from gateway.config.edge_services import MetaServer
     from gateway.config.tree import Settings
     from gateway.runtime.module import serve
 
-    process = _Process(Settings(data_dir=folder, edge=Edge(mqtt=EdgeMqtt(bind="127.0.0.1:0"))))
+    edge = Edge(mqtt=EdgeMqtt(bind="127.0.0.1:0"), metaserver=MetaServer(bind="127.0.0.1:0"))
+    process = _Process(Settings(data_dir=folder, edge=edge))
     stop = asyncio.Event()
     core = build_edge(process)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

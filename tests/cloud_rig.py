@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cloud.core import build_cloud
 from cloud.identity import create_join_token
 from gateway.config.cloud import Cloud, CloudHub, HubListener
+from gateway.config.cloud_services import Router, Stream
 from gateway.config.kube import Kube, KubeHttps
 from gateway.config.tree import Settings
 from gateway.ditto.service import PoliciesService, ThingsService
@@ -194,7 +195,9 @@ def settings_of(data_dir: Path, **hub: Any) -> Settings:
         demo=True,
         kube=Kube(https=KubeHttps(bind=FREE)),
         cloud=Cloud(
-            hub=CloudHub(wss=HubListener(bind=FREE), https=HubListener(bind=FREE), **options)
+            hub=CloudHub(wss=HubListener(bind=FREE), https=HubListener(bind=FREE), **options),
+            router=Router(bind=FREE),
+            stream=Stream(bind=FREE, tunnel_bind=FREE),
         ),
     )
 

@@ -39,7 +39,12 @@ ANY_PORT = tuple(
         "kube.https.bind",
         "cloud.hub.wss.bind",
         "cloud.hub.https.bind",
+        "cloud.router.bind",
+        "cloud.stream.bind",
+        "cloud.stream.tunnel_bind",
         "edge.mqtt.bind",
+        "edge.metaserver.bind",
+        "edge.servicebus.bind",
         "observe.http.bind",
     )
 )

@@ -44,7 +44,10 @@ BINDS = (
     "kube.https.bind",
     "cloud.hub.wss.bind",
     "cloud.hub.https.bind",
+    "cloud.stream.bind",
+    "cloud.stream.tunnel_bind",
     "edge.mqtt.bind",
+    "edge.metaserver.bind",
     "observe.http.bind",
 )
 

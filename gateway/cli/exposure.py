@@ -21,6 +21,9 @@ PLAIN = (
     "hono.northbound.bind",
     "hono.internal.bind",
     "ditto.http.bind",
+    "cloud.router.bind",
+    "edge.metaserver.bind",
+    "edge.servicebus.bind",
     "observe.http.bind",
 )
 ENCRYPTED = (

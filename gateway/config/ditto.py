@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gateway.config.remote_things import RemoteThings
 from gateway.config.wot import Wot
 
 
@@ -188,6 +189,9 @@ class Devices:
 class Ditto:
     """The Ditto-compatible service."""
 
+    mode: str = "embedded"
+    """`embedded` runs the service here; `remote` keeps the things of Devices in a Ditto elsewhere."""
+    remote: RemoteThings = field(default_factory=RemoteThings)
     http: DittoHttp = field(default_factory=DittoHttp)
     websocket: DittoWebSocket = field(default_factory=DittoWebSocket)
     things: Things = field(default_factory=Things)

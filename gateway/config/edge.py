@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gateway.config.edge_services import (
+    Dmi,
+    EdgeStream,
+    EdgeTasks,
+    MetaServer,
+    Plugins,
+    ServiceBus,
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeMqtt:
@@ -95,5 +104,11 @@ class Edge:
     mqtt: EdgeMqtt = field(default_factory=EdgeMqtt)
     hub: EdgeHub = field(default_factory=EdgeHub)
     spool: Spool = field(default_factory=Spool)
+    metaserver: MetaServer = field(default_factory=MetaServer)
+    servicebus: ServiceBus = field(default_factory=ServiceBus)
+    dmi: Dmi = field(default_factory=Dmi)
+    stream: EdgeStream = field(default_factory=EdgeStream)
+    tasks: EdgeTasks = field(default_factory=EdgeTasks)
+    plugins: Plugins = field(default_factory=Plugins)
     telemetry_map: dict[str, str] = field(default_factory=dict)
     """More topics to send northbound: MQTT topic filter -> `telemetry` or `event`."""

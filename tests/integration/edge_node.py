@@ -16,6 +16,7 @@ from edge.identity import Identity
 from edge.join import JoinRequest, join
 from edge.mappers.driver import DriverFactory
 from gateway.config.edge import Edge, EdgeHub, EdgeMqtt, Spool
+from gateway.config.edge_services import MetaServer
 from gateway.config.tree import Settings
 from gateway.errors import GatewayError
 from gateway.observe.metrics import Metrics
@@ -126,6 +127,7 @@ async def a_node(
         mqtt=mqtt or EdgeMqtt(bind="127.0.0.1:0"),
         hub=EdgeHub(server=server, reconnect_cap=0.1),
         spool=spool or Spool(),
+        metaserver=MetaServer(bind="127.0.0.1:0"),
     )
     process = Process(Settings(data_dir=data_dir, edge=edge))
     core = build_edge(process, drivers=drivers, ticket=ticket)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edge.core import build_edge
 from gateway.config.edge import Edge, EdgeHub, EdgeMqtt
+from gateway.config.edge_services import MetaServer
 from gateway.config.tree import Settings
 from gateway.runtime.module import serve
 from tests.integration.edge_node import Process
@@ -15,7 +16,11 @@ from tests.integration.edge_node import Process
 
 async def main(data_dir: Path) -> None:
     """Run until killed; the first line of output is the broker's port."""
-    edge = Edge(mqtt=EdgeMqtt(bind="127.0.0.1:0"), hub=EdgeHub(reconnect_cap=0.1))
+    edge = Edge(
+        mqtt=EdgeMqtt(bind="127.0.0.1:0"),
+        metaserver=MetaServer(bind="127.0.0.1:0"),
+        hub=EdgeHub(reconnect_cap=0.1),
+    )
     process = Process(Settings(data_dir=data_dir, edge=edge))
     core = build_edge(process)
 

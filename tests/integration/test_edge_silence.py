@@ -8,6 +8,7 @@ from typing import Any
 
 from edge.core import build_edge
 from gateway.config.edge import Edge, EdgeHub, EdgeMqtt
+from gateway.config.edge_services import MetaServer
 from gateway.config.tree import Settings
 from gateway.runtime.module import running
 from tests.integration.edge_cloud import a_cloud
@@ -23,7 +24,9 @@ async def test_a_silent_cloud_is_left_though_its_kernel_takes_every_keep_alive(
     async with a_cloud(folder) as cloud:
         await join_edge(cloud, tmp_path / "edge")
         edge = Edge(
-            mqtt=EdgeMqtt(bind="127.0.0.1:0"), hub=EdgeHub(keepalive=0.1, reconnect_cap=0.1)
+            mqtt=EdgeMqtt(bind="127.0.0.1:0"),
+            metaserver=MetaServer(bind="127.0.0.1:0"),
+            hub=EdgeHub(keepalive=0.1, reconnect_cap=0.1),
         )
         core = build_edge(Process(Settings(data_dir=tmp_path / "edge", edge=edge)))
         async with AsyncExitStack() as up:

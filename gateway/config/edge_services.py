@@ -1,0 +1,83 @@
+"""Settings of EdgeCore's services beside hub, broker and spool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetaServer:
+    """The Kubernetes API at the edge."""
+
+    enabled: bool = True
+    """False opens no listener and keeps no records for it."""
+    bind: str = "127.0.0.1:10550"
+    """host:port, loopback only; port 0 takes a free one."""
+    auth: str = "strict"
+    """`strict`: anonymous reads but of Secrets; `rbac`: every request needs a right; `kubeedge`: open."""
+    max_body: int = 3_145_728
+    """Bytes in one request body."""
+    max_watches: int = 200
+    """Watches at a time."""
+    max_connections: int = 100
+    """Connections at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceBus:
+    """HTTP services at the edge: calls from the cloud's rules, and requests to them."""
+
+    enabled: bool = False
+    """True opens the listener and serves the router's calls."""
+    bind: str = "127.0.0.1:9060"
+    """host:port, loopback only; port 0 takes a free one."""
+    timeout: float = 60.0
+    """Seconds for one call."""
+    max_body: int = 5_242_880
+    """Bytes in one body."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dmi:
+    """Mappers that are processes of their own, over DMI (gRPC on Unix sockets)."""
+
+    enabled: bool = False
+    """True opens the socket."""
+    socket: str = ""
+    """Path of EdgeCore's socket; empty takes `<data-dir>/edge/dmi.sock`."""
+    mappers_dir: str = ""
+    """Directory that mappers' sockets must be in; empty takes `<data-dir>/edge/mappers`."""
+    numbers: str = "float"
+    """How JSON numbers reach mappers: `float` (32 bits, as KubeEdge) or `exact` (64 bits)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeStream:
+    """The edge's end of the stream tunnel."""
+
+    enabled: bool = True
+    """False makes no tunnel."""
+    server: str = ""
+    """host:port of CloudStream's tunnel; empty takes port 10004 on the hub's host."""
+    kubelet: str = "127.0.0.1:10350"
+    """host:port of the kubelet API that requests through the tunnel go to, and nowhere else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeTasks:
+    """Actions of node jobs."""
+
+    enabled: bool = True
+    """False answers every action with a failure."""
+    upgrade_command: str = ""
+    """Executable that upgrades this node, called with the version as its one argument; empty: none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugins:
+    """Entry points of other packages that are loaded."""
+
+    modules: tuple[str, ...] = ()
+    """Names in the group `twinspan.modules`."""
+    mappers: tuple[str, ...] = ()
+    """Names in the group `twinspan.mappers`."""
