@@ -21,6 +21,7 @@ import msgspec
 
 from gateway.config.hono import CoapAdapter as Settings
 from gateway.errors import BadRequest, GatewayError, Unauthenticated
+from gateway.hono.adapters.coap_answers import CoapAnswering
 from gateway.hono.adapters.coap_exchanges import Exchange, Exchanges, Peer, Written
 from gateway.hono.adapters.coap_messages import (
     DONE,
@@ -35,7 +36,7 @@ from gateway.hono.adapters.coap_messages import (
     response_status,
     time_option,
 )
-from gateway.hono.adapters.coap_waits import Wait
+from gateway.hono.adapters.command_waits import CommandWait
 from gateway.hono.commands import check_response_status, parse_request_id
 from gateway.hono.ingress import IngressService
 from gateway.hono.registry_view import RegistryView
@@ -301,7 +302,12 @@ class CoapAdapter:
         else:
             ttd = min(ttd, found.adapter(Adapter.COAP).max_ttd)
             upload = msgspec.structs.replace(upload, ttd=ttd)
-            waiting = Wait(self, exchange, upload, request.target.resource)
+            is_authenticated = upload.principal is not None
+            answering = CoapAnswering(
+                self, exchange, request.target.resource, is_authenticated=is_authenticated
+            )
+            waiting = CommandWait(self.ingress, self.commands, upload, answering)
+            exchange.on_gone = waiting.gone
             waiting.begin(found.tenant_id, *listener)
         exchange.acknowledge_in(seconds)
 

@@ -1,30 +1,26 @@
 """Uploads over HTTP, and the wait for a command that some of them ask for.
 
-An upload with a time to wait listens for commands from before it is forwarded until it is answered; the
-first command travels in that answer, later ones are released. A device that hangs up releases its command.
 Source: Hono, HTTP Adapter user guide, Command & Control.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import msgspec
 
-from gateway.errors import GatewayError, NoConsumer, Undeliverable
+from gateway.errors import GatewayError
+from gateway.hono.adapters.command_waits import CommandWait
 from gateway.hono.adapters.http_messages import ACCEPTED, command_response, error_response
 from gateway.hono.adapters.http_server import Exchange, Response
 from gateway.hono.adapters.http_shell import HttpShell
 from gateway.hono.ingress import IngressService
-from gateway.hono.meters import Ttd
 from gateway.hono.registry_view import RegistryView
 from gateway.hono.routes import resolve_address
 from gateway.model.message import DeviceCommand, Upload
-from gateway.model.ports import CommandRouting, Done
+from gateway.model.ports import CommandRouting
 from gateway.model.registry import Tenant
 
 MAX_TTD_OF_IDLE = 0.8
@@ -51,100 +47,29 @@ class Answers:
 ANSWERS = Answers()
 
 
-class _Wait:
-    """One upload that waits for a command: the link of its device for that time.
+class _Answering:
+    """The port `Answering` of one exchange."""
 
-    Ends in exactly one of: a command in the answer, an answer without one, an error, the peer gone.
-    """
+    __slots__ = ("_answers", "_exchange", "_shell")
 
-    __slots__ = (
-        "_command",
-        "_end",
-        "_exchange",
-        "_is_over",
-        "_started",
-        "_timer",
-        "_upload",
-        "_uploads",
-    )
-
-    def __init__(self, uploads: Uploads, exchange: Exchange, upload: Upload) -> None:
-        self._uploads = uploads
+    def __init__(self, shell: HttpShell, answers: Answers, exchange: Exchange) -> None:
+        self._shell = shell
+        self._answers = answers
         self._exchange = exchange
-        self._upload = upload
-        self._started = time.perf_counter()
-        self._command: tuple[DeviceCommand, Done] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._is_over = False
-        exchange.on_gone = self._gone
-        self._end: Callable[[], None] = lambda: None
 
-    def begin(self, tenant: str, device: str, gateway: str | None) -> None:
-        """Listen, then forward the upload."""
-        uploads = self._uploads
-        self._end = uploads.commands.subscribe(
-            tenant, device, self, adapter=self._upload.adapter, gateway=gateway, announce=False
-        )
-        uploads.ingress.submit(self._upload, self._forwarded)
+    def command(self, command: DeviceCommand) -> Response:
+        """Errors: what the adapter's `check` raises."""
+        self._answers.check(command)
+        return self._answers.command(command)
 
-    def deliver(self, command: DeviceCommand, done: Done) -> None:
-        """Take the first command; it is accepted once the answer is written.
+    def nothing(self) -> Response:
+        return self._answers.accepted
 
-        Errors: what the adapter's `check` raises.
-        """
-        if self._is_over or self._command is not None:
-            done(NoConsumer())
-            return
-        self._uploads.answers.check(command)
-        self._command = (command, done)
-        if self._timer is not None:
-            self._answer()
+    def refusal(self, error: GatewayError) -> Response:
+        return error_response(error)
 
-    def _forwarded(self, error: GatewayError | None) -> None:
-        if self._is_over:
-            return
-        if error is not None:
-            self._over(error, Ttd.NONE)
-            self._uploads.shell.answer(self._exchange, error_response(error))
-            return
-        wait = float(self._upload.ttd or 0)
-        self._timer = asyncio.get_running_loop().call_later(wait, self._answer)
-        if self._command is not None:
-            self._answer()
-
-    def _answer(self) -> None:
-        answers, shell = self._uploads.answers, self._uploads.shell
-        taken, self._command = self._command, None
-        if taken is None:
-            self._over(None, Ttd.EXPIRED)
-            shell.answer(self._exchange, answers.accepted)
-            return
-        self._over(None, Ttd.COMMAND)
-        command, done = taken
-        shell.answer(
-            self._exchange,
-            answers.command(command),
-            lambda is_written: done(None if is_written else _hung_up()),
-        )
-
-    def _gone(self) -> None:
-        if not self._is_over:
-            self._over(None, Ttd.NONE)
-
-    def _over(self, error: GatewayError | None, ttd: Ttd) -> None:
-        self._is_over = True
-        if self._timer is not None:
-            self._timer.cancel()
-        self._end()
-        self._uploads.ingress.record_waited(self._upload, error, self._started, ttd)
-        if self._command is not None:
-            _, done = self._command
-            self._command = None
-            done(_hung_up())
-
-
-def _hung_up() -> Undeliverable:
-    return Undeliverable("the device did not wait for the command")
+    def send(self, answer: Response, written: Callable[[bool], None] | None = None) -> None:
+        self._shell.answer(self._exchange, answer, written)
 
 
 class Uploads:
@@ -204,5 +129,8 @@ class Uploads:
             return
         effective = min(ttd, found.adapter(upload.adapter).max_ttd, self._longest)
         device, gateway = listener
-        waiting = _Wait(self, exchange, msgspec.structs.replace(upload, ttd=effective))
+        upload = msgspec.structs.replace(upload, ttd=effective)
+        answering = _Answering(self.shell, self.answers, exchange)
+        waiting = CommandWait(self.ingress, self.commands, upload, answering)
+        exchange.on_gone = waiting.gone
         waiting.begin(found.tenant_id, device, gateway)
