@@ -51,8 +51,8 @@ from gateway.wire.amqp.values import Int
 log = logging.getLogger(__name__)
 
 ROUTER: Final = "cmd_router"
-REGISTER: Final = "register-cmd-consumer"
-UNREGISTER: Final = "unregister-cmd-consumer"
+REGISTER: Final = "register-command-consumer"
+UNREGISTER: Final = "unregister-command-consumer"
 ENABLE: Final = "enable-command-routing"
 VIA: Final = "via"
 FOREVER: Final = -1

@@ -22,7 +22,7 @@ BATCH: Final = 100
 EVERY: Final = 0.4
 MAX_WAITING: Final = 100_000
 ROUTER: Final = "cmd_router"
-SET_LAST: Final = "set-last-gw"
+SET_LAST: Final = "set-last-known-gw"
 
 
 class RemoteLastGateways:
