@@ -29,6 +29,7 @@ from gateway.hono.adapters.lora_values import (
     eui,
     find,
     flag,
+    heard,
     one_of,
     payload,
     place,
@@ -167,14 +168,7 @@ OPERATORS: tuple[Provider, ...] = (
                 "frequency": at("server_data.freq", real),
                 "coding_rate": at("server_data.codr", text),
             },
-            each(
-                "server_data.gwrx",
-                {
-                    "gateway_id": at("gweui", text),
-                    "rss": at("rssi", whole),
-                    "snr": at("lsnr", real),
-                },
-            ),
+            each("server_data.gwrx", heard("gweui", snr="lsnr")),
         ),
     ),
     Provider(
@@ -213,15 +207,7 @@ OPERATORS: tuple[Provider, ...] = (
                 "bandwidth": at("dr", rate(2, _LORIOT_RATE, is_strict=False)),
                 "coding_rate": at("dr", rate(3, _LORIOT_RATE, is_strict=False)),
             },
-            each(
-                "gws",
-                {
-                    "gateway_id": at("gweui", text),
-                    "rss": at("rssi", whole),
-                    "snr": at("snr", real),
-                    "location": place("lon", "lat"),
-                },
-            ),
+            each("gws", heard("gweui", location=place("lon", "lat"))),
         ),
     ),
     Provider(
@@ -237,7 +223,7 @@ OPERATORS: tuple[Provider, ...] = (
                 "function_port": at("protocol_data.port", whole),
                 "spreading_factor": at("protocol_data.sf", whole),
             },
-            single("protocol_data", {"rss": at("rssi", whole), "snr": at("snr", real)}),
+            single("protocol_data", heard()),
         ),
     ),
     Provider(
@@ -255,14 +241,7 @@ OPERATORS: tuple[Provider, ...] = (
                 "frequency": at("freq", divided(real, 1e12)),
                 "coding_rate": at("cr_used", text),
             },
-            each(
-                "gtw_info",
-                {
-                    "gateway_id": at("gtw_id", text),
-                    "rss": at("rssi", whole),
-                    "snr": at("snr", real),
-                },
-            ),
+            each("gtw_info", heard("gtw_id")),
         ),
     ),
     Provider(

@@ -17,7 +17,9 @@ from gateway.hono.adapters.lora_provider import (
     things_stack_body,
 )
 from gateway.hono.adapters.lora_values import (
+    Heard,
     Meta,
+    Reader,
     at,
     based_as_hex,
     cut,
@@ -25,6 +27,7 @@ from gateway.hono.adapters.lora_values import (
     each,
     eui,
     flag,
+    heard,
     payload,
     place,
     rate,
@@ -48,6 +51,26 @@ _STACK_RATE = f"{_STACK}.settings.data_rate.lora"
 def _chirpstack_coding(value: Json) -> Json:
     """`CR_4_5` is 4/5."""
     return "/".join(value.split("_")[1:]) if isinstance(value, str) else None
+
+
+_CHIRPSTACK_PLACE = {
+    "channel": at("channel", whole),
+    "location": place("location.longitude", "location.latitude", "location.altitude"),
+}
+
+
+def _chirpstack(modulation: str, gateway: Heard, code_rate: Reader) -> Meta:
+    """Return ChirpStack's meta data; its two versions differ in the names of modulation and gateways."""
+    members = {
+        "function_port": at("fPort", whole),
+        "frame_count": at("fCnt", whole),
+        "adr_enabled": at("adr", flag),
+        "frequency": at("txInfo.frequency", divided(whole, 1e6)),
+        "spreading_factor": at(f"txInfo.{modulation}.spreadingFactor", whole),
+        "bandwidth": at(f"txInfo.{modulation}.bandwidth", whole),
+        "coding_rate": code_rate,
+    }
+    return Meta(members, each("rxInfo", {**gateway, **_CHIRPSTACK_PLACE}))
 
 
 def _kerlink_payload(message: JsonObject) -> bytes:
@@ -74,28 +97,10 @@ SERVERS: tuple[Provider, ...] = (
         payload=payload("data", unbased),
         body=chirpstack_body,
         accept=JSON,
-        meta=Meta(
-            {
-                "function_port": at("fPort", whole),
-                "frame_count": at("fCnt", whole),
-                "adr_enabled": at("adr", flag),
-                "frequency": at("txInfo.frequency", divided(whole, 1e6)),
-                "spreading_factor": at("txInfo.loRaModulationInfo.spreadingFactor", whole),
-                "bandwidth": at("txInfo.loRaModulationInfo.bandwidth", whole),
-                "coding_rate": at("txInfo.loRaModulationInfo.codeRate", text),
-            },
-            each(
-                "rxInfo",
-                {
-                    "gateway_id": at("gatewayID", based_as_hex),
-                    "rss": at("rssi", whole),
-                    "snr": at("loRaSNR", real),
-                    "channel": at("channel", whole),
-                    "location": place(
-                        "location.longitude", "location.latitude", "location.altitude"
-                    ),
-                },
-            ),
+        meta=_chirpstack(
+            "loRaModulationInfo",
+            heard("gatewayID", based_as_hex, snr="loRaSNR"),
+            at("txInfo.loRaModulationInfo.codeRate", text),
         ),
     ),
     Provider(
@@ -105,28 +110,10 @@ SERVERS: tuple[Provider, ...] = (
         device=eui("deviceInfo.devEui"),
         payload=payload("data", unbased),
         accept=JSON,
-        meta=Meta(
-            {
-                "function_port": at("fPort", whole),
-                "frame_count": at("fCnt", whole),
-                "adr_enabled": at("adr", flag),
-                "frequency": at("txInfo.frequency", divided(whole, 1e6)),
-                "spreading_factor": at("txInfo.modulation.lora.spreadingFactor", whole),
-                "bandwidth": at("txInfo.modulation.lora.bandwidth", whole),
-                "coding_rate": at("txInfo.modulation.lora.codeRate", _chirpstack_coding),
-            },
-            each(
-                "rxInfo",
-                {
-                    "gateway_id": at("gatewayId", text),
-                    "rss": at("rssi", whole),
-                    "snr": at("snr", real),
-                    "channel": at("channel", whole),
-                    "location": place(
-                        "location.longitude", "location.latitude", "location.altitude"
-                    ),
-                },
-            ),
+        meta=_chirpstack(
+            "modulation.lora",
+            heard("gatewayId"),
+            at("txInfo.modulation.lora.codeRate", _chirpstack_coding),
         ),
     ),
     Provider(
@@ -148,13 +135,9 @@ SERVERS: tuple[Provider, ...] = (
             },
             each(
                 "gwInfo",
-                {
-                    "gateway_id": at("gwEui", text),
-                    "rss": at("rssi", whole),
-                    "snr": at("snr", real),
-                    "channel": at("channel", whole),
-                    "location": place("longitude", "latitude"),
-                },
+                heard(
+                    "gwEui", channel=at("channel", whole), location=place("longitude", "latitude")
+                ),
             ),
         ),
     ),
@@ -183,15 +166,7 @@ SERVERS: tuple[Provider, ...] = (
                 "bandwidth": at("datr", rate(2)),
                 "coding_rate": at("codr", text),
             },
-            single(
-                "",
-                {
-                    "gateway_id": at("gweui", without_dashes),
-                    "rss": at("rssi", whole),
-                    "snr": at("lsnr", real),
-                    "channel": at("chan", whole),
-                },
-            ),
+            single("", heard("gweui", without_dashes, snr="lsnr", channel=at("chan", whole))),
         ),
     ),
     Provider(
@@ -217,11 +192,7 @@ SERVERS: tuple[Provider, ...] = (
             },
             each(
                 f"{_STACK}.rx_metadata",
-                {
-                    "gateway_id": at("gateway_ids.eui", text),
-                    "rss": at("rssi", whole),
-                    "snr": at("snr", real),
-                },
+                heard("gateway_ids.eui"),
                 only_with="gateway_id",
             ),
         ),
@@ -243,13 +214,11 @@ SERVERS: tuple[Provider, ...] = (
             },
             each(
                 "metadata.gateways",
-                {
-                    "gateway_id": at("gtw_id", text),
-                    "channel": at("channel", whole),
-                    "rss": at("rssi", whole),
-                    "snr": at("snr", real),
-                    "location": place("longitude", "latitude", "altitude"),
-                },
+                heard(
+                    "gtw_id",
+                    channel=at("channel", whole),
+                    location=place("longitude", "latitude", "altitude"),
+                ),
             ),
         ),
     ),

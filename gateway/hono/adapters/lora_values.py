@@ -21,6 +21,7 @@ from gateway.model.json import Json, JsonObject
 Form = Callable[[Json], Json]
 """Turns a value as it was written into the one that is meant, None for another type."""
 Reader = Callable[[JsonObject], Json]
+Heard = Mapping[str, Reader]
 Gateways = Callable[[JsonObject], list[JsonObject]]
 
 MAX_EUI_BYTES = 32
@@ -229,6 +230,12 @@ def payload(path: str, decode: Callable[[str], bytes]) -> Callable[[JsonObject],
 
 GATEWAY_MEMBERS = ("snr", "rss", "gateway_id", "channel", "location")
 """SNR in dB, received signal strength in dBm."""
+
+
+def heard(name: str = "", form: Form | None = None, *, snr: str = "snr", **more: Reader) -> Heard:
+    """What most servers tell of a gateway: at `name` its id (as `form` reads it), the signal, and `more`."""
+    members = {"rss": at("rssi", whole), "snr": at(snr, real), **more}
+    return {"gateway_id": at(name, form or text), **members} if name else members
 
 
 def each(path: str, members: Mapping[str, Reader], *, only_with: str = "") -> Gateways:
