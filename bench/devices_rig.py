@@ -188,7 +188,7 @@ def mosquitto() -> Iterator[Target]:
     """Debian's mosquitto between publishers and one subscriber, without logins."""
     with mosquitto_process() as (pid, port):
         sink = {"kind": "mqtt", "port": port, "topic": "telemetry"}
-        yield Target("mosquitto", _plain("mqtt", port, [pid], sink, topic="telemetry"))
+        yield Target("mosquitto", plain("mqtt", port, [pid], sink, topic="telemetry"))
 
 
 @contextmanager
@@ -222,7 +222,7 @@ def proton() -> Iterator[Target]:
         with child([*pinned(0), str(folder / "broker"), "127.0.0.1", str(port)], folder) as pid:
             await_port(port)
             sink = {"kind": "amqp", "port": port, "user": None, "address": "bench"}
-            yield Target("proton C", _plain("amqp", port, [pid], sink, topic="bench"))
+            yield Target("proton C", plain("amqp", port, [pid], sink, topic="bench"))
 
 
 @contextmanager
@@ -241,7 +241,7 @@ def bare(kind: str) -> Iterator[Target]:
         try:
             port = int(running.stdout.readline() if running.stdout else "")
             name = {"http": "aiohttp", "coap": "aiocoap"}[kind]
-            spec = _plain(kind, port, [running.pid], None) | {"tenant": "acme", "only": 1}
+            spec = plain(kind, port, [running.pid], None) | {"tenant": "acme", "only": 1}
             yield Target(name, spec)
         finally:
             running.terminate()
@@ -255,7 +255,7 @@ CEILINGS: Mapping[str, Callable[[], AbstractContextManager[Target]]] = {
 }
 
 
-def _plain(
+def plain(
     protocol: str,
     port: int,
     pids: list[int],
@@ -263,6 +263,7 @@ def _plain(
     *,
     topic: str | None = None,
 ) -> dict[str, Any]:
+    """A load's specification for a server that asks nobody to log in."""
     return {
         "protocol": protocol,
         "port": port,

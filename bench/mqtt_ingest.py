@@ -1,15 +1,16 @@
-"""MQTT ingest of the Hono adapter, with Debian's mosquitto as the ceiling.
+"""MQTT ingest of the Hono adapter on the real core, with Debian's mosquitto as the ceiling.
 
-Each server runs in a process of its own and gets the same messages from the same load process, in turns. What
-Each server runs in a process of its own and gets the same messages from one load process, in turns. What
-ingress answers at once: this is the price of sockets, protocol, routing and acknowledgement alone.
+Each server runs in a process of its own and gets the same messages from one load process, in turns. Both
+check passwords and count what they do. The adapter's core has all there is but an application: ingress,
+registry, limits, metrics, traces, and a downstream that accepts at once; `--bare` measures the adapter alone,
+with rooms that say yes and cost nothing: the price of sockets, protocol, routing and acknowledgement.
 
 Compare by CPU time only: mosquitto as Debian ships it leaves Nagle's algorithm on, which keeps its answers to
 a window of QoS 1 messages back for 40 ms.
 
 Shapes of load: `devices` (many connections, one QoS 1 message each at a time), `single` (few connections, a
 window of messages, one per segment), `coalesced` (the same, many per segment).
-Run: `python -m bench.mqtt_ingest [--messages 100000] [--rounds 3] [--json]`.
+Run: `python -m bench.mqtt_ingest [--messages 100000] [--rounds 3] [--bare] [--json]`.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.mqtt_sender import Load
+from bench.mqtt_sender import PASSWORD, USERNAME, Load
 from gateway.config.hono import MqttAdapter as Settings
 from gateway.errors import GatewayError
 from gateway.hono.adapters.admission import Lease
@@ -179,9 +181,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def the_adapter(*, fast: bool = True) -> Iterator[Server]:
-    """The MQTT adapter in a process of its own."""
-    command = [sys.executable, "-m", "bench.mqtt_ingest", "--serve"]
+def the_adapter(*, fast: bool = True, bare: bool = False) -> Iterator[Server]:
+    """The MQTT adapter in a process of its own, on the real core or on rooms that cost nothing."""
+    module = ("bench.mqtt_ingest", "--serve") if bare else ("bench.ingest_core", "mqtt")
+    command = [sys.executable, "-m", *module]
     with subprocess.Popen(
         command if fast else [*command, "--plain-loop"],
         stdin=subprocess.PIPE,
@@ -196,21 +199,37 @@ def the_adapter(*, fast: bool = True) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def the_ceiling() -> Iterator[Server]:
-    """Debian's mosquitto."""
+def the_ceiling(*, login: bool = False) -> Iterator[Server]:
+    """Debian's mosquitto; `login` has it check the password of the load."""
     path = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if path is None:
         raise SystemExit("mosquitto is not installed (Debian: mosquitto)")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    with subprocess.Popen(
-        [path, "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as child:
-        try:
-            _await_port(port)
-            yield Server("mosquitto", child.pid, port)
-        finally:
-            child.terminate()
+    with tempfile.TemporaryDirectory(prefix="twinspan-bench-") as folder:
+        words = ["-c", str(_password_settings(Path(folder), port))] if login else ["-p", str(port)]
+        with subprocess.Popen(
+            [path, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as child:
+            try:
+                _await_port(port)
+                yield Server("mosquitto", child.pid, port)
+            finally:
+                child.terminate()
+
+
+def _password_settings(folder: Path, port: int) -> Path:
+    """Write mosquitto's settings for who has to log in as the load does."""
+    passwords, settings = folder / "passwords", folder / "mosquitto.conf"
+    passwords.touch(0o600)
+    words = ["mosquitto_passwd", "-b", str(passwords), USERNAME, PASSWORD.decode()]
+    subprocess.run(words, check=True, capture_output=True)
+    if os.geteuid() == 0:  # it gives up root before it reads
+        folder.chmod(0o755)
+        passwords.chmod(0o644)
+    lines = (f"listener {port} 127.0.0.1", "allow_anonymous false", f"password_file {passwords}")
+    settings.write_text("\n".join(lines) + "\n")
+    return settings
 
 
 def _await_port(port: int) -> None:
@@ -242,27 +261,38 @@ def _measure(server: Server, load: Load, messages: int) -> tuple[float, float]:
 
 
 def run(
-    messages: int = 100_000, rounds: int = 3, *, fast: bool = True, loads: Sequence[Load] = LOADS
+    messages: int = 100_000,
+    rounds: int = 3,
+    *,
+    fast: bool = True,
+    bare: bool = False,
+    loads: Sequence[Load] = LOADS,
 ) -> dict[str, Any]:
     """Measure every load in turns; the median of the rounds counts.
 
-    Shape:  {"messages", "rounds", "uvloop", "loads": [a row per load, as `Result`, with its `ratio`]}.
+    Shape:  {"messages", "rounds", "uvloop", "bare", "loads": [a row per load: `Result` with its `ratio`]}.
     """
-    results = measure(messages, rounds, fast=fast, loads=loads)
+    results = measure(messages, rounds, fast=fast, bare=bare, loads=loads)
     return {
         "messages": messages,
         "rounds": rounds,
         "uvloop": fast,
+        "bare": bare,
         "loads": [asdict(r) | {"ratio": round(r.ratio, 3)} for r in results],
     }
 
 
 def measure(
-    messages: int, rounds: int, *, fast: bool = True, loads: Sequence[Load] = LOADS
+    messages: int,
+    rounds: int,
+    *,
+    fast: bool = True,
+    bare: bool = False,
+    loads: Sequence[Load] = LOADS,
 ) -> list[Result]:
     """Measure every load in turns."""
     results = []
-    with the_adapter(fast=fast) as adapter, the_ceiling() as ceiling:
+    with the_adapter(fast=fast, bare=bare) as adapter, the_ceiling(login=True) as ceiling:
         for load in loads:
             for server in (adapter, ceiling):
                 _measure(server, load, messages // 10)  # warm
@@ -293,13 +323,15 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--plain-loop", action="store_true", help="asyncio's own loop, not uvloop")
+    parser.add_argument("--bare", action="store_true", help="the adapter alone, without its core")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         process.run(_serve(), fast=not options.plain_loop)
     else:
-        found = run(options.messages, options.rounds, fast=not options.plain_loop)
+        fast = not options.plain_loop
+        found = run(options.messages, options.rounds, fast=fast, bare=options.bare)
         print(json.dumps(found, indent=2) if options.json else report(found))
 
 

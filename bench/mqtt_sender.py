@@ -16,6 +16,7 @@ from gateway.wire.mqtt.packets import V3, Connect, Publish
 
 PAYLOAD = json.dumps({"temperature": 21.5, "humidity": 40, "note": "x" * 104}).encode()
 TOPIC = "telemetry"
+USERNAME, PASSWORD = "bench@T", b"x"
 PATIENCE = 60.0
 _PINGREQ, _PINGRESP = b"\xc0\0", b"\xd0\0"
 
@@ -41,7 +42,9 @@ class Sender:
         self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client_id = f"bench-{number}"
-        self.socket.sendall(encode(Connect(client_id, V3, username="bench@T", password=b"x"), V3))
+        self.socket.sendall(
+            encode(Connect(client_id, V3, username=USERNAME, password=PASSWORD), V3)
+        )
         self._expect(b"\x20\x02\0\0")
         self._load = load
         ids = range(1, load.window + 1)

@@ -25,6 +25,11 @@ DEVICES = (1, 50, 500)
 SHARE = {"mqtt": 1.0, "amqp": 1.0, "http": 0.4, "coap": 0.3}
 """Messages of a run, as a part of those asked for: a run is to last about as long for each protocol."""
 
+WAITING = ("http", "coap")
+"""Protocols whose devices have one request under way."""
+ALONE = 5
+"""One such device alone sends one part in so many of the messages."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -69,6 +74,8 @@ def measure(
             for qos in (0, 1):
                 for count in devices:
                     number = int(messages * SHARE[protocol])
+                    if count == 1 and protocol in WAITING:
+                        number //= ALONE
                     rates = in_turns(list(found.values()), qos, count, number, rounds)
                     yield Row(protocol, qos, count, dict(zip(found, rates, strict=True)))
 
