@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from aiohttp import web
 
+from gateway import southbound
 from gateway.config import Settings
 from gateway.config.schema import plain
 from gateway.connectivity import demo as connectivity_demo
@@ -46,16 +46,6 @@ from gateway.ditto.wot_models import ThingModels
 from gateway.errors import InvalidSetting, StoreUnavailable
 from gateway.hono import demo as hono_demo
 from gateway.hono import service_assembly as internal
-from gateway.hono.adapters.amqp import AmqpAdapter
-from gateway.hono.adapters.amqp_device import Rooms as AmqpRooms
-from gateway.hono.adapters.coap import CoapAdapter
-from gateway.hono.adapters.coap_dtls import SecureSockets, why_not
-from gateway.hono.adapters.coap_keys import CoapKeys
-from gateway.hono.adapters.http import HttpAdapter
-from gateway.hono.adapters.lora import LoraAdapter
-from gateway.hono.adapters.mqtt import MqttAdapter
-from gateway.hono.adapters.mqtt_device import Rooms as MqttRooms
-from gateway.hono.adapters.sigfox import SigfoxAdapter
 from gateway.hono.authentication import DeviceAuthenticator
 from gateway.hono.commands import CommandRouter
 from gateway.hono.connection_events import with_events
@@ -81,12 +71,12 @@ from gateway.hono.registry_http import RegistryHttp, RegistryServer
 from gateway.hono.remote.setup import build_relay, is_remote
 from gateway.hono.stored_commands import StoredCommands
 from gateway.hono.traffic import Traffic
+from gateway.hono.worker_figures import Ledger
+from gateway.hono.workers import Plan, Workers, socket_folder, worker_settings
 from gateway.kube.module import KubeApi
 from gateway.model.json import JsonObject
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
-from gateway.runtime.certificates import ensure_server, server_context
-from gateway.runtime.device_tls import device_context
 from gateway.runtime.listener import Endpoints
 from gateway.runtime.module import Module
 from gateway.runtime.small_http import Reply
@@ -297,7 +287,7 @@ def _northbound(shared: Shared, gateway: Gateway) -> list[Module]:
         gateway.commands,
         users,
         shared.metrics,
-        tls_context=_tls(shared),
+        tls_context=southbound.tls(shared),
     )
     gateway.commands.add_sink(northbound)
     return [northbound]
@@ -348,48 +338,6 @@ def _relay(shared: Shared, gateway: Gateway) -> list[Module]:
     return [Store(database), *gateways]
 
 
-def _tls(
-    shared: Shared, make: Callable[[Path, Path, str], ssl.SSLContext] = server_context
-) -> ssl.SSLContext | None:
-    """TLS of the adapters and the northbound endpoint; None where it is switched off."""
-    files = _tls_files(shared)
-    if files is None:
-        return None
-    return make(*files, "hono.tls.certificate")
-
-
-def _tls_files(shared: Shared) -> tuple[Path, Path] | None:
-    """Certificate and key of the adapters; None where TLS is switched off."""
-    settings = shared.settings.hono.tls
-    if not settings.enabled:
-        return None
-    if settings.certificate:
-        return Path(settings.certificate), Path(settings.key)
-    hosts = ("localhost", "127.0.0.1", "::1", socket.gethostname(), *settings.hosts)
-    return ensure_server(shared.settings.data_dir / "tls", "twinspan-devices", "twinspan", hosts)
-
-
-def _coap(
-    shared: Shared, gateway: Gateway, authenticator: DeviceAuthenticator
-) -> list[CoapAdapter]:
-    settings, metrics = shared.settings.hono.coap, shared.metrics
-    if not settings.enabled:
-        return []
-    missing = why_not(settings.tls)
-    keys = CoapKeys(gateway.registry, authenticator)
-    adapter = CoapAdapter(
-        settings,
-        shared.endpoints,
-        gateway.registry,
-        gateway.ingress,
-        gateway.commands,
-        metrics,
-        secure=None if missing else SecureSockets(settings, keys, metrics, _tls_files(shared)),
-        missing=missing or "",
-    )
-    return [adapter]
-
-
 def _registry_and_adapters(shared: Shared, gateway: Gateway) -> list[Module]:
     settings, endpoints = shared.settings.hono, shared.endpoints
     server = RegistryServer(
@@ -404,38 +352,63 @@ def _registry_and_adapters(shared: Shared, gateway: Gateway) -> list[Module]:
     provisioning = Provisioning(
         gateway.registry, gateway.database, gateway.messaging, shared.tracer
     )
-    authenticator = DeviceAuthenticator(gateway.registry, provisioning=provisioning)
     connections = Connections(gateway.registry, gateway.usage, shared.metrics)
-    tls = _tls(shared, device_context)
-    doors: dict[str, Any] = {
-        "ingress": gateway.ingress,
-        "commands": gateway.commands,
-        "authenticator": authenticator,
-        "admission": with_events(
+    rooms = southbound.Rooms(
+        registry=gateway.registry,
+        ingress=gateway.ingress,
+        commands=gateway.commands,
+        authenticator=DeviceAuthenticator(gateway.registry, provisioning=provisioning),
+        admission=with_events(
             settings.connection_events, connections, gateway.messaging, shared.tracer
         ),
-        "assertions": gateway.registry,
-    }
-    http = (endpoints, authenticator, gateway.registry, gateway.ingress, gateway.commands)
-    modules: list[Module] = [
+    )
+    workers = _workers(shared, gateway)
+    adapters = workers.modules if workers else southbound.scalable(shared, rooms)
+    socket = workers.services if workers else ""
+    return [
         provisioning,
         RegistryHttp(server, settings.registry, endpoints),
-        HttpAdapter(settings.http, *http, tls_context=tls),
-        MqttAdapter(settings.mqtt, endpoints, shared.metrics, MqttRooms(**doors), tls_context=tls),
-        AmqpAdapter(settings.amqp, endpoints, shared.metrics, AmqpRooms(**doors), tls_context=tls),
-        *_coap(shared, gateway, authenticator),
-        *_internal(shared, gateway, provisioning),
+        *_internal(shared, gateway, provisioning, socket),
+        *adapters,
+        *southbound.others(shared, rooms),
     ]
-    if settings.lora.enabled:
-        modules.append(LoraAdapter(settings.lora, *http, tls_context=tls))
-    if settings.sigfox.enabled:
-        modules.append(SigfoxAdapter(settings.sigfox, *http, tls_context=tls))
-    return modules
 
 
-def _internal(shared: Shared, gateway: Gateway, provisioning: Provisioning) -> Sequence[Module]:
-    """Hono's internal services, for protocol adapters that run elsewhere."""
+@dataclass(frozen=True, slots=True)
+class _Workers:
+    """Worker processes, and the Unix socket on which they look for Hono's services."""
+
+    services: str
+    modules: list[Module]
+
+
+def _workers(shared: Shared, gateway: Gateway) -> _Workers | None:
+    """The processes with the adapters, where they are asked for."""
     settings = shared.settings
+    if settings.hono.workers < 0:
+        raise InvalidSetting(f"hono.workers: expected 0 or more, got {settings.hono.workers}")
+    if not settings.hono.workers:
+        return None
+    folder = socket_folder(settings.data_dir)
+    services = settings.hono.internal.socket or str(folder / "services")
+    plan = Plan(
+        count=settings.hono.workers,
+        folder=folder,
+        doors=southbound.scalable_doors(shared),
+        settings=partial(worker_settings, plain(settings), services),
+    )
+    ledger = Ledger(gateway.registry, gateway.usage)
+    return _Workers(services, [Workers(plan, shared.endpoints, ledger, shared.metrics)])
+
+
+def _internal(
+    shared: Shared, gateway: Gateway, provisioning: Provisioning, socket: str
+) -> Sequence[Module]:
+    """Hono's internal services, for protocol adapters that run elsewhere; `socket` for our workers."""
+    settings = shared.settings
+    own = settings.hono.internal
+    if socket:
+        own = replace(own, socket=socket)
     behind = internal.Core(
         registry=gateway.registry,
         provisioning=provisioning,
@@ -447,11 +420,11 @@ def _internal(shared: Shared, gateway: Gateway, provisioning: Provisioning) -> S
         tracer=shared.tracer,
     )
     return internal.build(
-        settings.hono.internal,
+        own,
         shared.endpoints,
         behind,
         applications=shared.users.northbound if settings.demo else None,
-        tls_files=_tls_files(shared) if settings.hono.internal.enabled else None,
+        tls_files=southbound.tls_files(shared) if own.enabled else None,
         documents=shared.documents,
     )
 

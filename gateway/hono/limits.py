@@ -165,6 +165,10 @@ class Usage:
             else self._counter(counters, tenant, period_start(quota, now)).value
         )
 
+    def tenants(self) -> set[str]:
+        """Return the tenants of which something was counted."""
+        return {*self._bytes, *self._seconds}
+
     def connected_elsewhere(self, tenant: str) -> int:
         """How many devices of a tenant are connected to other processes."""
         del tenant

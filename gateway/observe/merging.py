@@ -12,7 +12,6 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
-from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 OWN: Final = ("process_start_time", "process_max_fds", "jvm_memory_max", "jvm_gc", "system_cpu")
@@ -28,6 +27,10 @@ def read_families(text: str) -> Families:
 
     Errors: ValueError for what is none.
     """
+    from prometheus_client.parser import (
+        text_string_to_metric_families,  # only who has workers reads
+    )
+
     return {
         family.name: family
         for family in text_string_to_metric_families(text)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS
@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from gateway.observe.edge_metrics import EdgeMetrics
 from gateway.observe.exposition import Exposed
 from gateway.observe.histograms import LoopHistogram
+from gateway.observe.merging import MergingRegistry
 from gateway.observe.process import ProcessMeters
 
 Source = Callable[[], float]
@@ -34,7 +35,7 @@ class Metrics:
     """One registry and all its metrics as attributes."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry(auto_describe=True)
+        self.registry = registry = MergingRegistry(auto_describe=True)
         ProcessCollector(registry=registry)
         self.process = ProcessMeters()
         registry.register(self.process)
@@ -562,12 +563,24 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self.workers = Gauge(
+            "twinspan_workers", "Worker processes with adapters that are up.", registry=registry
+        )
+        self.worker_ends = Counter(
+            "twinspan_worker_ends",
+            "Worker processes that ended though nobody asked them to.",
+            registry=registry,
+        )
         self.modules_ready = _Depths("twinspan_module_ready", "1 while a module is up.", "module")
         registry.register(self.modules_ready)
 
     def text(self) -> bytes:
         """Return the classic text format."""
         return generate_latest(Exposed(self.registry))
+
+    def bare_text(self) -> bytes:
+        """Return the classic text format for a process that adds it to its own."""
+        return generate_latest(self.registry)
 
     def openmetrics(self) -> bytes:
         """Return OpenMetrics, which carries exemplars."""

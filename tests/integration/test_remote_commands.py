@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import BadRequest, GatewayError, NoConsumer, NotProcessed, Rejected
+from gateway.model.json import JsonObject
 from gateway.model.message import Adapter, Command, CommandResponse, DeviceCommand
 from gateway.model.ports import Done
 from tests.hono_rig import Core, a_core, a_fleet, until
@@ -57,7 +58,12 @@ def a_command(device: str = "d1", **changes: Any) -> Command:
 async def routed(core: Core, command: Command) -> GatewayError | None:
     """The outcome that the application sees."""
     future: asyncio.Future[GatewayError | None] = asyncio.get_running_loop().create_future()
-    core.commands.route(command, lambda error: future.done() or future.set_result(error))
+
+    def told(error: GatewayError | None) -> None:
+        if not future.done():
+            future.set_result(error)
+
+    core.commands.route(command, told)
     return await future
 
 
@@ -247,7 +253,7 @@ async def test_a_command_that_no_device_can_be_told_is_malformed_for_the_applica
 async def test_commands_are_counted_and_limited_where_the_router_does_not() -> None:
     async with a_core() as core, services_and_adapters(core) as away:
         await a_fleet(core)
-        volume = {"effective-since": "2020-01-01T00:00:00Z", "max-bytes": 30}
+        volume: JsonObject = {"effective-since": "2020-01-01T00:00:00Z", "max-bytes": 30}
         link = Link()
         await listening(core, away, link)
         assert await routed(core, a_command(reply_to=None)) is None

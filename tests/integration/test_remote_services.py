@@ -20,6 +20,7 @@ from gateway.errors import (
     TenantDisabled,
     TenantNotFound,
 )
+from gateway.model.json import Json
 from gateway.model.message import Adapter, Kind, Principal
 from tests.hono_rig import DEVICE, GATEWAY, a_core, a_fleet, curl, until
 from tests.integration.remote_rig import Away, adapters_on, services_and_adapters
@@ -174,7 +175,7 @@ async def test_changes_of_the_registry_are_heard_at_once() -> None:
         await core.registry.update_device("acme", "d1", {}, None)
         await until(lambda: len(heard) == 2)
         assert (await post(away, "/telemetry"))[0] == 202
-        adapters = [{"type": "hono-mqtt", "enabled": True}]
+        adapters: Json = [{"type": "hono-mqtt", "enabled": True}]
         await core.registry.update_tenant("acme", {"adapters": adapters}, None)
         await until(lambda: len(heard) == 3)
         assert (await post(away, "/telemetry"))[0] == 403
