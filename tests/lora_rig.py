@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 from aiohttp import web
 
 from gateway.config.hono import LoraAdapter as LoraSettings
 from gateway.config.hono import SigfoxAdapter as SigfoxSettings
+from gateway.errors import GatewayError
 from gateway.hono.adapters.lora import LoraAdapter
 from gateway.hono.adapters.sigfox import SigfoxAdapter
 from gateway.model.json import Json, JsonObject
+from gateway.model.message import Adapter
 from gateway.runtime.module import running
-from tests.hono_rig import FREE, Core
+from tests.hono_rig import FREE, GATEWAY, Core, basic
 
 JSON = {"Content-Type": "application/json"}
 
@@ -58,6 +61,95 @@ class Caller:
         ) as response:
             lower = {name.lower(): value for name, value in response.headers.items()}
             return Answer(response.status, await response.read(), lower)
+
+
+# --- what comes of a request ------------------------------------------------------------------------
+
+OFF = "device is disabled or not registered"
+World = Callable[[Core], Awaitable[object]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One request to an adapter that runs for `acme`, and the state of the world that it meets."""
+
+    method: str
+    path: str
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    login: tuple[str, str] | None = GATEWAY
+    outcome: GatewayError | None = None
+    world: World | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """What must come of a request.
+
+    Shape:  `metric` is the status that the meters get, None where nothing is counted.
+    """
+
+    status: int
+    text: str
+    metric: str | None
+    request: Request
+
+    @property
+    def reaches(self) -> bool:
+        """True where the consumer sees the message."""
+        return self.metric == "forwarded" or self.request.outcome is not None
+
+
+def case_maker(method: str, path: str, body: bytes = b"", **usual: str) -> Callable[..., Case]:
+    """Return a maker of cases that says only what is unusual about them; `usual` are headers."""
+
+    def make(status: int, text: str = "", metric: str | None = None, **unusual: Any) -> Case:
+        given = {"method": method, "path": path, "body": body, "headers": usual, **unusual}
+        return Case(status, text, metric, Request(**given))
+
+    return make
+
+
+def adapters(*types: str) -> World:
+    """The tenant lists its adapters."""
+    listed: list[Json] = [{"type": name, "enabled": True} for name in types]
+    return lambda core: core.registry.update_tenant("acme", {"adapters": listed}, None)
+
+
+def device(name: str, **body: Json) -> World:
+    """A device is registered otherwise."""
+    return lambda core: core.registry.update_device("acme", name, body, None)
+
+
+async def judge(core: Core, url: str, case: Case, component: Adapter) -> None:
+    """Send the request of a case; look at the answer, the consumer and the meters."""
+    request = case.request
+    if request.world is not None:
+        await request.world(core)
+    core.consumer.outcome = request.outcome
+    headers = {**request.headers, **(basic(*request.login) if request.login else {})}
+    async with aiohttp.ClientSession() as http:
+        answer = await Caller(http, url)(request.method, request.path, request.body, headers)
+    assert answer.status == case.status
+    assert case.text in answer.text
+    assert (answer.headers.get("retry-after") == "2") is (case.status == 503)
+    assert (answer.headers.get("www-authenticate") == 'Basic realm="Hono"') is (case.status == 401)
+    assert len(core.consumer.messages) == case.reaches
+    assert counted(core, component) == ({case.metric} if case.metric else set())
+
+
+def counted(core: Core, component: Adapter, ttd: str = "none") -> set[str]:
+    """The outcomes that the meters of `acme`'s telemetry over an adapter know."""
+    labels = {"tenant": "acme", "type": "telemetry", "qos": "0", "ttd": ttd}
+    name = "hono_telemetry_processing_duration_seconds_count"
+    return {
+        status
+        for status in ("forwarded", "undeliverable", "unprocessable")
+        if core.sample(name, **labels, status=status, component_name=component)
+    }
+
+
+# --- adapters, and who is at their other side -------------------------------------------------------
 
 
 @asynccontextmanager

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import random
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 
 import aiohttp
@@ -20,11 +19,17 @@ from tests.device_pki import a_server, client_context, issue
 from tests.hono_rig import GATEWAY, Core, a_core, a_fleet, basic, curl, until
 from tests.lora_rig import (
     JSON,
+    OFF,
     Answer,
     Caller,
+    Case,
     NetworkServer,
     a_lora_adapter,
     a_network_server,
+    adapters,
+    case_maker,
+    device,
+    judge,
 )
 from tests.lora_samples import DATA, EUI, SAMPLES
 
@@ -107,118 +112,65 @@ async def test_a_server_may_ask_for_quality_of_service_1(core: Core, push: Calle
 # --- outcomes: input, credentials, state of the consumer -> device side, consumer side, meters --------
 
 
-@dataclass(frozen=True)
-class Case:
-    """One request to an adapter that runs for `acme`, and what must come of it.
-
-    Shape:  `metric` is the status that the meters get, None where nothing is counted.
-    """
-
-    status: int
-    text: str = ""
-    metric: str | None = None
-    login: tuple[str, str] | None = GATEWAY
-    method: str = "POST"
-    path: str = "/loriot"
-    body: bytes = LORIOT
-    headers: Mapping[str, str] = field(default_factory=lambda: JSON)
-    outcome: GatewayError | None = None
-    world: Callable[[Core], Awaitable[object]] | None = None
-
-
-def adapters(*types: str) -> Callable[[Core], Awaitable[object]]:
-    listed: list[Json] = [{"type": name, "enabled": True} for name in types]
-    return lambda core: core.registry.update_tenant("acme", {"adapters": listed}, None)
-
-
-def device(name: str, **body: Json) -> Callable[[Core], Awaitable[object]]:
-    return lambda core: core.registry.update_device("acme", name, body, None)
+a_case = case_maker("POST", "/loriot", LORIOT, **JSON)
 
 
 def disabled_tenant(core: Core) -> Awaitable[object]:
     return core.registry.update_tenant("acme", {"enabled": False}, None)
 
 
-OFF = "device is disabled or not registered"
-
 CASES = {
-    "accepted": Case(202, metric="forwarded"),
-    "adapter enabled": Case(202, metric="forwarded", world=adapters("hono-lora")),
-    "adapter disabled": Case(
+    "accepted": a_case(202, metric="forwarded"),
+    "adapter enabled": a_case(202, metric="forwarded", world=adapters("hono-lora")),
+    "adapter disabled": a_case(
         403, "adapter is disabled", "unprocessable", world=adapters("hono-http")
     ),
-    "tenant disabled": Case(
+    "tenant disabled": a_case(
         403, "tenant is disabled or not", "unprocessable", world=disabled_tenant
     ),
-    "no consumer": Case(503, "no consumer available", "undeliverable", outcome=NoConsumer()),
-    "consumer too slow": Case(
+    "no consumer": a_case(503, "no consumer available", "undeliverable", outcome=NoConsumer()),
+    "consumer too slow": a_case(
         503, "consumer failed to indicate in time", "undeliverable", outcome=ConsumerTimeout()
     ),
-    "store away": Case(
+    "store away": a_case(
         503, "temporarily unavailable", "undeliverable", outcome=Undeliverable("disk on fire")
     ),
-    "device unknown": Case(404, OFF, "unprocessable", body=LORIOT.replace(b"A8", b"A9")),
-    "device disabled": Case(
+    "device unknown": a_case(404, OFF, "unprocessable", body=LORIOT.replace(b"A8", b"A9")),
+    "device disabled": a_case(
         404, OFF, "unprocessable", world=device(EUI, via=["gw-1"], enabled=False)
     ),
-    "gateway disabled": Case(
+    "gateway disabled": a_case(
         403, "gateway is", "unprocessable", world=device("gw-1", enabled=False)
     ),
-    "gateway of others": Case(403, "", "unprocessable", world=device(EUI, via=["d1"])),
-    "no credentials": Case(401, "credentials are missing", login=None),
-    "wrong password": Case(401, "credentials are missing", login=("gw@acme", "guess")),
-    "unknown user": Case(401, login=("nobody@acme", "pw")),
-    "unknown tenant": Case(401, login=("gw@nowhere", "pw")),
-    "no content type": Case(400, "missing or unsupported content-type", headers={}),
-    "other content type": Case(
+    "gateway of others": a_case(403, "", "unprocessable", world=device(EUI, via=["d1"])),
+    "no credentials": a_case(401, "credentials are missing", login=None),
+    "wrong password": a_case(401, "credentials are missing", login=("gw@acme", "guess")),
+    "unknown user": a_case(401, login=("nobody@acme", "pw")),
+    "unknown tenant": a_case(401, login=("gw@nowhere", "pw")),
+    "no content type": a_case(400, "missing or unsupported content-type", headers={}),
+    "other content type": a_case(
         400, "missing or unsupported content-type", headers={"Content-Type": "text/plain"}
     ),
-    "Kerlink's content type is asked for": Case(
+    "Kerlink's content type is asked for": a_case(
         400, "missing or unsupported content-type", path="/kerlink/rxmessage"
     ),
-    "no JSON": Case(400, "invalid payload", body=b"EUI=1"),
-    "no object": Case(400, "invalid payload", body=b"[]"),
-    "empty": Case(400, "invalid payload", body=b""),
-    "no device": Case(400, "invalid payload", body=b'{"cmd":"gw","data":"00"}'),
-    "bad quality of service": Case(400, "qos-level", headers={**JSON, "qos-level": "2"}),
-    "too large": Case(413, "payload too large", body=b" " * 20_000),
-    "no such server": Case(404, "Resource not found", path="/sigfox"),
-    "not pushed": Case(405, "expected POST", method="PUT"),
-    "asked whether it may come": Case(200, method="OPTIONS", body=b""),
-    "asked without credentials": Case(401, method="OPTIONS", body=b"", login=None),
+    "no JSON": a_case(400, "invalid payload", body=b"EUI=1"),
+    "no object": a_case(400, "invalid payload", body=b"[]"),
+    "empty": a_case(400, "invalid payload", body=b""),
+    "no device": a_case(400, "invalid payload", body=b'{"cmd":"gw","data":"00"}'),
+    "bad quality of service": a_case(400, "qos-level", headers={**JSON, "qos-level": "2"}),
+    "too large": a_case(413, "payload too large", body=b" " * 20_000),
+    "no such server": a_case(404, "Resource not found", path="/sigfox"),
+    "not pushed": a_case(405, "expected POST", method="PUT"),
+    "asked whether it may come": a_case(200, method="OPTIONS", body=b""),
+    "asked without credentials": a_case(401, method="OPTIONS", body=b"", login=None),
 }
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 async def test_outcomes_on_both_sides_and_in_the_meters(core: Core, url: str, case: Case) -> None:
-    if case.world is not None:
-        await case.world(core)
-    core.consumer.outcome = case.outcome
-    login = basic(*case.login) if case.login else {}
-
-    async with aiohttp.ClientSession() as http:
-        answer = await Caller(http, url)(
-            case.method, case.path, case.body, {**case.headers, **login}
-        )
-
-    assert answer.status == case.status
-    assert case.text in answer.text
-    assert (answer.headers.get("retry-after") == "2") is (case.status == 503)
-    assert (answer.headers.get("www-authenticate") == 'Basic realm="Hono"') is (case.status == 401)
-    reached = case.metric == "forwarded" or case.outcome is not None
-    assert [m.payload for m in core.consumer.messages] == [DATA] * reached
-    assert counted(core) == ({case.metric} if case.metric else set())
-
-
-def counted(core: Core) -> set[str]:
-    """The outcomes that the meters of `acme`'s uploads over this adapter know."""
-    labels = {"tenant": "acme", "type": "telemetry", "qos": "0", "ttd": "none"}
-    name = "hono_telemetry_processing_duration_seconds_count"
-    return {
-        status
-        for status in ("forwarded", "undeliverable", "unprocessable")
-        if core.sample(name, **labels, status=status, component_name=Adapter.LORA)
-    }
+    await judge(core, url, case, Adapter.LORA)
+    assert [m.payload for m in core.consumer.messages] == [DATA] * case.reaches
 
 
 async def test_curl_pushes(core: Core, url: str) -> None:

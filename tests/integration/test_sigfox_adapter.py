@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping
 from urllib.parse import quote
 
 import aiohttp
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 from gateway.errors import BadRequest, GatewayError, NoConsumer, Rejected
 from gateway.hono.adapters.http_server import Request
 from gateway.hono.adapters.sigfox import make_upload, parse_path, plain_login
-from gateway.model.json import Json
 from gateway.model.message import (
     EMPTY_NOTIFICATION,
     OCTET_STREAM,
@@ -27,7 +25,17 @@ from gateway.model.message import (
     Principal,
 )
 from tests.hono_rig import GATEWAY, Core, a_core, a_fleet, basic, curl, until
-from tests.lora_rig import Caller, a_sigfox_adapter
+from tests.lora_rig import (
+    OFF,
+    Caller,
+    Case,
+    a_sigfox_adapter,
+    adapters,
+    case_maker,
+    counted,
+    device,
+    judge,
+)
 
 DEVICE = "2F81C4"
 TELEMETRY = f"/data/telemetry/acme?device={DEVICE}&data=0a1b2c"
@@ -99,95 +107,46 @@ async def test_headers_of_the_callback_count(core: Core, call: Caller) -> None:
 # --- outcomes: input, credentials, state of the consumer -> backend, consumer, meters -----------------
 
 
-@dataclass(frozen=True)
-class Case:
-    """One callback, and what must come of it; `metric` None where nothing is counted."""
-
-    status: int
-    text: str = ""
-    metric: str | None = None
-    login: tuple[str, str] | None = GATEWAY
-    method: str = "GET"
-    path: str = TELEMETRY
-    headers: Mapping[str, str] = field(default_factory=dict)
-    outcome: GatewayError | None = None
-    world: Callable[[Core], Awaitable[object]] | None = None
-
-
-def adapters(*types: str) -> Callable[[Core], Awaitable[object]]:
-    listed: list[Json] = [{"type": name, "enabled": True} for name in types]
-    return lambda core: core.registry.update_tenant("acme", {"adapters": listed}, None)
-
-
-def device(name: str, **body: Json) -> Callable[[Core], Awaitable[object]]:
-    return lambda core: core.registry.update_device("acme", name, body, None)
-
-
-OFF = "device is disabled or not registered"
+a_case = case_maker("GET", TELEMETRY)
 
 CASES = {
-    "accepted": Case(204, metric="forwarded"),
-    "adapter enabled": Case(204, metric="forwarded", world=adapters("hono-sigfox")),
-    "adapter disabled": Case(
+    "accepted": a_case(204, metric="forwarded"),
+    "adapter enabled": a_case(204, metric="forwarded", world=adapters("hono-sigfox")),
+    "adapter disabled": a_case(
         403, "adapter is disabled", "unprocessable", world=adapters("hono-lora")
     ),
-    "no consumer": Case(503, "no consumer available", "undeliverable", outcome=NoConsumer()),
-    "device unknown": Case(404, OFF, "unprocessable", path=TELEMETRY.replace(DEVICE, "000000")),
-    "device disabled": Case(
+    "no consumer": a_case(503, "no consumer available", "undeliverable", outcome=NoConsumer()),
+    "device unknown": a_case(404, OFF, "unprocessable", path=TELEMETRY.replace(DEVICE, "000000")),
+    "device disabled": a_case(
         404, OFF, "unprocessable", world=device(DEVICE, via=["gw-1"], enabled=False)
     ),
-    "gateway disabled": Case(
+    "gateway disabled": a_case(
         403, "gateway is", "unprocessable", world=device("gw-1", enabled=False)
     ),
-    "gateway of others": Case(403, "", "unprocessable", world=device(DEVICE, via=["d1"])),
-    "no credentials": Case(401, "credentials are missing", login=None),
-    "wrong password": Case(401, "credentials are missing", login=("gw@acme", "guess")),
-    "unknown tenant": Case(401, login=("gw@nowhere", "pw")),
-    "other tenant": Case(
+    "gateway of others": a_case(403, "", "unprocessable", world=device(DEVICE, via=["d1"])),
+    "no credentials": a_case(401, "credentials are missing", login=None),
+    "wrong password": a_case(401, "credentials are missing", login=("gw@acme", "guess")),
+    "unknown tenant": a_case(401, login=("gw@nowhere", "pw")),
+    "other tenant": a_case(
         403, "tenant information mismatch", path=TELEMETRY.replace("acme", "other")
     ),
-    "no tenant": Case(404, "Resource not found", path=f"/data/telemetry?device={DEVICE}"),
-    "empty tenant": Case(404, "Resource not found", path=f"/data/telemetry/?device={DEVICE}"),
-    "no such kind": Case(404, "Resource not found", path="/data/status/acme"),
-    "no such path": Case(404, "Resource not found", path="/telemetry"),
-    "no such path, no credentials": Case(401, path="/telemetry", login=None),
-    "posted": Case(405, "expected GET", method="POST"),
-    "no device": Case(400, "device", path="/data/telemetry/acme?data=00"),
-    "no hex": Case(400, "data", path=TELEMETRY + "g"),
-    "odd hex": Case(400, "data", path=TELEMETRY + "0"),
-    "bad quality of service": Case(400, "qos-level", headers={"qos-level": "2"}),
-    "an event of quality 0": Case(400, "qos-level", path=EVENT, headers={"qos-level": "0"}),
+    "no tenant": a_case(404, "Resource not found", path=f"/data/telemetry?device={DEVICE}"),
+    "empty tenant": a_case(404, "Resource not found", path=f"/data/telemetry/?device={DEVICE}"),
+    "no such kind": a_case(404, "Resource not found", path="/data/status/acme"),
+    "no such path": a_case(404, "Resource not found", path="/telemetry"),
+    "no such path, no credentials": a_case(401, path="/telemetry", login=None),
+    "posted": a_case(405, "expected GET", method="POST"),
+    "no device": a_case(400, "device", path="/data/telemetry/acme?data=00"),
+    "no hex": a_case(400, "data", path=TELEMETRY + "g"),
+    "odd hex": a_case(400, "data", path=TELEMETRY + "0"),
+    "bad quality of service": a_case(400, "qos-level", headers={"qos-level": "2"}),
+    "an event of quality 0": a_case(400, "qos-level", path=EVENT, headers={"qos-level": "0"}),
 }
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 async def test_outcomes_on_both_sides_and_in_the_meters(core: Core, url: str, case: Case) -> None:
-    if case.world is not None:
-        await case.world(core)
-    core.consumer.outcome = case.outcome
-    login = basic(*case.login) if case.login else {}
-
-    async with aiohttp.ClientSession() as http:
-        answer = await Caller(http, url)(case.method, case.path, headers={**case.headers, **login})
-
-    assert answer.status == case.status
-    assert case.text in answer.text
-    assert (answer.headers.get("retry-after") == "2") is (case.status == 503)
-    assert (answer.headers.get("www-authenticate") == 'Basic realm="Hono"') is (case.status == 401)
-    reached = case.metric == "forwarded" or case.outcome is not None
-    assert len(core.consumer.messages) == reached
-    assert counted(core) == ({case.metric} if case.metric else set())
-
-
-def counted(core: Core, ttd: str = "none") -> set[str]:
-    """The outcomes that the meters of `acme`'s telemetry over this adapter know."""
-    labels = {"tenant": "acme", "type": "telemetry", "qos": "0", "ttd": ttd}
-    name = "hono_telemetry_processing_duration_seconds_count"
-    return {
-        status
-        for status in ("forwarded", "undeliverable", "unprocessable")
-        if core.sample(name, **labels, status=status, component_name=Adapter.SIGFOX)
-    }
+    await judge(core, url, case, Adapter.SIGFOX)
 
 
 # --- credentials as the backend writes them -----------------------------------------------------------
@@ -253,7 +212,7 @@ async def test_a_device_that_wants_an_acknowledgement_gets_its_command(
     assert answer.headers["content-type"].startswith("application/json")
     await until(lambda: outcomes == [None])
     assert core.consumer.messages[0].ttd == 20
-    assert counted(core, "command") == {"forwarded"}
+    assert counted(core, Adapter.SIGFOX, "command") == {"forwarded"}
 
 
 def _is_served(core: Core) -> bool:
@@ -277,7 +236,7 @@ async def test_without_a_command_the_wait_ends_with_204(core: Core) -> None:
     ):
         assert (await Caller(http, url)("GET", TELEMETRY + "&ack=true")).status == 204
     assert core.consumer.messages[0].ttd == 1
-    assert counted(core, "expired") == {"forwarded"}
+    assert counted(core, Adapter.SIGFOX, "expired") == {"forwarded"}
 
 
 async def test_the_wait_can_be_switched_off(core: Core) -> None:
