@@ -25,14 +25,42 @@ _random = random.SystemRandom()
 _ids = random.Random(_random.getrandbits(128))  # noqa: S311  ids must be unlike, not secret
 
 
-_NOT_ZERO = 1 << 64 | 1
-"""A bit of either id: all zero is not an id."""
+TRACE_DIGITS, SPAN_DIGITS = 32, 16
+_CONTEXTS = 256
+"""How many new contexts one drawing of random bytes is for."""
+
+
+class _Page:
+    """Random hex digits, drawn for many contexts at once: a drawing for each costs twice as much."""
+
+    def __init__(self) -> None:
+        self._digits = ""
+        self._at = 0
+
+    def take(self) -> tuple[str, str]:
+        """Return a trace id and a span id; neither is all zero."""
+        at, digits = self._at, self._digits
+        if at == len(digits):
+            at, digits = 0, self._draw()
+        middle = at + TRACE_DIGITS
+        self._at = end = middle + SPAN_DIGITS
+        return digits[at:middle], digits[middle:end]
+
+    def _draw(self) -> str:
+        digits = "0" * SPAN_DIGITS
+        while "0" * SPAN_DIGITS in digits:
+            digits = _ids.randbytes(_CONTEXTS * (TRACE_DIGITS + SPAN_DIGITS) // 2).hex()
+        self._digits = digits
+        return digits
+
+
+_page = _Page()
 
 
 def new_context(*, sampled: bool = True) -> TraceContext:
     """Start a trace that nobody began before us."""
-    ids = f"{_ids.getrandbits(192) | _NOT_ZERO:048x}"
-    return TraceContext(ids[:32], ids[32:], 1 if sampled else 0)
+    trace_id, span_id = _page.take()
+    return TraceContext(trace_id, span_id, 1 if sampled else 0)
 
 
 def child_of(parent: TraceContext) -> TraceContext:

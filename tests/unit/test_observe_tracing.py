@@ -20,13 +20,23 @@ def test_a_new_context_reads_back_as_the_standard_says() -> None:
 
 
 def test_ids_are_never_all_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+
     class Zero:
+        """All zero, the first time at least: bytes are drawn again then."""
+
         def getrandbits(self, _bits: int) -> int:
             return 0
 
+        def randbytes(self, size: int) -> bytes:
+            drawn.append(size)
+            return bytes((len(drawn) - 1,)) * size
+
     monkeypatch.setattr(tracing, "_ids", Zero())
+    monkeypatch.setattr(tracing, "_page", tracing._Page())
     for context in (new_context(), child_of(PARENT)):
         assert TraceContext.parse(context.traceparent) == context
+    assert len(drawn) == 2
 
 
 def test_a_span_below_a_parent_keeps_its_trace_and_ends_once() -> None:
