@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -24,6 +25,7 @@ from gateway.wire.kube.status import Cause, invalid
 JSON, YAML = "application/json", "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 MAX_MANAGER = 128
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 def _read_json(body: bytes) -> Json:
@@ -158,7 +160,22 @@ def delete_options(body: Json, query: Mapping[str, str]) -> DeleteOptions:
         resource_version=_optional_text(preconditions.get("resourceVersion")),
         policy=_optional_text(policy),
         dry_run=_is_dry_run(dry[0] if isinstance(dry, list) and dry else dry, "DeleteOptions"),
+        grace_seconds=_grace(options.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))),
     )
+
+
+def _grace(value: Json) -> int | None:
+    """Read a whole number of seconds, from JSON or a query. Errors: BadRequest; Unprocessable below 0."""
+    if value is None or value == "":
+        return None
+    seconds = int(value) if isinstance(value, str) and _INTEGER.fullmatch(value) else value
+    if not isinstance(seconds, int) or isinstance(seconds, bool):
+        raise BadRequest(f"gracePeriodSeconds: expected a whole number, got {quoted(value)}")
+    if seconds < 0:
+        text = f"Invalid value: {seconds}: must be greater than or equal to 0"
+        cause = Cause("FieldValueInvalid", text, "gracePeriodSeconds")
+        raise invalid("DeleteOptions", "meta.k8s.io", "", [cause])
+    return seconds
 
 
 def _optional_text(value: Json) -> str | None:

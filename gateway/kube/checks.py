@@ -26,6 +26,8 @@ class DeleteOptions:
     resource_version: str | None = None
     policy: str | None = None
     dry_run: bool = False
+    grace_seconds: int | None = None
+    """Seconds that the deletion may take, None for the kind's own; for kinds that end gracefully."""
 
 
 def allow(resource: ResourceType, verb: str, subresource: str | None = None) -> None:

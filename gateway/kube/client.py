@@ -9,11 +9,16 @@ copy what you change (`copy.deepcopy`) and hand the copy to `update`.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
+from gateway.errors import BadRequest
 from gateway.model.json import Json, JsonObject
+from gateway.wire.kube.requests import parse_target
+
+NO_QUERY: Mapping[str, str] = MappingProxyType({})
 
 
 class EventType(enum.StrEnum):
@@ -92,9 +97,20 @@ class KubeClient(Protocol):
         """Return a consistent snapshot, or one page of it; `labels` and `fields` are selectors."""
 
     async def create(
-        self, group_version: str, plural: str, namespace: str | None, body: JsonObject
+        self,
+        group_version: str,
+        plural: str,
+        namespace: str | None,
+        body: JsonObject,
+        *,
+        name: str = "",
+        subresource: str | None = None,
     ) -> JsonObject:
-        """Store a new object and return it as stored; AlreadyExists when the name is taken."""
+        """Store a new object and return it as stored; AlreadyExists when the name is taken.
+
+        With `name` and `subresource` (`token` of a ServiceAccount, `eviction` of a Pod) ask that of an
+        object instead: the answer is what the subresource returns.
+        """
 
     async def update(
         self,
@@ -134,8 +150,34 @@ class KubeClient(Protocol):
         *,
         uid: str | None = None,
         resource_version: str | None = None,
+        grace_seconds: int | None = None,
     ) -> None:
-        """Delete an object, now or once its finalizers are gone; Conflict when a precondition fails."""
+        """Delete an object, now or once its finalizers are gone; Conflict when a precondition fails.
+
+        Units:  `grace_seconds` for kinds that end gracefully (Pods): 0 removes at once, None waits as
+                long as the object says.
+        """
+
+    async def read(
+        self,
+        path: str,
+        query: Mapping[str, str] = NO_QUERY,
+        *,
+        accept: str = "application/json",
+    ) -> bytes:
+        """Return what a path that is no object's shows: `/version`, `/apis`, `/openapi/v3`, `/readyz`.
+
+        Errors: NotFound; BadRequest for an object's path.
+        """
+
+    def acting_as(self, user: str, groups: Sequence[str] = ()) -> KubeClient:
+        """Return a client whose calls are made, and judged, as those of another user.
+
+        It stands on our own rights, also when this client acts for somebody already.
+
+        Shape:  `user` as a certificate's CN, e.g. `system:node:edge-1`; `system:authenticated` is added.
+        Errors: (of its calls) Forbidden for what that user may not do, or when we may not act for it.
+        """
 
     def watch(
         self,
@@ -153,3 +195,15 @@ class KubeClient(Protocol):
         what happens. Ends quietly when the server closes the stream or the reader is too slow: watch
         again from the last resource version. Errors: Gone when that point is no longer kept.
         """
+
+
+def plain_path(path: str) -> str:
+    """Return a path for `KubeClient.read`. Errors: BadRequest for an object's, or what leads elsewhere."""
+    parts = path.split("/")
+    if not path or parts[0] or any(part in (".", "..") or not part.isprintable() for part in parts):
+        raise BadRequest(f"expected a path, got {path[:200]!r}")
+    if "?" in path or "#" in path or "%" in path:
+        raise BadRequest(f"expected a path without query or escapes, got {path[:200]!r}")
+    if parse_target(path) is not None:
+        raise BadRequest(f"{path[:200]} is the path of objects: get or list them")
+    return path

@@ -6,9 +6,7 @@ Everything about objects is in `gateway.kube.objects`; here are discovery, OpenA
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import platform
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
@@ -18,23 +16,20 @@ from gateway.errors import BadRequest, GatewayError, NotFound, TooLarge
 from gateway.kube import listing
 from gateway.kube.auth import Access, Authenticator, User, acting_as, require, require_own
 from gateway.kube.bodies import delete_options, read_object, read_patch, write_options
-from gateway.kube.builtin import KUBERNETES_VERSION, catalogue
 from gateway.kube.checks import metadata_namespace
+from gateway.kube.documents import JSON, Document, Documents
 from gateway.kube.objects import Objects, Written
 from gateway.kube.reviews import review
 from gateway.kube.strategies import table
 from gateway.kube.streams import stream_watch
 from gateway.model.json import Json, JsonObject
 from gateway.observe.metrics import Metrics
-from gateway.wire.kube import discovery, openapi
-from gateway.wire.kube.requests import Target, aggregated_version, flag, parse_target
+from gateway.wire.kube.requests import Target, flag, parse_target
 from gateway.wire.kube.resources import ResourceType
 from gateway.wire.kube.status import status_of
 
 log = logging.getLogger(__name__)
 
-TITLE = "Kubernetes"
-GIT_VERSION = f"{KUBERNETES_VERSION}+twinspan"
 SERVER = "kube"
 BODY_SECONDS = 30.0
 MAX_WARNING = 256
@@ -47,18 +42,22 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class KubeHttp:
-    """The application; `address` is filled in when the listener is bound."""
+    """The application: callers, objects and plain paths."""
 
     def __init__(
-        self, objects: Objects, authenticator: Authenticator, metrics: Metrics, *, max_body: int
+        self,
+        objects: Objects,
+        documents: Documents,
+        authenticator: Authenticator,
+        metrics: Metrics,
+        *,
+        max_body: int,
     ) -> None:
         self.objects = objects
-        self.address = ""
-        self.is_ready = False
+        self.documents = documents
         self._authenticator = authenticator
         self._metrics = metrics
         self._max_body = max_body
-        self._documents: dict[str, tuple[int, bytes]] = {}
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=self._max_body)
@@ -115,111 +114,15 @@ class KubeHttp:
     # --- plain paths ------------------------------------------------------------------------------
 
     def _on_path(self, request: web.Request, path: str) -> web.Response:
-        if path in ("/livez", "/healthz") or path.startswith(("/livez/", "/healthz/")):
-            return web.Response(text="ok")
-        if path == "/readyz" or path.startswith("/readyz/"):
-            return web.Response(
-                text="ok" if self.is_ready else "not ready", status=200 if self.is_ready else 500
-            )
-        handler = self._PATHS.get(path)
-        if handler is not None:
-            return handler(self, request)
-        parts = path.strip("/").split("/")
-        if parts[:2] == ["openapi", "v3"]:
-            return self._openapi_document(request, "/".join(parts[2:]))
-        if parts[0] == "apis" and len(parts) == 2:
-            return self._found(request, discovery.api_group(self.objects.registry, parts[1]))
-        if parts[0] in ("api", "apis") and len(parts) > 1:
-            group_version = "/".join(parts[1:])
-            found = discovery.api_resource_list(self.objects.registry, group_version)
-            return self._found(request, found)
-        return no_such_path()
-
-    def _found(self, request: web.Request, document: JsonObject | None) -> web.Response:
-        return (
-            no_such_path()
-            if document is None
-            else _cacheable(request, msgspec.json.encode(document))
-        )
-
-    def _version(self, _request: web.Request) -> web.Response:
-        major, minor, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
-        facts = {
-            "major": major,
-            "minor": minor,
-            "gitVersion": GIT_VERSION,
-            "gitCommit": "",
-            "gitTreeState": "clean",
-            "buildDate": "1970-01-01T00:00:00Z",
-            "goVersion": "",
-            "compiler": "",
-            "platform": f"{platform.system().lower()}/{platform.machine()}",
-        }
-        return _json(msgspec.json.encode(facts))
-
-    def _root(self, _request: web.Request) -> web.Response:
-        served = [
-            f"/{openapi.document_path(name)}" for name in self.objects.registry.group_versions()
-        ]
-        paths = ["/api", "/apis", *served, *sorted(self._PATHS)]
-        return _json(msgspec.json.encode({"paths": sorted({*paths} - {"/"})}))
-
-    def _core_discovery(self, request: web.Request) -> web.Response:
-        return self._discovery(request, core=True)
-
-    def _group_discovery(self, request: web.Request) -> web.Response:
-        return self._discovery(request, core=False)
-
-    def _discovery(self, request: web.Request, *, core: bool) -> web.Response:
-        registry = self.objects.registry
-        version = aggregated_version(request.headers.get("Accept"), discovery.AGGREGATED_VERSIONS)
-        if version is not None:
-            document = discovery.aggregated(registry, version, core=core)
-            kind = f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
-            return _cacheable(request, msgspec.json.encode(document), kind)
-        plain = discovery.api_versions(self.address) if core else discovery.api_group_list(registry)
-        return _cacheable(request, msgspec.json.encode(plain))
-
-    def _openapi_index(self, _request: web.Request) -> web.Response:
-        versions = self.objects.registry.group_versions()
-        hashes = {name: digest(self._document(name) or b"") for name in versions}
-        return _json(msgspec.json.encode(openapi.index(hashes)))
-
-    def _openapi_document(self, request: web.Request, path: str) -> web.Response:
-        group_version = path.removeprefix("apis/").removeprefix("api/")
-        body = self._document(group_version)
-        if body is None or openapi.document_path(group_version) != path:
+        found = self.documents.find(path, request.headers.get("Accept"))
+        if found is None:
             return no_such_path()
-        return _cacheable(request, body)
-
-    def _document(self, group_version: str) -> bytes | None:
-        """An OpenAPI document, kept until a definition changes."""
-        registry = self.objects.registry
-        known = self._documents.get(group_version)
-        if known is not None and known[0] == registry.revision:
-            return known[1]
-        document = openapi.document(registry, catalogue(), group_version, TITLE, GIT_VERSION)
-        if document is None:
-            return None
-        body = msgspec.json.encode(document)
-        self._documents[group_version] = (registry.revision, body)
-        return body
-
-    def _openapi_v2(self, request: web.Request) -> web.Response:
-        accept = request.headers.get("Accept", "")
-        if "proto-openapi" in accept:
-            body = openapi.v2_protobuf(TITLE, GIT_VERSION)
-            return web.Response(body=body, headers={"Content-Type": openapi.V2_PROTOBUF})
-        return _cacheable(request, msgspec.json.encode(openapi.v2_json(TITLE, GIT_VERSION)))
-
-    _PATHS: Mapping[str, Callable[[KubeHttp, web.Request], web.Response]] = {
-        "/": _root,
-        "/version": _version,
-        "/api": _core_discovery,
-        "/apis": _group_discovery,
-        "/openapi/v2": _openapi_v2,
-        "/openapi/v3": _openapi_index,
-    }
+        if found.is_cacheable:
+            return _cacheable(request, found)
+        headers = {"Content-Type": found.content_type}
+        if found.content_type == JSON:
+            headers = dict(_JSON_HEADERS)
+        return web.Response(body=found.body, status=found.status, headers=headers)
 
     # --- objects ----------------------------------------------------------------------------------
 
@@ -298,6 +201,12 @@ class KubeHttp:
     async def _create(
         self, request: web.Request, resource: ResourceType, target: Target, user: User
     ) -> web.Response:
+        if target.subresource:
+            body = read_object(await _body(request), request.headers.get("Content-Type"))
+            answer = await self.objects.ask(
+                resource, target.namespace or None, target.name, target.subresource, body
+            )
+            return _json(msgspec.json.encode(answer), status=201)
         if target.name:
             raise listing.method_not_allowed(resource)
         listing.check_verb(resource, "create")
@@ -462,19 +371,13 @@ def _json(body: bytes, *, status: int = 200) -> web.Response:
 _JSON_HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
 
 
-def digest(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest().upper()
-
-
-def _cacheable(
-    request: web.Request, body: bytes, content_type: str = "application/json"
-) -> web.Response:
+def _cacheable(request: web.Request, document: Document) -> web.Response:
     """An answer that the client may keep and ask about by its tag."""
-    tag = f'"{digest(body)}"'
-    headers = {"ETag": tag, "Vary": "Accept", "Cache-Control": "public"}
-    if request.headers.get("If-None-Match") == tag:
+    headers = {"ETag": document.tag, "Vary": "Accept", "Cache-Control": "public"}
+    if request.headers.get("If-None-Match") == document.tag:
         return web.Response(status=304, headers=headers)
-    return web.Response(body=body, headers={**headers, "Content-Type": content_type})
+    headers["Content-Type"] = document.content_type
+    return web.Response(body=document.body, headers=headers)
 
 
 def no_such_path() -> web.Response:

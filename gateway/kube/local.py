@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, NotFound, Undeliverable
 from gateway.kube.admission import WriteOptions
+from gateway.kube.auth import MASTERS, Access, User, acting_as, require, require_own
 from gateway.kube.checks import DeleteOptions
-from gateway.kube.client import EventType, ObjectList, PatchType, WatchEvent
+from gateway.kube.client import NO_QUERY, EventType, ObjectList, PatchType, WatchEvent, plain_path
+from gateway.kube.documents import Documents
 from gateway.kube.objects import Objects
 from gateway.kube.strategies import table
 from gateway.kube.watch import Item
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.requests import PageToken, read_token, write_token
 from gateway.wire.kube.resources import ResourceType
+
+ADMIN = User("system:apiserver", (MASTERS,))
 
 
 class LocalClient:
@@ -23,15 +27,66 @@ class LocalClient:
     Fields that a kind does not know are dropped, as the API server drops them for any client.
     """
 
-    def __init__(self, objects: Objects, *, manager: str) -> None:
+    def __init__(
+        self, objects: Objects, documents: Documents, *, manager: str, user: User | None = None
+    ) -> None:
         self._objects = objects
+        self._documents = documents
+        self._manager = manager
+        self._user = user
+        """Whose rights count; None for all of them."""
         self._options = WriteOptions(manager=manager, validation="Ignore")
         self._forcing = WriteOptions(manager=manager, validation="Ignore", force=True)
+
+    def acting_as(self, user: str, groups: Sequence[str] = ()) -> LocalClient:
+        other = acting_as(ADMIN, user, groups, None)
+        return LocalClient(self._objects, self._documents, manager=self._manager, user=other)
+
+    async def read(
+        self,
+        path: str,
+        query: Mapping[str, str] = NO_QUERY,  # noqa: ARG002  no document here depends on it
+        *,
+        accept: str = "application/json",
+    ) -> bytes:
+        plain = plain_path(path).rstrip("/") or "/"
+        if self._user is not None:
+            require(self._user, Access(verb="get", path=plain))
+        found = self._documents.find(plain, accept)
+        if found is None:
+            raise NotFound("the server could not find the requested resource")
+        if found.status >= 500:
+            raise Undeliverable(found.body.decode())
+        return found.body
+
+    def _find(
+        self,
+        verb: str,
+        group_version: str,
+        plural: str,
+        namespace: str | None,
+        name: str = "",
+        subresource: str | None = None,
+    ) -> ResourceType:
+        """Return a kind, where the user may do this to it. Errors: Forbidden; NotFound."""
+        if self._user is not None:
+            access = Access(
+                verb=verb,
+                group=group_version.rpartition("/")[0],
+                resource=plural,
+                subresource=subresource or "",
+                namespace=namespace or "",
+                name=name,
+            )
+            require(self._user, access)
+            if verb == "create":
+                require_own(self._user, access)
+        return self._objects.resource(group_version, plural)
 
     async def get(
         self, group_version: str, plural: str, namespace: str | None, name: str
     ) -> JsonObject:
-        resource = self._objects.resource(group_version, plural)
+        resource = self._find("get", group_version, plural, namespace, name)
         return self._objects.get(resource, namespace, name).object
 
     async def list(
@@ -45,7 +100,7 @@ class LocalClient:
         limit: int | None = None,
         page: str | None = None,
     ) -> ObjectList:
-        resource = self._objects.resource(group_version, plural)
+        resource = self._find("list", group_version, plural, namespace)
         wanted = self._objects.filter(resource, namespace, labels, fields)
         token = read_token(page) if page else None
         found = self._objects.page(
@@ -62,9 +117,19 @@ class LocalClient:
         return ObjectList([item.object for item in found.items], str(found.version), following)
 
     async def create(
-        self, group_version: str, plural: str, namespace: str | None, body: JsonObject
+        self,
+        group_version: str,
+        plural: str,
+        namespace: str | None,
+        body: JsonObject,
+        *,
+        name: str = "",
+        subresource: str | None = None,
     ) -> JsonObject:
-        resource = self._objects.resource(group_version, plural)
+        named = name or str(table(body, "metadata").get("name") or "")
+        resource = self._find("create", group_version, plural, namespace, named, subresource)
+        if subresource is not None:
+            return await self._objects.ask(resource, namespace, name, subresource, body)
         return (await self._objects.create(resource, namespace, body, self._options)).stored.object
 
     async def update(
@@ -76,8 +141,8 @@ class LocalClient:
         *,
         subresource: str | None = None,
     ) -> JsonObject:
-        resource = self._objects.resource(group_version, plural)
         name = str(table(body, "metadata").get("name") or "")
+        resource = self._find("update", group_version, plural, namespace, name, subresource)
         written = await self._objects.update(
             resource, namespace, name, body, self._options, subresource=subresource
         )
@@ -95,7 +160,7 @@ class LocalClient:
         subresource: str | None = None,
         force: bool = False,
     ) -> JsonObject:
-        resource = self._objects.resource(group_version, plural)
+        resource = self._find("patch", group_version, plural, namespace, name, subresource)
         written = await self._objects.patch(
             resource,
             namespace,
@@ -116,9 +181,15 @@ class LocalClient:
         *,
         uid: str | None = None,
         resource_version: str | None = None,
+        grace_seconds: int | None = None,
     ) -> None:
-        resource = self._objects.resource(group_version, plural)
-        options = DeleteOptions(uid=uid, resource_version=resource_version, policy="Background")
+        resource = self._find("delete", group_version, plural, namespace, name)
+        options = DeleteOptions(
+            uid=uid,
+            resource_version=resource_version,
+            policy="Background",
+            grace_seconds=grace_seconds,
+        )
         await self._objects.delete(resource, namespace, name, options)
 
     async def watch(
@@ -132,7 +203,7 @@ class LocalClient:
         fields: str | None = None,
     ) -> AsyncIterator[WatchEvent]:
         objects = self._objects
-        resource = objects.resource(group_version, plural)
+        resource = self._find("watch", group_version, plural, namespace)
         wanted = objects.filter(resource, namespace, labels, fields)
         first: builtins.list[WatchEvent] = []
         if resource_version in (None, "", "0"):

@@ -16,6 +16,7 @@ from gateway.kube.certs import Identity, ensure_identity
 from gateway.kube.client import KubeClient, PatchType
 from gateway.kube.controllers import STANDARD_NAMESPACES, Controllers
 from gateway.kube.crds import Definitions
+from gateway.kube.documents import Documents
 from gateway.kube.http import KubeHttp
 from gateway.kube.kubeconfig import admin_kubeconfig, write_private
 from gateway.kube.local import LocalClient
@@ -71,11 +72,12 @@ class KubeApi:
         registry = builtin_registry()
         storage = Storage(database, window=settings.watch_window, buffer=settings.watch_buffer)
         self.objects = Objects(storage, registry)
+        self._documents = Documents(registry)
         self._definitions = Definitions(registry)
 
     def client(self, manager: str) -> KubeClient:
         """A client in this process; `manager` names it in `managedFields`. Works while the module runs."""
-        return LocalClient(self.objects, manager=manager)
+        return LocalClient(self.objects, self._documents, manager=manager)
 
     def watch_depths(self) -> None:
         """Show the number of objects of each served kind in the metrics."""
@@ -101,8 +103,13 @@ class KubeApi:
     async def _serve(self, identity: Identity, ready: Callable[[], None]) -> None:
         tokens = {identity.token: User("kubernetes-admin", (MASTERS,))}
         https = self._settings.https
+        documents = self._documents
         front = KubeHttp(
-            self.objects, Authenticator(tokens), self._metrics, max_body=https.max_body
+            self.objects,
+            documents,
+            Authenticator(tokens),
+            self._metrics,
+            max_body=https.max_body,
         )
         async with serve_app(
             self._endpoints,
@@ -112,10 +119,10 @@ class KubeApi:
             setting=SETTING,
             ssl=identity.server_context(),
         ):
-            front.address = self._endpoints.get(ENDPOINT)
-            text = admin_kubeconfig(identity, reachable(front.address))
+            documents.address = self._endpoints.get(ENDPOINT)
+            text = admin_kubeconfig(identity, reachable(documents.address))
             await asyncio.to_thread(write_private, self._folder / KUBECONFIG, text)
-            front.is_ready = True
+            documents.is_ready = True
             ready()
             await asyncio.Event().wait()
 

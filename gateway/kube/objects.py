@@ -15,6 +15,7 @@ from typing import TypeVar, cast
 
 from gateway.errors import (
     BadRequest,
+    NotBuilt,
     NotFound,
     RevisionConflict,
 )
@@ -220,6 +221,19 @@ class Objects:
                 " because it is being terminated"
             )
             raise forbidden(resource.plural, resource.group, key.name, why)
+
+    async def ask(
+        self,
+        resource: ResourceType,
+        namespace: str | None,
+        name: str,
+        subresource: str,
+        body: Json,  # noqa: ARG002  what no kind takes yet
+    ) -> JsonObject:
+        """Create a subresource of an object (a token of a ServiceAccount). Errors: NotFound; NotBuilt."""
+        allow(resource, "create", subresource)
+        self.get(resource, namespace, name)
+        raise NotBuilt(f"{subresource} of {resource.plural} is not built")
 
     # --- update -----------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import json
 import os
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +22,7 @@ import aiohttp
 import yaml
 
 from gateway.errors import BadRequest, InvalidSetting, Undeliverable
-from gateway.kube.client import EventType, ObjectList, PatchType, WatchEvent
+from gateway.kube.client import NO_QUERY, EventType, ObjectList, PatchType, WatchEvent, plain_path
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.status import error_from
 
@@ -83,10 +83,19 @@ class RemoteClient:
     Errors: what the server's `Status` says; Undeliverable when it cannot be reached.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, server: str, manager: str) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        server: str,
+        manager: str,
+        *,
+        as_: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self._session = session
         self._server = server
         self._manager = manager
+        self._as = tuple(as_)
+        """Headers of the user that is acted for."""
 
     async def get(
         self, group_version: str, plural: str, namespace: str | None, name: str
@@ -119,9 +128,16 @@ class RemoteClient:
         )
 
     async def create(
-        self, group_version: str, plural: str, namespace: str | None, body: JsonObject
+        self,
+        group_version: str,
+        plural: str,
+        namespace: str | None,
+        body: JsonObject,
+        *,
+        name: str = "",
+        subresource: str | None = None,
     ) -> JsonObject:
-        path = _path(group_version, plural, namespace)
+        path = _path(group_version, plural, namespace, name, subresource)
         return await self._call("POST", path, body=body, query=self._writer())
 
     async def update(
@@ -166,13 +182,34 @@ class RemoteClient:
         *,
         uid: str | None = None,
         resource_version: str | None = None,
+        grace_seconds: int | None = None,
     ) -> None:
         preconditions = cast(JsonObject, _query(uid=uid, resourceVersion=resource_version))
-        await self._call(
-            "DELETE",
-            _path(group_version, plural, namespace, name),
-            body={"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions},
+        body: JsonObject = {
+            "kind": "DeleteOptions",
+            "apiVersion": "v1",
+            "preconditions": preconditions,
+        }
+        if grace_seconds is not None:
+            body["gracePeriodSeconds"] = grace_seconds
+        await self._call("DELETE", _path(group_version, plural, namespace, name), body=body)
+
+    async def read(
+        self,
+        path: str,
+        query: Mapping[str, str] = NO_QUERY,
+        *,
+        accept: str = "application/json",
+    ) -> bytes:
+        plain = plain_path(path)
+        return await self._ask(
+            "GET", plain, data=None, headers={"Accept": accept}, query=dict(query)
         )
+
+    def acting_as(self, user: str, groups: Sequence[str] = ()) -> RemoteClient:
+        headers = [("Impersonate-User", user)]
+        headers += [("Impersonate-Group", group) for group in groups]
+        return RemoteClient(self._session, self._server, self._manager, as_=headers)
 
     async def watch(
         self,
@@ -198,6 +235,7 @@ class RemoteClient:
             async with self._session.get(
                 self._server + _path(group_version, plural, namespace),
                 params=query,
+                headers=self._as,
                 timeout=aiohttp.ClientTimeout(
                     total=None,
                     sock_connect=TIMEOUT_SECONDS,
@@ -224,16 +262,33 @@ class RemoteClient:
         content_type: str = "application/json",
         query: Mapping[str, str] | None = None,
     ) -> JsonObject:
+        data = None if body is None else json.dumps(body)
+        headers = {"Content-Type": content_type}
+        answer = await self._ask(method, path, data=data, headers=headers, query=query)
+        try:
+            return cast(JsonObject, json.loads(answer))
+        except ValueError as error:
+            raise Undeliverable(f"{self._server}: an answer that is no JSON") from error
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        data: str | None,
+        headers: Mapping[str, str],
+        query: Mapping[str, str] | None,
+    ) -> bytes:
         try:
             async with self._session.request(
                 method,
                 self._server + path,
-                data=None if body is None else json.dumps(body),
-                headers={"Content-Type": content_type},
+                data=data,
+                headers=[*headers.items(), *self._as],
                 params=query,
             ) as response:
                 await _check(response)
-                return cast(JsonObject, await response.json(content_type=None))
+                return await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Undeliverable(f"{self._server}: {error}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,16 @@ from typing import Any
 import pytest
 
 from gateway.config.kube import Kube, KubeHttps
-from gateway.errors import BadRequest, Conflict, Gone, MethodNotAllowed, NotFound, Unprocessable
+from gateway.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    Gone,
+    MethodNotAllowed,
+    NotFound,
+    Unprocessable,
+)
+from gateway.kube.bodies import delete_options
 from gateway.kube.client import EventType, KubeClient, PatchType
 from gateway.kube.remote import connect
 from gateway.model.json import Json, JsonObject
@@ -393,3 +403,83 @@ async def test_a_patch_that_is_tried_again_applies_its_own_values_once(client: K
     held = await client.get("v1", "configmaps", "default", "busy")
     assert held["metadata"]["finalizers"] == ["example.com/a"]  # type: ignore[index, call-overload]
     assert len(held["metadata"]["labels"]) == 3  # type: ignore[index, call-overload, arg-type]
+
+
+async def test_a_deletion_may_name_its_grace(client: KubeClient) -> None:
+    await client.create(*DEVICES, "default", a_device())
+    await client.delete(*DEVICES, "default", "lamp", grace_seconds=0)
+    with pytest.raises(NotFound):
+        await client.get(*DEVICES, "default", "lamp")
+
+
+@pytest.mark.parametrize("seconds", ["1.5", "soon", True, [1]])
+def test_a_grace_that_is_no_number_is_refused(seconds: Json) -> None:
+    with pytest.raises(BadRequest, match="gracePeriodSeconds"):
+        delete_options({"gracePeriodSeconds": seconds}, {})
+
+
+def test_a_grace_comes_from_the_body_or_the_query() -> None:
+    assert delete_options({"gracePeriodSeconds": 5}, {}).grace_seconds == 5
+    assert delete_options(None, {"gracePeriodSeconds": "0"}).grace_seconds == 0
+    assert delete_options(None, {}).grace_seconds is None
+    with pytest.raises(Unprocessable, match="greater than or equal to 0"):
+        delete_options({"gracePeriodSeconds": -1}, {})
+
+
+async def test_plain_paths_are_read(client: KubeClient) -> None:
+    assert json.loads(await client.read("/version"))["gitVersion"].endswith("twinspan")
+    assert await client.read("/readyz") == b"ok"
+    groups = json.loads(await client.read("/apis"))
+    assert "devices.kubeedge.io" in {group["name"] for group in groups["groups"]}
+    aggregated = await client.read(
+        "/apis", accept="application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    )
+    assert json.loads(aggregated)["kind"] == "APIGroupDiscoveryList"
+    index = json.loads(await client.read("/openapi/v3"))
+    path, _, query = index["paths"]["api/v1"]["serverRelativeURL"].partition("?")
+    document = json.loads(await client.read(path, dict([query.split("=")])))
+    assert document["openapi"].startswith("3.")
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/apis/none", "/apis/apps/v9"])
+async def test_a_path_that_is_not_there_is_not_found(client: KubeClient, path: str) -> None:
+    with pytest.raises(NotFound):
+        await client.read(path)
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/v1/nodes", "version", "/../version", "/version?x=1", "/a%2fb", ""]
+)
+async def test_read_is_for_plain_paths_alone(client: KubeClient, path: str) -> None:
+    with pytest.raises(BadRequest):
+        await client.read(path)
+
+
+async def test_a_subresource_that_a_kind_does_not_have_cannot_be_made(client: KubeClient) -> None:
+    with pytest.raises(NotFound):
+        await client.create("v1", "configmaps", "default", {}, name="settings", subresource="token")
+
+
+async def test_a_client_acts_with_the_rights_of_another_user(client: KubeClient) -> None:
+    await client.create("v1", "secrets", "default", {"metadata": {"name": "s"}})
+    node = client.acting_as("system:node:edge-1", ["system:nodes"])
+    made = await node.create("v1", "nodes", None, {"metadata": {"name": "edge-1"}})
+    assert meta(await node.get("v1", "nodes", None, "edge-1"))["uid"] == meta(made)["uid"]
+    assert json.loads(await node.read("/version"))["gitVersion"]
+    with pytest.raises(Forbidden, match="system:node:edge-1"):
+        await node.get("v1", "secrets", "default", "s")
+    with pytest.raises(Forbidden):
+        await node.create("v1", "nodes", None, {"metadata": {"name": "edge-2"}})
+    with pytest.raises(Forbidden):
+        await node.delete("v1", "nodes", None, "edge-1")
+    with pytest.raises(Forbidden):
+        async for _ in node.watch("v1", "secrets", "default"):
+            pass
+    with pytest.raises(Forbidden):
+        await node.list("v1", "secrets")
+    nobody = client.acting_as("system:serviceaccount:default:app")
+    with pytest.raises(Forbidden):
+        await nobody.patch("v1", "nodes", None, "edge-1", {})
+    again = nobody.acting_as("system:node:edge-1", ["system:nodes"])
+    assert await again.get("v1", "nodes", None, "edge-1")
+    assert (await client.list("v1", "secrets")).items

@@ -30,6 +30,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from gateway.errors import GatewayError
 from gateway.wire.cloudedge.envelope import Envelope, Stamp, decode, encode
 from gateway.wire.cloudedge.names import NODE_ID, REFUSAL, SPOOL, Operation, Source
+from gateway.wire.cloudedge.routing import RouterUpload
 from gateway.wire.cloudedge.subjects import Subject
 from gateway.wire.cloudedge.to_cloud import (
     MembershipAsked,
@@ -153,6 +154,10 @@ class FakeCloud:
         self._version = 100
 
     # --- what came ------------------------------------------------------------------------------
+
+    @property
+    def for_router(self) -> list[RouterUpload]:
+        return [message for _, message in self.got if isinstance(message, RouterUpload)]
 
     @property
     def uploads(self) -> list[EdgeUpload]:

@@ -480,9 +480,8 @@ async def test_router_topics_go_straight_up_and_are_restored(
         await linked(node, cloud)
         await node.publish("default/up", b"from edge")
         await node.publish("default/other", b"stays here")
-        await until(lambda: [(u.topic, u.payload) for u in cloud.uploads])
-        assert [(u.topic, u.payload) for u in cloud.uploads] == [("default/up", b"from edge")]
-        assert cloud.uploads[0].spool is None
+        await until(lambda: cloud.for_router)
+        assert [(u.resource, u.payload) for u in cloud.for_router] == [("default/up", b"from edge")]
 
 
 # --- mappers -------------------------------------------------------------------------------------
