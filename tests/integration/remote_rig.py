@@ -20,7 +20,7 @@ from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.runtime.listener import Endpoints
 from gateway.runtime.module import running
-from tests.hono_rig import FREE, Core
+from tests.hono_rig import FREE, Core, until
 from tests.services_rig import Services, the_services
 
 ADAPTER = Peer(username="http-adapter@HONO", password="http-secret")
@@ -89,6 +89,7 @@ async def adapters_on(
     async with AsyncExitStack() as up:
         for module in (*side.modules, http, mqtt):
             await up.enter_async_context(running(module))
+        await until(lambda: side.notifications.is_listening)
         yield Away(side, metrics, endpoints)
 
 

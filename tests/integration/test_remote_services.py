@@ -38,7 +38,12 @@ async def post(
 async def asked(ask: Any, *arguments: Any) -> Any:
     """Wait for what a callback gets."""
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    ask(*arguments, lambda found: future.done() or future.set_result(found))
+
+    def told(found: Any) -> None:
+        if not future.done():
+            future.set_result(found)
+
+    ask(*arguments, told)
     return await future
 
 

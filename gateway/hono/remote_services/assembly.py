@@ -36,6 +36,7 @@ class RemoteSide:
     authenticator: DeviceAuthenticator
     connections: Connections
     usage: Usage
+    notifications: Notifications
     modules: tuple[Module, ...]
 
 
@@ -66,7 +67,7 @@ def remote_side(
         peers.get("command-router", settings.command_router), timeout=settings.request_timeout
     )
     registry = RemoteRegistry(registry_services)
-    Notifications(messaging, registry)
+    notifications = Notifications(messaging, registry)
     downstream = RemoteDownstream(messaging, metrics, timeout=send_timeout, asks_always=is_worker)
     responder = CommandRouter(registry, downstream, usage, LastGateways(), metrics, tracer)
     responder.add_sink(RemoteResponses(messaging, timeout=send_timeout))
@@ -87,6 +88,7 @@ def remote_side(
         authenticator=DeviceAuthenticator(registry, provisioning=registry),
         connections=Connections(registry, usage, metrics),
         usage=usage,
+        notifications=notifications,
         modules=(*peers.modules, registry, usage),
     )
 

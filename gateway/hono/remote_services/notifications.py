@@ -36,12 +36,18 @@ class Notifications:
     def __init__(self, connection: ServiceConnection, registry: RemoteRegistry) -> None:
         self._connection = connection
         self._registry = registry
+        self._listening: set[str] = set()
         connection.on_open(self._opened)
+
+    @property
+    def is_listening(self) -> bool:
+        """True while every change is heard."""
+        return len(self._listening) == len(ADDRESSES)
 
     def _opened(self) -> None:
         self._registry.forget_all()
         for address in ADDRESSES:
-            owner = _Listener(self._connection, self._registry, address)
+            owner = _Listener(self._connection, self._registry, address, self._listening)
             try:
                 self._connection.attach_receiver(
                     address, owner, credit=CREDIT, max_message_size=MAX_SIZE
@@ -54,14 +60,20 @@ class _Listener:
     """One address."""
 
     def __init__(
-        self, connection: ServiceConnection, registry: RemoteRegistry, address: str
+        self,
+        connection: ServiceConnection,
+        registry: RemoteRegistry,
+        address: str,
+        listening: set[str],
     ) -> None:
         self._connection = connection
         self._registry = registry
         self._address = address
+        self._listening = listening
 
     def attached(self) -> None:
         """What was asked for between connection and this link may be older than a change."""
+        self._listening.add(self._address)
         self._registry.forget_all()
 
     def sendable(self) -> None:
@@ -79,6 +91,7 @@ class _Listener:
             self._registry.changed(change)
 
     def detached(self, error: Error | None) -> None:
+        self._listening.discard(self._address)
         if error is not None:
             facts = {"address": self._address, "cause": f"{error.condition}: {error.description}"}
             log.warning("changes of the registry are not told", extra=facts)
