@@ -12,6 +12,7 @@ setup:            ## everything for development: packages, virtual environment
 	scripts/python.sh peers
 	@# Without these peers their tests say NOT RUN and why; a registry that is away stops nothing else.
 	scripts/ditto-clients.sh || echo "Not all of Ditto's clients could be had: their tests do not run." >&2
+	scripts/hono-clients.sh || echo "Not all of Hono's parts could be had: their tests do not run." >&2
 	scripts/kafka.sh || echo "No Kafka broker could be had: its tests do not run." >&2
 	scripts/amqp-peers.sh || echo "rhea could not be had: its tests do not run." >&2
 
