@@ -162,7 +162,10 @@ async def test_the_registry_says_the_same_from_afar() -> None:
 
 async def test_a_tenant_is_found_by_its_alias() -> None:
     async with a_core() as core, services_and_adapters(core) as away:
+        heard: list[Any] = []
+        away.side.registry.on_change(heard.append)
         await core.tenant("acme", {"alias": "a", "minimum-message-size": 64})
+        await until(lambda: bool(heard))  # what is asked for meanwhile is not remembered
         found = await asked(away.side.registry.find_tenant, "a")
         assert (found.tenant_id, found.minimum_message_size) == ("acme", 64)
         assert away.side.registry.cached_tenant("a") is found
