@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 KEEP_SECONDS = 60.0
 MAX_KEPT = 10_000
 MAX_IN_LINE = 100
+"""Different passwords of one credential that wait to be checked."""
+MAX_SHARED = 10_000
+"""Logins that wait for one check: a fleet with one credential that comes back at once."""
 MAX_NAME = 1_024
 MAX_PASSWORD = 1_024
 
@@ -115,6 +118,18 @@ class _Check:
         return self.digest == other.digest and self.credential is other.credential
 
 
+def _join(line: deque[list[_Check]], check: _Check) -> bool:
+    """Put a check beside its like, or last in line; False when there is no place."""
+    same = next((group for group in line if group[0].is_same(check)), None)
+    if same is not None and len(same) < MAX_SHARED:
+        same.append(check)
+        return True
+    if same is not None or len(line) >= MAX_IN_LINE:
+        return False
+    line.append([check])
+    return True
+
+
 def _tell(check: _Check, verdict: Principal | GatewayError) -> None:
     try:
         check.done(verdict)
@@ -132,7 +147,7 @@ class PasswordAuthenticator:
         self._registry = registry
         self._clock = clock
         self._known: RightPasswords[Principal] = RightPasswords(capacity=MAX_KEPT, now=clock)
-        self._lines: dict[tuple[str, str], deque[_Check]] = {}
+        self._lines: dict[tuple[str, str], deque[list[_Check]]] = {}
         self._generation = 0
         registry.on_change(self._changed)
 
@@ -200,18 +215,16 @@ class PasswordAuthenticator:
         key = (check.credential.tenant_id, check.credential.credential.auth_id)
         line = self._lines.get(key)
         if line is None:
-            self._lines[key] = deque((check,))
+            self._lines[key] = deque(([check],))
             self._fly(key)
-        elif len(line) >= MAX_IN_LINE:
+        elif not _join(line, check):
             is_nobody = check.credential is _NOBODY  # whose line strangers could fill
             busy = StoreUnavailable("too many passwords wait to be checked")
             check.done(Unauthenticated(WRONG) if is_nobody else busy)
-        else:
-            line.append(check)
 
     def _fly(self, key: tuple[str, str]) -> None:
         """Check the first in line; those with the same password share its answer."""
-        check = self._lines[key][0]
+        check = self._lines[key][0][0]
         self._registry.passwords.check(
             self._usable(check.credential),
             check.password,
@@ -225,14 +238,13 @@ class PasswordAuthenticator:
         result: Secret | GatewayError | None,
     ) -> None:
         verdict = result if isinstance(result, GatewayError) else self._verdict(check, result)
-        line = self._lines.pop(key)
-        rest = deque(other for other in line if not other.is_same(check))
-        if rest:
-            self._lines[key] = rest
-        for other in line:
-            if other.is_same(check):
-                _tell(other, verdict)
-        if rest:
+        line = self._lines[key]
+        same = line.popleft()
+        if not line:
+            del self._lines[key]
+        for other in same:
+            _tell(other, verdict)
+        if line:
             self._fly(key)
 
     def _usable(self, found: DeviceCredential) -> tuple[Secret, ...]:

@@ -88,6 +88,26 @@ async def test_a_flood_of_wrong_passwords_holds_up_no_other_device(
     await until(lambda: isinstance(answers["gateway"][-1], Principal))
 
 
+async def test_a_fleet_with_one_password_comes_in_with_one_check(
+    core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[bytes] = []
+    check = core.registry.passwords.check
+
+    def noted(secrets: Any, password: bytes, done: Any) -> None:
+        hashed.append(password)
+        check(secrets, password, done)
+
+    monkeypatch.setattr(core.registry.passwords, "check", noted)
+    answers: list[Any] = []
+    for _ in range(900):
+        core.authenticator.check_password("sensor1@acme", b"pw", Adapter.MQTT, answers.append)
+    core.authenticator.check_password("sensor1@acme", b"guess", Adapter.MQTT, answers.append)
+    await until(lambda: len(answers) == 901)
+    assert [type(a) for a in answers].count(Principal) == 900
+    assert sorted(hashed) == [b"guess", b"pw"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux")
 def test_hashing_gives_way_to_the_loop() -> None:
     pool = HashPool(max_queue=1)
