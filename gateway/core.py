@@ -418,6 +418,7 @@ def _internal(
         last_gateways=gateway.last_gateways,
         metrics=shared.metrics,
         tracer=shared.tracer,
+        takers=gateway.messaging,
     )
     return internal.build(
         own,

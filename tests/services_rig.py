@@ -69,6 +69,7 @@ async def the_services(
         last_gateways=core.last_gateways,
         metrics=core.metrics,
         tracer=core.tracer,
+        takers=downstream if isinstance(downstream, Messaging) else None,
     )
     known = sample_users(APPLICATIONS) if users is None else users
     module = internal_services(

@@ -149,6 +149,7 @@ class Messaging:
         self._flights = Flights(timeout, metrics.amqp_timeout)
         self._broker: Broker | None = None
         self._broker_flights = self._flights
+        self._on_takers: list[Callable[[str | None], None]] = []
 
     def use_broker(self, broker: Broker, timeout: float) -> None:
         """Let a broker take the messages of those tenants that it carries.
@@ -241,6 +242,21 @@ class Messaging:
         group = self._groups.get(tenant)
         return group is not None and group.has_credit
 
+    def takes_telemetry(self, message: Message) -> bool:
+        """True while somebody is there for telemetry such as `message`, with credit or without."""
+        broker = self._broker
+        if broker is not None and broker.carries(message.tenant) is not False:
+            return True
+        return message.tenant in self._groups or bool(self._open_taps(message))
+
+    def on_takers(self, listener: Callable[[str | None], None]) -> None:
+        """Tell `listener` whose takers of telemetry come or go: a tenant's, None for any tenant's."""
+        self._on_takers.append(listener)
+
+    def _takers_changed(self, tenant: str | None) -> None:
+        for listener in self._on_takers:
+            listener(tenant)
+
     def add_consumer(self, tenant: str, kind: Kind, consumer: Consumer) -> Callable[[], None]:
         """Let an application compete for messages; returns the way to end it.
 
@@ -253,6 +269,7 @@ class Messaging:
             readers.add(consumer)
             return lambda: self._remove_reader(tenant, consumer)
         self._groups.setdefault(tenant, ConsumerGroup()).add(consumer)
+        self._takers_changed(tenant)
         return lambda: self._remove_consumer(tenant, consumer)
 
     def ready(self, tenant: str, kind: Kind) -> None:
@@ -270,6 +287,7 @@ class Messaging:
         come again, also after a restart. Without a name it sees telemetry alone.
         """
         self._taps.append(tap)
+        self._takers_changed(None)
         readers = []
         if name is not None:
             readers = [TapReader(self._events, tenant, name, tap) for tenant in tenants]
@@ -277,6 +295,7 @@ class Messaging:
         def end() -> None:
             if tap in self._taps:
                 self._taps.remove(tap)
+                self._takers_changed(None)
             for reader in readers:
                 reader.close()
 
@@ -294,6 +313,7 @@ class Messaging:
         group.remove(consumer)
         if not group:
             del self._groups[tenant]
+            self._takers_changed(tenant)
 
     def _remove_reader(self, tenant: str, consumer: Consumer) -> None:
         readers = self._readers[tenant]

@@ -27,7 +27,7 @@ from gateway.hono.service_router import Gateways, RouterService, Routes
 from gateway.hono.service_samples import sample_users
 from gateway.hono.service_tenants import TenantService
 from gateway.hono.service_tokens import KEYS_PATH, KEYS_TYPE, Tokens, signing_key
-from gateway.hono.service_uploads import Uploads
+from gateway.hono.service_uploads import Takers, Uploads
 from gateway.model.json import JsonObject
 from gateway.model.ports import Downstream
 from gateway.observe.metrics import Metrics
@@ -49,6 +49,7 @@ class Core:
     last_gateways: Gateways
     metrics: Metrics
     tracer: Tracer
+    takers: Takers | None = None
 
 
 def build(
@@ -148,7 +149,9 @@ def internal_services(
         ),
         desk=Desk(ReplyLinks(), metrics, tracer),
         tokens=tokens,
-        uploads=Uploads(registry, core.downstream, core.commands, core.usage, metrics),
+        uploads=Uploads(
+            registry, core.downstream, core.commands, core.usage, metrics, takers=core.takers
+        ),
         routes=routes,
         receivers=receivers,
         notifications=notifications,

@@ -328,8 +328,8 @@ class Component:
             return Error(UNAUTHORIZED, f"no right to send to {address:.128}")
         if operations is None:
             uploads = self._rooms.uploads
-            link.context = UploadLink(self._protocol, link, uploads, address)
-            link.accept(credit=service_uploads.CREDIT, max_message_size=self._endpoint.max_message)
+            link.context = upload = UploadLink(self._protocol, link, uploads, address)
+            upload.accept(self._endpoint.max_message)
             return None
         if link.attach.snd_settle_mode == SND_SETTLED:
             return Error(PRECONDITION_FAILED, "requests are to be sent at least once")

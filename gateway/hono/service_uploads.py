@@ -40,10 +40,13 @@ from gateway.wire.amqp.message import AmqpMessage, decode_message, payload_of
 from gateway.wire.amqp.performatives import ACCEPTED, RELEASED, Error
 from gateway.wire.amqp.values import Symbol
 
+_NO_TRACE: Final = TraceContext("1" * 32, "1" * 16)
 KINDS: Final = {kind.value: kind for kind in Kind}
 RESPONSES: Final = "command_response"
 CREDIT: Final = 1_000
 """Messages of one link that may be without an outcome."""
+ROUTED_CREDIT: Final = 250
+"""The same for telemetry; what was granted stays the adapter's when the last consumer goes."""
 _RETAIN: Final = Symbol("x-opt-retain")
 _FIELDS: Final = frozenset(("device_id", "tenant_id", "qos", "orig_adapter", "orig_address", "ttd"))
 _RESPONSE_FIELDS: Final = frozenset(("device_id", "tenant_id", "status"))
@@ -77,8 +80,20 @@ def relayed_state(error: GatewayError | None) -> object:
     return RELEASED
 
 
+class Takers(Protocol):
+    """Who is there for telemetry."""
+
+    def takes_telemetry(self, message: Message) -> bool: ...
+
+    def on_takers(self, listener: Callable[[str | None], None]) -> None: ...
+
+
 class Uploads:
-    """Where the uploads of all links go; `clock` gives seconds since the epoch."""
+    """Where the uploads of all links go; `clock` gives seconds since the epoch.
+
+    With `takers` a link for telemetry has no credit before somebody is there for it, as with a message
+    router: adapters then know at once that nobody is, also of messages whose outcome they do not wait for.
+    """
 
     def __init__(
         self,
@@ -88,6 +103,7 @@ class Uploads:
         usage: Usage,
         metrics: Metrics,
         *,
+        takers: Takers | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
@@ -95,7 +111,40 @@ class Uploads:
         self._responses = responses
         self._usage = usage
         self._metrics = metrics
+        self._takers = takers
         self._clock = clock
+        self._waiting: dict[str, set[UploadLink]] = {}
+        if takers is not None:
+            takers.on_takers(self._takers_changed)
+
+    # --- credit -----------------------------------------------------------------------------------
+
+    def open(self, link: UploadLink) -> int:
+        """Return the credit of a new link; that of telemetry follows those who take it."""
+        if link.kind is not Kind.TELEMETRY or self._takers is None:
+            return CREDIT
+        self._waiting.setdefault(link.tenant, set()).add(link)
+        return self._credit(link.tenant)
+
+    def close(self, link: UploadLink) -> None:
+        """A link is gone."""
+        links = self._waiting.get(link.tenant, set())
+        links.discard(link)
+        if not links:
+            self._waiting.pop(link.tenant, None)
+
+    def _credit(self, tenant: str) -> int:
+        takers = self._takers
+        return ROUTED_CREDIT if takers is None or takers.takes_telemetry(_probe(tenant)) else 0
+
+    def _takers_changed(self, tenant: str | None) -> None:
+        for name in tuple(self._waiting) if tenant is None else (tenant,):
+            links = self._waiting.get(name)
+            credit = self._credit(name) if links else 0
+            for link in links or ():
+                link.grant(credit)
+
+    # --- messages ---------------------------------------------------------------------------------
 
     def send(self, kind: Kind, tenant: str, message: AmqpMessage, done: Done) -> None:
         """Hand on telemetry or an event.
@@ -158,18 +207,28 @@ class UploadLink:
         self._link = link
         self._uploads = uploads
         self._address = address
+        endpoint, _, self.tenant = address.partition("/")
+        self.kind = KINDS.get(endpoint)
+
+    def accept(self, max_message_size: int) -> None:
+        """Attach, and grant the credit that there is now."""
+        self._link.accept(credit=self._uploads.open(self), max_message_size=max_message_size)
+
+    def grant(self, credit: int) -> None:
+        """Let so many messages be on their way from now on."""
+        self._link.window = credit
+        self._link.top_up()
+        self._protocol.flush_soon()
 
     def arrived(self, delivery: Incoming) -> None:
         """Hand on a message; its outcome settles the delivery."""
         done = partial(self._done, delivery)
         try:
             message = decode_message(delivery.payload)
-            endpoint, _, rest = self._address.partition("/")
-            kind = KINDS.get(endpoint)
-            if kind is None:
+            if self.kind is None:
                 self._uploads.respond(self._address, message, done)
             else:
-                self._uploads.send(kind, rest, message, done)
+                self._uploads.send(self.kind, self.tenant, message, done)
         except GatewayError as error:
             done(error)
 
@@ -179,6 +238,20 @@ class UploadLink:
 
     def lost(self, _unsettled: tuple[Sent, ...]) -> None:
         """Messages on their way go on; nobody is told."""
+        self._uploads.close(self)
+
+
+def _probe(tenant: str) -> Message:
+    """Telemetry of a tenant, to ask whether somebody would take it."""
+    return Message(
+        tenant=tenant,
+        device="",
+        kind=Kind.TELEMETRY,
+        qos=0,
+        payload=b"",
+        at=0.0,
+        trace=_NO_TRACE,
+    )
 
 
 def read_message(
