@@ -1,21 +1,33 @@
 """What each node should hold, what it holds, and the messages that make them the same.
 
-Compared when a Device changes, when a node connects and every few seconds for connected nodes; so an update
-that was lost on any way is sent again. A pure `plan` decides; ObjectSyncs remember (see `cloud.syncbook`).
+Rooms say what a node should hold (`WantedObjects`). Compared when something changes, when a node connects and
+every few seconds for connected nodes; so an update that was lost on any way is sent again. A pure `plan`
+decides; ObjectSyncs remember (see `cloud.syncbook`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 
 from cloud.catalog import Catalog, DeviceChange
 from cloud.devicepatch import with_types
 from cloud.hub import CloudHub
 from cloud.sessions import Inbound, stamp
 from cloud.syncbook import NEVER, Held, SyncBook
+from cloud.wanted import (
+    FIRST,
+    SECOND,
+    Step,
+    WantedObject,
+    WantedObjects,
+    is_later,
+    plan,
+    source_of_deletion,
+)
 from gateway.model.json import JsonObject
 from gateway.model.trace import TraceContext
 from gateway.observe.tracing import Tracer
@@ -33,44 +45,6 @@ from gateway.wire.cloudedge.to_edge import (
 from gateway.wire.cloudedge.twins import MembershipList, MembershipUpdate
 
 MAX_TRACES = 10_000
-_RANK = {"devicemodel": 0, "device": 1}
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One message to send: bring `item` (with the version wanted) to the node, or take it away."""
-
-    operation: Operation
-    item: Held
-
-
-def plan(wanted: Mapping[str, Held], held: Mapping[str, Held]) -> list[Step]:
-    """Return what makes `held` become `wanted`, models before Devices, deletions in reverse and last.
-
-    A new object whose name an old one still takes waits until the old one is gone.
-    """
-    gone = [item for uid, item in held.items() if uid not in wanted]
-    taken = {(item.type, item.namespace, item.name) for item in gone}
-    steps = [
-        Step(_operation(held.get(uid)), item)
-        for uid, item in wanted.items()
-        if _is_newer(item, held.get(uid)) and (item.type, item.namespace, item.name) not in taken
-    ]
-    steps.sort(key=lambda step: _RANK.get(step.item.type, 2))
-    gone.sort(key=lambda item: -_RANK.get(item.type, 2))
-    return steps + [Step(Operation.DELETE, item) for item in gone]
-
-
-def _operation(held: Held | None) -> Operation:
-    return Operation.INSERT if held is None or held.version == NEVER else Operation.UPDATE
-
-
-def _is_newer(wanted: Held, held: Held | None) -> bool:
-    if held is None or held.version == NEVER:
-        return True
-    if wanted.version.isdigit() and held.version.isdigit():
-        return int(wanted.version) > int(held.version)
-    return wanted.version != held.version
 
 
 class Delivery:
@@ -87,6 +61,8 @@ class Delivery:
         self._tracer = tracer
         self._interval = interval
         self._traces: OrderedDict[str, TraceContext] = OrderedDict()
+        self._sources: list[WantedObjects] = [_Devices(catalog, book)]
+        self._soon: dict[str, None] = {}
         hub.add_listener(self)
         hub.on(MembershipAsked, self.on_membership_asked, lambda _: "membership")
         catalog.on_device(self.device_changed)
@@ -98,6 +74,16 @@ class Delivery:
             for node in self._hub.nodes:
                 self.reconcile(node)
                 await asyncio.sleep(0)  # thousands of nodes must not hold up the loop in one go
+
+    def add(self, source: WantedObjects) -> None:
+        """Also bring what `source` wants; before `run`. Of two that want one object the first sends it."""
+        self._sources.append(source)
+
+    def echoed(self, node: str, uid: str, version: str) -> None:
+        """Count a version as delivered that only the node's own write made."""
+        held = self._book.held(node).get(uid)
+        if held is not None and held.version != NEVER and is_later(version, held.version):
+            self._book.acknowledge(node, uid, version)
 
     def remember_trace(self, uid: str, trace: TraceContext | None) -> None:
         """Go on with `trace` when the next version of this object is sent."""
@@ -160,50 +146,44 @@ class Delivery:
 
     # --- sending ----------------------------------------------------------------------------------
 
+    def changed(self, nodes: Iterable[str]) -> None:
+        """Compare these nodes soon; many calls in one go are one comparison."""
+        is_first = not self._soon
+        self._soon.update(dict.fromkeys(nodes))
+        if is_first and self._soon:
+            asyncio.get_running_loop().call_soon(self._reconcile_soon)
+
+    def _reconcile_soon(self) -> None:
+        nodes, self._soon = self._soon, {}
+        for node in nodes:
+            self.reconcile(node)
+
     def reconcile(self, node: str) -> None:
         """Send a connected node what it lacks."""
         if not self._hub.is_connected(node):
             return
-        wanted = self._wanted(node)
-        for step in plan({uid: held for uid, (held, _) in wanted.items()}, self._book.held(node)):
-            document = wanted[step.item.uid][1] if step.item.uid in wanted else None
-            if not self._send(node, step, document):
+        wanted: dict[str, WantedObject] = {}
+        for source in self._sources:
+            for entry in source.wanted(node):
+                wanted.setdefault(entry.held.uid, entry)
+        for step in plan(wanted, self._book.held(node)):
+            if not self._send(node, step):
                 return
 
-    def _wanted(self, node: str) -> dict[str, tuple[Held, JsonObject]]:
-        documents: list[tuple[str, JsonObject | None]] = []
-        held = self._book.held(node)
-        for device in self._catalog.devices_of(node):
-            model = self._catalog.model_object(self._catalog.model_key(device))
-            if model is None and device.meta.uid not in held:
-                continue  # its wishes have no types yet, and an edge would take them for text
-            documents.append(("DeviceModel", model))
-            documents.append(("Device", self._catalog.device_object(device.key)))
-        pairs = [_held(kind, document) for kind, document in documents if document]
-        return {held.uid: (held, document) for held, document in pairs if held.uid}
-
-    def _send(self, node: str, step: Step, document: JsonObject | None) -> bool:
+    def _send(self, node: str, step: Step) -> bool:
         item, is_delete = step.item, step.operation is Operation.DELETE
         version = "deleted" if is_delete else item.version
         if self._hub.is_sending(node, item.uid, version):
             return True
-        envelope = self._envelope(node, step, self._content(item, document))
+        envelope = self._envelope(node, step)
         if not self._hub.offer(node, ObjectMessage(item.uid, version, envelope, is_delete)):
             return False
         if not is_delete:
             self._book.promise(node, replace(item, version=NEVER))
         return True
 
-    def _content(self, item: Held, document: JsonObject | None) -> JsonObject:
-        if document is None:
-            return _identity(item)
-        device = self._catalog.device(DeviceKey(item.namespace, item.name))
-        if item.kind != "Device" or device is None:
-            return document
-        return with_types(document, self._catalog.layout(device))
-
-    def _envelope(self, node: str, step: Step, document: JsonObject) -> Envelope:
-        item = step.item
+    def _envelope(self, node: str, step: Step) -> Envelope:
+        item, wanted = step.item, step.wanted
         trace = self._traces.pop(item.uid, None)
         facts = {"node": node, "object": f"{item.namespace}/{item.name}"}
         with self._tracer.start(
@@ -211,13 +191,41 @@ class Delivery:
         ) as span:
             return change_object(
                 stamp(),
-                Subject(item.namespace, item.type, item.name),
+                Subject(item.namespace or None, item.type, item.name),
                 step.operation,
-                document,
-                version="" if step.operation is Operation.DELETE else item.version,
-                source=Source.DEVICE_CONTROLLER,
+                _identity(item) if wanted is None else wanted.content,
+                version="" if wanted is None else item.version,
+                source=source_of_deletion(item) if wanted is None else wanted.source,
                 trace=span.context,
             )
+
+
+class _Devices:
+    """The Devices of a node, and their models."""
+
+    def __init__(self, catalog: Catalog, book: SyncBook) -> None:
+        self._catalog = catalog
+        self._book = book
+
+    def wanted(self, node: str) -> Iterator[WantedObject]:
+        held, seen = self._book.held(node), set()
+        for device in self._catalog.devices_of(node):
+            key = self._catalog.model_key(device)
+            model = self._catalog.model_object(key)
+            if model is None and device.meta.uid not in held:
+                continue  # its wishes have no types yet, and an edge would take them for text
+            if model is not None and key not in seen:
+                seen.add(key)
+                yield _wanted("DeviceModel", model, FIRST)
+            document = self._catalog.device_object(device.key)
+            if document is not None and device.meta.uid:
+                yield replace(
+                    _wanted("Device", document, SECOND), finish=partial(self._typed, device.key)
+                )
+
+    def _typed(self, key: DeviceKey, document: JsonObject) -> JsonObject:
+        device = self._catalog.device(key)
+        return document if device is None else with_types(document, self._catalog.layout(device))
 
 
 def _is_other(change: DeviceChange) -> bool:
@@ -225,12 +233,16 @@ def _is_other(change: DeviceChange) -> bool:
     return bool(change.old and change.new and change.old.meta.uid != change.new.meta.uid)
 
 
-def _held(kind: str, document: JsonObject) -> tuple[Held, JsonObject]:
+def _wanted(kind: str, document: JsonObject, rank: int) -> WantedObject:
     """Return an object as a node would hold it; lists leave kind and apiVersion out."""
     meta = ObjectMeta.read(document)
     named: JsonObject = {"apiVersion": GROUP_VERSION, "kind": kind, **document}
-    return Held(meta.uid, GROUP_VERSION, kind, meta.namespace, meta.name, meta.version), named
+    held = Held(meta.uid, GROUP_VERSION, kind, meta.namespace, meta.name, meta.version)
+    return WantedObject(held, named, Source.DEVICE_CONTROLLER, rank=rank)
 
 
 def _identity(item: Held) -> JsonObject:
-    return {"metadata": {"name": item.name, "namespace": item.namespace, "uid": item.uid}}
+    metadata: JsonObject = {"name": item.name, "namespace": item.namespace, "uid": item.uid}
+    if not item.namespace:
+        del metadata["namespace"]
+    return {"metadata": metadata}

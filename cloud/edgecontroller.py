@@ -25,7 +25,15 @@ from cloud.restrictions import (
     status_patch_of,
 )
 from cloud.sessions import Inbound, stamp
-from gateway.errors import BadRequest, Forbidden, GatewayError, MalformedPacket, NotBuilt, NotFound
+from gateway.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    GatewayError,
+    MalformedPacket,
+    NotBuilt,
+    NotFound,
+)
 from gateway.kube.client import KubeClient, PatchType
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge.devices import ObjectMeta, mapping, text
@@ -288,15 +296,16 @@ class EdgeController:
         patch = _patch_of(ask)
         uid = text(mapping(patch.get("metadata")).get("uid"))
         if uid and uid != ObjectMeta.read(pod).uid:
-            raise BadRequest(
-                f"pod {ask.name} has another uid", status=409, details={"reason": "Conflict"}
-            )
+            raise Conflict(f"pod {ask.name} has another uid", details={"reason": "Conflict"})
         return await self._patch_status("pods", ask.namespace, ask.name, patch)
 
     async def _delete_pod(self, ask: Ask) -> None:
         try:
             await self._own_pod(ask)
-            await self._kube.delete("v1", "pods", ask.namespace, ask.name, uid=_uid_of(ask))
+            uid, grace = _deletion_of(ask)
+            await self._kube.delete(
+                "v1", "pods", ask.namespace, ask.name, uid=uid, grace_seconds=grace
+            )
         except NotFound:
             return
 
@@ -364,13 +373,19 @@ def _patch_of(ask: Ask) -> JsonObject:
     return status_patch_of(ask.node, ask.object())
 
 
-def _uid_of(ask: Ask) -> str | None:
-    """Read the uid that a delete names: DeleteOptions, or (older edges) the uid as text."""
+def _deletion_of(ask: Ask) -> tuple[str | None, int]:
+    """Read uid and grace of a delete: DeleteOptions, or (older edges) the uid as text.
+
+    The edge asks once the Pod's containers have ended, so it means at once where it says nothing.
+    """
     try:
         options = mapping(json_of(ask.message.content))
     except MalformedPacket:
-        return text_of(ask.message.content) or None
-    return text(mapping(options.get("preconditions")).get("uid")) or None
+        return text_of(ask.message.content) or None, 0
+    grace = options.get("gracePeriodSeconds")
+    if not isinstance(grace, int) or isinstance(grace, bool) or grace < 0:
+        grace = 0
+    return text(mapping(options.get("preconditions")).get("uid")) or None, grace
 
 
 def _lane(message: ResourceAsked) -> tuple[str, str]:

@@ -23,7 +23,6 @@ from cloud.certificates import (
     read_node_certificate,
     server_fits,
 )
-from cloud.delivery import plan
 from cloud.devicepatch import desired_patch, with_types
 from cloud.mapping import (
     Layout,
@@ -45,10 +44,12 @@ from cloud.reports import read_report
 from cloud.statuses import is_news, reported_by_status, twin_entries
 from cloud.syncbook import NEVER, Held
 from cloud.tokens import JoinGrant, ca_hash, check_bearer, make_token
+from cloud.wanted import FIRST, SECOND, WantedObject, plan, source_of_deletion
 from gateway.errors import BadRequest, Forbidden, GatewayError, Unauthenticated
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge.devices import DeviceView
 from gateway.wire.cloudedge.models import ModelView
+from gateway.wire.cloudedge.names import Operation, Source
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.twins import Twin, TwinValue, ValueMetadata
 from tests.cloud_samples import a_device, a_model, a_request
@@ -305,8 +306,13 @@ def held(uid: str, version: str = "1", kind: str = "Device", name: str = "") -> 
     return Held(uid, "v", kind, "default", name or uid, version)
 
 
+def an_entry(item: Held, **rest: Any) -> WantedObject:
+    return WantedObject(item, {}, Source.DEVICE_CONTROLLER, **rest)
+
+
 def steps(wanted: list[Held], has: list[Held]) -> list[tuple[str, str]]:
-    found = plan({h.uid: h for h in wanted}, {h.uid: h for h in has})
+    ranks = {"DeviceModel": FIRST, "Device": SECOND}
+    found = plan({h.uid: an_entry(h, rank=ranks[h.kind]) for h in wanted}, {h.uid: h for h in has})
     return [(step.operation.value, step.item.uid) for step in found]
 
 
@@ -319,6 +325,18 @@ def test_models_go_before_devices_and_deletions_last_in_reverse() -> None:
         ("delete", "d0"),
         ("delete", "m0"),
     ]
+
+
+def test_additions_may_be_updates_and_deletions_are_told_by_kind() -> None:
+    secret = an_entry(held("s1", kind="Secret"), additions=Operation.UPDATE)
+    assert [s.operation for s in plan({"s1": secret}, {})] == ["update"]
+    pod = an_entry(held("p1", kind="Pod"), finish=lambda document: {**document, "a": 1})
+    assert [s.operation for s in plan({"p1": pod}, {})] == ["insert"]
+    assert pod.content == {"a": 1}
+    (gone,) = plan({}, {"p1": pod.held})
+    assert gone.wanted is None
+    assert source_of_deletion(gone.item) == "edgecontroller"
+    assert source_of_deletion(held("d1")) == "devicecontroller"
 
 
 def test_only_newer_versions_are_sent() -> None:
