@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     # name -> (module:attribute, one-line help); the help is here so that listing imports nothing
     "up": ("gateway.cli.run:up", "Run everything on this machine."),
     "gateway": ("gateway.cli.run:gateway", "Run only the Hono- and Ditto-compatible services."),
+    "adapters": ("gateway.cli.adapters:adapters", "Run only the adapters, for an existing Hono."),
     "cloud": ("gateway.cli.run:cloud", "Run CloudCore, with the gateway and the Kubernetes API."),
     "edge": ("gateway.cli.edge:edge", "Join this machine to a cloud and run EdgeCore."),
     "token": ("gateway.cli.cloud:token", "Print a token with which an edge node joins."),
