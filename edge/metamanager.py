@@ -18,7 +18,8 @@ import msgspec
 from edge.clock import stamp
 from edge.devicetwin import DeviceTwin
 from edge.hub import Sender
-from edge.store import EdgeStore, MetaObject
+from edge.ports import ObjectTaker
+from edge.store import EdgeStore, MetaObject, Record
 from gateway.errors import GatewayError, NotFound, StoreUnavailable, Undeliverable
 from gateway.model.json import JsonObject
 from gateway.model.trace import TraceContext
@@ -34,6 +35,11 @@ _NOT_RUN = frozenset({"pod"})
 """Objects that are kept but that nothing at this edge works on yet."""
 
 
+RecordListener = Callable[[Record, Operation], None]
+"""Told a record and what was done with it: insert, update or delete (then as it was named last)."""
+RecordOf = Callable[[ObjectChanged], Record | None]
+
+
 class MetaManager:
     """Cloud objects on disk; a handler of the hub's `ObjectChanged`, no task of its own."""
 
@@ -41,10 +47,20 @@ class MetaManager:
         self._store = store
         self._sender = sender
         self._twin = twin
-        self._takers: dict[str, Callable[[ObjectChanged, TraceContext | None], None]] = {
-            "device": self._take_device,
-            "devicemodel": self._take_model,
-        }
+        self._takers: dict[str, ObjectTaker] = {}
+        self._record_listeners: list[RecordListener] = []
+        self.record_of: RecordOf = _no_record
+        """What MetaServer shows of a change; None for what it does not show. MetaServer sets it."""
+        self.on_kind("device", _Devices(twin))
+        self.on_kind("devicemodel", _Models(twin))
+
+    def on_kind(self, kind: str, taker: ObjectTaker) -> None:
+        """Hand objects of a type (the link's token, `pod`) to `taker`; before `run`."""
+        self._takers[kind] = taker
+
+    def listen(self, listener: RecordListener) -> None:
+        """Tell `listener` of records as they change, after the commit: what MetaServer's watches show."""
+        self._record_listeners.append(listener)
 
     # --- from the cloud -----------------------------------------------------------------------
 
@@ -61,14 +77,22 @@ class MetaManager:
                 return
             self._reply(acknowledge(envelope, stamp()))
             if result is not False:
+                self._tell(record, change.operation)
                 self._hand_on(change, envelope.trace)
 
-        key = str(change.subject)
+        key, record = str(change.subject), self.record_of(change)
         if change.operation is Operation.DELETE:
-            self._store.delete_meta(key, change.uid, answer)
+            record_key = record.key if record else ""
+            self._store.delete_meta(key, change.uid, answer, record_key=record_key)
         else:
             text = msgspec.json.encode(change.object).decode()
-            self._store.put_meta(MetaObject(key, change.subject.type, text), answer)
+            entry = MetaObject(key, change.subject.type, text)
+            self._store.put_meta(entry, answer, record=record)
+
+    def _tell(self, record: Record | None, operation: Operation) -> None:
+        if record is not None:
+            for listener in self._record_listeners:
+                listener(record, operation)
 
     def _reply(self, envelope: Envelope) -> None:
         try:
@@ -80,7 +104,7 @@ class MetaManager:
         taker = self._takers.get(change.subject.type)
         if taker is not None:
             try:
-                taker(change, trace)
+                taker.object_changed(change, trace)
             except GatewayError as error:
                 log.warning(
                     "an object is kept, but of no use",
@@ -88,18 +112,6 @@ class MetaManager:
                 )
         elif change.subject.type in _NOT_RUN:
             log.warning("kept, but not run: not built", extra={"resource": str(change.subject)})
-
-    def _take_device(self, change: ObjectChanged, trace: TraceContext | None) -> None:
-        if change.operation is Operation.DELETE:
-            self._twin.delete_device(DeviceKey(change.subject.namespace or "", change.subject.name))
-        else:
-            self._twin.put_device(change.object, trace)
-
-    def _take_model(self, change: ObjectChanged, _trace: TraceContext | None) -> None:
-        if change.operation is Operation.DELETE:
-            self._twin.delete_model(change.subject.namespace or "", change.subject.name)
-        else:
-            self._twin.put_model(change.object)
 
     # --- questions of the edge ----------------------------------------------------------------
 
@@ -131,6 +143,37 @@ class MetaManager:
     async def list(self, kind: str) -> list[JsonObject]:
         """Return all stored objects of a type, by key."""
         return [msgspec.json.decode(entry.value) for entry in await self._store.meta_of_type(kind)]
+
+
+class _Devices:
+    """Devices for DeviceTwin."""
+
+    def __init__(self, twin: DeviceTwin) -> None:
+        self._twin = twin
+
+    def object_changed(self, change: ObjectChanged, trace: TraceContext | None) -> None:
+        if change.operation is Operation.DELETE:
+            self._twin.delete_device(DeviceKey(change.subject.namespace or "", change.subject.name))
+        else:
+            self._twin.put_device(change.object, trace)
+
+
+class _Models:
+    """DeviceModels for DeviceTwin."""
+
+    def __init__(self, twin: DeviceTwin) -> None:
+        self._twin = twin
+
+    def object_changed(self, change: ObjectChanged, _trace: TraceContext | None) -> None:
+        if change.operation is Operation.DELETE:
+            self._twin.delete_model(change.subject.namespace or "", change.subject.name)
+        else:
+            self._twin.put_model(change.object)
+
+
+def _no_record(_change: ObjectChanged) -> Record | None:
+    """MetaServer is off."""
+    return None
 
 
 def _logged(error: GatewayError | None) -> None:

@@ -33,6 +33,22 @@ class MetaObject:
 
 
 @dataclass(frozen=True, slots=True)
+class Record:
+    """An object as MetaServer serves it: a row of `meta_v2`.
+
+    Shape:  `key` `/core/v1/pods/default/p1`, `null` for no namespace; `gvr` Go's text `/v1, Resource=pods`;
+            `namespace` "" for none; `version` 0 where the object has no numeric one; `value` JSON text.
+    """
+
+    key: str
+    gvr: str
+    namespace: str
+    name: str
+    version: int
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceRow:
     """A device that belongs to this node.
 
@@ -77,28 +93,59 @@ class EdgeStore:
 
     # --- meta ---------------------------------------------------------------------------------
 
-    def put_meta(self, entry: MetaObject, done: Done) -> None:
-        self._write(
-            done,
-            "INSERT INTO meta (key, type, value) VALUES (?, ?, ?)"
-            " ON CONFLICT (key) DO UPDATE SET type = excluded.type, value = excluded.value",
-            [(entry.key, entry.type, entry.value)],
-        )
+    def put_meta(self, entry: MetaObject, done: Done, *, record: Record | None = None) -> None:
+        """Write an object, and what MetaServer shows of it, both or neither."""
 
-    def delete_meta(self, key: str, uid: str, done: Callable[[bool | GatewayError], None]) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(_PUT_META, (entry.key, entry.type, entry.value))
+            if record is not None:
+                connection.execute(_PUT_RECORD, _record_cells(record))
+
+        self.database.submit(work, _plain(done))
+
+    def delete_meta(
+        self,
+        key: str,
+        uid: str,
+        done: Callable[[bool | GatewayError], None],
+        *,
+        record_key: str = "",
+    ) -> None:
         """Delete an object; one with another uid than a given `uid` is a later object and stays.
 
-        Shape:  `done` gets False when a later object stays.
+        Shape:  `done` gets False when a later object stays; `record_key` names the record that goes too,
+                judged by its own uid.
         """
 
         def work(connection: sqlite3.Connection) -> bool:
-            row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-            if row is not None and uid and _uid_of(row[0]) not in ("", uid):
-                return False
-            connection.execute("DELETE FROM meta WHERE key = ?", (key,))
-            return True
+            if record_key:
+                _delete_unless_later(connection, "meta_v2", record_key, uid)
+            return _delete_unless_later(connection, "meta", key, uid)
 
         self.database.submit(work, done)
+
+    def put_record(self, record: Record, done: Done) -> None:
+        """Write what MetaServer shows of an object that nothing else here works on."""
+        self._write(done, _PUT_RECORD, [_record_cells(record)])
+
+    def delete_record(
+        self, key: str, uid: str, done: Callable[[bool | GatewayError], None]
+    ) -> None:
+        """Delete a record; see `delete_meta`."""
+        self.database.submit(lambda c: _delete_unless_later(c, "meta_v2", key, uid), done)
+
+    async def record(self, key: str) -> Record | None:
+        """Return one record, or None."""
+        rows = await self._rows(f"{_SELECT_RECORDS} WHERE key = ?", (key,))
+        return _record(rows[0]) if rows else None
+
+    async def records(self, gvr: str, namespace: str | None = None) -> list[Record]:
+        """Return the records of a resource, of all namespaces where None is given, by key."""
+        where, values = "group_version_resource = ?", [gvr]
+        if namespace is not None:
+            where, values = f"{where} AND namespace = ?", [gvr, namespace]
+        rows = await self._rows(f"{_SELECT_RECORDS} WHERE {where} ORDER BY key", tuple(values))
+        return [_record(row) for row in rows]
 
     async def meta(self, key: str) -> MetaObject | None:
         """Return one object, or None."""
@@ -230,6 +277,40 @@ class EdgeStore:
         return await self.database.read(
             lambda connection: connection.execute(sql, values).fetchall()
         )
+
+
+_PUT_META = (
+    "INSERT INTO meta (key, type, value) VALUES (?, ?, ?)"
+    " ON CONFLICT (key) DO UPDATE SET type = excluded.type, value = excluded.value"
+)
+_RECORD_COLUMNS = "key, group_version_resource, namespace, name, resource_version, value"
+_SELECT_RECORDS = f"SELECT {_RECORD_COLUMNS} FROM meta_v2"  # noqa: S608  constants
+_PUT_RECORD = f"INSERT OR REPLACE INTO meta_v2 ({_RECORD_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608
+
+
+def _delete_unless_later(connection: sqlite3.Connection, table: str, key: str, uid: str) -> bool:
+    """Delete a row; one whose object has another uid than a given one is a later object and stays."""
+    row = connection.execute(f"SELECT value FROM {table} WHERE key = ?", (key,)).fetchone()  # noqa: S608
+    if row is not None and uid and _uid_of(row[0]) not in ("", uid):
+        return False
+    connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,))  # noqa: S608  a name of ours
+    return True
+
+
+def _record_cells(record: Record) -> tuple[object, ...]:
+    return (
+        record.key,
+        record.gvr,
+        record.namespace,
+        record.name,
+        record.version,
+        record.value,
+    )
+
+
+def _record(row: tuple[str, ...]) -> Record:
+    key, gvr, namespace, name, version, value = row
+    return Record(key, gvr, namespace, name, int(version), value)
 
 
 MERGED = -1
