@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ def a_message(payload: bytes | str = b"1", device: str = "d1", **more: Any) -> M
         "tenant": "acme",
         "kind": Kind.TELEMETRY,
         "qos": 1,
-        "at": 1_700_000_000.0,
+        "at": time.time(),
         "trace": TRACE,
         "content_type": "text/plain",
         **more,
@@ -148,7 +149,7 @@ async def a_pump(
     *,
     window: int = 100,
     answer_timeout: float = 30.0,
-    clock: Callable[[], float] = lambda: 1_700_000_000.0,
+    clock: Callable[[], float] = time.time,
     gently: bool = True,
 ) -> AsyncIterator[PumpRig]:
     """A pump without a link; at the end it winds up, unless it is not treated `gently`."""
@@ -257,6 +258,14 @@ class RelayRig:
 
     def send(self, message: Message, name: object = None) -> None:
         self.relay.send(message, self.outcomes.of(message.payload if name is None else name))
+
+    def waiting(self, kind: str) -> int:
+        """How many messages of a kind are on disk."""
+        return int(self.gateway.facts()[f"{kind}-waiting"])
+
+    def accepted(self, kind: str) -> float:
+        """How many the remote has accepted."""
+        return self.sample("twinspan_remote_messages_total", type=kind, outcome="accepted")
 
     async def connected(self) -> None:
         await until(lambda: self.gateway.is_connected)

@@ -1,6 +1,7 @@
 """A client's AMQP 1.0 connection on asyncio, with python-qpid-proton as the protocol and no thread.
 
-Bytes go in and out of proton's transport here, TLS is asyncio's. What happens on links is the subclass's
+Bytes go in and out of proton's transport here; TLS is asyncio's, and the login in front of it is ours: what
+proton's own can do depends on the machine it was built on. What happens on links is the subclass's
 business: it makes them in `opened`, and gets their events. The library is an extra and loaded when the first
 connection is made.
 
@@ -15,7 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from gateway.errors import InvalidSetting
+from gateway.errors import GatewayError, InvalidSetting
+from gateway.wire.amqp.sasl_client import SaslClient, plain_response
 
 HIGH_WATER = 262_144
 """Bytes waiting in the socket at which we stop sending."""
@@ -73,6 +75,7 @@ class AmqpClient(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._flush_due = False
         self._is_over = False
+        self._sasl: SaslClient | None = None
         self._connection = proton.Connection()
         self._transport = proton.Transport()
         self._collector = proton.Collector()
@@ -132,6 +135,9 @@ class AmqpClient(asyncio.Protocol):
         self.cause = self.cause or cause
         if self._is_over:
             return
+        if self._sasl is not None:
+            self.abort()
+            return
         self._connection.close()
         self._work()
         if self._socket is not None:
@@ -148,14 +154,17 @@ class AmqpClient(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._socket = cast(asyncio.Transport, transport)
         self._socket.set_write_buffer_limits(high=HIGH_WATER)
+        login = self._login
+        is_plain = login.mechanism == "PLAIN"
+        response = plain_response(login.username, login.password) if is_plain else b""
+        self._sasl = SaslClient(login.mechanism, response, login.host)
+        self._socket.write(self._sasl.to_send())
+
+    def _begin(self) -> None:
+        """The peer knows who we are: open the connection."""
         login, connection = self._login, self._connection
         connection.container = login.container
         connection.hostname = login.host
-        if login.mechanism == "PLAIN":
-            connection.user, connection.password = login.username, login.password
-        sasl = self._transport.sasl()
-        sasl.allow_insecure_mechs = True  # TLS is asyncio's: proton cannot see it
-        sasl.allowed_mechs(login.mechanism)
         self._transport.idle_timeout = login.idle_timeout
         self._transport.max_frame_size = MAX_FRAME
         connection.collect(self._collector)
@@ -164,6 +173,22 @@ class AmqpClient(asyncio.Protocol):
         self._work()
 
     def data_received(self, data: bytes) -> None:
+        if self._sasl is None:
+            self._take(data)
+            return
+        try:
+            self._sasl.receive(data)
+        except GatewayError as error:
+            self.abort(error.message)
+            return
+        if self._socket is not None:
+            self._socket.write(self._sasl.to_send())
+        if self._sasl.is_done:
+            rest, self._sasl = self._sasl.rest, None
+            self._begin()
+            self._take(rest)
+
+    def _take(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
             room = self._transport.capacity()
@@ -196,7 +221,7 @@ class AmqpClient(asyncio.Protocol):
     def _work(self) -> None:
         """Handle what happened, send what follows, set the timer."""
         self._flush_due = False
-        if self._socket is None or self._is_over:
+        if self._socket is None or self._is_over or self._sasl is not None:
             return
         self._dispatch()
         deadline = self._transport.tick(self.loop.time())

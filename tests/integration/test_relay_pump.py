@@ -317,9 +317,9 @@ async def test_what_is_too_old_is_dropped_and_counted_once() -> None:
     now = [NOW]
     ages = {Kind.TELEMETRY: 60.0, Kind.EVENT: 0.0}
     async with a_pump(limits=limits(age=ages), clock=lambda: now[0]) as rig:
-        rig.submit(a_message("old"))
-        rig.submit(an_event("kept"))
-        rig.submit(an_event("short", "d2", ttl=30.0))
+        rig.submit(a_message("old", at=NOW))
+        rig.submit(an_event("kept", at=NOW))
+        rig.submit(an_event("short", "d2", ttl=30.0, at=NOW))
         await rig.outcomes.all(3)
         now[0] += 61
         await until(lambda: rig.waiting == 1)
@@ -334,7 +334,7 @@ async def test_what_is_too_old_is_dropped_and_counted_once() -> None:
 async def test_an_event_says_how_long_it_has_left() -> None:
     now = [NOW]
     async with a_pump(clock=lambda: now[0]) as rig:
-        rig.submit(an_event("a", ttl=30.0))
+        rig.submit(an_event("a", ttl=30.0, at=NOW))
         await rig.outcomes.all(1)
         now[0] += 12
         link = PlayedLink()
