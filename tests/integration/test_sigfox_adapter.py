@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest, GatewayError, NoConsumer, Rejected
-from gateway.hono.adapters.http_server import Request
+from gateway.hono.adapters.http_requests import Request
 from gateway.hono.adapters.sigfox import make_upload, parse_path, plain_login
 from gateway.model.message import (
     EMPTY_NOTIFICATION,

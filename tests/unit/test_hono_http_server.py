@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.hono.adapters.http_requests import Request
 from gateway.hono.adapters.http_server import (
     MAX_HEADER_BYTES,
     SLICE,
     Exchange,
     HttpConnection,
     Limits,
-    Request,
     Response,
     encode,
 )

@@ -25,6 +25,7 @@ from gateway.hono.adapters.http_messages import (
     response_status,
     trace_of,
 )
+from gateway.hono.adapters.http_requests import Request
 from gateway.hono.adapters.http_server import Exchange
 from gateway.hono.adapters.http_shell import NO_ROUTE, Face, HttpShell
 from gateway.hono.adapters.http_uploads import Uploads
@@ -77,7 +78,7 @@ class HttpAdapter:
 
     def _dispatch(self, exchange: Exchange) -> None:
         request = exchange.request
-        target = parse_path(request.path, request.method)
+        target = request.noted(_target)
         if target is None:
             self._shell.answer(exchange, NO_ROUTE)
         elif request.method == "OPTIONS":
@@ -102,25 +103,25 @@ class HttpAdapter:
         if target.endpoint == "command":
             self._respond(exchange, target, sender)
         else:
-            self._upload(exchange, target, sender)
+            self._upload(exchange, sender)
 
-    def _upload(self, exchange: Exchange, target: Target, sender: Principal | None) -> None:
+    def _upload(self, exchange: Exchange, sender: Principal | None) -> None:
         request = exchange.request
-        kind = KINDS[target.endpoint]
+        draft, ttd = request.noted(_draft)
         upload = Upload(
             adapter=Adapter.HTTP,
             principal=sender,
-            kind=kind,
-            qos=qos_level(request, kind),
+            kind=draft.kind,
+            qos=draft.qos,
             payload=request.body,
-            address=request.target,
-            tenant=target.tenant,
-            device=target.device,
-            content_type=content_type_of(request),
-            ttl=positive_seconds(parameter(request, "hono-ttl")),
-            trace=trace_of(request),
+            address=draft.address,
+            tenant=draft.tenant,
+            device=draft.device,
+            content_type=draft.content_type,
+            ttl=draft.ttl,
+            trace=draft.trace,
         )
-        self._uploads.submit(exchange, upload, positive_seconds(parameter(request, "hono-ttd")))
+        self._uploads.submit(exchange, upload, ttd)
 
     # --- command responses ----------------------------------------------------------------------------
 
@@ -144,3 +145,33 @@ class HttpAdapter:
             ),
             partial(self._uploads.forwarded, exchange),
         )
+
+
+def _target(request: Request) -> Target | None:
+    """What a request's path asks for."""
+    return parse_path(request.path, request.method)
+
+
+def _draft(request: Request) -> tuple[Upload, int | None]:
+    """What a request's head says of an upload, and how many seconds its device waits for a command.
+
+    Errors: BadRequest.
+    """
+    target = request.noted(_target)
+    if target is None:
+        raise AssertionError("only what has a target is an upload")
+    kind = KINDS[target.endpoint]
+    draft = Upload(
+        adapter=Adapter.HTTP,
+        principal=None,
+        kind=kind,
+        qos=qos_level(request, kind),
+        payload=b"",
+        address=request.target,
+        tenant=target.tenant,
+        device=target.device,
+        content_type=content_type_of(request),
+        ttl=positive_seconds(parameter(request, "hono-ttl")),
+        trace=trace_of(request),
+    )
+    return draft, positive_seconds(parameter(request, "hono-ttd"))

@@ -21,7 +21,8 @@ from gateway.errors import (
     NotProcessed,
     Unauthenticated,
 )
-from gateway.hono.adapters.http_server import Request, Response
+from gateway.hono.adapters.http_requests import Request
+from gateway.hono.adapters.http_server import Response
 from gateway.model.message import OCTET_STREAM, DeviceCommand, Kind
 from gateway.model.trace import TraceContext
 from gateway.outcome import outcome_of
@@ -37,8 +38,6 @@ _PREFLIGHT_HEADERS = {
     "command": "hono-cmd-status, authorization, content-type",
 }
 KINDS = {"telemetry": Kind.TELEMETRY, "event": Kind.EVENT}
-_SHOWN = (NoConsumer, ConsumerTimeout, NotProcessed)
-"""Server-side failures whose text is part of the contract; of others nothing is shown."""
 
 ACCEPTED = Response(202)
 
@@ -91,7 +90,7 @@ def error_response(error: GatewayError) -> Response:
     if status >= 500 and status != NotBuilt.status:
         status = 503
         headers.append(("Retry-After", RETRY_AFTER))
-        text = error.message if isinstance(error, _SHOWN) else "temporarily unavailable"
+        text = error.message if isinstance(error, SHOWN) else "temporarily unavailable"
     return Response(status, msgspec.json.encode({"error": text}), tuple(headers))
 
 
@@ -131,7 +130,9 @@ def basic_login(token: str) -> tuple[str, bytes]:
 def parameter(request: Request, name: str) -> str | None:
     """Return a header, or else the query parameter of that name."""
     value = request.headers.get(name)
-    return request.query.get(name) if value is None else value
+    if value is None and "?" in request.target:
+        return request.query.get(name)
+    return value
 
 
 def positive_seconds(text: str | None) -> int | None:

@@ -14,15 +14,15 @@ import enum
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import cast
-from urllib.parse import parse_qsl
 
 import httptools
 
+from gateway.hono.adapters.http_requests import Heads, Request
 from gateway.model.login import NO_TLS, TlsPeer
 from gateway.runtime.device_tls import tls_peer
 
@@ -54,28 +54,6 @@ class Response:
     status: int
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(slots=True)
-class Request:
-    """A whole request.
-
-    Shape:  `target` as sent, with query; header names in lower case, of repeated ones the last.
-    """
-
-    method: str = ""
-    target: str = ""
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-
-    @property
-    def path(self) -> str:
-        return self.target.partition("?")[0]
-
-    @property
-    def query(self) -> Mapping[str, str]:
-        _, mark, query = self.target.partition("?")
-        return dict(parse_qsl(query, keep_blank_values=True)) if mark else {}
 
 
 class Exchange:
@@ -128,17 +106,27 @@ Handler = Callable[[Exchange], None]
 
 
 class Dates:
-    """The `Date` header, made once a second."""
+    """The `Date` header, and answers that are nothing but a status: made once a second."""
 
     def __init__(self) -> None:
         self._second = 0
         self._text = ""
+        self._plain: dict[int, bytes] = {}
 
     def now(self) -> str:
         second = int(time.time())
         if second != self._second:
             self._second, self._text = second, formatdate(second, usegmt=True)
+            self._plain.clear()
         return self._text
+
+    def plain(self, response: Response) -> bytes:
+        """An answer without headers and body, on a connection that goes on."""
+        self.now()
+        found = self._plain.get(response.status)
+        if found is None:
+            found = self._plain[response.status] = _encode(response, keep_alive=True)
+        return found
 
 
 _dates = Dates()
@@ -147,6 +135,12 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 def encode(response: Response, *, keep_alive: bool) -> bytes:
     """Write an answer; a header value that would break the head loses its line ends."""
+    if keep_alive and not response.headers and not response.body:
+        return _dates.plain(response)
+    return _encode(response, keep_alive=keep_alive)
+
+
+def _encode(response: Response, *, keep_alive: bool) -> bytes:
     lines = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, '')}"]
     lines.extend(f"{name}: {_one_line(value)}" for name, value in response.headers)
     if response.status != HTTPStatus.NO_CONTENT:
@@ -209,6 +203,7 @@ class HttpConnection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._phase = Phase.IDLE
         self._queue: deque[Exchange] = deque()
+        self._heads = Heads()
         self._buffer = b""
         self._out: list[bytes] = []
         self._is_feeding = False
@@ -241,7 +236,7 @@ class HttpConnection(asyncio.Protocol):
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
+        self._buffer = self._buffer + data if self._buffer else data
         self._feed()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 the going is enough
@@ -297,11 +292,31 @@ class HttpConnection(asyncio.Protocol):
             if self._phase is Phase.ENDING:
                 self._buffer = b""
                 break
+            if self._phase is Phase.IDLE and self._take_known():
+                continue
             piece, self._buffer = self._buffer[:SLICE], self._buffer[SLICE:]
+            is_between = self._phase is Phase.IDLE
             self._parse(piece)
+            if is_between and self._phase is Phase.IDLE:
+                self._heads.keep(piece, self._request)
         self._is_feeding = False
         self._push()
         self._regulate()
+
+    def _take_known(self) -> bool:
+        """Take a request whose head came before; the parser is between two messages and misses nothing."""
+        found = self._heads.find(self._buffer)
+        if found is None:
+            return False
+        request, size = found
+        self._buffer = self._buffer[size:]
+        self._take(request, keep_alive=True)
+        return True
+
+    def _take(self, request: Request, *, keep_alive: bool) -> None:
+        exchange = Exchange(self, request, keep_alive)
+        self._queue.append(exchange)
+        self._handle(exchange)
 
     def _parse(self, piece: bytes) -> None:
         try:
@@ -393,9 +408,7 @@ class HttpConnection(asyncio.Protocol):
         keep_alive = self._parser.should_keep_alive()
         self._phase = Phase.IDLE if keep_alive else Phase.ENDING
         self._idle_seconds = self._limits.idle_seconds
-        exchange = Exchange(self, request, keep_alive)
-        self._queue.append(exchange)
-        self._handle(exchange)
+        self._take(request, keep_alive=keep_alive)
 
     def _too_large(self) -> None:
         self._end_with(413, f"payload too large: at most {self._limits.body} bytes")
@@ -404,13 +417,16 @@ class HttpConnection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write the answers that are due, in the order of their requests."""
+        queue = self._queue
         done: list[Exchange] = []
-        while self._queue and self._queue[0].payload is not None:
-            done.append(self._queue.popleft())
+        answers: list[bytes] = []
+        while queue and (answer := queue[0].payload) is not None:
+            done.append(queue.popleft())
+            answers.append(answer)
         if not done:
             return
-        is_written = self._write(b"".join(exchange.payload or b"" for exchange in done))
-        if not self._queue:
+        is_written = self._write(answers[0] if len(answers) == 1 else b"".join(answers))
+        if not queue:
             self._idle_since = self._loop.time()
             if not done[-1].keep_alive:
                 self._finish()

@@ -21,6 +21,7 @@ from gateway.hono.adapters.http_messages import (
     error_response,
     refusal,
 )
+from gateway.hono.adapters.http_requests import Request
 from gateway.hono.adapters.http_server import (
     Exchange,
     Handler,
@@ -166,7 +167,7 @@ class HttpShell:
             login = _login(scheme, token, exchange.peer if is_certified else NO_TLS, claimed)
             self._authenticator.check_login(login, self._face.adapter, done)
         elif scheme.lower() == "basic":
-            username, password = basic_login(token.strip())
+            username, password = exchange.request.noted(_basic_login)
             self._authenticator.check_password(username, password, self._face.adapter, done)
         else:
             admitted(None)
@@ -178,6 +179,11 @@ class HttpShell:
             self.answer(exchange, error_response(who))
         else:
             self.guarded(exchange, partial(admitted, who))
+
+
+def _basic_login(request: Request) -> tuple[str, bytes]:
+    """User name and password; errors as `basic_login` says."""
+    return basic_login(request.headers["authorization"].partition(" ")[2].strip())
 
 
 def _login(scheme: str, token: str, peer: TlsPeer, claimed: tuple[str, str] | None) -> Login:

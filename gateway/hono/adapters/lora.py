@@ -23,7 +23,8 @@ from gateway.hono.adapters.http_messages import (
     qos_level,
     trace_of,
 )
-from gateway.hono.adapters.http_server import Exchange, Request, Response
+from gateway.hono.adapters.http_requests import Request
+from gateway.hono.adapters.http_server import Exchange, Response
 from gateway.hono.adapters.http_shell import NO_ROUTE, Face, HttpShell
 from gateway.hono.adapters.http_uploads import Uploads
 from gateway.hono.adapters.lora_downlinks import Downlinks
