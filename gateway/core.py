@@ -419,6 +419,7 @@ def _internal(
         metrics=shared.metrics,
         tracer=shared.tracer,
         takers=gateway.messaging,
+        database=gateway.database,
     )
     return internal.build(
         own,

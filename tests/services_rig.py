@@ -46,7 +46,8 @@ class Services:
 
     def peer(self, who: str = ADAPTER, **options: Any) -> Peer:
         """A component's connection; `who` is `user:password` as a URL has it."""
-        return Peer(options.pop("url", f"amqp://{who}@{self.address}"), **options)
+        url = options.pop("url", None) or f"amqp://{who}@{self.address}"
+        return Peer(url, **options)
 
 
 @asynccontextmanager
@@ -69,6 +70,7 @@ async def the_services(
         last_gateways=core.last_gateways,
         metrics=core.metrics,
         tracer=core.tracer,
+        database=core.registry._database,
         takers=downstream if isinstance(downstream, Messaging) else None,
     )
     known = sample_users(APPLICATIONS) if users is None else users

@@ -23,7 +23,8 @@ from gateway.hono.service_listener import InternalServices, Rooms, services
 from gateway.hono.service_notifications import Notifications
 from gateway.hono.service_registration import RegistrationService
 from gateway.hono.service_requests import Desk, ReplyLinks
-from gateway.hono.service_router import Gateways, RouterService, Routes
+from gateway.hono.service_router import Gateways, RouterService
+from gateway.hono.service_routes import Routes
 from gateway.hono.service_samples import sample_users
 from gateway.hono.service_tenants import TenantService
 from gateway.hono.service_tokens import KEYS_PATH, KEYS_TYPE, Tokens, signing_key
@@ -35,6 +36,7 @@ from gateway.observe.tracing import Tracer
 from gateway.runtime.certificates import server_context
 from gateway.runtime.listener import Endpoints
 from gateway.runtime.small_http import Reply
+from gateway.store.database import Database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,7 @@ class Core:
     metrics: Metrics
     tracer: Tracer
     takers: Takers | None = None
+    database: Database | None = None
 
 
 def build(
@@ -132,7 +135,7 @@ def internal_services(
     """Return the endpoint, which hears of registry changes from now on."""
     registry, metrics, tracer = core.registry, core.metrics, core.tracer
     receivers = CommandReceivers()
-    routes = Routes(core.commands, receivers)
+    routes = Routes(core.commands, receivers, core.database)
     metrics.service_routes.set_function(lambda: len(routes))
     router = RouterService(
         registry, core.commands, routes, core.last_gateways, core.downstream, tracer

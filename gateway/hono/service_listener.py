@@ -58,7 +58,7 @@ from gateway.hono.service_requests import (
     ReplyLink,
     RequestLink,
 )
-from gateway.hono.service_router import Routes
+from gateway.hono.service_routes import Routes
 from gateway.hono.service_tokens import Tokens
 from gateway.hono.service_uploads import UploadLink, Uploads
 from gateway.observe.metrics import Metrics
@@ -153,6 +153,7 @@ class InternalServices:
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until cancelled."""
         settings = self._settings
+        await self.rooms.routes.load()
         async with AsyncExitStack() as up:
             if settings.enabled:
                 plain = Door("hono.internal", settings.bind, "hono.internal.bind")
@@ -163,7 +164,7 @@ class InternalServices:
                 await up.enter_async_context(local)
             ready()
             try:
-                await asyncio.Event().wait()
+                await self.rooms.routes.keep_clean()
             finally:
                 await self._say_goodbye()
                 self.rooms.routes.close()
@@ -328,7 +329,10 @@ class Component:
             return Error(UNAUTHORIZED, f"no right to send to {address:.128}")
         if operations is None:
             uploads = self._rooms.uploads
-            link.context = upload = UploadLink(self._protocol, link, uploads, address)
+            is_own = self._neighbour is not None
+            link.context = upload = UploadLink(
+                self._protocol, link, uploads, address, is_trusted=is_own
+            )
             upload.accept(self._endpoint.max_message)
             return None
         if link.attach.snd_settle_mode == SND_SETTLED:

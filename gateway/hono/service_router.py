@@ -1,15 +1,12 @@
 """The command router service: which adapter instance a device's commands go to, and its last known gateway.
 
-A device has one instance, the one that registered last. Registrations outlive the instance's connection, as
-adapters do not register again when they reconnect; they end by their lifespan, or when they are taken back.
-The older device connection service does the same under other names.
-Full: StoreUnavailable.
+Registrations are in `gateway.hono.service_routes`. The older device connection service does the same under
+other names.
 Source: Hono, Command Router API; Device Connection API.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -21,14 +18,13 @@ from gateway.errors import (
     GatewayError,
     NotFound,
     PreconditionFailed,
-    StoreUnavailable,
 )
 from gateway.hono.registry import Registry
-from gateway.hono.service_commands import CommandReceivers, RemoteDevice
 from gateway.hono.service_requests import Answer, Handler, Operations, Request, Response
+from gateway.hono.service_routes import Router, Routes
 from gateway.model.json import Json
-from gateway.model.message import EMPTY_NOTIFICATION, Adapter, Kind, Message
-from gateway.model.ports import DeviceLink, Done, Downstream
+from gateway.model.message import EMPTY_NOTIFICATION, Kind, Message
+from gateway.model.ports import Done, Downstream
 from gateway.model.registry import Tenant
 from gateway.observe.tracing import Tracer
 
@@ -36,7 +32,6 @@ log = logging.getLogger(__name__)
 
 ENDPOINT: Final = "cmd_router"
 CONNECTION_ENDPOINT: Final = "device_con"
-MAX_ROUTES: Final = 200_000
 MAX_BATCH: Final = 1_000
 MAX_ID: Final = 1_024
 ALIASES: Final = {
@@ -50,113 +45,12 @@ TTD_GONE: Final = 0
 FOREVER: Final = -1
 
 
-class Router(Protocol):
-    """What is asked of command routing."""
-
-    def subscribe(
-        self,
-        tenant: str,
-        device: str,
-        link: DeviceLink,
-        *,
-        adapter: Adapter,
-        gateway: str | None = None,
-        announce: bool = True,
-        for_its_devices: bool = True,
-    ) -> Callable[[], None]: ...
-
-    def newest_link(self, tenant: str, device: str) -> DeviceLink | None: ...
-
-    def expect(self, tenant: str) -> None: ...
-
-
 class Gateways(Protocol):
     """Through which gateway devices were heard last."""
 
     def note(self, tenant: str, device: str, gateway: str | None) -> None: ...
 
     def get(self, tenant: str, device: str) -> str | None: ...
-
-
-class _Route:
-    """One device's instance."""
-
-    __slots__ = ("end", "instance", "link", "timer")
-
-    def __init__(self, instance: str, link: RemoteDevice, end: Callable[[], None]) -> None:
-        self.instance = instance
-        self.link = link
-        self.end = end
-        self.timer: asyncio.TimerHandle | None = None
-
-    def close(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-        self.end()
-
-
-class Routes:
-    """Devices of adapters elsewhere, by (tenant, device)."""
-
-    def __init__(self, router: Router, receivers: CommandReceivers) -> None:
-        self._router = router
-        self._receivers = receivers
-        self._routes: dict[tuple[str, str], _Route] = {}
-
-    def __len__(self) -> int:
-        return len(self._routes)
-
-    def set(self, tenant: str, device: str, instance: str, lifespan: int) -> None:
-        """Send a device's commands to an instance, for `lifespan` seconds, below 0 for ever.
-
-        Errors: StoreUnavailable.
-        """
-        key = (tenant, device)
-        old = self._routes.get(key)
-        if old is None and len(self._routes) >= MAX_ROUTES:
-            raise StoreUnavailable("too many devices of other adapters listen for commands")
-        link = RemoteDevice(instance, self._receivers)
-        end = self._router.subscribe(
-            tenant, device, link, adapter=adapter_of(instance), announce=False
-        )
-        route = self._routes[key] = _Route(instance, link, end)
-        if old is not None:
-            old.close()
-        if lifespan >= 0:
-            loop = asyncio.get_running_loop()
-            route.timer = loop.call_later(lifespan, self._expire, key, route)
-
-    def remove(self, tenant: str, device: str, instance: str) -> bool:
-        """Take a registration back; False when another instance, or an adapter here, has taken over."""
-        key = (tenant, device)
-        route = self._routes.get(key)
-        if route is None or route.instance != instance:
-            return False
-        is_newest = self._router.newest_link(tenant, device) is route.link
-        del self._routes[key]
-        route.close()
-        return is_newest
-
-    def instance(self, tenant: str, device: str) -> str | None:
-        """Return a device's instance, None where it has none elsewhere."""
-        route = self._routes.get((tenant, device))
-        return None if route is None else route.instance
-
-    def close(self) -> None:
-        """End all of them: the service stops."""
-        for route in self._routes.values():
-            route.close()
-        self._routes.clear()
-
-    def _expire(self, key: tuple[str, str], route: _Route) -> None:
-        if self._routes.get(key) is route:
-            del self._routes[key]
-            route.close()
-
-
-def adapter_of(instance: str) -> Adapter:
-    """Return the type in an instance's name; AMQP, which we speak to it, for a name without."""
-    return next((kind for kind in Adapter if instance.startswith(kind.value)), Adapter.AMQP)
 
 
 class RouterService:

@@ -212,8 +212,9 @@ async def command(
         message = Message(address=f"command/acme/{device}", subject="do", body=payload.encode())
         message.inferred = True
         if waits:
-            message.id, message.reply_to = "c1", "command_response/acme/here/1"
-            application.receive_from(message.reply_to)
+            reply_to = "command_response/acme/here/1"
+            message.id, message.reply_to = "c1", reply_to
+            application.receive_from(reply_to)
             await application.expect("attached")
         application.send("command/acme", message, payload)
         outcome = await application.expect("outcome")

@@ -8,6 +8,7 @@ import pytest
 from proton import Message
 from proton.reactor import AtLeastOnce, AtMostOnce
 
+from gateway.model.json import JsonObject
 from tests.hono_rig import a_core, a_fleet
 from tests.integration.proton_peer import Peer, until
 from tests.services_rig import Client, Services, the_services
@@ -75,7 +76,7 @@ async def test_passwords_are_given_hashed_and_may_be_cached(adapter: Peer) -> No
 
 
 async def test_keys_are_given_and_must_not_be_cached(services: Services, adapter: Peer) -> None:
-    key = {"type": "psk", "auth-id": "sensor1", "secrets": [{"key": "c2VjcmV0"}]}
+    key: JsonObject = {"type": "psk", "auth-id": "sensor1", "secrets": [{"key": "c2VjcmV0"}]}
     await services.core.registry.update_credentials("acme", "d1", [key], None)
     answer = await Client(adapter, "credentials/acme").ask(
         "get", {k: key[k] for k in ("type", "auth-id")}
@@ -87,7 +88,7 @@ async def test_keys_are_given_and_must_not_be_cached(services: Services, adapter
 async def test_the_context_of_a_login_must_fit_the_credentials(
     services: Services, adapter: Peer
 ) -> None:
-    wanted = {
+    wanted: JsonObject = {
         "type": "hashed-password",
         "auth-id": "sensor1",
         "ext": {"client-id": "one"},

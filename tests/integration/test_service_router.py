@@ -21,6 +21,7 @@ from gateway.errors import (
     NotProcessed,
     Undeliverable,
 )
+from gateway.model.json import JsonObject
 from gateway.model.message import (
     Adapter,
     Command,
@@ -414,7 +415,7 @@ def an_upload(to: str | None = "telemetry/acme", **more: Any) -> Message:
 async def test_telemetry_of_an_adapter_goes_to_applications(
     services: Services, adapter: Peer
 ) -> None:
-    trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    trace: Any = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
     message = an_upload(ttl=5, properties={"ttd": 20})
     message.annotations = {symbol("x-opt-trace-context"): trace, symbol("x-opt-retain"): True}
     adapter.send("telemetry/acme", message, "1")
@@ -481,7 +482,9 @@ async def test_an_upload_that_is_none_is_rejected(
 
 
 async def test_the_data_volume_of_a_tenant_is_counted_and_kept(services: Services) -> None:
-    limits = {"data-volume": {"effective-since": "2020-01-01T00:00:00Z", "max-bytes": 3}}
+    limits: JsonObject = {
+        "data-volume": {"effective-since": "2020-01-01T00:00:00Z", "max-bytes": 3}
+    }
     await services.core.tenant("small", {"resource-limits": limits})
     async with services.peer() as peer:
         peer.send("telemetry/small", an_upload("telemetry/small"), "1")
@@ -574,7 +577,7 @@ async def test_a_tenant_says_whether_caches_are_to_be_dropped(
 ) -> None:
     adapter.receive_from("notification/registry-tenant")
     await adapter.expect("attached")
-    ext = {"invalidate-cache-on-update": True}
+    ext: JsonObject = {"invalidate-cache-on-update": True}
     await services.core.registry.update_tenant("acme", {"ext": ext}, None)
     _, _, received = await adapter.expect("message")
     body = json.loads(received.body)
@@ -595,12 +598,13 @@ async def token_of(peer: Peer) -> Received:
 async def test_a_component_gets_a_token_with_its_rights(services: Services, adapter: Peer) -> None:
     received = await token_of(adapter)
     assert received.properties == {"type": "amqp:jwt"}
-    (key,) = services.module.rooms.tokens.keys()["keys"]  # type: ignore[misc, union-attr]
+    keys: Any = services.module.rooms.tokens.keys()["keys"]
+    (key,) = keys
     header = jwt.get_unverified_header(received.body)
-    assert (header["alg"], header["kid"]) == ("ES256", key["kid"])  # type: ignore[index, call-overload]
+    assert (header["alg"], header["kid"]) == ("ES256", key["kid"])
     claims = jwt.decode(
         received.body,
-        jwt.PyJWK(key),  # type: ignore[arg-type]
+        jwt.PyJWK(key),
         algorithms=["ES256"],
         audience="hono-components",
         issuer="https://hono.eclipse.org/auth-server",
