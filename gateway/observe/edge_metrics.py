@@ -5,7 +5,7 @@ Each is declared here once; see `gateway.observe.metrics` for how names and labe
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
 class EdgeMetrics:
@@ -50,6 +50,34 @@ class EdgeMetrics:
         self.leads = Gauge(
             "twinspan_cloud_leads",
             "1 while this CloudCore leads: it writes things from Devices.",
+            registry=registry,
+        )
+        self.remote_up = Gauge(
+            "twinspan_remote_things_up",
+            "1 while the Ditto of `ditto.mode: remote` is reached and its events are followed.",
+            registry=registry,
+        )
+        self.remote_requests = Counter(
+            "twinspan_remote_things_requests",
+            "Requests to the remote Ditto, by HTTP method and outcome.",
+            ("method", "outcome"),
+            registry=registry,
+        )
+        self.remote_seconds = Histogram(
+            "twinspan_remote_things_request_seconds",
+            "Time from sending a request to the remote Ditto to its answer.",
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+            registry=registry,
+        )
+        self.remote_events = Counter(
+            "twinspan_remote_things_events",
+            "Events of the remote Ditto: applied, known already, after a gap, of no Device, unreadable.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.remote_resyncs = Counter(
+            "twinspan_remote_things_resyncs",
+            "Times that all things of Devices were read again at the remote Ditto.",
             registry=registry,
         )
         # --- EdgeCore -------------------------------------------------------------------------
