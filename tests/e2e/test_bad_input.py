@@ -55,6 +55,7 @@ SHORT = (
 )
 PATIENCE = 45.0
 """Seconds within which every listener lets go of a peer that says nothing useful."""
+PACE_SECONDS = 0.2
 TENANT = "strict"
 
 
@@ -308,21 +309,24 @@ async def say_half(writer: asyncio.StreamWriter, half: bytes) -> None:
     await asyncio.Event().wait()
 
 
+async def byte_by_byte(writer: asyncio.StreamWriter) -> None:
+    """Never silent for long enough to be idle, never done."""
+    while True:
+        await asyncio.sleep(PACE_SECONDS)
+        writer.write(b"x")
+
+
 async def drip(writer: asyncio.StreamWriter, half: bytes) -> None:
     """Slow-loris: always one more byte, never a whole request."""
     writer.write(half)
-    while True:
-        await asyncio.sleep(0.2)
-        writer.write(b"x")
+    await byte_by_byte(writer)
 
 
 async def drip_login(writer: asyncio.StreamWriter, half: bytes) -> None:
     """The frame that logs in, announced as a long one, and never whole."""
     del half
     writer.write(SASL + b"\x00\x00\x10\x00\x02\x01\x00\x00")
-    while True:
-        await asyncio.sleep(0.2)
-        writer.write(b"x")
+    await byte_by_byte(writer)
 
 
 async def log_in_only(writer: asyncio.StreamWriter, half: bytes) -> None:
@@ -337,9 +341,7 @@ async def drip_body(writer: asyncio.StreamWriter, half: bytes) -> None:
     del half
     writer.write(b"POST /v1/tenants/x HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n")
     writer.write(b"Content-Type: application/json\r\n\r\n")
-    while True:
-        await asyncio.sleep(0.2)
-        writer.write(b"x")
+    await byte_by_byte(writer)
 
 
 async def hang_on(walk: Walk, name: str, talk: Callable[..., Awaitable[None]], tls: bool) -> str:

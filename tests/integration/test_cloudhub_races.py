@@ -131,7 +131,12 @@ async def test_a_device_waits_for_the_model_that_gives_its_wishes_types(tmp_path
         async with an_edge(cloud, "edge-1", certificate) as edge:
             await edge.register()
             await apply_device(cloud, a_device(level="7"))
-            await asyncio.sleep(0.2)
+
+            async def is_seen() -> bool:
+                found = (await cloud.kube.list("v1", "events", "default")).items
+                return any(event["reason"] == "ModelNotFound" for event in found)
+
+            await eventually(is_seen)
             await apply_model(cloud)
             device = content_of(await edge.object("default/device/lamp", "insert"))
             desired = device["spec"]["properties"][1]["desired"]

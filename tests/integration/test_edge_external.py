@@ -168,8 +168,8 @@ async def test_settings_that_cannot_be_are_named(
     cloud: FakeCloud, data_dir: Path, mqtt: EdgeMqtt, named: str
 ) -> None:
     with pytest.raises((InvalidSetting, ExceptionGroup)) as caught:
-        async with a_node(data_dir, mqtt=mqtt):
-            await asyncio.sleep(1)
+        async with a_node(data_dir, mqtt=mqtt), asyncio.timeout(30):
+            await asyncio.Event().wait()  # the node's failure ends it
     assert named in _text(caught.value)
 
 

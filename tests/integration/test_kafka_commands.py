@@ -13,6 +13,7 @@ import pytest
 from gateway.config.hono import Kafka
 from gateway.errors import DeviceNotFound, GatewayError, NoConsumer, NotProcessed, Undeliverable
 from gateway.hono.kafka_commands import KafkaCommands
+from gateway.hono.kafka_consumer import RecordReader
 from gateway.hono.kafka_messaging import KafkaTenants
 from gateway.hono.kafka_offsets import Ticket
 from gateway.hono.kafka_properties import consumer_properties
@@ -308,14 +309,24 @@ async def test_commands_of_all_tenants_are_read_in_order(
 
 
 async def test_no_more_are_fetched_while_too_many_have_no_outcome(
-    tenants: KafkaTenants, bootstrap: str
+    tenants: KafkaTenants, bootstrap: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    rounds: list[int] = []
+    store = RecordReader._store
+
+    def noted(reader: RecordReader, consumer: Any) -> None:
+        rounds.append(reader.under_way)
+        store(reader, consumer)
+
+    monkeypatch.setattr(RecordReader, "_store", noted)
     for number in range(6):
         await put(bootstrap, f"n{number}", device=f"d{number}")
     async with reading(tenants, bootstrap, max_commands=2) as rig:
         await until(lambda: len(rig.routing.commands) == 2)
-        await asyncio.sleep(0.2)
-        assert len(rig.routing.commands) == rig.commands._reader.under_way == 2
+        rounds.clear()
+        await until(lambda: len(rounds) >= 10)
+        assert set(rounds) == {2}
+        assert len(rig.routing.commands) == 2
         for name in tuple(rig.routing.held):
             rig.routing.held.pop(name)(None)
         await until(lambda: len(rig.routing.commands) == 4)
