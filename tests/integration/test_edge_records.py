@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -110,11 +111,15 @@ async def test_takers_and_watches_hear_of_an_object_once_it_is_on_disk(store: Ed
     meta.record_of = lambda _: a_record("p1", uid="u1")
     subject = Subject("default", "pod", "p1")
     pod: JsonObject = {"metadata": {"name": "p1", "namespace": "default", "uid": "u1"}}
+
+    def happened(count: int) -> bool:
+        return len(taken) == len(sender.sent) == len(told) == count
+
     for count, operation in enumerate((Operation.INSERT, Operation.DELETE), 1):
         envelope = change_object(stamp(), subject, operation, pod, version="1")
         meta.on_object(envelope, ObjectChanged(subject, operation, pod, "1", "edgecontroller"))
         assert len(sender.sent) < count
-        await until(lambda n=count: len(taken) == len(sender.sent) == len(told) == n)
+        await until(partial(happened, count))
     assert taken == [("insert", "default/pod/p1"), ("delete", "default/pod/p1")]
     assert [operation for _, operation in told] == ["insert", "delete"]
     assert await store.records(PODS) == []
