@@ -284,6 +284,7 @@ class CloudHub:
             request.transport,
             now,
             request.headers.get(EDGE, "")[:128] or certificate.serial,
+            is_ours=bool(request.headers.get(EDGE)),
         )
         old = self._sessions.get(session.node)
         self._sessions[session.node] = session
