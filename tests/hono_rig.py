@@ -122,12 +122,13 @@ async def a_core(
     database: Database | None = None,
     keeps: StoredSettings | None = None,
     clock: Callable[[], float] = time.time,
+    first_pause: float = 1.0,
     **changes: object,
 ) -> AsyncIterator[Core]:
     """All of the Hono core without adapters; `changes` are arguments of Registry.
 
-    Shape:  on an empty store where `database` gives none; `keeps` are settings and `clock` the clock of
-            stored commands.
+    Shape:  on an empty store where `database` gives none; `keeps`, `clock` and `first_pause` are for stored
+            commands.
     """
     database = database or Database(None, "gateway")
     metrics, tracer = Metrics(), Tracer()
@@ -135,7 +136,8 @@ async def a_core(
     usage, consumer, last = Usage(database), Consumer(), LastGateways()
     traffic = Traffic()
     provisioning = Provisioning(registry, database, consumer, tracer)
-    stored = StoredCommands(database, keeps or StoredSettings(), metrics, clock=clock)
+    settings = keeps or StoredSettings()
+    stored = StoredCommands(database, settings, metrics, clock=clock, first_pause=first_pause)
     hono = (registry, consumer, usage, last, metrics, tracer)
     core = Core(
         registry,

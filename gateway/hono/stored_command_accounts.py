@@ -11,9 +11,6 @@ from gateway.errors import Undeliverable
 from gateway.hono.stored_command_terms import Terms
 from gateway.observe.metrics import Metrics
 
-FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 60.0
-"""Seconds between tries for a device that listens and does not take its command."""
 FULL = "too many commands wait for the device"
 BYTES_FULL = "too many bytes of commands wait for devices"
 
@@ -32,7 +29,7 @@ class Line(msgspec.Struct, eq=False):
     Shape:  `is_woken` says that a link came while the line was busy; `was_sent` that its first command may
             have been under way when the last process ended; `over` is to be noted on disk before the next
             command is read.
-    Units:  `pause` in seconds.
+            `refusals` counts tries in a row that the device did not take.
     """
 
     tenant: str
@@ -41,7 +38,7 @@ class Line(msgspec.Struct, eq=False):
     is_busy: bool = False
     is_woken: bool = False
     was_sent: bool = False
-    pause: float = FIRST_PAUSE
+    refusals: int = 0
     timer: asyncio.TimerHandle | None = None
     over: Over | None = None
 

@@ -28,7 +28,7 @@ from gateway.config.hono import StoredCommands as Settings
 from gateway.errors import GatewayError, NoConsumer, NotProcessed, Rejected
 from gateway.hono import stored_command_rows as rows
 from gateway.hono.kafka_verdicts import verdict_of
-from gateway.hono.stored_command_accounts import FIRST_PAUSE, LONGEST_PAUSE, Accounts, Line, Over
+from gateway.hono.stored_command_accounts import Accounts, Line, Over
 from gateway.hono.stored_command_failures import Failures, Told
 from gateway.hono.stored_command_rows import StoredCommand
 from gateway.hono.stored_command_terms import Terms, terms_of
@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 
 MAX_UNDER_WAY = 64
 """Lines that move at the same time; others wait their turn."""
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+"""Seconds between tries for a device that listens and does not take its command."""
 DELETED = (410, "the command was deleted before its device took it")
 
 
@@ -78,6 +81,7 @@ class StoredCommands:
 
     Shape:  `clock` gives seconds since the epoch; `tells_kafka` False sends no delivery failure
             notifications to applications on Kafka.
+    Units:  `first_pause` in seconds.
     """
 
     name = "hono.stored_commands"
@@ -89,10 +93,12 @@ class StoredCommands:
         metrics: Metrics,
         *,
         tells_kafka: bool = True,
+        first_pause: float = FIRST_PAUSE,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._settings = settings
+        self._first_pause = first_pause
         self._clock = clock
         self._router: Router | None = None
         self._is_open = False
@@ -271,7 +277,9 @@ class StoredCommands:
 
     def _start(self, line: Line) -> None:
         self._moving += 1
-        if self._router is not None:
+        if line.over is not None:  # could not be noted before
+            self._next(line)
+        elif self._router is not None:
             self._router.is_reachable(line.tenant, line.device, partial(self._reached, line))
 
     def _reached(self, line: Line, is_reachable: bool) -> None:
@@ -317,7 +325,7 @@ class StoredCommands:
         """A command that was kept has an outcome."""
         failure = None if error is None else _failure(error)
         if error is None or failure is not None:
-            line.was_sent, line.pause = False, FIRST_PAUSE
+            line.was_sent, line.refusals = False, 0
             line.over = Over(stored.sequence, stored.size, failure)
             if error is None:
                 self._accounts.tell(line, "delivered")
@@ -350,8 +358,9 @@ class StoredCommands:
     def _pause(self, line: Line) -> None:
         """Try again after a while, if a link is there then; a new one is not waited for."""
         if self._is_open:
-            line.timer = asyncio.get_running_loop().call_later(line.pause, self._wake, line)
-            line.pause = min(line.pause * 2, LONGEST_PAUSE)
+            pause = min(self._first_pause * 2**line.refusals, LONGEST_PAUSE)
+            line.refusals = min(line.refusals + 1, 16)
+            line.timer = asyncio.get_running_loop().call_later(pause, self._wake, line)
 
     # --- operators, registry ---------------------------------------------------------------------------
 

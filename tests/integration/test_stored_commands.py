@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -196,17 +197,16 @@ async def test_a_command_that_the_device_did_not_take_is_kept_and_sent_again_wit
     assert first.command_id == second.command_id
 
 
-async def test_a_device_that_listens_and_takes_nothing_is_tried_again_after_a_while(
-    core: Core,
-) -> None:
-    link = Link(Undeliverable("no PUBACK"))
-    listen(core, link)
-    core.stored._accounts.line("acme", "d1").pause = 0.01
-    assert await route(core, a_command("a")) is None
-    await until(lambda: len(link.got) >= 3)
-    link.outcome = None
-    await until(lambda: waiting(core) == 0)
-    assert set(link.names) == {"a"}
+async def test_a_device_that_listens_and_takes_nothing_is_tried_again_after_a_while() -> None:
+    async with a_core(first_pause=0.001) as core:
+        await a_keeping_fleet(core)
+        link = Link(Undeliverable("no PUBACK"))
+        listen(core, link)
+        assert await route(core, a_command("a")) is None
+        await until(lambda: len(link.got) >= 3)
+        link.outcome = None
+        await until(lambda: waiting(core) == 0)
+        assert set(link.names) == {"a"}
 
 
 async def test_what_comes_while_one_is_under_way_waits_behind_it(core: Core) -> None:
@@ -379,6 +379,38 @@ async def test_a_store_that_cannot_write_refuses(
     assert await route(core, a_command("b")) is None
 
 
+async def test_what_was_delivered_while_the_store_could_not_write_is_noted_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with a_core(first_pause=0.05) as core:
+        await a_keeping_fleet(core)
+        await _delivered_to_a_full_disk(core, monkeypatch)
+
+
+async def _delivered_to_a_full_disk(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    await route(core, a_command("a"))
+    database: Any = core.stored._database
+    line = core.stored._accounts.line("acme", "d1")
+
+    def full(_work: Any, done: Any, *, grows: bool = False) -> None:
+        assert not grows
+        done(StoreUnavailable("the disk is full"))
+
+    class Once(Link):
+        def deliver(self, command: DeviceCommand, done: Done) -> None:
+            monkeypatch.setattr(database, "submit", full)
+            super().deliver(command, done)
+
+    link = Once()
+    end = listen(core, link)
+    await until(lambda: line.over is not None and line.timer is not None)
+    end()
+    monkeypatch.undo()
+    await until(lambda: waiting(core) == 0)
+    listen(core, link)
+    assert link.names == ["a"]
+
+
 # --- crashes ----------------------------------------------------------------------------------------
 
 
@@ -416,6 +448,70 @@ async def test_a_command_that_is_read_again_at_its_sender_waits_once(core: Core)
     await until(lambda: waiting(core) == 0)
     assert link.names == ["a"]
     assert link.got[0].marks == (("x-opt-twinspan-command-id", "kafka/0/17"),)
+
+
+class Moody(Link):
+    """A link that takes some commands, and says so a moment later."""
+
+    def __init__(self, chance: random.Random, taken: list[str]) -> None:
+        super().__init__()
+        self._chance = chance
+        self._taken = taken
+
+    def deliver(self, command: DeviceCommand, done: Done) -> None:
+        outcome = self._chance.choice([None, None, NoConsumer(), Undeliverable("no PUBACK")])
+        if outcome is None:
+            self._taken.append(command.command.name)
+        asyncio.get_running_loop().call_soon(done, outcome)
+
+
+class Life:
+    """What happens to three devices: commands, links that come and go."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        devices = ("d1", "d2", "d3")
+        self.accepted: dict[str, list[str]] = {device: [] for device in devices}
+        self.taken: dict[str, list[str]] = {device: [] for device in devices}
+
+    def come(self, core: Core, device: str) -> Any:
+        return listen(core, Moody(self.chance, self.taken[device]), device, announce=False)
+
+    async def go_on(self, core: Core) -> None:
+        ends: list[Any] = []
+        for number in range(60):
+            device = self.chance.choice(list(self.taken))
+            step = self.chance.randrange(4)
+            if step < 2 and await route(core, a_command(f"{number}", device)) is None:
+                self.accepted[device].append(f"{number}")
+            elif step == 2:
+                ends.append(self.come(core, device))
+            elif step == 3 and ends:
+                ends.pop(self.chance.randrange(len(ends)))()
+        for end in ends:
+            end()
+        lines = core.stored._accounts._lines
+        await until(lambda: not any(line.is_busy for line in lines.values()))
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_happens_each_device_gets_its_commands_once_and_in_order(
+    tmp_path: Path, seed: int
+) -> None:
+    life = Life(seed)
+    file = tmp_path / "gateway.db"
+    for number in range(3):
+        async with a_core(Database(file, "gateway"), first_pause=0.001) as core:
+            if number == 0:
+                await a_keeping_fleet(core)
+                await core.device("acme", "d3")
+            await life.go_on(core)
+    async with a_core(Database(file, "gateway"), first_pause=0.001) as core:
+        for device in life.taken:
+            life.come(core, device)
+        await until(lambda: waiting(core) == 0)
+    assert life.taken == life.accepted
+    assert all(len(names) > 10 for names in life.taken.values())
 
 
 # --- what is not delivered --------------------------------------------------------------------------
