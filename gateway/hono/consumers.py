@@ -40,6 +40,9 @@ class Consumer(Protocol):
         What went out settled has had its `outcome(None)` when this returns.
         """
 
+    def send_encoded(self, payload: bytes, outcome: Done) -> Callable[[], None] | None:
+        """Send telemetry that is written as applications get it already, as `send` does."""
+
     def send_event(self, event: StoredEvent, outcome: Callable[[EventOutcome], None]) -> None:
         """Send an event; the outcome comes once, also when the link is lost."""
 

@@ -100,11 +100,15 @@ class Flights:
 
     def take_off(self, message: Message, done: Done, waits: int) -> Flight:
         """Begin to wait for `waits` parties; QoS 0 is answered by who calls, whatever they say."""
+        return self.begin(message.tenant, done if message.qos else _forget, waits)
+
+    def begin(self, tenant: str, done: Done, waits: int) -> Flight:
+        """Begin to wait for `waits` parties; `done` hears what they say."""
         flights = self._flights
         if self._timer is None:
             self._loop = asyncio.get_running_loop()
         deadline = self._loop.time() + self._timeout
-        flight = Flight(message.tenant, done if message.qos else _forget, waits, deadline)
+        flight = Flight(tenant, done, waits, deadline)
         while flights and not flights[0].waits:
             flights.popleft()
         flights.append(flight)
@@ -171,6 +175,23 @@ class Messaging:
             broker.find(message.tenant, partial(self._found, broker, message, done))
         else:
             self._found(broker, message, done, carries)
+
+    def relay(self, tenant: str, encoded: bytes, qos: int, done: Done) -> bool:
+        """Send telemetry on as it came, to a consumer alone; False where none takes it now.
+
+        Shape:  the caller knows that it `is_relayed`.
+        """
+        group = self._groups.get(tenant)
+        consumer = group.next() if group is not None else None
+        if consumer is None or self._flights.is_full:
+            return False
+        flight = self._flights.begin(tenant, done if qos else _forget, 1)
+        flight.withdraw = consumer.send_encoded(encoded, flight.consumed)
+        if not flight.waits:
+            flight.withdraw = None
+        if not qos:
+            done(None)
+        return True
 
     def _to_consumers(self, message: Message, done: Done) -> None:
         if message.kind is _EVENT:
@@ -248,6 +269,13 @@ class Messaging:
         if broker is not None and broker.carries(message.tenant) is not False:
             return True
         return message.tenant in self._groups or bool(self._open_taps(message))
+
+    def is_relayed(self, message: Message) -> bool:
+        """True while telemetry such as `message` goes to AMQP consumers alone, and nobody reads it here."""
+        broker = self._broker
+        if broker is not None and broker.carries(message.tenant) is not False:
+            return False
+        return not self._open_taps(message)
 
     def on_takers(self, listener: Callable[[str | None], None]) -> None:
         """Tell `listener` whose takers of telemetry come or go: a tenant's, None for any tenant's."""

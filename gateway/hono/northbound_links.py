@@ -127,9 +127,12 @@ class ConsumerLink:
         return link.sendable
 
     def send(self, message: Message, outcome: Done) -> Callable[[], None] | None:
+        return self.send_encoded(self._encoder.encode(message), outcome)
+
+    def send_encoded(self, payload: bytes, outcome: Done) -> Callable[[], None] | None:
         protocol = self._protocol
         waiting = Waiting(self._meter, protocol.now, outcome)
-        sent = self._link.send(self._encoder.encode(message), waiting)
+        sent = self._link.send(payload, waiting)
         protocol.flush_soon()
         if sent is None:
             outcome(None)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, Protocol
 
+import msgspec
+
 from gateway.errors import (
     BadRequest,
     Forbidden,
@@ -89,6 +91,8 @@ class Takers(Protocol):
 
     def is_relayed(self, message: Message) -> bool: ...
 
+    def relay(self, tenant: str, encoded: bytes, qos: int, done: Done) -> bool: ...
+
     def on_takers(self, listener: Callable[[str | None], None]) -> None: ...
 
 
@@ -115,7 +119,9 @@ class Uploads:
         self._responses = responses
         self._usage = usage
         self._metrics = metrics
-        self._forwarded = metrics.service_uploads.labels(
+        self._relayed: dict[str, Tenant] = {}
+        """Tenants whose telemetry nobody here reads, as they were when that was found out."""
+        self.forwarded = metrics.service_uploads.labels(
             Kind.TELEMETRY.value, Processing.FORWARDED.value
         )
         self._takers = takers
@@ -145,6 +151,7 @@ class Uploads:
         return ROUTED_CREDIT if takers is None or takers.takes_telemetry(_probe(tenant)) else 0
 
     def _takers_changed(self, tenant: str | None) -> None:
+        self._relayed.clear()
         for name in tuple(self._waiting) if tenant is None else (tenant,):
             links = self._waiting.get(name)
             credit = self._credit(name) if links else 0
@@ -157,33 +164,19 @@ class Uploads:
         """Hand on telemetry as it came, where nobody here has to read it; False where somebody has.
 
         Its adapter must be trusted to have written what it should.
-        Errors (through `done`): what `Downstream.send` says.
+        Errors (through `done`): what the consumer says.
         """
-        known, takers = self._registry.cached_tenant(tenant), self._takers
-        if known is None or takers is None or known.limits.data_volume is not None:
+        takers, known = self._takers, self._registry.cached_tenant(tenant)
+        if takers is None or known is None:
             return False
-        mark = payload.find(_QOS)
-        message = Message(
-            tenant=tenant,
-            device="",
-            kind=Kind.TELEMETRY,
-            qos=payload[mark + len(_QOS)] if 0 <= mark < len(payload) - len(_QOS) else -1,
-            payload=b"",
-            at=0.0,
-            trace=_NO_TRACE,
-            encoded=payload,
-        )
-        if message.qos not in (0, 1) or not takers.is_relayed(message):
-            return False
-        self._downstream.send(message, partial(self._relayed, done))
-        return True
-
-    def _relayed(self, done: Done, error: GatewayError | None) -> None:
-        if error is None:
-            self._forwarded.inc()
-            done(None)
-        else:
-            self._finish(Kind.TELEMETRY.value, done, error)
+        if self._relayed.get(tenant) is not known:
+            is_metered = known.limits.data_volume is not None
+            if is_metered or not takers.is_relayed(_probe(tenant)):
+                return False
+            self._relayed[tenant] = known
+        at = payload.find(_QOS) + len(_QOS)
+        qos = payload[at] if len(_QOS) <= at < len(payload) else -1
+        return qos in (0, 1) and takers.relay(tenant, payload, qos, done)
 
     def send(self, kind: Kind, tenant: str, message: AmqpMessage, done: Done) -> None:
         """Hand on telemetry or an event.
@@ -232,8 +225,12 @@ class Uploads:
         self._registry.find_tenant(tenant, with_tenant)
 
     def _finish(self, kind: str, done: Done, error: GatewayError | None) -> None:
-        self._metrics.service_uploads.labels(kind, outcome_of(error).metric.value).inc()
+        self.count(kind, error)
         done(error)
+
+    def count(self, kind: str, error: GatewayError | None) -> None:
+        """Count a message with its outcome."""
+        self._metrics.service_uploads.labels(kind, outcome_of(error).metric.value).inc()
 
 
 class UploadLink:
@@ -269,11 +266,11 @@ class UploadLink:
 
     def arrived(self, delivery: Incoming) -> None:
         """Hand on a message; its outcome settles the delivery."""
-        done = partial(self._done, delivery)
-        payload = delivery.payload
         if self._is_trusted and self.kind is Kind.TELEMETRY:
-            if self._uploads.relay(self.tenant, payload, done):
+            passage = _Passage(self, delivery)
+            if self._uploads.relay(self.tenant, delivery.payload, passage.end):
                 return
+        done = partial(self.settle, delivery)
         try:
             message = decode_message(delivery.payload)
             if self.kind is None:
@@ -283,13 +280,39 @@ class UploadLink:
         except GatewayError as error:
             done(error)
 
-    def _done(self, delivery: Incoming, error: GatewayError | None) -> None:
+    def accepted(self, delivery: Incoming) -> None:
+        """A message that was passed on has been accepted."""
+        self._uploads.forwarded.inc()
+        self._link.settle(delivery)
+        self._protocol.flush_soon()
+
+    def failed(self, delivery: Incoming, error: GatewayError) -> None:
+        """A message that was passed on has not been accepted."""
+        self._uploads.count(Kind.TELEMETRY.value, error)
+        self.settle(delivery, error)
+
+    def settle(self, delivery: Incoming, error: GatewayError | None) -> None:
+        """Tell the outcome of a message."""
         self._link.settle(delivery, relayed_state(error))
         self._protocol.flush_soon()
 
     def lost(self, _unsettled: tuple[Sent, ...]) -> None:
         """Messages on their way go on; nobody is told."""
         self._uploads.close(self)
+
+
+class _Passage(msgspec.Struct, eq=False):
+    """A message that was passed on as it came, until its outcome."""
+
+    link: UploadLink
+    delivery: Incoming
+
+    def end(self, error: GatewayError | None) -> None:
+        """The outcome is known."""
+        if error is None:
+            self.link.accepted(self.delivery)
+        else:
+            self.link.failed(self.delivery, error)
 
 
 def _probe(tenant: str) -> Message:
