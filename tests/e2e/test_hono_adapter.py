@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import socket
 import subprocess
@@ -205,18 +206,18 @@ async def test_uploads_reach_applications_with_their_outcome(walk: Walk, adapter
 
 
 async def command(
-    walk: Walk, device: str, payload: str, *, waits: bool = False
+    walk: Walk, device: str, payload: str, *, waits: bool = False, tenant: str = "acme"
 ) -> tuple[object, ...]:
     """Send a command as an application; returns its outcome, and the response where one is awaited."""
     async with walk.application() as application:
-        message = Message(address=f"command/acme/{device}", subject="do", body=payload.encode())
+        message = Message(address=f"command/{tenant}/{device}", subject="do", body=payload.encode())
         message.inferred = True
         if waits:
             reply_to = "command_response/acme/here/1"
             message.id, message.reply_to = "c1", reply_to
             application.receive_from(reply_to)
             await application.expect("attached")
-        application.send("command/acme", message, payload)
+        application.send(f"command/{tenant}", message, payload)
         outcome = await application.expect("outcome")
         response: Received | None = None
         if waits:
@@ -284,10 +285,13 @@ async def test_the_adapter_comes_back_after_a_restart(classes: Path, tmp_path: P
         an_adapter(classes, running.endpoints["hono.internal"]) as adapter,
     ):
         assert (await adapter.do("tenant DEFAULT_TENANT")).startswith("ok")
+        assert (await adapter.do("listen-for DEFAULT_TENANT 4712 gw-1")).startswith("ok")
         await in_thread(running.stop)
         await in_thread(running.start)
-        for _ in range(100):
-            answer = await adapter.do("assert DEFAULT_TENANT 4711")
-            if answer.startswith("ok"):
-                break
-        assert answer.startswith("ok 4711")
+        async with asyncio.timeout(SECONDS):  # its back-off grows to seven seconds
+            while not (await adapter.do("assert DEFAULT_TENANT 4711")).startswith("ok 4711"):  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+            walk, is_accepted = Walk(running), False
+            while not is_accepted:  # it does not register its devices again
+                outcome = await command(walk, "4712", "work", tenant="DEFAULT_TENANT")
+                is_accepted = outcome[0] == "accepted"

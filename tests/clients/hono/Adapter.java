@@ -102,7 +102,7 @@ public final class Adapter {
         config.setFlowLatency(200);
         config.setName("hono-test");
         config.setServerRole(role);
-        config.setReconnectAttempts(10);
+        config.setReconnectAttempts(-1);
         if (where.length > 4) {
             config.setTlsEnabled(true);
             config.setTrustStorePath(where[4]);
