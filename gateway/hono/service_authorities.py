@@ -107,7 +107,7 @@ def read_permissions(path: str, setting: str) -> Users:
         raise InvalidSetting(f"{setting}: {path}: expected at most {MAX_FILE_BYTES} bytes")
     try:
         return parse_permissions(msgspec.json.decode(data))
-    except (msgspec.DecodeError, BadRequest) as error:
+    except (ValueError, RecursionError, BadRequest) as error:
         raise InvalidSetting(f"{setting}: {path}: {error}") from error
 
 

@@ -90,7 +90,7 @@ class Request:
         """Return the body; BadRequest for what is no JSON."""
         try:
             return cast(Json, _decode(self.payload))
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # also of bytes that are no UTF-8
             raise BadRequest("body: expected JSON") from error
 
     def document(self) -> JsonObject:
@@ -222,6 +222,9 @@ class RequestLink:
             self._work(request, call.answer)
         except GatewayError as error:
             call.answer(error)
+        except Exception:  # top of a request: the peer's other requests go on
+            log.exception("a request failed", extra={"operation": self._known(request.operation)})
+            call.answer(GatewayError())
 
     def _reply_to(self, message: AmqpMessage) -> str:
         """Return the reply address of a request for this link's service; BadRequest for another."""

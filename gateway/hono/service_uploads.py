@@ -51,6 +51,9 @@ ROUTED_CREDIT: Final = 250
 """The same for telemetry; what was granted stays the adapter's when the last consumer goes."""
 _QOS: Final = b"\xa1\x03qos\x54"
 """The property `qos` up to its value, as our own adapters write it; it stands before the body."""
+LATEST: Final = 253_402_300_799_000
+"""Milliseconds: the last creation time that is a date."""
+MAX_ID: Final = 1_024
 _RETAIN: Final = Symbol("x-opt-retain")
 _FIELDS: Final = frozenset(("device_id", "tenant_id", "qos", "orig_adapter", "orig_address", "ttd"))
 _RESPONSE_FIELDS: Final = frozenset(("device_id", "tenant_id", "status"))
@@ -200,7 +203,7 @@ class Uploads:
 
     def _at(self, message: AmqpMessage) -> float:
         created = message.properties.creation_time
-        return self._clock() if created is None else created / 1_000
+        return created / 1_000 if created is not None and 0 <= created <= LATEST else self._clock()
 
     def _metered(
         self, kind: str, tenant: str, size: int, work: Callable[[Done], None], done: Done
@@ -371,8 +374,8 @@ def _check_to(message: AmqpMessage, endpoint: str, tenant: str) -> None:
 
 def _text(given: Mapping[str, Scalar], name: str) -> str:
     value = given.get(name)
-    if not isinstance(value, str) or not value:
-        raise BadRequest(f"{name}: expected a string")
+    if not isinstance(value, str) or not 1 <= len(value) <= MAX_ID:
+        raise BadRequest(f"{name}: expected a string of 1..{MAX_ID} characters")
     return value
 
 

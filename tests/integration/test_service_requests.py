@@ -110,6 +110,22 @@ async def test_unknown_operations_and_bodies_that_are_no_json_are_400(adapter: P
     assert (await router.ask("dance")).status == 400
 
 
+@pytest.mark.parametrize(
+    "body", [b'"\xff"', b"[" * 60_000, b"\xff\xfe", b'{"tenant-id":"\\ud800"}', b"NaN", b"{"]
+)
+async def test_a_hostile_body_is_400_and_the_connection_goes_on(adapter: Peer, body: bytes) -> None:
+    client = Client(adapter, "tenant")
+    message = client.request("get")
+    message.body = body
+    client.listen()
+    client.is_listening = True
+    await adapter.expect("attached")
+    adapter.send(client.address, message, "1")
+    _, _, received = await adapter.expect("message")
+    assert received.properties["status"] == 400
+    assert (await client.ask("get", {"tenant-id": "acme"})).status == 200
+
+
 async def test_an_operation_without_the_right_is_403(services: Services) -> None:
     async with services.peer() as peer:
         answer = await Client(peer, "tenant").ask("update", {"tenant-id": "acme"})

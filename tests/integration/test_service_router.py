@@ -470,6 +470,7 @@ async def test_the_outcome_goes_back_to_the_adapter(
         {"to": "event/acme"},
         {"properties": {"device_id": None}},
         {"properties": {"device_id": 5}},
+        {"properties": {"device_id": "d" * 2_000}},
     ],
 )
 async def test_an_upload_that_is_none_is_rejected(
