@@ -272,6 +272,9 @@ async def test_telemetry_has_credit_once_somebody_is_there_for_it() -> None:
         def send_event(self, event: Any, outcome: Any) -> None:
             raise AssertionError("no events here")
 
+        def send_encoded(self, *_given: Any) -> None:
+            raise AssertionError("nothing was encoded before")
+
     async with a_core() as core:
         await a_fleet(core)
         messaging = Messaging(MemoryEvents(), Metrics())
