@@ -184,6 +184,26 @@ async def test_after_a_crash_what_may_have_been_sent_is_marked(tmp_path: Path) -
         assert [(m.payload, m.duplicate) for m in link.sent] == [(b"a", True)]
 
 
+async def test_after_a_crash_all_that_was_accepted_and_not_yet_deleted_is_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "relay.db"
+    async with a_pump(file, gently=False) as rig:
+        monkeypatch.setattr(rig.spool, "remove", lambda *_: None)
+        link = PlayedLink()
+        link.policy = lambda _m: None
+        rig.pump.up(link)
+        for number in range(3):
+            rig.submit(an_event(str(number)))
+        await until(lambda: len(link.sent) == 3)
+    async with a_pump(file) as rig:
+        link = PlayedLink()
+        link.policy = lambda _m: None
+        rig.pump.up(link)
+        await until(lambda: rig.waiting == 0)
+        assert [m.duplicate for m in link.sent] == [True, True, True]
+
+
 async def test_what_was_never_near_the_remote_is_not_marked_after_a_crash(tmp_path: Path) -> None:
     file = tmp_path / "relay.db"
     async with a_pump(file, gently=False) as rig:

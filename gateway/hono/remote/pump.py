@@ -425,7 +425,7 @@ class Pump:
         lane.under_way = item
         flight = _Flight(lane, item, time.perf_counter(), span)
         self._flights[item.id] = flight
-        lane.sent_up_to = item.id
+        lane.sent_up_to = max(lane.sent_up_to, item.id)
         link.send(message, partial(self._answered, flight))
 
     def _prepared(self, lane: _Lane, item: Stored, now: float) -> tuple[Message, Span]:
