@@ -141,10 +141,10 @@ async def test_the_routers_topics_are_subscribed_there(cloud: FakeCloud, data_di
         await linked(node, cloud)
         await cloud.send(command(Operation.SUBSCRIBE))
         async with paho_client(address) as peer:
-            while not cloud.uploads:
+            while not cloud.for_router:
                 peer.client.publish("default/up", b"x", 1)
                 await asyncio.sleep(0.02)
-            assert cloud.uploads[0].topic == "default/up"
+            assert cloud.for_router[0].resource == "default/up"
             await peer.subscribe(("default/up", 1))
             await cloud.send(command(Operation.PUBLISH, "from the cloud"))
             while (await peer.message()).payload != b"from the cloud":
