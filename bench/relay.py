@@ -4,8 +4,7 @@ Both relays get the same messages (150 bytes of JSON) from the same ten publishe
 (at most `WINDOW` messages between publisher and application), one after the other in the same run:
   ours    publishers -> MQTT adapter -> AMQP 1.0 receiver that accepts each message
   theirs  publishers -> mosquitto -> thingsboard-gateway -> mosquitto (its platform's place) -> subscriber
-At QoS 1 every hop acknowledges. Needs mosquitto, and thingsboard-gateway in `.peers/thingsboard-gateway`
-(`python -m venv .peers/thingsboard-gateway`, then its pip: `install thingsboard-gateway`).
+At QoS 1 every hop acknowledges. Needs mosquitto, and thingsboard-gateway as scripts/bench-peers.sh gets it.
 Run: `python -m bench.relay [--messages 20000] [--runs 3] [--json]`.
 """
 
@@ -58,16 +57,21 @@ PROBE = "n-1"
 class Relay:
     """Medians: messages per second from publisher to application, and per second of the relay's CPU time.
 
-    Theirs counts the CPU time of thingsboard-gateway alone, not that of the two brokers it needs.
+    Units:  megabytes resident after the run.
+    Theirs counts the CPU time and memory of thingsboard-gateway alone, not of the two brokers it needs.
     """
 
     relay: str
     qos: int
     per_second: float
     per_cpu_second: float
+    resident_mb: float
 
 
 Rates: TypeAlias = tuple[float, float]
+"""Per second, and per second of CPU time."""
+Run: TypeAlias = tuple[float, float, float]
+"""Rates, and megabytes resident."""
 
 
 class Flow:
@@ -129,6 +133,12 @@ def _cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def _resident(pid: int) -> float:
+    """Megabytes of memory."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -155,7 +165,7 @@ async def _client(
 # --- ours ----------------------------------------------------------------------------------------------
 
 
-async def ours(qos: int, messages: int) -> Rates:
+async def ours(qos: int, messages: int) -> Run:
     """One run of our gateway, a process of its own with a tenant that only applications listen to."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -174,7 +184,8 @@ async def ours(qos: int, messages: int) -> Rates:
         async with _process(*command, folder=folder) as pid:
             endpoints = await _endpoints(folder / "data" / "endpoints.json")
             await asyncio.to_thread(_provision, endpoints["hono.registry"])
-            return await _through_ours(pid, endpoints, qos, messages)
+            rates = await _through_ours(pid, endpoints, qos, messages)
+            return *rates, _resident(pid)
 
 
 async def _endpoints(file: Path) -> dict[str, int]:
@@ -234,7 +245,7 @@ async def _through_ours(pid: int, endpoints: dict[str, int], qos: int, messages:
 # --- theirs --------------------------------------------------------------------------------------------
 
 
-async def theirs(qos: int, messages: int) -> Rates:
+async def theirs(qos: int, messages: int) -> Run:
     """One run of thingsboard-gateway between two brokers."""
     mosquitto = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
     south, north = _free_port(), _free_port()
@@ -253,7 +264,8 @@ async def theirs(qos: int, messages: int) -> Rates:
                 **environment,
             ) as pid,
         ):
-            return await _through_theirs(pid, south, north, qos, messages)
+            rates = await _through_theirs(pid, south, north, qos, messages)
+            return *rates, _resident(pid)
 
 
 def _broker_settings(folder: Path, port: int) -> None:
@@ -347,12 +359,12 @@ async def _until_it_relays(client: Client, platform: Platform) -> None:
 
 def measure(messages: int = 20_000, runs: int = 3) -> list[Relay]:
     """Run both relays in turn; theirs gets a tenth of the messages."""
-    found: dict[tuple[str, int], list[Rates]] = {}
+    found: dict[tuple[str, int], list[Run]] = {}
     for _ in range(runs):
         for qos in (0, 1):
             found.setdefault(("twinspan", qos), []).append(asyncio.run(ours(qos, messages)))
-            rates = asyncio.run(theirs(qos, max(messages // 10, 1)))
-            found.setdefault(("thingsboard-gateway", qos), []).append(rates)
+            run = asyncio.run(theirs(qos, max(messages // 10, 1)))
+            found.setdefault(("thingsboard-gateway", qos), []).append(run)
     return [
         Relay(relay, qos, *(round(statistics.median(column)) for column in zip(*all_, strict=True)))
         for (relay, qos), all_ in found.items()
@@ -372,10 +384,11 @@ def main() -> None:
     if arguments.json:
         print(json.dumps([asdict(relay) for relay in relays]))
         return
-    print(f"{'relay':<22}{'QoS':>4}{'messages/s':>12}{'per CPU s':>12}")
+    print(f"{'relay':<22}{'QoS':>4}{'messages/s':>12}{'per CPU s':>12}{'MB':>6}")
     for relay in relays:
         print(
             f"{relay.relay:<22}{relay.qos:>4}{relay.per_second:>12,.0f}{relay.per_cpu_second:>12,.0f}"
+            f"{relay.resident_mb:>6.0f}"
         )
 
 

@@ -80,13 +80,28 @@ def needs_rabbitmq() -> None:
 
 @contextmanager
 def rabbitmq(
-    folder: Path, port: int, queues: Sequence[str], shovels: Sequence[Shovel]
+    folder: Path,
+    port: int,
+    queues: Sequence[str],
+    shovels: Sequence[Shovel],
+    *,
+    plugins: str = PLUGINS,
+    settings: str = "",
+    emulator: str = "",
 ) -> Iterator[Path]:
-    """Run a broker with these queues and shovels; yields its log."""
+    """Run a broker with these queues and shovels; yields its log.
+
+    Shape:  `settings` are more lines of rabbitmq.conf, `emulator` arguments of Erlang's; the broker writes
+            its process id to `folder/pid`.
+    """
     needs_rabbitmq()
     names, distribution = free_ports(2)
     _write_config(folder, port, queues, shovels)
+    with (folder / "rabbitmq.conf").open("a") as more:
+        more.write(settings)
+    (folder / "plugins").write_text(plugins)
     environment = _environment(folder, names, distribution)
+    environment["RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"] += f" {emulator}"
     log = folder / "rabbit.log"
     epmd = subprocess.Popen(["epmd", "-port", str(names), "-address", "127.0.0.1"], env=environment)
     try:
@@ -142,7 +157,6 @@ def _write_config(
     (folder / "advanced.config").write_text(
         f"[{{rabbitmq_shovel, [{{shovels, [{all_shovels}]}}]}}]."
     )
-    (folder / "plugins").write_text(PLUGINS)
 
 
 def _environment(folder: Path, names: int, distribution: int) -> dict[str, str]:
