@@ -70,21 +70,36 @@ class CommandReceivers:
 
     def __init__(self) -> None:
         self._links: dict[str, list[InstanceLink]] = {}
+        self._neighbours: set[str] = set()
 
-    def add(self, instance: str, link: InstanceLink) -> None:
-        """Send an instance's commands to `link` until it leaves."""
+    def add(
+        self, instance: str, link: InstanceLink, on_gone: Callable[[], None] | None = None
+    ) -> None:
+        """Send an instance's commands to `link` until it leaves.
+
+        Shape:  `on_gone` is for instances that do not come back, of our own worker processes.
+        """
         self._links.setdefault(instance, []).append(link)
+        if on_gone is not None:
+            self._neighbours.add(instance)
 
         def leave() -> None:
             links = self._links[instance]
             links.remove(link)
             if not links:
                 del self._links[instance]
+                self._neighbours.discard(instance)
+                if on_gone is not None:
+                    on_gone()
 
         link.leave = leave
 
     def has(self, instance: str) -> bool:
         return instance in self._links
+
+    def is_neighbour(self, instance: str) -> bool:
+        """True for an instance of our own worker processes."""
+        return instance in self._neighbours
 
     def deliver(self, instance: str, command: DeviceCommand, done: Done) -> None:
         """Send a command to an instance.

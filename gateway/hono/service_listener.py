@@ -22,6 +22,7 @@ import ssl as tls
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from cryptography import x509
@@ -388,8 +389,11 @@ class Component:
         return self._attach(link, address, accept)
 
     def _instance(self, link: SenderLink, instance: str) -> None:
+        rooms = self._rooms
         link.context = receiver = InstanceLink(self._protocol, link)
-        self._rooms.receivers.add(instance, receiver)
+        is_own = self._neighbour is not None
+        on_gone = partial(rooms.routes.end_instance, instance) if is_own else None
+        rooms.receivers.add(instance, receiver, on_gone)
 
     def _notify(self, link: SenderLink, address: str) -> None:
         link.context = listener = NotificationLink(self._protocol, link)

@@ -3,7 +3,7 @@
 A device has one instance, the one that registered last. Registrations outlive the instance's connection and
 our own restart, as adapters do not register again when they reconnect; they end by their lifespan, when they
 are taken back, or when their instance was away for `GONE_SECONDS`. Those of a device that waits for one
-command only are not written down.
+command only are not written down, nor are those of our own worker processes, which end with the worker.
 Full: StoreUnavailable.
 """
 
@@ -142,7 +142,8 @@ class Routes:
         row = Row(tenant, device, instance, expires)
         before = self._routes.get((tenant, device))
         route = self._add(row, now)
-        route.is_kept = not 0 <= lifespan < KEPT_SECONDS
+        is_short = 0 <= lifespan < KEPT_SECONDS
+        route.is_kept = not is_short and not self._receivers.is_neighbour(instance)
         if not route.is_kept and before is not None and before.is_kept:
             self._forget(tenant, device)
         if route.is_kept and self._database is not None:
@@ -175,6 +176,12 @@ class Routes:
         is_newest = self._router.newest_link(tenant, device) is route.link
         self._drop(key, route)
         return is_newest
+
+    def end_instance(self, instance: str) -> None:
+        """Take back everything of an instance that will not come back."""
+        for key, route in tuple(self._routes.items()):
+            if route.instance == instance:
+                self._drop(key, route)
 
     def instance(self, tenant: str, device: str) -> str | None:
         """Return a device's instance, None where it has none elsewhere."""

@@ -82,15 +82,11 @@ class Workers:
         endpoints: Endpoints,
         ledger: Ledger,
         metrics: Metrics,
-        *,
-        on_gone: Callable[[str], None] = lambda _instance: None,
     ) -> None:
-        """`on_gone` hears the instance name of a worker that has ended."""
         self._plan = plan
         self._endpoints = endpoints
         self._ledger = ledger
         self._metrics = metrics
-        self._on_gone = on_gone
         self._scrapes = Scrapes()
         self._up: dict[int, Process] = {}
         self._was_up = False
@@ -174,7 +170,6 @@ class Workers:
             await _end(process)
             self._ledger.gone(number)
             self._scrapes.gone(number)
-            self._on_gone(instance)
 
     async def _watch(
         self, number: int, process: Process, order: Mapping[str, Json], up: asyncio.Event

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.config.hono import HttpAdapter as HttpSettings
@@ -57,14 +57,8 @@ async def adapters_on(
 ) -> AsyncIterator[Away]:
     """HTTP and MQTT adapter that know the services by their address alone."""
     metrics, endpoints = Metrics(), Endpoints()
-    given = Settings(
-        messaging=Peer(
-            address=address or services.address,
-            username=ADAPTER.username,
-            password=ADAPTER.password,
-        ),
-        **settings,
-    )
+    peer = Peer(address=address) if address else replace(ADAPTER, address=services.address)
+    given = Settings(messaging=peer, **settings)
     side = remote_side(given, metrics, Tracer(), instance=instance, usage=usage)
     http = HttpAdapter(
         HttpSettings(bind=FREE),
@@ -97,4 +91,15 @@ async def adapters_on(
 async def services_and_adapters(core: Core, **options: Any) -> AsyncIterator[Away]:
     """Both sides of `core`."""
     async with the_services(core) as services, adapters_on(services, **options) as away:
+        yield away
+
+
+@asynccontextmanager
+async def a_worker(
+    services: Services, instance: str = "worker0", usage: SharedUsage | None = None
+) -> AsyncIterator[Away]:
+    """The adapters of a worker process: on the Unix socket, limits counted elsewhere."""
+    address = f"unix:{services.settings.socket}"
+    shared = SharedUsage() if usage is None else usage
+    async with adapters_on(services, instance=instance, usage=shared, address=address) as away:
         yield away

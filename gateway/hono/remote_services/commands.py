@@ -25,6 +25,7 @@ import msgspec
 from gateway.errors import BadRequest, GatewayError, MalformedPacket, NoConsumer, NotBuilt
 from gateway.hono.amqp_messages import COMMAND_RESPONSE, command_of, encode_response
 from gateway.hono.amqp_outcomes import command_state
+from gateway.hono.ingress import WAITS_FOR_COMMANDS
 from gateway.hono.remote_services.connection import ServiceConnection
 from gateway.hono.remote_services.links import OutLinks
 from gateway.hono.remote_services.requests import Answer, Question, Services
@@ -56,6 +57,9 @@ UNREGISTER: Final = "unregister-command-consumer"
 ENABLE: Final = "enable-command-routing"
 VIA: Final = "via"
 FOREVER: Final = -1
+WAIT_SECONDS: Final = 110
+"""Lifespan of a registration for one command; what is waited for longer is registered again before."""
+RENEW_SECONDS: Final = 90.0
 COMMAND_CREDIT: Final = 500
 MAX_COMMAND: Final = 1_048_576
 ENABLE_BATCH: Final = 1_000
@@ -103,6 +107,7 @@ class RemoteCommands:
         self._subscriptions = Subscriptions()
         self._receivers: dict[Adapter, _Receiver] = {}
         self._registered: dict[tuple[str, str], Adapter] = {}
+        self._waits: dict[Subscription, asyncio.TimerHandle] = {}
         services.connection.on_open(self._opened)
 
     def route(self, command: Command, done: Done) -> None:
@@ -133,6 +138,9 @@ class RemoteCommands:
         if not self._subscriptions.has(mine):
             return
         self._subscriptions.remove(mine)
+        timer = self._waits.pop(mine, None)
+        if timer is not None:
+            timer.cancel()
         others = self._subscriptions.of(mine.tenant, mine.device)
         is_told = mine.announce and not any(other.announce for other in others)
         if others and not is_told and self._registered.get(_key(mine)) is others[-1].adapter:
@@ -147,9 +155,25 @@ class RemoteCommands:
         """Have the router send the device's commands here; `is_told` tells applications too."""
         self._registered[_key(mine)] = mine.adapter
         properties = self._properties(mine, is_told)
-        properties["lifespan"] = Int(FOREVER)
+        properties["lifespan"] = Int(self._lifespan(mine))
         again = partial(self._register, mine, is_told=is_told)
         self._ask(mine, Question(REGISTER, properties), again)
+
+    def _lifespan(self, mine: Subscription) -> int:
+        """A device that waits for one command does not wait for long."""
+        if mine.announce or mine.adapter not in WAITS_FOR_COMMANDS:
+            return FOREVER
+        loop = asyncio.get_running_loop()
+        timer = self._waits.get(mine)
+        if timer is not None:
+            timer.cancel()
+        self._waits[mine] = loop.call_later(RENEW_SECONDS, self._renew, mine)
+        return WAIT_SECONDS
+
+    def _renew(self, mine: Subscription) -> None:
+        self._waits.pop(mine, None)
+        if self._subscriptions.of(mine.tenant, mine.device)[-1:] == [mine]:
+            self._register(mine, is_told=False)
 
     def _unregister(self, mine: Subscription, *, is_told: bool) -> None:
         self._registered.pop(_key(mine), None)
