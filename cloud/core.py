@@ -18,6 +18,7 @@ from cloud.nodebook import NodeBook
 from cloud.nodes import NodeWatch
 from cloud.reports import Reports
 from cloud.syncbook import SyncBook
+from cloud.thingsource import build_remote
 from cloud.upstream import Sequences, Upstream
 from gateway.config.tree import Settings
 from gateway.kube.client import KubeClient
@@ -81,11 +82,12 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
     syncs = SyncBook(cluster)
     events = EventRecorder(cluster)
     delivery = Delivery(catalog, hub, syncs, tracer, settings.hub.sync_interval)
+    elsewhere = build_remote(process.settings.ditto, metrics)
     controller = DeviceController(
         kube=kube.client(DEVICE_MANAGER),
-        things=gateway.things,
-        policies=gateway.policies,
-        signals=gateway.things,
+        things=elsewhere.things if elsewhere else gateway.things,
+        policies=elsewhere.policies if elsewhere else gateway.policies,
+        signals=elsewhere.signals if elsewhere else gateway.things,
         catalog=catalog,
         bases=Bases(gateway.database),
         delivery=delivery,
@@ -94,6 +96,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         tracer=tracer,
         operators=process.settings.ditto.devices.subjects
         or (("nginx:ditto",) if process.settings.demo else ()),
+        is_guarded=elsewhere is None,
     )
     reports = Reports(
         kube=kube.client(DEVICE_MANAGER),
@@ -102,7 +105,10 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         events=events,
         metrics=metrics,
         tracer=tracer,
+        things_may_lag=elsewhere is not None,
     )
+    if elsewhere is not None:
+        elsewhere.serve(controller, reports)
     reports.attach(hub)
     sequences = Sequences(gateway.database)
     upstream = Upstream(
@@ -125,6 +131,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         nodes,
         events,
         sequences,
+        *([elsewhere] if elsewhere else []),
         controller,
         delivery,
         hub,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cloud.agreement import Base, Settlement, Winner, settle_all
@@ -37,13 +37,14 @@ from cloud.mapping import (
     features_patch,
     kubeedge_attributes,
     missing_features,
-    reported_by_thing,
     usable_by_thing,
     wanted_by_device,
     wanted_by_thing,
 )
+from cloud.refusals import Refusals
 from cloud.removals import Removals
-from cloud.statuses import reported_by_status, state_of
+from cloud.statuses import reported_by_status, state_of, thing_patch
+from cloud.twinbook import TwinBook, remember
 from gateway.errors import (
     BadRequest,
     Conflict,
@@ -58,7 +59,7 @@ from gateway.model.ports import Things
 from gateway.model.thing import Thing, ThingEvent, ThingMessage
 from gateway.model.trace import TraceContext
 from gateway.twin.documents import same
-from gateway.wire.cloudedge.devices import DEVICES, GROUP_VERSION, DeviceView, mapping
+from gateway.wire.cloudedge.devices import DEVICES, GROUP_VERSION, DeviceView
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.values import Typed
 
@@ -93,6 +94,7 @@ class DeviceController:
         metrics: Metrics,
         tracer: Tracer,
         operators: Sequence[str],
+        is_guarded: bool = True,
     ) -> None:
         self._kube = kube
         self._own = DeviceThings(things, policies, operators)
@@ -103,12 +105,16 @@ class DeviceController:
         self._events = events
         self._metrics = metrics
         self._tracer = tracer
-        self._twins: dict[DeviceKey, Twinned] = {}
-        self._by_thing: dict[str, DeviceKey] = {}
+        self._book = TwinBook(catalog, self._warn)
         self._removals = Removals(
             self._own, bases, catalog, self.find, lambda: self._count("thing", "deleted")
         )
+        self._refusals = None if is_guarded else Refusals()
+        """Where the things service asks nobody, bad wishes are answered by writing the good ones back."""
         self._worker: KeyWorker[DeviceKey] | None = None
+        self._sweeper: KeyWorker[str] | None = None
+        self.on_settled: Callable[[DeviceKey], Awaitable[None]] | None = None
+        """Called at the end of each reconcile; its errors have it tried again."""
         catalog.on_device(self.device_changed)
 
     # --- module ---------------------------------------------------------------------------------
@@ -120,8 +126,9 @@ class DeviceController:
         try:
             async with asyncio.TaskGroup() as group:
                 self._worker = KeyWorker(group, self.reconcile)
+                self._sweeper = KeyWorker(group, self._sweep)
                 for key in self._catalog.device_keys:
-                    self._name(key)
+                    self._book.name(key)
                 await (
                     self._removals.sweep()
                 )  # before a namesake takes over what is left of the old one
@@ -130,17 +137,41 @@ class DeviceController:
                 ready()
                 await asyncio.Event().wait()
         finally:
-            self._worker = None
+            self._worker = self._sweeper = None
             for end in endings:
                 end()
 
     def find(self, thing_id: str) -> DeviceKey | None:
         """Return the Device that a thing stands for."""
-        return self._by_thing.get(thing_id)
+        return self._book.find(thing_id)
 
     def poke(self, key: DeviceKey) -> None:
         if self._worker is not None:
             self._worker.poke(key)
+
+    # --- things elsewhere ---------------------------------------------------------------------------
+
+    @property
+    def thing_ids(self) -> list[str]:
+        """The things of all Devices."""
+        return self._book.thing_ids
+
+    def has_thing(self, thing_id: str) -> bool:
+        return self._book.find(thing_id) is not None
+
+    def resynced(self) -> None:
+        """All things were read again: what waited for that goes on now."""
+        if self._worker is None or self._sweeper is None:
+            return
+        self._sweeper.poke("gone")
+        for key in self._catalog.device_keys:
+            self._worker.poke(key)
+        self._worker.hurry()
+        self._sweeper.hurry()
+
+    async def _sweep(self, _key: str) -> None:
+        if not await self._removals.sweep():
+            raise Undeliverable("things of deleted Devices are left")
 
     # --- what happens outside ---------------------------------------------------------------------
 
@@ -150,16 +181,16 @@ class DeviceController:
         if old is not None and (new is None or new.meta.uid != old.meta.uid):
             self._removals.note(change.key, old.meta.uid)
         if new is not None:
-            self._name(change.key)
+            self._book.name(change.key)
         self.poke(change.key)
 
     def on_event(self, event: ThingEvent) -> None:
         """A thing changed (from the things service)."""
-        key = self._by_thing.get(event.thing_id)
-        twin = self._twins.get(key) if key else None
+        key = self._book.find(event.thing_id)
+        twin = self._book.get(key) if key else None
         if key is None or twin is None:
             return
-        self._remember(twin, event.after, event.revision)
+        remember(twin, event)
         if event.originator == ORIGINATOR:
             return
         if event.after is None or self._wants_other(key, event):
@@ -177,38 +208,23 @@ class DeviceController:
         before = wanted_by_thing(event.before.document, layout) if event.before else {}
         return before != wanted_by_thing(event.after.document, layout) or event.before is None
 
-    def _name(self, key: DeviceKey) -> Twinned | None:
-        try:
-            thing_id = self._catalog.thing_id(key)
-        except NotMappable as error:
-            self._warn(key, "NotMappable", error.message)
-            return None
-        other = self._by_thing.get(thing_id, key)
-        if other != key:
-            self._warn(key, "NotMappable", f"thing {thing_id} stands for Device {other} already")
-            return None
-        twin = self._twins.get(key)
-        if twin is None or twin.thing_id != thing_id:
-            self._forget(key)
-            twin = self._twins[key] = Twinned(thing_id)
-            self._by_thing[thing_id] = key
-        return twin
-
-    @staticmethod
-    def _remember(twin: Twinned, thing: Thing | None, revision: int) -> None:
-        if twin.thing is None or thing is None or revision > twin.thing.revision:
-            twin.thing, twin.is_loaded = thing, True
-
     # --- one Device ---------------------------------------------------------------------------------
 
     async def reconcile(self, key: DeviceKey) -> None:
         """Bring a Device and its thing together. Errors: what can be tried again."""
+        await self._reconcile(key)
+        if self.on_settled is not None:
+            await self.on_settled(key)
+
+    async def _reconcile(self, key: DeviceKey) -> None:
         await self._removals.settle(key)
         device = self._catalog.device(key)
         if device is None:
-            self._forget(key)
+            gone = self._book.forget(key)
+            if gone is not None and self._refusals is not None:
+                self._refusals.forget(gone)
             return
-        twin = self._name(key)
+        twin = self._book.name(key)
         if twin is None or device.meta.is_deleting or not self._is_complete(device):
             return
         async with twin.lock:
@@ -288,6 +304,7 @@ class DeviceController:
         )
         await self._write(device, twin, layout, decided, trace)
         await self._agree(device, twin, decided)
+        await self._write_back(device, twin, layout, theirs, decided)
 
     async def _write(
         self,
@@ -307,6 +324,27 @@ class DeviceController:
         await self._write_thing(device, twin, layout, to_thing, trace)
         if to_device:
             await self._write_device(device, twin, layout, to_device, trace)
+
+    async def _write_back(
+        self,
+        device: DeviceView,
+        twin: Twinned,
+        layout: Layout,
+        theirs: Wanted,
+        decided: Mapping[str, Settlement],
+    ) -> None:
+        """Put the good values where a thing elsewhere got bad ones, once for each."""
+        if self._refusals is None or twin.thing is None:
+            return
+        news = [n for n, s in decided.items() if s.winner is Winner.THING]
+        self._refusals.accepted(twin.thing_id, news)
+        wished = wanted_by_thing(twin.thing.document, layout)
+        still_bad = usable_by_thing(twin.thing.document, layout).bad.keys() & theirs.bad.keys()
+        names = self._refusals.fresh(twin.thing_id, wished, still_bad & decided.keys())
+        if names:
+            good = {name: decided[name].value for name in names}
+            await self._write_thing(device, twin, layout, good, None)
+            self._refusals.refused(twin.thing_id, wished, names)
 
     async def _agree(
         self, device: DeviceView, twin: Twinned, decided: Mapping[str, Settlement]
@@ -365,22 +403,11 @@ class DeviceController:
         """Write wanted values, what the Device says of itself, and reports that the thing never got."""
         if twin.thing is None:
             return
-        document = twin.thing.document
         status = self._catalog.status_object(device.key)
-        known = reported_by_thing(document, layout)
-        missed = {n: v for n, v in reported_by_status(status, layout).items() if n not in known}
-        facts = kubeedge_attributes(device, state_of(status))
-        patch: JsonObject = {}
-        features = {
-            **missing_features(layout, document),
-            **features_patch(layout, desired, missed),
-        }
-        if features:
-            patch["features"] = features
-        if not _contains(mapping(mapping(document.get("attributes")).get("kubeedge")), facts):
-            patch["attributes"] = {"kubeedge": facts}
+        patch = thing_patch(device, layout, twin.thing.document, desired, status)
         if patch:
-            await self._own.merge(twin, patch, trace)
+            places = [layout.place(name).desired for name in desired]
+            await self._own.merge(twin, patch, trace, places)
         if desired:
             self._count("thing", "written")
 
@@ -392,13 +419,13 @@ class DeviceController:
         Shape:  `patch` is a merge patch from the thing's root.
         Errors: Forbidden (the policy denies it), what the things service answers.
         """
-        twin = self._name(key) if self._catalog.device(key) else None
+        twin = self._book.name(key) if self._catalog.device(key) else None
         if twin is None:
             return
         try:
             await self._own.merge(twin, patch, trace)
         except ThingGone:
-            await self.reconcile(key)
+            await self._reconcile(key)
             if self.thing_of(key) is None:
                 raise Forbidden(
                     f"there is no thing {twin.thing_id}, and none can be made"
@@ -407,8 +434,7 @@ class DeviceController:
 
     def thing_of(self, key: DeviceKey) -> Thing | None:
         """Return the thing as last seen, None when it is not known."""
-        twin = self._twins.get(key)
-        return twin.thing if twin else None
+        return self._book.thing_of(key)
 
     # --- the Device -----------------------------------------------------------------------------
 
@@ -443,11 +469,6 @@ class DeviceController:
         self._count("device", "written")
         twin.patched = DeviceView.read(found)
 
-    def _forget(self, key: DeviceKey) -> None:
-        twin = self._twins.pop(key, None)
-        if twin is not None and self._by_thing.get(twin.thing_id) == key:
-            del self._by_thing[twin.thing_id]
-
     # --- telling ------------------------------------------------------------------------------------
 
     def _warn_bad(self, key: DeviceKey, wanted: Wanted) -> None:
@@ -466,10 +487,6 @@ class DeviceController:
 def _was_beaten(error: GatewayError) -> bool:
     """True when others were faster each time; False when the value itself is not taken."""
     return isinstance(error, Conflict | Unprocessable) and not error.details.get("causes")
-
-
-def _contains(present: JsonObject, wanted: JsonObject) -> bool:
-    return all(name in present and same(present[name], value) for name, value in wanted.items())
 
 
 def _version(view: DeviceView) -> int:

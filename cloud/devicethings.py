@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from gateway.errors import Conflict, Forbidden, NotFound, PreconditionFailed, Undeliverable
-from gateway.model.json import Json, JsonObject
+from cloud.preconditions import unchanged
+from gateway.errors import (
+    Conflict,
+    Forbidden,
+    NotFound,
+    PreconditionFailed,
+    RevisionConflict,
+    Undeliverable,
+)
+from gateway.model.json import Json, JsonObject, Pointer
 from gateway.model.policy import PolicyCommand
 from gateway.model.ports import SignalListener, Things
 from gateway.model.thing import (
@@ -79,7 +87,9 @@ class DeviceThings:
         self._things = things
         self._policies = policies
         self._operators = tuple(operators)
-        self._made: set[str] = set()
+        self._known_policies: dict[str, bool] = {}
+        """Policies that are there; True for those that we made."""
+        self._making = asyncio.Lock()
 
     async def load(self, twin: Twinned) -> None:
         """Read the thing; not found may also mean that a policy hides it.
@@ -105,9 +115,14 @@ class DeviceThings:
         twin.is_loaded = True
 
     async def create(self, twin: Twinned, document: JsonObject, trace: TraceContext | None) -> None:
-        """Make the thing. Errors: Forbidden when there is one that the controller may not see."""
+        """Make the thing. Errors: Forbidden when there is one, or a policy, that hides itself."""
         try:
             result = await self._command(twin.thing_id, Action.CREATE, document, trace)
+        except NotFound as error:  # its policy is gone, or hidden
+            policy_id = str(document["policyId"])
+            if self._known_policies.pop(policy_id, False):
+                raise Undeliverable(f"policy {policy_id} is gone, and is made again") from error
+            raise Forbidden(f"policy {policy_id} exists and hides itself") from error
         except Conflict as error:
             await self.load(twin)
             if twin.thing is None:
@@ -116,19 +131,37 @@ class DeviceThings:
         if twin.thing is None:
             twin.thing = Thing(twin.thing_id, result.revision or 1, document, "", "")
 
-    async def merge(self, twin: Twinned, patch: JsonObject, trace: TraceContext | None) -> None:
-        """Merge into the thing, from its root. Errors: ThingGone; what the service answers."""
+    async def merge(
+        self,
+        twin: Twinned,
+        patch: JsonObject,
+        trace: TraceContext | None,
+        decided_on: Iterable[Pointer] = (),
+    ) -> None:
+        """Merge into the thing, from its root, where the places that were decided on are as they were known.
+
+        Errors: ThingGone; RevisionConflict when one of the places is another; what the service answers.
+        """
+        places, headers = tuple(decided_on), _EXISTS
+        if places and twin.thing is not None:
+            headers = unchanged(twin.thing.document, twin.thing.revision, places)
         try:
-            result = await self._command(twin.thing_id, Action.MERGE, patch, trace, _EXISTS)
-        except (NotFound, PreconditionFailed) as error:
-            twin.thing, twin.is_loaded = None, False
-            raise ThingGone(f"thing {twin.thing_id} is gone") from error
-        before = twin.thing
-        if before is None or (result.revision or 0) <= before.revision:
+            result = await self._command(twin.thing_id, Action.MERGE, patch, trace, headers)
+        except PreconditionFailed as error:
+            if headers is not _EXISTS:
+                twin.is_loaded = False  # it may be gone, too: that is seen when it is read again
+                raise RevisionConflict(f"thing {twin.thing_id} was changed meanwhile") from error
+            raise _gone(twin) from error
+        except NotFound as error:
+            raise _gone(twin) from error
+        before, revision = twin.thing, result.revision or 0
+        if before is None or revision <= before.revision:
             return  # the event was faster
+        if revision > before.revision + 1:
+            twin.is_loaded = False  # somebody was in between, whose event is still to come
+            return
         after = merged(before.document, patch)
         if after is not MISSING:
-            revision = result.revision or before.revision
             twin.thing = replace(before, revision=revision, document=mapping(after))
 
     async def delete(self, thing_id: str) -> None:
@@ -138,8 +171,13 @@ class DeviceThings:
     async def policy(self, thing_id: str) -> str:
         """Return the shared policy of the thing's namespace; make it when it is missing."""
         policy_id = f"{thing_id.partition(':')[0]}:{POLICY_NAME}"
-        if policy_id in self._made:
-            return policy_id
+        async with self._making:
+            if policy_id not in self._known_policies:
+                self._known_policies[policy_id] = await self._make_policy(policy_id)
+        return policy_id
+
+    async def _make_policy(self, policy_id: str) -> bool:
+        """Make a policy; False where there is one."""
         command = PolicyCommand(
             policy_id=policy_id,
             action=Action.CREATE,
@@ -150,8 +188,8 @@ class DeviceThings:
             await self._policies.execute(command)
         except Conflict:
             log.debug("policy exists", extra={"policy": policy_id})
-        self._made.add(policy_id)
-        return policy_id
+            return False
+        return True
 
     async def _command(
         self,
@@ -172,6 +210,11 @@ class DeviceThings:
                 trace=trace,
             )
         )
+
+
+def _gone(twin: Twinned) -> ThingGone:
+    twin.thing, twin.is_loaded = None, False
+    return ThingGone(f"thing {twin.thing_id} is gone")
 
 
 def shared_policy(operators: Sequence[str]) -> JsonObject:

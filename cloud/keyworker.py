@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from gateway.errors import GatewayError
@@ -38,6 +39,7 @@ class KeyWorker(Generic[K]):
         self._pause = pause
         self._slots = asyncio.Semaphore(at_once)
         self._asked: dict[K, bool] = {}
+        self._hurry = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._asked)
@@ -50,6 +52,11 @@ class KeyWorker(Generic[K]):
         self._asked[key] = True
         self._group.create_task(self._drain(key))
 
+    def hurry(self) -> None:
+        """What failed is tried again now: its cause is gone."""
+        self._hurry.set()
+        self._hurry = asyncio.Event()
+
     async def _drain(self, key: K) -> None:
         backoff = Backoff(0.2, 30.0)
         try:
@@ -60,7 +67,9 @@ class KeyWorker(Generic[K]):
                     await asyncio.sleep(self._pause)
                 else:
                     self._asked[key] = True
-                    await asyncio.sleep(backoff.next())
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(backoff.next()):
+                            await self._hurry.wait()
         finally:
             del self._asked[key]
 

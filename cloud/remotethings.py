@@ -7,7 +7,6 @@ nothing that happens after it is missed.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
@@ -126,7 +125,7 @@ class RemoteThings:
 
     async def _ask(self, command: ThingCommand) -> ThingResult:
         verb = _VERBS[command.action]
-        path = "/".join(("/api/2/things", *map(segment, (command.thing_id, *command.path))))
+        path = _path(command)
         headers = {n: str(command.headers[n]) for n in _HEADERS if n in command.headers}
         if command.action is Action.CREATE:
             headers["if-none-match"] = "*"
@@ -166,6 +165,11 @@ class RemoteThings:
         for one in as_commands(patch, before, replace(command, fields=None)):
             result = await self._ask(one)
         return result
+
+
+def _path(command: ThingCommand) -> str:
+    escaped = (key.replace("~", "~0").replace("/", "~1") for key in command.path)
+    return "/".join(("/api/2/things", *map(segment, (command.thing_id, *escaped))))
 
 
 def _result(answer: Answer, *, is_whole: bool) -> ThingResult:

@@ -52,8 +52,9 @@ class Removals:
             if not left:
                 self._gone.pop(key, None)
 
-    async def sweep(self) -> None:
-        """Deal with Devices that were deleted while nobody watched."""
+    async def sweep(self) -> bool:
+        """Deal with Devices that were deleted while nobody watched; False where some of them are left."""
+        is_done = True
         alive = {
             view.meta.uid
             for key in self._catalog.device_keys
@@ -65,7 +66,9 @@ class Removals:
             try:
                 await self._remove(uid)
             except GatewayError as error:  # the next start tries again
+                is_done = False
                 log.warning("thing not removed", extra={"uid": uid, "cause": error.message})
+        return is_done
 
     async def _remove(self, uid: str) -> None:
         memory = self._bases.of(uid)

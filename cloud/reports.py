@@ -23,12 +23,13 @@ from cloud.statuses import (
     is_news,
     new_status,
     parse_reported,
+    reported_by_entries,
     state_of,
     status_patch,
     twin_entries,
     twin_entry,
 )
-from gateway.errors import BadRequest, Forbidden, NotFound, Undeliverable
+from gateway.errors import BadRequest, Forbidden, GatewayError, NotFound, Undeliverable
 from gateway.kube.client import KubeClient
 from gateway.model.json import Json, JsonObject
 from gateway.model.thing import Thing
@@ -65,6 +66,10 @@ class _Reported:
     versions: dict[str, int] = field(default_factory=dict)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Twins and state are reported side by side and written into one object."""
+    telling: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """A report and what catches up on earlier ones write into the same thing."""
+    removed: set[str] = field(default_factory=set)
+    """Properties that are gone and still stand in the thing."""
 
     def take_from(self, source: tuple[str, str]) -> None:
         """Note whose report comes: another node, or a node with a new store, counts its versions anew."""
@@ -116,6 +121,7 @@ class Reports:
         events: EventRecorder,
         metrics: Metrics,
         tracer: Tracer,
+        things_may_lag: bool = False,
     ) -> None:
         self._kube = kube
         self._catalog = catalog
@@ -124,7 +130,12 @@ class Reports:
         self._metrics = metrics
         self._tracer = tracer
         self._known: dict[DeviceKey, _Reported] = {}
+        self._things_may_lag = things_may_lag
+        """Things elsewhere: a report is answered once the DeviceStatus has it, the thing follows."""
+        self._level: set[DeviceKey] = set()
         catalog.on_device(self._device_changed)
+        if things_may_lag:
+            controller.on_settled = self.catch_up
 
     def attach(self, hub: CloudHub) -> None:
         """Take the hub's reports; those of one Device stay in order."""
@@ -134,6 +145,7 @@ class Reports:
     def _device_changed(self, change: DeviceChange) -> None:
         if change.new is None or (change.old and change.old.meta.uid != change.new.meta.uid):
             self._known.pop(change.key, None)
+            self._level.discard(change.key)
 
     # --- twin reports -------------------------------------------------------------------------------
 
@@ -157,8 +169,18 @@ class Reports:
     async def _write_twins(
         self, device: DeviceView, twins: Mapping[str, Twin | None], trace: TraceContext
     ) -> None:
-        layout = self._catalog.layout(device)
         known = self._known_of(device)
+        async with known.telling:
+            await self._write_fresh(device, known, twins, trace)
+
+    async def _write_fresh(
+        self,
+        device: DeviceView,
+        known: _Reported,
+        twins: Mapping[str, Twin | None],
+        trace: TraceContext,
+    ) -> None:
+        layout = self._catalog.layout(device)
         fresh = {n: t for n, t in twins.items() if not _is_stale(known, n, t)}
         reading = read_report(layout, fresh, known.entries)
         self._tell_faults(device, reading)
@@ -181,8 +203,43 @@ class Reports:
         except Forbidden as error:
             self._warn(device.key, "ThingDenied", error.message)
             self._count("denied", len(changed))
+        except Undeliverable as error:
+            self._lag(device, error)
+            self._known_of(device).removed.update(n for n, v in changed.items() if v is None)
+            self._count("deferred", len(changed))
         else:
             self._count("written", len(changed))
+
+    # --- things that lag behind ---------------------------------------------------------------------
+
+    def _lag(self, device: DeviceView, error: GatewayError) -> None:
+        """Let the thing get it later. Errors: the one given, where things may not lag."""
+        if not self._things_may_lag:
+            raise error
+        log.info("thing lags", extra={"device": str(device.key), "cause": error.message})
+        self._level.discard(device.key)
+        self._controller.poke(device.key)
+
+    def resynced(self) -> None:
+        """All things were read again: each is compared with its DeviceStatus once."""
+        self._level.clear()
+
+    async def catch_up(self, key: DeviceKey) -> None:
+        """Write what the DeviceStatus knows and the thing does not. Errors: what can be tried again."""
+        device, thing = self._catalog.device(key), self._controller.thing_of(key)
+        if key in self._level or device is None or thing is None:
+            return
+        known = self._known_of(device)
+        async with known.telling:
+            layout = self._catalog.layout(device)
+            values = {**dict.fromkeys(known.removed), **reported_by_entries(known.entries, layout)}
+            changed = _changed(thing, layout, values)
+            if changed:
+                patch: JsonObject = {"features": features_patch(layout, {}, changed)}
+                await self._controller.write_reported(key, patch, None)
+                self._count("caught_up", len(changed))
+            known.removed.clear()
+            self._level.add(key)
 
     def _tell_faults(self, device: DeviceView, reading: Reading) -> None:
         for name, fault in reading.faults.items():
@@ -230,6 +287,8 @@ class Reports:
             )
         except Forbidden as error:
             self._warn(device.key, "ThingDenied", error.message)
+        except Undeliverable as error:
+            self._lag(device, error)
 
     # --- DeviceStatus -------------------------------------------------------------------------------
 

@@ -8,9 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cloud.mapping import Layout
+from cloud.mapping import (
+    Layout,
+    features_patch,
+    kubeedge_attributes,
+    missing_features,
+    reported_by_thing,
+)
 from gateway.errors import GatewayError
 from gateway.model.json import Json, JsonObject
+from gateway.twin.documents import same
 from gateway.wire.cloudedge.devices import GROUP_VERSION, DeviceView, mapping, text
 from gateway.wire.cloudedge.twins import Twin, TwinValue
 from gateway.wire.cloudedge.values import TWIN_TYPE, PropertyType, Typed, parse_text
@@ -69,6 +76,47 @@ _BY_TWIN_TYPE = {
     "float": PropertyType.DOUBLE,
     "boolean": PropertyType.BOOLEAN,
 }
+
+
+def thing_patch(
+    device: DeviceView,
+    layout: Layout,
+    document: JsonObject,
+    desired: Mapping[str, Json],
+    status: JsonObject | None,
+) -> JsonObject:
+    """Build the merge patch that gives a thing wanted values, what its Device says of itself, and reports
+    that it never got; empty where it has all of it.
+    """
+    known = reported_by_thing(document, layout)
+    missed = {n: v for n, v in reported_by_status(status, layout).items() if n not in known}
+    facts = kubeedge_attributes(device, state_of(status))
+    features = {**missing_features(layout, document), **features_patch(layout, desired, missed)}
+    patch: JsonObject = {"features": features} if features else {}
+    if not _contains(mapping(mapping(document.get("attributes")).get("kubeedge")), facts):
+        patch["attributes"] = {"kubeedge": facts}
+    return patch
+
+
+def _contains(present: JsonObject, wanted: JsonObject) -> bool:
+    return all(name in present and same(present[name], value) for name, value in wanted.items())
+
+
+def reported_by_entries(entries: Mapping[str, JsonObject], layout: Layout) -> dict[str, Json]:
+    """Return all reported values that a thing can have, typed, also of what only the edge knows."""
+    values: dict[str, Json] = {}
+    for name, entry in entries.items():
+        side = mapping(entry.get("reported"))
+        value, said = side.get("value"), text(mapping(side.get("metadata")).get("type"))
+        if "/" in name or not isinstance(value, str):
+            continue
+        known = layout.rules.get(name)
+        kind = known.type if known else _BY_TWIN_TYPE.get(said, PropertyType.STRING)
+        try:
+            values[name] = parse_text(kind, value)
+        except GatewayError:
+            continue
+    return values
 
 
 def type_of(layout: Layout, name: str, twin: Twin) -> PropertyType:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import aiohttp
 from cryptography import x509
@@ -22,6 +22,7 @@ from cloud.core import build_cloud
 from cloud.identity import create_join_token
 from gateway.config.cloud import Cloud, CloudHub, HubListener
 from gateway.config.cloud_services import Router, Stream
+from gateway.config.ditto import Ditto
 from gateway.config.kube import Kube, KubeHttps
 from gateway.config.tree import Settings
 from gateway.ditto.service import PoliciesService, ThingsService
@@ -31,7 +32,7 @@ from gateway.kube.module import KubeApi
 from gateway.model.json import Json, JsonObject
 from gateway.model.message import Message, Upload
 from gateway.model.ports import Done
-from gateway.model.thing import Action, ThingCommand, ThingResult
+from gateway.model.thing import Action, Thing, ThingCommand, ThingResult
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.runtime.listener import Endpoints
@@ -136,6 +137,14 @@ class StoreModule:
             await asyncio.Event().wait()
 
 
+class North(Protocol):
+    """Things as applications see them, here or elsewhere."""
+
+    async def load(self, thing_id: str) -> Thing | None: ...
+
+    async def execute(self, command: ThingCommand) -> ThingResult: ...
+
+
 @dataclass
 class CloudCore:
     """A CloudCore that runs, and how to look at it."""
@@ -144,6 +153,7 @@ class CloudCore:
     gateway: GatewayParts
     kube: KubeClient
     data_dir: Path
+    north: North
 
     @property
     def wss(self) -> str:
@@ -161,7 +171,7 @@ class CloudCore:
 
     async def thing(self, thing_id: str) -> dict[str, Any] | None:
         """The newest document of a thing, no policy asked."""
-        thing = await self.gateway.things.load(thing_id)
+        thing = await self.north.load(thing_id)
         return None if thing is None else dict(thing.document)
 
     async def object(
@@ -174,7 +184,7 @@ class CloudCore:
         self, thing_id: str, action: Action, path: tuple[str, ...], value: Json = None
     ) -> ThingResult:
         """Run a command as an operator."""
-        return await self.gateway.things.execute(
+        return await self.north.execute(
             ThingCommand(
                 thing_id=thing_id, action=action, subjects=(OPERATOR,), path=path, value=value
             )
@@ -188,11 +198,12 @@ class CloudCore:
         return await self.kube.get(DEVICES, "devices", namespace, name)
 
 
-def settings_of(data_dir: Path, **hub: Any) -> Settings:
+def settings_of(data_dir: Path, ditto: Ditto, **hub: Any) -> Settings:
     options: dict[str, Any] = {"sync_interval": 0.1, **hub}
     return Settings(
         data_dir=data_dir,
         demo=True,
+        ditto=ditto,
         kube=Kube(https=KubeHttps(bind=FREE)),
         cloud=Cloud(
             hub=CloudHub(wss=HubListener(bind=FREE), https=HubListener(bind=FREE), **options),
@@ -204,13 +215,19 @@ def settings_of(data_dir: Path, **hub: Any) -> Settings:
 
 @asynccontextmanager
 async def a_cloud(
-    data_dir: Path, *, cloudcore: bool = True, **hub: Any
+    data_dir: Path,
+    *,
+    cloudcore: bool = True,
+    ditto: Ditto | None = None,
+    north: North | None = None,
+    **hub: Any,
 ) -> AsyncIterator[CloudCore]:
     """A CloudCore on the stores of `data_dir`; `hub` changes settings of `cloud.hub`.
 
-    Without `cloudcore` only the Kubernetes API and the things service run.
+    Without `cloudcore` only the Kubernetes API and the things service run. With `ditto.mode: remote` the
+    things of Devices are where `north` looks.
     """
-    process = ProcessParts(settings_of(data_dir, **hub))
+    process = ProcessParts(settings_of(data_dir, ditto or Ditto(), **hub))
     gateway_db = Database(data_dir / "gateway.db", "gateway")
     store = SqliteThingStore(gateway_db)
     policies = PoliciesService(store)
@@ -233,7 +250,7 @@ async def a_cloud(
     starting.cancel()
     try:
         if is_up.is_set():
-            yield CloudCore(process, gateway, api.client("test"), data_dir)
+            yield CloudCore(process, gateway, api.client("test"), data_dir, north or things)
     finally:
         stop.set()
         await serving

@@ -1,8 +1,14 @@
-"""DeviceController: a Device and its thing want the same, whoever changes its mind, and live together."""
+"""DeviceController: a Device and its thing want the same, whoever changes its mind, and live together.
+
+Each test runs with the things service here and with one elsewhere, reached over HTTP and WebSocket alone.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +35,13 @@ from tests.cloud_rig import (
     join,
 )
 from tests.cloud_samples import DEVICES, a_device, a_model
+from tests.ditto_rig import a_ditto
+from tests.remote_north import CLOUDCORE, RemoteNorth, remote_settings
 
 LAMP = "default:lamp"
 Check = Callable[[], Awaitable[bool]]
+Start = Callable[..., AbstractAsyncContextManager[CloudCore]]
+"""Starts a CloudCore on the same stores, with things in the same place, as often as a test wants."""
 
 
 async def desired_of(cloud: CloudCore, name: str) -> str | None:
@@ -89,7 +99,7 @@ async def set_desired(cloud: CloudCore, index: int, value: str) -> None:
 
 
 async def revision(cloud: CloudCore) -> int:
-    thing = await cloud.gateway.things.load(LAMP)
+    thing = await cloud.north.load(LAMP)
     assert thing is not None
     return thing.revision
 
@@ -106,8 +116,27 @@ async def settled(cloud: CloudCore) -> None:
     await eventually(check)
 
 
+@pytest.fixture(params=["embedded", "remote"])
+async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Start]:
+    if request.param == "embedded":
+        yield partial(a_cloud, tmp_path)
+        return
+    async with a_ditto() as elsewhere:
+        url = elsewhere.url
+        settings = remote_settings(tmp_path, url)
+        yield partial(a_cloud, tmp_path, ditto=settings, north=RemoteNorth(url))
+
+
 @pytest.fixture
-async def cloud(tmp_path: Path) -> AsyncIterator[CloudCore]:
+async def cloud(start: Start) -> AsyncIterator[CloudCore]:
+    async with start() as running:
+        await apply_model(running)
+        yield running
+
+
+@pytest.fixture
+async def guarded(tmp_path: Path) -> AsyncIterator[CloudCore]:
+    """A cloud with the things service here, which asks before it stores."""
     async with a_cloud(tmp_path) as running:
         await apply_model(running)
         yield running
@@ -183,8 +212,9 @@ async def test_a_wish_that_is_withdrawn_leaves_the_device(cloud: CloudCore) -> N
     ],
 )
 async def test_a_wish_of_the_wrong_type_or_range_is_refused_before_it_is_stored(
-    cloud: CloudCore, name: str, value: Json, why: str
+    guarded: CloudCore, name: str, value: Json, why: str
 ) -> None:
+    cloud = guarded
     await apply_device(cloud, a_device())
     await eventually(there_is_a_thing(cloud))
     seen = await revision(cloud)
@@ -197,7 +227,8 @@ async def test_a_wish_of_the_wrong_type_or_range_is_refused_before_it_is_stored(
     assert await revision(cloud) == seen
 
 
-async def test_a_device_that_is_its_own_source_refuses_wishes(cloud: CloudCore) -> None:
+async def test_a_device_that_is_its_own_source_refuses_wishes(guarded: CloudCore) -> None:
+    cloud = guarded
     only: JsonObject = {"twinspan.io/desired-source": "device"}
     await apply_device(cloud, a_device(annotations=only, on="true"))
     await eventually(there_is_a_thing(cloud))
@@ -220,27 +251,27 @@ async def test_a_bad_value_in_the_device_is_told_and_the_last_good_one_stays(
 
 
 async def test_after_downtime_the_side_that_changed_wins_and_the_device_when_both_did(
-    tmp_path: Path,
+    start: Start,
 ) -> None:
-    async with a_cloud(tmp_path) as cloud:
+    async with start() as cloud:
         await apply_model(cloud)
         await apply_device(cloud, a_device(on="false", level="1"))
         await eventually(there_is_a_thing(cloud))
         await settled(cloud)
-    async with a_cloud(tmp_path, cloudcore=False) as cloud:
+    async with start(cloudcore=False) as cloud:
         await cloud.want(LAMP, "on", True)
-    async with a_cloud(tmp_path) as cloud:
+    async with start() as cloud:
         await eventually(device_wants(cloud, "on", "true"))
         assert await thing_value(cloud, "level") == 1
         await settled(cloud)
-    async with a_cloud(tmp_path, cloudcore=False) as cloud:
+    async with start(cloudcore=False) as cloud:
         await set_desired(cloud, 1, "2")
-    async with a_cloud(tmp_path) as cloud:
+    async with start() as cloud:
         await eventually(thing_wants(cloud, "level", 2))
-    async with a_cloud(tmp_path, cloudcore=False) as cloud:
+    async with start(cloudcore=False) as cloud:
         await set_desired(cloud, 1, "3")
         await cloud.want(LAMP, "level", 4)
-    async with a_cloud(tmp_path) as cloud:
+    async with start() as cloud:
         await eventually(thing_wants(cloud, "level", 3))
         await eventually(told(cloud, "DesiredConflict"))
         assert await desired_of(cloud, "level") == "3"
@@ -278,16 +309,16 @@ async def test_the_thing_stays_when_the_device_says_so(cloud: CloudCore) -> None
 
 
 async def test_the_thing_of_a_device_deleted_during_downtime_goes_at_the_next_start(
-    tmp_path: Path,
+    start: Start,
 ) -> None:
-    async with a_cloud(tmp_path) as cloud:
+    async with start() as cloud:
         await apply_model(cloud)
         await apply_device(cloud, a_device())
         await eventually(there_is_a_thing(cloud))
         await settled(cloud)
-    async with a_cloud(tmp_path, cloudcore=False) as cloud:
+    async with start(cloudcore=False) as cloud:
         await cloud.kube.delete(DEVICES, "devices", "default", "lamp")
-    async with a_cloud(tmp_path) as cloud:
+    async with start() as cloud:
         await eventually(there_is_no_thing(cloud))
 
 
@@ -312,8 +343,8 @@ async def test_a_thing_that_is_deleted_is_made_again_with_what_was_reported(
     assert await desired_of(cloud, "level") == "5"
 
 
-async def test_an_existing_thing_is_adopted_with_its_policy(tmp_path: Path) -> None:
-    async with a_cloud(tmp_path, cloudcore=False) as cloud:
+async def test_an_existing_thing_is_adopted_with_its_policy(start: Start) -> None:
+    async with start(cloudcore=False) as cloud:
         entries: JsonObject = {
             name: {
                 "subjects": {subject: {"type": "x"}},
@@ -322,12 +353,16 @@ async def test_an_existing_thing_is_adopted_with_its_policy(tmp_path: Path) -> N
                     for path in ("thing:/", "message:/", "policy:/")
                 },
             }
-            for name, subject in (("ME", OPERATOR), ("THEM", "twinspan:devicecontroller"))
+            for name, subject in (
+                ("ME", OPERATOR),
+                ("HERE", "twinspan:devicecontroller"),
+                ("ELSEWHERE", f"nginx:{CLOUDCORE[0]}"),
+            )
         }
         features: JsonObject = {"level": {"desiredProperties": {"value": 9}}}
         value: JsonObject = {"_policy": {"entries": entries}, "features": features}
         await cloud.command(LAMP, Action.CREATE, (), value)
-    async with a_cloud(tmp_path) as cloud:
+    async with start() as cloud:
         await apply_model(cloud)
         await apply_device(cloud, a_device(on="true"))
         await eventually(thing_wants_if_there(cloud, "on", True))
@@ -350,10 +385,10 @@ async def settled_without(cloud: CloudCore) -> None:
     await eventually(check)
 
 
-async def test_a_thing_whose_policy_denies_the_controller_is_told(tmp_path: Path) -> None:
-    async with a_cloud(tmp_path, cloudcore=False) as cloud:
+async def test_a_thing_whose_policy_denies_the_controller_is_told(start: Start) -> None:
+    async with start(cloudcore=False) as cloud:
         await cloud.command(LAMP, Action.CREATE, (), {})
-    async with a_cloud(tmp_path) as cloud:
+    async with start() as cloud:
         await apply_model(cloud)
         await apply_device(cloud, a_device(on="true"))
         await eventually(told(cloud, "ThingDenied"))
@@ -379,8 +414,8 @@ async def test_what_cannot_be_mapped_is_told_and_the_rest_works(cloud: CloudCore
     }
 
 
-async def test_a_device_without_its_model_waits_for_it(tmp_path: Path) -> None:
-    async with a_cloud(tmp_path) as cloud:
+async def test_a_device_without_its_model_waits_for_it(start: Start) -> None:
+    async with start() as cloud:
         await apply_device(cloud, a_device(on="true"))
         await eventually(told(cloud, "ModelNotFound"))
         assert await cloud.thing(LAMP) is None
@@ -402,7 +437,7 @@ async def test_things_of_other_namespaces_never_become_devices(cloud: CloudCore)
     command = ThingCommand(
         thing_id="org.acme:lamp", action=Action.CREATE, subjects=(OPERATOR,), value=value
     )
-    await cloud.gateway.things.execute(command)
+    await cloud.north.execute(command)
     await apply_device(cloud, a_device())
     await eventually(there_is_a_thing(cloud))
     found = await cloud.kube.list(DEVICES, "devices")
@@ -459,8 +494,14 @@ async def test_an_application_may_set_a_reported_value_and_the_next_report_wins(
         await edge.report("lamp", 1, level="7")
         path = ("features", "level", "properties", "value")
         await cloud.command(LAMP, Action.MODIFY, path, 99)
-        await edge.report("lamp", 2, level="7")
-        assert await thing_value(cloud, "level", "properties") == 7
+        versions = itertools.count(2)
+
+        async def is_back() -> bool:
+            """From elsewhere the change is heard of a moment later."""
+            await edge.report("lamp", next(versions), level="7")
+            return await thing_value(cloud, "level", "properties") == 7
+
+        await eventually(is_back)
         assert await desired_of(cloud, "level") is None
 
 
@@ -496,8 +537,9 @@ async def test_the_state_of_a_device_reaches_status_and_thing(cloud: CloudCore) 
 
 
 async def test_reports_wait_for_a_store_that_comes_back(
-    cloud: CloudCore, monkeypatch: pytest.MonkeyPatch
+    guarded: CloudCore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    cloud = guarded
     await apply_device(cloud, a_device())
     async with an_edge(cloud, "edge-1", await join(cloud, "edge-1")) as edge:
         await edge.object("default/device/lamp")
@@ -531,7 +573,7 @@ async def test_one_trace_leads_from_the_wish_to_the_node(cloud: CloudCore) -> No
             value=3,
             trace=span.context,
         )
-        await cloud.gateway.things.execute(command)
+        await cloud.north.execute(command)
         update = await edge.object("default/device/lamp", "update")
         assert update.trace is not None
         assert update.trace.trace_id == span.context.trace_id

@@ -1,0 +1,87 @@
+"""Things as an application sees them at a Ditto elsewhere: over its HTTP API alone."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+
+from gateway import errors
+from gateway.config.ditto import Ditto
+from gateway.config.remote_things import RemoteThings
+from gateway.model.thing import Action, Thing, ThingCommand, ThingResult
+
+OPERATOR = ("ditto", "ditto")
+CLOUDCORE = ("alice", "wonder")
+_ERRORS = {
+    400: errors.BadRequest,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    409: errors.Conflict,
+    412: errors.PreconditionFailed,
+}
+_METHODS = {
+    Action.CREATE: "PUT",
+    Action.MODIFY: "PUT",
+    Action.MERGE: "PATCH",
+    Action.DELETE: "DELETE",
+    Action.RETRIEVE: "GET",
+}
+
+
+@dataclass(frozen=True)
+class RemoteNorth:
+    """An operator with curl."""
+
+    url: str
+    user: tuple[str, str] = OPERATOR
+
+    async def load(self, thing_id: str) -> Thing | None:
+        fields = "thingId,policyId,attributes,features,_revision"
+        status, found = await self.ask("GET", f"things/{quote(thing_id)}?fields={fields}")
+        if status == 404:
+            return None
+        assert status == 200, found
+        return Thing(thing_id, found.pop("_revision"), found, "", "")
+
+    async def execute(self, command: ThingCommand) -> ThingResult:
+        path = "/".join(quote(one, safe="") for one in (command.thing_id, *command.path))
+        kind = "merge-patch+json" if command.action is Action.MERGE else "json"
+        headers = {"Content-Type": f"application/{kind}"}
+        if command.trace is not None:
+            headers["traceparent"] = command.trace.traceparent
+        value = None if command.action is Action.DELETE else json.dumps(command.value)
+        status, found = await self.ask(_METHODS[command.action], f"things/{path}", value, headers)
+        if status >= 400:
+            raise _ERRORS.get(status, errors.GatewayError)(str(found))
+        return ThingResult(status=status, value=found)
+
+    async def ask(
+        self, method: str, path: str, body: str | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        auth = basic(self.user)
+        async with (
+            aiohttp.ClientSession(headers={"Authorization": auth}) as http,
+            http.request(method, f"{self.url}/api/2/{path}", data=body, headers=headers) as answer,
+        ):
+            text = await answer.text()
+            return answer.status, json.loads(text) if text else None
+
+
+def remote_settings(folder: Path, url: str, **more: Any) -> Ditto:
+    """Settings of a CloudCore whose things are at `url`."""
+    secret = folder / "remote-password"
+    secret.write_text(CLOUDCORE[1] + "\n")
+    remote = RemoteThings(
+        url=url, username=CLOUDCORE[0], password_file=str(secret), **{"max_rate": 2_000.0, **more}
+    )
+    return Ditto(mode="remote", remote=remote)
+
+
+def basic(user: tuple[str, str]) -> str:
+    return "Basic " + base64.b64encode(":".join(user).encode()).decode()
