@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import WSMsgType, web
 from cryptography import x509
@@ -270,11 +270,14 @@ class FakeCloud:
         try:
             async for frame in socket:
                 if frame.type is WSMsgType.TEXT:
-                    await self._take(socket, decode(frame.data))
+                    await self._take_frame(socket, frame.data)
         finally:
             if self.socket is socket:
                 self.socket = None
         return socket
+
+    async def _take_frame(self, socket: web.WebSocketResponse, frame: str) -> None:
+        await self._take(socket, decode(frame))
 
     async def _take(self, socket: web.WebSocketResponse, envelope: Envelope) -> None:
         message = read_to_cloud(envelope)
@@ -333,11 +336,14 @@ async def serving(
         await runner.cleanup()
 
 
+C = TypeVar("C", bound=FakeCloud)
+
+
 @asynccontextmanager
-async def a_cloud(folder: Path) -> AsyncIterator[FakeCloud]:
+async def a_cloud(folder: Path, make: Callable[[Authority], C] = FakeCloud) -> AsyncIterator[C]:  # type: ignore[assignment]  # FakeCloud is a C where none is named
     """Run a fake cloud on two free ports."""
     authority = await asyncio.to_thread(Authority, folder)
-    cloud = FakeCloud(authority)
+    cloud = make(authority)
     async with (
         serving(cloud.joining(), authority.context(insist=False)) as https,
         serving(cloud.listening(), authority.context(insist=True)) as hub,
