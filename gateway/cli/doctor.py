@@ -184,6 +184,36 @@ def check_running(settings: Settings) -> Iterator[Finding]:
         yield Finding("process", "fail", f"{address} does not answer: {error}", "twinspan up")
 
 
+def check_remote(settings: Settings) -> Iterator[Finding]:
+    """Whether the remote Hono is there, and what waits for it."""
+    address = _named_endpoints(settings.data_dir).get("ops.http")
+    if address is None:
+        return
+    try:
+        with urllib.request.urlopen(f"http://{address}/readiness", timeout=3) as answer:
+            checks = json.load(answer)["checks"]
+    except urllib.error.HTTPError as error:
+        checks = json.load(error)["checks"]
+    except OSError:
+        return
+    for facts in (check["data"] for check in checks if "remote" in check.get("data", {})):
+        yield _remote_finding(facts)
+
+
+def _remote_finding(facts: dict[str, object]) -> Finding:
+    waiting = f"{facts['telemetry-waiting']} telemetry, {facts['event-waiting']} events wait"
+    where = f"{facts['remote']} as {facts['username'] or 'its certificate says'}"
+    refused = f"; refused last: {facts['last-refusal']}" if "last-refusal" in facts else ""
+    if facts["connected"]:
+        return Finding("remote hono", "ok", f"{where}: connected, {waiting}{refused}")
+    return Finding(
+        "remote hono",
+        "warn",
+        f"{where}: away ({facts.get('cause', 'not tried yet')}), {waiting}{refused}",
+        "look at the remote, and at hono.remote",
+    )
+
+
 def check_certificates(settings: Settings) -> Iterator[Finding]:
     """When certificates below the data directory end."""
     from cryptography import x509
@@ -263,6 +293,7 @@ CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     check_files,
     check_data_dir,
     check_running,
+    check_remote,
     check_ports,
     check_certificates,
     check_amqp,

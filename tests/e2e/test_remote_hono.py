@@ -7,6 +7,8 @@ import http.client
 import json
 import random
 import socket
+import subprocess
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -81,6 +83,16 @@ def relay_check(near: Twinspan) -> Any:
     return next(check for check in checks if check["name"] == f"hono.remote.{TENANT}")
 
 
+def doctor(near: Twinspan) -> str:
+    """What `twinspan doctor` finds about the remote."""
+    command = [sys.executable, "-m", "gateway.cli", "doctor", "-o", "json"]
+    done = subprocess.run(
+        [*command, "--data-dir", str(near.data_dir)], capture_output=True, text=True, check=False
+    )  # other findings may fail: it looks at the default ports too
+    findings = {found["check"]: found["finding"] for found in json.loads(done.stdout)}
+    return str(findings["remote hono"])
+
+
 def application(remote: Twinspan, **options: Any) -> Peer:
     return Peer(f"amqp://{CONSUMER}@{remote.endpoints['northbound.amqp']}", **options)
 
@@ -90,6 +102,7 @@ async def test_the_tour_through_a_remote_hono(protocol: str, tmp_path: Path) -> 
     with two(tmp_path, protocol) as (remote, near):
         eventually(lambda: relay_check(near)["data"]["connected"])
         assert relay_check(near)["data"]["remote"].startswith(f"{protocol}://127.0.0.1:")
+        assert "connected, 0 telemetry, 0 events wait" in doctor(near)
         async with application(remote) as peer:
             for address in ("telemetry", "event", "command_response"):
                 peer.receive_from(f"{address}/{TENANT}" + "/app" * (address == "command_response"))
@@ -131,6 +144,10 @@ async def test_the_tour_through_a_remote_hono(protocol: str, tmp_path: Path) -> 
             await until(lambda: "device disconnected" in near.text())
             peer.send(f"command/{TENANT}", a_request("off"), "c3")
             assert (await peer.expect("outcome"))[2] == "released"
+        remote.kill()
+        eventually(lambda: not relay_check(near)["data"]["connected"])
+        assert relay_check(near)["status"] == "UP"
+        assert "away" in doctor(near)
 
 
 def a_request(body: str) -> Message:

@@ -28,6 +28,7 @@ from gateway.errors import (
     TooLarge,
 )
 from gateway.hono.remote import pump as pump_module
+from gateway.hono.remote.amqp import SENDERS
 from gateway.hono.request_ids import encode_request_id, parse_request_id
 from gateway.model.message import (
     EMPTY_NOTIFICATION,
@@ -244,7 +245,7 @@ async def test_a_slow_remote_bounds_what_is_under_way(protocol: str) -> None:
 
 
 async def test_amqp_credit_of_the_remote_is_kept() -> None:
-    async with a_remote("amqp", prefetch=3) as (core, address), a_relay(address) as rig:
+    async with a_remote("amqp", prefetch=2) as (core, address), a_relay(address) as rig:
         await rig.connected()
         core.consumer.hold()
         for number in range(10):
@@ -252,10 +253,11 @@ async def test_amqp_credit_of_the_remote_is_kept() -> None:
             rig.send(an_event(b"x", f"e{number}"), number)
         held = core.consumer.held
         assert held is not None
-        await until(lambda: len(held) == 3)
-        assert rig.gateway.facts()["under-way"] == 3
+        all_links = 2 * SENDERS
+        await until(lambda: len(held) == all_links)
+        assert rig.gateway.facts()["under-way"] == all_links
         held.pop()(None)
-        await until(lambda: len(held) == 3 and rig.waiting("event") == 9)
+        await until(lambda: len(held) == all_links and rig.waiting("event") == 9)
 
 
 @BOTH

@@ -1,7 +1,7 @@
 """The way to a remote Hono over its AMQP adapter.
 
-One link without a target carries all uploads and responses, one from `command` brings the commands of all
-our devices. An outcome of the remote is the outcome of the message.
+A few links without a target carry uploads and responses, whichever has credit: Hono gives each 30. One from
+`command` brings the commands of all our devices. An outcome of the remote is the outcome of the message.
 Source: Hono, AMQP Adapter user guide.
 """
 
@@ -41,6 +41,7 @@ from gateway.wire.amqp.values import Int, Symbol
 
 log = logging.getLogger(__name__)
 
+SENDERS: Final = 4
 COMMANDS_AT_ONCE: Final = 100
 MAX_COMMAND: Final = 1_048_576
 MAX_UNSENT: Final = 1_048_576
@@ -66,7 +67,7 @@ class AmqpUplink(AmqpClient):
         self._hub = hub
         self._tenant = tenant
         self._asks_commands = commands
-        self._sender: Any = None
+        self._senders: list[Any] = []
         self._receiver: Any = None
         self._session: Any = None
         self._is_up = False
@@ -86,13 +87,18 @@ class AmqpUplink(AmqpClient):
         return (
             self._is_up
             and self.is_writable
-            and self._sender.credit > 0
+            and any(sender.credit > 0 for sender in self._senders)
             and self._session.outgoing_bytes < MAX_UNSENT
         )
 
     def fits(self, message: Message) -> bool:
-        limit = self._sender.remote_max_message_size
+        limit = self._limit
         return not limit or len(message.payload) * 2 < limit or self._size(message) <= limit
+
+    @property
+    def _limit(self) -> int:
+        """Bytes of a message that the remote takes; 0 where it has not said."""
+        return int(self._senders[0].remote_max_message_size or 0)
 
     @staticmethod
     def _size(message: Message) -> int:
@@ -123,14 +129,15 @@ class AmqpUplink(AmqpClient):
         self.abort(cause)
 
     def _transfer(self, payload: bytes, done: Done, *, settled: bool) -> None:
-        limit = self._sender.remote_max_message_size
+        limit = self._limit
         if limit and len(payload) > limit:
             done(TooLarge(f"message of {len(payload)} bytes, the remote takes {limit}"))
             return
         tag = f"{next(self._tags):x}"
-        delivery = self._sender.delivery(tag)
-        self._sender.stream(payload)
-        self._sender.advance()
+        sender = max(self._senders, key=_credit)
+        delivery = sender.delivery(tag)
+        sender.stream(payload)
+        sender.advance()
         self.flush_soon()
         if settled:
             delivery.settle()
@@ -144,8 +151,10 @@ class AmqpUplink(AmqpClient):
         if self._session is not None:
             return
         self._session = self.session()
-        self._sender = self._session.sender("twinspan-uploads")
-        self._sender.open()
+        for number in range(SENDERS):
+            sender = self._session.sender(f"twinspan-uploads-{number}")
+            sender.open()
+            self._senders.append(sender)
         if self._asks_commands:
             self._receiver = self._session.receiver("twinspan-commands")
             self._receiver.source.address = "command"
@@ -154,7 +163,8 @@ class AmqpUplink(AmqpClient):
             self._receiver.flow(COMMANDS_AT_ONCE)
 
     def attached(self, link: Any) -> None:
-        if link != self._sender or link.remote_target.type == self.proton.Terminus.UNSPECIFIED:
+        is_refused = link.remote_target.type == self.proton.Terminus.UNSPECIFIED
+        if self._is_up or not link.is_sender or is_refused:
             return
         self._is_up = True
         self._hub.up(self)
@@ -170,7 +180,7 @@ class AmqpUplink(AmqpClient):
             self.close(self.cause)
 
     def flowed(self, link: Any) -> None:
-        if self._is_up and link == self._sender:
+        if self._is_up and link.is_sender:
             self._hub.has_room()
 
     def writable(self) -> None:
@@ -247,6 +257,10 @@ class AmqpUplink(AmqpClient):
         delivery.settle()
         self._receiver.flow(1)
         self.flush_soon()
+
+
+def _credit(sender: Any) -> int:
+    return int(sender.credit)
 
 
 def upload_message(message: Message) -> AmqpMessage:
