@@ -76,15 +76,18 @@ class AmqpSender(asyncio.Protocol):
         self.transport.write(hello(self._user) + opening + frame(attach))
 
     def send(self, count: int) -> None:
-        """Write transfers; the caller looks at `credit` first."""
+        """Write the payload so many times; the caller looks at `credit` first."""
+        self.send_all([self._payload] * count)
+
+    def send_all(self, payloads: list[bytes]) -> None:
+        """Write messages, each as `encode_message` makes it."""
         parts, settled = [], b"\x41" if self._settled else b"\x42"
-        for number in range(self._next, self._next + count):
+        for number, payload in enumerate(payloads, self._next):
             name = (number & MAX_UINT).to_bytes(4, "big")
             body = _TRANSFER % (name, name, settled)
-            size = 8 + len(body) + len(self._payload)
-            parts += [_HEAD.pack(size, 2, 0, 0), body, self._payload]
-        self._next += count
-        self.credit -= count
+            parts += [_HEAD.pack(8 + len(body) + len(payload), 2, 0, 0), body, payload]
+        self._next += len(payloads)
+        self.credit -= len(payloads)
         self.transport.write(b"".join(parts))
 
     def data_received(self, data: bytes) -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 from gateway.wire.amqp.connection import AMQP_HEADER, SASL_HEADER
+from gateway.wire.amqp.message import AmqpMessage, decode_message
 from gateway.wire.amqp.performatives import (
     ACCEPTED,
     MAX_UINT,
@@ -49,7 +50,10 @@ def hello(user: str | None) -> bytes:
 
 
 class Sink:
-    """One receiver on one address."""
+    """One receiver on one address.
+
+    Shape:  `on_message` gets the body of each transfer frame, `message_of` finds the message in it.
+    """
 
     def __init__(
         self,
@@ -57,8 +61,10 @@ class Sink:
         writer: asyncio.StreamWriter,
         user: str | None,
         on_count: Callable[[int], None] = lambda _count: None,
+        on_message: Callable[[bytes], None] | None = None,
     ) -> None:
         self._on_count = on_count
+        self._on_message = on_message
         self._reader = reader
         self._writer = writer
         self._user = user
@@ -114,8 +120,15 @@ class Sink:
                 break
             if data[at + 5] == 0 and size > 11 and data[at + 10] == 0x14:
                 self.count += 1
+                if self._on_message is not None:
+                    self._on_message(data[at + 8 : at + size])
             at += size
         self._buffer = data[at:]
+
+
+def message_of(body: bytes) -> AmqpMessage:
+    """Read the message behind a transfer."""
+    return decode_message(body[TRANSPORT.decode(body)[1] :])
 
 
 async def main(address: str, user: str, host: str, port: int, messages: int) -> None:
