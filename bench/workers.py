@@ -1,12 +1,12 @@
 """What worker processes cost and bring: one against two, with the same devices and the same application.
 
 On a machine with few cores the clock cannot tell: load, application, main process and workers share them. So
-two things are measured. What a message costs the main process and a worker, in CPU time: the main
-process is never the limit while it costs less than a worker does by the number of workers. And what one and
-two workers carry when each may use a fixed part of a core (`--share`), with enough left for the others: a
-slow core for each worker, which is how they run on a machine that has more. The parts are set with
-Linux' control groups, so this needs root; without, only the costs are measured. `single` is the gateway without
-workers, for comparison of the costs.
+two things are measured. What a message costs the main process and a worker, in CPU time: `bound` is the
+second divided by the first, the number of workers with which the main process becomes the limit where each
+has a core of its own. And what one and two workers carry when each may use a fixed part of a core
+(`--share`), with enough left for the others: a slow core for each worker. The parts are set with Linux'
+control groups (version 1), so this needs root; without, only the costs are measured. `single` is the gateway
+without workers.
 Run: `python -m bench.workers [--messages 20000] [--rounds 3] [--share 0.2] [--json]`.
 """
 
@@ -15,18 +15,21 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.devices_rig import AMQP_TENANT, USER, Target, _provision, measured, scratch
+from bench.devices_rig import AMQP_TENANT, USER, Rate, Target, _provision, measured, scratch
 from tests import process
 
 GROUPS = Path("/sys/fs/cgroup/cpu")
 PERIOD_US = 20_000
-DEVICES = 50
+DEVICES = 200
+"""So many that the kernel spreads them evenly."""
+TRIES = 3
 PROTOCOLS = ("mqtt", "http", "amqp")
 PART = {"mqtt": 1.0, "amqp": 1.0, "http": 0.3}
 """Messages of a run, as a part of those asked for."""
@@ -140,16 +143,22 @@ def can_slow_down() -> bool:
 
 def cost(gateway: Gateway, protocol: str, qos: int, messages: int, pids: Sequence[int]) -> float:
     """Microseconds of CPU time of some processes for one message."""
-    rate = measured(gateway.target(protocol, pids), qos, DEVICES, messages)
+    rate = _measured(gateway.target(protocol, pids), qos, messages)
     return 1e6 / rate.per_cpu_second
 
 
 def carried(gateway: Gateway, protocol: str, qos: int, messages: int, share: float) -> float:
     """Messages per second with slow cores for the workers."""
     with slow_cores(gateway.workers, share):
-        return measured(
-            gateway.target(protocol, gateway.workers), qos, DEVICES, messages
-        ).per_second
+        return _measured(gateway.target(protocol, gateway.workers), qos, messages).per_second
+
+
+def _measured(target: Target, qos: int, messages: int) -> Rate:
+    """One load; again when messages of QoS 0 were lost, which the load waits for in vain."""
+    for _ in range(TRIES - 1):
+        with suppress(subprocess.SubprocessError):
+            return measured(target, qos, DEVICES, messages)
+    return measured(target, qos, DEVICES, messages)
 
 
 def measure(

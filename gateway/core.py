@@ -419,6 +419,7 @@ def _internal(
         metrics=shared.metrics,
         tracer=shared.tracer,
         takers=gateway.messaging,
+        traffic=gateway.traffic,
         database=gateway.database,
     )
     return internal.build(

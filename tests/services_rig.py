@@ -70,6 +70,7 @@ async def the_services(
         last_gateways=core.last_gateways,
         metrics=core.metrics,
         tracer=core.tracer,
+        traffic=core.traffic,
         database=core.registry._database,
         takers=downstream if isinstance(downstream, Messaging) else None,
     )

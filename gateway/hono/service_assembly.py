@@ -29,6 +29,7 @@ from gateway.hono.service_samples import sample_users
 from gateway.hono.service_tenants import TenantService
 from gateway.hono.service_tokens import KEYS_PATH, KEYS_TYPE, Tokens, signing_key
 from gateway.hono.service_uploads import Takers, Uploads
+from gateway.hono.traffic import Traffic
 from gateway.model.json import JsonObject
 from gateway.model.ports import Downstream
 from gateway.observe.metrics import Metrics
@@ -52,6 +53,7 @@ class Core:
     metrics: Metrics
     tracer: Tracer
     takers: Takers | None = None
+    traffic: Traffic | None = None
     database: Database | None = None
 
 
@@ -153,7 +155,13 @@ def internal_services(
         desk=Desk(ReplyLinks(), metrics, tracer),
         tokens=tokens,
         uploads=Uploads(
-            registry, core.downstream, core.commands, core.usage, metrics, takers=core.takers
+            registry,
+            core.downstream,
+            core.commands,
+            core.usage,
+            metrics,
+            takers=core.takers,
+            traffic=core.traffic,
         ),
         routes=routes,
         receivers=receivers,

@@ -29,7 +29,8 @@ from gateway.hono.amqp_shell import AmqpProtocol
 from gateway.hono.limits import Usage
 from gateway.hono.registry import Registry
 from gateway.hono.service_commands import KAFKA_REPLY_ID
-from gateway.model.message import CommandResponse, Kind, Message, Scalar
+from gateway.hono.traffic import Traffic
+from gateway.model.message import Adapter, CommandResponse, Kind, Message, Scalar, Upload
 from gateway.model.ports import Done, Downstream
 from gateway.model.registry import Tenant
 from gateway.model.trace import TraceContext
@@ -115,6 +116,7 @@ class Uploads:
         metrics: Metrics,
         *,
         takers: Takers | None = None,
+        traffic: Traffic | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
@@ -128,6 +130,7 @@ class Uploads:
             Kind.TELEMETRY.value, Processing.FORWARDED.value
         )
         self._takers = takers
+        self._traffic = traffic or Traffic()
         self._clock = clock
         self._waiting: dict[str, set[UploadLink]] = {}
         if takers is not None:
@@ -170,7 +173,7 @@ class Uploads:
         Errors (through `done`): what the consumer says.
         """
         takers, known = self._takers, self._registry.cached_tenant(tenant)
-        if takers is None or known is None:
+        if takers is None or known is None or self._traffic.watchers:
             return False
         if self._relayed.get(tenant) is not known:
             is_metered = known.limits.data_volume is not None
@@ -188,6 +191,8 @@ class Uploads:
         """
         at, trace = self._at(message), trace_of(message) or new_context()
         read = read_message(kind, tenant, message, at, trace)
+        if self._traffic.watchers:
+            done = partial(self._seen, read, done)
         size = len(read.payload)
         work = partial(self._downstream.send, read)
         self._metered(kind.value, tenant, size, work, done)
@@ -198,8 +203,22 @@ class Uploads:
         Errors (through `done`): QuotaExceeded; NoConsumer; what the application says.
         """
         response = read_response(address, message, self._at(message))
+        if self._traffic.watchers:
+            done = partial(self._answered, response, done)
         work = partial(self._responses.pass_response, response)
         self._metered(RESPONSES, response.tenant, len(response.payload), work, done)
+
+    def _seen(self, message: Message, done: Done, error: GatewayError | None) -> None:
+        """Tell who watches the tenant."""
+        trace = message.trace.trace_id
+        upload = _as_upload(message)
+        self._traffic.uploaded(upload, message.tenant, message.device, trace, error)
+        done(error)
+
+    def _answered(self, response: CommandResponse, done: Done, error: GatewayError | None) -> None:
+        trace = "" if response.trace is None else response.trace.trace_id
+        self._traffic.responded(response, trace, error)
+        done(error)
 
     def _at(self, message: AmqpMessage) -> float:
         created = message.properties.creation_time
@@ -316,6 +335,20 @@ class _Passage(msgspec.Struct, eq=False):
             self.link.accepted(self.delivery)
         else:
             self.link.failed(self.delivery, error)
+
+
+def _as_upload(message: Message) -> Upload:
+    """Return an upload such as the adapter elsewhere has read, for who watches."""
+    known = {kind.value: kind for kind in Adapter}
+    return Upload(
+        adapter=known.get(message.adapter, Adapter.AMQP),
+        principal=None,
+        kind=message.kind,
+        qos=message.qos,
+        payload=message.payload,
+        address=message.address,
+        content_type=message.content_type,
+    )
 
 
 def _probe(tenant: str) -> Message:

@@ -244,3 +244,23 @@ async def test_what_a_worker_registered_ends_with_it(tmp_path: Path) -> None:
             assert await routed(core, a_command()) is None
         await until(lambda: core.commands.newest_link("acme", "d1") is None)
         assert isinstance(await routed(core, a_command()), NoConsumer)
+
+
+async def test_who_watches_a_tenant_sees_what_workers_send(tmp_path: Path) -> None:
+    async with (
+        a_core() as core,
+        main_process(core, tmp_path) as (services, messaging),
+        a_worker(services) as away,
+    ):
+        await a_fleet(core)
+        watcher, end = core.traffic.watch("acme", frozenset(), None)
+        messaging.add_tap(Tap())
+        assert (await qos(away, 1))[0] == 202
+        assert (await post(away, "/event"))[0] == 202
+        _, seen = await watcher.lines()
+        assert [(s.kind.value, s.device, s.status) for s in seen] == [
+            ("telemetry", "d1", 202),
+            ("event", "d1", 202),
+        ]
+        assert (seen[0].adapter, seen[0].payload) == ("hono-http", {"t": 21})
+        end()
