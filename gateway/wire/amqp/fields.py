@@ -150,6 +150,10 @@ class Catalogue:
         value, end = decode(data, at)
         return self.read(value), end
 
+    def decode_usual(self, data: bytes, at: int) -> tuple[object, int] | None:
+        """`decode` of a composite in its usual form; None for everything else."""
+        return read_composite(self._plans, data, at)
+
     def read(self, value: object) -> object:
         """Turn a described list into its class; other descriptions stay `Described`.
 
@@ -216,10 +220,9 @@ def _attribute(name: str) -> str:
 def _defaults(make: type) -> dict[str, object]:
     """What attributes are where nothing is said, in the order of arguments; `MISSING` for mandatory ones."""
     if issubclass(make, msgspec.Struct):
-        return {
-            one.name: MISSING if one.required else one.default
-            for one in msgspec.structs.fields(make)
-        }
+        names, values = make.__struct_fields__, make.__struct_defaults__
+        missing = [MISSING] * (len(names) - len(values))
+        return dict(zip(names, (*missing, *values), strict=True))
     return {one.name: one.default for one in fields(make)}  # type: ignore[arg-type]
 
 
