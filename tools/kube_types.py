@@ -17,6 +17,7 @@ from typing import Any
 
 API = "io.k8s.api."
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."
+RBAC = ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
 ROOTS = (
     *(
         API + "core.v1." + kind
@@ -27,9 +28,21 @@ ROOTS = (
             "Secret",
             "ServiceAccount",
             "Event",
+            "Pod",
+            "Service",
+            "Endpoints",
+            "PersistentVolume",
+            "PersistentVolumeClaim",
         )
     ),
     API + "coordination.v1.Lease",
+    API + "discovery.v1.EndpointSlice",
+    API + "storage.v1.VolumeAttachment",
+    API + "certificates.v1.CertificateSigningRequest",
+    API + "policy.v1.Eviction",
+    *(API + "rbac.v1." + kind for kind in RBAC),
+    API + "authentication.v1.TokenRequest",
+    API + "authentication.v1.TokenReview",
     API + "authorization.v1.SelfSubjectAccessReview",
     API + "authorization.v1.SelfSubjectRulesReview",
     API + "authentication.v1.SelfSubjectReview",
@@ -41,9 +54,28 @@ ROOTS = (
 PROTOBUF_ROOTS = (
     *(
         "core/v1." + kind
-        for kind in ("Node", "Namespace", "ConfigMap", "Secret", "ServiceAccount", "Event")
+        for kind in (
+            "Node",
+            "Namespace",
+            "ConfigMap",
+            "Secret",
+            "ServiceAccount",
+            "Event",
+            "Pod",
+            "Service",
+            "Endpoints",
+            "PersistentVolume",
+            "PersistentVolumeClaim",
+        )
     ),
     "coordination.k8s.io/v1.Lease",
+    "discovery.k8s.io/v1.EndpointSlice",
+    "storage.k8s.io/v1.VolumeAttachment",
+    "certificates.k8s.io/v1.CertificateSigningRequest",
+    "policy/v1.Eviction",
+    *("rbac.authorization.k8s.io/v1." + kind for kind in RBAC),
+    "authentication.k8s.io/v1.TokenRequest",
+    "authentication.k8s.io/v1.TokenReview",
     "authorization.k8s.io/v1.SelfSubjectAccessReview",
     "authorization.k8s.io/v1.SelfSubjectRulesReview",
     "authentication.k8s.io/v1.SelfSubjectReview",

@@ -20,8 +20,6 @@ CORE = "io.k8s.api.core.v1."
 OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 
-READ_VERBS = ("get", "list", "watch")
-
 
 def _data(name: str) -> bytes:
     return (resources.files("gateway.kube.data") / name).read_bytes()
@@ -100,7 +98,7 @@ def _core(
 
 
 def _pods() -> ResourceType:
-    """Pods can be listed (`kubectl describe node` does), not made: nothing here would run them."""
+    """Pods are kept and brought to the node that they name; nothing here chooses one or runs them."""
     return ResourceType(
         group="",
         version="v1",
@@ -110,21 +108,35 @@ def _pods() -> ResourceType:
         namespaced=True,
         short_names=("po",),
         categories=("all",),
-        verbs=READ_VERBS,
+        schema=catalogue().get(CORE + "Pod"),
+        type_name=CORE + "Pod",
         fields=_POD_FIELDS,
+        subresources=(Subresource("status", "Pod"),),
     )
 
 
-def _leases() -> ResourceType:
+def _kind(
+    group: str,
+    plural: str,
+    kind: str,
+    *,
+    namespaced: bool = True,
+    short: tuple[str, ...] = (),
+    status: bool = False,
+) -> ResourceType:
+    """A kind of a named group, kept as it is written."""
+    name = f"io.k8s.api.{group.partition('.')[0]}.v1.{kind}"
     return ResourceType(
-        group="coordination.k8s.io",
+        group=group,
         version="v1",
-        plural="leases",
-        singular="lease",
-        kind="Lease",
-        namespaced=True,
-        schema=catalogue().get("io.k8s.api.coordination.v1.Lease"),
-        type_name="io.k8s.api.coordination.v1.Lease",
+        plural=plural,
+        singular=kind.lower(),
+        kind=kind,
+        namespaced=namespaced,
+        short_names=short,
+        schema=catalogue().get(name),
+        type_name=name,
+        subresources=(Subresource("status", kind),) if status else (),
         counts_generation=False,
     )
 
@@ -164,6 +176,13 @@ def _review(group: str, plural: str, kind: str) -> ResourceType:
 
 
 AUTHENTICATION, AUTHORIZATION = "authentication.k8s.io", "authorization.k8s.io"
+RBAC = "rbac.authorization.k8s.io"
+_RBAC_KINDS = (
+    ("roles", "Role"),
+    ("rolebindings", "RoleBinding"),
+    ("clusterroles", "ClusterRole"),
+    ("clusterrolebindings", "ClusterRoleBinding"),
+)
 
 
 def builtin_registry() -> Registry:
@@ -179,7 +198,19 @@ def builtin_registry() -> Registry:
             _core("serviceaccounts", "ServiceAccount", short=("sa",)),
             _core("events", "Event", short=("ev",), fields=_EVENT_FIELDS),
             _pods(),
-            _leases(),
+            _core("services", "Service", short=("svc",), status=True),
+            _core("endpoints", "Endpoints", short=("ep",)),
+            _core("persistentvolumes", "PersistentVolume", namespaced=False, short=("pv",),
+                  status=True),
+            _core("persistentvolumeclaims", "PersistentVolumeClaim", short=("pvc",), status=True),
+            _kind("coordination.k8s.io", "leases", "Lease"),
+            _kind("discovery.k8s.io", "endpointslices", "EndpointSlice"),
+            _kind("storage.k8s.io", "volumeattachments", "VolumeAttachment", namespaced=False,
+                  status=True),
+            _kind("certificates.k8s.io", "certificatesigningrequests", "CertificateSigningRequest",
+                  namespaced=False, short=("csr",), status=True),
+            *(_kind(RBAC, plural, kind, namespaced=not kind.startswith("Cluster"))
+              for plural, kind in _RBAC_KINDS),
             _definitions_kind(),
             _review(AUTHENTICATION, "selfsubjectreviews", "SelfSubjectReview"),
             _review(AUTHORIZATION, "selfsubjectaccessreviews", "SelfSubjectAccessReview"),

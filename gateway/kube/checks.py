@@ -106,6 +106,8 @@ def is_finished(item: JsonObject) -> bool:
     metadata = table(item, "metadata")
     if not metadata.get("deletionTimestamp") or metadata.get("finalizers"):
         return False
+    if metadata.get("deletionGracePeriodSeconds"):
+        return False  # whoever runs it says when it has ended, with a grace of 0
     return item.get("kind") != "Namespace" or not table(item, "spec").get("finalizers")
 
 

@@ -34,7 +34,7 @@ from gateway.kube.checks import (
 )
 from gateway.kube.client import PatchType
 from gateway.kube.storage import Snapshot, Storage
-from gateway.kube.strategies import own_table, table
+from gateway.kube.strategies import own_table, strategy_of, table
 from gateway.kube.watch import Filter, Key, Stored, Watcher
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube import fields
@@ -442,15 +442,26 @@ class Objects:
         metadata["finalizers"] = finalizers
         if not finalizers:
             del metadata["finalizers"]
-        if not metadata.get("deletionTimestamp"):
-            metadata["deletionTimestamp"] = rfc3339(self.now())
-            metadata["deletionGracePeriodSeconds"] = 0
-            if resource.counts_generation:
-                generation = metadata.get("generation")
-                metadata["generation"] = (generation if isinstance(generation, int) else 0) + 1
+        is_new = self._shorten(resource, item, metadata, how.grace_seconds)
+        if is_new and resource.counts_generation:
+            generation = metadata.get("generation")
+            metadata["generation"] = (generation if isinstance(generation, int) else 0) + 1
         if resource.storage_key == "namespaces":
             own_table(marked, "status")["phase"] = "Terminating"
         return marked
+
+    def _shorten(
+        self, resource: ResourceType, item: JsonObject, metadata: JsonObject, asked: int | None
+    ) -> bool:
+        """Say until when the object may take to end; later words only shorten it. True when it is new."""
+        grace, now = strategy_of(resource.storage_key).grace(item, asked), self.now()
+        is_new = not metadata.get("deletionTimestamp")
+        held = metadata.get("deletionGracePeriodSeconds")
+        if not is_new and (asked is None or not isinstance(held, int) or grace >= held):
+            return False
+        metadata["deletionTimestamp"] = rfc3339(now + grace)
+        metadata["deletionGracePeriodSeconds"] = grace
+        return is_new
 
     async def delete_collection(
         self, resource: ResourceType, wanted: Filter, options: DeleteOptions

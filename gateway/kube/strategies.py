@@ -22,6 +22,7 @@ from gateway.wire.kube.names import (
     required,
     subdomain_fault,
 )
+from gateway.wire.kube.pods import pod_faults, pod_grace, prepare_pod
 from gateway.wire.kube.schema import read_schema
 from gateway.wire.kube.status import Cause
 
@@ -37,14 +38,20 @@ def _fine(_item: JsonObject, _old: JsonObject | None) -> list[Cause]:
     return []
 
 
+def _at_once(_item: JsonObject, _asked: int | None) -> int:
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """`old` is None on create; `keeps_status` lets a new object bring its status (a node says how it is)."""
+    """`old` is None on create; `keeps_status` lets a new object bring its status (a node says how it is);
+    `grace` says how many seconds a deletion may take, from what the client asked for."""
 
     prepare: Callable[[JsonObject, JsonObject | None], None] = _keep
     faults: Callable[[JsonObject, JsonObject | None], list[Cause]] = _fine
     name_rule: Rule = subdomain_fault
     keeps_status: bool = False
+    grace: Callable[[JsonObject, int | None], int] = _at_once
 
 
 def table(item: JsonObject, key: str) -> JsonObject:
@@ -299,6 +306,7 @@ STRATEGIES: Mapping[str, Strategy] = {
     "nodes": Strategy(faults=_node_faults, keeps_status=True),
     "leases.coordination.k8s.io": Strategy(faults=_lease_faults),
     "events": Strategy(faults=_event_faults),
+    "pods": Strategy(prepare_pod, pod_faults, grace=pod_grace),
     "customresourcedefinitions.apiextensions.k8s.io": Strategy(
         _prepare_definition, _definition_faults
     ),

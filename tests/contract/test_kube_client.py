@@ -94,7 +94,9 @@ async def test_errors_have_classes(client: KubeClient) -> None:
     with pytest.raises(BadRequest):
         await client.get(*DEVICES, None, "lamp")
     with pytest.raises(MethodNotAllowed):
-        await client.create("v1", "pods", "default", {"metadata": {"name": "p"}})
+        await client.update(
+            "authentication.k8s.io/v1", "selfsubjectreviews", None, {"metadata": {"name": "me"}}
+        )
     with pytest.raises(Conflict, match="UID in precondition"):
         await client.delete(*DEVICES, "default", "lamp", uid="other")
     with pytest.raises(Conflict):

@@ -191,10 +191,8 @@ async def test_the_common_errors_are_statuses(http: aiohttp.ClientSession) -> No
     assert reason(await ask(http, "PUT", f"{DEVICES}/lamp", 409, json=stale)) == ("Conflict", 409)
     unversioned = await ask(http, "PUT", f"{DEVICES}/lamp", 422, json=a_device())
     assert "must be specified for an update" in unversioned["message"]
-    assert reason(await ask(http, "POST", "/api/v1/namespaces/default/pods", 405, json={})) == (
-        "MethodNotAllowed",
-        405,
-    )
+    reviews = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+    assert reason(await ask(http, "GET", reviews, 405)) == ("MethodNotAllowed", 405)
     assert reason(await ask(http, "GET", "/api/v1/things", 404)) == ("NotFound", 404)
     assert "404 page not found" in await ask(http, "GET", "/apis/no.such/v1/things", 404)
     assert "404 page not found" in await ask(http, "GET", "/nowhere", 404)

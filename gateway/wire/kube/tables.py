@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from gateway.model.json import Json, JsonObject
+from gateway.wire.kube import podcells
 from gateway.wire.kube.clock import age_since
 from gateway.wire.kube.jsonpath import compile_path
 from gateway.wire.kube.resources import Column, ResourceType
@@ -289,7 +290,19 @@ def _source(item: JsonObject) -> str:
     return f"{component}, {host}" if host else component
 
 
+def _pod(item: JsonObject, now: float) -> list[Json]:
+    return [
+        _name(item),
+        podcells.ready_count(item),
+        podcells.status_word(item),
+        podcells.restarts(item),
+        _age(item, now),
+        *podcells.wide_cells(item),
+    ]
+
+
 CELLS: Mapping[str, Cells] = {
+    "pods": _pod,
     "nodes": _node,
     "namespaces": _namespace,
     "configmaps": _configmap,
