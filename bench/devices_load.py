@@ -257,7 +257,7 @@ async def mqtt_sink(spec: dict[str, Any], progress: Progress) -> None:
 
 async def kafka_sink(spec: dict[str, Any], progress: Progress) -> None:
     """Who asks the broker how many records a topic has: `bootstrap`, `topic`."""
-    from confluent_kafka import Consumer, TopicPartition
+    from confluent_kafka import Consumer, KafkaException, TopicPartition
 
     reader = Consumer({"bootstrap.servers": spec["bootstrap"], "group.id": "bench"})
 
@@ -271,7 +271,8 @@ async def kafka_sink(spec: dict[str, Any], progress: Progress) -> None:
 
     before = await asyncio.to_thread(count)
     while True:
-        progress.arrive(await asyncio.to_thread(count) - before)
+        with suppress(KafkaException):  # a new topic has no leader yet
+            progress.arrive(await asyncio.to_thread(count) - before)
         await asyncio.sleep(KAFKA_POLL)
 
 
