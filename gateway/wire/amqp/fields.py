@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Final
+from operator import attrgetter
+from typing import Final, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -70,10 +71,14 @@ def _write_uint(value: int) -> bytes:
     )  # the latter refuses
 
 
+def _write_boolean(value: bool) -> bytes:
+    return b"\x41" if value else b"\x42"
+
+
 STRING: Final = FieldKind("string", (str,), str, encode, direct.STRINGS)
 SYMBOL: Final = FieldKind("symbol", (Symbol,), str, _writer(Symbol), direct.SYMBOLS)
 BINARY: Final = FieldKind("binary", (bytes,), _same, encode, direct.BINARIES)
-BOOLEAN: Final = FieldKind("boolean", (bool,), _same, encode, direct.BOOLEANS)
+BOOLEAN: Final = FieldKind("boolean", (bool,), _same, _write_boolean, direct.BOOLEANS)
 UBYTE: Final = FieldKind("ubyte", (UByte,), int, _writer(UByte), direct.UBYTES)
 USHORT: Final = FieldKind("ushort", (UShort,), int, _writer(UShort), direct.USHORTS)
 UINT: Final = FieldKind("uint", (UInt,), int, _write_uint, direct.UINTS)
@@ -117,26 +122,34 @@ class Composite:
     fields: tuple[Field, ...]
 
 
+_Written: TypeAlias = tuple[Callable[[object], object], object, Callable[..., bytes]]
+"""How to get a field, what is written as null, how to write all else."""
+
+
 class Catalogue:
     """A set of composite types that can be read and written."""
 
     def __init__(self) -> None:
         self._by_descriptor: dict[object, Composite] = {}
         self._plans: dict[int, Plan] = {}
-        self._by_class: dict[
-            type, tuple[Composite, tuple[tuple[str, object, Callable[..., bytes]], ...]]
-        ] = {}
+        self._by_class: dict[type, tuple[int, tuple[_Written, ...]]] = {}
 
     def add(self, code: int, symbol: str, make: type, *positions: Field) -> None:
         composite = Composite(code, symbol, make, positions)
         self._by_descriptor[ULong(code)] = composite
         self._by_descriptor[Symbol(symbol)] = composite
         defaults = _defaults(make)
-        plan = tuple(
-            (_attribute(one.name), defaults.get(_attribute(one.name)), one.kind.write)
-            for one in positions
+        self._by_class[make] = (
+            code,
+            tuple(
+                (
+                    attrgetter(_attribute(one.name)),
+                    defaults[_attribute(one.name)],
+                    self._writer(one),
+                )
+                for one in positions
+            ),
         )
-        self._by_class[make] = (composite, plan)
         self._plans[code] = _plan(composite, defaults)
 
     def decode(self, data: bytes, at: int = 0) -> tuple[object, int]:
@@ -198,19 +211,20 @@ class Catalogue:
         known = self._by_class.get(type(value))
         if known is None:
             return encode(value)
-        composite, plan = known
+        code, places = known
         items: list[bytes] = []
-        for name, default, writer in plan:
-            item = getattr(value, name)
+        wanted = 0
+        for get, default, write in places:
+            item = get(value)
             if item is None or item == default:
                 items.append(b"\x40")
-            elif type(item) in self._by_class:
-                items.append(self.write(item))
             else:
-                items.append(writer(item))
-        while items and items[-1] == b"\x40":
-            items.pop()
-        return encode_described(composite.code, encode_list(items))
+                items.append(write(item))
+                wanted = len(items)
+        return encode_described(code, encode_list(items[:wanted]))
+
+    def _writer(self, one: Field) -> Callable[..., bytes]:
+        return self.write if one.kind.accepts is ANY.accepts else one.kind.write
 
 
 def _attribute(name: str) -> str:
