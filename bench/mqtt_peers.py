@@ -66,13 +66,12 @@ def rabbitmq(*, on_one_core: bool) -> Iterator[Target]:
         f"mqtt.allow_anonymous = true\nmqtt.default_user = {user}\nmqtt.default_pass = {password}",
     )
     settings, emulator = "\n".join(lines) + "\n", ONE_CORE if on_one_core else ""
-    with (
-        scratch() as folder,
-        first_core() if on_one_core else nullcontext(),
-        rabbit_rig.rabbitmq(
-            folder, amqp, (), (), plugins=RABBIT_PLUGINS, settings=settings, emulator=emulator
-        ),
-    ):
+    with scratch() as folder, ExitStack() as up:
+        with first_core() if on_one_core else nullcontext():
+            broker = rabbit_rig.rabbitmq(
+                folder, amqp, (), (), plugins=RABBIT_PLUGINS, settings=settings, emulator=emulator
+            )
+            up.enter_context(broker)
         await_port(mqtt)
         pid = int((folder / "pid").read_text())
         sink = {"kind": "amqp", "port": amqp, "user": rabbit_rig.USER}
@@ -83,7 +82,7 @@ def rabbitmq(*, on_one_core: bool) -> Iterator[Target]:
 
 @contextmanager
 def first_core() -> Iterator[None]:
-    """Stay on the first core, with what is started meanwhile."""
+    """Stay on the first core; what is started meanwhile stays there for good."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:

@@ -12,7 +12,7 @@ from gateway.errors import NotFound
 
 ROOT = Path(__file__).parents[2]
 """Benchmarks start peers and load generators: they live in the checkout, not in the installed package."""
-HELPERS = ("_sink", "_load")
+HELPERS = ("_sink", "_load", "_sender", "_core")
 """Endings of programs that benchmarks start: they measure nothing by themselves."""
 
 
