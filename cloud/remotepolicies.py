@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
 from cloud.devicethings import SUBJECT
 from cloud.remotehttp import RemoteHttp, segment
 from cloud.remotethings import Cover
-from gateway.errors import Conflict, NotBuilt, PreconditionFailed
+from gateway.errors import Conflict, Forbidden, NotBuilt, PreconditionFailed
 from gateway.model.json import Json, JsonObject
 from gateway.model.policy import PolicyCommand
 from gateway.model.thing import Action, ThingResult
+
+NOT_MODIFIABLE: Final = "policies:policy.notmodifiable"
+"""Said of a policy that is there and is not ours to change; permissions are looked at before conditions."""
 
 
 class RemotePolicies:
@@ -41,7 +45,9 @@ class RemotePolicies:
                 headers={"if-none-match": "*"},
                 body=msgspec.json.encode(value),
             )
-        except PreconditionFailed as error:
+        except (PreconditionFailed, Forbidden) as error:
+            if isinstance(error, Forbidden) and error.code != NOT_MODIFIABLE:
+                raise
             raise Conflict(error.message, code="policies:policy.conflict") from error
         return ThingResult(status=answer.status)
 

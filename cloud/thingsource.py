@@ -42,7 +42,7 @@ TOKEN_SECONDS: Final = 2.0
 MAX_IDS: Final = 100
 MAX_URL: Final = 4_000
 """Characters of ids in one request; the whole URI may have 8,000 in Ditto."""
-RECONNECT_CAP: Final = 15.0
+RECONNECT_CAP: Final = 5.0
 MAX_ANSWERS: Final = 10
 RESYNC_SECONDS: Final = 1.0
 """Least time between two looks at all things, where no namespace is new."""

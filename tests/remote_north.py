@@ -73,13 +73,18 @@ class RemoteNorth:
             return answer.status, json.loads(text) if text else None
 
 
-def remote_settings(folder: Path, url: str, **more: Any) -> Ditto:
-    """Settings of a CloudCore whose things are at `url`."""
+def remote_settings(folder: Path, address: str, **more: Any) -> Ditto:
+    """Settings of a CloudCore whose things are at `address`."""
     secret = folder / "remote-password"
     secret.write_text(CLOUDCORE[1] + "\n")
-    remote = RemoteThings(
-        url=url, username=CLOUDCORE[0], password_file=str(secret), **{"max_rate": 2_000.0, **more}
-    )
+    settings = {
+        "url": address,
+        "username": CLOUDCORE[0],
+        "password_file": str(secret),
+        "max_rate": 2_000.0,
+        **more,
+    }
+    remote = RemoteThings(**settings)
     return Ditto(mode="remote", remote=remote)
 
 

@@ -1,17 +1,22 @@
-"""Writes, reports, moves, removals and restarts in random order: both sides end equal, and rest."""
+"""Writes, reports, moves, removals and restarts in random order: both sides end equal, and rest.
+
+With things elsewhere the line to them breaks now and then, too.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.errors import GatewayError
+from cloud.statuses import belongs_to
+from gateway.errors import GatewayError, NotFound
 from gateway.kube.client import PatchType
 from gateway.model.json import Json, JsonObject
 from gateway.model.thing import Action
@@ -29,6 +34,11 @@ from tests.cloud_rig import (
     join,
 )
 from tests.cloud_samples import DEVICES, a_device
+from tests.ditto_rig import a_ditto
+from tests.remote_north import RemoteNorth, remote_settings
+from tests.tcp_proxy import TcpProxy, a_proxy
+
+Start = Callable[[], AbstractAsyncContextManager[CloudCore]]
 
 STEPS = 60
 DEVICE = (DEVICES, "devices", "default", "lamp")
@@ -39,8 +49,9 @@ TEXTS: dict[str, Callable[[Any], str]] = {"on": lambda v: "true" if v else "fals
 class World:
     """CloudCore, up to two edges, and what is done to them."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder = folder
+    def __init__(self, start: Start, seed: int, line: TcpProxy | None = None) -> None:
+        self.start_cloud = start
+        self.line = line
         self.random = random.Random(seed)  # the same walk for the same seed
         self.up = AsyncExitStack()
         self.lines: dict[str, AsyncExitStack] = {}
@@ -51,7 +62,7 @@ class World:
 
     async def start(self) -> None:
         self.up = AsyncExitStack()
-        self.cloud = await self.up.enter_async_context(a_cloud(self.folder))
+        self.cloud = await self.up.enter_async_context(self.start_cloud())
 
     async def stop(self) -> None:
         for node in list(self.edges):
@@ -120,6 +131,12 @@ class World:
         for node in nodes:
             await self.connect(node)
 
+    async def cut(self) -> None:
+        """The line to the things breaks, or is mended."""
+        if self.line is not None:
+            self.line.refuses = not self.line.refuses
+            self.line.cut()
+
     async def step(self) -> None:
         steps: list[tuple[Callable[[], Awaitable[None]], int]] = [
             (self.write_device, 20),
@@ -132,6 +149,7 @@ class World:
             (self.report, 10),
             (self.plug, 6),
             (self.restart, 2),
+            (self.cut, 8 if self.line else 0),
         ]
         (act,) = self.random.choices([s for s, _ in steps], [w for _, w in steps])
         try:
@@ -159,19 +177,42 @@ class World:
             if "value" in feature.get("desiredProperties", {})
         }
 
+    async def reported_by_status(self) -> dict[str, str]:
+        try:
+            status = await self.cloud.object(DEVICES, "devicestatuses", "default", "lamp")
+        except NotFound:
+            return {}
+        device = await self.cloud.object(*DEVICE)
+        if not belongs_to(status, device["metadata"]["uid"]):
+            return {}
+        return {
+            entry["propertyName"]: entry["reported"]["value"]
+            for entry in status["status"].get("twins", [])
+            if "reported" in entry
+        }
+
+    async def reported_by_thing(self) -> dict[str, str]:
+        thing = await self.cloud.thing("default:lamp") or {}
+        return {
+            name: TEXTS[name](feature["properties"]["value"])
+            for name, feature in thing.get("features", {}).items()
+            if "value" in feature.get("properties", {})
+        }
+
     async def is_settled(self) -> bool:
         device = await self.cloud.object(*DEVICE)
         holder = self.edges.get(device["spec"]["nodeName"])
         return (
             await self.cloud.thing("default:lamp") is not None
             and await self.wanted_by_device() == await self.wanted_by_thing()
+            and await self.reported_by_status() == await self.reported_by_thing()
             and (holder is None or held(holder) == device["metadata"]["resourceVersion"])
             and all(held(e) is None for e in self.edges.values() if e is not holder)
         )
 
     async def marks(self) -> tuple[object, ...]:
         device = (await self.cloud.object(*DEVICE))["metadata"]
-        thing = await self.cloud.gateway.things.load("default:lamp")
+        thing = await self.cloud.north.load("default:lamp")
         return device["resourceVersion"], device["generation"], thing and thing.revision
 
     async def rests(self) -> bool:
@@ -203,7 +244,22 @@ STORES: dict[str, str | None] = {}
 async def test_both_sides_end_equal_and_rest(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(tmp_path, seed)
+    await walk(World(partial(a_cloud, tmp_path), seed), monkeypatch)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
+async def test_both_sides_end_equal_and_rest_with_things_elsewhere(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloud.thingsource.RECONNECT_CAP", 0.3)
+    async with a_ditto() as ditto, a_proxy(ditto.address) as line:
+        settings = remote_settings(tmp_path, f"http://{line.address}")
+        start = partial(a_cloud, tmp_path, ditto=settings, north=RemoteNorth(ditto.url))
+        await walk(World(start, seed, line), monkeypatch)
+
+
+async def walk(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take all steps, mend everything, and see both sides agree and rest."""
     STORES.clear()
     leave = World.disconnect
 
@@ -221,6 +277,8 @@ async def test_both_sides_end_equal_and_rest(
             await world.connect(node)
         for _ in range(STEPS):
             await world.step()
+        if world.line is not None:
+            world.line.refuses = False
         for node in NODES:
             if node not in world.edges:
                 await world.connect(node)
