@@ -226,6 +226,8 @@ _words = st.sampled_from(
         *Group,
         *("membership/detail", "device/a/b/twin/edge_updated", "k8s/ca.crt", "default/pod/p1"),
         *("a/volume/b", "x", "", "device/a", "membership", "twin"),
+        *("watchapp/sync", "8765:/x", "GET", "task/a/node/b", "BREW"),
+        "operations.kubeedge.io/v1alpha2/imageprepulljob/a/node/b",
     ]
 )
 
