@@ -334,6 +334,16 @@ class NotProcessed(Undeliverable):
     default_message = "consumer didn't process the message"
 
 
+class ConsumerFull(Undeliverable):
+    """The consumer has no room for the message."""
+
+    code = "consumer.full"
+    default_message = (
+        "consumer rejected the message because a resource limit was exceeded,"
+        " possibly a (tenant-specific) queue size limit"
+    )
+
+
 class StoreUnavailable(Undeliverable):
     """The store cannot take writes now (disk full, queue full, shutting down)."""
 

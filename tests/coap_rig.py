@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from gateway.config.hono import CoapAdapter as Settings
 from gateway.hono.adapters.coap import CoapAdapter
 from gateway.hono.adapters.coap_dtls import SecureSockets, why_not
 from gateway.hono.adapters.coap_keys import CoapKeys
 from gateway.model.json import Json
+from gateway.runtime.listener import Endpoints
 from gateway.runtime.module import running
 from gateway.wire.coap import codec, options
 from gateway.wire.coap.codec import CON, PUT, Message, Option
@@ -109,8 +111,15 @@ class Device(asyncio.DatagramProtocol):
         return self.seen[seen]
 
 
+class HasEndpoints(Protocol):
+    """Something that listens."""
+
+    @property
+    def endpoints(self) -> Endpoints: ...
+
+
 @asynccontextmanager
-async def a_device(core: Core, name: str = "hono.coap") -> AsyncIterator[Device]:
+async def a_device(core: HasEndpoints, name: str = "hono.coap") -> AsyncIterator[Device]:
     """A peer of the adapter."""
     host, _, port = core.endpoints.get(name).rpartition(":")
     loop = asyncio.get_running_loop()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from gateway.errors import (
     BadRequest,
+    ConsumerFull,
     Forbidden,
     GatewayError,
     NotFound,
@@ -20,10 +21,7 @@ from gateway.wire.amqp import performatives as amqp
 from gateway.wire.amqp.performatives import ACCEPTED, RELEASED, Error
 
 UNDELIVERABLE_HERE = "consumer declared message as undeliverable, it should not be redelivered"
-CONSUMER_LIMIT = (
-    "consumer rejected the message because a resource limit was exceeded,"
-    " possibly a (tenant-specific) queue size limit"
-)
+CONSUMER_LIMIT = ConsumerFull.default_message
 INTERNAL_ERROR = "amqp:internal-error"
 
 
@@ -46,7 +44,7 @@ def _rejection(error: Error | None) -> GatewayError:
     condition = None if error is None else error.condition
     text = None if error is None else error.description
     if condition == RESOURCE_LIMIT:
-        return Undeliverable(CONSUMER_LIMIT)
+        return ConsumerFull()
     if condition == UNAUTHORIZED:
         return Forbidden(text)
     if condition == INTERNAL_ERROR:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
+import socket
 import threading
 from collections.abc import Callable
 from queue import Empty, Queue
 from typing import Any
 
-from proton import Delivery, Message
+from proton import Delivery, Message, _reactor
 from proton.handlers import MessagingHandler
 from proton.reactor import ApplicationEvent, Container, EventInjector
+
+_reactor.SSLConfig = functools.cache(_reactor.SSLConfig)  # type: ignore[assignment, misc]
+"""Each container makes two TLS domains, which takes longer than most tests; here all share theirs."""
 
 
 async def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
@@ -85,7 +91,8 @@ class Peer(MessagingHandler):
         self.do(self._stop)
         await asyncio.to_thread(self._thread.join, 10)
         assert not self._thread.is_alive(), "proton peer does not end"
-        self._injector.close()
+        for end in self._injector.pipe:
+            os.close(end)
 
     def _stop(self) -> None:
         self._connection.close()
@@ -93,7 +100,13 @@ class Peer(MessagingHandler):
 
     def kill(self) -> None:
         """End the socket without a word."""
-        self.do(lambda: self._container.stop())
+
+        def work() -> None:
+            descriptor = os.dup(self._connection.transport._selectable.fileno())
+            with socket.socket(fileno=descriptor) as ours:
+                ours.shutdown(socket.SHUT_RDWR)
+
+        self.do(work)
 
     # --- from the test's thread
 

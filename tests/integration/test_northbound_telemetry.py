@@ -11,6 +11,7 @@ from proton import Condition, Delivery
 
 from gateway.errors import (
     BadRequest,
+    ConsumerFull,
     ConsumerTimeout,
     Forbidden,
     GatewayError,
@@ -144,7 +145,7 @@ def releasing(_received: Received, delivery: Delivery) -> None:
         (rejecting("my:own"), BadRequest),
         (rejecting("amqp:unauthorized-access"), Forbidden),
         (rejecting("amqp:internal-error"), GatewayError),
-        (rejecting("amqp:resource-limit-exceeded"), Undeliverable),
+        (rejecting("amqp:resource-limit-exceeded"), ConsumerFull),
         (releasing, NotProcessed),
         (modifying(failed=True), NotProcessed),
         (modifying(undeliverable=True), NotFound),

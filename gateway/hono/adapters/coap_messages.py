@@ -11,15 +11,13 @@ from typing import Final
 
 from gateway.errors import (
     BadRequest,
-    ConsumerTimeout,
     GatewayError,
     MethodNotAllowed,
-    NoConsumer,
     NotBuilt,
     NotFound,
-    NotProcessed,
     Rejected,
 )
+from gateway.hono.device_texts import SHOWN
 from gateway.model.message import EMPTY_NOTIFICATION, OCTET_STREAM, DeviceCommand, Kind
 from gateway.outcome import outcome_of
 from gateway.wire.coap import codec, options
@@ -191,7 +189,6 @@ def response_status(text: str | None) -> int:
 
 # --- answers ---------------------------------------------------------------------------------------
 
-_SHOWN = (NoConsumer, ConsumerTimeout, NotProcessed)
 """Server-side failures whose text is part of the contract; of others nothing is shown."""
 _TEXT_PLAIN: Option = (options.CONTENT_FORMAT, b"")
 
@@ -210,7 +207,7 @@ def error_response(error: GatewayError) -> Response:
     if status >= 500 and not isinstance(error, NotBuilt):
         status = 503
         found = (_TEXT_PLAIN, (options.MAX_AGE, bytes((RETRY_SECONDS,))))
-        text = error.message if isinstance(error, _SHOWN) else "temporarily unavailable"
+        text = error.message if isinstance(error, SHOWN) else "temporarily unavailable"
     return Response(code_of(status), found, _cut(text))
 
 

@@ -14,15 +14,13 @@ import msgspec
 
 from gateway.errors import (
     BadRequest,
-    ConsumerTimeout,
     GatewayError,
-    NoConsumer,
     NotBuilt,
-    NotProcessed,
     Unauthenticated,
 )
 from gateway.hono.adapters.http_requests import Request
 from gateway.hono.adapters.http_server import Response
+from gateway.hono.device_texts import SHOWN
 from gateway.model.message import OCTET_STREAM, DeviceCommand, Kind
 from gateway.model.trace import TraceContext
 from gateway.outcome import outcome_of

@@ -37,6 +37,7 @@ from gateway.hono.adapters.mqtt_topics import (
     UploadRoute,
     parse_topic,
 )
+from gateway.hono.device_texts import text_for_device
 from gateway.hono.request_ids import parse_request_id
 from gateway.hono.tokens import claimed_by_client_id
 from gateway.model.login import NO_TLS, Login
@@ -479,7 +480,7 @@ def _error_payload(error: GatewayError, correlation: str) -> bytes:
     return msgspec.json.encode(
         {
             "code": error.status,
-            "message": error.message,
+            "message": text_for_device(error),
             "timestamp": now,
             "correlation-id": correlation,
         }
