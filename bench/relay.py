@@ -4,7 +4,8 @@ Both relays get the same messages (150 bytes of JSON) from the same ten publishe
 (at most `WINDOW` messages between publisher and application), one after the other in the same run:
   ours    publishers -> MQTT adapter -> AMQP 1.0 receiver that accepts each message
   theirs  publishers -> mosquitto -> thingsboard-gateway -> mosquitto (its platform's place) -> subscriber
-At QoS 1 every hop acknowledges. Needs mosquitto, and thingsboard-gateway as scripts/bench-peers.sh gets it.
+At QoS 1 every hop acknowledges. The relays have the first core, all else is on the last one. Needs mosquitto,
+and thingsboard-gateway as scripts/bench-peers.sh gets it.
 Run: `python -m bench.relay [--messages 20000] [--runs 3] [--json]`.
 """
 
@@ -31,9 +32,11 @@ from typing import Any, TypeAlias
 
 from bench.amqp_sink import Sink
 from bench.mqtt_load import Client, connect, subscribe
+from bench.things_rig import pinned
 
 PEER = Path(".peers/thingsboard-gateway/bin/python")
 PEER_PATH = str(PEER.absolute())
+ON_FIRST_CORE = pinned(0)
 PUBLISHERS = 10
 WINDOW = 500
 BURST = 50
@@ -178,7 +181,8 @@ async def ours(qos: int, messages: int) -> Run:
                 "observe.http.bind",
             )
         ]
-        command = [str(Path(sys.executable).parent / "twinspan"), "gateway", "--demo"]
+        program = str(Path(sys.executable).parent / "twinspan")
+        command = [*ON_FIRST_CORE, program, "gateway", "--demo"]
         command += ["--data-dir", str(folder / "data")]
         command += [word for setting in settings for word in ("--set", setting)]
         async with _process(*command, folder=folder) as pid:
@@ -259,7 +263,7 @@ async def theirs(qos: int, messages: int) -> Run:
             _process(mosquitto, "-c", str(folder / f"{south}.conf"), folder=folder),
             _process(mosquitto, "-c", str(folder / f"{north}.conf"), folder=folder),
             _process(
-                *(PEER_PATH, "-m", "thingsboard_gateway.tb_gateway"),
+                *(*ON_FIRST_CORE, PEER_PATH, "-m", "thingsboard_gateway.tb_gateway"),
                 folder=folder,
                 **environment,
             ) as pid,
@@ -359,6 +363,7 @@ async def _until_it_relays(client: Client, platform: Platform) -> None:
 
 def measure(messages: int = 20_000, runs: int = 3) -> list[Relay]:
     """Run both relays in turn; theirs gets a tenth of the messages."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     found: dict[tuple[str, int], list[Run]] = {}
     for _ in range(runs):
         for qos in (0, 1):
