@@ -23,6 +23,7 @@ from edge.mappers.driver import DriverFactory
 from edge.mappers.runner import MapperRunner
 from edge.mappers.virtual import PROTOCOL, make_virtual
 from edge.metamanager import MetaManager
+from edge.metaserver import Rooms, build_metaserver
 from edge.node import NodeAgent
 from edge.reports import Reports
 from edge.rotation import Rotation
@@ -150,6 +151,8 @@ def build_edge(
     hub.on(MembershipChanged, twin.membership.on_membership)
     hub.on(TwinCommanded, twin.on_twin_command)
     hub.on(BusCommand, bus.on_command)
+    rooms = Rooms(name, identity.folder, store, hub, meta, twin)
+    metaserver = build_metaserver(settings.metaserver, process, rooms)
     enrolment = Enrolment(identity, name, ticket, settings.hub.https_server)
     modules: list[Module] = [
         store,
@@ -161,6 +164,7 @@ def build_edge(
         *brokers,
         mappers,
         node,
+        *metaserver,
         hub,
         Rotation(lambda: identity.certificate, enrolment.renew, hub.reconnect),
     ]

@@ -147,6 +147,20 @@ class EdgeStore:
         rows = await self._rows(f"{_SELECT_RECORDS} WHERE {where} ORDER BY key", tuple(values))
         return [_record(row) for row in rows]
 
+    async def record_versions(self, gvr: str) -> dict[str, int]:
+        """Return which versions the records of a resource have: key -> version."""
+        rows = await self._rows(
+            "SELECT key, resource_version FROM meta_v2 WHERE group_version_resource = ?", (gvr,)
+        )
+        return {key: int(version) for key, version in rows}
+
+    async def record_samples(self) -> list[tuple[str, str]]:
+        """Return one record's text of each resource: (gvr, text)."""
+        rows = await self._rows(
+            "SELECT group_version_resource, max(value) FROM meta_v2 GROUP BY 1", ()
+        )
+        return [(gvr, value) for gvr, value in rows]
+
     async def meta(self, key: str) -> MetaObject | None:
         """Return one object, or None."""
         rows = await self._rows("SELECT key, type, value FROM meta WHERE key = ?", (key,))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl as tls
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -366,8 +366,9 @@ async def _closing(body: AsyncIterator[bytes]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        if isinstance(body, AsyncGenerator):
-            await body.aclose()
+        close = getattr(body, "aclose", None)
+        if close is not None:
+            await close()
 
 
 def _phrase(status: int) -> str:

@@ -1,0 +1,152 @@
+"""MetaServer: the Kubernetes API at the edge, on loopback; it goes on without a cloud.
+
+Source: KubeEdge reference, section 13.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from edge.applications import Applications
+from edge.deviceport import TwinPort
+from edge.hub import EdgeHub
+from edge.metaanswers import FROM, respond_error
+from edge.metaauth import MetaAuth
+from edge.metadiscovery import PlainPaths
+from edge.metamanager import MetaManager
+from edge.metarecords import MetaRecords
+from edge.metarequests import Call, Passed, read_request
+from edge.metatwins import TwinWrites
+from edge.metaverbs import MetaVerbs
+from edge.store import EdgeStore
+from gateway.config.edge_services import MetaServer as Settings
+from gateway.errors import GatewayError, InvalidSetting, Rejected
+from gateway.observe.metrics import Metrics
+from gateway.runtime.listener import Endpoints, parse_bind
+from gateway.runtime.module import Module
+from gateway.runtime.small_service import Request, Response, serve_requests
+
+log = logging.getLogger(__name__)
+
+ENDPOINT = "edge.metaserver"
+SETTING = "edge.metaserver.bind"
+
+
+class Parts(Protocol):
+    """What a process has."""
+
+    @property
+    def endpoints(self) -> Endpoints: ...
+    @property
+    def metrics(self) -> Metrics: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """EdgeCore's rooms that MetaServer works with."""
+
+    node: str
+    folder: Path
+    store: EdgeStore
+    hub: EdgeHub
+    meta: MetaManager
+    twin: TwinPort
+
+
+class MetaServer:
+    """Module: the listener and the requests on it."""
+
+    name = "edge.metaserver"
+
+    def __init__(
+        self,
+        settings: Settings,
+        parts: Parts,
+        records: MetaRecords,
+        auth: MetaAuth,
+        verbs: MetaVerbs,
+        paths: PlainPaths,
+    ) -> None:
+        self._settings = settings
+        self._endpoints = parts.endpoints
+        self._metrics = parts.metrics
+        self._records = records
+        self._auth = auth
+        self._verbs = verbs
+        self._paths = paths
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        await self._records.load()
+        async with serve_requests(
+            self._endpoints,
+            ENDPOINT,
+            self._settings.bind,
+            self.respond,
+            max_body=self._settings.max_body,
+            setting=SETTING,
+            max_connections=self._settings.max_connections,
+        ):
+            ready()
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self._records.window.close()
+
+    async def respond(self, request: Request) -> Response:
+        """Answer a request; every failure becomes a `Status`."""
+        verb = "other"
+        try:
+            call = read_request(request)
+            verb = call.verb if isinstance(call, Call) else "path"
+            response = await self._answer(call, request)
+        except GatewayError as error:
+            response = respond_error(error)
+            outcome = "rejected" if isinstance(error, Rejected) else "failed"
+        else:
+            outcome = "ok"
+        origin = response.headers.get(FROM, "none")
+        self._metrics.edge.metaserver_requests.labels(verb, origin, outcome).inc()
+        return response
+
+    async def _answer(self, call: Call | Passed, request: Request) -> Response:
+        caller = await self._auth.caller(request.headers)
+        await self._auth.require(caller, call)
+        if isinstance(call, Passed):
+            return await self._paths.answer(call.path)
+        return await self._verbs.answer(call, request)
+
+
+def build_metaserver(settings: Settings, parts: Parts, rooms: Rooms) -> list[Module]:
+    """Build MetaServer and its way to the cloud; nothing where it is switched off.
+
+    Errors: InvalidSetting for a bind beyond loopback, or an unknown `auth`.
+    """
+    if not settings.enabled:
+        return []
+    _check_loopback(settings.bind)
+    records = MetaRecords(rooms.store)
+    records.attach(rooms.meta)
+    cloud = Applications(rooms.hub)
+    rooms.hub.on_link(cloud)
+    auth = MetaAuth(settings.auth, rooms.folder, rooms.store, cloud, rooms.node)
+    twins = TwinWrites(rooms.twin)
+    verbs = MetaVerbs(rooms.node, records, cloud, twins.write, parts.metrics, settings.max_watches)
+    paths = PlainPaths(cloud, rooms.store, records.kinds, rooms.node)
+    return [cloud, MetaServer(settings, parts, records, auth, verbs, paths)]
+
+
+def _check_loopback(bind: str) -> None:
+    """Errors: InvalidSetting: without TLS nobody else may hear what is said here."""
+    host, _ = parse_bind(bind, SETTING)
+    try:
+        is_inside = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_inside = host == "localhost"
+    if not is_inside:
+        raise InvalidSetting(f"{SETTING}: expected a loopback address, got {bind!r}")
