@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.cli.serving import settle_memory
 from gateway.runtime import process
 from gateway.wire.coap import codec, options
 from gateway.wire.coap.codec import CON, NON, PUT, Message
@@ -42,6 +43,7 @@ async def serve_adapter() -> None:
         await a_fleet(core)
         core.consumer.messages = _Nowhere()
         async with a_coap_adapter(core, tls="off"):
+            settle_memory()
             print(core.endpoints.port("hono.coap"), flush=True)
             await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 

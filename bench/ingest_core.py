@@ -1,7 +1,7 @@
 """One adapter on the real core, as a server for ingest benchmarks: only the application is missing.
 
 Tenant `T` with the device `bench`, password `x`; logins, registry, limits, metrics and traces as ever; each
-message is accepted at once. Prints the port, serves until its standard input ends.
+message is accepted at once. The garbage collector is set as in the shipped program. Prints the port, serves until its standard input ends.
 Run: `python -m bench.ingest_core mqtt|http [--plain-loop]`.
 """
 
@@ -15,6 +15,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from gateway.cli.serving import settle_memory
 from gateway.config.hono import MqttAdapter as MqttSettings
 from gateway.hono.adapters.mqtt import MqttAdapter
 from gateway.hono.adapters.mqtt_device import Rooms
@@ -64,6 +65,7 @@ async def serve(protocol: str) -> None:
         core.consumer.send = Everything().send  # type: ignore[method-assign]
         await _fill(core)
         async with ADAPTERS[protocol](core):
+            settle_memory()
             print(core.endpoints.port(f"hono.{protocol}"), flush=True)
             await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 

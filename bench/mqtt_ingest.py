@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.mqtt_sender import PASSWORD, USERNAME, Load
+from gateway.cli.serving import settle_memory
 from gateway.config.hono import MqttAdapter as Settings
 from gateway.errors import GatewayError
 from gateway.hono.adapters.admission import Lease
@@ -159,6 +160,7 @@ async def _serve() -> None:
         ),
     )
     async with running(adapter):
+        settle_memory()
         print(endpoints.port("hono.mqtt"), flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
