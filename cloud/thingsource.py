@@ -74,6 +74,7 @@ class RemoteDitto:
         self._http = RemoteHttp(settings, metrics)
         self._metrics = metrics
         self._subject = settings.subject
+        self._is_ready_without = settings.ready_without_remote
         self._devices: Devices | None = None
         self._waiting: tuple[Waiting, ...] = ()
         self.signals = RemoteSignals()
@@ -110,8 +111,14 @@ class RemoteDitto:
             self._down("stopped")
 
     @property
-    def is_well(self) -> bool:
+    def is_connected(self) -> bool:
+        """True while events come and all things have been read."""
         return self._is_up
+
+    @property
+    def is_well(self) -> bool:
+        """What `/readiness` says of it."""
+        return self._is_ready_without or self._is_up
 
     def facts(self) -> Mapping[str, str | int | bool]:
         """Return what an operator wants to know."""

@@ -18,8 +18,12 @@ class RemoteThings:
     token_file: str = ""
     """File that holds a bearer token; read again when it changes."""
     subject: str = ""
-    """The authorization subject that these credentials are there; stands in the policies that are made."""
+    """The authorization subject that these credentials are there; stands in the policies that are made.
+    Empty asks the remote.
+    """
     ca: str = ""
     """PEM file of the CAs that its certificate is judged by; empty takes the system's."""
     max_rate: float = 100.0
-    """Commands a second."""
+    """HTTP requests a second."""
+    ready_without_remote: bool = True
+    """False lets `/readiness` say 503 while the remote is away."""

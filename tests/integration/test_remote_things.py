@@ -575,13 +575,14 @@ async def test_a_wrong_password_is_said_and_a_new_one_taken_without_a_restart(
             return "credentials" in str(remote.facts().get("cause"))
 
         await eventually(is_said)
-        assert not remote.is_well
+        assert not remote.is_connected
+        assert remote.is_well  # a CloudCore works without it
         secret.write_text(CLOUDCORE[1])
 
-        async def is_well() -> bool:
-            return remote.is_well
+        async def is_connected() -> bool:
+            return remote.is_connected
 
-        await eventually(is_well)
+        await eventually(is_connected)
         assert remote.facts()["subject"] == f"nginx:{CLOUDCORE[0]}"
 
 
@@ -631,10 +632,10 @@ async def a_session(far: Far) -> AsyncIterator[RemoteDitto]:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(running(remote))
 
-        async def is_well() -> bool:
-            return remote.is_well
+        async def is_connected() -> bool:
+            return remote.is_connected
 
-        await eventually(is_well)
+        await eventually(is_connected)
         yield remote
 
 
