@@ -1,7 +1,8 @@
 """One adapter on the real core, as a server for ingest benchmarks: only the application is missing.
 
 Tenant `T` with the device `bench`, password `x`; logins, registry, limits, metrics and traces as ever; each
-message is accepted at once. The garbage collector is set as in the shipped program. Prints the port, serves until its standard input ends.
+message is accepted at once. The garbage collector is set as in the shipped program. Prints the port, serves
+until its standard input ends.
 Run: `python -m bench.ingest_core mqtt|http [--plain-loop]`.
 """
 
