@@ -15,7 +15,11 @@ from cloud.hub import CloudHub
 from cloud.identity import Identity
 from cloud.joining import JoinServer
 from cloud.nodebook import NodeBook
+from cloud.nodepods import NodePods
 from cloud.nodes import NodeWatch
+from cloud.podobjects import build_pod_objects
+from cloud.podstatus import PodReports
+from cloud.presence import Presence
 from cloud.reports import Reports
 from cloud.syncbook import SyncBook
 from cloud.thingsource import build_remote
@@ -121,19 +125,26 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
     )
     upstream.attach(hub)
     address = settings.advertise[0] if settings.advertise else "127.0.0.1"
-    EdgeController(cluster, identity, tracer, lambda: address).attach(hub)
+    pods, presence = NodePods(cluster), Presence(cluster, address)
+    pod_objects = build_pod_objects(cluster, pods, catalog, hub, delivery, syncs)
+    hub.add_listener(presence)
+    EdgeController(
+        cluster, identity, tracer, lambda: address, PodReports(cluster, delivery)
+    ).attach(hub)
     nodes = NodeWatch(cluster, catalog, hub, book, syncs, metrics, settings.hub)
     joining = JoinServer(settings.hub, identity, book, cluster, process.endpoints, metrics, hub)
     return [
         identity,
         syncs,
         *catalog.modules,
+        *pod_objects,
         nodes,
         events,
         sequences,
         *([elsewhere] if elsewhere else []),
         controller,
         delivery,
+        presence,
         hub,
         joining,
     ]

@@ -8,8 +8,9 @@ decides; ObjectSyncs remember (see `cloud.syncbook`).
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -45,6 +46,7 @@ from gateway.wire.cloudedge.to_edge import (
 from gateway.wire.cloudedge.twins import MembershipList, MembershipUpdate
 
 MAX_TRACES = 10_000
+MAX_LAST = 1_000
 
 
 class Delivery:
@@ -63,6 +65,8 @@ class Delivery:
         self._traces: OrderedDict[str, TraceContext] = OrderedDict()
         self._sources: list[WantedObjects] = [_Devices(catalog, book)]
         self._soon: dict[str, None] = {}
+        self._last: OrderedDict[str, JsonObject] = OrderedDict()
+        self._resting: Counter[str] = Counter()
         hub.add_listener(self)
         hub.on(MembershipAsked, self.on_membership_asked, lambda _: "membership")
         catalog.on_device(self.device_changed)
@@ -84,6 +88,30 @@ class Delivery:
         held = self._book.held(node).get(uid)
         if held is not None and held.version != NEVER and is_later(version, held.version):
             self._book.acknowledge(node, uid, version)
+
+    def has(self, node: str, uid: str, version: str) -> bool:
+        """True when a node has acknowledged exactly this version."""
+        held = self._book.held(node).get(uid)
+        return held is not None and held.version == version != NEVER
+
+    @contextmanager
+    def resting(self, node: str, uid: str) -> Iterator[None]:
+        """Send nothing of an object while its node's own write is under way; compare afterwards."""
+        self._resting[uid] += 1
+        try:
+            yield
+        finally:
+            self._resting[uid] -= 1
+            self._resting = +self._resting
+            self.changed((node,))
+
+    def remember_last(self, document: JsonObject | None) -> None:
+        """Send this state along when the object's deletion goes to a node."""
+        if document is None:
+            return
+        self._last[ObjectMeta.read(document).uid] = document
+        while len(self._last) > MAX_LAST:
+            self._last.popitem(last=False)
 
     def remember_trace(self, uid: str, trace: TraceContext | None) -> None:
         """Go on with `trace` when the next version of this object is sent."""
@@ -108,6 +136,7 @@ class Delivery:
     def delivered(self, node: str, item: ObjectMessage) -> None:
         if item.is_delete:
             self._book.drop(node, item.key)
+            self._last.pop(item.key, None)
             self.reconcile(node)  # an object of the same name may wait
         else:
             self._book.acknowledge(node, item.key, item.version)
@@ -167,7 +196,7 @@ class Delivery:
             for entry in source.wanted(node):
                 wanted.setdefault(entry.held.uid, entry)
         for step in plan(wanted, self._book.held(node)):
-            if not self._send(node, step):
+            if step.item.uid not in self._resting and not self._send(node, step):
                 return
 
     def _send(self, node: str, step: Step) -> bool:
@@ -184,6 +213,7 @@ class Delivery:
 
     def _envelope(self, node: str, step: Step) -> Envelope:
         item, wanted = step.item, step.wanted
+        content, version = self._content(step)
         trace = self._traces.pop(item.uid, None)
         facts = {"node": node, "object": f"{item.namespace}/{item.name}"}
         with self._tracer.start(
@@ -193,11 +223,23 @@ class Delivery:
                 stamp(),
                 Subject(item.namespace or None, item.type, item.name),
                 step.operation,
-                _identity(item) if wanted is None else wanted.content,
-                version="" if wanted is None else item.version,
+                content,
+                version=version,
                 source=source_of_deletion(item) if wanted is None else wanted.source,
                 trace=span.context,
             )
+
+    def _content(self, step: Step) -> tuple[JsonObject, str]:
+        """Return an object as it is sent, and its version; a deletion brings the last state if known."""
+        item = step.item
+        if step.wanted is not None:
+            return step.wanted.content, item.version
+        last = self._last.get(item.uid)
+        if last is None:
+            return _identity(item), ""
+        return {"apiVersion": item.api_version, "kind": item.kind, **last}, ObjectMeta.read(
+            last
+        ).version
 
 
 class _Devices:

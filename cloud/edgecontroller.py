@@ -50,6 +50,7 @@ from gateway.wire.kube.status import AlreadyExists, status_of
 
 if TYPE_CHECKING:
     from cloud.identity import Identity
+    from cloud.podstatus import PodReports
     from gateway.observe.tracing import Tracer
 
 log = logging.getLogger(__name__)
@@ -104,9 +105,15 @@ class EdgeController:
     """Answers `ResourceAsked` and `CaAsked`. Holds no state of its own."""
 
     def __init__(
-        self, kube: KubeClient, identity: Identity, tracer: Tracer, address: Callable[[], str]
+        self,
+        kube: KubeClient,
+        identity: Identity,
+        tracer: Tracer,
+        address: Callable[[], str],
+        reports: PodReports,
     ) -> None:
         self._kube = kube
+        self._reports = reports
         self._identity = identity
         self._tracer = tracer
         self._address = address
@@ -297,7 +304,7 @@ class EdgeController:
         uid = text(mapping(patch.get("metadata")).get("uid"))
         if uid and uid != ObjectMeta.read(pod).uid:
             raise Conflict(f"pod {ask.name} has another uid", details={"reason": "Conflict"})
-        return await self._patch_status("pods", ask.namespace, ask.name, patch)
+        return await self._reports.write(ask.node, pod, patch)
 
     async def _delete_pod(self, ask: Ask) -> None:
         try:

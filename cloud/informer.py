@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from gateway.errors import GatewayError, Gone, NotFound
-from gateway.kube.client import EventType, KubeClient
+from gateway.kube.client import EventType, KubeClient, WatchEvent
 from gateway.model.json import JsonObject
 from gateway.runtime.backoff import Backoff
 from gateway.wire.cloudedge.devices import ObjectMeta
@@ -33,6 +33,9 @@ class Informer:
     """Module: mirrors one collection and tells `on_change`, synchronously and in order.
 
     Ready once the whole collection is known. Objects are shared: read, never mutate.
+
+    Shape:  `fields` is a selector; `keep` says which objects stay in memory, the others pass unseen: tell
+            `put` what was read by itself once it is to be kept, and `forget` what is not any more.
     """
 
     def __init__(
@@ -43,8 +46,12 @@ class Informer:
         on_change: Callable[[Change], None],
         *,
         namespace: str | None = None,
+        fields: str | None = None,
+        keep: Callable[[Key], bool] | None = None,
     ) -> None:
         self._kube = kube
+        self._fields = fields
+        self._keep = keep
         self._group_version = group_version
         self._plural = plural
         self._namespace = namespace
@@ -57,6 +64,16 @@ class Informer:
     @property
     def name(self) -> str:
         return f"cloud.watch.{self._plural}"
+
+    def put(self, item: JsonObject) -> None:
+        """Take in an object that was read by itself, unless a newer state is known."""
+        key = _key(item)
+        if not _is_older(item, self.objects.get(key)):
+            self._set(key, item)
+
+    def forget(self, key: Key) -> None:
+        """Drop an object that is not to be kept any more; nobody is told."""
+        self.objects.pop(key, None)
 
     async def run(self, ready: Callable[[], None]) -> None:
         backoff = Backoff(0.2, 30.0)
@@ -94,21 +111,28 @@ class Informer:
         self._is_served = False
 
     async def _list(self) -> str:
-        seen: dict[Key, JsonObject] = {}
+        seen: dict[Key, JsonObject | None] = {}
         page: str | None = None
         while True:
             found = await self._kube.list(
-                self._group_version, self._plural, self._namespace, limit=PAGE, page=page
+                self._group_version,
+                self._plural,
+                self._namespace,
+                fields=self._fields,
+                limit=PAGE,
+                page=page,
             )
-            seen.update((_key(item), item) for item in found.items)
+            for item in found.items:
+                key = _key(item)
+                seen[key] = item if self._is_kept(key) else None
             page = found.next_page
             if page is None:
                 break
         for key in [k for k in self.objects if k not in seen]:
             self._set(key, None)
-        for key, item in seen.items():
-            if not _is_same(self.objects.get(key), item):
-                self._set(key, item)
+        for key, kept in seen.items():
+            if kept is not None and not _is_same(self.objects.get(key), kept):
+                self._set(key, kept)
         self._is_served = True
         return found.resource_version
 
@@ -118,16 +142,28 @@ class Informer:
         The version moves with each event: after a failure in the middle nothing is told twice.
         """
         stream = self._kube.watch(
-            self._group_version, self._plural, self._namespace, resource_version=self._version
+            self._group_version,
+            self._plural,
+            self._namespace,
+            resource_version=self._version,
+            fields=self._fields,
         )
         has_news = False
         async for event in stream:
             self._version, has_news = event.resource_version, True
-            if event.type is EventType.DELETED:
-                self._set(_key(event.object), None)
-            elif event.type is not EventType.BOOKMARK:
-                self._set(_key(event.object), event.object)
+            if event.type is not EventType.BOOKMARK:
+                self._take(event)
         return has_news
+
+    def _take(self, event: WatchEvent) -> None:
+        """Take in one event; one from before the state that `put` brought is old news."""
+        key = _key(event.object)
+        if not self._is_kept(key) or _is_older(event.object, self.objects.get(key)):
+            return
+        self._set(key, None if event.type is EventType.DELETED else event.object)
+
+    def _is_kept(self, key: Key) -> bool:
+        return self._keep is None or self._keep(key)
 
     def _set(self, key: Key, new: JsonObject | None) -> None:
         old = self.objects.pop(key, None) if new is None else self.objects.get(key)
@@ -147,3 +183,10 @@ def _is_same(old: JsonObject | None, new: JsonObject) -> bool:
         return False
     before, after = ObjectMeta.read(old), ObjectMeta.read(new)
     return before.uid == after.uid and before.version == after.version
+
+
+def _is_older(item: JsonObject, than: JsonObject | None) -> bool:
+    if than is None:
+        return False
+    one, other = ObjectMeta.read(item).version, ObjectMeta.read(than).version
+    return one.isdigit() and other.isdigit() and int(one) < int(other)

@@ -21,7 +21,8 @@ class WantedObject:
 
     Shape:  `document` with kind and apiVersion; `source` goes into the route; `additions` is the operation
             for what the node does not have yet (Secrets: update); lower `rank` goes first; `finish` makes
-            what is sent from `document`, asked only when it is sent.
+            what is sent from `document`, asked only when it is sent; where nobody knows yet how the object
+            is (`is_known` False), the node keeps what it has.
     """
 
     held: Held
@@ -30,6 +31,7 @@ class WantedObject:
     additions: Operation = Operation.INSERT
     rank: int = LATER
     finish: Callable[[JsonObject], JsonObject] | None = None
+    is_known: bool = True
 
     @property
     def content(self) -> JsonObject:
@@ -61,7 +63,9 @@ def plan(wanted: Mapping[str, WantedObject], held: Mapping[str, Held]) -> list[S
     steps = [
         Step(_operation(entry, held.get(uid)), entry.held, entry)
         for uid, entry in wanted.items()
-        if _is_newer(entry.held, held.get(uid)) and _place(entry.held) not in taken
+        if entry.is_known
+        and _is_newer(entry.held, held.get(uid))
+        and _place(entry.held) not in taken
     ]
     steps.sort(key=lambda step: step.wanted.rank if step.wanted else LATER)
     gone.sort(key=lambda item: -_RANK.get(item.type, LATER))

@@ -1,0 +1,74 @@
+"""Tells the cluster which CloudCore a node is connected to: the Node's annotation `cloudcore`.
+
+Other CloudCores forward to it what is for the node. Source: KubeEdge, CloudHub session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from cloud.edgecontroller import CLOUDCORE
+from gateway.errors import GatewayError, NotFound
+from gateway.kube.client import KubeClient
+from gateway.model.json import JsonObject
+from gateway.wire.cloudedge.link import ObjectMessage
+
+log = logging.getLogger(__name__)
+
+TRIES = 3
+PAUSE_SECONDS = 1.0
+
+
+class Presence:
+    """Module and listener of the hub: writes the annotation at each connect."""
+
+    name = "cloud.presence"
+
+    def __init__(self, kube: KubeClient, address: str) -> None:
+        self._kube = kube
+        self._address = address
+        self._waiting: dict[str, None] = {}
+        self._wake = asyncio.Event()
+
+    def node_connected(self, node: str) -> None:
+        self._waiting[node] = None
+        self._wake.set()
+
+    def node_disconnected(self, node: str) -> None:
+        self._waiting.pop(node, None)
+
+    def node_is_new(self, node: str) -> None:
+        """Its address here is the same."""
+
+    def delivered(self, node: str, item: ObjectMessage) -> None:
+        """Nothing to tell."""
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        ready()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                node = next(iter(self._waiting))
+                del self._waiting[node]
+                await self._tell(node)
+
+    async def _tell(self, node: str) -> None:
+        """Write the address; a Node that is not there yet gets it when the node registers.
+
+        What the mirror says counts for nothing here: the node may come right from another CloudCore.
+        """
+        patch: JsonObject = {"metadata": {"annotations": {CLOUDCORE: self._address}}}
+        for attempt in range(TRIES):
+            try:
+                await self._kube.patch("v1", "nodes", None, node, patch)
+            except NotFound:
+                return
+            except GatewayError as error:
+                log.info("node's CloudCore not noted", extra={"node": node, "cause": error.message})
+                if attempt < TRIES - 1:
+                    await asyncio.sleep(PAUSE_SECONDS)
+            else:
+                return
