@@ -13,6 +13,7 @@ from gateway.model.ports import Done
 from gateway.model.registry import Tenant
 from gateway.observe.tracing import Span
 
+ROUTER = "hono-command-router"
 ROUTING_SECONDS = 8.0
 """A command without an outcome after this time is released to the application."""
 
@@ -23,7 +24,7 @@ class Walk:
     """What is known of a command under way; `tenant` once it was found.
 
     Shape:  `is_kept` when it ends on disk and has its outcome later; `mark` where it is sent from there;
-            `account` hears the outcome before `done`.
+            `account` hears the outcome before `done`; `component` is who has it then, for the meters.
     """
 
     __slots__ = (
@@ -31,6 +32,7 @@ class Walk:
         "_done",
         "_timer",
         "command",
+        "component",
         "is_kept",
         "mark",
         "span",
@@ -49,6 +51,7 @@ class Walk:
         self._account = account
         self._done: Done | None = done
         self.command = command
+        self.component = ROUTER
         self.mark = mark
         self.is_kept = False
         self.tenant: Tenant | None = None

@@ -23,7 +23,7 @@ from gateway.errors import (
     TenantDisabled,
     TenantNotFound,
 )
-from gateway.hono.command_walks import ROUTING_SECONDS, Walk
+from gateway.hono.command_walks import ROUTER, ROUTING_SECONDS, Walk
 from gateway.hono.last_gateways import LastGateways
 from gateway.hono.limits import Usage
 from gateway.hono.meters import UNKNOWN, CommandMeter, Direction
@@ -61,6 +61,7 @@ from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Span, Tracer
 
 __all__ = [
+    "ROUTER",
     "ROUTING_SECONDS",
     "CommandRouter",
     "check_response_status",
@@ -72,7 +73,6 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-ROUTER = "hono-command-router"
 TTD_CONNECTED = -1
 TTD_GONE = 0
 
@@ -331,7 +331,8 @@ class CommandRouter:
             walk.end(error)
             return
         gateway = link.gateway if link.device == command.device else link.device
-        walk.span.set("adapter", link.adapter.value)
+        walk.component = link.adapter.value
+        walk.span.set("adapter", walk.component)
         if gateway is not None:
             walk.span.set("gateway_id", gateway)
         to_device = DeviceCommand(
@@ -350,7 +351,7 @@ class CommandRouter:
         seconds = time.perf_counter() - walk.started
         trace = walk.span.context.trace_id
         if not walk.is_kept:
-            self._account(walk.command, walk.tenant, trace, error, seconds)
+            self._account(walk.command, walk.tenant, trace, error, seconds, walk.component)
         elif self._traffic.watchers:
             self._traffic.commanded(walk.command, trace, error, is_kept=True)
 
@@ -361,6 +362,7 @@ class CommandRouter:
         trace: str,
         error: GatewayError | None,
         seconds: float,
+        component: str = ROUTER,
     ) -> None:
         if self._traffic.watchers and tenant is not None:
             self._traffic.commanded(replace(command, tenant=tenant.tenant_id), trace, error)
@@ -371,7 +373,7 @@ class CommandRouter:
             UNKNOWN if tenant is None else tenant.tenant_id,
             Direction.ONE_WAY if command.is_one_way else Direction.REQUEST,
             error,
-            ROUTER,
+            component,
             seconds,
             size,
         )

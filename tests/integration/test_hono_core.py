@@ -634,7 +634,7 @@ async def test_the_links_refusal_is_passed_on(core: Core) -> None:
     core.commands.subscribe("acme", "d1", Link(refusal), adapter=Adapter.MQTT)
     assert await route(core, a_command()) is refusal
     name = "hono_command_processing_duration_seconds_count"
-    labels = {"tenant": "acme", "direction": "request", "component_name": "hono-command-router"}
+    labels = {"tenant": "acme", "direction": "request", "component_name": "hono-mqtt"}
     assert core.sample(name, status="undeliverable", **labels) == 1
 
 
