@@ -144,9 +144,10 @@ async def run_worker(order: Order, stream: BinaryIO) -> None:
 def _stop_with(stream: BinaryIO, stop: asyncio.Event) -> None:
     """Stop when the main process closes its end; at the latest some seconds after."""
     loop = asyncio.get_running_loop()
+    number = stream.fileno()
 
     def wait() -> None:
-        while stream.read(4_096):
+        while os.read(number, 4_096):  # a buffered read would hold a lock that the interpreter's end needs
             pass
         timer = threading.Timer(LAST_SECONDS, os._exit, (1,))
         timer.daemon = True

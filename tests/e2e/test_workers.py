@@ -96,6 +96,7 @@ def test_workers_end_with_the_main_process(running: Twinspan) -> None:
     pids = workers_of(running)
     assert running.stop() == 0
     assert not any(map(is_alive, pids))
+    assert "Fatal" not in running.text()
 
 
 def test_workers_end_when_the_main_process_is_killed(running: Twinspan) -> None:
