@@ -308,6 +308,20 @@ class ClientSession(Session):
             performative = msgspec.structs.replace(performative, handle=ours)
         super().on_frame(performative, payload, events)
 
+    def take_whole(
+        self,
+        handle: int,
+        delivery_id: int,
+        tag: bytes,
+        settled: bool,
+        payload: bytes,
+        events: list[Event],
+    ) -> bool:
+        ours = self._ours.get(handle)
+        return ours is not None and super().take_whole(
+            ours, delivery_id, tag, settled, payload, events
+        )
+
     def _forget_question(self, handle: int) -> None:
         link: Any = self.links.get(handle)
         if link is not None:

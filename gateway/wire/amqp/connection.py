@@ -38,6 +38,7 @@ from gateway.wire.amqp.performatives import (
     SaslOutcome,
 )
 from gateway.wire.amqp.session import Session, SessionFault
+from gateway.wire.amqp.whole import read_whole
 
 AMQP_HEADER: Final = b"AMQP\x00\x01\x00\x00"
 SASL_HEADER: Final = b"AMQP\x03\x01\x00\x00"
@@ -304,12 +305,25 @@ class Connection:
         if self._state in _HEADERS:
             return self._on_header(data[at : at + 8], events)
         size = int.from_bytes(data[at : at + 4], "big")
+        if self._take_whole(data, at, size, events):
+            return size
         self._check_head(data, at, size)
         if len(data) - at < size:
             self._wanted = size
             return 0
         self._on_frame(data, at, size, events)
         return size
+
+    def _take_whole(self, data: bytes, at: int, size: int, events: list[Event]) -> bool:
+        """Take a frame that is a whole message in its usual form; False for any other, and any doubt."""
+        end = at + size
+        if end > len(data) or size > self.limits.max_frame_size:
+            return False
+        found = read_whole(data, at, end)
+        if found is None or self._state is not _State.OPENED:
+            return False
+        session = self._sessions.get((data[at + 6] << 8) | data[at + 7])
+        return session is not None and session.take_whole(*found, events)
 
     def _peek_header(self, data: bytes, at: int, events: list[Event]) -> int:
         """Refuse a foreign protocol at its first wrong byte, not only when eight are there."""

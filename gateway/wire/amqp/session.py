@@ -321,6 +321,37 @@ class Session:
             self.remote_window -= 1
             self._connection.out.append(self.backlog.popleft()[1])
 
+    def take_whole(
+        self,
+        handle: int,
+        delivery_id: int,
+        tag: bytes,
+        settled: bool,
+        payload: bytes,
+        events: list[Event],
+    ) -> bool:
+        """Take a message that came in one frame; False where something is unusual, and nothing is changed."""
+        link = self.links.get(handle)
+        if (
+            type(link) is not ReceiverLink
+            or self.ended
+            or link.credit <= 0
+            or not link.is_open
+            or handle in self._partials
+            or delivery_id in self._incoming
+            or self._incoming_window <= 0
+            or len(payload) > link.max_message_size > 0
+        ):
+            return False
+        self._count_in()
+        link.credit -= 1
+        link.outstanding += 1
+        link.delivery_count = (link.delivery_count + 1) & MAX_UINT
+        if not settled:
+            self._incoming[delivery_id] = link
+        events.append(MessageArrived(link, Incoming(delivery_id, tag, payload, settled, 0)))
+        return True
+
     def _on_transfer(self, transfer: Transfer, payload: bytes, events: list[Event]) -> None:
         self._count_in()
         link = self._link(transfer.handle)
