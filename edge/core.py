@@ -13,6 +13,7 @@ from typing import Protocol
 from edge.broker import Broker
 from edge.clock import now_ms
 from edge.devicetwin import DeviceTwin
+from edge.edgeapi import CloudOrDisk
 from edge.enrolment import Enrolment, Ticket
 from edge.eventbus import EventBus
 from edge.external import ExternalBroker, check_mode
@@ -75,6 +76,7 @@ class EdgeCore:
     broker: Broker | None
     external: ExternalBroker | None
     reports: Reports
+    api: CloudOrDisk
 
 
 def build_edge(
@@ -151,7 +153,8 @@ def build_edge(
     hub.on(MembershipChanged, twin.membership.on_membership)
     hub.on(TwinCommanded, twin.on_twin_command)
     hub.on(BusCommand, bus.on_command)
-    rooms = Rooms(name, identity.folder, store, hub, meta, twin)
+    api = CloudOrDisk(store, hub)
+    rooms = Rooms(name, identity.folder, store, hub, meta, twin, api)
     metaserver = build_metaserver(settings.metaserver, process, rooms)
     enrolment = Enrolment(identity, name, ticket, settings.hub.https_server)
     modules: list[Module] = [
@@ -168,7 +171,7 @@ def build_edge(
         hub,
         Rotation(lambda: identity.certificate, enrolment.renew, hub.reconnect),
     ]
-    return EdgeCore(name, modules, hub, twin, spool, node, meta, bus, broker, external, reports)
+    return EdgeCore(name, modules, hub, twin, spool, node, meta, bus, broker, external, reports, api)
 
 
 def node_name(settings: Edge, identity: Identity, *, must_have_joined: bool) -> str:

@@ -1,9 +1,8 @@
 """MetaManager: keeps what the cloud says on disk, and only then acknowledges it.
 
 Every insert, update and delete of an object is written, acknowledged after the commit and handed to the room
-that it is for (DeviceTwin for Devices and DeviceModels). Questions about objects go to the cloud when it is
-there and are answered from disk when it is not. Objects that nothing here works on (Pods) are kept too, and
-the log says so: nothing pretends to run them.
+that it is for (DeviceTwin for Devices and DeviceModels). Objects that nothing here works on (Pods) are kept
+too, and the log says so: nothing pretends to run them. Questions about objects are `edge.edgeapi`'s.
 
 Source: KubeEdge reference, section 11.2.
 """
@@ -20,14 +19,14 @@ from edge.devicetwin import DeviceTwin
 from edge.hub import Sender
 from edge.ports import ObjectTaker
 from edge.store import EdgeStore, MetaObject, Record
-from gateway.errors import GatewayError, NotFound, StoreUnavailable, Undeliverable
+from gateway.errors import GatewayError
 from gateway.model.json import JsonObject
 from gateway.model.trace import TraceContext
 from gateway.wire.cloudedge.envelope import Envelope
-from gateway.wire.cloudedge.names import Operation
-from gateway.wire.cloudedge.subjects import DeviceKey, Subject
-from gateway.wire.cloudedge.to_cloud import acknowledge, ask, report_failure
-from gateway.wire.cloudedge.to_edge import ApiFailure, ObjectChanged, read_object
+from gateway.wire.cloudedge.names import Operation, Source
+from gateway.wire.cloudedge.subjects import DeviceKey
+from gateway.wire.cloudedge.to_cloud import acknowledge, report_failure
+from gateway.wire.cloudedge.to_edge import ObjectChanged
 
 log = logging.getLogger(__name__)
 
@@ -81,13 +80,33 @@ class MetaManager:
                 self._hand_on(change, envelope.trace)
 
         key, record = str(change.subject), self.record_of(change)
-        if change.operation is Operation.DELETE:
+        if change.source == Source.DYNAMIC_CONTROLLER:
+            self._on_watched(envelope, change, record)
+        elif change.operation is Operation.DELETE:
             record_key = record.key if record else ""
             self._store.delete_meta(key, change.uid, answer, record_key=record_key)
         else:
             text = msgspec.json.encode(change.object).decode()
             entry = MetaObject(key, change.subject.type, text)
             self._store.put_meta(entry, answer, record=record)
+
+    def _on_watched(self, envelope: Envelope, change: ObjectChanged, record: Record | None) -> None:
+        """Store what a watch of MetaServer brought: it is shown, and nothing here works on it."""
+
+        def answer(result: bool | GatewayError | None) -> None:
+            if isinstance(result, GatewayError):
+                self._reply(report_failure(envelope, stamp(), result.message))
+                return
+            self._reply(acknowledge(envelope, stamp()))
+            if result is not False:
+                self._tell(record, change.operation)
+
+        if record is None:
+            answer(None)
+        elif change.operation is Operation.DELETE:
+            self._store.delete_record(record.key, change.uid, answer)
+        else:
+            self._store.put_record(record, answer)
 
     def _tell(self, record: Record | None, operation: Operation) -> None:
         if record is not None:
@@ -113,32 +132,7 @@ class MetaManager:
         elif change.subject.type in _NOT_RUN:
             log.warning("kept, but not run: not built", extra={"resource": str(change.subject)})
 
-    # --- questions of the edge ----------------------------------------------------------------
-
-    async def query(self, subject: Subject) -> JsonObject:
-        """Return an object: the cloud's when it answers (and keep it), else the stored one.
-
-        Errors: NotFound when neither has it; StoreUnavailable.
-        """
-        try:
-            return await self._query_cloud(subject)
-        except Undeliverable as error:  # no link, no answer in time, or a cloud in trouble
-            log.debug("answered from disk", extra={"cause": error.message})
-        stored = await self._store.meta(str(subject))
-        if stored is None:
-            raise NotFound(f"{subject} is not on disk and the cloud is away")
-        value: JsonObject = msgspec.json.decode(stored.value)
-        return value
-
-    async def _query_cloud(self, subject: Subject) -> JsonObject:
-        answer = await self._sender.ask(ask(stamp(), subject, Operation.QUERY))
-        found = read_object(answer.content)
-        if isinstance(found, ApiFailure):
-            text = f"{subject}: {found.code} {found.reason}: {found.message}"
-            raise NotFound(text) if found.code < 500 else Undeliverable(text)
-        text = msgspec.json.encode(found).decode()
-        self._store.put_meta(MetaObject(str(subject), subject.type, text), _logged)
-        return found
+    # --- what is kept -------------------------------------------------------------------------
 
     async def list(self, kind: str) -> list[JsonObject]:
         """Return all stored objects of a type, by key."""
@@ -174,8 +168,3 @@ class _Models:
 def _no_record(_change: ObjectChanged) -> Record | None:
     """MetaServer is off."""
     return None
-
-
-def _logged(error: GatewayError | None) -> None:
-    if isinstance(error, StoreUnavailable):
-        log.warning("an answer of the cloud is not on disk", extra={"cause": error.message})

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from edge.applications import Applications
 from edge.deviceport import TwinPort
+from edge.edgeapi import CloudOrDisk
 from edge.hub import EdgeHub
 from edge.metaanswers import FROM, respond_error
 from edge.metaauth import MetaAuth
@@ -57,6 +58,7 @@ class Rooms:
     hub: EdgeHub
     meta: MetaManager
     twin: TwinPort
+    api: CloudOrDisk
 
 
 class MetaServer:
@@ -135,6 +137,7 @@ def build_metaserver(settings: Settings, parts: Parts, rooms: Rooms) -> list[Mod
     cloud = Applications(rooms.hub)
     rooms.hub.on_link(cloud)
     auth = MetaAuth(settings.auth, rooms.folder, rooms.store, cloud, rooms.node)
+    rooms.api.on_token = auth.remember
     twins = TwinWrites(rooms.twin)
     verbs = MetaVerbs(rooms.node, records, cloud, twins.write, parts.metrics, settings.max_watches)
     paths = PlainPaths(cloud, rooms.store, records.kinds, rooms.node)

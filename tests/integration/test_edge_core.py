@@ -185,14 +185,14 @@ async def test_a_question_is_answered_by_the_cloud_and_from_disk_without_it(
     cloud.objects["default/configmap/c1"] = {"metadata": {"name": "c1"}, "data": {"a": "1"}}
     async with a_node(data_dir) as node:
         await linked(node, cloud)
-        assert (await node.core.meta.query(subject))["data"] == {"a": "1"}
-        with pytest.raises(NotFound, match="404 NotFound"):
-            await node.core.meta.query(Subject("default", "configmap", "missing"))
+        assert (await node.core.api.query(subject))["data"] == {"a": "1"}
+        with pytest.raises(NotFound, match="^no$"):
+            await node.core.api.query(Subject("default", "configmap", "missing"))
     async with a_node(data_dir, server="127.0.0.1:1") as node:
-        assert (await node.core.meta.query(subject))["data"] == {"a": "1"}
+        assert (await node.core.api.query(subject))["data"] == {"a": "1"}
         assert [o["data"] for o in await node.core.meta.list("configmap")] == [{"a": "1"}]
         with pytest.raises(NotFound, match="the cloud is away"):
-            await node.core.meta.query(Subject("default", "configmap", "missing"))
+            await node.core.api.query(Subject("default", "configmap", "missing"))
 
 
 async def test_garbage_from_the_cloud_does_not_end_the_link(

@@ -381,9 +381,9 @@ async def test_a_question_whose_answer_the_link_lost_is_answered_from_disk(
     cloud.objects[str(subject)] = {"metadata": {"name": "c1"}, "data": {"a": "1"}}
     async with a_node(data_dir) as node:
         await linked(node, cloud)
-        await node.core.meta.query(subject)
+        await node.core.api.query(subject)
         monkeypatch.setattr(cloud, "_answer_resource", lambda *_: None)
-        asked = asyncio.create_task(node.core.meta.query(subject))
+        asked = asyncio.create_task(node.core.api.query(subject))
         await until(lambda: len([e for e, _ in cloud.got if e.route.resource == str(subject)]) > 1)
         await cloud.cut()
         assert (await asked)["data"] == {"a": "1"}
