@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +18,9 @@ from gateway import errors
 from gateway.config.ditto import Ditto
 from gateway.config.remote_things import RemoteThings
 from gateway.model.thing import Action, Thing, ThingCommand, ThingResult
+from tests.cloud_rig import CloudCore, a_cloud
+from tests.ditto_rig import Stack, a_ditto
+from tests.tcp_proxy import TcpProxy, a_proxy
 
 OPERATOR = ("ditto", "ditto")
 CLOUDCORE = ("alice", "wonder")
@@ -90,3 +96,40 @@ def remote_settings(folder: Path, address: str, **more: Any) -> Ditto:
 
 def basic(user: tuple[str, str]) -> str:
     return "Basic " + base64.b64encode(":".join(user).encode()).decode()
+
+
+@dataclass
+class Far:
+    """A Ditto elsewhere, the line to it, and how to start a CloudCore here."""
+
+    ditto: Stack
+    line: TcpProxy
+    folder: Path
+    settings: Ditto
+    start: Callable[..., AbstractAsyncContextManager[CloudCore]]
+
+    @property
+    def north(self) -> RemoteNorth:
+        return RemoteNorth(self.ditto.url)
+
+    def cut(self) -> None:
+        """The network between CloudCore and Ditto breaks."""
+        self.line.refuses = True
+        self.line.cut()
+
+    def mend(self) -> None:
+        self.line.refuses = False
+
+
+@asynccontextmanager
+async def far_away(folder: Path, **settings: Any) -> AsyncIterator[Far]:
+    remote = {name: settings.pop(name) for name in ("max_rate",) if name in settings}
+    async with a_ditto(**settings) as ditto, a_proxy(ditto.address) as line:
+        mode = remote_settings(folder, f"http://{line.address}", **remote)
+        yield Far(
+            ditto,
+            line,
+            folder,
+            mode,
+            partial(a_cloud, folder, ditto=mode, north=RemoteNorth(ditto.url)),
+        )
