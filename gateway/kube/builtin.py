@@ -10,7 +10,7 @@ import yaml
 
 from gateway.model.json import JsonObject
 from gateway.wire.kube.protobuf import MessageTable
-from gateway.wire.kube.resources import STANDARD_VERBS, Registry, ResourceType, Subresource
+from gateway.wire.kube.resources import Registry, ResourceType, Subresource
 from gateway.wire.kube.schema import Catalogue
 
 KUBERNETES_VERSION = "v1.36.0"
@@ -78,7 +78,7 @@ def _core(
     short: tuple[str, ...] = (),
     status: bool = False,
     fields: dict[str, tuple[str, ...]] | None = None,
-    verbs: tuple[str, ...] = STANDARD_VERBS,
+    subresources: tuple[Subresource, ...] = (),
 ) -> ResourceType:
     return ResourceType(
         group="",
@@ -88,13 +88,16 @@ def _core(
         kind=kind,
         namespaced=namespaced,
         short_names=short,
-        verbs=verbs,
         schema=catalogue().get(CORE + kind),
         type_name=CORE + kind,
         fields=fields or {},
-        subresources=(Subresource("status", kind),) if status else (),
+        subresources=(Subresource("status", kind),) if status else subresources,
         counts_generation=False,
     )
+
+
+_TOKEN = Subresource("token", "TokenRequest", ("create",), "authentication.k8s.io", "v1")
+_EVICTION = Subresource("eviction", "Eviction", ("create",), "policy", "v1")
 
 
 def _pods() -> ResourceType:
@@ -111,7 +114,7 @@ def _pods() -> ResourceType:
         schema=catalogue().get(CORE + "Pod"),
         type_name=CORE + "Pod",
         fields=_POD_FIELDS,
-        subresources=(Subresource("status", "Pod"),),
+        subresources=(Subresource("status", "Pod"), _EVICTION),
     )
 
 
@@ -195,7 +198,7 @@ def builtin_registry() -> Registry:
                   fields={"spec.unschedulable": ("spec", "unschedulable")}),
             _core("configmaps", "ConfigMap", short=("cm",)),
             _core("secrets", "Secret", fields={"type": ("type",)}),
-            _core("serviceaccounts", "ServiceAccount", short=("sa",)),
+            _core("serviceaccounts", "ServiceAccount", short=("sa",), subresources=(_TOKEN,)),
             _core("events", "Event", short=("ev",), fields=_EVENT_FIELDS),
             _pods(),
             _core("services", "Service", short=("svc",), status=True),
@@ -213,6 +216,7 @@ def builtin_registry() -> Registry:
               for plural, kind in _RBAC_KINDS),
             _definitions_kind(),
             _review(AUTHENTICATION, "selfsubjectreviews", "SelfSubjectReview"),
+            _review(AUTHENTICATION, "tokenreviews", "TokenReview"),
             _review(AUTHORIZATION, "selfsubjectaccessreviews", "SelfSubjectAccessReview"),
             _review(AUTHORIZATION, "selfsubjectrulesreviews", "SelfSubjectRulesReview"),
         )

@@ -1,7 +1,8 @@
 """The API server's own certificate authority: made on first start, kept in the data directory.
 
 Files (keys with mode 0600): `ca.crt`, `ca.key`, `server.crt`, `server.key`, `admin.crt`, `admin.key`,
-`admin.token`. The server's certificate is made anew when it is near its end or lacks a host name.
+`admin.token`, `accounts.key`. The server's certificate is made anew when it is near its end or lacks a host
+name.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class Identity:
     server: Pair
     admin: Pair
     token: str
+    account_key: bytes
+    """Signs tokens of ServiceAccounts."""
 
     def server_context(self) -> ssl.SSLContext:
         """TLS that asks for client certificates of our authority and accepts none."""
@@ -70,7 +73,8 @@ def ensure_identity(folder: Path, hosts: Iterable[str] = ()) -> Identity:
     admin = kept(folder, "admin")
     if admin is None or not is_usable(admin, ()):
         admin = save(folder, "admin", issue(authority, ADMIN_USER, groups=(ADMIN_GROUP,)))
-    return Identity(folder, authority, server, admin, _token(folder / "admin.token"))
+    token, key = _token(folder / "admin.token"), _token(folder / "accounts.key")
+    return Identity(folder, authority, server, admin, token, key.encode())
 
 
 def _token(path: Path) -> str:

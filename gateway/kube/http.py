@@ -170,7 +170,8 @@ class KubeHttp:
         body = read_object(await _body(request), request.headers.get("Content-Type"))
         question: JsonObject = body if isinstance(body, dict) else {}
         question = {**question, "kind": resource.kind, "apiVersion": resource.group_version}
-        return _json(msgspec.json.encode(review(resource.plural, question, user)), status=201)
+        answer = review(resource.plural, question, user, self.objects.accounts)
+        return _json(msgspec.json.encode(answer), status=201)
 
     async def _get(
         self, request: web.Request, resource: ResourceType, target: Target

@@ -12,6 +12,7 @@ from gateway.kube.checks import DeleteOptions
 from gateway.kube.client import NO_QUERY, EventType, ObjectList, PatchType, WatchEvent, plain_path
 from gateway.kube.documents import Documents
 from gateway.kube.objects import Objects
+from gateway.kube.reviews import review
 from gateway.kube.strategies import table
 from gateway.kube.watch import Item
 from gateway.model.json import Json, JsonObject
@@ -130,6 +131,8 @@ class LocalClient:
         resource = self._find("create", group_version, plural, namespace, named, subresource)
         if subresource is not None:
             return await self._objects.ask(resource, namespace, name, subresource, body)
+        if resource.is_virtual:
+            return review(plural, body, self._user or ADMIN, self._objects.accounts)
         return (await self._objects.create(resource, namespace, body, self._options)).stored.object
 
     async def update(

@@ -10,6 +10,7 @@ from pathlib import Path
 from gateway.config.kube import Kube
 from gateway.errors import Conflict
 from gateway.kube.admission import WriteOptions
+from gateway.kube.askings import serve_askings
 from gateway.kube.auth import MASTERS, Authenticator, User
 from gateway.kube.builtin import DEFINITIONS, builtin_registry, definitions
 from gateway.kube.certs import Identity, ensure_identity
@@ -104,10 +105,11 @@ class KubeApi:
         tokens = {identity.token: User("kubernetes-admin", (MASTERS,))}
         https = self._settings.https
         documents = self._documents
+        accounts = serve_askings(self.objects, identity.account_key)
         front = KubeHttp(
             self.objects,
             documents,
-            Authenticator(tokens),
+            Authenticator(tokens, lambda token: accounts.user(token)[0]),
             self._metrics,
             max_body=https.max_body,
         )

@@ -20,6 +20,7 @@ from gateway.errors import (
     RevisionConflict,
 )
 from gateway.kube import admission
+from gateway.kube.accounts import Accounts
 from gateway.kube.admission import Remarks, WriteOptions
 from gateway.kube.checks import (
     DeleteOptions,
@@ -62,6 +63,7 @@ ORPHAN, FOREGROUND = "orphan", "foregroundDeletion"
 _POLICY_FINALIZERS = {"Orphan": ORPHAN, "Foreground": FOREGROUND}
 
 T = TypeVar("T")
+Asking = Callable[[Stored, Json], Awaitable[JsonObject]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,9 @@ class Objects:
         self.storage = storage
         self.registry = registry
         self.now = now
+        self.askings: dict[tuple[str, str], Asking] = {}
+        """(kind's storage key, subresource) -> who answers a create of it."""
+        self.accounts: Accounts | None = None
 
     # --- reads ------------------------------------------------------------------------------------
 
@@ -228,11 +233,14 @@ class Objects:
         namespace: str | None,
         name: str,
         subresource: str,
-        body: Json,  # noqa: ARG002  what no kind takes yet
+        body: Json,
     ) -> JsonObject:
         """Create a subresource of an object (a token of a ServiceAccount). Errors: NotFound; NotBuilt."""
         allow(resource, "create", subresource)
-        self.get(resource, namespace, name)
+        stored = self.get(resource, namespace, name)
+        asking = self.askings.get((resource.storage_key, subresource))
+        if asking is not None:
+            return await asking(stored, body)
         raise NotBuilt(f"{subresource} of {resource.plural} is not built")
 
     # --- update -----------------------------------------------------------------------------------

@@ -1,16 +1,21 @@
-"""Questions about the caller: who am I, may I, what may I. Answered, never stored."""
+"""Questions about the caller or a token: who am I, may I, what may I, whose is it. Answered, never stored."""
 
 from __future__ import annotations
 
+from gateway.kube.accounts import Accounts
 from gateway.kube.auth import MASTERS, NODE_RULES, NODES, Access, User, is_allowed
 from gateway.kube.strategies import table
 from gateway.model.json import Json, JsonObject
 
 
-def review(plural: str, body: JsonObject, user: User) -> JsonObject:
+def review(
+    plural: str, body: JsonObject, user: User, accounts: Accounts | None = None
+) -> JsonObject:
     """Answer a review: the same object with its status."""
     answer = {key: value for key, value in body.items() if key != "status"}
     answer.setdefault("metadata", {})
+    if plural == "tokenreviews" and accounts is not None:
+        return answer | {"status": accounts.review(body)}
     return answer | {"status": _ANSWERS[plural](body, user)}
 
 
