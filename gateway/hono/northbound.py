@@ -252,7 +252,11 @@ class Application:
             self._user = user
         else:
             log.info("application refused", extra={"user": name[:128]})
-        code = SASL_AUTH if self._user is None else SASL_OK
+        is_in = self._user is not None
+        self._endpoint.metrics.authentication_attempts.labels(
+            "succeeded" if is_in else "unauthorized", "unknown"
+        ).inc()
+        code = SASL_OK if is_in else SASL_AUTH
         protocol = self._protocol
         protocol.handle(protocol.connection.answer_sasl(code, protocol.now))
 

@@ -277,8 +277,12 @@ class Component:
             self._user = self._by_certificate()
         if self._user is None:
             log.info("component refused", extra={"mechanism": mechanism})
+            self._count_login("unauthorized", "unknown")
         code = SASL_AUTH if self._user is None else SASL_OK
         protocol.handle(protocol.connection.answer_sasl(code, protocol.now))
+
+    def _count_login(self, outcome: str, client_type: str) -> None:
+        self._endpoint.metrics.authentication_attempts.labels(outcome, client_type).inc()
 
     def _by_password(self, response: bytes) -> ServiceUser | None:
         name, password = parse_plain(response)
@@ -297,10 +301,12 @@ class Component:
             error = Error(RESOURCE_LIMIT, "maximum number of connections has been reached")
             protocol.handle(connection.refuse(error))
         elif service_auth.asks_for_addresses(opened):
+            self._count_login("succeeded", "dispatch-router")
             more = service_auth.address_properties(self.user)
             offered = (service_auth.ADDRESS_AUTHZ,)
             protocol.handle(connection.accept(protocol.now, capabilities=offered, properties=more))
         else:
+            self._count_login("succeeded", "auth-service")
             protocol.handle(connection.accept(protocol.now))
 
     # --- links ------------------------------------------------------------------------------------
