@@ -216,7 +216,7 @@ class Reports:
         """Let the thing get it later. Errors: the one given, where things may not lag."""
         if not self._things_may_lag:
             raise error
-        log.info("thing lags", extra={"device": str(device.key), "cause": error.message})
+        log.debug("thing lags", extra={"device": str(device.key), "cause": error.message})
         self._level.discard(device.key)
         self._controller.poke(device.key)
 

@@ -185,7 +185,7 @@ def check_running(settings: Settings) -> Iterator[Finding]:
 
 
 def check_remote(settings: Settings) -> Iterator[Finding]:
-    """Whether the remote Hono is there, and what waits for it."""
+    """Whether a remote Hono and a remote Ditto are there, and what waits for them."""
     address = _named_endpoints(settings.data_dir).get("ops.http")
     if address is None:
         return
@@ -197,7 +197,19 @@ def check_remote(settings: Settings) -> Iterator[Finding]:
     except OSError:
         return
     for facts in (check["data"] for check in checks if "remote" in check.get("data", {})):
-        yield _remote_finding(facts)
+        yield _remote_finding(facts) if "telemetry-waiting" in facts else _remote_ditto(facts)
+
+
+def _remote_ditto(facts: dict[str, object]) -> Finding:
+    if facts["connected"]:
+        text = f"{facts['remote']} as {facts['subject']}: connected, {facts['things']} things"
+        return Finding("remote ditto", "ok", text)
+    return Finding(
+        "remote ditto",
+        "warn",
+        f"{facts['remote']}: away ({facts['cause']}), {facts['things']} things known",
+        "look at the remote, and at ditto.remote",
+    )
 
 
 def _remote_finding(facts: dict[str, object]) -> Finding:

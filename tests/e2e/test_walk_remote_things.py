@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import pytest
 from gateway.ditto.passwords import hash_password
 from tests.edge_walk import free_port
 from tests.process import Twinspan, eventually, twinspan
-from tests.walk import Walk, a_kubectl, curl
+from tests.walk import Walk, a_kubectl, curl, try_twinspan
 
 pytestmark = pytest.mark.e2e
 
@@ -161,7 +162,13 @@ def _reported(site: Site, name: str) -> dict[str, str]:
     return {twin["propertyName"]: twin["reported"]["value"] for twin in status["twins"]}
 
 
-def test_cloudcore_says_what_it_knows_of_the_remote(site: Site) -> None:
+def test_doctor_says_how_the_remote_is(site: Site) -> None:
     eventually(site.connected, what="the remote taken up again")
-    text = curl("GET", site.here.running.url("ops.http", "/readiness")).body
-    assert "cloud.things" in text
+    text = try_twinspan("doctor", "--data-dir", str(site.here.running.data_dir)).stdout
+    assert re.search(r"ok +remote ditto: http://\S+ as nginx:twinspan: connected, 2 things", text)
+    site.elsewhere.kill()
+    eventually(lambda: not site.connected(), what="the cut noticed")
+    text = try_twinspan("doctor", "--data-dir", str(site.here.running.data_dir)).stdout
+    assert re.search(r"warn +remote ditto: http://\S+: away \(.+\), 2 things known", text)
+    assert curl("GET", site.here.running.url("ops.http", "/readiness")).status == 200
+    site.elsewhere.start()
