@@ -25,7 +25,6 @@ from gateway.wire.amqp.connection import (
     SASL_OK,
     Connection,
     _framing,
-    _State,
 )
 from gateway.wire.amqp.events import ConnectionEnded, ConnectionOpened, Event, LinkAttached
 from gateway.wire.amqp.limits import Limits
@@ -52,6 +51,7 @@ from gateway.wire.amqp.performatives import (
     Transfer,
 )
 from gateway.wire.amqp.session import Session, SessionFault
+from gateway.wire.amqp.states import State
 
 UNAUTHORIZED: Final = "amqp:unauthorized-access"
 SASL_SYS_TEMP: Final = 4
@@ -166,16 +166,16 @@ class ClientConnection(Connection):
     # --- logging in --------------------------------------------------------------------------------------
 
     def _on_header(self, header: bytes, events: list[Event]) -> int:
-        if self._state is _State.FIRST_HEADER and header == SASL_HEADER:
-            self._state = _State.SASL_INIT
-        elif self._state is _State.SECOND_HEADER and header == AMQP_HEADER:
-            self._state = _State.OPEN
+        if self._state is State.FIRST_HEADER and header == SASL_HEADER:
+            self._state = State.SASL_INIT
+        elif self._state is State.SECOND_HEADER and header == AMQP_HEADER:
+            self._state = State.OPEN
         else:
             self._wrong_header(events)
         return 8
 
     def _wrong_header(self, events: list[Event]) -> None:
-        self._state = _State.CLOSED
+        self._state = State.CLOSED
         events.append(
             ConnectionEnded(Error("amqp:framing-error", "the server does not speak AMQP 1.0"))
         )
@@ -201,13 +201,13 @@ class ClientConnection(Connection):
             self._not_let_in(busy, events)
             return
         self._sasl_done = True
-        self._state = _State.SECOND_HEADER
+        self._state = State.SECOND_HEADER
         self.out.append(AMQP_HEADER)
         self._write_open()
         self._begin()
 
     def _not_let_in(self, text: str, events: list[Event]) -> None:
-        self._state = _State.CLOSED
+        self._state = State.CLOSED
         events.append(ConnectionEnded(Error(UNAUTHORIZED, text)))
 
     def _write_open(
@@ -233,7 +233,7 @@ class ClientConnection(Connection):
     def _on_open(self, performative: object, events: list[Event]) -> None:
         asked: list[Event] = []
         super()._on_open(performative, asked)
-        self._state = _State.OPENED
+        self._state = State.OPENED
         del events  # it is told when the first session has begun
 
     # --- sessions ----------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ Source: OASIS AMQP 1.0, part 2, sections 2.2 to 2.4, 2.8; part 5, section 5.3.
 
 from __future__ import annotations
 
-import enum
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
@@ -38,6 +37,7 @@ from gateway.wire.amqp.performatives import (
     SaslOutcome,
 )
 from gateway.wire.amqp.session import Session, SessionFault
+from gateway.wire.amqp.states import HEADERS, OVER, WAITING, State
 from gateway.wire.amqp.whole import read_whole
 
 AMQP_HEADER: Final = b"AMQP\x00\x01\x00\x00"
@@ -54,22 +54,6 @@ SASL_OK: Final = 0
 SASL_AUTH: Final = 1
 SASL_TEMP: Final = 4
 
-
-class _State(enum.Enum):
-    FIRST_HEADER = enum.auto()
-    SASL_INIT = enum.auto()
-    SASL_ASKED = enum.auto()
-    SECOND_HEADER = enum.auto()
-    OPEN = enum.auto()
-    OPEN_ASKED = enum.auto()
-    OPENED = enum.auto()
-    CLOSING = enum.auto()
-    CLOSED = enum.auto()
-
-
-_WAITING: Final = (_State.SASL_ASKED, _State.OPEN_ASKED)
-_HEADERS: Final = (_State.FIRST_HEADER, _State.SECOND_HEADER)
-_OVER: Final = (_State.CLOSING, _State.CLOSED)
 _EMPTY_FRAME: Final = struct.pack(">IBBH", 8, 2, 0, 0)
 
 
@@ -80,7 +64,7 @@ class Connection:
         self.limits = limits
         self.remote: Open | None = None
         self.remote_max_frame = MIN_FRAME
-        self._state = _State.FIRST_HEADER
+        self._state = State.FIRST_HEADER
         self._now = now
         self._buffer = bytearray()
         self._wanted = 0
@@ -104,7 +88,7 @@ class Connection:
         self._now = self._last_received = now
         if not data:
             return self._end()
-        if self._state is _State.CLOSED:
+        if self._state is State.CLOSED:
             return ()
         if self._buffer:
             self._buffer += data
@@ -132,17 +116,17 @@ class Connection:
         """Do what is due: heartbeat, end of patience."""
         self._now = now
         events: list[Event] = []
-        if self._state is _State.CLOSED:
+        if self._state is State.CLOSED:
             return events
         if self._close_until is not None and now >= self._close_until:
-            self._state = _State.CLOSED
+            self._state = State.CLOSED
             return events
         if self._handshake_until is not None and now >= self._handshake_until:
             self._fail("amqp:connection:forced", "no open within the handshake time-out", events)
         elif self._is_silent(now):
             text = f"silent for {self.limits.idle_timeout} seconds"
             self._fail("amqp:resource-limit-exceeded", text, events)
-        if self._beat_every is not None and now >= self._next_beat and self._state is _State.OPENED:
+        if self._beat_every is not None and now >= self._next_beat and self._state is State.OPENED:
             self.out.append(_EMPTY_FRAME)
             self._next_beat = now + self._beat_every
         return events
@@ -150,7 +134,7 @@ class Connection:
     @property
     def wake_at(self) -> float | None:
         """When `tick` wants to be called, in the caller's clock; None for never."""
-        if self._state is _State.CLOSED:
+        if self._state is State.CLOSED:
             return None
         if self._close_until is not None:
             return self._close_until
@@ -166,27 +150,27 @@ class Connection:
     @property
     def closed(self) -> bool:
         """True once nothing more will be read or written (after a last `to_send`)."""
-        return self._state is _State.CLOSED
+        return self._state is State.CLOSED
 
     # --- answers -----------------------------------------------------------------------------------
 
     @property
     def is_open(self) -> bool:
-        return self._state is _State.OPENED
+        return self._state is State.OPENED
 
     def answer_sasl(self, code: int, now: float) -> Iterable[Event]:
         """Answer `SaslRequested`: 0 goes on, anything else ends the connection.
 
         Returns the events of what the peer had sent ahead.
         """
-        if self._state is not _State.SASL_ASKED:
+        if self._state is not State.SASL_ASKED:
             return ()
         self._write_sasl(SaslOutcome(code=code))
         if code != SASL_OK:
-            self._state = _State.CLOSED
+            self._state = State.CLOSED
             return (ConnectionEnded(None),)
         self._sasl_done = True
-        self._state = _State.SECOND_HEADER
+        self._state = State.SECOND_HEADER
         return self._go_on(now)
 
     def accept(
@@ -200,10 +184,10 @@ class Connection:
 
         Shape:  `capabilities` are offered beside those of the limits.
         """
-        if self._state is not _State.OPEN_ASKED:
+        if self._state is not State.OPEN_ASKED:
             return ()
         self._write_open(capabilities, properties)
-        self._state = _State.OPENED
+        self._state = State.OPENED
         self._handshake_until = None
         return self._go_on(now)
 
@@ -214,7 +198,7 @@ class Connection:
     def close(self, error: Error | None = None) -> list[Event]:
         """Close the connection from our side; the events say which links went with it."""
         events: list[Event] = []
-        if self._state not in _OVER:
+        if self._state not in OVER:
             self._flush_sessions()
             self._finish(error, events)
         return events
@@ -283,7 +267,7 @@ class Connection:
             self._fail(condition, error.message, events)
         finally:
             self._is_running = False
-        if self._state not in _OVER:
+        if self._state not in OVER:
             self._keep(data, at, events)
         yield from events
 
@@ -294,15 +278,15 @@ class Connection:
 
     def _step(self, data: bytes, at: int, events: list[Event]) -> int:
         """Take one header or frame at `at`; return its size, 0 when bytes or an answer are missing."""
-        if self._state in _WAITING:
+        if self._state in WAITING:
             self._wanted = MAX_AHEAD + 1
             return 0
-        if self._state is _State.CLOSED:
+        if self._state is State.CLOSED:
             return 0
         if len(data) - at < 8:
             self._wanted = 8
             return self._peek_header(data, at, events)
-        if self._state in _HEADERS:
+        if self._state in HEADERS:
             return self._on_header(data[at : at + 8], events)
         size = int.from_bytes(data[at : at + 4], "big")
         if self._take_whole(data, at, size, events):
@@ -320,25 +304,25 @@ class Connection:
         if end > len(data) or size > self.limits.max_frame_size:
             return False
         found = read_whole(data, at, end)
-        if found is None or self._state is not _State.OPENED:
+        if found is None or self._state is not State.OPENED:
             return False
         session = self._sessions.get((data[at + 6] << 8) | data[at + 7])
         return session is not None and session.take_whole(*found, events)
 
     def _peek_header(self, data: bytes, at: int, events: list[Event]) -> int:
         """Refuse a foreign protocol at its first wrong byte, not only when eight are there."""
-        if self._state in _HEADERS and not AMQP_HEADER.startswith(data[at : at + 4][:4]):
+        if self._state in HEADERS and not AMQP_HEADER.startswith(data[at : at + 4][:4]):
             self._wrong_header(events)
         return 0
 
     def _on_header(self, header: bytes, events: list[Event]) -> int:
         if header == AMQP_HEADER and (self._sasl_done or self.limits.allow_without_sasl):
             self.out.append(AMQP_HEADER)
-            self._state = _State.OPEN
-        elif header == SASL_HEADER and self._state is _State.FIRST_HEADER:
+            self._state = State.OPEN
+        elif header == SASL_HEADER and self._state is State.FIRST_HEADER:
             self.out.append(SASL_HEADER)
             self._write_sasl(SaslMechanisms(self.limits.mechanisms))
-            self._state = _State.SASL_INIT
+            self._state = State.SASL_INIT
         else:
             self._wrong_header(events)
         return 8
@@ -346,12 +330,12 @@ class Connection:
     def _wrong_header(self, events: list[Event]) -> None:
         """Answer with the header we want, then close: what the standard says."""
         self.out.append(AMQP_HEADER if self._sasl_done else SASL_HEADER)
-        self._state = _State.CLOSED
+        self._state = State.CLOSED
         error = Error("amqp:framing-error", "protocol header is not the one expected here")
         events.append(ConnectionEnded(error))
 
     def _check_head(self, data: bytes, at: int, size: int) -> None:
-        sasl = self._state is _State.SASL_INIT
+        sasl = self._state is State.SASL_INIT
         limit = MAX_SASL_FRAME if sasl else self.limits.max_frame_size
         if not 8 <= size <= limit:
             raise _framing(f"frame of {size} bytes, expected 8..{limit}")
@@ -362,7 +346,7 @@ class Connection:
 
     def _on_frame(self, data: bytes, at: int, size: int, events: list[Event]) -> None:
         body = data[at + data[at + 4] * 4 : at + size]
-        if self._state is _State.SASL_INIT:
+        if self._state is State.SASL_INIT:
             self._on_sasl(SASL.decode(body)[0], events)
         elif body:
             performative, end = TRANSPORT.decode(body)
@@ -374,20 +358,20 @@ class Connection:
             raise _framing("expected sasl-init")
         if performative.mechanism not in self.limits.mechanisms:
             self._write_sasl(SaslOutcome(code=SASL_AUTH))
-            self._state = _State.CLOSED
+            self._state = State.CLOSED
             events.append(ConnectionEnded(None))
             return
-        self._state = _State.SASL_ASKED
+        self._state = State.SASL_ASKED
         response = performative.initial_response or b""
         events.append(SaslRequested(performative.mechanism, response, performative.hostname))
 
     def _dispatch(
         self, channel: int, performative: object, payload: bytes, events: list[Event]
     ) -> None:
-        if self._state is _State.CLOSING:
+        if self._state is State.CLOSING:
             if isinstance(performative, Close):
-                self._state = _State.CLOSED
-        elif self._state is _State.OPEN:
+                self._state = State.CLOSED
+        elif self._state is State.OPEN:
             self._on_open(performative, events)
         elif isinstance(performative, Close):
             self._on_close(performative, events)
@@ -406,14 +390,14 @@ class Connection:
         if performative.idle_time_out:
             self._beat_every = max(performative.idle_time_out / 2_000, 0.01)
             self._next_beat = self._now + self._beat_every
-        self._state = _State.OPEN_ASKED
+        self._state = State.OPEN_ASKED
         events.append(OpenRequested(performative))
 
     def _on_close(self, close: Close, events: list[Event]) -> None:
         error = close.error if isinstance(close.error, Error) else None
         self._lose_all(error, events)
         self.write(0, Close())
-        self._state = _State.CLOSED
+        self._state = State.CLOSED
         events.append(ConnectionEnded(error))
 
     def _on_begin(self, channel: int, begin: Begin) -> None:
@@ -455,29 +439,29 @@ class Connection:
     # --- ending ----------------------------------------------------------------------------------------
 
     def _is_silent(self, now: float) -> bool:
-        if self._state in _OVER or self.limits.idle_timeout <= 0:
+        if self._state in OVER or self.limits.idle_timeout <= 0:
             return False
         return now >= self._last_received + self.limits.idle_timeout
 
     def _fail(self, condition: str, text: str, events: list[Event]) -> None:
-        if self._state in _OVER:
-            self._state = _State.CLOSED
+        if self._state in OVER:
+            self._state = State.CLOSED
             return
         self._finish(Error(condition, text[:1_024]), events)
 
     def _finish(self, error: Error | None, events: list[Event]) -> None:
         self._lose_all(error, events)
-        if self._state in (_State.OPEN, _State.OPEN_ASKED, _State.OPENED):
+        if self._state in (State.OPEN, State.OPEN_ASKED, State.OPENED):
             self._write_close(error)
         else:
-            self._state = _State.CLOSED
+            self._state = State.CLOSED
         events.append(ConnectionEnded(error))
 
     def _write_close(self, error: Error | None) -> None:
         if not self._open_sent:
             self._write_open()
         self.write(0, Close(error=error))
-        self._state = _State.CLOSING
+        self._state = State.CLOSING
         self._buffer.clear()
         self._handshake_until = None
         self._close_until = self._now + CLOSE_SECONDS
@@ -485,11 +469,11 @@ class Connection:
     def _end(self) -> list[Event]:
         """The peer's socket has gone."""
         events: list[Event] = []
-        if self._state is not _State.CLOSED:
+        if self._state is not State.CLOSED:
             self._lose_all(None, events)
-            if self._state is not _State.CLOSING:
+            if self._state is not State.CLOSING:
                 events.append(ConnectionEnded(None))
-            self._state = _State.CLOSED
+            self._state = State.CLOSED
         return events
 
     def _lose_all(self, error: Error | None, events: list[Event]) -> None:

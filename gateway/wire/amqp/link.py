@@ -25,6 +25,7 @@ from gateway.wire.amqp.performatives import (
     Flow,
     Source,
     Target,
+    Transfer,
 )
 
 if TYPE_CHECKING:
@@ -60,6 +61,20 @@ class Incoming:
         self.payload = payload
         self.settled = settled
         self.message_format = message_format
+
+
+class Partial:
+    """A message whose frames are still coming."""
+
+    __slots__ = ("format", "id", "parts", "settled", "size", "tag")
+
+    def __init__(self, transfer: Transfer) -> None:
+        self.id = transfer.delivery_id or 0
+        self.tag = transfer.delivery_tag or b""
+        self.format = transfer.message_format or 0
+        self.settled = False
+        self.parts: list[bytes] = []
+        self.size = 0
 
 
 class BaseLink:

@@ -23,7 +23,7 @@ from gateway.wire.amqp.events import (
     MessageArrived,
     SendPossible,
 )
-from gateway.wire.amqp.link import BaseLink, Incoming, ReceiverLink, SenderLink, Sent
+from gateway.wire.amqp.link import BaseLink, Incoming, Partial, ReceiverLink, SenderLink, Sent
 from gateway.wire.amqp.performatives import (
     MAX_UINT,
     OUTCOMES,
@@ -60,20 +60,6 @@ class SessionFault(Exception):
         self.error = Error(condition, description)
 
 
-class _Partial:
-    """A message whose frames are still coming."""
-
-    __slots__ = ("format", "id", "parts", "settled", "size", "tag")
-
-    def __init__(self, transfer: Transfer) -> None:
-        self.id = transfer.delivery_id or 0
-        self.tag = transfer.delivery_tag or b""
-        self.format = transfer.message_format or 0
-        self.settled = False
-        self.parts: list[bytes] = []
-        self.size = 0
-
-
 class Session:
     """One session; made by its connection when the peer begins it."""
 
@@ -93,7 +79,7 @@ class Session:
         self._next_delivery = 0
         self._unsettled: dict[int, Sent] = {}
         self._incoming: dict[int, BaseLink] = {}
-        self._partials: dict[int, _Partial] = {}
+        self._partials: dict[int, Partial] = {}
         self._last_delivery: int | None = None
         self.backlog: deque[tuple[SenderLink, bytes]] = deque()
         """Frames that its window has no room for."""
@@ -391,7 +377,7 @@ class Session:
 
     def _begin_delivery(
         self, link: ReceiverLink, transfer: Transfer, events: list[Event]
-    ) -> _Partial | None:
+    ) -> Partial | None:
         if transfer.delivery_id is None:
             raise SessionFault(
                 "amqp:invalid-field", "first transfer of a delivery without delivery-id"
@@ -407,7 +393,7 @@ class Session:
         link.credit -= 1
         link.outstanding += 1
         link.delivery_count = (link.delivery_count + 1) & MAX_UINT
-        partial = self._partials[link.handle] = _Partial(transfer)
+        partial = self._partials[link.handle] = Partial(transfer)
         return partial
 
     def _abort(self, link: ReceiverLink) -> None:
@@ -415,7 +401,7 @@ class Session:
         link.outstanding -= 1
         link.top_up()
 
-    def _finish_delivery(self, link: ReceiverLink, partial: _Partial, events: list[Event]) -> None:
+    def _finish_delivery(self, link: ReceiverLink, partial: Partial, events: list[Event]) -> None:
         del self._partials[link.handle]
         payload = partial.parts[0] if len(partial.parts) == 1 else b"".join(partial.parts)
         if not partial.settled:
