@@ -142,22 +142,31 @@ class MetaRecords:
 
         Shape:  `place` of the window when the question left.
         """
-        self.window.mark(selection.gvr, found.version, place)
-        if selection.resource.plural == SECRETS:
-            return
-        known = await self._store.record_versions(selection.gvr)
-        records = [self.kinds.record(selection.resource, item) for item in found.items]
-        for record in records:
-            if known.get(record.key, -1) < record.version:
+        own = 0
+        if selection.resource.plural != SECRETS:
+            known = await self._store.record_versions(selection.gvr)
+            records = [self.kinds.record(selection.resource, item) for item in found.items]
+            newer = [r for r in records if known.get(r.key, -1) < r.version]
+            for record in newer:
                 await self._put(record)
-        if is_whole and known:
-            await self._drop_others(selection, found, {record.key for record in records})
+            own = len(newer)
+            if is_whole and known:
+                own += await self._drop_others(selection, found, {r.key for r in records})
+        if self.window.place == place + own:  # who has the list knows all that came
+            place = self.window.place
+        self.window.mark(selection.gvr, found.version, place)
 
-    async def _drop_others(self, selection: Selection, found: Listing, keys: set[str]) -> None:
-        for record in await self._store.records(selection.gvr, selection.namespace):
-            is_old = record.version <= found.version
-            if record.key not in keys and is_old and selection.matches(_object(record)):
-                await self._delete(record)
+    async def _drop_others(self, selection: Selection, found: Listing, keys: set[str]) -> int:
+        gone = [
+            record
+            for record in await self._store.records(selection.gvr, selection.namespace)
+            if record.key not in keys
+            and record.version <= found.version
+            and selection.matches(_object(record))
+        ]
+        for record in gone:
+            await self._delete(record)
+        return len(gone)
 
     async def _put(self, record: Record) -> None:
         await _written(lambda done: self._store.put_record(record, done))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 ENDPOINT = "edge.metaserver"
 SETTING = "edge.metaserver.bind"
+TLS_FOLDER = "metaserver"
+"""Below the edge's folder: `ca.crt`, `server.crt`, `server.key`."""
 
 
 class Parts(Protocol):
@@ -74,6 +77,7 @@ class MetaServer:
         auth: MetaAuth,
         verbs: MetaVerbs,
         paths: PlainPaths,
+        certificate: Certificate,
     ) -> None:
         self._settings = settings
         self._endpoints = parts.endpoints
@@ -82,6 +86,7 @@ class MetaServer:
         self._auth = auth
         self._verbs = verbs
         self._paths = paths
+        self._certificate = certificate
 
     async def run(self, ready: Callable[[], None]) -> None:
         await self._records.load()
@@ -93,6 +98,7 @@ class MetaServer:
             max_body=self._settings.max_body,
             setting=SETTING,
             max_connections=self._settings.max_connections,
+            either_tls=self._certificate.context,
         ):
             ready()
             try:
@@ -124,6 +130,29 @@ class MetaServer:
         return await self._verbs.answer(call, request)
 
 
+class Certificate:
+    """What `twinspan edge kubeconfig` made for clients that want TLS (kubectl sends tokens to no other)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = (folder / TLS_FOLDER / "server.crt", folder / TLS_FOLDER / "server.key")
+        self._made = 0.0
+        self._context: ssl.SSLContext | None = None
+
+    def context(self) -> ssl.SSLContext | None:
+        """Return TLS for the listener, None where there is no certificate."""
+        try:
+            made = self._files[0].stat().st_mtime
+            if made != self._made:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.minimum_version = ssl.TLSVersion.TLSv1_2
+                context.load_cert_chain(*self._files)
+                self._context, self._made = context, made
+        except OSError as error:
+            log.debug("no TLS here", extra={"cause": str(error)})
+            return None
+        return self._context
+
+
 def build_metaserver(settings: Settings, parts: Parts, rooms: Rooms) -> list[Module]:
     """Build MetaServer and its way to the cloud; nothing where it is switched off.
 
@@ -141,7 +170,8 @@ def build_metaserver(settings: Settings, parts: Parts, rooms: Rooms) -> list[Mod
     twins = TwinWrites(rooms.twin)
     verbs = MetaVerbs(rooms.node, records, cloud, twins.write, parts.metrics, settings.max_watches)
     paths = PlainPaths(cloud, rooms.store, records.kinds, rooms.node)
-    return [cloud, MetaServer(settings, parts, records, auth, verbs, paths)]
+    certificate = Certificate(rooms.folder)
+    return [cloud, MetaServer(settings, parts, records, auth, verbs, paths, certificate)]
 
 
 def _check_loopback(bind: str) -> None:

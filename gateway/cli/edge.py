@@ -87,6 +87,22 @@ def _modules(shared: Process) -> Sequence[Module]:
     return core.modules
 
 
+@edge.command("kubeconfig")
+@settings_options
+def kubeconfig_command(file: Path | None, sets: tuple[str, ...], data_dir: Path | None) -> None:
+    """Print the administrator's kubeconfig of this node's MetaServer.
+
+    The first call makes its token and certificate; delete metaserver.token to revoke it.
+
+    \b
+    twinspan edge kubeconfig > edge.kubeconfig
+    kubectl --kubeconfig edge.kubeconfig get devices
+    """
+    from gateway.cli.edge_kubeconfig import edge_kubeconfig  # certificates: heavy, for this alone
+
+    click.echo(edge_kubeconfig(settings_of(file, sets, data_dir)), nl=False)
+
+
 @edge.command("status")
 @output_option
 @settings_options

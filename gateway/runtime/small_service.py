@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl as tls
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -21,6 +21,7 @@ from http import HTTPStatus
 from typing import cast
 
 from gateway.errors import GatewayError
+from gateway.runtime.either_tls import Context, Front
 from gateway.runtime.http_heads import (
     LAST_CHUNK,
     MAX_HEAD,
@@ -98,27 +99,43 @@ async def serve_requests(
     setting: str,
     ssl: tls.SSLContext | None = None,
     max_connections: int = MAX_CONNECTIONS,
+    either_tls: Context | None = None,
 ) -> AsyncIterator[None]:
     """Answer requests with `respond` for the length of the block.
 
-    Shape:  a GatewayError of `respond` is answered as text with its status; render it for a better form.
+    Shape:  `either_tls` takes TLS clients on a plain port, too: its context is asked for at each of them,
+            None sends them away. A GatewayError of `respond` is answered as text with its status; render it
+            for a better form.
     Units:  `max_body` bytes; a longer one is answered with 413.
     Errors: PortTaken; InvalidSetting for a bad `bind`.
     """
     service, tasks = _Service(respond, max_body), set[asyncio.Task[None]]()
     loop = asyncio.get_running_loop()
 
+    def own(work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = loop.create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        return task
+
     def connect(connection: _Connection) -> None:
-        if len(tasks) >= max_connections:
+        if either_tls is None and len(tasks) >= max_connections:
             connection.abort()
             return
-        connection.task = loop.create_task(_serve(service, connection))
-        tasks.add(connection.task)
-        connection.task.add_done_callback(tasks.discard)
+        connection.task = own(_serve(service, connection))
 
-    server = await listen_tcp(
-        endpoints, name, bind, lambda: _Connection(connect), setting=setting, ssl=ssl
-    )
+    def meet(front: Front) -> None:
+        if len(tasks) >= max_connections:
+            front.abort()
+        else:
+            own(front.decide())
+
+    def accept() -> asyncio.Protocol:
+        if either_tls is None:
+            return _Connection(connect)
+        return Front(lambda: _Connection(connect), either_tls, meet)
+
+    server = await listen_tcp(endpoints, name, bind, accept, setting=setting, ssl=ssl)
     try:
         yield
     finally:

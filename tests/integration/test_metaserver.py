@@ -4,67 +4,470 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
+import yarl
 
-from tests.integration.edge_cloud import FakeCloud, a_cloud
+from gateway.wire.cloudedge.names import Operation
+from tests.integration.api_cloud import ApiCloud, Refused, an_api_cloud
 from tests.integration.edge_node import MODEL, Node, a_device, a_node, join_edge, linked
-from tests.process import tool
+from tests.integration.edge_support import until
 
-DEVICES = "/apis/devices.kubeedge.io/v1beta1"
+PODS = "/api/v1/namespaces/default/pods"
+MAPS = "/api/v1/namespaces/default/configmaps"
+AWAY = "127.0.0.1:1"
 
 
 @pytest.fixture
-async def cloud(tmp_path: Path) -> AsyncIterator[FakeCloud]:
-    folder = tmp_path / "cloud"
-    folder.mkdir()
-    async with a_cloud(folder) as running:
+async def cloud(tmp_path: Path) -> AsyncIterator[ApiCloud]:
+    async with an_api_cloud(tmp_path / "cloud") as running:
         yield running
 
 
 @pytest.fixture
-async def data_dir(cloud: FakeCloud, tmp_path: Path) -> Path:
+async def data_dir(cloud: ApiCloud, tmp_path: Path) -> Path:
     await join_edge(cloud, tmp_path / "edge")
+    (tmp_path / "edge" / "edge" / "metaserver.token").write_text("admin")
     return tmp_path / "edge"
 
 
-async def kubectl(node: Node, *args: str, home: Path, check: bool = True) -> str:
-    server = f"http://{node.endpoints.get('edge.metaserver')}"
-    process = await asyncio.create_subprocess_exec(
-        tool("kubectl"),
-        f"--server={server}",
-        f"--cache-dir={home}/cache",
-        *args,
-        env={**os.environ, "HOME": str(home), "KUBECONFIG": "/dev/null"},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    if check:
-        assert process.returncode == 0, err.decode()
-    return (out if process.returncode == 0 else err).decode()
+ADMIN = {"Authorization": "Bearer admin"}
 
 
-async def test_kubectl_reads_devices_from_disk_while_the_cloud_is_away(
-    cloud: FakeCloud, data_dir: Path, tmp_path: Path
+class Client:
+    """One HTTP client of a MetaServer."""
+
+    def __init__(self, session: aiohttp.ClientSession, base: str) -> None:
+        self.session = session
+        self.base = base
+
+    async def ask(self, method: str, path: str, **more: Any) -> tuple[int, Any, str]:
+        """Return status, document and where the answer is from."""
+        async with self.session.request(method, self.base + path, **more) as answer:
+            document = json.loads(await answer.read() or b"null")
+            return answer.status, document, answer.headers.get("X-Twinspan-From", "")
+
+    async def names(self, path: str) -> tuple[list[str], str]:
+        status, found, origin = await self.ask("GET", path)
+        assert status == 200, found
+        return sorted(item["metadata"]["name"] for item in found["items"]), origin
+
+    @asynccontextmanager
+    async def watch(self, path: str, **query: str) -> AsyncIterator[asyncio.Queue[Any]]:
+        """Follow a path; the queue gets (type, name) of each event, and None at the end."""
+        events: asyncio.Queue[Any] = asyncio.Queue()
+
+        async def read(answer: aiohttp.ClientResponse) -> None:
+            async for line in answer.content:
+                event = json.loads(line)
+                thing = event["object"]
+                name = thing["metadata"].get("name") or thing.get("code", "")
+                events.put_nowait((event["type"], name))
+            events.put_nowait(None)
+
+        query = {"watch": "1", **query}
+        async with self.session.get(self.base + path, params=query) as answer:
+            assert answer.status == 200, await answer.text()
+            reader = asyncio.create_task(read(answer))
+            try:
+                yield events
+            finally:
+                reader.cancel()
+                await asyncio.gather(reader, return_exceptions=True)
+
+
+@asynccontextmanager
+async def client_of(node: Node, **headers: str) -> AsyncIterator[Client]:
+    base = f"http://{node.endpoints.get('edge.metaserver')}"
+    async with aiohttp.ClientSession(headers=headers) as session:
+        yield Client(session, base)
+
+
+async def nothing_more(events: asyncio.Queue[Any]) -> None:
+    await asyncio.sleep(0.1)
+    assert events.empty()
+
+
+# --- reads -----------------------------------------------------------------------------------------
+
+
+async def test_the_cloud_is_asked_first_and_the_disk_answers_without_it(
+    cloud: ApiCloud, data_dir: Path
 ) -> None:
-    async with a_node(data_dir) as node:
+    cloud.apply("pods", "p1", spec={"nodeName": "edge-1"})
+    cloud.apply("pods", "p2", spec={})
+    async with a_node(data_dir) as node, client_of(node) as client:
+        await linked(node, cloud)
+        assert await client.names(PODS) == (["p1", "p2"], "cloud")
+        status, pod, origin = await client.ask("GET", f"{PODS}/p1")
+        assert (status, pod["kind"], origin) == (200, "Pod", "cloud")
+    async with a_node(data_dir, server=AWAY) as node, client_of(node) as client:
+        assert await client.names("/api/v1/pods") == (["p1", "p2"], "disk")
+        status, pod, origin = await client.ask("GET", f"{PODS}/p1")
+        assert (status, pod["spec"], origin) == (200, {"nodeName": "edge-1"}, "disk")
+        assert await client.names(PODS + "?fieldSelector=spec.nodeName%3Dedge-1") == (
+            ["p1"],
+            "disk",
+        )
+
+
+async def test_what_the_cloud_does_not_have_is_not_found_and_goes_from_disk(
+    cloud: ApiCloud, data_dir: Path
+) -> None:
+    cloud.apply("pods", "p1")
+    cloud.apply("pods", "p2")
+    async with a_node(data_dir) as node, client_of(node) as client:
+        await linked(node, cloud)
+        await client.names(PODS)
+        await cloud.remove("pods", "p1", is_told=False)
+        status, found, _ = await client.ask("GET", f"{PODS}/p1")
+        assert (status, found["kind"], found["reason"]) == (404, "Status", "NotFound")
+        cloud.answers_api = False
+        await cloud.cut()
+        await until(lambda: not node.core.hub.is_connected)
+    async with a_node(data_dir, server=AWAY) as node, client_of(node) as client:
+        assert await client.names(PODS) == (["p2"], "disk")
+
+
+async def test_a_list_of_the_cloud_takes_the_place_of_what_was_on_disk(
+    cloud: ApiCloud, data_dir: Path
+) -> None:
+    cloud.apply("pods", "p1", labels={"app": "a"})
+    cloud.apply("pods", "p2", labels={"app": "b"})
+    async with a_node(data_dir) as node, client_of(node) as client:
+        await linked(node, cloud)
+        await client.names(PODS)
+        await cloud.remove("pods", "p1", is_told=False)
+        await cloud.remove("pods", "p2", is_told=False)
+        cloud.apply("pods", "p3")
+        assert await client.names(PODS + "?labelSelector=app%3Da") == ([], "cloud")
+    async with a_node(data_dir, server=AWAY) as node, client_of(node) as client:
+        assert await client.names(PODS) == (["p2"], "disk")  # only what was asked for was judged
+
+
+@pytest.mark.parametrize("code", [500, 501, 503, 504])
+async def test_a_cloud_in_trouble_is_replaced_by_the_disk(
+    cloud: ApiCloud, data_dir: Path, code: int
+) -> None:
+    def refuse(_app: Any) -> None:
+        raise Refused(code, "InternalError")
+
+    async with a_node(data_dir) as node, client_of(node) as client:
+        await linked(node, cloud)
+        cloud.apply("pods", "p1")
+        await client.names(PODS)
+        cloud.refuse = refuse
+        assert await client.names(PODS) == (["p1"], "disk")
+
+
+async def test_a_kind_that_nobody_ever_told_of_is_not_shown_as_empty(
+    cloud: ApiCloud, data_dir: Path
+) -> None:
+    async with a_node(data_dir, server=AWAY) as node, client_of(node) as client:
+        for path in ("/api/v1/services", "/apis/example.com/v1/lamps", f"{PODS}/p1"):
+            status, found, _ = await client.ask("GET", path)
+            assert (status, found["reason"]) == (503, "ServiceUnavailable"), path
+        assert await client.names(PODS) == ([], "disk")  # pods come to a node unasked
+
+
+async def test_a_refusal_is_passed_on_as_the_api_gave_it(cloud: ApiCloud, data_dir: Path) -> None:
+    def refuse(_app: Any) -> None:
+        raise Refused(403, "Forbidden", "not yours")
+
+    async with a_node(data_dir) as node, client_of(node) as client:
+        await linked(node, cloud)
+        cloud.refuse = refuse
+        status, found, _ = await client.ask("GET", PODS)
+        assert (status, found["message"], found["reason"]) == (403, "not yours", "Forbidden")
+
+
+async def test_tables_and_metadata_are_made_here(cloud: ApiCloud, data_dir: Path) -> None:
+    cloud.apply("configmaps", "c1", data={"a": "1"})
+    table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+    partial = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+    async with a_node(data_dir) as node, client_of(node) as client:
+        await linked(node, cloud)
+        _, found, _ = await client.ask("GET", MAPS, headers={"Accept": table})
+        assert found["kind"] == "Table"
+        assert [c["name"] for c in found["columnDefinitions"]] == ["Name", "Data", "Age"]
+        assert found["rows"][0]["cells"][:2] == ["c1", 1]
+        _, found, _ = await client.ask("GET", MAPS, headers={"Accept": partial})
+        assert found["items"][0]["kind"] == "PartialObjectMetadata"
+        assert "data" not in found["items"][0]
+        status, found, _ = await client.ask("GET", MAPS, headers={"Accept": "image/png"})
+        assert (status, found["reason"]) == (406, "NotAcceptable")
+
+
+async def test_the_same_question_at_the_same_time_is_asked_once(
+    cloud: ApiCloud, data_dir: Path
+) -> None:
+    cloud.apply("pods", "p1")
+    async with a_node(data_dir) as node, client_of(node) as client:
+        await linked(node, cloud)
+        many = await asyncio.gather(*(client.names(PODS) for _ in range(20)))
+        assert many == [(["p1"], "cloud")] * 20
+        assert len([app for app in cloud.asked if app.verb == "list"]) < 10
+
+
+async def test_plain_paths_come_from_the_cloud_and_are_kept(
+    cloud: ApiCloud, data_dir: Path
+) -> None:
+    async with a_node(data_dir) as node, client_of(node) as client:
+        await linked(node, cloud)
+        assert (await client.ask("GET", "/version"))[1:] == (
+            {"major": "1", "minor": "99", "gitVersion": "v1.99.0"},
+            "cloud",
+        )
+        assert (await client.ask("GET", "/apis"))[1]["groups"] == []
+        assert (await client.ask("GET", "/openapi/v3"))[0] == 404
+    async with a_node(data_dir, server=AWAY) as node, client_of(node) as client:
+        assert (await client.ask("GET", "/version"))[1]["minor"] == "99"
+        status, found, origin = await client.ask("GET", "/api/v1")
+        assert (status, origin) == (200, "disk")
+        assert {"pods", "configmaps"} <= {item["name"] for item in found["resources"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/", 404),
+        ("/metrics", 404),
+        ("/api/v1/namespaces/default/pods/..%2Fsecrets", 400),
+        ("/api/v1/namespaces/a%2Fb/pods", 400),
+        ("/apis/a/../v1", 400),
+        ("/api/v1/pods/p/log/x/y/z", 404),
+        (f"{PODS}?limit=", 200),
+        (f"{PODS}?labelSelector=(((", 400),
+        (f"{PODS}?watch=maybe", 400),
+        (f"{PODS}/p1/log", 501),
+        (f"{PODS}/p1/exec", 501),
+    ],
+)
+async def test_odd_paths_get_a_status(data_dir: Path, path: str, status: int) -> None:
+    async with a_node(data_dir, server=AWAY) as node, client_of(node, **ADMIN) as client:
+        url = yarl.URL(client.base + path, encoded=True)
+        async with client.session.get(url) as answer:
+            document = json.loads(await answer.read())
+        assert answer.status == status, document
+        assert status == 200 or document["kind"] == "Status"
+
+
+# --- watches ---------------------------------------------------------------------------------------
+
+
+async def test_a_watch_shows_what_is_there_and_then_what_changes(
+    cloud: ApiCloud, data_dir: Path
+) -> None:
+    cloud.apply("pods", "p1")
+    async with a_node(data_dir) as node, client_of(node) as client:
+        await linked(node, cloud)
+        async with client.watch(PODS) as events:
+            assert await events.get() == ("ADDED", "p1")
+            assert len(cloud.watches) == 1
+            cloud.apply("pods", "p2")
+            await cloud.tell("pods", "p2", Operation.INSERT)
+            assert await events.get() == ("ADDED", "p2")
+            cloud.apply("pods", "p1", spec={"x": 1})
+            await cloud.tell("pods", "p1")
+            assert await events.get() == ("MODIFIED", "p1")
+            await cloud.remove("pods", "p1")
+            assert await events.get() == ("DELETED", "p1")
+            await nothing_more(events)
+
+
+async def test_a_selector_shows_objects_that_come_into_it_and_leave_it(
+    cloud: ApiCloud, data_dir: Path
+) -> None:
+    cloud.apply("pods", "p1", labels={"app": "b"})
+    async with a_node(data_dir) as node, client_of(node) as client:
+        await linked(node, cloud)
+        async with client.watch(PODS, labelSelector="app=a") as events:
+            for labels, event in (({"app": "a"}, "ADDED"), ({"app": "b"}, "DELETED")):
+                cloud.apply("pods", "p1", labels=labels)
+                await cloud.tell("pods", "p1")
+                assert await events.get() == (event, "p1")
+            cloud.apply("pods", "p1", labels={"app": "c"})
+            await cloud.tell("pods", "p1")
+            await nothing_more(events)
+
+
+async def test_a_watch_goes_on_from_a_list_and_one_too_old_is_told_so(
+    cloud: ApiCloud, data_dir: Path
+) -> None:
+    cloud.apply("pods", "p1")
+    async with a_node(data_dir) as node, client_of(node) as client:
+        await linked(node, cloud)
+        _, listed, _ = await client.ask("GET", PODS)
+        version = listed["metadata"]["resourceVersion"]
+        late = cloud.apply("pods", "p2")
+        late["metadata"]["resourceVersion"] = "500"  # older than the list, and not in it
+        await cloud.tell("pods", "p2")
+        async with client.watch(PODS, resourceVersion=version) as events:
+            assert await events.get() == ("ADDED", "p2")
+            await nothing_more(events)
+        async with client.watch(PODS, resourceVersion="77") as events:
+            assert await events.get() == ("ERROR", 410)
+            assert await events.get() is None
+
+
+async def test_what_went_while_the_link_was_down_is_found_when_it_is_back(
+    cloud: ApiCloud, data_dir: Path
+) -> None:
+    cloud.apply("pods", "p1")
+    async with a_node(data_dir) as node, client_of(node) as client:
+        await linked(node, cloud)
+        async with client.watch(PODS) as events:
+            assert await events.get() == ("ADDED", "p1")
+            synced = len(cloud.synced)
+            await cloud.remove("pods", "p1", is_told=False)
+            cloud.apply("pods", "p2")
+            cloud.watches.clear()
+            await cloud.cut()
+            found = {await events.get(), await events.get()}
+            assert found == {("DELETED", "p1"), ("ADDED", "p2")}
+            assert len(cloud.synced) > synced
+            assert len(cloud.watches) == 1
+
+
+async def test_bookmarks_end_the_first_objects_where_they_are_wanted(
+    cloud: ApiCloud, data_dir: Path
+) -> None:
+    cloud.apply("pods", "p1")
+    query = {
+        "sendInitialEvents": "true",
+        "resourceVersionMatch": "NotOlderThan",
+        "allowWatchBookmarks": "true",
+    }
+    async with a_node(data_dir) as node, client_of(node) as client:
+        await linked(node, cloud)
+        async with client.watch(PODS, **query) as events:
+            assert await events.get() == ("ADDED", "p1")
+            assert (await events.get())[0] == "BOOKMARK"
+        status, found, _ = await client.ask("GET", PODS + "?watch=1&sendInitialEvents=true")
+        assert (status, found["reason"]) == (422, "Invalid")
+
+
+async def test_a_watch_works_from_disk_and_ends_in_its_time(
+    cloud: ApiCloud, data_dir: Path
+) -> None:
+    async with a_node(data_dir) as node, client_of(node) as client:
         await linked(node, cloud)
         await cloud.push("devicemodel", "m1", MODEL)
         await cloud.push("device", "d1", a_device(temp="25"))
-        await cloud.push("configmap", "settings", {"data": {"a": "1", "b": "2"}})
+    async with a_node(data_dir, server=AWAY) as node, client_of(node) as client:
+        path = "/apis/devices.kubeedge.io/v1beta1/devices"
+        async with client.watch(path, timeoutSeconds="1") as events:
+            assert await events.get() == ("ADDED", "d1")
+            assert await asyncio.wait_for(events.get(), 10) is None
+
+
+async def test_watches_are_counted_and_bounded_and_let_go(cloud: ApiCloud, data_dir: Path) -> None:
+    def held() -> float | None:
+        return node.metrics.registry.get_sample_value("twinspan_edge_metaserver_watches")
+
+    cloud.apply("pods", "p1")
+    async with a_node(data_dir) as node, client_of(node) as client:
+        await linked(node, cloud)
+        async with client.watch(PODS) as first, client.watch(PODS) as second:
+            for events in (first, second):
+                assert await events.get() == ("ADDED", "p1")
+            assert held() == 2
+            assert len(cloud.watches) == 1
+        await until(lambda: held() == 0)
+
+
+async def test_a_refused_watch_is_no_stream(cloud: ApiCloud, data_dir: Path) -> None:
+    def refuse(_app: Any) -> None:
+        raise Refused(403, "Forbidden")
+
+    async with a_node(data_dir) as node, client_of(node) as client:
+        await linked(node, cloud)
+        cloud.refuse = refuse
+        status, found, _ = await client.ask("GET", f"{PODS}?watch=1")
+        assert (status, found["kind"]) == (403, "Status")
+
+
+# --- writes ----------------------------------------------------------------------------------------
+
+
+async def test_writes_go_through_the_cloud_and_their_result_is_kept(
+    cloud: ApiCloud, data_dir: Path
+) -> None:
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c1"}, "data": {"a": "1"}}
+    merge = {"Content-Type": "application/merge-patch+json"}
+    async with a_node(data_dir) as node, client_of(node, **ADMIN) as client:
+        await linked(node, cloud)
+        path = f"{MAPS}?fieldManager=me"
+        assert (await client.ask("POST", path, json=body))[0] == 201
+        created = cloud.asked[-1]
+        assert created.key == "/core/v1/configmaps/default/null"
+        assert created.option_json()["fieldManager"] == "me"
+        status, found, _ = await client.ask("POST", path, json=body)
+        assert (status, found["reason"]) == (409, "AlreadyExists")
+        patch = json.dumps({"data": {"a": "2"}})
+        status, found, _ = await client.ask("PATCH", f"{MAPS}/c1", data=patch, headers=merge)
+        assert (status, found["data"]) == (200, {"a": "2"})
+        status, found, _ = await client.ask("PUT", f"{MAPS}/c1", json={**body, "data": {"b": "1"}})
+        assert (status, found["data"]) == (200, {"b": "1"})
+        cloud.answers_api = False
+    async with a_node(data_dir, server=AWAY) as node, client_of(node, **ADMIN) as client:
+        assert (await client.ask("GET", f"{MAPS}/c1"))[1]["data"] == {"b": "1"}
+        status, found, _ = await client.ask("POST", MAPS, json=body)
+        assert (status, found["kind"], found["code"]) == (503, "Status", 503)
+        status, _, _ = await client.ask("DELETE", f"{MAPS}/c1")
+        assert status == 503
+
+
+async def test_a_deleted_object_goes_from_the_disk(cloud: ApiCloud, data_dir: Path) -> None:
+    cloud.apply("configmaps", "c1")
+    async with a_node(data_dir) as node, client_of(node, **ADMIN) as client:
+        await linked(node, cloud)
+        await client.names(MAPS)
+        status, found, _ = await client.ask("DELETE", f"{MAPS}/c1")
+        assert (status, found["status"]) == (200, "Success")
         await cloud.cut()
-    async with a_node(data_dir, server="127.0.0.1:1") as node:
-        table = await kubectl(node, "get", "devices", home=tmp_path)
-        assert table.split()[:3] == ["NAME", "AGE", "d1"]
-        text = await kubectl(node, "get", "devices", "-A", "-o", "json", home=tmp_path)
-        (device,) = json.loads(text)["items"]
-        assert device["kind"] == "Device"
-        assert device["spec"]["nodeName"] == "edge-1"
-        text = await kubectl(node, "get", "cm", "settings", "-o", "json", home=tmp_path)
-        assert json.loads(text)["data"] == {"a": "1", "b": "2"}
-        table = await kubectl(node, "get", "cm", home=tmp_path)
-        assert table.split()[:5] == ["NAME", "DATA", "AGE", "settings", "2"]
+    async with a_node(data_dir, server=AWAY) as node, client_of(node) as client:
+        assert await client.names(MAPS) == ([], "disk")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "body", "status"),
+    [
+        ("POST", MAPS, {"Content-Type": "application/vnd.kubernetes.protobuf"}, b"k8s\0", 415),
+        ("POST", MAPS, {}, b"{", 400),
+        ("POST", MAPS, {}, b"[]", 400),
+        ("POST", f"{MAPS}/c1", {}, b"{}", 405),
+        ("POST", f"{PODS}/restart", {}, b"[]", 501),
+        ("POST", "/api/v1/nodes/confirm-upgrade", {}, b"", 501),
+        ("PATCH", f"{MAPS}/c1", {"Content-Type": "application/json"}, b"{}", 415),
+        ("DELETE", MAPS, {}, b"", 405),
+        ("PUT", "/version", {}, b"{}", 405),
+    ],
+)
+async def test_writes_that_cannot_be_are_refused_here(
+    data_dir: Path, method: str, path: str, headers: dict[str, str], body: bytes, status: int
+) -> None:
+    headers = {"Content-Type": "application/json", **headers}
+    async with a_node(data_dir, server=AWAY) as node, client_of(node, **ADMIN) as client:
+        found = await client.ask(method, path, headers=headers, data=body)
+        assert found[0] == status, found
+        assert found[1]["kind"] == "Status"
+
+
+async def test_a_put_device_changes_its_twins_here(cloud: ApiCloud, data_dir: Path) -> None:
+    body = {"status": {"twins": [{"propertyName": "temp", "reported": {"value": "20"}}]}}
+    path = "/apis/devices.kubeedge.io/v1beta1/namespaces/default/devices"
+    async with a_node(data_dir) as node, client_of(node, **ADMIN) as client:
+        await linked(node, cloud)
+        await cloud.push("devicemodel", "m1", MODEL)
+        await cloud.push("device", "d1", a_device(temp="25"))
+        status, found, _ = await client.ask("PUT", f"{path}/d1", json=body)
+        assert (status, list(found["twin"])) == (200, ["temp"])
+        await until(lambda: cloud.reported("temp") == ["20"])
+        status, found, _ = await client.ask("PUT", f"{path}/unknown", json=body)
+        assert (status, found["reason"]) == (404, "NotFound")
