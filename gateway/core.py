@@ -244,7 +244,8 @@ def build_gateway(shared: Shared) -> Gateway:
     gateway.modules += [last_gateways, stored_commands]
     gateway.modules += [gateway.upkeep, things, SubjectExpiry(policies)]
     if settings.demo:
-        gateway.modules.append(Once("hono.demo", lambda: hono_demo.provision(registry)))
+        samples = settings.data_dir / "sandbox"
+        gateway.modules.append(Once("hono.demo", lambda: hono_demo.provision(registry, samples)))
     kafka = _kafka(shared, gateway)
     gateway.modules += kafka.uploads  # whoever hands uploads on comes later and stops earlier
     gateway.modules += _relay(shared, gateway)

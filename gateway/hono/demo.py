@@ -1,22 +1,29 @@
 """The sample tenants and devices that Hono's sandbox has, for `--demo`.
 
-What is there already stays as it is, so a demo data directory keeps what its user changed.
+What is there already stays as it is, so a demo data directory keeps what its user changed. The sandbox's
+authority has its name, and a key of our own beside the data: `default_tenant.key` signs certificates for
+devices, `device-4711.crt` and its key are those of the sample device.
 Source: Hono sandbox, example data.
 """
 
 from __future__ import annotations
 
 import base64
+import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from gateway.errors import Conflict
 from gateway.hono.registry import Registry
 from gateway.model.json import Json, JsonObject
 from gateway.model.registry import HASHED_PASSWORD, PSK, X509
+from gateway.runtime.certificates import is_usable, issue, kept, make_authority, save
 
 DEFAULT_TENANT = "DEFAULT_TENANT"
+AUTHORITY_DN = "CN=DEFAULT_TENANT_CA,OU=Hono,O=Eclipse IoT,L=Ottawa,C=CA"
+DEVICE_DN = "CN=Device 4711,OU=Hono,O=Eclipse IoT,L=Ottawa,C=CA"
 
 TENANTS: Mapping[str, JsonObject] = {
     DEFAULT_TENANT: {},
@@ -50,20 +57,39 @@ DEVICES = (
         "4711",
         {"defaults": {"content-type": "application/vnd.bumlux", "importance": "high"}},
         ("sensor1", "hono-secret"),
-        "CN=Device 4711,OU=Hono,O=Eclipse IoT,L=Ottawa,C=CA",
+        DEVICE_DN,
     ),
     Sample("gw-1", {}, ("gw", "gw-secret")),
     Sample("4712", {"via": ["gw-1"]}),
 )
 
 
-async def provision(registry: Registry) -> None:
-    """Register the samples that are not there yet."""
+async def provision(registry: Registry, folder: Path | None = None) -> None:
+    """Register the samples that are not there yet; `folder` keeps the sandbox's certificates."""
     for tenant, body in TENANTS.items():
+        more: JsonObject = {}
+        if folder is not None and tenant == DEFAULT_TENANT:
+            more = {"trusted-ca": [{"id": "default-tenant-ca", "cert": sample_authority(folder)}]}
         with suppress(Conflict):
-            await registry.create_tenant(tenant, dict(body))
+            await registry.create_tenant(tenant, {**body, **more})
     for sample in DEVICES:
         await _provision_device(registry, sample)
+
+
+def sample_authority(folder: Path) -> str:
+    """Keep the sandbox's authority and its device's certificate in a folder; returns the former.
+
+    Shape:  base64 of the certificate's DER form.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    authority = kept(folder, "default_tenant")
+    if authority is None:
+        authority = save(folder, "default_tenant", make_authority(AUTHORITY_DN))
+    device = kept(folder, "device-4711")
+    if device is None or not is_usable(device, ()):
+        save(folder, "device-4711", issue(authority, DEVICE_DN))
+    der = ssl.PEM_cert_to_DER_cert(authority.certificate.decode())
+    return base64.b64encode(der).decode()
 
 
 async def _provision_device(registry: Registry, sample: Sample) -> None:

@@ -9,6 +9,8 @@ from gateway.model.json import Json
 
 ADAPTER: Final = "protocol-adapter"
 APPLICATION: Final = "application"
+ROUTER: Final = "command-router"
+MANAGER: Final = "device-manager"
 _PASSWORDS: Final = {
     "http-adapter@HONO": "http-secret",
     "mqtt-adapter@HONO": "mqtt-secret",
@@ -36,6 +38,21 @@ def adapter_rights() -> list[Json]:
     ]
 
 
+def _router_rights() -> list[Json]:
+    both = ("tenant", "registration/*")
+    return [
+        *(_right("resource", name, "READ", "WRITE") for name in both),
+        *(_right("operation", name, "EXECUTE") for name in ("tenant/*:*", "registration/*:*")),
+    ]
+
+
+def _manager_rights() -> list[Json]:
+    return [
+        _right("resource", "registration/*", "READ", "WRITE"),
+        _right("operation", "registration/*:*", "EXECUTE"),
+    ]
+
+
 def _right(kind: str, name: str, *activities: str) -> Json:
     return {kind: name, "activities": list(activities)}
 
@@ -48,15 +65,22 @@ def _application_rights() -> list[Json]:
     ]
 
 
+def _user(password: str, *roles: str) -> Json:
+    return {"mechanism": "PLAIN", "password": password, "authorities": list(roles)}
+
+
 def sample_users(applications: dict[str, str]) -> Users:
     """Return adapters and, for message routers that ask about them, `applications` (name -> password)."""
-    roles: Json = {ADAPTER: adapter_rights(), APPLICATION: _application_rights()}
+    roles: Json = {
+        ADAPTER: adapter_rights(),
+        ROUTER: _router_rights(),
+        MANAGER: _manager_rights(),
+        APPLICATION: _application_rights(),
+    }
     users: dict[str, Json] = {
-        name: {"mechanism": "PLAIN", "password": password, "authorities": [ADAPTER]}
-        for name, password in _PASSWORDS.items()
+        name: _user(password, ADAPTER) for name, password in _PASSWORDS.items()
     }
-    users |= {
-        name: {"mechanism": "PLAIN", "password": password, "authorities": [APPLICATION]}
-        for name, password in applications.items()
-    }
+    users["command-router@HONO"] = _user("cmd-router-secret", ROUTER)
+    users["hono-client@HONO"] = _user("secret", ADAPTER, MANAGER)
+    users |= {name: _user(password, APPLICATION) for name, password in applications.items()}
     return parse_permissions({"roles": roles, "users": users})

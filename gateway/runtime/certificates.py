@@ -86,9 +86,9 @@ def server_context(certificate: Path, key: Path, setting: str) -> ssl.SSLContext
 
 
 def make_authority(name: str) -> Pair:
-    """Make a self-signed authority (EC P-256)."""
+    """Make a self-signed authority (EC P-256); `name` is a common name, or a whole one as in RFC 4514."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    subject = _subject(name)
     builder = _builder(subject, subject, key, CA_DAYS).add_extension(
         x509.BasicConstraints(ca=True, path_length=0), critical=True
     )
@@ -101,24 +101,29 @@ def make_authority(name: str) -> Pair:
 def issue(
     authority: Pair, user: str, *, groups: Sequence[str] = (), hosts: Sequence[str] = ()
 ) -> Pair:
-    """Issue a certificate: for a server when it has `hosts`, else for a client with user and groups."""
+    """Issue a certificate: for a server when it has `hosts`, else for a client with user and groups.
+
+    Shape:  `user` is a common name, or without groups a whole name as in RFC 4514.
+    """
     issuer = x509.load_pem_x509_certificate(authority.certificate)
     signer = serialization.load_pem_private_key(authority.key, None)
     if not isinstance(signer, ec.EllipticCurvePrivateKey):
         raise TypeError("ca.key: expected an EC key")
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name(
-        [
-            *(x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups),
-            x509.NameAttribute(NameOID.COMMON_NAME, user),
-        ]
-    )
+    subject = _subject(user, groups)
     purpose = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
     builder = _leaf(_builder(subject, issuer.subject, key, LEAF_DAYS), purpose, issuer)
     if hosts:
         names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
         builder = builder.add_extension(names, critical=False)
     return _pair(builder.sign(signer, hashes.SHA256()), key)
+
+
+def _subject(name: str, groups: Sequence[str] = ()) -> x509.Name:
+    if "=" in name and not groups:
+        return x509.Name.from_rfc4514_string(name)
+    organizations = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
+    return x509.Name([*organizations, x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
 def _builder(
