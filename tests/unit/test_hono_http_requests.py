@@ -86,6 +86,12 @@ async def test_the_second_request_with_a_head_needs_no_parser(
     connection.connection_lost(None)
 
 
+async def test_empty_lines_between_requests_do_not_repeat_the_last_one() -> None:
+    blank = b"\r\n\r\n"
+    seen, _ = await served([request(b""), blank, blank, blank + request(b"")])
+    assert len(seen) == 2
+
+
 async def test_a_body_that_is_not_all_there_is_waited_for() -> None:
     seen, _ = await served([request(b"one"), request(b"t", 3), b"wo", request(b"six")])
     assert [body for *_, body in seen] == [b"one", b"two", b"six"]

@@ -295,9 +295,10 @@ class HttpConnection(asyncio.Protocol):
             if self._phase is Phase.IDLE and self._take_known():
                 continue
             piece, self._buffer = self._buffer[:SLICE], self._buffer[SLICE:]
-            is_between = self._phase is Phase.IDLE
+            is_between, before = self._phase is Phase.IDLE, self._request
             self._parse(piece)
-            if is_between and self._phase is Phase.IDLE:
+            is_whole = is_between and self._phase is Phase.IDLE
+            if is_whole and self._request is not before:  # empty lines are no request
                 self._heads.keep(piece, self._request)
         self._is_feeding = False
         self._push()
