@@ -74,6 +74,7 @@ class AmqpClient(asyncio.Protocol):
         self._socket: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._flush_due = False
+        self._is_dispatching = False
         self._is_over = False
         self._sasl: SaslClient | None = None
         self._connection = proton.Connection()
@@ -234,13 +235,17 @@ class AmqpClient(asyncio.Protocol):
             self._timer = self.loop.call_at(deadline, self._work)
 
     def _dispatch(self) -> None:
-        while (event := self._collector.peek()) is not None:
-            handler = self._handlers.get(event.type)
-            try:
+        if self._is_dispatching:
+            return  # a handler sends something: its event is still the first one
+        self._is_dispatching = True
+        try:
+            while (event := self._collector.peek()) is not None:
+                handler = self._handlers.get(event.type)
                 if handler is not None:
                     handler(event)
-            finally:
                 self._collector.pop()
+        finally:
+            self._is_dispatching = False
 
     def _send(self) -> None:
         transport, out = self._transport, self._socket

@@ -121,6 +121,9 @@ class AmqpUplink(AmqpClient):
         if not self.can_send:
             done(NoConsumer())
             return
+        if "/" in tenant:  # the device's own word: it must not make another device of it
+            done(BadRequest("command request id: not one of this remote's"))
+            return
         to = f"{COMMAND_RESPONSE}/{tenant}/{response.device}/{reply_id}"
         message = response_message(response, to, correlation_id)
         self._transfer(encode_message(message), done, settled=False)

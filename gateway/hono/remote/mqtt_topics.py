@@ -13,6 +13,7 @@ Source: Hono, MQTT Adapter user guide.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Final
 from urllib.parse import quote
 
@@ -28,8 +29,7 @@ from gateway.wire.mqtt.packets import Publish
 
 COMMANDS: Final = "command//+/req/#"
 ERRORS: Final = "error//+/#"
-CORRELATION: Final = "-"
-"""Correlation id of commands here: the request id says all, but ours may not be empty."""
+CORRELATION_BYTES: Final = 8
 
 
 def upload_topic(message: Message) -> str:
@@ -50,6 +50,8 @@ def response_topic(response: CommandResponse) -> str:
     Errors: BadRequest for a reply id that is none.
     """
     (request_id,) = decode_reply(response.reply_id, 1)
+    if "/" in request_id:  # the device's own word: it must not make another topic of it
+        raise BadRequest("command request id: not one of this remote's")
     bag = [] if response.content_type is None else [("content-type", response.content_type)]
     topic = f"command//{response.device}/res/{request_id}/{response.status}"
     return check_topic(topic + _bag(bag, response.trace))
@@ -84,10 +86,15 @@ def command_of(packet: Publish, tenant: str) -> Command:
         name=name,
         payload=packet.payload,
         content_type=said.content_type,
-        correlation_id=CORRELATION if request_id else None,
+        correlation_id=_correlation(request_id) if request_id else None,
         reply_to=reply_to,
         trace=TraceContext.parse(said.user_value("traceparent"), said.user_value("tracestate")),
     )
+
+
+def _correlation(request_id: str) -> str:
+    """Return something short that differs from command to command; the request id itself says all."""
+    return blake2b(request_id.encode(), digest_size=CORRELATION_BYTES).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

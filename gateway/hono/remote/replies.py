@@ -10,16 +10,17 @@ import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Final
 
+import msgspec
+
 from gateway.errors import BadRequest
 
 PREFIX: Final = "remote."
-_BETWEEN: Final = "\n"
+_decode = msgspec.json.Decoder(list[str]).decode
 
 
 def encode_reply(*facts: str) -> str:
     """Write facts into a reply id."""
-    raw = _BETWEEN.join(facts).encode()
-    return PREFIX + urlsafe_b64encode(raw).decode().rstrip("=")
+    return PREFIX + urlsafe_b64encode(msgspec.json.encode(facts)).decode().rstrip("=")
 
 
 def is_reply(reply_id: str) -> bool:
@@ -34,8 +35,8 @@ def decode_reply(reply_id: str, count: int) -> list[str]:
     """
     text = reply_id.removeprefix(PREFIX)
     try:
-        facts = urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().split(_BETWEEN)
-    except (binascii.Error, ValueError) as error:
+        facts = _decode(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
         raise BadRequest("command request id: not one of this remote's") from error
     if len(facts) != count:
         raise BadRequest("command request id: not one of this remote's")

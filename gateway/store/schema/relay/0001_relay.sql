@@ -9,7 +9,7 @@ CREATE TABLE waiting (
     message BLOB    NOT NULL
 ) STRICT;
 CREATE INDEX waiting_by_lane ON waiting (tenant, event, device, id);
-CREATE INDEX waiting_by_kind ON waiting (tenant, event, id);
+CREATE INDEX waiting_by_kind ON waiting (tenant, event, id, size);
 CREATE INDEX waiting_by_expiry ON waiting (expires) WHERE expires IS NOT NULL;
 
 -- Up to which id messages of a tenant may have been sent already: after a crash they may come twice.
