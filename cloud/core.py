@@ -135,6 +135,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
     joining = JoinServer(settings.hub, identity, book, cluster, process.endpoints, metrics, hub)
     return [
         identity,
+        *syncs.modules,
         syncs,
         *catalog.modules,
         *pod_objects,

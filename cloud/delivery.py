@@ -70,6 +70,7 @@ class Delivery:
         hub.add_listener(self)
         hub.on(MembershipAsked, self.on_membership_asked, lambda _: "membership")
         catalog.on_device(self.device_changed)
+        book.on_found(lambda node: self.changed((node,)))
 
     async def run(self, ready: Callable[[], None]) -> None:
         ready()
@@ -125,10 +126,12 @@ class Delivery:
     # --- triggers ---------------------------------------------------------------------------------
 
     def node_connected(self, node: str) -> None:
+        self._book.own(node)
         self.reconcile(node)
 
     def node_disconnected(self, node: str) -> None:
-        """Nothing to do: what was not acknowledged is still owed."""
+        """What was not acknowledged is still owed, by whom the node connects to next."""
+        self._book.release(node)
 
     def node_is_new(self, node: str) -> None:
         self._book.doubt(node)

@@ -35,7 +35,9 @@ class Informer:
     Ready once the whole collection is known. Objects are shared: read, never mutate.
 
     Shape:  `fields` is a selector; `keep` says which objects stay in memory, the others pass unseen: tell
-            `put` what was read by itself once it is to be kept, and `forget` what is not any more.
+            `put` what was read by itself once it is to be kept, and `forget` what is not any more; `trim`
+            leaves of an object what is to be remembered (its metadata at least); one that is not
+            `is_needed` is ready also where its kind is not served.
     """
 
     def __init__(
@@ -48,10 +50,14 @@ class Informer:
         namespace: str | None = None,
         fields: str | None = None,
         keep: Callable[[Key], bool] | None = None,
+        trim: Callable[[JsonObject], JsonObject] | None = None,
+        is_needed: bool = True,
     ) -> None:
         self._kube = kube
         self._fields = fields
         self._keep = keep
+        self._trim = trim
+        self._is_needed = is_needed
         self._group_version = group_version
         self._plural = plural
         self._namespace = namespace
@@ -90,6 +96,8 @@ class Informer:
             except NotFound as error:
                 self._version = ""
                 self._tell_unserved(error)
+                if not self._is_needed:
+                    ready()
             except GatewayError as error:
                 log.warning(
                     "watch interrupted", extra={"plural": self._plural, "cause": error.message}
@@ -168,7 +176,7 @@ class Informer:
     def _set(self, key: Key, new: JsonObject | None) -> None:
         old = self.objects.pop(key, None) if new is None else self.objects.get(key)
         if new is not None:
-            self.objects[key] = new
+            self.objects[key] = new if self._trim is None else self._trim(new)
         if old is not None or new is not None:
             self._on_change(Change(key, old, new))
 

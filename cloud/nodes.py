@@ -75,6 +75,9 @@ class NodeWatch:
         for name in self._book.registered:
             if self._catalog.node_annotations(name) is None:
                 await self._deleted(name)  # while we were away
+        for name in self._syncs.nodes:
+            if self._catalog.node_annotations(name) is None:
+                self._syncs.drop_node(name)  # whoever knew it
         ready()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch_leases())

@@ -1,7 +1,10 @@
-"""Which version of which object each node holds, kept as ObjectSyncs in the cluster.
+"""Which version of which object each node holds, kept as ObjectSyncs and ClusterObjectSyncs in the cluster.
 
-Answers come from memory; writing is coalesced and never waited for: an ObjectSync that lags behind means that
-an object is sent once more, which edges take. Source: KubeEdge `reliablesyncs.kubeedge.io/v1alpha1`.
+Answers come from memory; writing is coalesced and never waited for: a sync that lags behind means that an
+object is sent once more, which edges take. Several CloudCores share a cluster: of nodes that are connected
+here this book is the truth and is written; of all others the cluster is, and is followed. What another
+CloudCore wrote late about a node that is here now is put right; where it hints at something that this book did
+not know, the object is sent, or deleted, once more. Source: KubeEdge `reliablesyncs.kubeedge.io/v1alpha1`.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
+from cloud.informer import Change, Informer
 from gateway.errors import GatewayError, NotFound, Rejected
 from gateway.kube.client import KubeClient
 from gateway.model.json import JsonObject
@@ -22,14 +27,20 @@ from gateway.wire.kube.status import AlreadyExists
 log = logging.getLogger(__name__)
 
 GROUP_VERSION = "reliablesyncs.kubeedge.io/v1alpha1"
-PLURAL = "objectsyncs"
+NAMESPACED, CLUSTER = ("objectsyncs", "ObjectSync"), ("clusterobjectsyncs", "ClusterObjectSync")
 NEVER = "0"
 """Version of an object that was promised to a node and not yet acknowledged."""
+
+Place: TypeAlias = "tuple[str, str]"
+"""Node and uid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An object as a node holds it; `type` is the token of the cloud-edge link (`device`)."""
+    """An object as a node holds it; `type` is the token of the cloud-edge link (`device`).
+
+    Shape:  `namespace` is "" for objects without one.
+    """
 
     uid: str
     api_version: str
@@ -44,19 +55,30 @@ class Held:
 
 
 class SyncBook:
-    """Module: the book and its writer."""
+    """Module: the book and its writer. Its `modules` run before it."""
 
     name = "cloud.syncbook"
 
     def __init__(self, kube: KubeClient) -> None:
         self._kube = kube
         self._held: dict[str, dict[str, Held]] = {}
-        self._stored: dict[tuple[str, str], Held] = {}
-        self._dirty: dict[tuple[str, str], None] = {}
+        self._stored: dict[Place, Held] = {}
+        self._written: dict[Place, int] = {}
+        """resourceVersion of the sync that our last write made."""
+        self._dirty: dict[Place, None] = {}
+        self._deleted: set[Place] = set()
+        """Syncs that were deleted here and may still show up in the watch."""
+        self._own: set[str] = set()
         self._wake = asyncio.Event()
+        self._on_found: list[Callable[[str], None]] = []
+        self.modules = [self._informer(plural) for plural, _ in (NAMESPACED, CLUSTER)]
+
+    def _informer(self, plural: str) -> Informer:
+        return Informer(
+            self._kube, GROUP_VERSION, plural, self._changed, trim=_trimmed, is_needed=False
+        )
 
     async def run(self, ready: Callable[[], None]) -> None:
-        await self._load()
         ready()
         backoff = Backoff(0.5, 30.0)
         while True:
@@ -74,32 +96,43 @@ class SyncBook:
         """Return what a node holds, by uid. Read only."""
         return self._held.get(node, {})
 
+    def own(self, node: str) -> None:
+        """A node is connected here: what this book says of it counts from now on."""
+        self._own.add(node)
+
+    def release(self, node: str) -> None:
+        """A node is connected here no more: another CloudCore may know better."""
+        self._own.discard(node)
+
+    def on_found(self, listener: Callable[[str], None]) -> None:
+        """Tell `listener` a node of ours about which another CloudCore knew more; before `run`."""
+        self._on_found.append(listener)
+
     def promise(self, node: str, item: Held) -> None:
         """Note that an object is to go to a node."""
         if item.uid not in self.held(node):
-            self._held.setdefault(node, {})[item.uid] = item
+            self._put(node, item)
+            self._deleted.discard((node, item.uid))
             self._mark(node, item.uid)
 
     def acknowledge(self, node: str, uid: str, version: str) -> None:
         """Note that a node has stored a version."""
         item = self.held(node).get(uid)
         if item is not None:
-            self._held[node][uid] = replace(item, version=version)
+            self._put(node, replace(item, version=version))
             self._mark(node, uid)
 
     def drop(self, node: str, uid: str) -> None:
         """Note that a node has deleted an object."""
-        held = self._held.get(node, {})
-        if held.pop(uid, None) is not None:
+        if self._take(node, uid) is not None:
+            self._deleted.add((node, uid))
             self._mark(node, uid)
-        if not held:
-            self._held.pop(node, None)
 
     def doubt(self, node: str) -> None:
         """Note that a node may hold nothing of this any more: its store is new."""
         for uid, item in list(self.held(node).items()):
             if item.version != NEVER:
-                self._held[node][uid] = replace(item, version=NEVER)
+                self._put(node, replace(item, version=NEVER))
                 self._mark(node, uid)
 
     def drop_node(self, node: str) -> None:
@@ -111,23 +144,68 @@ class SyncBook:
     def nodes(self) -> list[str]:
         return list(self._held)
 
+    def _put(self, node: str, item: Held) -> None:
+        self._held.setdefault(node, {})[item.uid] = item
+
+    def _take(self, node: str, uid: str) -> Held | None:
+        held = self._held.get(node, {})
+        item = held.pop(uid, None)
+        if not held:
+            self._held.pop(node, None)
+        return item
+
     def _mark(self, node: str, uid: str) -> None:
         self._dirty[(node, uid)] = None
         self._wake.set()
 
-    # --- the cluster ------------------------------------------------------------------------------
+    # --- what the cluster says ----------------------------------------------------------------------
 
-    async def _load(self) -> None:
-        try:
-            found = await self._kube.list(GROUP_VERSION, PLURAL)
-        except NotFound:
-            log.warning("no ObjectSync resource in this cluster: nodes get everything at connect")
+    def _changed(self, change: Change) -> None:
+        document = change.new or change.old
+        node, uid = place_of(ObjectMeta.read(document or {}).name)
+        if not node or not uid:
             return
-        for document in found.items:
-            node, item = _read(document)
-            if node and item.uid:
-                self._held.setdefault(node, {})[item.uid] = item
-                self._stored[(node, item.uid)] = item
+        if change.new is None:
+            self._vanished(node, uid)
+        else:
+            self._seen(node, _read(uid, change.new), _number(change.new))
+
+    def _seen(self, node: str, item: Held, version: int) -> None:
+        place = (node, item.uid)
+        if place in self._deleted or version <= self._written.get(place, -1):
+            return  # our own doing
+        self._stored[place] = item
+        mine = self.held(node).get(item.uid)
+        if node not in self._own:
+            if place not in self._dirty:
+                self._put(node, item)
+        elif mine is None:
+            self._put(node, item)
+            self._tell_found(node)
+        elif mine.version != item.version:
+            self._mark(node, item.uid)
+
+    def _vanished(self, node: str, uid: str) -> None:
+        place = (node, uid)
+        self._stored.pop(place, None)
+        self._written.pop(place, None)
+        mine = self.held(node).get(uid)
+        if place in self._deleted:
+            self._deleted.discard(place)
+        elif mine is not None and node in self._own:
+            self._put(
+                node, replace(mine, version=NEVER)
+            )  # the node may have been told to delete it
+            self._mark(node, uid)
+            self._tell_found(node)
+        elif place not in self._dirty:
+            self._take(node, uid)
+
+    def _tell_found(self, node: str) -> None:
+        for listener in self._on_found:
+            listener(node)
+
+    # --- what the cluster is told -------------------------------------------------------------------
 
     async def _write_all(self) -> bool:
         while self._dirty:
@@ -154,35 +232,84 @@ class SyncBook:
             await self._set_status(node, item)
 
     async def _create(self, node: str, item: Held) -> None:
+        plural, _ = _form(item)
         with suppress(AlreadyExists):
-            await self._kube.create(GROUP_VERSION, PLURAL, item.namespace, _document(node, item))
+            await self._kube.create(
+                GROUP_VERSION, plural, item.namespace or None, _document(node, item)
+            )
         await self._set_status(node, item)
 
     async def _set_status(self, node: str, item: Held) -> None:
         patch: JsonObject = {"status": {"objectResourceVersion": item.version}}
-        name = f"{node}.{item.uid}"
+        name, place = f"{node}.{item.uid}", (node, item.uid)
+        plural, _ = _form(item)
         try:
-            await self._kube.patch(
-                GROUP_VERSION, PLURAL, item.namespace, name, patch, subresource="status"
+            after = await self._kube.patch(
+                GROUP_VERSION, plural, item.namespace or None, name, patch, subresource="status"
             )
         except NotFound:  # somebody deleted it
-            if self._stored.pop((node, item.uid), None) is not None:
-                self._mark(node, item.uid)
+            if self._stored.pop(place, None) is not None:
+                self._mark(*place)
             return
-        self._stored[(node, item.uid)] = item
+        self._stored[place] = item
+        self._written[place] = _number(after)
 
     async def _delete(self, node: str, uid: str) -> None:
-        stored = self._stored.pop((node, uid), None)
-        if stored is not None:
-            with suppress(NotFound):
-                await self._kube.delete(GROUP_VERSION, PLURAL, stored.namespace, f"{node}.{uid}")
+        place = (node, uid)
+        stored = self._stored.pop(place, None)
+        self._written.pop(place, None)
+        if stored is None:
+            self._deleted.discard(place)
+            return
+        plural, _ = _form(stored)
+        try:
+            await self._kube.delete(
+                GROUP_VERSION, plural, stored.namespace or None, f"{node}.{uid}"
+            )
+        except NotFound:
+            self._deleted.discard(place)
+        except GatewayError:
+            self._stored[place] = stored
+            raise
+
+
+def _form(item: Held) -> tuple[str, str]:
+    """Plural and kind of an object's sync."""
+    return NAMESPACED if item.namespace else CLUSTER
+
+
+def place_of(name: str) -> Place:
+    """Read node and uid from a sync's name; node names may contain dots, uids do not."""
+    node, _, uid = name.rpartition(".")
+    return node, uid
+
+
+def _number(document: JsonObject) -> int:
+    version = ObjectMeta.read(document).version
+    return int(version) if version.isdigit() else 0
+
+
+def _trimmed(document: JsonObject) -> JsonObject:
+    meta = ObjectMeta.read(document)
+    return {
+        "metadata": {
+            "name": meta.name,
+            "namespace": meta.namespace,
+            "uid": meta.uid,
+            "resourceVersion": meta.version,
+        }
+    }
 
 
 def _document(node: str, item: Held) -> JsonObject:
+    _, kind = _form(item)
+    metadata: JsonObject = {"name": f"{node}.{item.uid}"}
+    if item.namespace:
+        metadata["namespace"] = item.namespace
     return {
         "apiVersion": GROUP_VERSION,
-        "kind": "ObjectSync",
-        "metadata": {"name": f"{node}.{item.uid}", "namespace": item.namespace},
+        "kind": kind,
+        "metadata": metadata,
         "spec": {
             "objectAPIVersion": item.api_version,
             "objectKind": item.kind,
@@ -192,15 +319,13 @@ def _document(node: str, item: Held) -> JsonObject:
     }
 
 
-def _read(document: JsonObject) -> tuple[str, Held]:
-    meta = ObjectMeta.read(document)
+def _read(uid: str, document: JsonObject) -> Held:
     spec, status = mapping(document.get("spec")), mapping(document.get("status"))
-    node, _, uid = meta.name.rpartition(".")
-    return node, Held(
+    return Held(
         uid=uid,
         api_version=text(spec.get("objectAPIVersion")),
         kind=text(spec.get("objectKind")),
-        namespace=meta.namespace,
+        namespace=ObjectMeta.read(document).namespace,
         name=text(spec.get("objectName")),
         version=text(status.get("objectResourceVersion")) or NEVER,
     )

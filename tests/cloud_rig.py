@@ -154,6 +154,7 @@ class CloudCore:
     kube: KubeClient
     data_dir: Path
     north: North
+    api: KubeApi
 
     @property
     def wss(self) -> str:
@@ -250,7 +251,7 @@ async def a_cloud(
     starting.cancel()
     try:
         if is_up.is_set():
-            yield CloudCore(process, gateway, api.client("test"), data_dir, north or things)
+            yield CloudCore(process, gateway, api.client("test"), data_dir, north or things, api)
     finally:
         stop.set()
         await serving

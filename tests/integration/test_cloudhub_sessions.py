@@ -182,7 +182,8 @@ async def test_what_a_node_has_is_remembered_across_a_restart(tmp_path: Path) ->
         certificate = await join(cloud, "edge-1")
         await apply_model(cloud)
         await apply_device(cloud, a_device())
-        async with an_edge(cloud, "edge-1", certificate):
+        async with an_edge(cloud, "edge-1", certificate) as edge:
+            await edge.register()
             await eventually(lambda: synced_version(cloud))
     async with a_cloud(tmp_path) as cloud, an_edge(cloud, "edge-1", certificate) as edge:
         await edge.register()

@@ -285,6 +285,8 @@ async def test_a_revocation_that_could_not_be_kept_is_kept_later(
         async def unregister(self, _: str) -> None: ...
 
     class Quiet:
+        nodes = ()
+
         def __getattr__(self, name: str) -> Callable[..., None]:
             return lambda *_, **__: end() if name == "end" else None
 

@@ -1,0 +1,121 @@
+"""Two CloudCores on one cluster: nodes move between them, and what they hold is remembered once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gateway.model.json import JsonObject
+from gateway.wire.cloudedge.envelope import Envelope
+from tests.cloud_pair import another_cloud
+from tests.cloud_rig import CloudCore, Edge, a_cloud, an_edge, content_of, eventually, join
+from tests.integration.test_cloudhub_pods import SYNCS, a_pod, has_sync, make_pod, naming, syncs
+
+
+def objects(edge: Edge) -> list[tuple[str, str]]:
+    """Operation and resource of the object messages that came."""
+
+    def is_object(e: Envelope) -> bool:
+        return not e.parent_id and e.route.group == "resource" and e.route.source != "cloudhub"
+
+    return [(e.route.operation, e.route.resource) for e in edge.received if is_object(e)]
+
+
+async def set_data(cloud: CloudCore, name: str, value: str) -> None:
+    await cloud.kube.patch("v1", "configmaps", "default", name, {"data": {"a": value}})
+
+
+async def test_a_node_moves_and_nothing_is_lost_or_sent_twice(tmp_path: Path) -> None:
+    async with a_cloud(tmp_path) as one, another_cloud(one, tmp_path / "two") as two:
+        certificate = await join(one, "edge-1")
+        await one.kube.create("v1", "configmaps", "default", {"metadata": {"name": "cm-1"}})
+        async with an_edge(one, "edge-1", certificate) as edge:
+            await edge.register()
+            pod = await make_pod(one, naming("cm-1"))
+            old = await make_pod(one, a_pod("old"))
+            await edge.object("default/pod/p1")
+            await edge.object("default/pod/old")
+            await has_sync(one, "p1", pod["metadata"]["resourceVersion"])
+            await has_sync(one, "old", old["metadata"]["resourceVersion"])
+        await set_data(one, "cm-1", "changed")
+        await one.kube.delete("v1", "pods", "default", "old", grace_seconds=0)
+        await make_pod(one, a_pod("new"))
+        async with an_edge(two, "edge-1", certificate) as edge:
+            update = await edge.object("default/configmap/cm-1", "update")
+            assert content_of(update)["data"] == {"a": "changed"}
+            gone = await edge.object("default/pod/old", "delete")
+            assert content_of(gone)["metadata"]["uid"] == old["metadata"]["uid"]
+            await edge.object("default/pod/new", "insert")
+            await has_sync(two, "old", None)
+            assert ("insert", "default/pod/p1") not in objects(edge)
+            assert ("update", "default/pod/p1") not in objects(edge)
+            await set_data(one, "cm-1", "again")
+            changed: Any = await one.kube.get("v1", "configmaps", "default", "cm-1")
+            await has_sync(two, "cm-1", changed["metadata"]["resourceVersion"])
+        async with an_edge(one, "edge-1", certificate) as edge:
+            last = await make_pod(one, a_pod("last"))
+            await edge.object("default/pod/last")
+            await has_sync(one, "last", last["metadata"]["resourceVersion"])
+            assert objects(edge) == [("insert", "default/pod/last")]
+            assert set(await syncs(one)) == {"p1", "new", "cm-1", "last"}
+            names = [item["metadata"]["name"] for item in await all_syncs(one)]
+            assert len(names) == len(set(names)) == 4
+
+
+async def all_syncs(cloud: CloudCore) -> list[Any]:
+    return list((await cloud.kube.list(SYNCS, "objectsyncs")).items)
+
+
+async def test_the_cluster_knows_which_cloudcore_a_node_is_at(tmp_path: Path) -> None:
+    async with a_cloud(tmp_path) as one, another_cloud(one, tmp_path / "two") as two:
+        certificate = await join(two, "edge-1")
+        async with an_edge(one, "edge-1", certificate) as edge:
+            await edge.register()
+            theirs: JsonObject = {"metadata": {"annotations": {"cloudcore": "192.0.2.1"}}}
+            await one.kube.patch("v1", "nodes", None, "edge-1", theirs)
+        async with an_edge(two, "edge-1", certificate):
+
+            async def is_told() -> bool:
+                node = await one.object("v1", "nodes", None, "edge-1")
+                return bool(node["metadata"]["annotations"]["cloudcore"] == "127.0.0.1")
+
+            await eventually(is_told)
+
+
+async def test_a_sync_that_somebody_deletes_is_made_again(tmp_path: Path) -> None:
+    async with (
+        a_cloud(tmp_path) as cloud,
+        an_edge(cloud, "edge-1", await join(cloud, "edge-1")) as edge,
+    ):
+        await edge.register()
+        pod = await make_pod(cloud, a_pod())
+        await edge.object("default/pod/p1")
+        version = pod["metadata"]["resourceVersion"]
+        await has_sync(cloud, "p1", version)
+        name = f"edge-1.{pod['metadata']['uid']}"
+        await cloud.kube.delete(SYNCS, "objectsyncs", "default", name)
+        await has_sync(cloud, "p1", version)
+
+
+async def test_syncs_of_nodes_that_are_no_more_go_at_the_next_start(tmp_path: Path) -> None:
+    async with a_cloud(tmp_path, cloudcore=False) as cloud:
+        for plural, kind, namespace in (
+            ("objectsyncs", "ObjectSync", "default"),
+            ("clusterobjectsyncs", "ClusterObjectSync", None),
+        ):
+            body: JsonObject = {
+                "kind": kind,
+                "metadata": {"name": f"edge-9.uid-of-{kind.lower()}"},
+                "spec": {"objectAPIVersion": "v1", "objectKind": "Pod", "objectName": "p"},
+            }
+            await cloud.kube.create(SYNCS, plural, namespace, body)
+    async with a_cloud(tmp_path) as cloud:
+
+        async def are_gone() -> bool:
+            found = [
+                *(await cloud.kube.list(SYNCS, "objectsyncs")).items,
+                *(await cloud.kube.list(SYNCS, "clusterobjectsyncs")).items,
+            ]
+            return not found
+
+        await eventually(are_gone)
