@@ -41,6 +41,7 @@ PUBLISHERS = 10
 WINDOW = 500
 BURST = 50
 SECONDS = 120.0
+START_SECONDS = 60.0
 PAD = "x" * 105
 SESSION_LIMITS = json.dumps(
     {
@@ -193,7 +194,7 @@ async def ours(qos: int, messages: int) -> Run:
 
 
 async def _endpoints(file: Path) -> dict[str, int]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(START_SECONDS):
         while True:
             with contextlib.suppress(FileNotFoundError, ValueError):
                 found = json.loads(await asyncio.to_thread(file.read_text))
