@@ -51,17 +51,7 @@ from gateway.hono.commands import CommandRouter
 from gateway.hono.connection_events import with_events
 from gateway.hono.downstream import Messaging
 from gateway.hono.ingress import IngressService
-from gateway.hono.kafka_commands import KafkaCommands
-from gateway.hono.kafka_messaging import KafkaMessaging, KafkaTenants, messaging_type
-from gateway.hono.kafka_notifications import KafkaNotifications
-from gateway.hono.kafka_producer import KafkaProducer
-from gateway.hono.kafka_properties import (
-    admin_properties,
-    consumer_properties,
-    delivery_seconds,
-    producer_properties,
-)
-from gateway.hono.kafka_topics import KafkaTopics
+from gateway.hono.kafka_setup import KafkaParts, build_kafka
 from gateway.hono.last_gateways import LastGateways
 from gateway.hono.limits import Connections, Usage
 from gateway.hono.northbound import ApplicationUser, Northbound
@@ -294,33 +284,16 @@ def _northbound(shared: Shared, gateway: Gateway) -> list[Module]:
     return [northbound]
 
 
-@dataclass(frozen=True, slots=True)
-class _Kafka:
-    """The modules of Kafka: what takes uploads and responses, what reads commands."""
-
-    uploads: tuple[Module, ...] = ()
-    commands: tuple[Module, ...] = ()
-
-
-def _kafka(shared: Shared, gateway: Gateway) -> _Kafka:
+def _kafka(shared: Shared, gateway: Gateway) -> KafkaParts:
     """Kafka as messaging of tenants; no modules where there is no broker."""
-    settings, metrics = shared.settings.hono.kafka, shared.metrics
-    if not settings.bootstrap_servers:
-        return _Kafka()
-    properties = producer_properties(settings)
-    topics = KafkaTopics(admin_properties(settings), settings)
-    default = messaging_type(shared.settings.hono)
-    tenants = KafkaTenants(gateway.registry, default, topics.want)
-    producer = KafkaProducer(properties, metrics)
-    kafka = KafkaMessaging(tenants, producer, shared.tracer)
-    commands = KafkaCommands(
-        settings, consumer_properties(settings), gateway.commands, kafka, tenants, metrics
+    return build_kafka(
+        shared.settings.hono,
+        gateway.registry,
+        gateway.messaging,
+        gateway.commands,
+        shared.metrics,
+        shared.tracer,
     )
-    gateway.messaging.use_broker(kafka, delivery_seconds(properties) + 0.5)
-    gateway.commands.add_sink(kafka)
-    gateway.commands.on_subscription(commands.expect)
-    gateway.registry.on_change(KafkaNotifications(gateway.registry, producer).on_change)
-    return _Kafka((topics, producer), (commands,))
 
 
 def _relay(shared: Shared, gateway: Gateway) -> list[Module]:
