@@ -50,6 +50,12 @@ NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 JSON: Final = "application/json"
 
 
+class AnswerTooLarge(Undeliverable):
+    """Less has to be asked for at once."""
+
+    code = "remote.answer.toolarge"
+
+
 class CredentialsRefused(Undeliverable):
     """The remote does not take our login: for an operator to mend, nothing is lost meanwhile."""
 
@@ -227,12 +233,12 @@ def _query(query: Mapping[str, str]) -> str:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """Read a body. Errors: Undeliverable over MAX_ANSWER."""
+    """Read a body. Errors: AnswerTooLarge."""
     found = bytearray()
     async for chunk in response.content.iter_any():
         found += chunk
         if len(found) > MAX_ANSWER:
-            raise Undeliverable(f"the remote Ditto answered more than {MAX_ANSWER} bytes")
+            raise AnswerTooLarge(f"the remote Ditto answered more than {MAX_ANSWER} bytes")
     return bytes(found)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.errors import GatewayError
-from gateway.model.json import Json, JsonObject
+from gateway.model.json import Json, JsonObject, nests_within
 from gateway.model.thing import TWIN, EventAction, Thing, ThingEvent
 from gateway.twin.documents import MISSING, get, put, remove, same
 from gateway.twin.merge import merged
@@ -22,6 +22,8 @@ APPLIED: Final = "applied"
 KNOWN: Final = "known"
 GAP: Final = "gap"
 FOREIGN: Final = "foreign"
+MAX_DEPTH: Final = 80
+"""Objects and arrays inside each other; what is deeper counts as not there."""
 READ_FIELDS: Final = "thingId,policyId,definition,attributes,features,_revision"
 
 
@@ -77,7 +79,8 @@ class Mirror:
         Shape:  `tells` False where whoever asked takes the answer; then only what it could not see is told.
         """
         reading = self._ended(thing_id)
-        thing = None if document is None else thing_of(thing_id, document)
+        is_readable = document is not None and nests_within(document, MAX_DEPTH)
+        thing = thing_of(thing_id, document) if document is not None and is_readable else None
         if reading.seen > (thing.revision if thing else 0):
             if not reading.count:
                 self._reread(thing_id)
@@ -126,6 +129,8 @@ class Mirror:
 
     def _after(self, before: Thing | None, event: ThingEvent) -> Thing | None:
         """Return the thing after an event, None when it is gone. Errors: _Gap."""
+        if not nests_within(event.value, MAX_DEPTH):
+            raise _Gap
         if not event.path and event.action is EventAction.DELETED:
             return None
         if not event.path and event.action in (EventAction.CREATED, EventAction.MODIFIED):

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 import aiohttp
 
-from cloud.remotehttp import RemoteHttp, segment
+from cloud.remotehttp import AnswerTooLarge, RemoteHttp, segment
 from cloud.remotelogin import is_remote
 from cloud.remotemirror import READ_FIELDS, Mirror
 from cloud.remotepolicies import RemotePolicies
@@ -277,7 +277,15 @@ class RemoteDitto:
         left = dict.fromkeys(ids)
         try:
             query = {"ids": ",".join(ids), "fields": READ_FIELDS}
-            found = _by_id((await self._http.call("GET", "/api/2/things", query=query)).json())
+            try:
+                found = _by_id((await self._http.call("GET", "/api/2/things", query=query)).json())
+            except AnswerTooLarge:
+                if len(ids) == 1:
+                    raise
+                middle = len(ids) // 2
+                await self._read_many(ids[:middle])
+                await self._read_many(ids[middle:])
+                return
             for thing_id in ids:
                 del left[thing_id]
                 self._mirror.found(thing_id, found.get(thing_id), tells=True)
@@ -289,13 +297,13 @@ class RemoteDitto:
 
     def _up(self, covered: frozenset[str]) -> None:
         self._covered = covered
-        if not self._is_up:
-            log.info("remote Ditto reached", extra={"remote": self._http.url})
-        self._is_up, self._cause = True, ""
-        self._metrics.remote_up.set(1)
+        is_new, self._is_up, self._cause = not self._is_up, True, ""
         self._wake()
-        for one in self._waiting:
-            one.resynced()
+        if is_new:
+            log.info("remote Ditto reached", extra={"remote": self._http.url})
+            self._metrics.remote_up.set(1)
+            for one in self._waiting:
+                one.resynced()
 
     def _down(self, cause: str) -> None:
         if self._is_up or cause != self._cause:

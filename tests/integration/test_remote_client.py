@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,7 +30,7 @@ from tests.cloud_rig import (
 from tests.device_pki import a_server
 from tests.ditto_rig import a_ditto
 from tests.integration.test_ditto_auth import a_provider
-from tests.remote_north import CLOUDCORE, Far, far_away, remote_settings
+from tests.remote_north import CLOUDCORE, Far, RemoteNorth, far_away, remote_settings
 from tests.tcp_proxy import a_proxy
 
 LAMP = "default:lamp"
@@ -358,6 +359,38 @@ async def test_submit_hands_on_what_execute_would_raise(far: Far) -> None:
         remote.things.submit(a_command(Action.RETRIEVE), outcomes.put_nowait)
         async with asyncio.timeout(10):
             assert isinstance(await outcomes.get(), NotFound)
+
+
+async def test_an_answer_that_is_too_large_is_asked_for_in_parts(
+    far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [f"default:box-{n}" for n in range(20)]
+    ours = RemoteNorth(far.ditto.url, CLOUDCORE)
+    for one in ids:
+        body = json.dumps({"attributes": {"text": "x" * 1_000}})
+        await ours.ask("PUT", f"things/{one}", body, {"Content-Type": "application/json"})
+    monkeypatch.setattr("cloud.remotehttp.MAX_ANSWER", 4_000)
+    remote = RemoteDitto(remote_settings(far.folder, far.ditto.url).remote, Metrics().edge)
+    remote.serve(Boxes(ids))
+    async with running(remote):
+
+        async def is_connected() -> bool:
+            return remote.is_connected
+
+        await eventually(is_connected)
+        assert remote.facts()["things"] == 20
+
+
+@dataclass
+class Boxes:
+    """Devices whose things are boxes."""
+
+    thing_ids: list[str]
+
+    def has_thing(self, thing_id: str) -> bool:
+        return thing_id in self.thing_ids
+
+    def resynced(self) -> None: ...
 
 
 def test_ids_are_asked_for_in_requests_of_a_bounded_size() -> None:

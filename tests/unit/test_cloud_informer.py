@@ -235,3 +235,23 @@ async def test_a_failed_run_is_tried_again_and_a_bug_is_not(
         worker.poke("a")
     assert runs == 3
     assert "work failed" in caplog.text
+
+
+async def test_what_failed_is_tried_again_at_once_when_somebody_hurries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.runtime.backoff.Backoff.next", lambda _: 600.0)
+    is_away, runs = True, 0
+
+    async def work(_: str) -> None:
+        nonlocal runs
+        runs += 1
+        if is_away:
+            raise StoreUnavailable
+
+    async with working(work) as worker:
+        worker.poke("a")
+        await until(lambda: runs >= 1)
+        is_away = False
+        worker.hurry()
+        await until(lambda: len(worker) == 0)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cloud.remotemirror import APPLIED, FOREIGN, GAP, KNOWN, Mirror
+from cloud.remotesignals import Frames
 from gateway.model.json import Json, JsonObject, Pointer
 from gateway.model.thing import LIVE, EventAction, ThingEvent
+from gateway.observe.metrics import Metrics
 from gateway.twin.documents import same
 from gateway.twin.patch import difference
 
@@ -196,7 +202,7 @@ def test_each_kind_of_change_is_applied(
 
 def test_an_event_that_cannot_be_applied_counts_as_a_gap(world: World) -> None:
     world.read(lamp(3, a=1), tells=False)
-    odd = {"attributes": {"{{ ~(a+)+~ }}": None}}
+    odd: JsonObject = {"attributes": {"{{ ~(a+)+~ }}": None}}
     assert world.mirror.event(event(4, odd, (), EventAction.MERGED)) == GAP
     assert world.reread == [LAMP]
 
@@ -232,3 +238,95 @@ def test_whatever_is_lost_or_late_the_mirror_ends_as_the_thing_is(seed: int) -> 
             assert told.before is last  # a chain without holes
         last = told.after
     assert not difference(document(world), last.document if last else {})
+
+
+# --- frames ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Reader:
+    """A reader of frames, and what it said."""
+
+    said: list[object] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.world = World()
+        self.frames = Frames(
+            self.world.mirror,
+            Metrics().edge,
+            acknowledged=lambda: self.said.append("ack"),
+            refused=lambda status, text: self.said.append((status, text)),
+            suspicious=lambda: self.said.append("suspicious"),
+        )
+
+
+def a_frame(**changes: Json) -> str:
+    frame: JsonObject = {
+        "topic": "default/lamp/things/twin/events/modified",
+        "path": "/attributes/a",
+        "headers": {"ditto-originator": "nginx:ditto"},
+        "value": 2,
+        "revision": 4,
+        "timestamp": "2026-11-22T20:05:00Z",
+        **changes,
+    }
+    return json.dumps(frame)
+
+
+def test_frames_become_events_answers_and_doubts() -> None:
+    reader = Reader()
+    reader.world.read(lamp(3, a=1), tells=False)
+    reader.frames.take("START-SEND-EVENTS:ACK")
+    reader.frames.take(a_frame())
+    error: JsonObject = {"status": 429, "error": "too.many.requests", "message": "slow"}
+    reader.frames.take(
+        a_frame(topic="unknown/unknown/things/twin/errors", path="/", status=429, value=error)
+    )
+    reader.frames.take("{")
+    assert reader.said == ["ack", (429, "too.many.requests: slow"), "suspicious"]
+    assert document(reader.world)["attributes"] == {"a": 2}
+
+
+def test_what_is_nested_too_deep_is_read_again_and_then_not_there() -> None:
+    reader = Reader()
+    reader.world.read(lamp(3, a=1), tells=False)
+    deep: Json = 1
+    for _ in range(200):
+        deep = {"a": deep}
+    reader.frames.take(a_frame(value=deep))
+    assert reader.world.reread == [LAMP]
+    reader.world.read(lamp(4, a=deep))
+    assert reader.world.mirror.get(LAMP) is None
+
+
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=5), below),
+    max_leaves=8,
+)
+
+
+@given(st.text() | st.binary().map(lambda data: data.decode("latin-1")))
+def test_no_text_of_the_remote_breaks_the_session(text: str) -> None:
+    Reader().frames.take(text)
+
+
+@given(st.dictionaries(st.sampled_from(("topic", "path", "headers", "value", "revision")), ODD))
+def test_no_event_of_the_remote_breaks_the_session(changes: Any) -> None:
+    reader = Reader()
+    reader.world.read(lamp(3, a=1), tells=False)
+    reader.frames.take(a_frame(**changes))
+
+
+@given(
+    st.sampled_from(("created", "modified", "merged", "deleted", "migrated")),
+    st.lists(st.sampled_from(("attributes", "features", "a", "b")), max_size=3),
+    ODD,
+)
+def test_no_value_of_the_remote_breaks_the_mirror(action: str, path: Any, value: Any) -> None:
+    reader = Reader()
+    reader.world.read(lamp(3, a=1), tells=False)
+    topic = f"default/lamp/things/twin/events/{action}"
+    reader.frames.take(a_frame(topic=topic, path="/" + "/".join(path), value=value))
+    thing = reader.world.mirror.get(LAMP)
+    assert thing is None or isinstance(thing.document, dict)
