@@ -290,9 +290,9 @@ class AmqpFace:
         if not attempt.qos:
             await until(counted)
             return NOTHING
-        entry = await peer.first_of("outcome", "link-error", "closed")
-        if entry[0] == "link-error":
-            return f"detached {entry[2]}"
+        entry = await peer.first_of("outcome", "link-error", "detached", "closed")
+        if entry[0] in ("link-error", "detached"):
+            return f"{entry[0]} {entry[2]}"
         if entry[0] == "closed":
             return f"closed {entry[1]}"
         _, _, state, condition, text = entry

@@ -62,7 +62,7 @@ class Received:
 class Peer(MessagingHandler):
     """One connection that does in its own thread what the test asks for.
 
-    `log` gets ("opened",), ("attached", name), ("message", name, Received), ("outcome", tag, state,
+    `log` gets ("opened",), ("attached", name), ("detached", name, condition), ("message", name, Received), ("outcome", tag, state,
     condition, description), ("link-error", name, condition, description), ("closed", condition),
     ("failed", condition, description).
     """
@@ -195,6 +195,11 @@ class Peer(MessagingHandler):
                 condition and condition.description,
             )
         )
+
+    def on_link_remote_detach(self, event: Any) -> None:
+        """A link was detached, not closed."""
+        condition = event.link.remote_condition
+        self.log.put(("detached", event.link.name, condition and condition.name))
 
     def on_message(self, event: Any) -> None:
         received = Received(event.message)

@@ -209,7 +209,7 @@ async def test_a_refused_link_shows_its_error() -> None:
 async def test_a_message_over_the_limit_detaches_its_link_alone() -> None:
     async with serving() as (url, servers), Peer(url) as peer:
         peer.send("big", Message(body=b"x" * 200_000, inferred=True), "big")
-        assert (await peer.expect("link-error"))[2] == "amqp:link:message-size-exceeded"
+        assert (await peer.expect("detached"))[2] == "amqp:link:message-size-exceeded"
         peer.send("small", Message(body=b"x", inferred=True), "small")
         assert (await peer.expect("outcome"))[1] == "small"
         assert not servers[0].protocol.connection.closed

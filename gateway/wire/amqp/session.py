@@ -220,10 +220,10 @@ class Session:
             )
         )
 
-    def detach(self, link: BaseLink, error: Error | None) -> LinkDetached:
-        """End a link from our side."""
+    def detach(self, link: BaseLink, error: Error | None, *, closed: bool = True) -> LinkDetached:
+        """End a link from our side; its state is gone, whether it is `closed` for good or not."""
         if self.links.get(link.handle) is link and link.handle not in self._leaving:
-            self.write(Detach(handle=link.handle, closed=True, error=error))
+            self.write(Detach(handle=link.handle, closed=closed, error=error))
             return self.forget(link, wait_for_peer=True, error=error)
         return LinkDetached(link, error, ())  # type: ignore[arg-type]
 
@@ -358,7 +358,10 @@ class Session:
         partial.parts.append(payload)
         if partial.size > link.max_message_size > 0:
             text = f"message of more than {link.max_message_size} bytes"
-            events.append(self.detach(link, Error("amqp:link:message-size-exceeded", text)))
+            error = Error("amqp:link:message-size-exceeded", text)
+            events.append(
+                self.detach(link, error, closed=False)
+            )  # as Hono: the device may attach again
         elif not transfer.more:
             self._finish_delivery(link, partial, events)
 
