@@ -62,9 +62,9 @@ class Received:
 class Peer(MessagingHandler):
     """One connection that does in its own thread what the test asks for.
 
-    `log` gets ("opened",), ("attached", name), ("detached", name, condition), ("message", name, Received), ("outcome", tag, state,
-    condition, description), ("link-error", name, condition, description), ("closed", condition),
-    ("failed", condition, description).
+    `log` gets ("opened",), ("attached", name), ("message", name, Received), ("outcome", tag, state, condition,
+    description), ("detached", name, condition), ("link-error", name, condition, description), ("closed",
+    condition), ("failed", condition, description).
     """
 
     def __init__(
