@@ -114,7 +114,7 @@ class CloudOrDisk:
         if answer.ok:
             return
         try:
-            _result(answer)
+            _result_or_object(answer)
         except NotFound:
             return
 
@@ -181,6 +181,15 @@ def token_key(namespace: str, account: str, request: JsonObject) -> str:
 
 def _result(answer: Answer) -> JsonObject:
     return _or_raise(read_result(answer.content))
+
+
+def _result_or_object(answer: Answer) -> JsonObject:
+    """Read what clouds answer in either form."""
+    try:
+        found = read_result(answer.content)
+    except MalformedPacket:
+        found = read_object(answer.content)
+    return _or_raise(found)
 
 
 def _object(answer: Answer) -> JsonObject:

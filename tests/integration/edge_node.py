@@ -120,6 +120,7 @@ async def a_node(
     drivers: dict[str, DriverFactory] | None = None,
     ticket: Ticket | None = None,
     mqtt: EdgeMqtt | None = None,
+    metaserver: MetaServer | None = None,
 ) -> AsyncIterator[Node]:
     """Run EdgeCore on a joined data directory, or one that joins with a ticket."""
     edge = Edge(
@@ -127,7 +128,7 @@ async def a_node(
         mqtt=mqtt or EdgeMqtt(bind="127.0.0.1:0"),
         hub=EdgeHub(server=server, reconnect_cap=0.1),
         spool=spool or Spool(),
-        metaserver=MetaServer(bind="127.0.0.1:0"),
+        metaserver=metaserver or MetaServer(bind="127.0.0.1:0"),
     )
     process = Process(Settings(data_dir=data_dir, edge=edge))
     core = build_edge(process, drivers=drivers, ticket=ticket)

@@ -1,0 +1,156 @@
+"""The Kubernetes API as edged uses it: writes, deletions and tokens, with and without the cloud."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.errors import Conflict, NotFound, Undeliverable
+from gateway.model.json import JsonObject
+from gateway.wire.cloudedge.envelope import Envelope
+from gateway.wire.cloudedge.names import Operation
+from gateway.wire.cloudedge.subjects import Subject
+from gateway.wire.cloudedge.to_cloud import ResourceAsked
+from gateway.wire.cloudedge.to_edge import answer_object, answer_result, err_status
+from tests.integration.edge_cloud import Authority, FakeCloud, a_cloud, stamp
+from tests.integration.edge_node import a_node, join_edge, linked
+
+AWAY = "127.0.0.1:1"
+POD = Subject("default", "pod", "p1")
+PATCH = Subject("default", "podpatch", "p1")
+REQUEST: JsonObject = {"spec": {"expirationSeconds": 3_600, "audiences": None}}
+
+
+class PodCloud(FakeCloud):
+    """A cloud that also takes pods and gives tokens."""
+
+    def __init__(self, authority: Authority) -> None:
+        super().__init__(authority)
+        self.status: dict[str, Any] | None = None
+        self.token_ends = datetime.now(UTC) + timedelta(hours=1)
+        self.tokens_given = 0
+
+    def _answer_resource(self, asked: Envelope, message: ResourceAsked) -> Envelope | None:
+        kind, operation = message.subject.type, message.operation
+        if kind == "serviceaccounttoken":
+            self.tokens_given += 1
+            ends = self.token_ends.isoformat()
+            status: JsonObject = {"token": f"t{self.tokens_given}", "expirationTimestamp": ends}
+            filled: JsonObject = {"expirationSeconds": 3_600, "audiences": ["https://api"]}
+            return answer_object(asked, stamp(), {"spec": filled, "status": status})
+        if kind in ("pod", "podpatch") and self.status is not None:
+            if operation == Operation.DELETE:
+                return answer_object(asked, stamp(), err_status(self.status))
+            return answer_result(asked, stamp(), None, self.status)
+        if kind == "pod" and operation == Operation.DELETE:
+            return answer_object(asked, stamp(), "OK")
+        if kind in ("pod", "podpatch"):
+            return answer_result(asked, stamp(), {"metadata": {"name": "p1", "uid": "u1"}})
+        return super()._answer_resource(asked, message)
+
+
+@pytest.fixture
+async def cloud(tmp_path: Path) -> AsyncIterator[PodCloud]:
+    folder = tmp_path / "cloud"
+    folder.mkdir()
+    async with a_cloud(folder, PodCloud) as running:
+        yield running
+
+
+@pytest.fixture
+async def data_dir(cloud: PodCloud, tmp_path: Path) -> Path:
+    await join_edge(cloud, tmp_path / "edge")
+    return tmp_path / "edge"
+
+
+async def test_a_patch_is_on_disk_before_the_cloud_answers(cloud: PodCloud, data_dir: Path) -> None:
+    async with a_node(data_dir, server=AWAY) as node:
+        with pytest.raises(Undeliverable):
+            await node.core.api.patch(PATCH, '{"status":{"phase":"Running"}}')
+        assert (await node.core.api.query(PATCH)) == {"status": {"phase": "Running"}}
+    async with a_node(data_dir) as node:
+        await linked(node, cloud)
+        found = await node.core.api.patch(PATCH, '{"status":{"phase":"Running"}}')
+        assert found == {"metadata": {"name": "p1", "uid": "u1"}}
+        assert (await node.core.api.query(PATCH)) == found  # the answer takes its place
+
+
+async def test_what_the_api_refuses_is_an_error_and_never_kept(
+    cloud: PodCloud, data_dir: Path
+) -> None:
+    conflict = {"status": "Failure", "code": 409, "reason": "Conflict", "message": "another uid"}
+    async with a_node(data_dir) as node:
+        await linked(node, cloud)
+        cloud.status = conflict
+        with pytest.raises(Conflict, match="another uid"):
+            await node.core.api.insert(POD, {"metadata": {"name": "p1"}})
+        with pytest.raises(NotFound):
+            await node.core.api.query(POD)
+        with pytest.raises(Conflict):
+            await node.core.api.delete(POD, {"gracePeriodSeconds": 0})
+        missing = Subject("default", "configmap", "missing")
+        with pytest.raises(NotFound):
+            await node.core.api.query(missing)
+    async with a_node(data_dir, server=AWAY) as node:
+        with pytest.raises(NotFound):
+            await node.core.api.query(missing)
+
+
+async def test_a_pod_that_is_gone_is_deleted(cloud: PodCloud, data_dir: Path) -> None:
+    async with a_node(data_dir) as node:
+        await linked(node, cloud)
+        await cloud.push("pod", "p1", {"spec": {}})
+        await node.core.api.delete(POD, {"gracePeriodSeconds": 0})
+        assert await node.core.api.query(POD)  # until the cloud's own delete comes
+        cloud.status = {"status": "Failure", "code": 404, "reason": "NotFound", "message": "gone"}
+        await node.core.api.delete(POD, {"gracePeriodSeconds": 0})
+        await cloud.push("pod", "p1", {}, Operation.DELETE)
+        with pytest.raises(NotFound):
+            await node.core.api.query(POD)
+
+
+async def test_pods_are_answered_from_disk_alone(cloud: PodCloud, data_dir: Path) -> None:
+    async with a_node(data_dir) as node:
+        await linked(node, cloud)
+        await cloud.push("pod", "p1", {"spec": {"nodeName": "edge-1"}})
+        cloud.got.clear()
+        assert (await node.core.api.query(POD))["spec"] == {"nodeName": "edge-1"}
+        asked = [m for _, m in cloud.got if isinstance(m, ResourceAsked)]
+        assert not [m for m in asked if m.subject.type == "pod"]
+
+
+async def test_a_token_is_used_until_most_of_its_life_is_over_and_offline_until_its_end(
+    cloud: PodCloud, data_dir: Path
+) -> None:
+    async def token() -> Any:
+        found: Any = await node.core.api.token("default", "app", REQUEST)
+        return found["status"]["token"]
+
+    async with a_node(data_dir) as node:
+        await linked(node, cloud)
+        assert [await token(), await token()] == ["t1", "t1"]
+        other: JsonObject = {"spec": {"expirationSeconds": 600}}
+        await node.core.api.token("default", "app", other)
+        assert cloud.tokens_given == 2
+    async with a_node(data_dir, server=AWAY) as node:
+        assert await token() == "t1"  # the audiences that the API filled in are no part of the key
+        with pytest.raises(Undeliverable):
+            await node.core.api.token("default", "unknown", REQUEST)
+
+
+async def test_an_old_token_is_renewed_and_an_ended_one_is_none(
+    cloud: PodCloud, data_dir: Path
+) -> None:
+    cloud.token_ends = datetime.now(UTC) - timedelta(seconds=1)
+    async with a_node(data_dir) as node:
+        await linked(node, cloud)
+        await node.core.api.token("default", "app", REQUEST)
+        await node.core.api.token("default", "app", REQUEST)
+        assert cloud.tokens_given == 2
+    async with a_node(data_dir, server=AWAY) as node:
+        with pytest.raises(Undeliverable):
+            await node.core.api.token("default", "app", REQUEST)
