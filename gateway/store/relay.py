@@ -31,7 +31,7 @@ UNANSWERED_MAX = 100_000
 EXPIRED = "expired"
 DROPPED_OLDEST = "dropped_oldest"
 
-Lane: TypeAlias = tuple[bool, str]
+LaneKey: TypeAlias = tuple[bool, str]
 """Whether it holds events, and the device: what keeps its order."""
 
 
@@ -73,7 +73,7 @@ class Stored:
 class WaitingLane:
     """A lane with messages on disk, up to `newest`."""
 
-    lane: Lane
+    lane: LaneKey
     newest: int
 
 
@@ -183,7 +183,7 @@ class RelaySpool:
 
     # --- out -----------------------------------------------------------------------------------------
 
-    async def read(self, wanted: Sequence[tuple[Lane, int]], limit: int) -> list[list[Stored]]:
+    async def read(self, wanted: Sequence[tuple[LaneKey, int]], limit: int) -> list[list[Stored]]:
         """Return the next messages of some lanes, each behind an id, oldest first.
 
         Errors: StoreUnavailable.
@@ -290,7 +290,7 @@ def _insert(row: tuple[object, ...], db: sqlite3.Connection) -> int:
 
 
 def _read(
-    tenant: str, wanted: Sequence[tuple[Lane, int]], limit: int, db: sqlite3.Connection
+    tenant: str, wanted: Sequence[tuple[LaneKey, int]], limit: int, db: sqlite3.Connection
 ) -> list[list[tuple[Any, ...]]]:
     return [
         db.execute(

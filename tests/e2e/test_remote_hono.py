@@ -253,3 +253,26 @@ async def drain(remote: Twinspan, wanted: dict[str, set[int]]) -> dict[str, list
             received[device].append((number, mark))
             missing[device].discard(number)
     return received
+
+
+@pytest.mark.parametrize(
+    ("sets", "told"),
+    [
+        (["hono.mode=remote"], "hono.remote.address: expected amqps://host:port"),
+        (["hono.mode=remote", "hono.remote.address=mqtt://h"], "hono.remote.gateways: expected"),
+        (["hono.mode=far"], "hono.mode: expected embedded or remote, got 'far'"),
+        (
+            ["hono.mode=remote", "hono.kafka.bootstrap_servers=127.0.0.1:1"],
+            "hono.mode: remote does not go with hono.kafka.bootstrap_servers",
+        ),
+    ],
+)
+def test_settings_that_make_no_remote_are_named(sets: list[str], told: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gateway.cli", "gateway", "--data-dir", str(tmp_path / "d")]
+    arguments = [part for each in sets for part in ("--set", each)]
+    done = subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode != 0
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr

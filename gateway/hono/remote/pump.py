@@ -18,8 +18,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -27,13 +25,14 @@ from typing import Final
 import msgspec
 
 from gateway.errors import GatewayError, Rejected, TooLarge, Undeliverable
+from gateway.hono.remote.lanes import Flight, Lane, LastRefusal, cost
 from gateway.hono.remote.meters import RelayMeters
 from gateway.hono.remote.uplink import Uplink
 from gateway.model.message import Kind, Message
 from gateway.model.ports import Done
 from gateway.observe.tracing import Span, Tracer
 from gateway.runtime.backoff import Backoff
-from gateway.store.relay import EXPIRED, Lane, RelaySpool, Stored
+from gateway.store.relay import EXPIRED, LaneKey, RelaySpool, Stored
 
 log = logging.getLogger(__name__)
 
@@ -58,76 +57,11 @@ HOUSE_SECONDS: Final = 1.0
 PURGE_SECONDS: Final = 15.0
 WIND_UP_SECONDS: Final = 1.0
 STORE_PAUSE: Final = 1.0
-MESSAGE_BYTES: Final = 400
-"""What a message costs in memory beside its payload."""
 CHECKED_FROM: Final = 1_024
 """Payloads of fewer bytes fit into every remote."""
 
 REFUSED: Final = "refused"
 UNSENDABLE: Final = "unsendable"
-
-
-@dataclass(slots=True)
-class _Lane:
-    """What waits in one lane: `head` in memory, the rest on disk up to `newest`.
-
-    Shape:  ids up to `loaded` are in `head`, under way or done; those up to `sent_up_to` may have been sent.
-    """
-
-    key: Lane
-    sent_up_to: int = 0
-    head: deque[Stored] = field(default_factory=deque)
-    loaded: int = 0
-    newest: int = 0
-    appending: int = 0
-    under_way: Stored | None = None
-    pause: Backoff | None = None
-    strikes: int = 0
-    is_queued: bool = False
-    is_paused: bool = False
-    is_suspect: bool = False
-
-    @property
-    def has_more_on_disk(self) -> bool:
-        return self.loaded < self.newest
-
-    @property
-    def waits(self) -> bool:
-        return bool(self.head) or self.has_more_on_disk
-
-    @property
-    def is_idle(self) -> bool:
-        return self.under_way is None and not self.appending and not self.waits
-
-
-@dataclass(slots=True)
-class _Flight:
-    """A message without an outcome; `started` as `time.perf_counter` gives it."""
-
-    lane: _Lane
-    item: Stored
-    started: float
-    span: Span
-
-
-@dataclass(frozen=True, slots=True)
-class LastRefusal:
-    """What the remote refused last, for who looks why.
-
-    Units:  `at` in seconds since the epoch.
-    """
-
-    at: float
-    kind: str
-    device: str
-    status: int
-    cause: str
-
-    @property
-    def text(self) -> str:
-        """All of it in a line."""
-        at = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="seconds")
-        return f"{at} {self.kind} of {self.device}: {self.status} {self.cause}"
 
 
 class Pump:
@@ -150,10 +84,10 @@ class Pump:
         self._tracer = tracer
         self._answer_timeout = answer_timeout
         self._room = {True: window, False: max(1, window - max(1, window // EVENT_SHARE))}
-        self._lanes: dict[Lane, _Lane] = {}
-        self._ready: dict[bool, deque[_Lane]] = {True: deque(), False: deque()}
-        self._suspects: deque[_Lane] = deque()
-        self._flights: dict[int, _Flight] = {}
+        self._lanes: dict[LaneKey, Lane] = {}
+        self._ready: dict[bool, deque[Lane]] = {True: deque(), False: deque()}
+        self._suspects: deque[Lane] = deque()
+        self._flights: dict[int, Flight] = {}
         self._link: Uplink | None = None
         self._in_memory = 0
         self._dropped_up_to = 0
@@ -191,7 +125,7 @@ class Pump:
                 self._meters.refused(message.kind)
                 done(Undeliverable(f"more than {MAX_LANES} devices wait for the remote"))
                 return
-            lane = self._lanes[key] = _Lane(key)
+            lane = self._lanes[key] = Lane(key)
         lane.appending += 1
         self._spool.append(message, partial(self._appended, lane, message.kind, done))
 
@@ -199,7 +133,7 @@ class Pump:
         self._meters.outcome(kind, "sent" if error is None else "rejected")
         done(error)
 
-    def _appended(self, lane: _Lane, kind: Kind, done: Done, result: Stored | GatewayError) -> None:
+    def _appended(self, lane: Lane, kind: Kind, done: Done, result: Stored | GatewayError) -> None:
         lane.appending -= 1
         if isinstance(result, GatewayError):
             self._meters.refused(kind)
@@ -209,7 +143,7 @@ class Pump:
         self._add(lane, result)
         done(None)
 
-    def _add(self, lane: _Lane, item: Stored) -> None:
+    def _add(self, lane: Lane, item: Stored) -> None:
         if item.id > lane.loaded:  # else a read from disk was faster than this answer
             fits = len(lane.head) < LANE_MEMORY and self._in_memory < ALL_MEMORY
             if fits and not lane.has_more_on_disk:
@@ -218,16 +152,16 @@ class Pump:
             lane.newest = item.id
         self._offer(lane)
 
-    def _remember(self, lane: _Lane, item: Stored) -> None:
+    def _remember(self, lane: Lane, item: Stored) -> None:
         lane.head.append(item)
-        self._in_memory += _cost(item)
+        self._in_memory += cost(item)
 
-    def _take_head(self, lane: _Lane) -> Stored:
+    def _take_head(self, lane: Lane) -> Stored:
         item = lane.head.popleft()
-        self._in_memory -= _cost(item)
+        self._in_memory -= cost(item)
         return item
 
-    def _offer(self, lane: _Lane) -> None:
+    def _offer(self, lane: Lane) -> None:
         """Queue a lane that may send."""
         may_send = self._link is not None and lane.under_way is None and not lane.is_paused
         if may_send and lane.waits and not lane.is_queued:
@@ -235,7 +169,7 @@ class Pump:
             self._ready[lane.key[0]].append(lane)
             self._wake.set()
 
-    def _forget_if_idle(self, lane: _Lane) -> None:
+    def _forget_if_idle(self, lane: Lane) -> None:
         if lane.is_idle and self._lanes.get(lane.key) is lane:
             del self._lanes[lane.key]
 
@@ -269,11 +203,11 @@ class Pump:
             self._meters.outcome(flight.item.message.kind, "unanswered")
             flight.span.end(Undeliverable("the connection was lost"))
             lane.head.appendleft(flight.item)
-            self._in_memory += _cost(flight.item)
+            self._in_memory += cost(flight.item)
         if by_peer:
             self._suspect(flights)
 
-    def _suspect(self, flights: list[_Flight]) -> None:
+    def _suspect(self, flights: list[Flight]) -> None:
         now = time.perf_counter()
         if len(flights) == 1 and now - flights[0].started < STRIKE_SECONDS:
             lane = flights[0].lane
@@ -297,7 +231,7 @@ class Pump:
         lanes, sent_up_to = await self._spool.load()
         self._reserved = sent_up_to
         for waiting in lanes:
-            self._lanes[waiting.lane] = _Lane(
+            self._lanes[waiting.lane] = Lane(
                 waiting.lane, sent_up_to=sent_up_to, newest=waiting.newest
             )
 
@@ -335,7 +269,7 @@ class Pump:
             log.warning("the relay's store does not work", extra={"cause": error.message})
 
     @staticmethod
-    def _first_id(lane: _Lane) -> int:
+    def _first_id(lane: Lane) -> int:
         if lane.under_way is not None:
             return lane.under_way.id
         if lane.head:
@@ -356,7 +290,7 @@ class Pump:
                 self._offer(lane)
                 self._forget_if_idle(lane)
 
-    def _next_lane(self) -> _Lane | None:
+    def _next_lane(self) -> Lane | None:
         """Return whose turn it is: suspects alone, else events before telemetry; None for nobody's."""
         if self._link is None or self._is_stopping or not self._link.can_send:
             return None
@@ -371,7 +305,7 @@ class Pump:
                     return lane
         return None
 
-    def _next_suspect(self) -> _Lane | None:
+    def _next_suspect(self) -> Lane | None:
         while self._suspects and not self._flights:
             lane = self._suspects[0]
             if lane.is_suspect and lane.waits:
@@ -379,18 +313,18 @@ class Pump:
             self._clear(lane)
         return self._next_lane() if not self._suspects else None
 
-    def _clear(self, lane: _Lane) -> None:
+    def _clear(self, lane: Lane) -> None:
         """A lane is under no suspicion any more."""
         if lane.is_suspect:
             lane.is_suspect = False
             self._suspects.remove(lane)
 
-    def _skip_dropped(self, lane: _Lane) -> None:
+    def _skip_dropped(self, lane: Lane) -> None:
         """Forget telemetry that the disk does not hold any more; it was counted there."""
         while lane.head and not lane.key[0] and lane.head[0].id <= self._dropped_up_to:
             self._take_head(lane)
 
-    async def _fill(self, first: _Lane) -> None:
+    async def _fill(self, first: Lane) -> None:
         """Read the next messages of a lane, and of those that are to follow."""
         others = (
             x for queue in self._ready.values() for x in queue if not x.head and x is not first
@@ -414,7 +348,7 @@ class Pump:
         await self._spool.may_send(up_to)
         self._reserved = up_to
 
-    def _send(self, lane: _Lane, link: Uplink) -> None:
+    def _send(self, lane: Lane, link: Uplink) -> None:
         item, now = self._take_head(lane), self._spool.now()
         if item.expires is not None and item.expires <= now:
             self._spool.remove([item.id], EXPIRED)
@@ -423,12 +357,12 @@ class Pump:
             return
         message, span = self._prepared(lane, item, now)
         lane.under_way = item
-        flight = _Flight(lane, item, time.perf_counter(), span)
+        flight = Flight(lane, item, time.perf_counter(), span)
         self._flights[item.id] = flight
         lane.sent_up_to = max(lane.sent_up_to, item.id)
         link.send(message, partial(self._answered, flight))
 
-    def _prepared(self, lane: _Lane, item: Stored, now: float) -> tuple[Message, Span]:
+    def _prepared(self, lane: Lane, item: Stored, now: float) -> tuple[Message, Span]:
         """Return the message as it goes out, with its span."""
         message = item.message
         name = "forward Event" if message.kind is Kind.EVENT else "forward Telemetry data"
@@ -452,7 +386,7 @@ class Pump:
 
     # --- outcomes ------------------------------------------------------------------------------------
 
-    def _answered(self, flight: _Flight, error: GatewayError | None) -> None:
+    def _answered(self, flight: Flight, error: GatewayError | None) -> None:
         lane, item = flight.lane, flight.item
         if self._flights.pop(item.id, None) is not flight:
             return  # the connection it was sent on is gone
@@ -474,7 +408,7 @@ class Pump:
         else:
             self._meters.outcome(kind, "released")
             lane.head.appendleft(item)
-            self._in_memory += _cost(item)
+            self._in_memory += cost(item)
             self._rest(lane)
         self._offer(lane)
         self._forget_if_idle(lane)
@@ -491,7 +425,7 @@ class Pump:
             self._spool.remove(self._accepted)
             self._accepted = []
 
-    def _give_up(self, lane: _Lane, item: Stored, cause: str, error: GatewayError) -> None:
+    def _give_up(self, lane: Lane, item: Stored, cause: str, error: GatewayError) -> None:
         """Nobody will get this message: count it and say so."""
         self._clear(lane)
         lane.strikes = 0
@@ -513,7 +447,7 @@ class Pump:
             },
         )
 
-    def _rest(self, lane: _Lane) -> None:
+    def _rest(self, lane: Lane) -> None:
         """Let a lane wait; a new connection ends the rest early."""
         if lane.pause is None:
             lane.pause = Backoff(RETRY_FIRST, RETRY_CAP)
@@ -522,12 +456,12 @@ class Pump:
             self._forget_head(lane)
         asyncio.get_running_loop().call_later(lane.pause.next(), self._resume, lane)
 
-    def _forget_head(self, lane: _Lane) -> None:
+    def _forget_head(self, lane: Lane) -> None:
         lane.loaded = lane.head[0].id - 1
-        self._in_memory -= sum(_cost(item) for item in lane.head)
+        self._in_memory -= sum(cost(item) for item in lane.head)
         lane.head.clear()
 
-    def _resume(self, lane: _Lane) -> None:
+    def _resume(self, lane: Lane) -> None:
         lane.is_paused = False
         self._offer(lane)
 
@@ -555,7 +489,3 @@ _POISON: Final = Rejected("the connection ended each time that this message was 
 
 def _nothing() -> None:
     """Nobody wants to hear."""
-
-
-def _cost(item: Stored) -> int:
-    return len(item.message.payload) + MESSAGE_BYTES
