@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.errors import BadRequest, GatewayError
 from gateway.hono.adapters import amqp_links
 from gateway.hono.adapters.amqp_links import UploadReader, upload_or_response
-from gateway.model.message import CommandResponse, Kind, Principal, Upload
+from gateway.model.message import DUPLICATE, CommandResponse, Kind, Principal, Upload
 from gateway.wire.amqp.link import Incoming
 from gateway.wire.amqp.message import (
     AmqpMessage,
@@ -23,7 +23,7 @@ from gateway.wire.amqp.message import (
     encode_message,
     last_data_section,
 )
-from gateway.wire.amqp.values import Int
+from gateway.wire.amqp.values import Int, Symbol
 
 SENDER = Principal("acme", "4711", "sensor1")
 OTHER = Principal("acme", "4712", "sensor2")
@@ -35,7 +35,7 @@ BODIES = st.one_of(
 MESSAGES = st.builds(
     AmqpMessage,
     header=st.sampled_from((Header(), Header(ttl=5_000), Header(durable=True))),
-    message_annotations=st.sampled_from((None, {"x-opt-a": "b"})),
+    message_annotations=st.sampled_from((None, {"x-opt-a": "b"}, {Symbol(DUPLICATE): True})),
     properties=st.builds(
         Properties,
         to=st.sampled_from(("telemetry", "event", "t/acme/1", "e//2", "nowhere", "a/b/c/d", None)),

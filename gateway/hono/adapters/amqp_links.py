@@ -121,6 +121,7 @@ class UploadReader:
             content_type=draft.content_type,
             ttl=draft.ttl,
             trace=draft.trace,
+            duplicate=draft.duplicate,
         )
 
     def _keep(self, head: bytes, upload: Upload) -> None:
