@@ -259,7 +259,8 @@ class Component:
                 log.debug("component gone", extra={"user": self._name, "cause": str(error)})
 
     def on_writable(self) -> None:
-        """What was not sent meanwhile is not kept."""
+        """Changes of the registry have waited; what else was not sent meanwhile is not kept."""
+        self._rooms.notifications.resume(self._protocol)
 
     @property
     def _name(self) -> str:
@@ -414,6 +415,8 @@ def _is_awaited(sent: Sent) -> bool:
 def _on_credit(link: SenderLink) -> None:
     if isinstance(link.context, TokenLink):
         link.context.on_credit()
+    elif isinstance(link.context, NotificationLink):
+        link.context.resume()
     link.drained()
 
 

@@ -1,7 +1,7 @@
 """Registry changes, told to every component that listens at `notification/registry-tenant` or `-device`.
 
-Nothing is kept: who is not there, or has no credit, does not hear of a change. Their caches have a bounded
-life for that reason.
+Who is not there does not hear of a change. For who has no credit changes wait, at most `MAX_WAITING`; where
+more come its link is detached with `amqp:resource-limit-exceeded`, so that it knows that it has missed some.
 Source: Hono, notifications of the device registry over AMQP 1.0.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 from uuid import uuid4
@@ -24,15 +25,18 @@ from gateway.hono.change_notifications import (
 )
 from gateway.hono.registry import Registry
 from gateway.model.registry import Change, RegistryChange, Subject, Tenant
+from gateway.outcome import RESOURCE_LIMIT
 from gateway.wire.amqp.link import SenderLink, Sent
 from gateway.wire.amqp.message import AmqpMessage, Data, Properties, encode_message
+from gateway.wire.amqp.performatives import Error
 
 log = logging.getLogger(__name__)
 
 ENDPOINT: Final = "notification"
 ADDRESSES: Final = (f"{ENDPOINT}/{TENANTS}", f"{ENDPOINT}/{DEVICES}")
 MAX_UNSETTLED: Final = 1_000
-"""Notifications that a listener has not settled; above it more are not sent to it."""
+"""Notifications that a listener has not settled; above it more wait."""
+MAX_WAITING: Final = 10_000
 
 
 class NotificationLink:
@@ -40,17 +44,33 @@ class NotificationLink:
 
     def __init__(self, protocol: AmqpProtocol, link: SenderLink) -> None:
         self.leave: Callable[[], None] = lambda: None
-        self._protocol = protocol
+        self.protocol = protocol
         self._link = link
+        self._waiting: deque[bytes] = deque()
 
     def tell(self, payload: bytes) -> bool:
-        """Send a notification; False when it could not be taken."""
-        link = self._link
-        if link.sendable <= 0 or link.unsettled >= MAX_UNSETTLED or not self._protocol.is_writable:
+        """Send a notification, now or when there is credit; False when too many wait: the link has ended."""
+        if len(self._waiting) >= MAX_WAITING:
+            self._waiting.clear()
+            error = Error(RESOURCE_LIMIT, "too many changes wait for their listener")
+            self.protocol.handle([self._link.detach(error)])
+            self.protocol.flush_soon()
             return False
-        link.send(payload)
-        self._protocol.flush_soon()
+        self._waiting.append(payload)
+        self.resume()
         return True
+
+    def resume(self) -> None:
+        """Send what waits, as far as credit and socket allow."""
+        link, waiting = self._link, self._waiting
+        while waiting and self._may_send():
+            link.send(waiting.popleft())
+            self.protocol.flush_soon()
+
+    def _may_send(self) -> bool:
+        link = self._link
+        is_behind = link.unsettled >= MAX_UNSETTLED or not self.protocol.is_writable
+        return link.sendable > 0 and not is_behind
 
     def lost(self, _unsettled: tuple[Sent, ...]) -> None:
         self.leave()
@@ -69,6 +89,13 @@ class Notifications:
         links = self._links[address]
         links.add(link)
         link.leave = lambda: links.discard(link)
+
+    def resume(self, protocol: AmqpProtocol) -> None:
+        """A component's socket takes bytes again."""
+        for links in self._links.values():
+            for link in links:
+                if link.protocol is protocol:
+                    link.resume()
 
     def on_change(self, change: RegistryChange) -> None:
         """Tell a change; of a tenant that is still there, with what it says about caches."""

@@ -19,6 +19,7 @@ from gateway.hono.remote_services.connection import ServiceConnection
 from gateway.hono.remote_services.registry import RemoteRegistry
 from gateway.model.json import Json
 from gateway.model.registry import Change, RegistryChange, Subject
+from gateway.outcome import RESOURCE_LIMIT
 from gateway.wire.amqp.link import Incoming, ReceiverLink
 from gateway.wire.amqp.message import decode_message, payload_of
 from gateway.wire.amqp.performatives import ACCEPTED, Error
@@ -47,13 +48,7 @@ class Notifications:
     def _opened(self) -> None:
         self._registry.forget_all()
         for address in ADDRESSES:
-            owner = _Listener(self._connection, self._registry, address, self._listening)
-            try:
-                self._connection.attach_receiver(
-                    address, owner, credit=CREDIT, max_message_size=MAX_SIZE
-                )
-            except GatewayError as error:
-                log.warning("changes are not told", extra={"cause": error.message})
+            _Listener(self._connection, self._registry, address, self._listening).listen()
 
 
 class _Listener:
@@ -70,6 +65,15 @@ class _Listener:
         self._registry = registry
         self._address = address
         self._listening = listening
+
+    def listen(self) -> None:
+        """Attach a link."""
+        try:
+            self._connection.attach_receiver(
+                self._address, self, credit=CREDIT, max_message_size=MAX_SIZE
+            )
+        except GatewayError as error:
+            log.warning("changes are not told", extra={"cause": error.message})
 
     def attached(self) -> None:
         """What was asked for between connection and this link may be older than a change."""
@@ -95,6 +99,10 @@ class _Listener:
         if error is not None:
             facts = {"address": self._address, "cause": f"{error.condition}: {error.description}"}
             log.warning("changes of the registry are not told", extra=facts)
+            if (
+                error.condition == RESOURCE_LIMIT
+            ):  # we have missed some, and forget all with a new link
+                self.listen()
 
 
 def change_of(body: bytes) -> RegistryChange:
