@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from edge.clock import stamp
-from edge.hub import Sender
+from edge.hub import NoAnswer, Sender
 from edge.ports import APPLICATION_SECONDS
 from gateway.errors import GatewayError, MalformedPacket, QuotaExceeded, Undeliverable
 from gateway.model.json import JsonObject
@@ -26,12 +26,16 @@ from gateway.wire.cloudedge.applications import (
     read_watches_answer,
     sync_watches,
 )
+from gateway.wire.cloudedge.envelope import Envelope
+from gateway.wire.cloudedge.to_edge import Answer
 from gateway.wire.kube.status import error_from
 
 log = logging.getLogger(__name__)
 
 SYNC_SECONDS = 60.0
 LINGER_SECONDS = 60.0
+SILENT_SECONDS = 45.0
+"""For which reads do not wait for a cloud that did not answer: many have no dynamic controller at all."""
 _READS = frozenset({Verb.GET, Verb.LIST, Verb.WATCH})
 
 Refresh = Callable[[Application], Awaitable[None]]
@@ -56,6 +60,7 @@ class Applications:
         self._wake = asyncio.Event()
         self._is_up = False
         self._is_new = False
+        self._silent_until = 0.0
         self.refresh: Refresh = _nothing
         """Called for each live watch after a connect: what was missed must be found."""
 
@@ -81,10 +86,16 @@ class Applications:
 
     def link_up(self, *, has_spool: bool) -> None:  # noqa: ARG002  no matter whose cloud it is
         self._is_up = self._is_new = True
+        self._silent_until = 0.0
         self._wake.set()
 
     def link_down(self) -> None:
         self._is_up = False
+
+    @property
+    def live(self) -> frozenset[str]:
+        """Ids of the watches that the cloud is told to keep."""
+        return frozenset(self._live)
 
     # --- requests -----------------------------------------------------------------------------
 
@@ -95,6 +106,8 @@ class Applications:
         """
         if app.verb not in _READS:
             return await self._ask(app, seconds)
+        if asyncio.get_running_loop().time() < self._silent_until:
+            raise Undeliverable("the cloud did not answer such requests lately")
         task = self._asked.get(app.id)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._ask(app, seconds))
@@ -108,11 +121,21 @@ class Applications:
             task.exception()  # read by who asked; if all went away, by nobody
 
     async def _ask(self, app: Application, seconds: float) -> Application:
-        answer = await self._sender.ask(ask_application(stamp(), app), seconds)
+        answer = await self._heard(ask_application(stamp(), app), seconds)
         try:
             return read_application_answer(answer.content)
         except MalformedPacket as error:
             raise Undeliverable(f"the cloud's answer cannot be read: {error.message}") from error
+
+    async def _heard(self, envelope: Envelope, seconds: float) -> Answer:
+        """Ask, and note whether the cloud answers what is asked here. Errors: Undeliverable."""
+        try:
+            answer = await self._sender.ask(envelope, seconds)
+        except NoAnswer:
+            self._silent_until = asyncio.get_running_loop().time() + SILENT_SECONDS
+            raise
+        self._silent_until = 0.0
+        return answer
 
     # --- watches ------------------------------------------------------------------------------
 
@@ -166,7 +189,7 @@ class Applications:
         is_new, self._is_new = self._is_new, False
         try:
             envelope = sync_watches(stamp(), apps)
-            answer = await self._sender.ask(envelope, APPLICATION_SECONDS)
+            answer = await self._heard(envelope, APPLICATION_SECONDS)
             failed = read_watches_answer(answer.content)
         except GatewayError as error:
             log.debug("the watches were not told", extra={"cause": error.message})

@@ -76,6 +76,12 @@ class LinkFull(Undeliverable):
     default_message = "the link to the cloud is full"
 
 
+class NoAnswer(Undeliverable):
+    """The link is up, and the cloud did not answer in time."""
+
+    code = "edge.noanswer"
+
+
 class LinkLost(Undeliverable):
     """The link ended; says why."""
 
@@ -190,7 +196,7 @@ class EdgeHub:
     async def ask(self, envelope: Envelope, seconds: float = ASK_SECONDS) -> Answer:
         """Send a message and wait for its answer.
 
-        Errors: NotConnected; LinkLost when the link ends first; Undeliverable after `seconds`.
+        Errors: NotConnected; LinkLost when the link ends first; NoAnswer after `seconds`.
         """
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[envelope.msg_id] = future
@@ -199,7 +205,7 @@ class EdgeHub:
             async with asyncio.timeout(seconds):
                 return await future
         except TimeoutError:
-            raise Undeliverable(
+            raise NoAnswer(
                 f"no answer to {envelope.route.operation} {envelope.route.resource} in {seconds:g} s"
             ) from None
         finally:
