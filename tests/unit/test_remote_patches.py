@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cloud.preconditions import unchanged
 from cloud.remotepatch import as_commands
 from gateway.errors import BadRequest, PreconditionFailed
-from gateway.model.json import JsonObject
+from gateway.model.json import Json, JsonObject
 from gateway.model.thing import Action, ThingCommand
 from gateway.twin import patch as json_patch
 from gateway.twin.documents import get, put, remove, same
@@ -81,13 +81,15 @@ def test_a_removed_value_is_a_null_in_the_merge() -> None:
 
 
 def test_an_array_is_replaced_whole_because_its_elements_have_no_paths() -> None:
-    patch = [{"op": "add", "path": "/attributes/rooms/1", "value": "c"}]
+    patch: list[Json] = [{"op": "add", "path": "/attributes/rooms/1", "value": "c"}]
     (command,) = as_commands(patch, LAMP, a_command())
     assert command.value == {"attributes": {"rooms": ["a", "c", "b"]}}
 
 
 def test_a_null_is_written_at_its_own_path() -> None:
-    patch = [{"op": "replace", "path": "/features/level/properties/value", "value": None}]
+    patch: list[Json] = [
+        {"op": "replace", "path": "/features/level/properties/value", "value": None}
+    ]
     (command,) = as_commands(patch, LAMP, a_command())
     assert command.action is Action.MODIFY
     assert command.path == ("features", "level", "properties", "value")
@@ -96,7 +98,7 @@ def test_a_null_is_written_at_its_own_path() -> None:
 
 
 def test_a_null_and_another_change_are_one_write_of_what_holds_both() -> None:
-    patch = [
+    patch: list[Json] = [
         {"op": "replace", "path": "/attributes/note", "value": None},
         {"op": "remove", "path": "/attributes/rooms"},
     ]
@@ -105,13 +107,13 @@ def test_a_null_and_another_change_are_one_write_of_what_holds_both() -> None:
 
 
 def test_a_key_that_a_merge_would_read_as_an_expression_is_written_by_its_path() -> None:
-    patch = [{"op": "add", "path": "/attributes/{{ ~0n.*~0 }}", "value": 1}]
+    patch: list[Json] = [{"op": "add", "path": "/attributes/{{ ~0n.*~0 }}", "value": 1}]
     found = run(patch)
     assert found["attributes"] == {"rooms": ["a", "b"], "note": "x", "{{ ~n.*~ }}": 1}
 
 
 def test_a_patch_of_a_part_starts_there() -> None:
-    patch = [{"op": "replace", "path": "/note", "value": "y"}]
+    patch: list[Json] = [{"op": "replace", "path": "/note", "value": "y"}]
     (command,) = as_commands(patch, LAMP, a_command(("attributes",)))
     assert command.value == {"attributes": {"note": "y"}}
 
