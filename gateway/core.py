@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -61,8 +60,6 @@ from gateway.hono.registry_http import RegistryHttp, RegistryServer
 from gateway.hono.remote.setup import build_relay, is_remote
 from gateway.hono.stored_commands import StoredCommands
 from gateway.hono.traffic import Traffic
-from gateway.hono.worker_figures import Ledger
-from gateway.hono.workers import Plan, Workers, socket_folder, worker_settings
 from gateway.kube.module import KubeApi
 from gateway.model.json import JsonObject
 from gateway.observe.metrics import Metrics
@@ -336,7 +333,7 @@ def _registry_and_adapters(shared: Shared, gateway: Gateway) -> list[Module]:
             settings.connection_events, connections, gateway.messaging, shared.tracer
         ),
     )
-    workers = _workers(shared, gateway)
+    workers = southbound.build_workers(shared, gateway.registry, gateway.usage)
     adapters = workers.modules if workers else southbound.scalable(shared, rooms)
     socket = workers.services if workers else ""
     return [
@@ -346,33 +343,6 @@ def _registry_and_adapters(shared: Shared, gateway: Gateway) -> list[Module]:
         *adapters,
         *southbound.others(shared, rooms),
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Workers:
-    """Worker processes, and the Unix socket on which they look for Hono's services."""
-
-    services: str
-    modules: list[Module]
-
-
-def _workers(shared: Shared, gateway: Gateway) -> _Workers | None:
-    """The processes with the adapters, where they are asked for."""
-    settings = shared.settings
-    if settings.hono.workers < 0:
-        raise InvalidSetting(f"hono.workers: expected 0 or more, got {settings.hono.workers}")
-    if not settings.hono.workers:
-        return None
-    folder = socket_folder(settings.data_dir)
-    services = settings.hono.internal.socket or str(folder / "services")
-    plan = Plan(
-        count=settings.hono.workers,
-        folder=folder,
-        doors=southbound.scalable_doors(shared),
-        settings=partial(worker_settings, plain(settings), services),
-    )
-    ledger = Ledger(gateway.registry, gateway.usage)
-    return _Workers(services, [Workers(plan, shared.endpoints, ledger, shared.metrics)])
 
 
 def _internal(

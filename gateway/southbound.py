@@ -10,11 +10,13 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
 from gateway.config import Settings
+from gateway.config.schema import plain
 from gateway.errors import InvalidSetting
 from gateway.hono.adapters.admission import Admission
 from gateway.hono.adapters.amqp import AmqpAdapter
@@ -29,9 +31,12 @@ from gateway.hono.adapters.mqtt_device import Rooms as MqttRooms
 from gateway.hono.adapters.sigfox import SigfoxAdapter
 from gateway.hono.connection_events import with_events
 from gateway.hono.ingress import IngressService
+from gateway.hono.limits import Usage
 from gateway.hono.registry_view import RegistryView
 from gateway.hono.remote_services.assembly import RemoteSide, remote_side
 from gateway.hono.remote_services.usage import SharedUsage
+from gateway.hono.worker_figures import Ledger
+from gateway.hono.workers import Plan, Workers, socket_folder, worker_settings
 from gateway.model.ports import Authenticator, CommandRouting
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
@@ -204,3 +209,36 @@ def _rooms(shared: Shared, side: RemoteSide) -> Rooms:
         authenticator=side.authenticator,
         admission=with_events(events, side.connections, side.downstream, shared.tracer),
     )
+
+
+# --- the workers of a gateway --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerProcesses:
+    """The module that keeps workers up, and the Unix socket on which they look for Hono's services."""
+
+    services: str
+    modules: list[Module]
+
+
+def build_workers(shared: Shared, registry: RegistryView, usage: Usage) -> WorkerProcesses | None:
+    """Build what runs the `scalable` adapters in processes of their own, where that is asked for.
+
+    Errors: InvalidSetting.
+    """
+    settings = shared.settings
+    if settings.hono.workers < 0:
+        raise InvalidSetting(f"hono.workers: expected 0 or more, got {settings.hono.workers}")
+    if not settings.hono.workers:
+        return None
+    folder = socket_folder(settings.data_dir)
+    services = settings.hono.internal.socket or str(folder / "services")
+    plan = Plan(
+        count=settings.hono.workers,
+        folder=folder,
+        doors=scalable_doors(shared),
+        settings=partial(worker_settings, plain(settings), services),
+    )
+    workers = Workers(plan, shared.endpoints, Ledger(registry, usage), shared.metrics)
+    return WorkerProcesses(services, [workers])

@@ -28,7 +28,7 @@ async def login(away: Away, device: Holder, host: str | None = None) -> Any:
 
 
 async def with_authority(core: Core, **more: object) -> None:
-    anchor: Json = AUTHORITY.anchor(**more)  # type: ignore[assignment]
+    anchor: Json = AUTHORITY.anchor(**more)
     await core.tenant("acme", {"trusted-ca": [anchor]})
 
 
@@ -118,7 +118,7 @@ async def test_a_new_authority_counts_from_the_moment_of_its_change() -> None:
         assert isinstance(await login(away, device), Unauthenticated)
         heard: list[Any] = []
         away.side.registry.on_change(heard.append)
-        anchor: Json = AUTHORITY.anchor()  # type: ignore[assignment]
+        anchor: Json = AUTHORITY.anchor()
         await core.registry.update_tenant("acme", {"trusted-ca": [anchor]}, None)
         await until(lambda: bool(heard))
         assert isinstance(await login(away, device), Principal)
