@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import re
 import statistics
 import sys
@@ -220,7 +221,7 @@ class CoapDevice(asyncio.DatagramProtocol):
 
     def __init__(self, spec: dict[str, Any], number: int) -> None:
         self._path = (b"telemetry", spec["tenant"].encode(), b"d%d" % number)
-        self._mid = 0
+        self._mid = random.getrandbits(16)  # an earlier load may have had this very port
         self._transport: asyncio.DatagramTransport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

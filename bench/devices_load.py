@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import sys
 import time
 from base64 import b64encode
@@ -190,7 +191,7 @@ class CoapDevice(asyncio.DatagramProtocol):
             payload=PAYLOAD,
         )
         self._data = bytearray(codec.encode(request))
-        self._mid = 0
+        self._mid = random.getrandbits(16)  # an earlier load may have had this very port
         self._progress = progress
         self._transport: asyncio.DatagramTransport
         self.room = 1
