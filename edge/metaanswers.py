@@ -54,8 +54,8 @@ def respond_error(error: GatewayError) -> Response:
     headers = {"Content-Type": JSON, "Cache-Control": "no-cache, private"}
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="metaserver"'
-    if error.status in (429, 503):
-        headers["Retry-After"] = "1"
+    if error.status == 429:
+        headers["Retry-After"] = "1"  # not so where the cloud is away: kubectl would try ten times
     return Response(error.status, headers, msgspec.json.encode(status_of(error)))
 
 

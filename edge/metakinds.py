@@ -61,7 +61,7 @@ KNOWN = (
     _kind("apps.kubeedge.io/v1alpha1", "nodegroups", "NodeGroup", namespaced=False),
 )
 
-PUSHED = frozenset({"pods", "configmaps", "secrets", "devices", "devicemodels", "nodes"})
+PUSHED = frozenset({"pods", "configmaps", "secrets", "devices", "devicemodels"})
 """Plurals of what the cloud brings to a node unasked: none on disk means that there is none."""
 
 

@@ -54,6 +54,7 @@ TITLES = {
     "cloudhub.wss": "CloudHub WebSocket",
     "cloudhub.https": "CloudHub HTTPS (join)",
     "edge.mqtt": "MQTT broker of the local edge",
+    "edge.metaserver": "Kubernetes API of the local edge",
 }
 
 
