@@ -30,7 +30,15 @@ from gateway.hono.limits import Usage
 from gateway.hono.registry import Registry
 from gateway.hono.service_commands import KAFKA_REPLY_ID
 from gateway.hono.traffic import Traffic
-from gateway.model.message import Adapter, CommandResponse, Kind, Message, Scalar, Upload
+from gateway.model.message import (
+    DUPLICATE,
+    Adapter,
+    CommandResponse,
+    Kind,
+    Message,
+    Scalar,
+    Upload,
+)
 from gateway.model.ports import Done, Downstream
 from gateway.model.registry import Tenant
 from gateway.model.trace import TraceContext
@@ -56,6 +64,7 @@ LATEST: Final = 253_402_300_799_000
 """Milliseconds: the last creation time that is a date."""
 MAX_ID: Final = 1_024
 _RETAIN: Final = Symbol("x-opt-retain")
+_DUPLICATE: Final = Symbol(DUPLICATE)
 _FIELDS: Final = frozenset(("device_id", "tenant_id", "qos", "orig_adapter", "orig_address", "ttd"))
 _RESPONSE_FIELDS: Final = frozenset(("device_id", "tenant_id", "status"))
 
@@ -376,7 +385,7 @@ def read_message(
     if payload is None:
         raise BadRequest("body: expected a data section, or a value that is a string or binary")
     _check_to(message, kind.value, tenant)
-    ttl = message.header.ttl
+    ttl, annotations = message.header.ttl, message.message_annotations or {}
     return Message(
         tenant=tenant,
         device=_text(given, "device_id"),
@@ -390,7 +399,8 @@ def read_message(
         address=_optional(given, "orig_address"),
         ttl=None if ttl is None else ttl / 1_000,
         ttd=_ttd(given),
-        retain=(message.message_annotations or {}).get(_RETAIN) is True,
+        retain=annotations.get(_RETAIN) is True,
+        duplicate=annotations.get(_DUPLICATE) is True,
         properties=_rest(message, given, _FIELDS),
     )
 
