@@ -30,7 +30,7 @@ GROUPS = Path("/sys/fs/cgroup/cpu")
 PERIOD_US = 5_000
 """So short that waiting for the next one is little beside the rest of a message's way."""
 WINDOW = 400
-"""Messages between devices and application; what the application's socket takes without pausing the sender."""
+"""Messages between devices and application, few enough for the application's socket never to be full."""
 LOAD_SECONDS = 150.0
 DEVICES = 200
 """So many that the kernel spreads them evenly."""
@@ -124,6 +124,9 @@ def slow_cores(pids: Sequence[int], share: float) -> Iterator[None]:
             group = GROUPS / f"twinspan-bench-{pid}"
             group.mkdir()
             undo.callback(_release, group, pid)
+            (group / "cpu.shares").write_text(
+                "65536"
+            )  # the part is to be had, however busy the rest
             (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
             (group / "cpu.cfs_quota_us").write_text(str(int(PERIOD_US * share)))
             (group / "cgroup.procs").write_text(str(pid))
