@@ -14,7 +14,7 @@ from typing import cast
 
 from gateway.runtime.listener import HANDSHAKE_SECONDS
 
-FIRST_SECONDS = 75.0
+FIRST_SECONDS = 10.0
 """In which a client must say something."""
 HELLO = b"\x16"
 """First byte of TLS: the type of a handshake record. No HTTP method starts with it."""

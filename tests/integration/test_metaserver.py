@@ -5,22 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 import yarl
 
-from gateway.wire.cloudedge.names import Operation
 from tests.integration.api_cloud import ApiCloud, Refused, an_api_cloud
-from tests.integration.edge_node import MODEL, Node, a_device, a_node, join_edge, linked
+from tests.integration.edge_node import MODEL, a_device, a_node, join_edge, linked
 from tests.integration.edge_support import until
-
-PODS = "/api/v1/namespaces/default/pods"
-MAPS = "/api/v1/namespaces/default/configmaps"
-AWAY = "127.0.0.1:1"
+from tests.integration.metaserver_client import ADMIN, AWAY, MAPS, PODS, client_of
 
 
 @pytest.fixture
@@ -34,63 +28,6 @@ async def data_dir(cloud: ApiCloud, tmp_path: Path) -> Path:
     await join_edge(cloud, tmp_path / "edge")
     (tmp_path / "edge" / "edge" / "metaserver.token").write_text("admin")
     return tmp_path / "edge"
-
-
-ADMIN = {"Authorization": "Bearer admin"}
-
-
-class Client:
-    """One HTTP client of a MetaServer."""
-
-    def __init__(self, session: aiohttp.ClientSession, base: str) -> None:
-        self.session = session
-        self.base = base
-
-    async def ask(self, method: str, path: str, **more: Any) -> tuple[int, Any, str]:
-        """Return status, document and where the answer is from."""
-        async with self.session.request(method, self.base + path, **more) as answer:
-            document = json.loads(await answer.read() or b"null")
-            return answer.status, document, answer.headers.get("X-Twinspan-From", "")
-
-    async def names(self, path: str) -> tuple[list[str], str]:
-        status, found, origin = await self.ask("GET", path)
-        assert status == 200, found
-        return sorted(item["metadata"]["name"] for item in found["items"]), origin
-
-    @asynccontextmanager
-    async def watch(self, path: str, **query: str) -> AsyncIterator[asyncio.Queue[Any]]:
-        """Follow a path; the queue gets (type, name) of each event, and None at the end."""
-        events: asyncio.Queue[Any] = asyncio.Queue()
-
-        async def read(answer: aiohttp.ClientResponse) -> None:
-            async for line in answer.content:
-                event = json.loads(line)
-                thing = event["object"]
-                name = thing["metadata"].get("name") or thing.get("code", "")
-                events.put_nowait((event["type"], name))
-            events.put_nowait(None)
-
-        query = {"watch": "1", **query}
-        async with self.session.get(self.base + path, params=query) as answer:
-            assert answer.status == 200, await answer.text()
-            reader = asyncio.create_task(read(answer))
-            try:
-                yield events
-            finally:
-                reader.cancel()
-                await asyncio.gather(reader, return_exceptions=True)
-
-
-@asynccontextmanager
-async def client_of(node: Node, **headers: str) -> AsyncIterator[Client]:
-    base = f"http://{node.endpoints.get('edge.metaserver')}"
-    async with aiohttp.ClientSession(headers=headers) as session:
-        yield Client(session, base)
-
-
-async def nothing_more(events: asyncio.Queue[Any]) -> None:
-    await asyncio.sleep(0.1)
-    assert events.empty()
 
 
 # --- reads -----------------------------------------------------------------------------------------
@@ -255,141 +192,6 @@ async def test_odd_paths_get_a_status(data_dir: Path, path: str, status: int) ->
             document = json.loads(await answer.read())
         assert answer.status == status, document
         assert status == 200 or document["kind"] == "Status"
-
-
-# --- watches ---------------------------------------------------------------------------------------
-
-
-async def test_a_watch_shows_what_is_there_and_then_what_changes(
-    cloud: ApiCloud, data_dir: Path
-) -> None:
-    cloud.apply("pods", "p1")
-    async with a_node(data_dir) as node, client_of(node) as client:
-        await linked(node, cloud)
-        async with client.watch(PODS) as events:
-            assert await events.get() == ("ADDED", "p1")
-            assert len(cloud.watches) == 1
-            cloud.apply("pods", "p2")
-            await cloud.tell("pods", "p2", Operation.INSERT)
-            assert await events.get() == ("ADDED", "p2")
-            cloud.apply("pods", "p1", spec={"x": 1})
-            await cloud.tell("pods", "p1")
-            assert await events.get() == ("MODIFIED", "p1")
-            await cloud.remove("pods", "p1")
-            assert await events.get() == ("DELETED", "p1")
-            await nothing_more(events)
-
-
-async def test_a_selector_shows_objects_that_come_into_it_and_leave_it(
-    cloud: ApiCloud, data_dir: Path
-) -> None:
-    cloud.apply("pods", "p1", labels={"app": "b"})
-    async with a_node(data_dir) as node, client_of(node) as client:
-        await linked(node, cloud)
-        async with client.watch(PODS, labelSelector="app=a") as events:
-            for labels, event in (({"app": "a"}, "ADDED"), ({"app": "b"}, "DELETED")):
-                cloud.apply("pods", "p1", labels=labels)
-                await cloud.tell("pods", "p1")
-                assert await events.get() == (event, "p1")
-            cloud.apply("pods", "p1", labels={"app": "c"})
-            await cloud.tell("pods", "p1")
-            await nothing_more(events)
-
-
-async def test_a_watch_goes_on_from_a_list_and_one_too_old_is_told_so(
-    cloud: ApiCloud, data_dir: Path
-) -> None:
-    cloud.apply("pods", "p1")
-    async with a_node(data_dir) as node, client_of(node) as client:
-        await linked(node, cloud)
-        _, listed, _ = await client.ask("GET", PODS)
-        version = listed["metadata"]["resourceVersion"]
-        late = cloud.apply("pods", "p2")
-        late["metadata"]["resourceVersion"] = "500"  # older than the list, and not in it
-        await cloud.tell("pods", "p2")
-        async with client.watch(PODS, resourceVersion=version) as events:
-            assert await events.get() == ("ADDED", "p2")
-            await nothing_more(events)
-        async with client.watch(PODS, resourceVersion="77") as events:
-            assert await events.get() == ("ERROR", 410)
-            assert await events.get() is None
-
-
-async def test_what_went_while_the_link_was_down_is_found_when_it_is_back(
-    cloud: ApiCloud, data_dir: Path
-) -> None:
-    cloud.apply("pods", "p1")
-    async with a_node(data_dir) as node, client_of(node) as client:
-        await linked(node, cloud)
-        async with client.watch(PODS) as events:
-            assert await events.get() == ("ADDED", "p1")
-            synced = len(cloud.synced)
-            await cloud.remove("pods", "p1", is_told=False)
-            cloud.apply("pods", "p2")
-            cloud.watches.clear()
-            await cloud.cut()
-            found = {await events.get(), await events.get()}
-            assert found == {("DELETED", "p1"), ("ADDED", "p2")}
-            assert len(cloud.synced) > synced
-            assert len(cloud.watches) == 1
-
-
-async def test_bookmarks_end_the_first_objects_where_they_are_wanted(
-    cloud: ApiCloud, data_dir: Path
-) -> None:
-    cloud.apply("pods", "p1")
-    query = {
-        "sendInitialEvents": "true",
-        "resourceVersionMatch": "NotOlderThan",
-        "allowWatchBookmarks": "true",
-    }
-    async with a_node(data_dir) as node, client_of(node) as client:
-        await linked(node, cloud)
-        async with client.watch(PODS, **query) as events:
-            assert await events.get() == ("ADDED", "p1")
-            assert (await events.get())[0] == "BOOKMARK"
-        status, found, _ = await client.ask("GET", PODS + "?watch=1&sendInitialEvents=true")
-        assert (status, found["reason"]) == (422, "Invalid")
-
-
-async def test_a_watch_works_from_disk_and_ends_in_its_time(
-    cloud: ApiCloud, data_dir: Path
-) -> None:
-    async with a_node(data_dir) as node, client_of(node) as client:
-        await linked(node, cloud)
-        await cloud.push("devicemodel", "m1", MODEL)
-        await cloud.push("device", "d1", a_device(temp="25"))
-    async with a_node(data_dir, server=AWAY) as node, client_of(node) as client:
-        path = "/apis/devices.kubeedge.io/v1beta1/devices"
-        async with client.watch(path, timeoutSeconds="1") as events:
-            assert await events.get() == ("ADDED", "d1")
-            assert await asyncio.wait_for(events.get(), 10) is None
-
-
-async def test_watches_are_counted_and_bounded_and_let_go(cloud: ApiCloud, data_dir: Path) -> None:
-    def held() -> float | None:
-        return node.metrics.registry.get_sample_value("twinspan_edge_metaserver_watches")
-
-    cloud.apply("pods", "p1")
-    async with a_node(data_dir) as node, client_of(node) as client:
-        await linked(node, cloud)
-        async with client.watch(PODS) as first, client.watch(PODS) as second:
-            for events in (first, second):
-                assert await events.get() == ("ADDED", "p1")
-            assert held() == 2
-            assert len(cloud.watches) == 1
-        await until(lambda: held() == 0)
-
-
-async def test_a_refused_watch_is_no_stream(cloud: ApiCloud, data_dir: Path) -> None:
-    def refuse(_app: Any) -> None:
-        raise Refused(403, "Forbidden")
-
-    async with a_node(data_dir) as node, client_of(node) as client:
-        await linked(node, cloud)
-        cloud.refuse = refuse
-        status, found, _ = await client.ask("GET", f"{PODS}?watch=1")
-        assert (status, found["kind"]) == (403, "Status")
 
 
 # --- writes ----------------------------------------------------------------------------------------
