@@ -14,6 +14,7 @@ from cloud.events import EventRecorder
 from cloud.hub import CloudHub
 from cloud.identity import Identity
 from cloud.joining import JoinServer
+from cloud.leadership import LeaseLeadership
 from cloud.nodebook import NodeBook
 from cloud.nodepods import NodePods
 from cloud.nodes import NodeWatch
@@ -87,6 +88,9 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
     events = EventRecorder(cluster)
     delivery = Delivery(catalog, hub, syncs, tracer, settings.hub.sync_interval)
     elsewhere = build_remote(process.settings.ditto, metrics)
+    leadership = LeaseLeadership(
+        cluster, process.settings.data_dir / "cloud", settings.leader.lease_seconds
+    )
     controller = DeviceController(
         kube=kube.client(DEVICE_MANAGER),
         things=elsewhere.things if elsewhere else gateway.things,
@@ -101,6 +105,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         operators=process.settings.ditto.devices.subjects
         or (("nginx:ditto",) if process.settings.demo else ()),
         is_guarded=elsewhere is None,
+        leadership=leadership,
     )
     reports = Reports(
         kube=kube.client(DEVICE_MANAGER),
@@ -142,6 +147,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         nodes,
         events,
         sequences,
+        leadership,
         *([elsewhere] if elsewhere else []),
         controller,
         delivery,

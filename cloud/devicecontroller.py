@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cloud.agreement import Base, Settlement, Winner, settle_all
@@ -41,7 +41,7 @@ from cloud.mapping import (
     wanted_by_device,
     wanted_by_thing,
 )
-from cloud.refusals import Refusals
+from cloud.refusals import Refusals, was_beaten
 from cloud.removals import Removals
 from cloud.statuses import reported_by_status, state_of, thing_patch
 from cloud.twinbook import TwinBook, remember
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from cloud.bases import Bases
     from cloud.delivery import Delivery
     from cloud.events import EventRecorder
+    from cloud.ports import Leadership
     from gateway.observe.metrics import Metrics
     from gateway.observe.tracing import Tracer
 
@@ -95,6 +96,7 @@ class DeviceController:
         tracer: Tracer,
         operators: Sequence[str],
         is_guarded: bool = True,
+        leadership: Leadership | None = None,
     ) -> None:
         self._kube = kube
         self._own = DeviceThings(things, policies, operators)
@@ -111,6 +113,9 @@ class DeviceController:
         )
         self._refusals = None if is_guarded else Refusals()
         """Where the things service asks nobody, bad wishes are answered by writing the good ones back."""
+        self._leadership = leadership
+        if leadership is not None:
+            leadership.on_change(self._lead)
         self._worker: KeyWorker[DeviceKey] | None = None
         self._sweeper: KeyWorker[str] | None = None
         self.on_settled: Callable[[DeviceKey], Awaitable[None]] | None = None
@@ -129,9 +134,8 @@ class DeviceController:
                 self._sweeper = KeyWorker(group, self._sweep)
                 for key in self._catalog.device_keys:
                     self._book.name(key)
-                await (
-                    self._removals.sweep()
-                )  # before a namesake takes over what is left of the old one
+                if self._leads:  # before a namesake takes over what is left of the old one
+                    await self._removals.sweep()
                 for key in self._catalog.device_keys:
                     self._worker.poke(key)
                 ready()
@@ -169,8 +173,18 @@ class DeviceController:
         self._worker.hurry()
         self._sweeper.hurry()
 
+    @property
+    def _leads(self) -> bool:
+        """False while another CloudCore settles what Devices and things want."""
+        return self._leadership is None or self._leadership.leads
+
+    def _lead(self, leads: bool) -> None:
+        """What the last leader left undone is ours from now on."""
+        if leads:
+            self.resynced()
+
     async def _sweep(self, _key: str) -> None:
-        if not await self._removals.sweep():
+        if self._leads and not await self._removals.sweep():
             raise Undeliverable("things of deleted Devices are left")
 
     # --- what happens outside ---------------------------------------------------------------------
@@ -191,7 +205,7 @@ class DeviceController:
         if key is None or twin is None:
             return
         remember(twin, event)
-        if event.originator == ORIGINATOR:
+        if event.originator == ORIGINATOR and self._leads:
             return
         if event.after is None or self._wants_other(key, event):
             twin.trace = event.trace or twin.trace
@@ -217,7 +231,8 @@ class DeviceController:
             await self.on_settled(key)
 
     async def _reconcile(self, key: DeviceKey) -> None:
-        await self._removals.settle(key)
+        if self._leads:
+            await self._removals.settle(key)
         device = self._catalog.device(key)
         if device is None:
             gone = self._book.forget(key)
@@ -242,7 +257,7 @@ class DeviceController:
 
     async def _together(self, key: DeviceKey, twin: Twinned, trace: TraceContext | None) -> None:
         for attempt in range(TRIES):
-            device = self._newest(key, twin)
+            device = self._book.newest(key, twin)
             if device is None:
                 return
             if not twin.is_loaded:
@@ -252,7 +267,7 @@ class DeviceController:
             except (Conflict, Unprocessable, BadRequest) as error:
                 if attempt == TRIES - 1 or isinstance(error, NotMappable):
                     self._warn(key, "DesiredNotWritten", error.message)
-                    if _was_beaten(error):
+                    if was_beaten(error):
                         raise Undeliverable(f"Device {key}: {error.message}") from error
                     return
                 await self._reread(key, twin)
@@ -263,17 +278,6 @@ class DeviceController:
                 return
             else:
                 return
-
-    def _newest(self, key: DeviceKey, twin: Twinned) -> DeviceView | None:
-        """Return the Device as the watch has it, or as our own last patch left it if that is newer."""
-        seen, patched = self._catalog.device(key), twin.patched
-        if seen is None or patched is None or patched.meta.uid != seen.meta.uid:
-            twin.patched = None
-            return seen
-        if _version(patched) > _version(seen):
-            return patched
-        twin.patched = None
-        return seen
 
     async def _reread(self, key: DeviceKey, twin: Twinned) -> None:
         twin.is_loaded = False
@@ -287,12 +291,14 @@ class DeviceController:
         ours = wanted_by_device(device, layout)
         self._warn_bad(device.key, ours)
         if twin.thing is None:
-            await self._create(device, twin, layout, ours.values, trace)
+            if self._leads:
+                await self._create(device, twin, layout, ours.values, trace)
             return
         theirs = usable_by_thing(twin.thing.document, layout)
         self._warn_bad(device.key, theirs)
         memory = self._bases.of(device.meta.uid)
-        await self._bind(device, twin, made=memory.made)
+        if self._leads:
+            await self._bind(device, twin, made=memory.made)
         agreed = {name: base.desired for name, base in memory.bases.items()}
         judged = {n: p for n, p in layout.places.items() if n in agreed or n not in ours.bad}
         decided = settle_all(
@@ -302,6 +308,9 @@ class DeviceController:
             judged,
             desired_source(device),
         )
+        if not self._leads:  # only remember what the leader made them agree on
+            await self._agree(device, twin, decided, by=(Winner.NOBODY,))
+            return
         await self._write(device, twin, layout, decided, trace)
         await self._agree(device, twin, decided)
         await self._write_back(device, twin, layout, theirs, decided)
@@ -347,14 +356,18 @@ class DeviceController:
             self._refusals.refused(twin.thing_id, wished, names)
 
     async def _agree(
-        self, device: DeviceView, twin: Twinned, decided: Mapping[str, Settlement]
+        self,
+        device: DeviceView,
+        twin: Twinned,
+        decided: Mapping[str, Settlement],
+        by: Collection[Winner] = tuple(Winner),
     ) -> None:
         known = self._bases.of(device.meta.uid).bases
         revision = twin.thing.revision if twin.thing else 0
         changed = {
             name: Base(s.value, device.meta.generation, revision)
             for name, s in decided.items()
-            if name not in known or not same(known[name].desired, s.value)
+            if s.winner in by and (name not in known or not same(known[name].desired, s.value))
         }
         gone = frozenset(name for name in known if name not in decided)
         await self._bases.agree(device.meta.uid, changed, gone)
@@ -426,6 +439,8 @@ class DeviceController:
             await self._own.merge(twin, patch, trace)
         except ThingGone:
             await self._reconcile(key)
+            if self.thing_of(key) is None and not self._leads:
+                raise Undeliverable("the CloudCore that leads has not made the thing") from None
             if self.thing_of(key) is None:
                 raise Forbidden(
                     f"there is no thing {twin.thing_id}, and none can be made"
@@ -482,12 +497,3 @@ class DeviceController:
 
     def _count(self, towards: str, outcome: str) -> None:
         self._metrics.device_desired.labels(towards, outcome).inc()
-
-
-def _was_beaten(error: GatewayError) -> bool:
-    """True when others were faster each time; False when the value itself is not taken."""
-    return isinstance(error, Conflict | Unprocessable) and not error.details.get("causes")
-
-
-def _version(view: DeviceView) -> int:
-    return int(view.meta.version) if view.meta.version.isdigit() else 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from gateway.errors import Conflict, GatewayError, Unprocessable
 from gateway.model.json import Json
 from gateway.twin.documents import same
 
@@ -38,3 +39,8 @@ class Refusals:
     def forget(self, thing_id: str) -> None:
         """The thing stands for no Device any more."""
         self._refused.pop(thing_id, None)
+
+
+def was_beaten(error: GatewayError) -> bool:
+    """True when others were faster each time; False when the value itself is not taken."""
+    return isinstance(error, Conflict | Unprocessable) and not error.details.get("causes")

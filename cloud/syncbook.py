@@ -3,8 +3,8 @@
 Answers come from memory; writing is coalesced and never waited for: a sync that lags behind means that an
 object is sent once more, which edges take. Several CloudCores share a cluster: of nodes that are connected
 here this book is the truth and is written; of all others the cluster is, and is followed. What another
-CloudCore wrote late about a node that is here now is put right; where it hints at something that this book did
-not know, the object is sent, or deleted, once more. Source: KubeEdge `reliablesyncs.kubeedge.io/v1alpha1`.
+CloudCore wrote late about a node that is here now is put right; where it says something new, the object is
+sent, or deleted, once more. Source: KubeEdge `reliablesyncs.kubeedge.io/v1alpha1`.
 """
 
 from __future__ import annotations

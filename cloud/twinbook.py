@@ -8,6 +8,7 @@ from cloud.catalog import Catalog
 from cloud.devicethings import Twinned
 from cloud.mapping import NotMappable
 from gateway.model.thing import EventAction, Thing, ThingEvent
+from gateway.wire.cloudedge.devices import DeviceView
 from gateway.wire.cloudedge.subjects import DeviceKey
 
 
@@ -37,6 +38,17 @@ class TwinBook:
         """Return the thing as last seen, None when it is not known."""
         twin = self._twins.get(key)
         return twin.thing if twin else None
+
+    def newest(self, key: DeviceKey, twin: Twinned) -> DeviceView | None:
+        """Return the Device as the watch has it, or as our own last patch left it if that is newer."""
+        seen, patched = self._catalog.device(key), twin.patched
+        if seen is None or patched is None or patched.meta.uid != seen.meta.uid:
+            twin.patched = None
+            return seen
+        if _version(patched) > _version(seen):
+            return patched
+        twin.patched = None
+        return seen
 
     def name(self, key: DeviceKey) -> Twinned | None:
         """Return a Device's thing, known from now on; None where it can have none, which is told."""
@@ -72,3 +84,7 @@ def remember(twin: Twinned, event: ThingEvent) -> None:
     is_whole = not event.path and event.action is EventAction.MODIFIED
     if old is None or new is None or event.revision > old.revision or is_whole:
         twin.thing, twin.is_loaded = new, True
+
+
+def _version(view: DeviceView) -> int:
+    return int(view.meta.version) if view.meta.version.isdigit() else 0

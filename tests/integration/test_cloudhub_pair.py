@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.envelope import Envelope
 from tests.cloud_pair import another_cloud
-from tests.cloud_rig import CloudCore, Edge, a_cloud, an_edge, content_of, eventually, join
+from tests.cloud_rig import (
+    CloudCore,
+    Edge,
+    a_cloud,
+    a_device,
+    an_edge,
+    apply_device,
+    apply_model,
+    content_of,
+    eventually,
+    join,
+)
 from tests.integration.test_cloudhub_pods import SYNCS, a_pod, has_sync, make_pod, naming, syncs
 
 
@@ -119,3 +131,59 @@ async def test_syncs_of_nodes_that_are_no_more_go_at_the_next_start(tmp_path: Pa
             return not found
 
         await eventually(are_gone)
+
+
+async def test_one_cloudcore_settles_devices_and_the_other_takes_over(tmp_path: Path) -> None:
+    async with a_cloud(tmp_path, cloudcore=False) as base, AsyncExitStack() as first:
+        one = await first.enter_async_context(another_cloud(base, tmp_path / "one"))
+        async with another_cloud(base, tmp_path / "two") as two:
+            certificate = await join(two, "edge-1")
+            await apply_model(base)
+            await apply_device(base, a_device(level="3"))
+            await eventually(lambda: base.thing("default:lamp"))
+            async with an_edge(two, "edge-1", certificate) as edge:
+                await edge.register()
+                await edge.object("default/device/lamp")
+                assert content_of(await edge.report("lamp", level="4")) == "OK"
+                assert await reported(base, "level") == 4
+                await base.want("default:lamp", "level", 7)
+                await edge.object("default/device/lamp", "update")
+                assert await desired(base) == "7"
+                assert written(one) == {("thing", "created"): 1, ("device", "written"): 1}
+                assert written(two) == {("thing", "created"): 0, ("device", "written"): 0}
+                await eventually(lambda: has_agreed(two, b"7"))
+                await first.aclose()
+                await base.want("default:lamp", "level", 8)
+
+                async def is_settled() -> bool:
+                    return await desired(base) == "8"
+
+                await eventually(is_settled)
+                assert written(two)[("device", "written")] == 1
+
+
+def written(cloud: CloudCore) -> dict[tuple[str, str], float]:
+    """What this CloudCore's controller wrote."""
+    kinds = (("thing", "created"), ("device", "written"))
+    name = "twinspan_device_desired_total"
+    return {(t, o): cloud.sample(name, towards=t, outcome=o) for t, o in kinds}
+
+
+async def has_agreed(cloud: CloudCore, value: bytes) -> bool:
+    """True once this CloudCore has seen Device and thing agree on the level."""
+    found = await cloud.gateway.database.read(
+        lambda c: c.execute("SELECT desired FROM device_base WHERE property = 'level'").fetchall()
+    )
+    return bool(found) and str(found[0][0]).encode() == value
+
+
+async def desired(cloud: CloudCore) -> str:
+    device: Any = await cloud.device("lamp")
+    entries = {each["name"]: each for each in device["spec"]["properties"]}
+    return str(entries["level"]["desired"]["value"])
+
+
+async def reported(cloud: CloudCore, name: str) -> Any:
+    thing = await cloud.thing("default:lamp")
+    assert thing is not None
+    return thing["features"][name]["properties"]["value"]
