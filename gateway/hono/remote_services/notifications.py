@@ -2,13 +2,15 @@
 
 Both addresses are listened to while there is a connection. What was told while there was none is lost:
 everything that is remembered goes when the connection is there again. A peer that has no such addresses is
-asked no more until the next connection: what is remembered then lives as long as the service allowed.
+asked no more until the next connection: then all that is remembered goes every `BLIND_SECONDS`.
 Source: Hono, notifications of the device registry.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 ADDRESSES: Final = (f"notification/{TENANTS}", f"notification/{DEVICES}")
 CREDIT: Final = 200
 MAX_SIZE: Final = 65_536
+BLIND_SECONDS: Final = 180.0
+"""How long Hono's registries let adapters keep what they say."""
 
 
 class Notifications:
@@ -38,6 +42,7 @@ class Notifications:
         self._connection = connection
         self._registry = registry
         self._listening: set[str] = set()
+        self._timer: asyncio.TimerHandle | None = None
         connection.on_open(self._opened)
 
     @property
@@ -48,7 +53,21 @@ class Notifications:
     def _opened(self) -> None:
         self._registry.forget_all()
         for address in ADDRESSES:
-            _Listener(self._connection, self._registry, address, self._listening).listen()
+            _Listener(
+                self._connection, self._registry, address, self._listening, self._refused
+            ).listen()
+
+    def _refused(self) -> None:
+        """Changes are not heard."""
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(BLIND_SECONDS, self._forget)
+
+    def _forget(self) -> None:
+        self._timer = None
+        self._registry.forget_all()
+        if self._connection.is_open and not self.is_listening:
+            self._refused()
 
 
 class _Listener:
@@ -60,11 +79,13 @@ class _Listener:
         registry: RemoteRegistry,
         address: str,
         listening: set[str],
+        refused: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._registry = registry
         self._address = address
         self._listening = listening
+        self._refused = refused
 
     def listen(self) -> None:
         """Attach a link."""
@@ -74,6 +95,7 @@ class _Listener:
             )
         except GatewayError as error:
             log.warning("changes are not told", extra={"cause": error.message})
+            self._refused()
 
     def attached(self) -> None:
         """What was asked for between connection and this link may be older than a change."""
@@ -103,6 +125,8 @@ class _Listener:
                 error.condition == RESOURCE_LIMIT
             ):  # we have missed some, and forget all with a new link
                 self.listen()
+            else:
+                self._refused()
 
 
 def change_of(body: bytes) -> RegistryChange:

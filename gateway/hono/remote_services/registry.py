@@ -48,6 +48,7 @@ from gateway.model.registry import (
     RPK,
     X509,
     Assertion,
+    Change,
     DeviceCredential,
     RegistryChange,
     Subject,
@@ -76,6 +77,8 @@ class RemoteRegistry:
         self.passwords = PasswordPool()
         self._services = services
         self._listeners: list[Callable[[RegistryChange], None]] = []
+        self._told: set[str] = set()
+        """Tenants that somebody may remember something of."""
         self._tenants: AnswerCache[str, Tenant] = AnswerCache(
             partial(self._ask_tenant, "tenant-id"), capacity=MAX_TENANTS
         )
@@ -157,6 +160,9 @@ class RemoteRegistry:
         if change.subject is not Subject.CREDENTIALS:
             self._devices.drop(lambda key, _: _is_touched(key, change))
         self._credentials.drop(lambda _, c: change.concerns(c.tenant_id, c.device_id))
+        self._tell(change)
+
+    def _tell(self, change: RegistryChange) -> None:
         for listener in tuple(self._listeners):
             try:
                 listener(change)
@@ -164,16 +170,23 @@ class RemoteRegistry:
                 log.exception("a registry change was not taken")
 
     def forget_all(self) -> None:
-        """Changes may have been missed: ask for everything anew."""
+        """Changes may have been missed: ask for everything anew, and so do the listeners."""
         for cache in (self._tenants, self._anchors, self._devices, self._credentials):
             cache.drop(lambda _key, _value: True)
+        told, self._told = self._told, set()
+        for tenant in told:
+            self._tell(RegistryChange(Subject.TENANT, Change.UPDATE, tenant))
 
     # --- questions ------------------------------------------------------------------------------------
 
     def _ask_tenant(self, member: str, name: str, done: Kept[Tenant]) -> None:
-        self._services.ask(
-            TENANT, None, _get({member: name}), lambda answer: done(*_tenant(answer))
-        )
+        def told(answer: Answer | GatewayError) -> None:
+            found, age = _tenant(answer)
+            if isinstance(found, Tenant):
+                self._told.add(found.tenant_id)
+            done(found, age)
+
+        self._services.ask(TENANT, None, _get({member: name}), told)
 
     def _assert(self, tenant: Tenant, device: str, gateway: str, done: FoundAssertion) -> None:
         def asserted(found: Known | GatewayError) -> None:
