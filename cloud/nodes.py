@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cloud.catalog import Catalog
+from cloud.edgecontroller import CLOUDCORE
 from cloud.hub import CloudHub
 from cloud.identity import LEASE_NAMESPACE, LEASES, ready_condition
 from cloud.informer import Change
@@ -196,6 +197,7 @@ def _looks_ready(node: JsonObject) -> bool:
 
 
 def _intent(node: JsonObject) -> tuple[Json, Json, Json]:
-    """Return what others than the edge itself decide about a Node."""
+    """Return what others than the edge and its CloudCore decide about a Node."""
     meta = mapping(node.get("metadata"))
-    return meta.get("labels"), meta.get("annotations"), node.get("spec")
+    annotations = {k: v for k, v in mapping(meta.get("annotations")).items() if k != CLOUDCORE}
+    return meta.get("labels"), annotations, node.get("spec")
