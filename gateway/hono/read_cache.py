@@ -1,7 +1,8 @@
 """A bounded cache that reads through: one flight per key, those who wait are answered in order of arrival.
 
-Answers are callbacks; a hit answers before `get` returns. What is read while something was dropped is handed
-to who waits, but not kept: it may be older than the change. Full of waiting keys: StoreUnavailable.
+Answers are callbacks; a hit answers before `get` returns. What is read while something was dropped may be
+older than the change, which who asked meanwhile knows of: it is read again, up to `RETRIES` times, after that
+handed to who waits, but not kept. Full of waiting keys: StoreUnavailable.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ V = TypeVar("V")
 
 MAX_FLIGHTS = 10_000
 MAX_WAITING_PER_KEY = 1_000
+RETRIES = 5
 
 
 class ReadCache(Generic[K, V]):
@@ -68,7 +70,11 @@ class ReadCache(Generic[K, V]):
         generation = self._generation
         answer: V | GatewayError = StoreUnavailable("the registry is stopping")
         try:
-            answer = await self._read(key)
+            for _ in range(RETRIES + 1):
+                generation = self._generation
+                answer = await self._read(key)
+                if generation == self._generation:
+                    break
         except GatewayError as error:
             answer = error
         except Exception:  # top of a task: who waits is answered

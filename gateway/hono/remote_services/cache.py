@@ -1,7 +1,7 @@
 """A bounded cache of what services said, kept as long as they allowed.
 
 One question per key at a time: who asks meanwhile waits for its answer. What was asked before something was
-dropped is handed to who waits, but not kept: it may be older than the change. Over `capacity` the value that
+dropped may be older than the change: it is asked again, as `read_cache` does. Over `capacity` the value that
 came first goes. Full of waiting: StoreUnavailable.
 """
 
@@ -14,6 +14,7 @@ from functools import partial
 from typing import Generic, TypeAlias, TypeVar
 
 from gateway.errors import GatewayError, StoreUnavailable
+from gateway.hono.read_cache import RETRIES
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +71,21 @@ class AnswerCache(Generic[K, V]):
             done(StoreUnavailable(FULL))
         else:
             self._waiting[key] = [done]
-            self._ask(key, partial(self._landed, key, self._generation))
+            self._fly(key, RETRIES)
 
-    def _landed(self, key: K, generation: int, answer: V | GatewayError, age: float) -> None:
-        if not isinstance(answer, GatewayError) and age > 0 and generation == self._generation:
-            self._keep(key, answer, age)
+    def _fly(self, key: K, retries: int) -> None:
+        self._ask(key, partial(self._landed, key, self._generation, retries))
+
+    def _landed(
+        self, key: K, generation: int, retries: int, answer: V | GatewayError, age: float
+    ) -> None:
+        if not isinstance(answer, GatewayError):
+            is_old = generation != self._generation
+            if is_old and retries:
+                self._fly(key, retries - 1)
+                return
+            if age > 0 and not is_old:
+                self._keep(key, answer, age)
         for done in self._waiting.pop(key, ()):
             try:
                 done(answer)
