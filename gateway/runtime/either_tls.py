@@ -1,96 +1,89 @@
 """One port for plain and TLS clients: a connection's first byte tells which it is.
 
-The byte is looked at, not taken: the protocol above sees all of it.
+The byte is looked at, not taken: the protocol above sees all of it. Sockets are accepted here, as event
+loops differ in what they do with a transport whose reading was paused from the start.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+import logging
 import socket
 import ssl as tls
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Coroutine
 
 from gateway.runtime.listener import HANDSHAKE_SECONDS
 
+log = logging.getLogger(__name__)
+
 FIRST_SECONDS = 10.0
 """In which a client must say something."""
+BREATH_SECONDS = 0.1
+"""After an accept that failed: out of files, perhaps."""
 HELLO = b"\x16"
 """First byte of TLS: the type of a handshake record. No HTTP method starts with it."""
 
 Context = Callable[[], "tls.SSLContext | None"]
+Own = Callable[[Coroutine[object, object, None]], object]
 
 
-class Front(asyncio.Protocol):
-    """Stands in front of a protocol until the first byte is there; `decide` is for its owner to run."""
+class Doorman:
+    """Accepts connections and hands each on, plain or through TLS.
 
-    def __init__(
-        self, inner: Callable[[], asyncio.Protocol], context: Context, came: Callable[[Front], None]
-    ) -> None:
+    Shape:  `own` runs a coroutine and ends it with the server; `context` is asked for at each TLS client,
+            None sends it away.
+    """
+
+    def __init__(self, inner: Callable[[], asyncio.Protocol], context: Context, own: Own) -> None:
         self._inner = inner
         self._context = context
-        self._came = came
-        self._transport: asyncio.Transport | None = None
+        self._own = own
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.pause_reading()
-        self._came(self)
+    async def accept(self, listening: socket.socket, has_room: Callable[[], bool]) -> None:
+        """Accept until cancelled; who comes while there is no room is hung up on."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                client, _ = await loop.sock_accept(listening)
+            except OSError as error:
+                log.warning("a connection was not accepted", extra={"cause": str(error)})
+                await asyncio.sleep(BREATH_SECONDS)
+                continue
+            if has_room():
+                self._own(self._hand_on(client))
+            else:
+                client.close()
 
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    async def decide(self) -> None:
-        """Wait for the first byte and hand the connection on; hang up on who is silent or not wanted."""
-        transport = self._transport
-        if transport is None:
-            return
+    async def _hand_on(self, client: socket.socket) -> None:
+        client.setblocking(False)
         try:
             async with asyncio.timeout(FIRST_SECONDS):
-                first = await _peek(transport)
-            if first == HELLO:
-                await self._with_tls(transport)
-            else:
-                inner = self._inner()
-                transport.set_protocol(inner)
-                inner.connection_made(transport)
-                transport.resume_reading()
-        except (OSError, TimeoutError):
-            transport.abort()
+                first = await _peek(client)
+            context = self._context() if first == HELLO else None
+            if first == b"" or (first == HELLO and context is None):
+                client.close()
+                return
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._inner,
+                client,
+                ssl=context,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS if context else None,
+            )
+        except (OSError, TimeoutError) as error:
+            log.debug("a connection ended at its start", extra={"cause": str(error)})
+            client.close()
         except asyncio.CancelledError:
-            transport.abort()
+            client.close()
             raise
 
-    async def _with_tls(self, transport: asyncio.Transport) -> None:
-        context = self._context()
-        if context is None:
-            transport.abort()
-            return
-        inner = self._inner()
-        upgraded = await asyncio.get_running_loop().start_tls(
-            transport,
-            inner,
-            context,
-            server_side=True,
-            ssl_handshake_timeout=HANDSHAKE_SECONDS,
-        )
-        if upgraded is not None:
-            inner.connection_made(upgraded)
 
-
-async def _peek(transport: asyncio.Transport) -> bytes:
+async def _peek(client: socket.socket) -> bytes:
     """Return the first byte, b"" at the end, and leave it where it is. Errors: OSError."""
     loop = asyncio.get_running_loop()
-    copy = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+    there = asyncio.Event()
+    loop.add_reader(client, there.set)
     try:
-        there = asyncio.Event()
-        loop.add_reader(copy, there.set)
-        try:
-            await there.wait()
-        finally:
-            loop.remove_reader(copy)
-        return copy.recv(1, socket.MSG_PEEK)
+        await there.wait()
     finally:
-        copy.close()
+        loop.remove_reader(client)
+    return client.recv(1, socket.MSG_PEEK)

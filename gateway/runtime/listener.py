@@ -146,6 +146,26 @@ async def listen_tcp(
     return server
 
 
+def listening_socket(endpoints: Endpoints, name: str, bind: str, *, setting: str) -> socket.socket:
+    """Listen, and note the address under `name`; accepting is the caller's.
+
+    Errors: as `listen_tcp`.
+    """
+    host, port = parse_bind(bind, setting)
+    try:
+        sock = _bound_alone(host, port)
+        try:
+            sock.listen(BACKLOG)
+        except OSError:
+            sock.close()
+            raise
+    except OSError as error:
+        raise _port_taken(error, name, host, port, setting) from error
+    sock.setblocking(False)
+    endpoints.add(name, host, sock.getsockname()[1])
+    return sock
+
+
 @dataclass(frozen=True, slots=True)
 class Door:
     """One address to listen on, and the setting that an operator changes it with."""

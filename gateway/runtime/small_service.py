@@ -18,10 +18,10 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import cast
+from typing import Protocol, cast
 
 from gateway.errors import GatewayError
-from gateway.runtime.either_tls import Context, Front
+from gateway.runtime.either_tls import Context, Doorman
 from gateway.runtime.http_heads import (
     LAST_CHUNK,
     MAX_HEAD,
@@ -35,7 +35,7 @@ from gateway.runtime.http_heads import (
     read_head,
     write_head,
 )
-from gateway.runtime.listener import Endpoints, listen_tcp
+from gateway.runtime.listener import Endpoints, listen_tcp, listening_socket
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,12 @@ class Response:
 Respond = Callable[[Request], Awaitable[Response]]
 
 
+class Closable(Protocol):
+    """What listens."""
+
+    def close(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Service:
     respond: Respond
@@ -124,18 +130,14 @@ async def serve_requests(
             return
         connection.task = own(_serve(service, connection))
 
-    def meet(front: Front) -> None:
-        if len(tasks) >= max_connections:
-            front.abort()
-        else:
-            own(front.decide())
-
-    def accept() -> asyncio.Protocol:
-        if either_tls is None:
-            return _Connection(connect)
-        return Front(lambda: _Connection(connect), either_tls, meet)
-
-    server = await listen_tcp(endpoints, name, bind, accept, setting=setting, ssl=ssl)
+    if either_tls is None:
+        server: Closable = await listen_tcp(
+            endpoints, name, bind, lambda: _Connection(connect), setting=setting, ssl=ssl
+        )
+    else:
+        server = sock = listening_socket(endpoints, name, bind, setting=setting)
+        doorman = Doorman(lambda: _Connection(connect), either_tls, own)
+        own(doorman.accept(sock, lambda: len(tasks) <= max_connections))
     try:
         yield
     finally:
