@@ -255,3 +255,54 @@ async def test_what_failed_is_tried_again_at_once_when_somebody_hurries(
         is_away = False
         worker.hurry()
         await until(lambda: len(worker) == 0)
+
+
+async def test_what_is_not_to_be_kept_passes_unseen_until_it_is() -> None:
+    api, kept = Api(), set[tuple[str, str]]()
+    api.lists.append(ObjectList([an_object("a", "1"), an_object("b", "2")], "2"))
+    told: list[str] = []
+    informer = Informer(
+        api,  # type: ignore[arg-type]
+        "v1",
+        "things",
+        lambda change: told.append(f"{change.key[1]} {change.new is not None}"),
+        keep=lambda key: key in kept,
+    )
+    kept.add(("", "a"))
+    news = asyncio.Queue[WatchEvent]()
+
+    async def watch(*_: object, **__: object) -> AsyncIterator[WatchEvent]:
+        while True:
+            yield await news.get()
+
+    api.watch = watch  # type: ignore[method-assign]
+    ready = asyncio.Event()
+    task = asyncio.create_task(informer.run(ready.set))
+    await ready.wait()
+    assert set(informer.objects) == {("", "a")}
+    kept.add(("", "b"))
+    informer.put(an_object("b", "7"))
+    informer.put(an_object("b", "6"))  # read before the state that is known
+    news.put_nowait(WatchEvent(EventType.DELETED, an_object("b", "5"), "5"))
+    news.put_nowait(WatchEvent(EventType.MODIFIED, an_object("a", "8"), "8"))
+    await until(lambda: informer.objects["", "a"] == an_object("a", "8"))
+    assert informer.objects["", "b"] == an_object("b", "7")
+    informer.forget(("", "b"))
+    assert told == ["a True", "b True", "a True"]
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_kind_that_nobody_needs_may_be_missing() -> None:
+    api = Api()
+    api.lists.append(NotFound())
+    api.lists.append(ObjectList([], "1"))
+    informer = Informer(api, "v1", "things", lambda _: None, is_needed=False)  # type: ignore[arg-type]
+    ready = asyncio.Event()
+    task = asyncio.create_task(informer.run(ready.set))
+    async with asyncio.timeout(5):
+        await ready.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

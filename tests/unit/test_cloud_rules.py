@@ -543,3 +543,9 @@ def test_tokens_that_are_absent_foreign_expired_or_unsigned_are_refused(ca: KeyP
 def test_a_token_for_an_impossible_node_is_not_made(ca: KeyPair) -> None:
     with pytest.raises(GatewayError, match="node name"):
         make_token(ca.certificate, ca.key, expires=1, node="x" * 53)
+
+
+def test_what_nobody_has_looked_at_yet_stays_as_it_is() -> None:
+    unknown = an_entry(held("c1", "0", kind="ConfigMap"), is_known=False)
+    assert plan({"c1": unknown}, {"c1": held("c1", "4", kind="ConfigMap")}) == []
+    assert plan({"c1": unknown}, {}) == []
