@@ -394,7 +394,7 @@ class CommandRouter:
             "server",
             {"tenant_id": response.tenant, "device_id": response.device},
         )
-        tenant: Tenant | None = None
+        tenant = self._registry.cached_tenant(response.tenant)
 
         def finish(error: GatewayError | None) -> None:
             span.end(error)

@@ -63,8 +63,10 @@ class Service:
     last_gateways: LastGateways
     messaging: Messaging
     connections: Connections
+    commands: CommandRouter
     patience: float
     endpoints: Endpoints = field(default_factory=Endpoints)
+    northbound: Northbound = field(init=False)
 
     def address(self, name: str) -> str:
         """`host:port` of an endpoint."""
@@ -142,16 +144,16 @@ async def a_service(
 ) -> AsyncIterator[Service]:
     """All adapters and the northbound endpoint over one registry.
 
-    Units:  `patience` in seconds: how long a consumer may be silent.
+    Units:  `patience` in seconds: how long a consumer, or a device with a command, may be silent.
     """
     database, metrics, tracer = Database(None, "gateway"), Metrics(), Tracer()
     registry = Registry(database, metrics, passwords=PasswordPool(cost=4))
     usage, last = Usage(database), LastGateways()
     messaging = Messaging(MemoryEvents(), metrics, timeout=patience)
     connections = Connections(registry, usage, metrics)
-    service = Service(registry, usage, metrics, last, messaging, connections, patience)
     ingress = IngressService(registry, messaging, usage, last, metrics, tracer)
     commands = CommandRouter(registry, messaging, usage, last, metrics, tracer)
+    service = Service(registry, usage, metrics, last, messaging, connections, commands, patience)
     authenticator = DeviceAuthenticator(registry)
     rooms: dict[str, Any] = {
         "ingress": ingress,
@@ -165,7 +167,11 @@ async def a_service(
         "tls_bind": FREE,
         "authentication_required": authentication_required,
     }
-    lasting = {**common, "max_connections": max_connections}
+    lasting = {
+        **common,
+        "max_connections": max_connections,
+        "send_to_device_timeout": patience,
+    }
     ends, coap = service.endpoints, settings.CoapAdapter(**common, timeout_to_ack=-1)
     secure = SecureSockets(coap, CoapKeys(registry, authenticator), metrics, None)
     northbound = Northbound(
@@ -178,6 +184,7 @@ async def a_service(
         response_timeout=patience,
     )
     commands.add_sink(northbound)
+    service.northbound = northbound
     modules = (
         registry,
         usage,

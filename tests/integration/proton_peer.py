@@ -38,6 +38,11 @@ def copied(value: Any) -> Any:
     return value
 
 
+def word(symbol: str | None) -> str | None:
+    """A symbol as text; proton makes the text `None` of one that is not there."""
+    return None if symbol in (None, "", "None") else str(symbol)
+
+
 class Received:
     """A message with everything copied out of proton's memory."""
 
@@ -47,9 +52,8 @@ class Received:
         self.subject = message.subject
         self.reply_to = message.reply_to
         self.correlation_id = copied(message.correlation_id)
-        self.content_type = str(message.content_type) if message.content_type else None
-        encoding = message.content_encoding
-        self.content_encoding = str(encoding) if encoding else None
+        self.content_type = word(message.content_type)
+        self.content_encoding = word(message.content_encoding)
         self.creation_time = message.creation_time
         self.durable = message.durable
         self.ttl = message.ttl
@@ -62,9 +66,9 @@ class Received:
 class Peer(MessagingHandler):
     """One connection that does in its own thread what the test asks for.
 
-    `log` gets ("opened",), ("attached", name), ("message", name, Received), ("outcome", tag, state, condition,
-    description), ("detached", name, condition), ("link-error", name, condition, description), ("closed",
-    condition), ("failed", condition, description).
+    `log` gets ("opened",), ("attached", name), ("message", name, Received), ("outcome", tag, state,
+    condition, description), ("detached", name, condition), ("link-error", name, condition, description),
+    ("closed", condition), ("failed", condition, description).
     """
 
     def __init__(

@@ -37,7 +37,7 @@ from gateway.hono.adapters.coap_messages import (
     time_option,
 )
 from gateway.hono.adapters.command_waits import CommandWait
-from gateway.hono.commands import check_response_status, parse_request_id
+from gateway.hono.commands import parse_request_id
 from gateway.hono.ingress import IngressService
 from gateway.hono.registry_view import RegistryView
 from gateway.hono.routes import resolve_address
@@ -328,7 +328,7 @@ class CoapAdapter:
     def _respond(self, request: _Request) -> None:
         exchange, target = request.exchange, request.target
         tenant, device, gateway = resolve_address(request.sender, target.tenant, target.device)
-        status = check_response_status(response_status(request.query.get("hono-cmd-status")))
+        status = response_status(request.query.get("hono-cmd-status"))
         correlation_id, reply_id = parse_request_id(target.request_id, tenant, device)
         self.commands.respond(
             CommandResponse(

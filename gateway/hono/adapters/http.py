@@ -29,7 +29,7 @@ from gateway.hono.adapters.http_requests import Request
 from gateway.hono.adapters.http_server import Exchange
 from gateway.hono.adapters.http_shell import NO_ROUTE, Face, HttpShell
 from gateway.hono.adapters.http_uploads import Uploads
-from gateway.hono.commands import check_response_status, parse_request_id
+from gateway.hono.commands import parse_request_id
 from gateway.hono.ingress import IngressService
 from gateway.hono.registry_view import RegistryView
 from gateway.hono.routes import resolve_address
@@ -128,7 +128,7 @@ class HttpAdapter:
     def _respond(self, exchange: Exchange, target: Target, sender: Principal | None) -> None:
         request = exchange.request
         tenant, device, gateway = resolve_address(sender, target.tenant, target.device)
-        status = check_response_status(response_status(parameter(request, "hono-cmd-status")))
+        status = response_status(parameter(request, "hono-cmd-status"))
         correlation_id, reply_id = parse_request_id(target.request_id, tenant, device)
         self._commands.respond(
             CommandResponse(
