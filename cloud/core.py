@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from cloud.applications import build_applications
+from cloud.authorizer import Authorizer, NodeRights
 from cloud.bases import Bases
 from cloud.catalog import Catalog
 from cloud.delivery import Delivery
@@ -136,6 +138,8 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
     EdgeController(
         cluster, identity, tracer, lambda: address, PodReports(cluster, delivery)
     ).attach(hub)
+    authorizer = Authorizer(settings.hub.authorization, cluster, NodeRights(pods, catalog))
+    watches = build_applications(cluster, authorizer, hub, settings.dynamic, metrics, tracer)
     nodes = NodeWatch(cluster, catalog, hub, book, syncs, metrics, settings.hub)
     joining = JoinServer(settings.hub, identity, book, cluster, process.endpoints, metrics, hub)
     return [
@@ -152,6 +156,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         controller,
         delivery,
         presence,
+        watches,
         hub,
         joining,
     ]

@@ -34,10 +34,10 @@ class Informer:
 
     Ready once the whole collection is known. Objects are shared: read, never mutate.
 
-    Shape:  `fields` is a selector; `keep` says which objects stay in memory, the others pass unseen: tell
-            `put` what was read by itself once it is to be kept, and `forget` what is not any more; `trim`
-            leaves of an object what is to be remembered (its metadata at least); one that is not
-            `is_needed` is ready also where its kind is not served.
+    Shape:  `fields` and `labels` are selectors; `keep` says which objects stay in memory, the others pass
+            unseen: tell `put` what was read by itself once it is to be kept, and `forget` what is not any
+            more; `trim` leaves of an object what is to be remembered (its metadata at least); one that is
+            not `is_needed` is ready also where its kind is not served.
     """
 
     def __init__(
@@ -49,12 +49,14 @@ class Informer:
         *,
         namespace: str | None = None,
         fields: str | None = None,
+        labels: str | None = None,
         keep: Callable[[Key], bool] | None = None,
         trim: Callable[[JsonObject], JsonObject] | None = None,
         is_needed: bool = True,
     ) -> None:
         self._kube = kube
         self._fields = fields
+        self._labels = labels
         self._keep = keep
         self._trim = trim
         self._is_needed = is_needed
@@ -126,6 +128,7 @@ class Informer:
                 self._group_version,
                 self._plural,
                 self._namespace,
+                labels=self._labels,
                 fields=self._fields,
                 limit=PAGE,
                 page=page,
@@ -154,6 +157,7 @@ class Informer:
             self._plural,
             self._namespace,
             resource_version=self._version,
+            labels=self._labels,
             fields=self._fields,
         )
         has_news = False
