@@ -9,7 +9,6 @@ Source: Hono device registry API v1, schema TypedCredentials.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -163,7 +162,7 @@ def _check_bcrypt(members: Members, text: str, max_bcrypt_cost: int) -> None:
 def _check_base64(members: Members, name: str, text: str, size: int | None = None) -> None:
     try:
         raw = base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:  # also of text that is no ASCII
         raise members.fail(name, "base64") from None
     if size is not None and len(raw) != size:
         raise members.fail(name, f"base64 of {size} bytes, got {len(raw)}")

@@ -7,7 +7,6 @@ Source: Hono, CoAP Adapter user guide.
 from __future__ import annotations
 
 import base64
-import binascii
 import logging
 import time
 from collections.abc import Callable
@@ -110,5 +109,5 @@ def _refuse(error: GatewayError, done: FoundKey) -> None:
 def _key_of(secret: Secret) -> bytes | None:
     try:
         return base64.b64decode(secret.data.get(KEY, ""), validate=True) or None
-    except binascii.Error:
+    except ValueError:
         return None

@@ -6,7 +6,6 @@ Source: Hono, HTTP Adapter user guide.
 from __future__ import annotations
 
 import base64
-import binascii
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -120,7 +119,7 @@ def basic_login(token: str) -> tuple[str, bytes]:
         username, colon, password = base64.b64decode(token, validate=True).partition(b":")
         if colon:
             return username.decode(), password
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no base64, no ASCII, or no UTF-8 in it
         pass
     raise Unauthenticated("Authorization: expected Basic base64(<user name>:<password>)")
 

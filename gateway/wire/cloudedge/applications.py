@@ -8,7 +8,6 @@ answers are acknowledged. Source: KubeEdge `metaserver/application.go` and its d
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -355,7 +354,7 @@ def read_watches_answer(content: Raw) -> Mapping[str, Application]:
 def _bytes(what: str, text: str | None) -> bytes:
     try:
         return base64.b64decode(text or "", validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # also of text that is no ASCII
         raise MalformedPacket(f"{what}: not base64: {error}") from error
 
 

@@ -268,5 +268,5 @@ def _base64(body: bytes) -> str:
 def _bytes(text: str | None) -> bytes:
     try:
         return base64.b64decode(text or "", validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # also of text that is no ASCII
         raise MalformedPacket(f"content.body: not base64: {error}") from error

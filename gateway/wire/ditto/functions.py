@@ -7,7 +7,6 @@ empty tuple) and returns new values. Source: Ditto, function library.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -106,7 +105,7 @@ def _delete(_values: Values, _arguments: Arguments) -> Values:
 def _base64_decode(text: str) -> str | None:
     try:
         return base64.b64decode(text, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no base64, no ASCII, or no UTF-8 in it
         return None
 
 
