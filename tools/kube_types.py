@@ -81,6 +81,11 @@ PROTOBUF_ROOTS = (
     "authentication.k8s.io/v1.SelfSubjectReview",
     "meta/v1.DeleteOptions",
 )
+KEY_DEFAULTS = {
+    (API + "core.v1.ContainerPort", "protocol"): "TCP",
+    (API + "core.v1.ServicePort", "protocol"): "TCP",
+}
+"""Defaults that elements of keyed lists need before they can be told apart; the catalogue leaves them out."""
 OUT = Path(__file__).parent.parent / "gateway" / "kube" / "data"
 
 
@@ -135,6 +140,8 @@ def message_types(fields: dict[str, list[Any]], known: dict[str, Any]) -> list[s
 def main(definitions_path: str, protobuf_path: str) -> None:
     definitions = json.loads(Path(definitions_path).read_text("utf-8"))
     catalogue = reduced(definitions.get("$defs") or definitions["definitions"])
+    for (name, key), value in KEY_DEFAULTS.items():
+        catalogue[name]["properties"][key]["default"] = value
     names = closure(ROOTS, lambda name: references(catalogue[name]))
     write("types.json", {name: catalogue[name] for name in names})
     messages = json.loads(Path(protobuf_path).read_text("utf-8"))

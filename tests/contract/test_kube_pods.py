@@ -224,3 +224,12 @@ def test_kubectl_is_told_how_a_pod_is() -> None:
     cells: Any = table(kind, [{**a_pod(), "status": running}], {}, 0)["rows"]
     assert cells[0]["cells"][:4] == ["p1", "1/1", "Running", 3]
     assert cells[0]["cells"][5:7] == ["10.0.0.9", "edge-1"]
+
+
+async def test_ports_without_a_protocol_are_tcp_also_when_applied(client: KubeClient) -> None:
+    container: JsonObject = {"name": "c", "image": "i:1", "ports": [{"containerPort": 80}]}
+    pod = a_pod(containers=[container])
+    applied: Any = await client.patch(*POD, "p1", pod, patch_type=PatchType.APPLY)
+    assert applied["spec"]["containers"][0]["ports"] == [{"containerPort": 80, "protocol": "TCP"}]
+    again: Any = await client.patch(*POD, "p1", pod, patch_type=PatchType.APPLY)
+    assert again["metadata"]["resourceVersion"] == applied["metadata"]["resourceVersion"]

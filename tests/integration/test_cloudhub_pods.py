@@ -247,3 +247,42 @@ async def test_a_node_is_told_where_it_is_connected(tmp_path: Path) -> None:
                 return bool(node["metadata"]["annotations"]["cloudcore"] == "127.0.0.1")
 
             await eventually(is_here)
+
+
+async def test_a_change_by_others_between_reports_reaches_the_node(tmp_path: Path) -> None:
+    async with a_node(tmp_path) as (cloud, edge):
+        pod = await make_pod(cloud, a_pod())
+        await edge.object(POD, "insert")
+        await has_sync(cloud, "p1", pod["metadata"]["resourceVersion"])
+        edge.acknowledges = False
+        gate: JsonObject = {"status": {"conditions": [{"type": "Gate", "status": "True"}]}}
+        await cloud.kube.patch(
+            "v1",
+            "pods",
+            "default",
+            "p1",
+            gate,
+            patch_type=PatchType.STRATEGIC,
+            subresource="status",
+        )
+        answer = await report(edge, pod, phase="Running")
+        both = content_of(answer)["Object"]
+        assert [c["type"] for c in both["status"]["conditions"]] == ["Gate"]
+        newest = both["metadata"]["resourceVersion"]
+        edge.acknowledges = True
+        await edge.wait_for(
+            lambda e: e.route.resource == POD and e.header.resourceversion == newest
+        )
+
+
+async def test_reports_about_pods_of_others_are_refused(tmp_path: Path) -> None:
+    async with a_node(tmp_path) as (cloud, edge):
+        other = await make_pod(cloud, a_pod("theirs", "edge-2"))
+        assert content_of(await report(edge, other, phase="Running"))["Err"]
+        pod = await make_pod(cloud, a_pod())
+        fake = {"metadata": {**pod["metadata"], "uid": "another"}}
+        conflict = content_of(await report(edge, fake, phase="Running"))["Err"]["ErrStatus"]
+        assert (conflict["reason"], conflict["code"]) == ("Conflict", 409)
+        gone = {"metadata": {**pod["metadata"], "name": "no"}}
+        missing = content_of(await report(edge, gone, phase="Running"))["Err"]["ErrStatus"]
+        assert (missing["reason"], missing["code"]) == ("NotFound", 404)

@@ -1,0 +1,63 @@
+"""Kinds that the embedded API keeps for edges without acting on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.errors import BadRequest
+from gateway.kube.client import KubeClient
+from gateway.model.json import JsonObject
+from tests.contract.test_kube_client import client, server
+
+__all__ = ["client", "server"]
+
+RBAC = "rbac.authorization.k8s.io/v1"
+RULES: JsonObject = {"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]}
+ROLE_REF: JsonObject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"}
+KINDS: list[tuple[str, str, str | None, JsonObject]] = [
+    ("v1", "services", "default", {"spec": {"ports": [{"port": 80, "protocol": "TCP"}]}}),
+    ("v1", "endpoints", "default", {"subsets": [{"addresses": [{"ip": "10.0.0.1"}]}]}),
+    ("v1", "persistentvolumes", None, {"spec": {"capacity": {"storage": "1Gi"}}}),
+    ("v1", "persistentvolumeclaims", "default", {"spec": {"accessModes": ["ReadWriteOnce"]}}),
+    (
+        "discovery.k8s.io/v1",
+        "endpointslices",
+        "default",
+        {"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}]},
+    ),
+    (
+        "storage.k8s.io/v1",
+        "volumeattachments",
+        None,
+        {"spec": {"attacher": "a", "nodeName": "n", "source": {"persistentVolumeName": "pv"}}},
+    ),
+    (
+        "certificates.k8s.io/v1",
+        "certificatesigningrequests",
+        None,
+        {"spec": {"request": "cmVx", "signerName": "kubernetes.io/kubelet-serving"}},
+    ),
+    (RBAC, "roles", "default", RULES),
+    (RBAC, "clusterroles", None, RULES),
+    (RBAC, "rolebindings", "default", {"roleRef": ROLE_REF}),
+    (RBAC, "clusterrolebindings", None, {"roleRef": {**ROLE_REF, "kind": "ClusterRole"}}),
+]
+
+
+@pytest.mark.parametrize(
+    ("group_version", "plural", "namespace", "parts"), KINDS, ids=[row[1] for row in KINDS]
+)
+async def test_a_kind_is_kept_as_it_is_written(
+    client: KubeClient, group_version: str, plural: str, namespace: str | None, parts: JsonObject
+) -> None:
+    body: JsonObject = {"metadata": {"name": "one"}, **parts}
+    made: Any = await client.create(group_version, plural, namespace, body)
+    for key, value in parts.items():
+        assert made[key] == value
+    found = await client.list(group_version, plural, namespace)
+    assert [each["metadata"]["name"] for each in found.items] == ["one"]  # type: ignore[index, call-overload]
+    wrong: JsonObject = {"metadata": {"name": "two", "labels": ["not", "a", "map"]}}
+    with pytest.raises(BadRequest):
+        await client.create(group_version, plural, namespace, wrong)
