@@ -104,8 +104,8 @@ class Accounts:
 
     def user(self, token: str, audiences: list[str] | None = None) -> tuple[User, list[str]]:
         """Return whose token it is, and for which of the audiences. Errors: Unauthenticated."""
-        if len(token) > MAX_TOKEN:
-            raise Unauthenticated("the token is too long")
+        if len(token) > MAX_TOKEN or not token.isascii():
+            raise Unauthenticated("the token is too long, or no text of a token")
         try:
             claims = jwt.decode(
                 token,

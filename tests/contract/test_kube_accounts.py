@@ -95,7 +95,7 @@ async def test_bad_requests_for_tokens_are_refused(client: KubeClient) -> None:
         await ask(client, "app", boundObjectRef={"kind": "Service", "name": "s"})
 
 
-@pytest.mark.parametrize("token", ["", "x", "a.b.c", "x" * 20_000])
+@pytest.mark.parametrize("token", ["", "x", "a.b.c", "x" * 20_000, "\u00e9.\u00e9.x"])
 async def test_what_is_no_token_is_nobody_s(client: KubeClient, token: str) -> None:
     assert (await review(client, token))["authenticated"] is False
 
