@@ -151,7 +151,7 @@ async def test_a_remote_without_commands_takes_uploads_all_the_same() -> None:
         (Modified(delivery_failed=True), False),
         (Modified(undeliverable_here=True), True),
         (Rejected(), True),
-        (Rejected(Error("amqp:internal-error", "?")), True),
+        (Rejected(Error("amqp:internal-error", "?")), False),
         (Rejected(Error("amqp:resource-limit-exceeded", "quota")), False),
     ],
 )

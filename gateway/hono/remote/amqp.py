@@ -20,7 +20,7 @@ from gateway.hono.amqp_messages import (
     trace_map,
     trace_of,
 )
-from gateway.hono.amqp_outcomes import command_state
+from gateway.hono.amqp_outcomes import INTERNAL_ERROR, command_state
 from gateway.hono.remote.replies import decode_reply, encode_reply
 from gateway.hono.remote.uplink import Hub, NotTaken, Refused, refusal
 from gateway.model.message import DUPLICATE, Command, CommandResponse, Kind, Message
@@ -48,7 +48,13 @@ MAX_UNSENT: Final = 1_048_576
 """Bytes that wait for the remote's session window; above it nothing more is sent."""
 MAX_TTL_MS: Final = 0xFFFF_FFFF
 
-_STATUS: Final = {BAD_REQUEST: 400, UNAUTHORIZED: 403, NOT_FOUND: 404, RESOURCE_LIMIT: 429}
+_STATUS: Final = {
+    BAD_REQUEST: 400,
+    UNAUTHORIZED: 403,
+    NOT_FOUND: 404,
+    RESOURCE_LIMIT: 429,
+    INTERNAL_ERROR: 500,
+}
 _RETAIN: Final = Symbol("x-opt-retain")
 _DUPLICATE: Final = Symbol(DUPLICATE)
 _TRACE: Final = Symbol(TRACE_ANNOTATION)
