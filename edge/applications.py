@@ -34,8 +34,10 @@ log = logging.getLogger(__name__)
 
 SYNC_SECONDS = 60.0
 LINGER_SECONDS = 60.0
-SILENT_SECONDS = 45.0
-"""For which reads do not wait for a cloud that did not answer: many have no dynamic controller at all."""
+SILENT_SECONDS = SYNC_SECONDS + APPLICATION_SECONDS + 5.0
+"""For which reads do not wait for a cloud that did not answer: many have no dynamic controller at all. What
+tells it of the watches asks again before the time is up.
+"""
 _READS = frozenset({Verb.GET, Verb.LIST, Verb.WATCH})
 
 Refresh = Callable[[Application], Awaitable[None]]
