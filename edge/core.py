@@ -13,6 +13,7 @@ from typing import Protocol
 from edge.broker import Broker
 from edge.clock import now_ms
 from edge.devicetwin import DeviceTwin
+from edge.dmi import DmiServer, build_dmi
 from edge.edgeapi import CloudOrDisk
 from edge.enrolment import Enrolment, Ticket
 from edge.eventbus import EventBus
@@ -77,6 +78,7 @@ class EdgeCore:
     external: ExternalBroker | None
     reports: Reports
     api: CloudOrDisk
+    dmi: DmiServer | None = None
 
 
 def build_edge(
@@ -144,7 +146,7 @@ def build_edge(
         tracer=tracer,
     )
     node = NodeAgent(Machine(name, data_dir / FOLDER), hub)
-    twin.listen(mappers)
+    dmi = build_dmi(process, data_dir / FOLDER, twin, pump.submit, store, mappers)
     for listener in (reports, pump, twin.membership, node):
         hub.on_link(listener)
     for taker in (pump.take_answer, reports.take_answer, twin.membership.take_answer):
@@ -166,12 +168,27 @@ def build_edge(
         bus,
         *brokers,
         mappers,
+        *dmi,
         node,
         *metaserver,
         hub,
         Rotation(lambda: identity.certificate, enrolment.renew, hub.reconnect),
     ]
-    return EdgeCore(name, modules, hub, twin, spool, node, meta, bus, broker, external, reports, api)
+    return EdgeCore(
+        name,
+        modules,
+        hub,
+        twin,
+        spool,
+        node,
+        meta,
+        bus,
+        broker,
+        external,
+        reports,
+        api,
+        dmi[0] if dmi else None,
+    )
 
 
 def node_name(settings: Edge, identity: Identity, *, must_have_joined: bool) -> str:

@@ -49,6 +49,10 @@ class Dmi:
     """Directory that mappers' sockets must be in; empty takes `<data-dir>/edge/mappers`."""
     numbers: str = "float"
     """How JSON numbers reach mappers: `float` (32 bits, as KubeEdge) or `exact` (64 bits)."""
+    calls_per_second: float = 1.0
+    """Calls of mappers each second, all together, beyond the burst; KubeEdge's limit is 1."""
+    burst: int = 100
+    """Calls of mappers at once; more are refused with RESOURCE_EXHAUSTED."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""DMI, the interface between EdgeCore and mappers: its messages as Protocol Buffers, without a library."""
