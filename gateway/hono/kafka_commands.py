@@ -88,7 +88,7 @@ class KafkaCommands:
         self._responses = responses
         self._tenants = tenants
         self._notifies = settings.delivery_failures
-        self._counter = metrics.kafka_commands
+        self._counter = metrics.elsewhere.kafka_commands
         self._meter = CommandMeter(metrics)
         self._clock = clock
         self._lines: dict[Device, _Line] = {}
@@ -96,7 +96,7 @@ class KafkaCommands:
         self._reader = RecordReader(
             properties, COMMAND_TOPICS, self.take, max_under_way=settings.max_commands
         )
-        metrics.kafka_queue.watch("commands", lambda: self._reader.under_way)
+        metrics.elsewhere.kafka_queue.watch("commands", lambda: self._reader.under_way)
 
     async def run(self, ready: Callable[[], None]) -> None:
         await self._reader.run(ready)

@@ -74,7 +74,7 @@ class KafkaProducer:
         self._seldom = Seldom()
         self._counters: dict[tuple[str, str], Meter] = {}
         self._tallies: dict[str, Tally] = {}
-        metrics.kafka_queue.watch("producer", lambda: len(self._producer or ()))
+        metrics.elsewhere.kafka_queue.watch("producer", lambda: len(self._producer or ()))
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until cancelled.
@@ -143,7 +143,7 @@ class KafkaProducer:
             return
         counter = self._counters.get((kind, outcome))
         if counter is None:
-            counter = self._metrics.kafka_records.labels(kind, outcome)
+            counter = self._metrics.elsewhere.kafka_records.labels(kind, outcome)
             self._counters[kind, outcome] = counter
         counter.inc(count)
 
@@ -180,7 +180,7 @@ class KafkaProducer:
     def _tally(self, kind: str) -> Tally:
         tally = self._tallies.get(kind)
         if tally is None:
-            tally = self._tallies[kind] = self._metrics.kafka_seconds.labels(kind)
+            tally = self._tallies[kind] = self._metrics.elsewhere.kafka_seconds.labels(kind)
         return tally
 
     def _account(self, batch: list[_Delivery], failures: list[_Delivery]) -> None:

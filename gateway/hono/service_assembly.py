@@ -138,7 +138,7 @@ def internal_services(
     registry, metrics, tracer = core.registry, core.metrics, core.tracer
     receivers = CommandReceivers()
     routes = Routes(core.commands, receivers, core.database)
-    metrics.service_routes.set_function(lambda: len(routes))
+    metrics.elsewhere.service_routes.set_function(lambda: len(routes))
     router = RouterService(
         registry, core.commands, routes, core.last_gateways, core.downstream, tracer
     )

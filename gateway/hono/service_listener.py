@@ -179,7 +179,7 @@ class InternalServices:
 
     def _connect(self, protocol: AmqpProtocol, neighbour: ServiceUser | None = None) -> Component:
         self._sockets.add(protocol)
-        self.metrics.service_connections.set(len(self._sockets))
+        self.metrics.elsewhere.service_connections.set(len(self._sockets))
         if len(self._sockets) > self._settings.max_connections * HARD_LIMIT:
             protocol.abort()
         return Component(self, protocol, neighbour)
@@ -189,7 +189,7 @@ class InternalServices:
 
     def _gone(self, protocol: AmqpProtocol) -> None:
         self._sockets.discard(protocol)
-        self.metrics.service_connections.set(len(self._sockets))
+        self.metrics.elsewhere.service_connections.set(len(self._sockets))
         if not self._sockets:
             self._no_more.set()
 

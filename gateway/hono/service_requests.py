@@ -266,7 +266,7 @@ class RequestLink:
         call.span.end(failure)
         request, desk = call.request, self._desk
         labels = (request.endpoint, self._known(request.operation), str(response.status))
-        desk.metrics.service_requests.labels(*labels).inc()
+        desk.metrics.elsewhere.service_requests.labels(*labels).inc()
         receiver = desk.replies.owner(call.reply_to)
         if receiver is None or receiver.protocol is not self._protocol:
             log.debug("nobody is there for an answer", extra={"operation": request.operation})

@@ -135,7 +135,7 @@ class Uploads:
         self._metrics = metrics
         self._relayed: dict[str, Tenant] = {}
         """Tenants whose telemetry nobody here reads, as they were when that was found out."""
-        self.forwarded = metrics.service_uploads.labels(
+        self.forwarded = metrics.elsewhere.service_uploads.labels(
             Kind.TELEMETRY.value, Processing.FORWARDED.value
         )
         self._takers = takers
@@ -261,7 +261,7 @@ class Uploads:
 
     def count(self, kind: str, error: GatewayError | None) -> None:
         """Count a message with its outcome."""
-        self._metrics.service_uploads.labels(kind, outcome_of(error).metric.value).inc()
+        self._metrics.elsewhere.service_uploads.labels(kind, outcome_of(error).metric.value).inc()
 
 
 class UploadLink:

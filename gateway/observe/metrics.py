@@ -8,27 +8,22 @@ each room.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from prometheus_client import Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import Collector
 
+from gateway.observe.buckets import BYTES, SECONDS
+from gateway.observe.depths import Depths
 from gateway.observe.edge_metrics import EdgeMetrics
+from gateway.observe.elsewhere_metrics import ElsewhereMetrics
 from gateway.observe.exposition import Exposed
 from gateway.observe.histograms import LoopHistogram
 from gateway.observe.merging import MergingRegistry
 from gateway.observe.process import ProcessMeters
 
-Source = Callable[[], float]
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
-
-SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-BYTES = (64, 256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576)
 
 
 class Metrics:
@@ -154,28 +149,6 @@ class Metrics:
             registry=registry,
         )
 
-        # --- internal services for adapters elsewhere -----------------------------------------
-        self.service_requests = Counter(
-            "twinspan_service_requests",
-            "Requests of adapters elsewhere, by service, operation and status.",
-            ("endpoint", "operation", "status"),
-            registry=registry,
-        )
-        self.service_uploads = Counter(
-            "twinspan_service_uploads",
-            "Messages of adapters elsewhere for applications, by what became of them.",
-            ("type", "status"),
-            registry=registry,
-        )
-        self.service_connections = Gauge(
-            "twinspan_service_connections", "Connected components.", registry=registry
-        )
-        self.service_routes = Gauge(
-            "twinspan_service_routes",
-            "Devices at adapters elsewhere that listen for commands.",
-            registry=registry,
-        )
-
         # --- CoAP adapter ---------------------------------------------------------------------
         self.coap_datagrams = Counter(
             "twinspan_coap_datagrams",
@@ -190,84 +163,6 @@ class Metrics:
             "twinspan_coap_dtls_handshakes",
             "DTLS handshakes, by outcome.",
             ("outcome",),
-            registry=registry,
-        )
-
-        # --- Kafka northbound -----------------------------------------------------------------
-        self.kafka_records = Counter(
-            "twinspan_kafka_records",
-            "Records for Kafka, by kind and outcome: delivered, failed, refused, unconfirmed.",
-            ("kind", "outcome"),
-            registry=registry,
-        )
-        self.kafka_seconds = LoopHistogram(
-            "twinspan_kafka_delivery_seconds",
-            "Time from handing a record over to the broker's outcome.",
-            ("kind",),
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.kafka_queue = _Depths(
-            "twinspan_kafka_queue_depth", "Records and commands under way.", "client"
-        )
-        registry.register(self.kafka_queue)
-        self.kafka_commands = Counter(
-            "twinspan_kafka_commands",
-            "Command records read: accepted, rejected, released, modified, expired, malformed.",
-            ("outcome",),
-            registry=registry,
-        )
-
-        # --- relay to a remote Hono -----------------------------------------------------------
-        self.remote_up = Gauge(
-            "twinspan_remote_up",
-            "1 while the remote has let us in.",
-            ("tenant",),
-            registry=registry,
-        )
-        self.remote_connections = Counter(
-            "twinspan_remote_connections_ended",
-            "Connections to the remote, and tries, that ended: lost, refused, unreachable.",
-            ("tenant", "reason"),
-            registry=registry,
-        )
-        self.remote_messages = Counter(
-            "twinspan_remote_messages",
-            "Messages for the remote: accepted, sent (QoS 0), rejected, released, unanswered, not_taken.",
-            ("tenant", "type", "outcome"),
-            registry=registry,
-        )
-        self.remote_loss = Counter(
-            "twinspan_remote_loss",
-            "Messages that the remote will not get: refused, unsendable, expired, dropped_oldest.",
-            ("tenant", "type", "cause"),
-            registry=registry,
-        )
-        self.remote_seconds = LoopHistogram(
-            "twinspan_remote_delivery_seconds",
-            "Time from sending a message to the remote's accepting it.",
-            ("tenant", "type"),
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.remote_waiting = _Depths(
-            "twinspan_remote_waiting_messages",
-            "Messages on disk that wait for the remote.",
-            "tenant",
-            "type",
-        )
-        registry.register(self.remote_waiting)
-        self.remote_waiting_bytes = _Depths(
-            "twinspan_remote_waiting_bytes",
-            "Bytes on disk that wait for the remote.",
-            "tenant",
-            "type",
-        )
-        registry.register(self.remote_waiting_bytes)
-        self.remote_commands = Counter(
-            "twinspan_remote_commands",
-            "Commands from the remote (accepted, released, rejected) and answers to it.",
-            ("tenant", "outcome"),
             registry=registry,
         )
 
@@ -311,7 +206,7 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
-        self.live_entities = _Depths("live_entities", "Things and policies in memory.", "type")
+        self.live_entities = Depths("live_entities", "Things and policies in memory.", "type")
         registry.register(self.live_entities)
         self.sudo_commands = Counter(
             "sudo_commands",
@@ -426,7 +321,7 @@ class Metrics:
         )
 
         # --- embedded Kubernetes API ------------------------------------------------------------
-        self.kube_objects = _Depths(
+        self.kube_objects = Depths(
             "twinspan_kube_objects", "Objects of the embedded Kubernetes API.", "resource"
         )
         registry.register(self.kube_objects)
@@ -442,7 +337,7 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
-        self.store_queue = _Depths(
+        self.store_queue = Depths(
             "twinspan_store_queue_depth", "Writes that wait for the writer.", "store"
         )
         registry.register(self.store_queue)
@@ -471,13 +366,13 @@ class Metrics:
             "Messages from the cloud that the edge could not read.",
             registry=registry,
         )
-        self.edge_spool_messages = _Depths(
+        self.edge_spool_messages = Depths(
             "twinspan_edge_spool_messages",
             "Uploads on the edge's disk that wait for the cloud.",
             "type",
         )
         registry.register(self.edge_spool_messages)
-        self.edge_spool_bytes = _Depths(
+        self.edge_spool_bytes = Depths(
             "twinspan_edge_spool_bytes", "Bytes on the edge's disk that wait for the cloud.", "type"
         )
         registry.register(self.edge_spool_bytes)
@@ -511,7 +406,7 @@ class Metrics:
             ("outcome",),
             registry=registry,
         )
-        self.edge_reports_waiting = _Depths(
+        self.edge_reports_waiting = Depths(
             "twinspan_edge_reporting_devices",
             "Devices with reports that wait for the cloud.",
             "node",
@@ -555,6 +450,7 @@ class Metrics:
         )
 
         self.edge = EdgeMetrics(registry)
+        self.elsewhere = ElsewhereMetrics(registry)
 
         # --- process --------------------------------------------------------------------------
         self.loop_lag_seconds = Histogram(
@@ -571,7 +467,7 @@ class Metrics:
             "Worker processes that ended though nobody asked them to.",
             registry=registry,
         )
-        self.modules_ready = _Depths("twinspan_module_ready", "1 while a module is up.", "module")
+        self.modules_ready = Depths("twinspan_module_ready", "1 while a module is up.", "module")
         registry.register(self.modules_ready)
 
     def text(self) -> bytes:
@@ -585,26 +481,6 @@ class Metrics:
     def openmetrics(self) -> bytes:
         """Return OpenMetrics, which carries exemplars."""
         return bytes(generate_openmetrics(Exposed(self.registry)))  # type: ignore[no-untyped-call]  # the library has no types there
-
-
-class _Depths(Collector):
-    """A gauge whose values are asked for when it is scraped."""
-
-    def __init__(self, name: str, documentation: str, *labels: str) -> None:
-        self._name = name
-        self._documentation = documentation
-        self._labels = labels
-        self._sources: dict[tuple[str, ...], Source] = {}
-
-    def watch(self, values: str | tuple[str, ...], source: Source) -> None:
-        """Report what `source()` returns under the label values, of which there may be one."""
-        self._sources[(values,) if isinstance(values, str) else values] = source
-
-    def collect(self) -> list[Metric]:
-        family = GaugeMetricFamily(self._name, self._documentation, labels=self._labels)
-        for values, source in self._sources.items():
-            family.add_metric(values, float(source()))
-        return [family]
 
 
 __all__ = ["OPENMETRICS", "TEXT", "Metrics"]

@@ -15,17 +15,20 @@ class RelayMeters:
     def __init__(self, metrics: Metrics, tenant: str) -> None:
         self._tenant = tenant
         self._metrics = metrics
-        self._seconds = {kind: metrics.remote_seconds.labels(tenant, kind.value) for kind in Kind}
+        self._seconds = {
+            kind: metrics.elsewhere.remote_seconds.labels(tenant, kind.value) for kind in Kind
+        }
         self._accepted = {
-            kind: metrics.remote_messages.labels(tenant, kind.value, "accepted") for kind in Kind
+            kind: metrics.elsewhere.remote_messages.labels(tenant, kind.value, "accepted")
+            for kind in Kind
         }
 
     def watch(self, spool: RelaySpool) -> None:
         """Show how much waits."""
         for kind in Kind:
             labels = (self._tenant, kind.value)
-            self._metrics.remote_waiting.watch(labels, partial(_messages, spool, kind))
-            self._metrics.remote_waiting_bytes.watch(labels, partial(_bytes, spool, kind))
+            self._metrics.elsewhere.remote_waiting.watch(labels, partial(_messages, spool, kind))
+            self._metrics.elsewhere.remote_waiting_bytes.watch(labels, partial(_bytes, spool, kind))
 
     def delivered(self, kind: Kind, seconds: float) -> None:
         """The remote has accepted a message."""
@@ -34,27 +37,27 @@ class RelayMeters:
 
     def outcome(self, kind: Kind, outcome: str) -> None:
         """Another outcome: sent (QoS 0), rejected, released, unanswered."""
-        self._metrics.remote_messages.labels(self._tenant, kind.value, outcome).inc()
+        self._metrics.elsewhere.remote_messages.labels(self._tenant, kind.value, outcome).inc()
 
     def refused(self, kind: Kind) -> None:
         """A device was told that we do not take its message."""
-        self._metrics.remote_messages.labels(self._tenant, kind.value, "not_taken").inc()
+        self._metrics.elsewhere.remote_messages.labels(self._tenant, kind.value, "not_taken").inc()
 
     def lost(self, cause: str, kind: Kind, count: int) -> None:
         """Messages that nobody will get."""
-        self._metrics.remote_loss.labels(self._tenant, kind.value, cause).inc(count)
+        self._metrics.elsewhere.remote_loss.labels(self._tenant, kind.value, cause).inc(count)
 
     def command(self, outcome: str) -> None:
         """What a device's side made of a command."""
-        self._metrics.remote_commands.labels(self._tenant, outcome).inc()
+        self._metrics.elsewhere.remote_commands.labels(self._tenant, outcome).inc()
 
     def connected(self, is_up: bool) -> None:
         """Whether the remote has let us in."""
-        self._metrics.remote_up.labels(self._tenant).set(float(is_up))
+        self._metrics.elsewhere.remote_up.labels(self._tenant).set(float(is_up))
 
     def ended(self, reason: str) -> None:
         """A connection, or a try to make one, has ended."""
-        self._metrics.remote_connections.labels(self._tenant, reason).inc()
+        self._metrics.elsewhere.remote_connections.labels(self._tenant, reason).inc()
 
 
 def _messages(spool: RelaySpool, kind: Kind) -> float:
