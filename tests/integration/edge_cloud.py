@@ -16,10 +16,10 @@ import ssl
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from aiohttp import WSMsgType, web
 from cryptography import x509
@@ -339,9 +339,19 @@ async def serving(
 C = TypeVar("C", bound=FakeCloud)
 
 
+@overload
+def a_cloud(folder: Path) -> AbstractAsyncContextManager[FakeCloud]: ...
+
+
+@overload
+def a_cloud(folder: Path, make: Callable[[Authority], C]) -> AbstractAsyncContextManager[C]: ...
+
+
 @asynccontextmanager
-async def a_cloud(folder: Path, make: Callable[[Authority], C] = FakeCloud) -> AsyncIterator[C]:  # type: ignore[assignment]  # FakeCloud is a C where none is named
-    """Run a fake cloud on two free ports."""
+async def a_cloud(
+    folder: Path, make: Callable[[Authority], Any] = FakeCloud
+) -> AsyncIterator[Any]:
+    """Run a fake cloud, or the kind that `make` makes, on two free ports."""
     authority = await asyncio.to_thread(Authority, folder)
     cloud = make(authority)
     async with (

@@ -186,7 +186,7 @@ async def test_a_question_is_answered_by_the_cloud_and_from_disk_without_it(
     async with a_node(data_dir) as node:
         await linked(node, cloud)
         assert (await node.core.api.query(subject))["data"] == {"a": "1"}
-        with pytest.raises(NotFound, match="^no$"):
+        with pytest.raises(NotFound, match=r"^no$"):
             await node.core.api.query(Subject("default", "configmap", "missing"))
     async with a_node(data_dir, server="127.0.0.1:1") as node:
         assert (await node.core.api.query(subject))["data"] == {"a": "1"}

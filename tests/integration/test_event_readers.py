@@ -131,6 +131,9 @@ class App:
     def send(self, message: Message, outcome: Done) -> Callable[[], None] | None:
         raise AssertionError("no telemetry here")
 
+    def send_encoded(self, payload: bytes, outcome: Done) -> Callable[[], None] | None:
+        raise AssertionError("no telemetry here")
+
     def send_event(self, event: StoredEvent, outcome: Callable[[EventOutcome], None]) -> None:
         self.got.append(event.message.payload.decode())
         outcome(self._outcome)

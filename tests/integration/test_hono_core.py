@@ -227,6 +227,7 @@ async def test_the_data_volume_is_counted_until_it_is_used_up_and_kept_on_disk(c
     again = Usage(core.usage._database)
     await core.registry.read_tenant("acme")
     await core.registry.update_tenant("acme", limits, None)  # behind the save in the writer's queue
+    assert core.usage._database is not None
     await core.usage._database.read(again._load)
     tenant = await answer_of(lambda done: core.registry.find_tenant("acme", done))
     assert again.would_exceed(tenant, 1)
@@ -237,6 +238,7 @@ async def test_what_a_tenant_used_goes_with_it(core: Core) -> None:
     used: list[Any] = []
 
     async def rows() -> list[Any]:
+        assert core.usage._database is not None
         return await core.usage._database.write(
             lambda db: db.execute("SELECT tenant FROM tenant_usage").fetchall()
         )

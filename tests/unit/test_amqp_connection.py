@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gateway.wire.amqp.connection import AMQP_HEADER, CLOSE_SECONDS, MAX_AHEAD, SASL_HEADER
 from gateway.wire.amqp.events import (
     ConnectionEnded,
+    ConnectionOpened,
     Disposed,
     Event,
     LinkDetached,
@@ -183,7 +184,7 @@ def shape(event: Event) -> Any:
             return "detached", link.name, error, len(unsettled)
         case Disposed(deliveries=deliveries, state=state):
             return "disposed", [sent.id for sent in deliveries], state
-        case SaslRequested() | OpenRequested() | ConnectionEnded():
+        case SaslRequested() | OpenRequested() | ConnectionOpened() | ConnectionEnded():
             return event
         case other:
             return type(other), other.link.name
