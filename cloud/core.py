@@ -17,6 +17,7 @@ from cloud.hub import CloudHub
 from cloud.identity import Identity
 from cloud.joining import JoinServer
 from cloud.leadership import LeaseLeadership
+from cloud.nodeasks import NodeAsks
 from cloud.nodebook import NodeBook
 from cloud.nodepods import NodePods
 from cloud.nodes import NodeWatch
@@ -135,8 +136,9 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
     pods, presence = NodePods(cluster), Presence(cluster, address)
     pod_objects = build_pod_objects(cluster, pods, catalog, hub, delivery, syncs)
     hub.add_listener(presence)
+    asks = NodeAsks(cluster, pods, settings.hub.authorization)
     EdgeController(
-        cluster, identity, tracer, lambda: address, PodReports(cluster, delivery)
+        cluster, identity, tracer, lambda: address, PodReports(cluster, delivery), asks
     ).attach(hub)
     authorizer = Authorizer(settings.hub.authorization, cluster, NodeRights(pods, catalog))
     watches = build_applications(cluster, authorizer, hub, settings.dynamic, metrics, tracer)

@@ -8,14 +8,13 @@ who may read what: Kubernetes' Node authorizer.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from cloud.asks import Answering, Ask, Form
 from cloud.hub import CloudHub
 from cloud.identity import LEASE_NAMESPACE, LEASES, ensure_namespace
-from cloud.references import references
+from cloud.nodeasks import NodeAsks, Unanswered
 from cloud.restrictions import (
     check_event_of,
     check_mirror_pod,
@@ -26,7 +25,6 @@ from cloud.restrictions import (
 )
 from cloud.sessions import Inbound, stamp
 from gateway.errors import (
-    BadRequest,
     Conflict,
     Forbidden,
     GatewayError,
@@ -37,7 +35,7 @@ from gateway.errors import (
 from gateway.kube.client import KubeClient, PatchType
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge.devices import ObjectMeta, mapping, text
-from gateway.wire.cloudedge.envelope import json_of, object_of, text_of
+from gateway.wire.cloudedge.envelope import json_of, text_of
 from gateway.wire.cloudedge.names import Operation
 from gateway.wire.cloudedge.to_cloud import CaAsked, ResourceAsked
 from gateway.wire.cloudedge.to_edge import (
@@ -62,45 +60,6 @@ CLOUDCORE = "cloudcore"
 """Annotation of a Node: the address of the CloudCore that it is connected to."""
 
 
-class Form(Enum):
-    """What an answer looks like."""
-
-    RESULT = "ObjectResp"
-    BARE = "the object itself"
-    OK = "the text OK"
-    NONE = "no answer"
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One question of one node."""
-
-    node: str
-    message: ResourceAsked
-
-    @property
-    def name(self) -> str:
-        return self.message.subject.name
-
-    @property
-    def namespace(self) -> str:
-        if self.message.subject.namespace is None:
-            raise BadRequest(f"{self.message.subject}: a namespace is needed")
-        return self.message.subject.namespace
-
-    def object(self) -> JsonObject:
-        return object_of(self.message.content)
-
-    def own(self) -> str:
-        """Return the name when it is the node's own. Errors: Forbidden."""
-        if self.name != self.node:
-            raise Forbidden(f"node {self.node} may not touch {self.message.subject}")
-        return self.name
-
-
-Answering = Callable[[Ask], Awaitable["JsonObject | list[Json] | None"]]
-
-
 class EdgeController:
     """Answers `ResourceAsked` and `CaAsked`. Holds no state of its own."""
 
@@ -111,8 +70,10 @@ class EdgeController:
         tracer: Tracer,
         address: Callable[[], str],
         reports: PodReports,
+        asks: NodeAsks,
     ) -> None:
         self._kube = kube
+        self._asks = asks
         self._reports = reports
         self._identity = identity
         self._tracer = tracer
@@ -139,7 +100,9 @@ class EdgeController:
             {"node": inbound.node},
         ):
             try:
-                value = await answering(Ask(inbound.node, message))
+                value = await answering(Ask(inbound.node, message, inbound))
+            except Unanswered:
+                return
             except GatewayError as error:
                 self._refuse(inbound, form, error)
             else:
@@ -190,13 +153,7 @@ class EdgeController:
             ("podlist", operation.QUERY): (Form.BARE, self._list_pods),
             ("podpatch", operation.PATCH): (Form.RESULT, self._patch_pod),
             ("podstatus", operation.UPDATE): (Form.NONE, _drop),
-            ("configmap", operation.QUERY): (Form.BARE, self._get_for_pod("configmaps")),
-            ("secret", operation.QUERY): (Form.BARE, self._get_for_pod("secrets")),
-            ("persistentvolumeclaim", operation.QUERY): (
-                Form.BARE,
-                self._get_for_pod("persistentvolumeclaims"),
-            ),
-            ("serviceaccounttoken", operation.QUERY): (Form.BARE, _no_tokens),
+            **self._asks.table,
             ("event", operation.INSERT): (Form.NONE, self._create_event),
             ("event", operation.UPDATE): (Form.NONE, self._create_event),
             ("event", operation.PATCH): (Form.NONE, self._patch_event),
@@ -316,16 +273,6 @@ class EdgeController:
         except NotFound:
             return
 
-    def _get_for_pod(self, plural: str) -> Answering:
-        async def answering(ask: Ask) -> JsonObject:
-            wanted = (ask.message.subject.type, ask.name)
-            pods = await self._pods_of(ask.node, ask.namespace)
-            if not any(wanted in references(pod) for pod in pods):
-                raise Forbidden(f"no Pod of node {ask.node} uses {ask.message.subject}")
-            return await self._kube.get("v1", plural, ask.namespace, ask.name)
-
-        return answering
-
     # --- events ---------------------------------------------------------------------------------
 
     async def _create_event(self, ask: Ask) -> None:
@@ -349,10 +296,6 @@ class EdgeController:
 
 async def _unknown(ask: Ask) -> None:
     raise NotBuilt(f"{ask.message.operation} of {ask.message.subject.type} is not built")
-
-
-async def _no_tokens(_: Ask) -> None:
-    raise NotBuilt("tokens of ServiceAccounts for edge nodes are not built")
 
 
 async def _drop(_: Ask) -> None:
@@ -395,6 +338,8 @@ def _deletion_of(ask: Ask) -> tuple[str | None, int]:
     return text(mapping(options.get("preconditions")).get("uid")) or None, grace
 
 
-def _lane(message: ResourceAsked) -> tuple[str, str]:
-    kind = message.subject.type.removesuffix("patch").removesuffix("status")
-    return kind, message.subject.name
+def _lane(message: ResourceAsked) -> tuple[str, str, str]:
+    """Keep what is about one object in order; a question that waits holds up no namesake elsewhere."""
+    subject = message.subject
+    kind = subject.type.removesuffix("patch").removesuffix("status")
+    return kind, "" if kind == "node" else subject.namespace or "", subject.name

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from cloud.informer import Change, Informer, Key
 from cloud.nodes import EDGE_LABEL
-from cloud.references import Reference, references
+from cloud.references import Reference, account_of, references
 from gateway.kube.client import KubeClient
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import ObjectMeta, mapping, text
@@ -154,11 +154,6 @@ def needs_of(pod: JsonObject) -> frozenset[Need]:
     """Return what a Pod names, in its namespace."""
     namespace = ObjectMeta.read(pod).namespace
     return frozenset(Need(kind, namespace, name) for kind, name in references(pod))
-
-
-def account_of(pod: JsonObject) -> str:
-    """Return the ServiceAccount that a Pod runs as."""
-    return text(mapping(pod.get("spec")).get("serviceAccountName")) or "default"
 
 
 def node_of(pod: JsonObject | None) -> str:

@@ -27,8 +27,13 @@ def references(pod: JsonObject) -> frozenset[Reference]:
     spec = mapping(pod.get("spec"))
     found = {*_of_volumes(spec), *_of_containers(spec)}
     found.update(("secret", text(s.get("name"))) for s in _objects(spec.get("imagePullSecrets")))
-    found.add(("serviceaccounttoken", text(spec.get("serviceAccountName")) or "default"))
+    found.add(("serviceaccounttoken", account_of(pod)))
     return frozenset(reference for reference in found if reference[1])
+
+
+def account_of(pod: JsonObject) -> str:
+    """Return the ServiceAccount that a Pod runs as."""
+    return text(mapping(pod.get("spec")).get("serviceAccountName")) or "default"
 
 
 def _of_volumes(spec: JsonObject) -> Iterator[Reference]:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cloud.core import build_cloud
 from cloud.identity import create_join_token
 from gateway.config.cloud import Cloud, CloudHub, HubListener
-from gateway.config.cloud_services import Router, Stream
+from gateway.config.cloud_services import Dynamic, Router, Stream
 from gateway.config.ditto import Ditto
 from gateway.config.kube import Kube, KubeHttps
 from gateway.config.tree import Settings
@@ -201,6 +201,7 @@ class CloudCore:
 
 def settings_of(data_dir: Path, ditto: Ditto, **hub: Any) -> Settings:
     options: dict[str, Any] = {"sync_interval": 0.1, **hub}
+    dynamic = options.pop("dynamic", Dynamic())
     return Settings(
         data_dir=data_dir,
         demo=True,
@@ -208,6 +209,7 @@ def settings_of(data_dir: Path, ditto: Ditto, **hub: Any) -> Settings:
         kube=Kube(https=KubeHttps(bind=FREE)),
         cloud=Cloud(
             hub=CloudHub(wss=HubListener(bind=FREE), https=HubListener(bind=FREE), **options),
+            dynamic=dynamic,
             router=Router(bind=FREE),
             stream=Stream(bind=FREE, tunnel_bind=FREE),
         ),
@@ -225,8 +227,8 @@ async def a_cloud(
 ) -> AsyncIterator[CloudCore]:
     """A CloudCore on the stores of `data_dir`; `hub` changes settings of `cloud.hub`.
 
-    Without `cloudcore` only the Kubernetes API and the things service run. With `ditto.mode: remote` the
-    things of Devices are where `north` looks.
+    `dynamic` among them is `cloud.dynamic`. Without `cloudcore` only the Kubernetes API and the things
+    service run. With `ditto.mode: remote` the things of Devices are where `north` looks.
     """
     process = ProcessParts(settings_of(data_dir, ditto or Ditto(), **hub))
     gateway_db = Database(data_dir / "gateway.db", "gateway")
