@@ -27,8 +27,8 @@ from bench.devices_rig import AMQP_TENANT, USER, Rate, Target, _provision, scrat
 from tests import process
 
 GROUPS = Path("/sys/fs/cgroup/cpu")
-PERIOD_US = 5_000
-"""So short that waiting for the next one is little beside the rest of a message's way."""
+SLICE_US = 1_000
+"""The shortest slice that control groups give, so that waiting for the next one is little."""
 WINDOW = 400
 """Messages between devices and application, few enough for the application's socket never to be full."""
 LOAD_SECONDS = 150.0
@@ -83,7 +83,7 @@ class Gateway:
             "port": self.ports[f"hono.{protocol}"],
             "pids": list(pids),
             "tenant": AMQP_TENANT,
-            "topic": "telemetry",
+            "topic": "telemetry" if protocol == "mqtt" else None,
             "sink": sink,
         }
         return Target("twinspan", spec)
@@ -127,8 +127,8 @@ def slow_cores(pids: Sequence[int], share: float) -> Iterator[None]:
             (group / "cpu.shares").write_text(
                 "65536"
             )  # the part is to be had, however busy the rest
-            (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
-            (group / "cpu.cfs_quota_us").write_text(str(int(PERIOD_US * share)))
+            (group / "cpu.cfs_period_us").write_text(str(int(SLICE_US / share)))
+            (group / "cpu.cfs_quota_us").write_text(str(SLICE_US))
             (group / "cgroup.procs").write_text(str(pid))
         yield
 
