@@ -111,6 +111,7 @@ class Mapper:
         return [request for name, request in self.told if name == method]
 
     async def start(self) -> None:
+        self.socket.parent.mkdir(exist_ok=True)
         server = grpc.aio.server()
         methods = _module().DESCRIPTOR.services_by_name["DeviceMapperService"].methods
         handlers = {
