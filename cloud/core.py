@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from cloud.access import Access
 from cloud.applications import build_applications
 from cloud.authorizer import Authorizer, NodeRights
 from cloud.bases import Bases
@@ -142,6 +143,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
     ).attach(hub)
     authorizer = Authorizer(settings.hub.authorization, cluster, NodeRights(pods, catalog))
     watches = build_applications(cluster, authorizer, hub, settings.dynamic, metrics, tracer)
+    access = Access(cluster, pods, syncs, delivery, leadership)
     nodes = NodeWatch(cluster, catalog, hub, book, syncs, metrics, settings.hub)
     joining = JoinServer(settings.hub, identity, book, cluster, process.endpoints, metrics, hub)
     return [
@@ -159,6 +161,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         delivery,
         presence,
         watches,
+        access,
         hub,
         joining,
     ]
