@@ -58,6 +58,7 @@ def of_core(core: EdgeCore) -> JsonObject:
         "twins": core.twin.count,
         "devices_with_reports": len(core.reports),
         "external_mqtt": None if core.external is None else core.external.is_connected,
+        "mappers": [] if core.dmi is None else core.dmi.facts(),
     }
 
 
@@ -97,6 +98,7 @@ def of_disk(data_dir: Path, limits: SpoolSettings) -> JsonObject:
         "twins": 0,
         "devices_with_reports": 0,
         "external_mqtt": None,
+        "mappers": [],
     }
     bounds = {Kind.TELEMETRY: limits.max_telemetry_bytes, Kind.EVENT: limits.max_event_bytes}
     if not file.is_file():  # joined, and never run

@@ -134,6 +134,9 @@ def _show(found: dict[str, Any]) -> None:
         click.echo(f"reports   of {found['devices_with_reports']} devices wait for the cloud")
     if found["external_mqtt"] is not None:
         click.echo(f"mqtt      external broker {'up' if found['external_mqtt'] else 'down'}")
+    for mapper in found.get("mappers", []):  # an older EdgeCore that runs tells none
+        said = "serves" if mapper["connected"] else "does not answer for"
+        click.echo(f"mapper    {mapper['name']} {said} {mapper['protocol']}")
     if found["losses"]:
         causes = ", ".join(f"{cause} {count}" for cause, count in sorted(found["losses"].items()))
         click.echo(f"lost      {click.style(causes, fg='red')}")

@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from edge import status
 from edge.twinrules import text_of
 from gateway.config.edge_services import Dmi
 from gateway.wire.cloudedge.names import Operation
@@ -82,6 +83,8 @@ async def test_a_mapper_registers_is_told_what_is_wanted_and_reports(
             assert [device.name for device in answer.deviceList] == ["d1"]
             assert desired(answer.deviceList[0]) == {"temp": "20"}
             await until(lambda: is_served(node))
+            told = {"name": "modbus-mapper", "protocol": "modbus", "connected": True}
+            assert status.of_core(node.core)["mappers"] == [told]
             await cloud.push("device", "d1", a_device(protocol="modbus", temp="25"))
             await until(lambda: mapper.heard("UpdateDevice"))
             assert desired(mapper.heard("UpdateDevice")[-1].device) == {"temp": "25"}
