@@ -27,6 +27,7 @@ from gateway.hono.credentials import (
     MAX_KEPT,
     Answer,
     PasswordAuthenticator,
+    asks_for_context,
     is_meant,
 )
 from gateway.hono.provisioning import Found, Newcomer
@@ -223,7 +224,11 @@ class DeviceAuthenticator:
         except Unauthenticated as error:
             attempt.done(error)
             return
-        self._accept(attempt, _principal(found, RPK, end), min(end, _end_of(secrets)))
+        principal = _principal(found, RPK, end)
+        if asks_for_context(found.credential, (CLIENT_ID,)):
+            attempt.done(principal)
+        else:
+            self._accept(attempt, principal, min(end, _end_of(secrets)))
 
     # --- what was right -------------------------------------------------------------------------------
 

@@ -48,7 +48,8 @@ MAX_PASSWORD = 1_024
 
 Answer = Callable[[Principal | GatewayError], None]
 
-CONTEXT = ("client-id", "iss")
+CLIENT_ID = "client-id"
+CONTEXT = (CLIENT_ID, "iss")
 """Facts about a login that credentials may ask for in their `ext`."""
 WRONG = "credentials are missing, unknown or wrong"
 
@@ -59,8 +60,9 @@ def is_meant(credential: Credential, context: Mapping[str, str]) -> bool:
     return all(wanted.get(name, value) == value for name, value in context.items())
 
 
-def _asks_for_context(credential: Credential) -> bool:
-    return credential.ext is not None and any(name in credential.ext for name in CONTEXT)
+def asks_for_context(credential: Credential, names: tuple[str, ...] = CONTEXT) -> bool:
+    """True where a right password alone does not decide: another login with it is to be looked at again."""
+    return credential.ext is not None and any(name in credential.ext for name in names)
 
 
 def split_username(username: str, password: bytes) -> tuple[str, str, bytes]:
@@ -260,7 +262,7 @@ class PasswordAuthenticator:
         principal = Principal(
             found.tenant_id, found.device_id, found.credential.auth_id, HASHED_PASSWORD
         )
-        if check.generation == self._generation and not _asks_for_context(found.credential):
+        if check.generation == self._generation and not asks_for_context(found.credential):
             self._remember(check.digest, principal, right)
         return principal
 

@@ -190,6 +190,14 @@ async def test_a_credential_may_ask_for_a_client_identifier(core: Core) -> None:
             assert await connack(address, client_id="pump-8", **more) == 134
 
 
+async def test_a_token_is_good_for_the_client_that_its_credential_asks_for(core: Core) -> None:
+    bound = rpk(ext={"client-id": "pump-7"})
+    await core.registry.update_credentials("acme", "d1", [bound], None)
+    token = a_token(**HONO)
+    for client, kind in (("pump-7", Principal), ("pump-8", Unauthenticated)) * 2:
+        assert isinstance(await login(core, token=token, context={"client-id": client}), kind)
+
+
 # --- devices without credentials ----------------------------------------------------------------------
 
 
