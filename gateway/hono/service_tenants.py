@@ -87,7 +87,8 @@ def tenant_body(tenant: Tenant, now: float) -> JsonObject:
 
 
 def _adapter(item: Mapping[str, Json]) -> JsonObject:
-    return {"enabled": False, "device-authentication-required": True, **item}
+    """Leave out whether logins are needed where nobody said it: adapters then take `true`."""
+    return {"enabled": False, **item}
 
 
 def _anchors(tenant: Tenant, now: float) -> list[Json]:
