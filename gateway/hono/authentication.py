@@ -23,6 +23,7 @@ from gateway.hono.client_certificates import (
     trusted_anchor,
 )
 from gateway.hono.credentials import (
+    CLIENT_ID,
     KEEP_SECONDS,
     MAX_KEPT,
     Answer,
