@@ -7,7 +7,6 @@ have is left alone; a payload with none of it is not for this mapper. The thing 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from gateway.connectivity.errors import mapper_invalid
@@ -19,59 +18,25 @@ from gateway.connectivity.mappers.base import (
     required,
     topic_of,
 )
-from gateway.errors import GatewayError
+from gateway.errors import BadRequest, GatewayError
 from gateway.model.json import Json, JsonObject, Pointer, format_pointer, parse_pointer
+from gateway.model.jsonpath import Absent, Path, find
+from gateway.model.jsonpath import parse_path as read_path
 from gateway.wire.ditto.placeholders import Scope, Template
 
 NAME = "JsonPath"
 MAX_FIELDS = 500
-_STEP = re.compile(r"\.([A-Za-z_][\w\-]*)|\['([^']+)'\]|\[\"([^\"]+)\"\]|\[(-?\d{1,6})\]")
-
-Path = tuple[str | int, ...]
 
 
 def parse_path(text: str) -> Path:
-    """Read `$.a.b`, `$['a b']`, `$.list[0]` or `$` alone.
+    """Read a path of `gateway.model.jsonpath`.
 
     Errors: BadRequest `connectivity:message.mapper.config.invalid`.
     """
-    if not text.startswith("$"):
-        raise mapper_invalid(NAME, f"a path begins with '$', got '{text[:100]}'")
-    steps: list[str | int] = []
-    at = 1
-    while at < len(text):
-        match = _STEP.match(text, at)
-        if match is None:
-            raise mapper_invalid(NAME, f"'{text[:100]}' is not understood at position {at}")
-        name = match[1] or match[2] or match[3]
-        steps.append(name if name is not None else int(match[4]))
-        at = match.end()
-    return tuple(steps)
-
-
-class _Absent:
-    """There is nothing at this path."""
-
-
-ABSENT = _Absent()
-
-
-def find(value: Json, path: Path) -> Json | _Absent:
-    """What is at a path, ABSENT for nothing."""
-    found: Json | _Absent = value
-    for step in path:
-        found = _member(found, step) if isinstance(step, str) else _element(found, step)
-    return found
-
-
-def _member(value: Json | _Absent, name: str) -> Json | _Absent:
-    return value.get(name, ABSENT) if isinstance(value, dict) else ABSENT
-
-
-def _element(value: Json | _Absent, at: int) -> Json | _Absent:
-    if isinstance(value, list) and -len(value) <= at < len(value):
-        return value[at]
-    return ABSENT
+    try:
+        return read_path(text)
+    except BadRequest as error:
+        raise mapper_invalid(NAME, error.message) from error
 
 
 class JsonPathMapper:
@@ -92,7 +57,7 @@ class JsonPathMapper:
             return ()
         value = parse_json(NAME, message.payload)
         found = [
-            (p, v) for p, path in self._fields if not isinstance(v := find(value, path), _Absent)
+            (p, v) for p, path in self._fields if not isinstance(v := find(value, path), Absent)
         ]
         if not found:
             return ()
