@@ -7,6 +7,7 @@ replaces the earlier.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -23,11 +24,15 @@ from gateway.wire.mqtt.properties import NONE, Properties
 from gateway.wire.mqtt.reasons import Reason
 from gateway.wire.mqtt.server import ServerSession
 
+log = logging.getLogger(__name__)
+
 FAILURE = int(Reason.UNSPECIFIED_ERROR)
 MAX_SUBSCRIPTIONS = 1_000
 """Subscriptions of one connection; more are refused."""
 MAX_UNSENT = 262_144
 """Bytes that a device has not read; above it commands are released."""
+PATIENCE = 10
+"""Time-outs of a command, from when it was given up, in which a late PUBACK still frees its place."""
 
 _END_NOTHING: Callable[[], None] = lambda: None  # noqa: E731  error subscriptions have nothing to end
 
@@ -45,6 +50,8 @@ class Device(Protocol):
 
     def flush_soon(self) -> None: ...
 
+    def end(self, reason: Reason | None = None) -> None: ...
+
 
 @dataclass(slots=True)
 class _Active:
@@ -57,12 +64,20 @@ class _Active:
 
 
 class CommandsInFlight:
-    """Commands sent with QoS 1 that wait for the device's PUBACK, each for a limited time."""
+    """Commands sent with QoS 1 that wait for the device's PUBACK, each for a limited time.
+
+    The application hears at once of a command that was given up, but its packet identifier and its part of
+    the device's receive maximum stay taken: MQTT gives them back with the PUBACK only. A device that has no
+    place left, and owes a PUBACK for every one of them for long, would never get a command again: its
+    connection is ended, and the next one starts with all places free.
+    """
 
     def __init__(self, device: Device, seconds: float) -> None:
         self._device = device
         self._seconds = seconds
         self._waiting: dict[int, tuple[Done, asyncio.TimerHandle]] = {}
+        self._late: dict[int, asyncio.TimerHandle] = {}
+        self._overdue: set[int] = set()
 
     def send(
         self, topic: str, payload: bytes, qos: int, properties: Properties, done: Done
@@ -87,6 +102,7 @@ class CommandsInFlight:
         """The device has acknowledged (or, with a reason of 0x80 and above, refused) a command."""
         done, timer = self._waiting.pop(packet_id, (None, None))
         if done is None or timer is None:
+            self._forget(packet_id)
             return
         timer.cancel()
         done(None if reason < 0x80 else NotProcessed(f"the device refused with 0x{reason:02x}"))
@@ -96,10 +112,31 @@ class CommandsInFlight:
         for packet_id in list(self._waiting):
             self._waiting[packet_id][1].cancel()
             self._give_up(packet_id)
+        for packet_id in list(self._late):
+            self._forget(packet_id)
 
     def _give_up(self, packet_id: int) -> None:
         done, _ = self._waiting.pop(packet_id)
+        self._device.session.state.drop_payload(packet_id)
+        patience = self._seconds * PATIENCE
+        self._late[packet_id] = self._device.loop.call_later(patience, self._miss, packet_id)
         done(NotProcessed("the device did not acknowledge the command in time"))
+
+    def _forget(self, packet_id: int) -> None:
+        """A command that was given up holds no place any more."""
+        timer = self._late.pop(packet_id, None)
+        if timer is not None:
+            timer.cancel()
+        self._overdue.discard(packet_id)
+
+    def _miss(self, packet_id: int) -> None:
+        """Count a PUBACK as never coming; end a connection that would take no command any more."""
+        del self._late[packet_id]
+        self._overdue.add(packet_id)
+        session = self._device.session
+        if session.window <= 0 and len(self._overdue) == len(session.state.outbound):
+            log.info("device acknowledges no command", extra={"commands": len(self._overdue)})
+            self._device.end(Reason.QUOTA_EXCEEDED)
 
 
 class CommandLink:

@@ -83,9 +83,18 @@ class SessionState:
 
     def __init__(self) -> None:
         self.outbound: dict[int, Publish | None] = {}
-        """Packet identifier -> message; None once PUBREC came and PUBREL is out."""
+        """Packet identifier -> message; None once PUBREL is out or only its place is kept."""
         self.received: set[int] = set()
         self._last_id = 0
+
+    def drop_payload(self, packet_id: int) -> None:
+        """Keep only the place of a message whose answer no longer matters: it is never sent again.
+
+        Its identifier and its part of the peer's receive maximum stay in use until the peer answers
+        (MQTT 5.0, 2.2.1 and 4.9).
+        """
+        if packet_id in self.outbound:
+            self.outbound[packet_id] = None
 
     def take_id(self, taken: Container[int] = ()) -> int:
         """Return a packet identifier that nobody uses."""
