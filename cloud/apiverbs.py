@@ -16,6 +16,7 @@ import msgspec
 
 from cloud.apikinds import ApiKinds
 from cloud.authorizer import Authorizer, View
+from cloud.slices import as_seen
 from gateway.errors import BadRequest, MethodNotAllowed, NotBuilt, TooLarge
 from gateway.kube.bodies import delete_options, read_patch
 from gateway.kube.client import KubeClient, ObjectList
@@ -132,9 +133,9 @@ class ApiVerbs:
 
     async def _named(self, key: ApiKey, item: JsonObject) -> JsonObject:
         if item.get("kind") and item.get("apiVersion"):
-            return item
+            return as_seen(str(item["kind"]), item)
         kind = await self._kinds.kind(key.group_version, key.resource)
-        return {"apiVersion": key.group_version, "kind": kind, **item}
+        return as_seen(kind, {"apiVersion": key.group_version, "kind": kind, **item})
 
     # --- writes -------------------------------------------------------------------------------
 
@@ -254,6 +255,7 @@ class _Items:
     """The items of a list that a node may see, encoded; bounded."""
 
     def __init__(self, group_version: str, kind: str, view: View) -> None:
+        self._kind = kind
         self._named: JsonObject = {"apiVersion": group_version, "kind": kind}
         self._view = view
         self._items: list[msgspec.Raw] = []
@@ -263,7 +265,7 @@ class _Items:
         """Errors: TooLarge."""
         for item in found.items:
             if self._view.may_see(item):
-                data = _encoded({**self._named, **item})
+                data = _encoded(as_seen(self._kind, {**self._named, **item}))
                 self._size += len(data) + 1
                 if self._size > MAX_ANSWER:
                     raise _too_large()
@@ -273,7 +275,7 @@ class _Items:
         metadata: JsonObject = {"resourceVersion": last.resource_version}
         if last.next_page is not None:
             metadata["continue"] = last.next_page
-        named = {**self._named, "kind": f"{self._named['kind']}List"}
+        named = {**self._named, "kind": f"{self._kind}List"}
         return msgspec.json.encode({**named, "metadata": metadata, "items": self._items})
 
 

@@ -20,6 +20,7 @@ from cloud.apiverbs import Asked, list_page
 from cloud.authorizer import Authorizer, View
 from cloud.informer import Change, Informer, Key
 from cloud.sessions import stamp
+from cloud.slices import as_seen
 from gateway.errors import NotBuilt, QuotaExceeded, Undeliverable
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import ObjectMeta
@@ -193,6 +194,8 @@ class Watches:
     def _owe(self, asked: Asked, kind: str, item: JsonObject, operation: Operation) -> None:
         meta, is_delete = ObjectMeta.read(item), operation is Operation.DELETE
         named: JsonObject = {"apiVersion": asked.key.group_version, "kind": kind, **item}
+        if not is_delete:
+            named = as_seen(kind, named)
         envelope = change_object(
             stamp(),
             Subject(meta.namespace or None, kind.lower(), meta.name),

@@ -301,7 +301,7 @@ async def connect(kubeconfig: Path, *, manager: str) -> AsyncIterator[RemoteClie
     """
     server, context, headers = read_kubeconfig(kubeconfig)
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=context),
+        connector=aiohttp.TCPConnector(ssl=context, limit=0),  # each watch holds one open
         headers=headers,
         timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
         read_bufsize=MAX_LINE_BYTES,

@@ -306,6 +306,31 @@ async def test_a_node_sees_the_devices_bound_to_it(tmp_path: Path) -> None:
         assert (await ask(edge, Verb.WATCH, devices)).is_approved
 
 
+async def test_pods_at_the_edge_find_the_api_at_the_edge(tmp_path: Path) -> None:
+    slices = ApiKey("discovery.k8s.io", "v1", "endpointslices", "default")
+    body: JsonObject = {
+        "metadata": {"name": "kubernetes", "namespace": "default"},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.1.2.3"]}],
+        "ports": [{"name": "https", "port": 6443, "protocol": "TCP"}],
+    }
+    other: JsonObject = {**body, "metadata": {"name": "other", "namespace": "default"}}
+    async with a_node(tmp_path) as (cloud, edge):
+        for each in (body, other):
+            await cloud.kube.create("discovery.k8s.io/v1", "endpointslices", "default", each)
+
+        def place(item: Any) -> tuple[str, int]:
+            return item["endpoints"][0]["addresses"][0], item["ports"][0]["port"]
+
+        app = make_application("edge-1", slices, Verb.WATCH, option={})
+        assert (await send(edge, app)).is_approved
+        pushed = await edge.object("default/endpointslice/kubernetes", "insert")
+        found = document(await ask(edge, Verb.LIST, slices))["items"]
+        one = document(await ask(edge, Verb.GET, named(slices, "kubernetes")))
+        assert {place(one), place(content_of(pushed)), place(found[0])} == {("127.0.0.1", 10550)}
+        assert place(found[1]) == ("10.1.2.3", 6443)
+
+
 # --- watches -------------------------------------------------------------------------------------
 
 

@@ -374,7 +374,7 @@ async def test_what_is_not_built_is_answered_with_a_status(tmp_path: Path) -> No
         a_cloud(tmp_path) as cloud,
         an_edge(cloud, "edge-1", await join(cloud, "edge-1")) as edge,
     ):
-        for token in ("serviceaccounttoken", "volumeattachment"):
+        for token in ("runtimeclass", "csidriver"):
             answer = await edge.ask_object(Subject("default", token, "x"), Operation.QUERY)
             assert failure(read_object(answer.content)) == "NotImplemented"
 
