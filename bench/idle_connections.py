@@ -36,7 +36,8 @@ PATIENCE = 30.0
 START_SECONDS = 60.0
 USER, PASSWORD = "sensor1@DEFAULT_TENANT", b"hono-secret"
 BINDS = (
-    "hono.registry.bind", "hono.http.bind", "hono.http.tls_bind", "hono.mqtt.bind", "hono.mqtt.tls_bind",
+    "hono.registry.bind", "hono.registry.tls_bind", "hono.http.bind", "hono.http.tls_bind",
+    "hono.mqtt.bind", "hono.mqtt.tls_bind",
     "hono.amqp.bind", "hono.amqp.tls_bind", "hono.coap.bind", "hono.coap.tls_bind", "hono.northbound.bind",
     "hono.northbound.tls_bind", "ditto.http.bind", "observe.http.bind",
 )  # fmt: skip

@@ -338,7 +338,7 @@ def _registry_and_adapters(shared: Shared, gateway: Gateway) -> list[Module]:
     socket = workers.services if workers else ""
     return [
         provisioning,
-        RegistryHttp(server, settings.registry, endpoints),
+        RegistryHttp(server, settings.registry, endpoints, southbound.tls(shared)),
         *_internal(shared, gateway, provisioning, socket),
         *adapters,
         *southbound.others(shared, rooms),

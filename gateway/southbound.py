@@ -73,7 +73,7 @@ class Rooms:
 def tls(
     shared: Shared, make: Callable[[Path, Path, str], ssl.SSLContext] = server_context
 ) -> ssl.SSLContext | None:
-    """TLS of the adapters and the northbound endpoint; None where it is switched off."""
+    """TLS of the registry, the adapters and the northbound endpoint; None where it is switched off."""
     files = tls_files(shared)
     if files is None:
         return None

@@ -25,6 +25,7 @@ ANY_PORT = tuple(
     f"{setting}=127.0.0.1:0"
     for setting in (
         "hono.registry.bind",
+        "hono.registry.tls_bind",
         "hono.http.bind",
         "hono.mqtt.bind",
         "hono.mqtt.tls_bind",

@@ -37,6 +37,7 @@ BINDS = (
     "hono.mqtt.bind",
     "hono.amqp.bind",
     "hono.northbound.bind",
+    "hono.registry.tls_bind",
     "hono.http.tls_bind",
     "hono.mqtt.tls_bind",
     "hono.amqp.tls_bind",

@@ -27,6 +27,7 @@ PLAIN = (
     "observe.http.bind",
 )
 ENCRYPTED = (
+    "hono.registry.tls_bind",
     "hono.http.tls_bind",
     "hono.mqtt.tls_bind",
     "hono.amqp.tls_bind",

@@ -33,6 +33,7 @@ NOBODY = users.Users({}, {}, {}, {})
 TITLES = {
     "ditto.http": "Ditto HTTP API, WebSocket, SSE",
     "hono.registry": "Hono device registry",
+    "hono.registrys": "Hono device registry, TLS",
     "hono.http": "Hono HTTP adapter",
     "hono.mqtt": "Hono MQTT adapter",
     "hono.amqp": "Hono AMQP adapter",

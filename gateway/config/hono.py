@@ -15,6 +15,8 @@ class Registry:
 
     bind: str = "127.0.0.1:28080"
     """host:port; port 0 takes a free one."""
+    tls_bind: str = "127.0.0.1:28443"
+    """host:port of the TLS listener; used where a certificate is at hand."""
     authentication_required: bool = True
     """False opens `/v1` to everyone who reaches the port."""
     max_payload: int = 16_000
@@ -197,7 +199,7 @@ class Events:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """Certificate of the TLS listeners (MQTT, HTTP, AMQP adapters and the northbound endpoint)."""
+    """Certificate of the TLS listeners (registry, adapters and the northbound endpoint)."""
 
     enabled: bool = True
     """False runs the plain listeners only."""

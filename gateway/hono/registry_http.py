@@ -12,8 +12,10 @@ import base64
 import hmac
 import logging
 import re
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import msgspec
@@ -38,13 +40,14 @@ from gateway.model.json import Json, nests_within
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.outcome import outcome_of
-from gateway.runtime.listener import Endpoints, serve_app
+from gateway.runtime.listener import Door, Endpoints, doors_of, serve_app
 
 log = logging.getLogger(__name__)
 
 JSON = "application/json; charset=utf-8"
 REALM = 'Basic realm="Hono"'
 SERVER = "hono.registry"
+TLS_SERVER = "hono.registrys"
 BODY_SECONDS = 10.0
 MAX_DEPTH = 64
 """Levels of a document; what is deeper could be stored and not be read again."""
@@ -406,23 +409,34 @@ def _preflight(methods: Mapping[str, Handler]) -> web.Response:
 
 
 class RegistryHttp:
-    """The module that serves the API on `hono.registry`."""
+    """The module that serves the API on `hono.registry`; `tls_context` adds the listener `hono.registrys`."""
 
     name = SERVER
 
-    def __init__(self, server: RegistryServer, settings: Settings, endpoints: Endpoints) -> None:
+    def __init__(
+        self,
+        server: RegistryServer,
+        settings: Settings,
+        endpoints: Endpoints,
+        tls_context: ssl.SSLContext | None = None,
+    ) -> None:
         self._server = server
-        self._settings = settings
         self._endpoints = endpoints
+        plain = Door(SERVER, settings.bind, "hono.registry.bind")
+        self._doors = doors_of(plain, TLS_SERVER, settings.tls_bind, tls_context)
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until cancelled."""
-        async with serve_app(
-            self._endpoints,
-            SERVER,
-            self._settings.bind,
-            self._server.application(),
-            setting="hono.registry.bind",
-        ):
+        async with AsyncExitStack() as stack:
+            for door in self._doors:
+                served = serve_app(
+                    self._endpoints,
+                    door.name,
+                    door.bind,
+                    self._server.application(),
+                    setting=door.setting,
+                    ssl=door.ssl,
+                )
+                await stack.enter_async_context(served)
             ready()
             await asyncio.Event().wait()

@@ -282,6 +282,7 @@ HALF: dict[str, bytes] = {
     "cloudhub.wss": HELLO,
     "cloudhub.https": HELLO,
     "hono.https": HELLO,
+    "hono.registrys": HELLO,
     "hono.loras": HELLO,
     "hono.sigfoxs": HELLO,
 }

@@ -42,6 +42,7 @@ COMPONENTS = {
 }
 LISTENERS = [
     ("registry", "bind", 28080),
+    ("registry", "tls_bind", 28443),
     ("mqtt", "bind", 1883),
     ("mqtt", "tls_bind", 8883),
     ("amqp", "bind", 5672),
