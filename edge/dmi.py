@@ -28,7 +28,7 @@ from gateway.model.json import Json, JsonObject
 from gateway.model.trace import TraceContext
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
-from gateway.wire.cloudedge.devices import DeviceView, mapping
+from gateway.wire.cloudedge.devices import DeviceView, mapping, text
 from gateway.wire.cloudedge.models import ModelView, with_defaults
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.dmi.anyvalues import Numbers
@@ -76,6 +76,7 @@ class DmiServer:
         self._numbers = _numbers(settings.numbers)
         self._twin = twin
         self._metrics = metrics
+        self._tracer = tracer
         self._served = served
         self._views: dict[DeviceKey, tuple[DeviceView, ModelView | None]] = {}
         self._models: dict[tuple[str, str], ModelView] = {}
@@ -127,7 +128,13 @@ class DmiServer:
             before.cancel()
             self._served(mapper.protocol, False)
         client = MapperClient(
-            mapper, self.mappers_dir, self, self._numbers, self._metrics, self._say_served
+            mapper,
+            self.mappers_dir,
+            self,
+            self._numbers,
+            self._metrics,
+            self._tracer,
+            self._say_served,
         )
         if told is not None:
             client.knows(told)
@@ -187,16 +194,35 @@ class DmiServer:
             return {}
         await self._book.keep(mapper)
         items = list(self.items(mapper.protocol))
+        answer = self._lists(mapper.protocol, items)
+        try:
+            encode("MapperRegisterResponse", answer, self._numbers)
+        except GatewayError as error:  # too large: the mapper is told one by one
+            log.info(
+                "a mapper gets no lists", extra={"mapper": mapper.name, "cause": error.message}
+            )
+            self._start(mapper, None)
+            return {}
         self._start(mapper, items)
         log.info("a mapper registers", extra={"mapper": mapper.name, "protocol": mapper.protocol})
-        forms = [(item, self.form(mapper.protocol, item)) for item in items]
+        return answer
+
+    def _lists(self, protocol: str, items: Iterable[Item]) -> JsonObject:
+        forms = [(item[0], self.form(protocol, item)) for item in items]
         return {
-            "modelList": [form for item, form in forms if item[0] == MODEL and form is not None],
-            "deviceList": [form for item, form in forms if item[0] == DEVICE and form is not None],
+            "modelList": [form for kind, form in forms if kind == MODEL and form is not None],
+            "deviceList": [form for kind, form in forms if kind == DEVICE and form is not None],
         }
 
     async def _status(self, message: JsonObject) -> JsonObject:
-        await self._reports.status(message)
+        try:
+            await self._reports.status(message)
+        except DeviceNotFound:
+            namespace = text(message.get("deviceNamespace")) or "default"
+            item = DEVICE, namespace, text(message.get("deviceName"))
+            for client in self._clients.values():
+                client.stray(item)
+            raise
         return {}
 
     async def _state(self, message: JsonObject) -> JsonObject:
@@ -242,23 +268,23 @@ class DmiServer:
         self,
         view: DeviceView,
         model: ModelView | None,
-        trace: TraceContext | None,  # noqa: ARG002  DMI carries none
+        trace: TraceContext | None,
     ) -> None:
         """Tell the Device's mapper once the twin has what the Device wants."""
         whole = with_defaults(view, model)
         self._views[view.key] = (whole, model)
-        self._device_changed(view.key, whole.protocol)
+        self._device_changed(view.key, whole.protocol, trace)
 
     def device_gone(self, key: DeviceKey) -> None:
         found = self._views.pop(key, None)
         self._reports.forget(key)
         self._device_changed(key, "" if found is None else found[0].protocol)
 
-    def desired_changed(self, key: DeviceKey, trace: TraceContext) -> None:  # noqa: ARG002
+    def desired_changed(self, key: DeviceKey, trace: TraceContext) -> None:
         """A local wish: the Device itself did not change, what is told of it does."""
         found = self._views.get(key)
         if found is not None:
-            self._device_changed(key, found[0].protocol)
+            self._device_changed(key, found[0].protocol, trace)
 
     def model_bound(self, model: ModelView) -> None:
         self._models[model.meta.namespace, model.meta.name] = model
@@ -268,11 +294,13 @@ class DmiServer:
         found = self._models.pop((namespace, name), None)
         self._changed((MODEL, namespace, name), "" if found is None else found.protocol)
 
-    def _device_changed(self, key: DeviceKey, protocol: str) -> None:
+    def _device_changed(
+        self, key: DeviceKey, protocol: str, trace: TraceContext | None = None
+    ) -> None:
         client = self._clients.get(protocol)
         if client is not None and key in self._views:
             asyncio.get_running_loop().call_soon(self._remember, key)
-        self._changed((DEVICE, key.namespace, key.name), protocol)
+        self._changed((DEVICE, key.namespace, key.name), protocol, trace)
 
     def _remember(self, key: DeviceKey) -> None:
         if key in self._views:
@@ -281,10 +309,10 @@ class DmiServer:
             except DeviceNotFound:
                 return
 
-    def _changed(self, item: Item, protocol: str) -> None:
+    def _changed(self, item: Item, protocol: str, trace: TraceContext | None = None) -> None:
         for served, client in self._clients.items():
             if served == protocol or client.has(item):
-                client.changed(item)
+                client.changed(item, trace)
 
 
 class Precedence:
@@ -368,6 +396,8 @@ def build_dmi(
         return []
     if importlib.util.find_spec("grpclib") is None:
         raise InvalidSetting("edge.dmi.enabled needs grpclib: pip install 'twinspan[edge]'")
+    if settings.burst < 1 or settings.calls_per_second <= 0:
+        raise InvalidSetting("edge.dmi.burst and edge.dmi.calls_per_second: expected more than 0")
     precedence = Precedence(drivers, twin)
     server = DmiServer(
         settings,

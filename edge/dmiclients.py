@@ -22,7 +22,9 @@ from edge.dmimappers import MapperInfo, socket_path
 from edge.unarygrpc import CallFailed, GrpcClient
 from gateway.errors import GatewayError, Undeliverable
 from gateway.model.json import JsonObject
+from gateway.model.trace import TraceContext
 from gateway.observe.metrics import Metrics
+from gateway.observe.tracing import Tracer
 from gateway.runtime.backoff import Backoff
 from gateway.wire.dmi.anyvalues import Numbers
 from gateway.wire.dmi.fields import MAPPER
@@ -35,6 +37,8 @@ RETRY_FIRST, RETRY_CAP = 0.2, 10.0
 LOOK_SECONDS = 0.5
 """How soon it is noticed that an idle mapper has gone."""
 
+MAX_PENDING = 20_000
+"""Objects that wait to be told; more are not noted: who comes back is told everything in any case."""
 DEVICE, MODEL = "device", "model"
 
 Item = tuple[str, str, str]
@@ -64,6 +68,7 @@ class MapperClient:
         devices: Devices,
         numbers: Numbers,
         metrics: Metrics,
+        tracer: Tracer,
         served: Callable[[MapperClient], None],
     ) -> None:
         self.mapper = mapper
@@ -72,9 +77,11 @@ class MapperClient:
         self._devices = devices
         self._numbers = numbers
         self._metrics = metrics
+        self._tracer = tracer
         self._served = served
         self._told: dict[Item, bytes] = {}
-        self._pending: dict[Item, None] = {}
+        self._pending: dict[Item, TraceContext | None] = {}
+        self._cause: TraceContext | None = None
         self._wake = asyncio.Event()
         self._is_sure = False
 
@@ -90,10 +97,16 @@ class MapperClient:
         """Tell whether the mapper has, or is about to get, an object."""
         return item in self._told or item in self._pending
 
-    def changed(self, item: Item) -> None:
-        """Tell the mapper about an object as it is when its turn comes."""
-        self._pending[item] = None
-        self._wake.set()
+    def changed(self, item: Item, trace: TraceContext | None = None) -> None:
+        """Tell the mapper about an object as it is when its turn comes; `trace` is what it belongs to."""
+        if item in self._pending or len(self._pending) < MAX_PENDING:
+            self._pending[item] = trace or self._pending.get(item)
+            self._wake.set()
+
+    def stray(self, item: Item) -> None:
+        """A Device was reported that is nobody's: a mapper that may still have it is told to remove it."""
+        if not self._is_sure and self.is_connected:
+            self.changed(item)
 
     async def run(self) -> None:
         backoff = Backoff(RETRY_FIRST, RETRY_CAP)
@@ -111,6 +124,8 @@ class MapperClient:
                     await self._serve(client, backoff)
                 except Undeliverable as error:
                     self._log_away(error)
+                except Exception:  # the top of a mapper's task: the others and the edge go on
+                    log.exception("a mapper's client failed", extra={"mapper": self.mapper.name})
                 finally:
                     client.close()
                     self._say(is_connected=False)
@@ -150,6 +165,7 @@ class MapperClient:
     async def _tell(self, client: GrpcClient, item: Item) -> None:
         """Tell one object; it stays pending when the mapper does not answer."""
         form = self._devices.form(self.mapper.protocol, item)
+        self._cause = self._pending.get(item)
         try:
             if form is None:
                 await self._remove(client, item)
@@ -208,9 +224,12 @@ class MapperClient:
 
     async def _call(self, client: GrpcClient, method: str, body: JsonObject) -> None:
         outcome = "failed"
+        facts = {"mapper": self.mapper.name}
         try:
-            request = encode(f"{method}Request", body, self._numbers)
-            await client.call(MAPPER + method, request, CALL_SECONDS)
+            with self._tracer.start(f"edge.dmi {method}", self._cause, "client", facts) as span:
+                request = encode(f"{method}Request", body, self._numbers)
+                trace = span.context.traceparent
+                await client.call(MAPPER + method, request, CALL_SECONDS, trace=trace)
             outcome = "ok"
         except CallFailed:
             outcome = "refused"

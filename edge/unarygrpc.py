@@ -3,7 +3,7 @@
 grpclib's own server and client read a message of any length into memory; here it is capped. Nobody imports
 this module but who serves mappers: the HTTP/2 library is loaded with it.
 
-Bounds: connections, calls at a time on one (HTTP/2's own 100), bytes of a message, seconds of a call.
+Bounds: connections, calls at a time on all of them, bytes of a message, seconds of a call.
 Source: gRPC over HTTP/2.
 """
 
@@ -26,12 +26,13 @@ from grpclib.utils import Wrapper
 from h2.config import H2Configuration
 from h2.exceptions import ProtocolError
 
-from gateway.errors import GatewayError, TooLarge, Undeliverable
+from gateway.errors import GatewayError, Rejected, TooLarge, Undeliverable
 from gateway.wire.dmi.messages import MAX_MESSAGE
 
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 64
+MAX_CALLS = 64
 SERVE_SECONDS = 30.0
 """How long one call may take, reading its request included."""
 _HEAD = struct.Struct(">BI")
@@ -144,6 +145,11 @@ class GrpcServer:
         self._handlers.add(handler)
         return protocol
 
+    def check_room(self) -> None:
+        """Refuse a call, its own task included, over the limit. Errors: Rejected, 429."""
+        if sum(len(handler.tasks) for handler in self._handlers) > MAX_CALLS:
+            raise Rejected(f"more than {MAX_CALLS} calls at a time", status=429)
+
     def gone(self, handler: _Serving) -> None:
         self._handlers.discard(handler)
 
@@ -211,6 +217,7 @@ class _Serving(AbstractHandler):
             await _refuse(stream, Status.UNIMPLEMENTED, "no such method")
             return
         try:
+            self._server.check_room()
             answer = await call(_whole(await _read_message(stream)))
         except CallFailed as error:
             await _refuse(stream, Status(error.grpc_status), error.message)
@@ -266,28 +273,31 @@ class GrpcClient:
         if not self.is_lost:
             self._protocol.processor.close("done")
 
-    async def call(self, path: str, request: bytes, seconds: float) -> bytes:
+    async def call(self, path: str, request: bytes, seconds: float, *, trace: str = "") -> bytes:
         """Call a method.
 
+        Shape:  `trace` is a `traceparent`, sent as metadata.
         Errors: CallFailed with the peer's status; Undeliverable for a connection that is or gets lost, and
                 for no answer in time.
         """
         if self.is_lost:
             raise Undeliverable("the connection is lost")
+        task = asyncio.current_task()
+        before = 0 if task is None else task.cancelling()
         try:
             async with asyncio.timeout(seconds):
-                return await self._call(path, request, seconds)
+                return await self._call(path, request, seconds, trace)
         except TimeoutError as error:
             raise Undeliverable(f"no answer within {seconds:g} s") from error
         except StreamTerminatedError as error:
-            task = asyncio.current_task()
-            if task is not None:
-                task.uncancel()  # the library woke this task by cancelling it
+            # The library woke this task by cancelling it; somebody else may have cancelled it as well.
+            if task is not None and task.cancelling() > before and task.uncancel() > before:
+                raise asyncio.CancelledError from error
             raise Undeliverable(f"the connection is lost: {error}") from error
         except (OSError, ProtocolError) as error:
             raise Undeliverable(f"the connection is lost: {error}") from error
 
-    async def _call(self, path: str, request: bytes, seconds: float) -> bytes:
+    async def _call(self, path: str, request: bytes, seconds: float, trace: str) -> bytes:
         wrapper = Wrapper()
         stream = self._protocol.processor.connection.create_stream(wrapper=wrapper)
         release = await stream.send_request(
@@ -299,6 +309,7 @@ class GrpcClient:
                 ("grpc-timeout", f"{int(seconds * 1_000)}m"),
                 ("te", "trailers"),
                 ("content-type", "application/grpc+proto"),
+                *([("traceparent", trace)] if trace else []),
             ],
             _processor=self._protocol.processor,
         )

@@ -57,6 +57,7 @@ class Mapper:
         self.socket = socket
         self.protocol = protocol
         self.told: list[tuple[str, Any]] = []
+        self.traces: list[str] = []
         self.refuses: dict[str, grpc.StatusCode] = {}
         self._server: grpc.aio.Server | None = None
 
@@ -136,6 +137,7 @@ class Mapper:
     def _handler(self, method: str) -> Callable[[Any, Any], Awaitable[Any]]:
         async def answer(request: Any, context: Any) -> Any:
             self.told.append((method, request))
+            self.traces.append(dict(context.invocation_metadata()).get("traceparent", ""))
             if method in self.refuses:
                 await context.abort(self.refuses[method], "not me")
             return message(f"{method}Response")()

@@ -62,12 +62,19 @@ def _number(value: float, numbers: Numbers) -> tuple[str, bytes]:
         return "FloatValue", tag(1, FIXED32) + struct.pack("<f", _single(value)) if value else b""
     if isinstance(value, int) and -(2**63) <= value < 2**63:
         return "Int64Value", tag(1, VARINT) + varint(value) if value else b""
-    return "DoubleValue", tag(1, FIXED64) + struct.pack("<d", float(value))
+    return "DoubleValue", tag(1, FIXED64) + struct.pack("<d", _double(value))
+
+
+def _double(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.copysign(math.inf, value > 0 or -1)
 
 
 def _single(value: float) -> float:
     """Return what 32 bits can hold: infinity beyond their range."""
-    return math.copysign(math.inf, value) if abs(value) > MAX_FLOAT else float(value)
+    return math.copysign(math.inf, value > 0 or -1) if abs(value) > MAX_FLOAT else float(value)
 
 
 _READERS: Mapping[str, tuple[int, Json, Callable[[int | bytes], Json]]] = {
