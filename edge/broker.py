@@ -176,6 +176,11 @@ class Broker:
         """Give a message to local subscribers; `intercept` does not see it."""
         self._route(Message(topic, payload, qos, retain, properties), None)
 
+    def retained(self, topic_filter: TopicFilter) -> list[tuple[str, bytes]]:
+        """Return topic and payload of what is retained for a filter."""
+        now = asyncio.get_running_loop().time()
+        return [(m.topic, m.payload) for m in self._retained.matching(topic_filter, now)]
+
     def has_subscribers(self, topic: str) -> bool:
         """Tell whether anybody would get a message to `topic`."""
         return bool(self._tree.match(topic))

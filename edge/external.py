@@ -114,6 +114,10 @@ class ExternalBroker:
         if self._client is not None:
             self._client.subscribe(topic_filter)
 
+    def has(self, topic_filter: str) -> bool:
+        """Tell whether somebody here has asked for these messages."""
+        return topic_filter in self._filters
+
     def unsubscribe(self, topic_filter: str) -> None:
         self._filters.discard(topic_filter)
         if self._client is not None:

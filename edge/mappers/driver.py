@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.errors import Undeliverable
+from gateway.errors import Rejected, Undeliverable
 from gateway.wire.cloudedge.devices import DeviceView
 from gateway.wire.cloudedge.models import ModelView
 
@@ -43,6 +43,13 @@ class DeviceUnreachable(Undeliverable):
     default_message = "the device does not answer"
 
 
+class NotServed(Rejected):
+    """A Device that no driver here has anything to do with: it speaks to the edge itself."""
+
+    code = "edge.device.notserved"
+    default_message = "the device speaks for itself"
+
+
 class Driver(Protocol):
     """One device's connection."""
 
@@ -63,4 +70,7 @@ class Driver(Protocol):
 
 
 DriverFactory = Callable[[DeviceView, ModelView | None], Driver]
-"""Makes the driver of a Device. Errors: Rejected for a configuration that cannot work."""
+"""Makes the driver of a Device, whose defaults from the model are filled in already.
+
+Errors: Rejected for a configuration that cannot work; NotServed.
+"""

@@ -19,7 +19,7 @@ import msgspec
 
 from edge.clock import now_ms
 from edge.deviceport import MAPPER, TwinPort
-from edge.mappers.driver import Driver, DriverFactory, Quality, Reading
+from edge.mappers.driver import Driver, DriverFactory, NotServed, Quality, Reading
 from edge.store import DeviceRow
 from edge.twinrules import Change, deltas
 from gateway.errors import DeviceNotFound, GatewayError
@@ -30,7 +30,7 @@ from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.runtime.backoff import Backoff
 from gateway.wire.cloudedge.devices import DeviceView
-from gateway.wire.cloudedge.models import ModelView
+from gateway.wire.cloudedge.models import ModelView, with_defaults
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.twins import Twin, TwinValue
 from gateway.wire.cloudedge.uploads import EdgeUpload
@@ -43,6 +43,8 @@ SHORTEST_MS = 100
 CALL_SECONDS = 10.0
 RETRY_FIRST = 1.0
 RETRY_CAP = 60.0
+REWRITE_SECONDS = 30.0
+"""Pause before a wanted value is written again that the device took but does not show."""
 REPORT_AS = "twinspan.io/report-as"
 JSON_TYPE = "application/json"
 
@@ -62,6 +64,12 @@ class _Property:
     reported: str | None = None
     refused: str | None = None
     """A wanted value that the device refused: not tried again until another one is wanted."""
+    written: str | None = None
+    """The latest wanted value that the device took, and when to write it again."""
+    next_write: float = 0.0
+
+    def may_write(self, text: str, now: float) -> bool:
+        return text != self.refused and (text != self.written or now >= self.next_write)
 
 
 @dataclass(slots=True)
@@ -115,6 +123,7 @@ class MapperRunner:
         self, view: DeviceView, model: ModelView | None, trace: TraceContext | None = None
     ) -> None:
         """Serve a new Device, or go on with a changed one; a changed configuration connects anew."""
+        view = with_defaults(view, model)
         if view.protocol not in self._drivers:
             self.device_gone(view.key)
             return
@@ -166,6 +175,8 @@ class MapperRunner:
                     await _Session(self, served, driver, backoff).run()
                 finally:
                     await driver.close()
+            except NotServed:
+                return
             except (GatewayError, TimeoutError, OSError) as error:
                 self._metrics.edge_mapper_reads.labels(protocol, Quality.BAD).inc()
                 log.warning(
@@ -232,7 +243,7 @@ class _Session:
             self._served.wake.clear()
             if self._view is not self._served.view:
                 self._take_view(self._served.view)
-            await self._write_wanted()
+            await self._write_wanted(time())
             await self._collect(time())
             await self._report(time())
             await self._rest(time())
@@ -259,12 +270,12 @@ class _Session:
         for prop in self._properties.values():
             prop.next_collect = 0.0
 
-    async def _write_wanted(self) -> None:
+    async def _write_wanted(self, now: float) -> None:
         """Write what is wanted and not there yet; a value that the device refuses is not repeated."""
         cause = self._served.cause
         for name, text in deltas(self._runner._twin.twins(self._key)).items():
             prop = self._properties.get(name)
-            if prop is None or prop.refused == text or not self._may_write(name):
+            if prop is None or not prop.may_write(text, now) or not self._may_write(name):
                 continue
             driver = self._served.view.protocol
             try:
@@ -281,6 +292,7 @@ class _Session:
             else:
                 prop.next_collect = prop.next_report = 0.0
                 prop.refused = None
+                prop.written, prop.next_write = text, now + REWRITE_SECONDS
                 self._runner._metrics.edge_mapper_writes.labels(driver, "ok").inc()
         if self._served.cause is cause:
             self._served.cause = None
