@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from cloud.catalog import Catalog
@@ -152,11 +153,19 @@ class Authorizer:
     def _granted(self, node: str, key: ApiKey, error: Forbidden) -> View:
         """Return what our own rights may show. Errors: the refusal."""
         shows = None if key.raw else self._rights.shows(node, key)
-        place = (key.group, key.resource)
-        if shows is not None:
-            return View(self._kube, shows, is_pushed=place in _PUSHED)
-        self._pass_or_raise(node, key, error)
-        return View(self._kube)
+        if shows is None:
+            self._pass_or_raise(node, key, error)
+            return View(self._kube)
+        if self._settings.debug:
+            return View(self._kube, partial(self._shows_with_remark, node, key, shows))
+        return View(self._kube, shows, is_pushed=(key.group, key.resource) in _PUSHED)
+
+    def _shows_with_remark(self, node: str, key: ApiKey, shows: Shows, item: JsonObject) -> bool:
+        """Show everything, and log what a node has nothing to do with."""
+        if not shows(item):
+            meta = ObjectMeta.read(item)
+            _remark(node, key, f"{meta.namespace}/{meta.name} has nothing to do with the node")
+        return True
 
     async def write(
         self, node: str, key: ApiKey, writing: Callable[[KubeClient], Awaitable[T]]
@@ -176,10 +185,12 @@ class Authorizer:
     def _pass_or_raise(self, node: str, key: ApiKey, error: Forbidden) -> None:
         if not self._settings.debug:
             raise error
-        facts = {"node": node, "resource": str(key)[:200], "cause": error.message}
-        log.warning(
-            "an edge's request would be refused (cloud.hub.authorization.debug)", extra=facts
-        )
+        _remark(node, key, error.message)
 
     def _acting(self, node: str) -> KubeClient:
         return self._kube.acting_as(node_user(node), (NODES,))
+
+
+def _remark(node: str, key: ApiKey, cause: str) -> None:
+    facts = {"node": node, "resource": str(key)[:200], "cause": cause}
+    log.warning("an edge's request would be refused (cloud.hub.authorization.debug)", extra=facts)

@@ -127,6 +127,11 @@ class Watches:
         kind = await self._kinds.kind(asked.key.group_version, asked.key.resource)
         if self._group is None:
             raise Undeliverable("the cloud is stopping")
+        node = self._nodes.setdefault(asked.node, _Node())
+        if asked.app.id in node.watches:  # begun meanwhile, by a sync
+            return
+        if not self._hub.is_connected(asked.node):
+            node.away_since = asyncio.get_running_loop().time()
         watch = _Watch()
         if not view.is_pushed:
             informer = self._informer(asked, view, watch, kind)

@@ -10,7 +10,8 @@ class Authorization:
     """Kubernetes' Node authorizer for what edges ask."""
 
     enabled: bool = True
-    """False lets a node read what its Pods do not name; its own Node, Lease and Pods are guarded always."""
+    """False lets a node read what its Pods do not name, and its MetaServer's clients do what CloudCore may;
+    Nodes, Leases, Pods and tokens are guarded always."""
     debug: bool = False
     """True logs what would be refused, and lets it pass."""
 

@@ -290,6 +290,30 @@ async def test_a_refusal_passes_and_is_logged_where_the_settings_only_watch(
         assert code(await ask(edge, Verb.PATCH, other, option=merge)) == 403
 
 
+async def test_devices_of_others_are_shown_and_logged_where_the_settings_only_watch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = ApiKey("devices.kubeedge.io", "v1beta1", "devices", "default", "other")
+    async with a_node(tmp_path, authorization=Authorization(debug=True)) as (cloud, edge):
+        await apply_model(cloud)
+        await apply_device(cloud, a_device("other", node="edge-2"))
+        assert document(await ask(edge, Verb.GET, other))["metadata"]["name"] == "other"
+        assert any("would be refused" in record.message for record in caplog.records)
+
+
+async def test_a_watch_that_is_begun_twice_at_once_is_one(tmp_path: Path) -> None:
+    async with a_node(tmp_path) as (cloud, edge):
+        await cloud.kube.create("v1", "services", "default", a_service("one"))
+        begin = ask_application(a_stamp(), a_watch())
+        known = sync_watches(a_stamp(), {a_watch().id: a_watch()})
+        await edge.send(begin)
+        await edge.send(known)
+        await edge.wait_for(lambda e: e.parent_id == begin.msg_id)
+        await edge.wait_for(lambda e: e.parent_id == known.msg_id)
+        await watched(edge, Operation.INSERT, "one")
+        assert cloud.sample("twinspan_cloud_watches") == 1
+
+
 async def test_a_node_sees_the_devices_bound_to_it(tmp_path: Path) -> None:
     devices = ApiKey("devices.kubeedge.io", "v1beta1", "devices", "default")
     models = ApiKey("devices.kubeedge.io", "v1beta1", "devicemodels", "default")

@@ -146,6 +146,63 @@ async def test_a_watch_at_the_edge_shows_what_happens_in_the_cloud(tmp_path: Pat
             assert await next_line(lines) == ("DELETED", "one")
 
 
+async def test_a_service_account_reads_at_the_edge_what_rbac_lets_it_read(tmp_path: Path) -> None:
+    """Secrets need a right; the cloud lets the node read the one that its Pod names, and no other."""
+    secrets = "/api/v1/namespaces/default/secrets"
+    async with (
+        a_cloud(tmp_path / "cloud") as cloud,
+        an_edge(cloud, tmp_path / "edge") as node,
+        asking(node) as ask,
+    ):
+        for name in ("named", "other"):
+            body: Any = {"metadata": {"name": name}, "stringData": {"a": "1"}}
+            await cloud.kube.create("v1", "secrets", "default", body)
+        await cloud.kube.create("v1", "serviceaccounts", "default", {"metadata": {"name": "robot"}})
+        await cloud.kube.create("v1", "pods", "default", a_pod("named"))
+        request: Any = {"spec": {"expirationSeconds": 3600}}
+        made: Any = await cloud.kube.create(
+            "v1", "serviceaccounts", "default", request, name="robot", subresource="token"
+        )
+        headers = {"Authorization": f"Bearer {made['status']['token']}"}
+
+        async def status_of(name: str) -> int:
+            return int((await ask("GET", f"{secrets}/{name}", headers=headers))[0])
+
+        assert await status_of("named") == 403
+        await cloud.kube.create(RBAC, "roles", "default", ROLE)
+        await cloud.kube.create(RBAC, "rolebindings", "default", BINDING)
+
+        async def is_allowed() -> bool:
+            return await status_of("named") == 200
+
+        await eventually(is_allowed)
+        assert await status_of("other") == 403
+
+
+RBAC = "rbac.authorization.k8s.io/v1"
+ROLE: Any = {
+    "metadata": {"name": "reader"},
+    "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}],
+}
+BINDING: Any = {
+    "metadata": {"name": "robot-reads"},
+    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
+    "subjects": [{"kind": "ServiceAccount", "name": "robot", "namespace": "default"}],
+}
+
+
+def a_pod(secret: str) -> Any:
+    return {
+        "metadata": {"name": "p1"},
+        "spec": {
+            "nodeName": "edge-1",
+            "serviceAccountName": "robot",
+            "containers": [{"name": "c", "image": "reg/app:1"}],
+            "volumes": [{"name": "v", "secret": {"secretName": secret}}],
+        },
+    }
+
+
 def a_service(name: str) -> Any:
     return {"metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}}
 
