@@ -26,6 +26,7 @@ from cloud.podobjects import build_pod_objects
 from cloud.podstatus import PodReports
 from cloud.presence import Presence
 from cloud.reports import Reports
+from cloud.router import build_router
 from cloud.syncbook import SyncBook
 from cloud.thingsource import build_remote
 from cloud.upstream import Sequences, Upstream
@@ -144,6 +145,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
     authorizer = Authorizer(settings.hub.authorization, cluster, NodeRights(pods, catalog))
     watches = build_applications(cluster, authorizer, hub, settings.dynamic, metrics, tracer)
     access = Access(cluster, pods, syncs, delivery, leadership)
+    router = build_router(settings.router, cluster, hub, events, metrics, process.endpoints)
     nodes = NodeWatch(cluster, catalog, hub, book, syncs, metrics, settings.hub)
     joining = JoinServer(settings.hub, identity, book, cluster, process.endpoints, metrics, hub)
     return [
@@ -162,6 +164,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         presence,
         watches,
         access,
+        *router,
         hub,
         joining,
     ]

@@ -202,6 +202,7 @@ class CloudCore:
 def settings_of(data_dir: Path, ditto: Ditto, **hub: Any) -> Settings:
     options: dict[str, Any] = {"sync_interval": 0.1, **hub}
     dynamic = options.pop("dynamic", Dynamic())
+    router = options.pop("router", Router(bind=FREE))
     return Settings(
         data_dir=data_dir,
         demo=True,
@@ -210,7 +211,7 @@ def settings_of(data_dir: Path, ditto: Ditto, **hub: Any) -> Settings:
         cloud=Cloud(
             hub=CloudHub(wss=HubListener(bind=FREE), https=HubListener(bind=FREE), **options),
             dynamic=dynamic,
-            router=Router(bind=FREE),
+            router=router,
             stream=Stream(bind=FREE, tunnel_bind=FREE),
         ),
     )
@@ -227,8 +228,8 @@ async def a_cloud(
 ) -> AsyncIterator[CloudCore]:
     """A CloudCore on the stores of `data_dir`; `hub` changes settings of `cloud.hub`.
 
-    `dynamic` among them is `cloud.dynamic`. Without `cloudcore` only the Kubernetes API and the things
-    service run. With `ditto.mode: remote` the things of Devices are where `north` looks.
+    `dynamic` and `router` among them are those of `cloud`. Without `cloudcore` only the Kubernetes API
+    and the things service run. With `ditto.mode: remote` the things of Devices are where `north` looks.
     """
     process = ProcessParts(settings_of(data_dir, ditto or Ditto(), **hub))
     gateway_db = Database(data_dir / "gateway.db", "gateway")

@@ -1,0 +1,151 @@
+"""The router's REST entry: `/<node>/<namespace>/<path>` becomes a publish at the edge, where a Rule says so.
+
+There is no acknowledgement of a publish: `message delivered` means that the node is connected and the
+message is on its way. Source: KubeEdge reference, sections 18.2 and 18.3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from aiohttp import hdrs, web
+
+from cloud.deliveries import Deliveries
+from cloud.routeraccess import RouterAccess
+from cloud.routes import EVENT_BUS, RestToBus, path_of
+from cloud.rules import Rules
+from cloud.ruleuploads import RuleUploads
+from cloud.sessions import stamp
+from gateway.errors import (
+    BadRequest,
+    GatewayError,
+    InvalidSetting,
+    NotFound,
+    TooLarge,
+    Unauthenticated,
+)
+from gateway.runtime.listener import Endpoints, parse_bind, serve_app
+from gateway.wire.cloudedge.envelope import MAX_FRAME, encode
+from gateway.wire.cloudedge.names import Operation
+from gateway.wire.cloudedge.routing import bus_command
+from gateway.wire.mqtt.filters import check_topic
+
+if TYPE_CHECKING:
+    from cloud.events import EventRecorder
+    from cloud.hub import CloudHub
+    from gateway.config.cloud_services import Router as RouterSettings
+    from gateway.kube.client import KubeClient
+    from gateway.observe.metrics import Metrics
+    from gateway.runtime.module import Module
+
+log = logging.getLogger(__name__)
+
+SETTING = "cloud.router.bind"
+_LOOPBACK = ("localhost", "::1")
+_MIN_LEVELS = 3
+
+
+class Router:
+    """Module: the REST entry.
+
+    Errors: InvalidSetting when it would be open to other machines for everybody.
+    """
+
+    name = "cloud.router"
+
+    def __init__(
+        self,
+        settings: RouterSettings,
+        rules: Rules,
+        hub: CloudHub,
+        kube: KubeClient,
+        deliveries: Deliveries,
+        endpoints: Endpoints,
+    ) -> None:
+        self._settings = settings
+        self._rules = rules
+        self._hub = hub
+        self._kube = kube
+        self._deliveries = deliveries
+        self._endpoints = endpoints
+        self._access = RouterAccess(settings)
+        host = parse_bind(settings.bind, SETTING)[0]
+        if self._access.is_open and not (host in _LOOPBACK or host.startswith("127.")):
+            raise InvalidSetting(
+                f"{SETTING}: {settings.bind} is reachable from other machines; set"
+                " cloud.router.users_file or cloud.router.token_file"
+            )
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        app = web.Application(client_max_size=self._settings.max_body)
+        app.router.add_route("*", "/{path:.*}", self._take)
+        try:
+            async with serve_app(
+                self._endpoints, "router.http", self._settings.bind, app, setting=SETTING
+            ):
+                ready()
+                await asyncio.Event().wait()
+        finally:
+            self._access.close()
+
+    async def _take(self, request: web.Request) -> web.Response:
+        try:
+            await self._access.check(request.headers.get(hdrs.AUTHORIZATION, ""))
+            return await self._route(request)
+        except Unauthenticated as error:
+            challenge = {"WWW-Authenticate": 'Basic realm="router", Bearer'}
+            return web.Response(status=401, text=error.message, headers=challenge)
+        except GatewayError as error:
+            return web.Response(status=error.status, text=error.message)
+
+    async def _route(self, request: web.Request) -> web.Response:
+        levels = path_of(request.path)
+        if len(levels) < _MIN_LEVELS:
+            raise BadRequest("expected /<node>/<namespace>/<path>")
+        node, namespace, path = levels[0], levels[1], levels[2:]
+        route = self._rules.find_rest(namespace, path)
+        if route is None:
+            raise NotFound(f"no rule of namespace {namespace[:100]} for this path")
+        await self._check_node(node)
+        return self._publish(node, route, path, await request.read())
+
+    async def _check_node(self, node: str) -> None:
+        """Errors: NotFound for a node that the cluster does not know."""
+        if not self._hub.is_connected(node):
+            await self._kube.get("v1", "nodes", None, node)
+
+    def _publish(
+        self, node: str, route: RestToBus, path: tuple[str, ...], body: bytes
+    ) -> web.Response:
+        rest = path[len(route.path) :]
+        topic = check_topic("/".join((route.topic.rstrip("/"), *rest)) if rest else route.topic)
+        envelope = bus_command(stamp(), Operation.PUBLISH, topic, body)
+        if len(body) * 6 > MAX_FRAME and len(encode(envelope)) > MAX_FRAME:
+            raise TooLarge(f"a body of {len(body)} bytes does not fit the link to the node")
+        if self._hub.push(node, envelope):
+            self._deliveries.note(route.rule, EVENT_BUS)
+            return web.Response(text="message delivered")
+        why = f"node {node} is not connected here, or too much waits for it"
+        self._deliveries.note(route.rule, EVENT_BUS, why)
+        return web.Response(status=500, text=f"All attempts fail: #1: {why}")
+
+
+def build_router(
+    settings: RouterSettings,
+    kube: KubeClient,
+    hub: CloudHub,
+    events: EventRecorder,
+    metrics: Metrics,
+    endpoints: Endpoints,
+) -> list[Module]:
+    """Build the router's modules in starting order, none where it is off; the hub comes after them."""
+    if not settings.enabled:
+        return []
+    rules = Rules(kube, hub, events, settings.allowed_targets)
+    deliveries = Deliveries(kube, rules, metrics)
+    uploads = RuleUploads(settings, rules, hub, deliveries)
+    router = Router(settings, rules, hub, kube, deliveries, endpoints)
+    return [*rules.informers, deliveries, uploads, router]
