@@ -69,10 +69,8 @@ class DmiServer:
         served: Callable[[str, bool], None],
     ) -> None:
         self._settings = settings
-        self.socket = Path(settings.socket) if settings.socket else folder / "dmi.sock"
-        self.mappers_dir = (
-            Path(settings.mappers_dir) if settings.mappers_dir else folder / "mappers"
-        )
+        self.socket = Path(settings.socket or folder / "dmi.sock").absolute()
+        self.mappers_dir = Path(settings.mappers_dir or folder / "mappers").absolute()
         self._numbers = _numbers(settings.numbers)
         self._twin = twin
         self._metrics = metrics

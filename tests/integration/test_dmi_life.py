@@ -141,6 +141,15 @@ async def test_numbers_can_keep_their_type(cloud: FakeCloud, data_dir: Path) -> 
         assert config["serial"].type_url.endswith(".Int64Value")
 
 
+async def test_a_mapper_finds_its_place_below_a_relative_data_directory(
+    cloud: FakeCloud, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data_dir.parent)
+    async with a_node(Path(data_dir.name), dmi=ON) as node, a_mapper(*sockets(data_dir)) as mapper:
+        await mapper.register()
+        await until(lambda: is_served(node))
+
+
 @pytest.mark.parametrize(
     "settings",
     [
