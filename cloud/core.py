@@ -27,6 +27,8 @@ from cloud.podstatus import PodReports
 from cloud.presence import Presence
 from cloud.reports import Reports
 from cloud.router import build_router
+from cloud.streams import Tunnels
+from cloud.streamserver import StreamServer
 from cloud.syncbook import SyncBook
 from cloud.thingsource import build_remote
 from cloud.upstream import Sequences, Upstream
@@ -167,4 +169,14 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         *router,
         hub,
         joining,
+        *_streams(process, identity, book),
     ]
+
+
+def _streams(process: ProcessParts, identity: Identity, book: NodeBook) -> list[Module]:
+    """Return the stream tunnels and the listener for API servers, none where they are switched off."""
+    settings, metrics = process.settings.cloud.stream, process.metrics
+    if not settings.enabled:
+        return []
+    tunnels = Tunnels(settings, identity, book, process.endpoints, metrics)
+    return [tunnels, StreamServer(settings, identity, tunnels, process.endpoints, metrics)]

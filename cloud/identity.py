@@ -21,7 +21,7 @@ from pathlib import Path
 from cloud.certificates import KeyPair, make_ca, make_server, server_fits
 from cloud.tokens import ca_hash, make_token
 from gateway.config.cloud import Cloud as CloudSettings
-from gateway.errors import BadRequest, Conflict, GatewayError, NotFound
+from gateway.errors import BadRequest, Conflict, GatewayError, InvalidSetting, NotFound
 from gateway.kube.client import KubeClient
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.clock import parse_rfc3339
@@ -93,6 +93,24 @@ class Identity:
         context.load_verify_locations(cadata=self.ca.certificate_pem)
         path = self._write_pem()
         context.load_cert_chain(path)
+        return context
+
+    def api_server_tls(self, client_ca: str) -> ssl.SSLContext:
+        """Make the TLS context of a listener for API servers.
+
+        Shape:  `client_ca` is the PEM file of those who may sign their certificates, "" for our CA.
+        Errors: InvalidSetting for a file that cannot be read.
+        """
+        if not client_ca:
+            return self.tls(ssl.CERT_REQUIRED)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_mode = ssl.CERT_REQUIRED
+        try:
+            context.load_verify_locations(cafile=client_ca)
+        except OSError as error:
+            raise InvalidSetting(f"cloud.stream.client_ca: {client_ca}: {error}") from error
+        context.load_cert_chain(self._write_pem())
         return context
 
     def _write_pem(self) -> Path:

@@ -20,7 +20,7 @@ from edge.eventbus import EventBus
 from edge.external import ExternalBroker, check_mode
 from edge.hub import EdgeHub, HubTarget
 from edge.identity import FOLDER, Identity
-from edge.machine import Machine
+from edge.machine import Machine, own_address
 from edge.mappers.driver import DriverFactory
 from edge.mappers.localtopics import LocalTopics
 from edge.mappers.mqtt import PROTOCOL as MQTT
@@ -35,6 +35,7 @@ from edge.rotation import Rotation
 from edge.spool import Spool
 from edge.spoolpump import SpoolPump
 from edge.store import EdgeStore
+from edge.stream import EdgeStream, TunnelTarget
 from gateway.config.edge import Edge
 from gateway.config.tree import Settings
 from gateway.observe.metrics import Metrics
@@ -50,6 +51,10 @@ from gateway.wire.cloudedge.to_edge import (
     ObjectChanged,
     TwinCommanded,
 )
+
+
+TUNNEL_ENDPOINT, TUNNEL_PORT = "tunnel.wss", 10004
+"""CloudStream's listener for tunnels."""
 
 
 class ProcessParts(Protocol):
@@ -177,6 +182,7 @@ def build_edge(
         *dmi,
         node,
         *metaserver,
+        *_tunnel(process, identity, server),
         hub,
         Rotation(lambda: identity.certificate, enrolment.renew, hub.reconnect),
     ]
@@ -215,3 +221,26 @@ def _target(
     host, port = parse_bind(address, "edge.hub.server")
     context = identity.client_context()
     return HubTarget(host, port, joined.node, context, joined.project, store.edge_id)
+
+
+def _tunnel(
+    process: ProcessParts, identity: Identity, server: Callable[[], str] | None
+) -> list[Module]:
+    """Return the stream tunnel's module, none where it is switched off."""
+    settings = process.settings.edge
+
+    def target() -> TunnelTarget:
+        joined = identity.load()
+        address = settings.stream.server or _tunnel_address(process, joined.server, server)
+        host, port = parse_bind(address, "edge.stream.server")
+        return TunnelTarget(host, port, joined.node, own_address(), identity.client_context())
+
+    return [EdgeStream(target, settings.stream.kubelet)] if settings.stream.enabled else []
+
+
+def _tunnel_address(process: ProcessParts, joined: str, server: Callable[[], str] | None) -> str:
+    """Return where the tunnel goes: the listener of this process, else its port on the hub's host."""
+    if server is not None and TUNNEL_ENDPOINT in process.endpoints:
+        return process.endpoints.get(TUNNEL_ENDPOINT)
+    address = server() if server is not None else process.settings.edge.hub.server or joined
+    return f"{address.rpartition(':')[0]}:{TUNNEL_PORT}"

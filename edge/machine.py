@@ -201,7 +201,7 @@ class Machine:
 
     def _addresses(self) -> list[Json]:
         return [
-            {"type": "InternalIP", "address": _own_address()},
+            {"type": "InternalIP", "address": own_address()},
             {"type": "Hostname", "address": self.name},
         ]
 
@@ -260,7 +260,7 @@ def _os_name() -> str:
         return "Linux"
 
 
-def _own_address() -> str:
+def own_address() -> str:
     """The address that packets to the outside would carry; no packet is sent to find out."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:

@@ -113,8 +113,8 @@ class ClientSession:
     def send_text(self, data: bytes) -> None:
         self._frame(_Op.TEXT, data)
 
-    def ping(self) -> None:
-        self._frame(_Op.PING, b"")
+    def ping(self, payload: bytes = b"") -> None:
+        self._frame(_Op.PING, payload)
 
     def close(self, code: int = 1000) -> None:
         """Say goodbye; nothing is sent after it."""

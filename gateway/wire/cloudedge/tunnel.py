@@ -25,6 +25,10 @@ MAX_MESSAGE = 1024 * 1024
 """Bytes of one frame."""
 KUBELET = "127.0.0.1:10350"
 """Host of every URL in a connect frame."""
+FRAME_BYTES = "twinspan-frame-bytes"
+"""Header of our answer to the upgrade: how many bytes of data the edge may put into one frame."""
+SMALL_FRAME, LARGE_FRAME = 256, 16_384
+"""Bytes of data in a frame of an edge, towards KubeEdge's cloud and ours."""
 _MAX_NUMBER_BYTES = 10
 
 
@@ -42,6 +46,24 @@ class FrameType(IntEnum):
 
 OPENING = frozenset({FrameType.LOGS, FrameType.EXEC, FrameType.METRICS, FrameType.ATTACH})
 _WITH_METHOD = frozenset({FrameType.EXEC, FrameType.ATTACH})
+
+
+_PATHS = {
+    "containerLogs": FrameType.LOGS,
+    "exec": FrameType.EXEC,
+    "attach": FrameType.ATTACH,
+    "stats": FrameType.METRICS,
+    "metrics": FrameType.METRICS,
+}
+
+
+def kind_of(path: str) -> FrameType | None:
+    """Return what a kubelet's path (unescaped) is asked for with; None for one that is not carried."""
+    _, *parts = path.split("/")
+    if not path.startswith("/") or not {"", ".", ".."}.isdisjoint(parts) or not path.isprintable():
+        return None
+    kind = _PATHS.get(parts[0])
+    return kind if len(parts) > 1 or parts[0] == "metrics" else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,147 @@
+"""CloudStream's HTTPS listener of port 10003: the kubelets of all edge nodes, as API servers ask them.
+
+The client must show a certificate of `cloud.stream.client_ca`; nodes' own certificates are refused, for
+CloudCore's CA signs them too. The Host says which node is meant. What the node's kubelet answers comes as a
+200 in chunks: its status does not travel. Where it is known at once that there is no answer, that is said
+with 503.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from cloud.streams import Tunnels, TunnelStream
+from gateway.errors import BadRequest, Forbidden, NotBuilt, NotFound, Undeliverable
+from gateway.runtime.listener import Endpoints
+from gateway.runtime.small_service import Request, Response, serve_requests
+from gateway.wire.cloudedge.names import ORGANISATION
+from gateway.wire.cloudedge.tunnel import FrameType, kind_of
+
+if TYPE_CHECKING:
+    from cloud.identity import Identity
+    from gateway.config.cloud_services import Stream
+    from gateway.observe.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+ENDPOINT = "stream.https"
+MAX_BODY = 65_536
+MAX_CONNECTIONS = 1_000
+FIRST_SECONDS = 2.0
+"""How long the head of an answer waits for its first bytes, or for the reason why there are none."""
+_NOT_FORWARDED = frozenset(
+    {"host", "content-length", "transfer-encoding", "accept-encoding", "authorization", "cookie"}
+)
+
+
+class StreamServer:
+    """Module: the listener."""
+
+    name = "cloud.stream"
+
+    def __init__(
+        self,
+        settings: Stream,
+        identity: Identity,
+        tunnels: Tunnels,
+        endpoints: Endpoints,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._tunnels = tunnels
+        self._endpoints = endpoints
+        self._metrics = metrics
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        async with serve_requests(
+            self._endpoints,
+            ENDPOINT,
+            self._settings.bind,
+            self._respond,
+            max_body=MAX_BODY,
+            setting="cloud.stream.bind",
+            ssl=self._identity.api_server_tls(self._settings.client_ca),
+            max_connections=MAX_CONNECTIONS,
+        ):
+            ready()
+            await asyncio.Event().wait()
+
+    async def _respond(self, request: Request) -> Response:
+        check_caller(request.peer_certificate)
+        path = unquote(request.path)
+        kind = kind_of(path)
+        if kind is None:
+            raise NotFound(f"{path[:200]}: not a path of the stream tunnel")
+        try:
+            response = await self._ask(kind, path, request)
+        except Undeliverable:
+            self._count(kind, "undeliverable")
+            raise
+        self._count(kind, "open")
+        return response
+
+    async def _ask(self, kind: FrameType, path: str, request: Request) -> Response:
+        if kind in (FrameType.EXEC, FrameType.ATTACH):
+            raise NotBuilt("exec and attach through the tunnel are not there")
+        if request.method != "GET":
+            raise BadRequest(f"{path[:200]}: expected GET", status=405)
+        node = self._tunnels.node_at(host_of(request.headers.get("host", "")))
+        headers = {k: [v] for k, v in request.headers.items() if k not in _NOT_FORWARDED}
+        stream = await self._tunnels.open(node, kind, "GET", path, request.query, headers)
+        return await _streamed(stream)
+
+    def _count(self, kind: FrameType, outcome: str) -> None:
+        self._metrics.edge.streams.labels(kind.name.lower(), outcome).inc()
+
+
+async def _streamed(stream: TunnelStream) -> Response:
+    """Answer with what comes; a request that fails before its first byte fails as a whole."""
+    first = b""
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_SECONDS):
+                await stream.wait()
+                first = await stream.read()
+    except BaseException:
+        await stream.close()
+        raise
+    return Response(200, {"Content-Type": "text/plain"}, _body(first, stream))
+
+
+async def _body(first: bytes, stream: TunnelStream) -> AsyncIterator[bytes]:
+    try:
+        yield first
+        while piece := await stream.read():
+            yield piece
+    except (
+        Undeliverable
+    ) as error:  # the head has left: all that can be said is that the body is cut
+        raise ConnectionResetError(error.message) from error
+    finally:
+        await stream.close()
+
+
+def host_of(authority: str) -> str:
+    """Return name or address of a Host header, without its port."""
+    if authority.startswith("["):
+        return authority[1:].partition("]")[0]
+    return authority.rpartition(":")[0] if ":" in authority else authority
+
+
+def check_caller(certificate: Mapping[str, object] | None) -> None:
+    """Refuse a verified certificate that is a node's. Errors: Forbidden."""
+    if certificate is None or ("organizationName", ORGANISATION) in set(_names(certificate)):
+        raise Forbidden("an API server's client certificate is needed, a node's does not do")
+
+
+def _names(certificate: Mapping[str, object]) -> Iterator[tuple[object, object]]:
+    """Yield attribute and value of the subject, in the form of `ssl.getpeercert`."""
+    subject = certificate.get("subject")
+    for part in subject if isinstance(subject, tuple) else ():
+        yield from part
