@@ -115,31 +115,37 @@ class RouterService:
         if isinstance(lifespan, bool) or not isinstance(lifespan, int):
             raise BadRequest("lifespan: expected seconds as an integer")
         is_announced = request.flag("send_event")
-        self._routes.set(tenant, device, instance, lifespan)
 
         def announced(error: GatewayError | None) -> None:
             if error is not None:
                 self._routes.remove(tenant, device, instance)
             answer(error or Response(status=204, device=device))
 
-        if is_announced:
-            self._announce(tenant, device, instance, TTD_CONNECTED, announced)
-        else:
-            announced(None)
+        def written(error: GatewayError | None) -> None:
+            if error is None and is_announced:
+                self._announce(tenant, device, instance, TTD_CONNECTED, announced)
+            else:
+                announced(error)
+
+        self._routes.set(tenant, device, instance, lifespan, written)
 
     def _unregister(self, request: Request, tenant: str, answer: Answer) -> None:
         device, instance = _id(request, "device_id"), _id(request, "adapter_instance_id")
         is_announced = request.flag("send_event")
-        if not self._routes.remove(tenant, device, instance):
-            raise PreconditionFailed("the device's commands do not go to this adapter instance")
 
         def announced(_error: GatewayError | None) -> None:
             answer(Response(status=204, device=device))
 
-        if is_announced:
-            self._announce(tenant, device, instance, TTD_GONE, announced)
-        else:
-            announced(None)
+        def written(error: GatewayError | None) -> None:
+            if error is not None:
+                answer(error)
+            elif is_announced:
+                self._announce(tenant, device, instance, TTD_GONE, announced)
+            else:
+                announced(None)
+
+        if not self._routes.remove(tenant, device, instance, written):
+            raise PreconditionFailed("the device's commands do not go to this adapter instance")
 
     def _announce(self, tenant: str, device: str, instance: str, ttd: int, done: Done) -> None:
         """Tell applications that a device may be reached (-1) or not any more (0)."""

@@ -14,12 +14,13 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.hono.service_commands import CommandReceivers, RemoteDevice
 from gateway.model.message import Adapter
-from gateway.model.ports import DeviceLink
+from gateway.model.ports import DeviceLink, Done
 from gateway.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,10 @@ KEPT_SECONDS: Final = 120
 """Registrations for less than this are not written down."""
 GONE_SECONDS: Final = 86_400.0
 SWEEP_SECONDS: Final = 600.0
+
+
+def ignore(_error: GatewayError | None) -> None:
+    """Nobody waits for this write."""
 
 
 class Router(Protocol):
@@ -132,8 +137,12 @@ class Routes:
             if route.instance in gone:
                 self._drop(key, route)
 
-    def set(self, tenant: str, device: str, instance: str, lifespan: int) -> None:
+    def set(
+        self, tenant: str, device: str, instance: str, lifespan: int, done: Done = ignore
+    ) -> None:
         """Send a device's commands to an instance, for `lifespan` seconds, below 0 for ever.
+
+        `done` comes once it is on disk, where it is to be.
 
         Errors: StoreUnavailable.
         """
@@ -147,7 +156,9 @@ class Routes:
         if not route.is_kept and before is not None and before.is_kept:
             self._forget(tenant, device)
         if route.is_kept and self._database is not None:
-            self._database.submit(lambda db: _write(db, row), _written)
+            self._database.submit(lambda db: _write(db, row), partial(_written, done))
+        else:
+            done(None)
 
     def _add(self, row: Row, now: float) -> _Route:
         tenant, device, instance, expires = row
@@ -167,14 +178,17 @@ class Routes:
             route.timer = loop.call_later(expires - now, self._expire, key, route)
         return route
 
-    def remove(self, tenant: str, device: str, instance: str) -> bool:
-        """Take a registration back; False when another instance, or an adapter here, has taken over."""
+    def remove(self, tenant: str, device: str, instance: str, done: Done = ignore) -> bool:
+        """Take a registration back; False when another instance, or an adapter here, has taken over.
+
+        `done` comes once it is gone from disk, and only after True.
+        """
         key = (tenant, device)
         route = self._routes.get(key)
         if route is None or route.instance != instance:
             return False
         is_newest = self._router.newest_link(tenant, device) is route.link
-        self._drop(key, route)
+        self._drop(key, route, done if is_newest else ignore)
         return is_newest
 
     def end_instance(self, instance: str) -> None:
@@ -198,18 +212,22 @@ class Routes:
         if self._routes.get(key) is route:
             self._drop(key, route)
 
-    def _drop(self, key: tuple[str, str], route: _Route) -> None:
+    def _drop(self, key: tuple[str, str], route: _Route, done: Done = ignore) -> None:
         del self._routes[key]
         route.close()
         if route.is_kept:
-            self._forget(*key)
+            self._forget(*key, done)
+        else:
+            done(None)
 
-    def _forget(self, tenant: str, device: str) -> None:
-        if self._database is not None:
-            work = "DELETE FROM command_route WHERE tenant = ? AND device = ?"
-            self._database.submit(
-                lambda db: _execute(db, work, (tenant, device)), _written, grows=False
-            )
+    def _forget(self, tenant: str, device: str, done: Done = ignore) -> None:
+        if self._database is None:
+            done(None)
+            return
+        work = "DELETE FROM command_route WHERE tenant = ? AND device = ?"
+        self._database.submit(
+            lambda db: _execute(db, work, (tenant, device)), partial(_written, done), grows=False
+        )
 
 
 def adapter_of(instance: str) -> Adapter:
@@ -229,6 +247,7 @@ def _execute(db: sqlite3.Connection, work: str, values: tuple[object, ...]) -> N
     db.execute(work, values)
 
 
-def _written(result: GatewayError | None) -> None:
+def _written(done: Done, result: GatewayError | None) -> None:
     if result is not None:
         log.warning("a registration was not written down", extra={"cause": result.message})
+    done(result)

@@ -317,7 +317,6 @@ async def test_registrations_outlive_a_restart() -> None:
             await register(peer, "d1", -1)
             await register(peer, "d2", 3_600)
             await register(peer, "gw-1", 60)
-        await core.registry._database.write(lambda _db: None)
         async with the_services(core) as second, second.peer() as peer:
             assert len(second.module.rooms.routes) == 2
             peer.receive_from(f"command_internal/{INSTANCE}")
@@ -331,7 +330,6 @@ async def test_registrations_outlive_a_restart() -> None:
             client = Client(peer, "cmd_router/acme")
             answer = await client.ask("unregister-command-consumer", properties=gone)
             assert answer.status == 204
-        await core.registry._database.write(lambda _db: None)  # what was asked before is on disk
         async with the_services(core) as third:
             assert len(third.module.rooms.routes) == 1
 
