@@ -84,6 +84,7 @@ class MapperClient:
         self._cause: TraceContext | None = None
         self._wake = asyncio.Event()
         self._is_sure = False
+        self._said = ""
 
     def knows(self, told: Iterable[Item]) -> None:
         """Note what the answer to the mapper's registration told it."""
@@ -136,6 +137,7 @@ class MapperClient:
             self._is_sure = False
             self._told.clear()
             self._pending |= dict.fromkeys(self._devices.items(self.mapper.protocol))
+        self._said = ""
         self._say(is_connected=True)
 
     def _say(self, *, is_connected: bool) -> None:
@@ -144,10 +146,11 @@ class MapperClient:
             self._served(self)
 
     def _log_away(self, error: Exception) -> None:
-        log.info(
-            "a mapper is not reached",
-            extra={"mapper": self.mapper.name, "cause": str(error) or type(error).__name__},
-        )
+        """Say why a mapper is away, once for each reason."""
+        cause = str(error) or type(error).__name__
+        if cause != self._said:
+            self._said = cause
+            log.info("a mapper is not reached", extra={"mapper": self.mapper.name, "cause": cause})
 
     async def _serve(self, client: GrpcClient, backoff: Backoff) -> None:
         while not client.is_lost:
