@@ -25,6 +25,8 @@ from edge.mappers.driver import DriverFactory
 from edge.mappers.localtopics import LocalTopics
 from edge.mappers.mqtt import PROTOCOL as MQTT
 from edge.mappers.mqtt import make_mqtt
+from edge.mappers.pushers import PUSHERS
+from edge.mappers.pushing import Pushing
 from edge.mappers.runner import MapperRunner
 from edge.mappers.virtual import PROTOCOL, make_virtual
 from edge.metamanager import MetaManager
@@ -51,7 +53,6 @@ from gateway.wire.cloudedge.to_edge import (
     ObjectChanged,
     TwinCommanded,
 )
-
 
 TUNNEL_ENDPOINT, TUNNEL_PORT = "tunnel.wss", 10004
 """CloudStream's listener for tunnels."""
@@ -147,6 +148,7 @@ def build_edge(
     if external is not None:
         external.take = topics.take
         brokers.append(external)
+    pushing = Pushing(PUSHERS, metrics)
     mappers = MapperRunner(
         {PROTOCOL: make_virtual(now_ms), MQTT: make_mqtt(topics, now_ms)}
         if drivers is None
@@ -155,6 +157,7 @@ def build_edge(
         pump.submit,
         metrics=metrics,
         tracer=tracer,
+        pushing=pushing,
     )
     node = NodeAgent(Machine(name, data_dir / FOLDER), hub)
     dmi = build_dmi(process, data_dir / FOLDER, twin, pump.submit, store, mappers)
@@ -178,6 +181,7 @@ def build_edge(
         twin,
         bus,
         *brokers,
+        pushing,
         mappers,
         *dmi,
         node,

@@ -20,6 +20,7 @@ import msgspec
 from edge.clock import now_ms
 from edge.deviceport import MAPPER, TwinPort
 from edge.mappers.driver import Driver, DriverFactory, NotServed, Quality, Reading
+from edge.mappers.pushing import Pushing, Sample
 from edge.store import DeviceRow
 from edge.twinrules import Change, deltas
 from gateway.errors import DeviceNotFound, GatewayError
@@ -34,7 +35,7 @@ from gateway.wire.cloudedge.models import ModelView, with_defaults
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.twins import Twin, TwinValue
 from gateway.wire.cloudedge.uploads import EdgeUpload
-from gateway.wire.cloudedge.values import PropertyType, parse_text
+from gateway.wire.cloudedge.values import PropertyType, Typed, parse_text
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +98,10 @@ class MapperRunner:
         *,
         metrics: Metrics,
         tracer: Tracer,
+        pushing: Pushing | None = None,
     ) -> None:
         self._drivers = drivers
+        self._pushing = pushing
         self._twin = twin
         self._submit = submit
         self._metrics = metrics
@@ -127,17 +130,24 @@ class MapperRunner:
         if view.protocol not in self._drivers:
             self.device_gone(view.key)
             return
+        if self._pushing is not None:
+            self._pushing.bind(view)
         served = self._served.get(view.key)
         if served is not None and _configuration(served.view) == _configuration(view):
             served.view, served.model = view, model
             served.cause = trace or served.cause
             served.wake.set()
             return
-        self.device_gone(view.key)
+        self._stop(view.key)
         self._served[view.key] = _Served(view, model, cause=trace)
         self._start(view.key)
 
     def device_gone(self, key: DeviceKey) -> None:
+        self._stop(key)
+        if self._pushing is not None:
+            self._pushing.unbind(key)
+
+    def _stop(self, key: DeviceKey) -> None:
         served = self._served.pop(key, None)
         if served is not None and served.task is not None:
             served.task.cancel()
@@ -346,6 +356,7 @@ class _Session:
         ) as span:
             self._written = None
             await self._change_twin(due, span.context)
+            self._push(due)
             north = {
                 name: self._typed(name, text)
                 for name, text in due.items()
@@ -354,6 +365,13 @@ class _Session:
             if north:
                 kind = _report_kind(self._served.view)
                 self._runner._send_north(self._served.view, kind, north, span.context)
+
+    def _push(self, due: Mapping[str, str]) -> None:
+        if self._runner._pushing is not None:
+            at, key = now_ms(), self._key
+            self._runner._pushing.offer(
+                Sample(key, name, self._typed(name, text), text, at) for name, text in due.items()
+            )
 
     async def _change_twin(self, due: Mapping[str, str], trace: TraceContext) -> None:
         """Report all in one update; where one value is refused, each by itself."""
@@ -384,7 +402,7 @@ class _Session:
                 self._properties[name].reported = text
         return error if error is not None and error.status < 500 else None
 
-    def _typed(self, name: str, text: str) -> Json:
+    def _typed(self, name: str, text: str) -> Typed:
         model = self._served.model
         rule = None if model is None else model.rules.get(name)
         kind = PropertyType.STRING if rule is None else rule.type

@@ -1,0 +1,14 @@
+"""The push methods that are there, by their names in `pushMethod`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from edge.mappers.pushhttp import make_http
+from edge.mappers.pushing import PusherFactory
+from edge.mappers.pushmqtt import make_mqtt_pusher
+
+PUSHERS: Mapping[str, PusherFactory] = MappingProxyType(
+    {"http": make_http, "mqtt": make_mqtt_pusher}
+)

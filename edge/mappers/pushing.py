@@ -1,0 +1,240 @@
+"""Pushes what mappers read to where a property's `pushMethod` says, beside the way to the cloud.
+
+Each property has a bounded queue of its own and one task: a destination that is away or slow holds up neither
+the twin nor other properties. A sample that could not be delivered is tried again, with back-off, in order;
+one that the destination refuses is dropped. Everything that is lost is counted. A method that is not here is
+said in the log when its Device comes, and its samples are counted.
+
+Source: KubeEdge reference, section 16.2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gateway.errors import GatewayError
+from gateway.model.json import JsonObject
+from gateway.observe.metrics import Metrics
+from gateway.runtime.backoff import Backoff
+from gateway.wire.cloudedge.devices import DeviceView, mapping
+from gateway.wire.cloudedge.subjects import DeviceKey
+from gateway.wire.cloudedge.values import Typed
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 1_000
+AT_ONCE = 100
+PUSH_SECONDS = 30.0
+RETRY_FIRST = 0.5
+RETRY_CAP = 30.0
+METHODS = ("http", "mqtt", "otel", "anomalyDetection")
+DATABASES = ("influxdb2", "redis", "TDEngine", "mysql")
+"""Members of `pushMethod`, and those of its `dbMethod`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value of a property; `at` in ms since the epoch."""
+
+    device: DeviceKey
+    name: str
+    value: Typed
+    text: str
+    at: int
+
+
+class Pusher(Protocol):
+    """One destination."""
+
+    async def push(self, samples: Sequence[Sample]) -> None:
+        """Deliver in order. Errors: of status 500 and above: again later; below: refused for good."""
+
+    async def close(self) -> None:
+        """Give connections back; never raises."""
+
+
+PusherFactory = Callable[[JsonObject], Pusher]
+"""Makes the pusher of a method's configuration. Errors: Rejected for one that cannot work."""
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The queue of one property and method."""
+
+    method: str
+    config: JsonObject
+    pusher: Pusher
+    waiting: deque[Sample] = field(default_factory=deque)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+
+_LaneKey = tuple[DeviceKey, str, str]
+
+
+class Pushing:
+    """All lanes, as a module."""
+
+    name = "edge.mappers.push"
+
+    def __init__(self, pushers: Mapping[str, PusherFactory], metrics: Metrics) -> None:
+        self._pushers = pushers
+        self._metrics = metrics
+        self._lanes: dict[_LaneKey, _Lane] = {}
+        self._refused: set[_LaneKey] = set()
+        self._group: asyncio.TaskGroup | None = None
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                for lane in self._lanes.values():
+                    self._start(lane)
+                ready()
+                await asyncio.get_running_loop().create_future()
+        finally:
+            self._group = None
+
+    # --- for the runner -------------------------------------------------------------------------
+
+    def bind(self, view: DeviceView) -> None:
+        """Keep lanes whose configuration is the same; begin and end the others."""
+        wanted = {
+            (view.key, prop.name, method): config
+            for prop in view.properties.values()
+            for method, config in methods(prop.push_method)
+        }
+        for key in [key for key in self._keys(view.key) if key not in wanted]:
+            self._end(key)
+        for key, config in wanted.items():
+            lane = self._lanes.get(key)
+            if lane is None or lane.config != config:
+                self._end(key)
+                self._begin(key, config)
+
+    def unbind(self, device: DeviceKey) -> None:
+        """Nothing of this Device is pushed any more."""
+        for key in self._keys(device):
+            self._end(key)
+
+    def offer(self, samples: Iterable[Sample]) -> None:
+        """Take samples of properties that are pushed; with a full queue the oldest goes."""
+        for sample in samples:
+            for method in (*METHODS, *DATABASES):
+                key = (sample.device, sample.name, method)
+                lane = self._lanes.get(key)
+                if lane is not None:
+                    self._put(lane, sample)
+                elif key in self._refused:
+                    self._count(method, "not_there")
+
+    def _put(self, lane: _Lane, sample: Sample) -> None:
+        if len(lane.waiting) >= MAX_WAITING:
+            lane.waiting.popleft()
+            self._count(lane.method, "overflow")
+        lane.waiting.append(sample)
+        lane.wake.set()
+
+    # --- lanes ----------------------------------------------------------------------------------
+
+    def _keys(self, device: DeviceKey) -> list[_LaneKey]:
+        return [key for key in (*self._lanes, *self._refused) if key[0] == device]
+
+    def _begin(self, key: _LaneKey, config: JsonObject) -> None:
+        device, name, method = key
+        try:
+            make = self._pushers.get(method)
+            if make is None:
+                self._refuse(key, f"the push method {method} is not there: nothing is pushed")
+                return
+            lane = self._lanes[key] = _Lane(method, config, make(config))
+        except GatewayError as error:
+            self._refuse(key, error.message)
+            return
+        if self._group is not None:
+            self._start(lane)
+        log.debug("a property is pushed", extra={"device": str(device), "property": name})
+
+    def _refuse(self, key: _LaneKey, cause: str) -> None:
+        self._refused.add(key)
+        facts = {"device": str(key[0]), "property": key[1], "method": key[2], "cause": cause}
+        log.warning("a property is not pushed", extra=facts)
+
+    def _end(self, key: _LaneKey) -> None:
+        self._refused.discard(key)
+        lane = self._lanes.pop(key, None)
+        if lane is not None and lane.task is not None:
+            lane.task.cancel()
+
+    def _start(self, lane: _Lane) -> None:
+        if self._group is not None:
+            lane.task = self._group.create_task(self._work(lane), name=f"push {lane.method}")
+
+    async def _work(self, lane: _Lane) -> None:
+        backoff = Backoff(RETRY_FIRST, RETRY_CAP)
+        try:
+            while True:
+                await lane.wake.wait()
+                lane.wake.clear()
+                while lane.waiting:
+                    if await self._push(lane):
+                        backoff.reset()
+                    else:
+                        await asyncio.sleep(backoff.next())
+        finally:
+            await lane.pusher.close()
+
+    async def _push(self, lane: _Lane) -> bool:
+        """Push what waits; False when it is to be tried again."""
+        batch = [lane.waiting.popleft() for _ in range(min(AT_ONCE, len(lane.waiting)))]
+        outcome = "ok"
+        try:
+            async with asyncio.timeout(PUSH_SECONDS):
+                await lane.pusher.push(batch)
+        except (GatewayError, TimeoutError, OSError) as error:
+            outcome = _outcome(error)
+            cause = str(error) or "no answer in time"
+            log.warning("a push failed", extra={"method": lane.method, "cause": cause})
+        except Exception:  # the top of a lane's task: a pusher's bug must not stop the others
+            outcome = "refused"
+            log.exception("a pusher failed", extra={"method": lane.method})
+        if outcome != "again":
+            self._count(lane.method, outcome, len(batch))
+            return True
+        self._put_back(lane, batch)
+        return False
+
+    def _put_back(self, lane: _Lane, batch: Sequence[Sample]) -> None:
+        room = max(MAX_WAITING - len(lane.waiting), 0)
+        kept = batch[-room:] if room else []
+        lane.waiting.extendleft(reversed(kept))
+        self._count(lane.method, "again")
+        if len(kept) < len(batch):
+            self._count(lane.method, "overflow", len(batch) - len(kept))
+
+    def _count(self, method: str, outcome: str, number: int = 1) -> None:
+        self._metrics.edge.pushes.labels(method, outcome).inc(number)
+
+
+def methods(push: JsonObject | None) -> list[tuple[str, JsonObject]]:
+    """Return what a `pushMethod` asks for: pairs of method and configuration."""
+    if push is None:
+        return []
+    known = [(name, mapping(push[name])) for name in METHODS if isinstance(push.get(name), dict)]
+    databases = mapping(push.get("dbMethod"))
+    return known + [
+        (name, mapping(databases[name]))
+        for name in DATABASES
+        if isinstance(databases.get(name), dict)
+    ]
+
+
+def _outcome(error: BaseException) -> str:
+    if isinstance(error, GatewayError) and error.status < 500:
+        return "refused"
+    return "again"
