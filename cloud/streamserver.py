@@ -3,7 +3,7 @@
 The client must show a certificate of `cloud.stream.client_ca`; nodes' own certificates are refused, for
 CloudCore's CA signs them too. The Host says which node is meant. What the node's kubelet answers comes as a
 200 in chunks: its status does not travel. Where it is known at once that there is no answer, that is said
-with 503.
+with 503. For exec and attach the connection is the kubelet's from its head on, and nothing is read here.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from cloud.streams import Tunnels, TunnelStream
-from gateway.errors import BadRequest, Forbidden, NotBuilt, NotFound, Undeliverable
+from gateway.errors import BadRequest, Forbidden, NotFound, Undeliverable
 from gateway.runtime.listener import Endpoints
-from gateway.runtime.small_service import Request, Response, serve_requests
+from gateway.runtime.small_service import Request, Response, Takeover, Write, serve_requests
 from gateway.wire.cloudedge.names import ORGANISATION
-from gateway.wire.cloudedge.tunnel import FrameType, kind_of
+from gateway.wire.cloudedge.tunnel import LARGE_FRAME, FrameType, kind_of
 
 if TYPE_CHECKING:
     from cloud.identity import Identity
@@ -34,6 +34,8 @@ MAX_BODY = 65_536
 MAX_CONNECTIONS = 1_000
 FIRST_SECONDS = 2.0
 """How long the head of an answer waits for its first bytes, or for the reason why there are none."""
+ANSWER_SECONDS = 30.0
+"""How long exec and attach wait for the kubelet's head."""
 _NOT_FORWARDED = frozenset(
     {"host", "content-length", "transfer-encoding", "accept-encoding", "authorization", "cookie"}
 )
@@ -72,7 +74,7 @@ class StreamServer:
             ready()
             await asyncio.Event().wait()
 
-    async def _respond(self, request: Request) -> Response:
+    async def _respond(self, request: Request) -> Response | Takeover:
         check_caller(request.peer_certificate)
         path = unquote(request.path)
         kind = kind_of(path)
@@ -86,15 +88,14 @@ class StreamServer:
         self._count(kind, "open")
         return response
 
-    async def _ask(self, kind: FrameType, path: str, request: Request) -> Response:
-        if kind in (FrameType.EXEC, FrameType.ATTACH):
-            raise NotBuilt("exec and attach through the tunnel are not there")
-        if request.method != "GET":
-            raise BadRequest(f"{path[:200]}: expected GET", status=405)
+    async def _ask(self, kind: FrameType, path: str, request: Request) -> Response | Takeover:
+        method, is_raw = request.method, kind in (FrameType.EXEC, FrameType.ATTACH)
+        if method not in (("GET", "POST") if is_raw else ("GET",)):
+            raise BadRequest(f"{path[:200]}: the method {method[:20]} is not taken", status=405)
         node = self._tunnels.node_at(host_of(request.headers.get("host", "")))
-        headers = {k: [v] for k, v in request.headers.items() if k not in _NOT_FORWARDED}
-        stream = await self._tunnels.open(node, kind, "GET", path, request.query, headers)
-        return await _streamed(stream)
+        headers = {k.title(): [v] for k, v in request.headers.items() if k not in _NOT_FORWARDED}
+        stream = await self._tunnels.open(node, kind, method, path, request.query, headers)
+        return await (_taken_over(stream) if is_raw else _streamed(stream))
 
     def _count(self, kind: FrameType, outcome: str) -> None:
         self._metrics.edge.streams.labels(kind.name.lower(), outcome).inc()
@@ -112,6 +113,42 @@ async def _streamed(stream: TunnelStream) -> Response:
         await stream.close()
         raise
     return Response(200, {"Content-Type": "text/plain"}, _body(first, stream))
+
+
+async def _taken_over(stream: TunnelStream) -> Takeover:
+    """Hand the connection to the kubelet, once it has begun to answer."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            first = await stream.read()
+    except TimeoutError as error:
+        await stream.close()
+        raise Undeliverable("the node's kubelet does not answer") from error
+    except BaseException:
+        await stream.close()
+        raise
+
+    async def carry(reader: asyncio.StreamReader, write: Write) -> None:
+        up = asyncio.get_running_loop().create_task(_up(reader, stream))
+        piece = first
+        try:
+            while piece:
+                await write(piece)
+                piece = await stream.read()
+        except Undeliverable as error:
+            raise ConnectionResetError(error.message) from error
+        finally:
+            up.cancel()
+            await asyncio.gather(up, return_exceptions=True)
+            await stream.close()
+
+    return Takeover(carry)
+
+
+async def _up(reader: asyncio.StreamReader, stream: TunnelStream) -> None:
+    """Send the client's bytes to the node until either ends."""
+    with suppress(Undeliverable, ConnectionError):
+        while data := await reader.read(LARGE_FRAME):
+            await stream.write(data)
 
 
 async def _body(first: bytes, stream: TunnelStream) -> AsyncIterator[bytes]:

@@ -54,7 +54,7 @@ TITLES = {
     "kube.https": "embedded Kubernetes API",
     "cloudhub.wss": "CloudHub WebSocket",
     "cloudhub.https": "CloudHub HTTPS (join)",
-    "stream.https": "logs and metrics of Pods at the edge, for API servers",
+    "stream.https": "kubelets of the edge nodes, for API servers",
     "tunnel.wss": "stream tunnels of edges",
     "edge.mqtt": "MQTT broker of the local edge",
     "edge.metaserver": "Kubernetes API of the local edge",

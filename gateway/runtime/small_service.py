@@ -79,7 +79,21 @@ class Response:
     body: bytes | AsyncIterator[bytes] = b""
 
 
-Respond = Callable[[Request], Awaitable[Response]]
+Write = Callable[[bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """An answer that takes the whole connection, e.g. for an upgrade that others understand.
+
+    Shape:  `carry` reads and writes raw bytes, the head of the answer among them; the connection ends after
+            it. When the client goes away it is cancelled.
+    """
+
+    carry: Callable[[asyncio.StreamReader, Write], Awaitable[None]]
+
+
+Respond = Callable[[Request], Awaitable[Response | Takeover]]
 
 
 class Closable(Protocol):
@@ -238,6 +252,9 @@ async def _one(service: _Service, connection: _Connection, seconds: float) -> bo
     connection.is_answering = True
     try:
         response = await _respond(service.respond, request)
+        if isinstance(response, Takeover):
+            await response.carry(connection.reader, connection.write)
+            return False
         keeps = _keeps(fields, is_latest=is_latest)
         return await _send(
             connection, response, keeps=keeps, is_head=method == "HEAD", is_latest=is_latest
@@ -315,7 +332,7 @@ def _certificate(connection: _Connection) -> Mapping[str, object] | None:
     return found or None
 
 
-async def _respond(respond: Respond, request: Request) -> Response:
+async def _respond(respond: Respond, request: Request) -> Response | Takeover:
     try:
         return await respond(request)
     except GatewayError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from cloud.identity import read_ca
 from gateway.config.edge_services import EdgeStream
 from gateway.wire.cloudedge.tunnel import NODE_NAME, TUNNEL_PATH
-from tests.cloud_rig import CloudCore, a_cloud, fetch_ca, join
+from tests.cloud_rig import Certificate, CloudCore, a_cloud, fetch_ca, join
 from tests.integration.edge_node import Node, a_node
 from tests.integration.edge_support import until
 from tests.integration.test_edge_real_cloud import join_cloud
@@ -45,6 +45,9 @@ class Kubelet:
         app.router.add_get("/containerLogs/default/big/c", self._big)
         app.router.add_get("/containerLogs/default/endless/c", self._endless)
         app.router.add_get("/stats/summary", self._stats)
+        app.router.add_get("/exec/default/p1/c", self._exec)
+        app.router.add_get("/attach/default/p1/c", self._exec)
+        app.router.add_get("/pods", self._stats)
         return app
 
     def _note(self, request: web.Request) -> None:
@@ -77,6 +80,21 @@ class Kubelet:
                 await answer.write(b"x" * 16_384)
         finally:
             self.followers -= 1
+
+    async def _exec(self, request: web.Request) -> web.StreamResponse:
+        """A shell that says everything again."""
+        self._note(request)
+        socket = web.WebSocketResponse(protocols=("v5.channel.k8s.io",))
+        await socket.prepare(request)
+        self.followers += 1
+        try:
+            async for message in socket:
+                if message.data == b"exit":
+                    break
+                await socket.send_bytes(message.data)
+        finally:
+            self.followers -= 1
+        return socket
 
     async def _stats(self, request: web.Request) -> web.Response:
         self._note(request)
@@ -157,6 +175,22 @@ class Rig:
             *self.arguments(path, node), stdout=asyncio.subprocess.PIPE
         )
 
+    @asynccontextmanager
+    async def shell(self, path: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """A terminal as kubectl opens one since 1.31, by WebSocket."""
+        context = Certificate(self.client).context(await fetch_ca(self.cloud))
+        port = self.cloud.process.endpoints.port("stream.https")
+        async with (
+            aiohttp.ClientSession() as http,
+            http.ws_connect(
+                f"wss://localhost:{port}{path}",
+                ssl=context,
+                headers={"Host": "edge-1:10351"},
+                protocols=("v5.channel.k8s.io",),
+            ) as socket,
+        ):
+            yield socket
+
     def tunnels(self) -> float:
         return self.cloud.sample("twinspan_cloud_tunnels")
 
@@ -224,7 +258,7 @@ async def test_an_endless_log_ends_at_the_kubelet_when_its_client_goes(tmp_path:
         ("/containerLogs/default/p1/c", "edge-9", 503),
         ("/containerLogs/%2e%2e/pods/x", "edge-1", 404),
         ("/pods", "edge-1", 404),
-        ("/exec/default/p1/c", "edge-1", 501),
+        ("/exec/default/p1/c", "edge-9", 503),
     ],
 )
 async def test_what_cannot_be_had_is_refused(
@@ -258,3 +292,46 @@ async def test_a_tunnel_is_opened_by_the_node_of_its_certificate_only(tmp_path: 
                 )
         assert refused.value.status == 403
         assert await rig.curl("/containerLogs/default/p1/c") == (200, HELLO)
+
+
+@pytest.mark.parametrize("verb", ["exec", "attach"])
+async def test_a_shell_works_both_ways_and_ends_from_either_end(tmp_path: Path, verb: str) -> None:
+    async with a_rig(tmp_path) as rig:
+        path = f"/{verb}/default/p1/c?command=sh&stdin=true"
+        async with rig.shell(path) as socket:
+            assert socket.protocol == "v5.channel.k8s.io"
+            for said in (b"\x00ls\n", bytes(range(256)) * 2_000, b"\xff"):
+                await socket.send_bytes(said)
+                assert await asyncio.wait_for(socket.receive_bytes(), 30) == said
+            await socket.send_bytes(b"exit")
+            assert (await asyncio.wait_for(socket.receive(), 30)).type is aiohttp.WSMsgType.CLOSE
+        async with rig.shell(path):
+            await until(lambda: rig.kubelet.followers == 1)
+        await until(lambda: rig.kubelet.followers == 0)
+        assert rig.kubelet.asked[0] == (f"/{verb}/default/p1/c", "command=sh&stdin=true")
+
+
+async def test_many_shells_share_a_tunnel(tmp_path: Path) -> None:
+    async with a_rig(tmp_path) as rig, AsyncExitStack() as stack:
+        shells = [
+            await stack.enter_async_context(rig.shell("/exec/default/p1/c")) for _ in range(20)
+        ]
+        for number, shell in enumerate(shells):
+            await shell.send_bytes(bytes([number]) * 5_000)
+        for number, shell in enumerate(shells):
+            assert await asyncio.wait_for(shell.receive_bytes(), 30) == bytes([number]) * 5_000
+
+
+async def test_a_refused_shell_is_no_way_to_other_paths_of_the_kubelet(tmp_path: Path) -> None:
+    async with a_rig(tmp_path) as rig:
+        context = Certificate(rig.client).context(await fetch_ca(rig.cloud))
+        port = rig.cloud.process.endpoints.port("stream.https")
+        reader, writer = await asyncio.open_connection("localhost", port, ssl=context)
+        writer.write(b"POST /exec/default/missing/c HTTP/1.1\r\nHost: edge-1\r\n\r\n")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+        assert head.startswith(b"HTTP/1.1 404 ")
+        writer.write(b"GET /pods HTTP/1.1\r\nHost: edge-1\r\n\r\n")
+        rest = await asyncio.wait_for(reader.read(), 30)
+        writer.transport.abort()
+        assert b"200 OK" not in rest
+        assert rig.kubelet.asked == []
