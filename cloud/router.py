@@ -1,7 +1,8 @@
-"""The router's REST entry: `/<node>/<namespace>/<path>` becomes a publish at the edge, where a Rule says so.
+"""The router's REST entry: `/<node>/<namespace>/<path>` is a publish or a request at the edge, by Rules.
 
 There is no acknowledgement of a publish: `message delivered` means that the node is connected and the
-message is on its way. Source: KubeEdge reference, sections 18.2 and 18.3.
+message is on its way. A service's answer is passed on as it is, whatever its status (KubeEdge asks again
+after anything but 200). Source: KubeEdge reference, sections 18.2, 18.3 and 18.5.
 """
 
 from __future__ import annotations
@@ -10,27 +11,33 @@ import asyncio
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from aiohttp import hdrs, web
 
 from cloud.deliveries import Deliveries
 from cloud.routeraccess import RouterAccess
-from cloud.routes import EVENT_BUS, RestToBus, path_of
+from cloud.routes import EVENT_BUS, SERVICE_BUS, RestToBus, RestToService, path_of
 from cloud.rules import Rules
 from cloud.ruleuploads import RuleUploads
+from cloud.servicecalls import ServiceCalls
 from cloud.sessions import stamp
 from gateway.errors import (
     BadRequest,
+    CommandTimeout,
     GatewayError,
     InvalidSetting,
+    MethodNotAllowed,
     NotFound,
     TooLarge,
     Unauthenticated,
+    Undeliverable,
 )
+from gateway.runtime.http_heads import is_token
 from gateway.runtime.listener import Endpoints, parse_bind, serve_app
 from gateway.wire.cloudedge.envelope import MAX_FRAME, encode
-from gateway.wire.cloudedge.names import Operation
-from gateway.wire.cloudedge.routing import bus_command
+from gateway.wire.cloudedge.names import HTTP_METHODS, Operation
+from gateway.wire.cloudedge.routing import ServiceBusAnswer, ServiceBusCall, bus_command
 from gateway.wire.mqtt.filters import check_topic
 
 if TYPE_CHECKING:
@@ -46,6 +53,14 @@ log = logging.getLogger(__name__)
 SETTING = "cloud.router.bind"
 _LOOPBACK = ("localhost", "::1")
 _MIN_LEVELS = 3
+_FIRST_FINAL = 200
+SAFE = "!$&'()*+,;=:@~"
+"""What stands in a path level as it is."""
+HOP_HEADERS = frozenset(
+    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection"}
+    | {"te", "trailer", "transfer-encoding", "upgrade", "content-length", "host", "expect"}
+)
+"""Headers of one connection."""
 
 
 class Router:
@@ -63,6 +78,7 @@ class Router:
         hub: CloudHub,
         kube: KubeClient,
         deliveries: Deliveries,
+        services: ServiceCalls,
         endpoints: Endpoints,
     ) -> None:
         self._settings = settings
@@ -70,6 +86,7 @@ class Router:
         self._hub = hub
         self._kube = kube
         self._deliveries = deliveries
+        self._services = services
         self._endpoints = endpoints
         self._access = RouterAccess(settings)
         host = parse_bind(settings.bind, SETTING)[0]
@@ -110,7 +127,10 @@ class Router:
         if route is None:
             raise NotFound(f"no rule of namespace {namespace[:100]} for this path")
         await self._check_node(node)
-        return self._publish(node, route, path, await request.read())
+        body = await request.read()
+        if isinstance(route, RestToService):
+            return await self._call(request, node, route, path, body)
+        return self._publish(node, route, path, body)
 
     async def _check_node(self, node: str) -> None:
         """Errors: NotFound for a node that the cluster does not know."""
@@ -132,6 +152,64 @@ class Router:
         self._deliveries.note(route.rule, EVENT_BUS, why)
         return web.Response(status=500, text=f"All attempts fail: #1: {why}")
 
+    async def _call(
+        self,
+        request: web.Request,
+        node: str,
+        route: RestToService,
+        path: tuple[str, ...],
+        body: bytes,
+    ) -> web.Response:
+        if request.method not in HTTP_METHODS:
+            raise MethodNotAllowed(f"not a method of services: {request.method[:20]}")
+        call = ServiceBusCall(
+            msg_id="",
+            port=route.port,
+            path=_target_of(request, route, path),
+            method=request.method,
+            headers=self._passed_on(request),
+            body=body,
+        )
+        try:
+            answer = await self._services.ask(node, call, self._settings.timeout)
+        except GatewayError as error:
+            self._deliveries.note(route.rule, SERVICE_BUS, error.message)
+            if isinstance(error, Undeliverable) and error.status == Undeliverable.status:
+                return web.Response(status=500, text=f"All attempts fail: #1: {error.message}")
+            status = 504 if isinstance(error, CommandTimeout) else error.status
+            return web.Response(status=status, text=error.message)
+        self._deliveries.note(route.rule, SERVICE_BUS)
+        return _answer_of(answer)
+
+    def _passed_on(self, request: web.Request) -> dict[str, list[str]]:
+        """Return the headers that are for the service; the log-in at the router is not."""
+        own = HOP_HEADERS if self._access.is_open else HOP_HEADERS | {"authorization"}
+        kept: dict[str, list[str]] = {}
+        for name, value in request.headers.items():
+            if name.lower() not in own:
+                kept.setdefault(name, []).append(value)
+        return kept
+
+
+def _target_of(request: web.Request, route: RestToService, path: tuple[str, ...]) -> str:
+    levels = (*path_of(route.target), *path[len(route.path) :])
+    if ".." in levels:
+        raise BadRequest("a path with ..")
+    query = f"?{request.rel_url.raw_query_string}" if request.rel_url.raw_query_string else ""
+    return "/" + "/".join(quote(level, safe=SAFE) for level in levels) + query
+
+
+def _answer_of(answer: ServiceBusAnswer) -> web.Response:
+    if answer.status < _FIRST_FINAL:
+        return web.Response(status=502, text="the service gave no final answer")
+    response = web.Response(status=answer.status, body=answer.body)
+    for name, values in answer.headers.items():
+        if name.lower() not in HOP_HEADERS and is_token(name):
+            for value in values:
+                if value.isprintable():
+                    response.headers.add(name, value)
+    return response
+
 
 def build_router(
     settings: RouterSettings,
@@ -147,5 +225,5 @@ def build_router(
     rules = Rules(kube, hub, events, settings.allowed_targets)
     deliveries = Deliveries(kube, rules, metrics)
     uploads = RuleUploads(settings, rules, hub, deliveries)
-    router = Router(settings, rules, hub, kube, deliveries, endpoints)
+    router = Router(settings, rules, hub, kube, deliveries, ServiceCalls(hub), endpoints)
     return [*rules.informers, deliveries, uploads, router]

@@ -40,7 +40,17 @@ class BusToRest:
     url: str
 
 
-RuleRoute = RestToBus | BusToRest
+@dataclass(frozen=True, slots=True)
+class RestToService:
+    """REST requests to `path` are requests to the service on `port` of the node, at `target`."""
+
+    rule: Key
+    path: tuple[str, ...]
+    port: int
+    target: str
+
+
+RuleRoute = RestToBus | BusToRest | RestToService
 
 
 def path_of(text: str) -> tuple[str, ...]:
@@ -70,23 +80,23 @@ def read_route(
 ) -> RuleRoute:
     """Return the way that a Rule describes.
 
-    Errors: BadRequest, saying what is missing or wrong; NotBuilt for the ways of ServiceBus.
+    Errors: BadRequest, saying what is missing or wrong; NotBuilt for the way from ServiceBus.
     """
     meta, spec = mapping(rule.get("metadata")), mapping(rule.get("spec"))
     key = (text(meta.get("namespace")), text(meta.get("name")))
     given, wanted = texts(spec.get("sourceResource")), texts(spec.get("targetResource"))
     match _type(source), _type(target):
         case "rest", "eventbus":
-            path = path_of(_entry(given, "sourceResource", "path"))
-            if not path:
-                raise BadRequest("sourceResource.path: no level in it")
-            return RestToBus(key, path, _topic(wanted, "targetResource"))
+            return RestToBus(key, _path(given), _topic(wanted, "targetResource"))
+        case "rest", "servicebus":
+            at = _entry(wanted, "targetResource", "path")
+            return RestToService(key, _path(given), _port(target), at)
         case "eventbus", "rest":
             topic = f"{key[0]}/{_topic(given, 'sourceResource')}"
             url = _url(wanted, allowed_targets)
             return BusToRest(key, _entry(given, "sourceResource", "node_name"), topic, url)
-        case ("rest", "servicebus") | ("servicebus", "rest"):
-            raise NotBuilt("ways from and to ServiceBus are not built")
+        case "servicebus", "rest":
+            raise NotBuilt("the way from ServiceBus is not built")
         case one, other:
             raise BadRequest(f"no messages go from {one or 'nothing'} to {other or 'nothing'}")
 
@@ -100,6 +110,20 @@ def _entry(entries: dict[str, str], where: str, name: str) -> str:
     if not found or len(found) > MAX_ENTRY:
         raise BadRequest(f"{where}.{name}: expected 1 to {MAX_ENTRY} characters")
     return found
+
+
+def _path(entries: dict[str, str]) -> tuple[str, ...]:
+    path = path_of(_entry(entries, "sourceResource", "path"))
+    if not path:
+        raise BadRequest("sourceResource.path: no level in it")
+    return path
+
+
+def _port(endpoint: JsonObject) -> int:
+    port = text(mapping(mapping(endpoint.get("spec")).get("properties")).get("service_port"))
+    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65_536):
+        raise BadRequest("properties.service_port of the target: expected a port")
+    return int(port)
 
 
 def _topic(entries: dict[str, str], where: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cloud.informer import Change, Informer, Key
-from cloud.routes import BusToRest, RestToBus, RuleRoute, read_route
+from cloud.routes import BusToRest, RestToBus, RestToService, RuleRoute, read_route
 from cloud.sessions import stamp
 from gateway.errors import GatewayError
 from gateway.model.json import JsonObject
@@ -51,12 +51,12 @@ class Rules:
 
     # --- which way -------------------------------------------------------------------------------
 
-    def find_rest(self, namespace: str, path: tuple[str, ...]) -> RestToBus | None:
+    def find_rest(self, namespace: str, path: tuple[str, ...]) -> RestToBus | RestToService | None:
         """Return the rule of a namespace with the longest path that `path` begins with."""
         found = [
             route
             for route in self._routes.values()
-            if isinstance(route, RestToBus)
+            if isinstance(route, RestToBus | RestToService)
             and route.rule[0] == namespace
             and path[: len(route.path)] == route.path
         ]

@@ -34,6 +34,7 @@ from edge.metaserver import Rooms, build_metaserver
 from edge.node import NodeAgent
 from edge.reports import Reports
 from edge.rotation import Rotation
+from edge.servicebus import ServiceBus
 from edge.spool import Spool
 from edge.spoolpump import SpoolPump
 from edge.store import EdgeStore
@@ -47,6 +48,7 @@ from gateway.runtime.module import Module
 from gateway.store.database import Database
 from gateway.store.disk import Disk
 from gateway.wire.cloudedge.names import check_node_name
+from gateway.wire.cloudedge.routing import ServiceBusCall
 from gateway.wire.cloudedge.to_edge import (
     BusCommand,
     MembershipChanged,
@@ -169,6 +171,8 @@ def build_edge(
     hub.on(MembershipChanged, twin.membership.on_membership)
     hub.on(TwinCommanded, twin.on_twin_command)
     hub.on(BusCommand, bus.on_command)
+    services = ServiceBus(settings.servicebus, hub, metrics)
+    hub.on(ServiceBusCall, services.on_call)
     api = CloudOrDisk(store, hub)
     rooms = Rooms(name, identity.folder, store, hub, meta, twin, api)
     metaserver = build_metaserver(settings.metaserver, process, rooms)
@@ -184,6 +188,7 @@ def build_edge(
         pushing,
         mappers,
         *dmi,
+        services,
         node,
         *metaserver,
         *_tunnel(process, identity, server),

@@ -28,7 +28,7 @@ class ServiceBus:
     """HTTP services at the edge: calls from the cloud's rules, and requests to them."""
 
     enabled: bool = False
-    """True opens the listener and serves the router's calls."""
+    """True serves the router's calls of services; requests of services (`bind`) are not built."""
     bind: str = "127.0.0.1:9060"
     """host:port, loopback only; port 0 takes a free one."""
     timeout: float = 60.0

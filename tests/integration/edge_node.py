@@ -16,7 +16,7 @@ from edge.identity import Identity
 from edge.join import JoinRequest, join
 from edge.mappers.driver import DriverFactory
 from gateway.config.edge import Edge, EdgeHub, EdgeMqtt, Spool
-from gateway.config.edge_services import Dmi, EdgeStream, MetaServer
+from gateway.config.edge_services import Dmi, EdgeStream, MetaServer, ServiceBus
 from gateway.config.tree import Settings
 from gateway.errors import GatewayError
 from gateway.observe.metrics import Metrics
@@ -122,6 +122,7 @@ async def a_node(
     mqtt: EdgeMqtt | None = None,
     metaserver: MetaServer | None = None,
     dmi: Dmi | None = None,
+    servicebus: ServiceBus | None = None,
     stream: EdgeStream | None = None,
 ) -> AsyncIterator[Node]:
     """Run EdgeCore on a joined data directory, or one that joins with a ticket."""
@@ -132,6 +133,7 @@ async def a_node(
         spool=spool or Spool(),
         metaserver=metaserver or MetaServer(bind="127.0.0.1:0"),
         dmi=dmi or Dmi(),
+        servicebus=servicebus or ServiceBus(),
         stream=stream or EdgeStream(enabled=False),
     )
     process = Process(Settings(data_dir=data_dir, edge=edge))

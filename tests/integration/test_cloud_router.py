@@ -1,26 +1,29 @@
-"""Rules between REST and the edge's MQTT, with curl, mosquitto, a real CloudCore and a real EdgeCore."""
+"""Rules between REST, the edge's MQTT and its services: curl, mosquitto, a real CloudCore and EdgeCore."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from gateway.config.cloud_services import Router
+from gateway.config.edge_services import ServiceBus
 from gateway.ditto.auth import write_users
 from gateway.errors import InvalidSetting
 from gateway.model.json import JsonObject
 from gateway.runtime.small_service import Request, Response, serve_requests
 from tests.cloud_rig import FREE, CloudCore, a_cloud, eventually
-from tests.integration.edge_node import Node
+from tests.integration.edge_node import Node, a_node
 from tests.integration.edge_support import until
-from tests.integration.test_edge_real_cloud import a_joined_node
+from tests.integration.test_edge_real_cloud import a_joined_node, join_cloud
 
 RULES = "rules.kubeedge.io/v1"
 ON = Router(enabled=True, bind=FREE)
@@ -80,12 +83,14 @@ class Rig:
 
 
 @asynccontextmanager
-async def a_rig(tmp_path: Path, router: Router = ON) -> AsyncIterator[Rig]:
-    async with (
-        a_cloud(tmp_path / "cloud", router=router) as cloud,
-        a_joined_node(cloud, tmp_path / "edge") as node,
-    ):
-        yield Rig(cloud, node)
+async def a_rig(
+    tmp_path: Path, router: Router = ON, servicebus: ServiceBus | None = None
+) -> AsyncIterator[Rig]:
+    async with a_cloud(tmp_path / "cloud", router=router) as cloud:
+        await join_cloud(cloud, tmp_path / "edge")
+        async with a_node(tmp_path / "edge", drivers={}, servicebus=servicebus) as node:
+            await until(lambda: node.core.hub.is_connected)
+            yield Rig(cloud, node)
 
 
 async def run(*command: str) -> str:
@@ -314,3 +319,139 @@ async def test_targets_are_only_where_the_operator_allows(tmp_path: Path) -> Non
         await rig.to_rest("good", "good", "http://shop.example/in/orders")
         await until(lambda: bool(rig.node.core.bus._router_topics))
         assert rig.node.core.bus._router_topics == {"default/good"}
+
+
+# --- services at the edge --------------------------------------------------------------------------
+
+
+class Service(BaseHTTPRequestHandler):
+    """Answers the status that the path names, with what it was asked."""
+
+    asked: ClassVar[list[tuple[str, str, str, str | None]]] = []
+
+    def answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        self.asked.append((self.command, self.path, body, self.headers.get("Authorization")))
+        self.send_response(int(self.path.partition("?")[0].rpartition("/")[2]))
+        self.send_header("X-Kind", self.headers.get("X-Kind", "none"))
+        self.send_header("Content-Type", "text/x-echo")
+        self.end_headers()
+        self.wfile.write(f"got {body}".encode())
+
+    do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815  the names of http.server
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Be silent."""
+
+
+@contextmanager
+def a_service() -> Iterator[int]:
+    Service.asked.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+async def to_service(rig: Rig, port: int) -> None:
+    await rig.ends("rest")
+    end: JsonObject = {
+        "ruleEndpointType": "servicebus",
+        "properties": {"service_port": str(port)},
+    }
+    await rig.apply("RuleEndpoint", "my-service", end)
+    spec: JsonObject = {
+        "source": "my-rest",
+        "sourceResource": {"path": "/api"},
+        "target": "my-service",
+        "targetResource": {"path": "/v1/"},
+    }
+    await rig.apply("Rule", "call", spec)
+
+    async def is_known() -> bool:
+        return (await curl(rig.url("/edge-1/default/api/200")))[0] != 404
+
+    await eventually(is_known, "the rule")
+    Service.asked.clear()
+
+
+async def test_a_curl_at_the_cloud_is_a_request_to_a_service_at_the_edge(tmp_path: Path) -> None:
+    with a_service() as port:
+        async with a_rig(tmp_path, servicebus=ServiceBus(enabled=True)) as rig:
+            await to_service(rig, port)
+            for status in (200, 201, 404, 500):
+                url = rig.url(f"/edge-1/default/api/a%20b/{status}?x=1%2F2")
+                got = await curl(url, "-d", "hello", "-H", "X-Kind: k", "-i")
+                assert got[0] == status
+                assert got[1].endswith("got hello")
+                assert "x-kind: k\r\n" in got[1].lower()
+                assert "content-type: text/x-echo\r\n" in got[1].lower()
+            paths = [f"/v1/a%20b/{status}?x=1%2F2" for status in (200, 201, 404, 500)]
+            assert [(m, p, b) for m, p, b, _ in Service.asked] == [
+                ("POST", path, "hello") for path in paths
+            ]
+            assert (await curl(rig.url("/edge-1/default/api/200"), "-X", "DELETE"))[0] == 200
+            big = tmp_path / "big"
+            big.write_bytes(b"x" * 7_000_000)
+            data = ("--data-binary", f"@{big}")
+            assert (await curl(rig.url("/edge-1/default/api/200"), *data))[0] == 413
+            big.write_bytes(b"x" * 4_000_000)
+            status, body = await curl(rig.url("/edge-1/default/api/200"), *data)
+            assert (status, len(body)) == (200, 4_000_004)
+
+
+async def test_without_a_service_at_the_edge_it_is_a_bad_gateway(tmp_path: Path) -> None:
+    with a_service() as port:
+        pass
+    async with a_rig(tmp_path, servicebus=ServiceBus(enabled=True)) as rig:
+        await to_service(rig, port)
+        status, text = await curl(rig.url("/edge-1/default/api/200"))
+        assert (status, str(port) in text) == (502, True)
+
+
+async def test_a_node_whose_servicebus_is_off_says_so(tmp_path: Path) -> None:
+    with a_service() as port:
+        async with a_rig(tmp_path) as rig:
+            await to_service(rig, port)
+            assert (await curl(rig.url("/edge-1/default/api/200")))[0] == 501
+            assert Service.asked == []
+
+
+async def test_a_service_that_does_not_answer_is_asked_once(tmp_path: Path) -> None:
+    asked = 0
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        router = Router(enabled=True, bind=FREE, timeout=0.3)
+        async with a_rig(tmp_path, router, servicebus=ServiceBus(enabled=True)) as rig:
+            await to_service(rig, port)
+            before = asked
+            assert (await curl(rig.url("/edge-1/default/api/200"), "-d", "x"))[0] == 504
+            assert asked == before + 1
+
+
+async def test_the_log_in_at_the_router_is_not_for_the_service(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef")
+    router = Router(enabled=True, bind=FREE, token_file=str(token))
+    with a_service() as port:
+        async with a_rig(tmp_path, router, servicebus=ServiceBus(enabled=True)) as rig:
+            await to_service(rig, port)
+            header = ("-H", "Authorization: Bearer 0123456789abcdef")
+
+            async def asked() -> bool:
+                return (await curl(rig.url("/edge-1/default/api/200"), *header))[0] == 200
+
+            await eventually(asked, "an answer")
+            assert [authorization for *_, authorization in Service.asked] == [None]
