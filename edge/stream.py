@@ -1,4 +1,4 @@
-"""EdgeStream: the edge's end of the stream tunnel, for logs and metrics of this node.
+"""EdgeStream: the edge's end of the stream tunnel, to this node's kubelet.
 
 It keeps one WebSocket to CloudStream up, with the hub's certificate, beside the hub and independent of it.
 Source: KubeEdge, EdgeStream.
