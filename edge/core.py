@@ -32,6 +32,7 @@ from edge.mappers.virtual import PROTOCOL, make_virtual
 from edge.metamanager import MetaManager
 from edge.metaserver import Rooms, build_metaserver
 from edge.node import NodeAgent
+from edge.plugins import load_mappers
 from edge.reports import Reports
 from edge.rotation import Rotation
 from edge.servicebus import ServiceBus
@@ -152,7 +153,11 @@ def build_edge(
         brokers.append(external)
     pushing = Pushing(PUSHERS, metrics)
     mappers = MapperRunner(
-        {PROTOCOL: make_virtual(now_ms), MQTT: make_mqtt(topics, now_ms)}
+        {
+            PROTOCOL: make_virtual(now_ms),
+            MQTT: make_mqtt(topics, now_ms),
+            **load_mappers(settings.plugins),
+        }
         if drivers is None
         else drivers,
         twin,

@@ -10,9 +10,15 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from google.protobuf import json_format
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
 
+from edge.mappers.pushinflux import field_value, line_head
 from edge.mappers.pushing import MAX_WAITING, Pushing, Sample
-from gateway.errors import Undeliverable
+from edge.mappers.pushotel import metrics_of
+from gateway.errors import Rejected, Undeliverable
 from gateway.model.json import JsonObject
 from gateway.observe.metrics import Metrics
 from gateway.runtime.module import running
@@ -20,6 +26,7 @@ from gateway.wire.cloudedge.devices import DeviceView
 from gateway.wire.cloudedge.names import Operation
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.twins import MemberDevice
+from gateway.wire.cloudedge.values import Typed
 from tests.integration.edge_cloud import FakeCloud, a_cloud
 from tests.integration.edge_node import LAMP_MODEL, Node, a_device, a_node, join_edge, linked
 from tests.integration.edge_support import until
@@ -128,6 +135,61 @@ async def test_a_value_reaches_subscribers_of_another_broker(
         heard = await run_tool("mosquitto_sub", "-p", port, "-t", "plant/b", "-C", "1", "-W", "20")
         assert heard.out.startswith("time is 20")
         assert heard.out.endswith("  plant/b: 100\n")
+
+
+async def test_values_go_to_influxdb_as_lines_with_the_token_of_the_environment(
+    cloud: FakeCloud, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "t0")
+    async with a_sink() as sink:
+        client = {"url": f"http://127.0.0.1:{sink.port}", "org": "o", "bucket": "a b"}
+        data = {"measurement": "hall 1", "tag": {"where": "x,y=z"}, "fieldKey": "level"}
+        influx = {"influxdb2ClientConfig": client, "influxdb2DataConfig": data}
+        await cloud.push("device", "lamp", a_lamp({"dbMethod": {"influxdb2": influx}}))
+        await until(lambda: pushed(node, "influxdb2", "ok") == 1)
+        path, headers, body = sink.got[0]
+        assert path == "/api/v2/write?org=o&bucket=a+b&precision=ns"
+        assert headers["Authorization"] == "Token t0"
+        head, _, at = body.decode().rpartition(" ")
+        assert head == r"hall\ 1,where=x\,y\=z level=100i"
+        assert len(at) == 19
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(True, "true"), (-3, "-3i"), (0.5, "0.5"), ("a", '"a"'), ('q" \\', r'"q\" \\"')],
+)
+def test_values_are_written_as_line_protocol_has_them(value: Typed, written: str) -> None:
+    assert field_value(value) == written
+
+
+@pytest.mark.parametrize(("measurement", "tags"), [("", {}), ("a\nb", {}), ("m", {"t": "v\\"})])
+def test_what_no_line_can_hold_is_refused(measurement: str, tags: dict[str, str]) -> None:
+    with pytest.raises(Rejected):
+        line_head(measurement, tags)
+
+
+async def test_values_are_gauges_that_an_otlp_receiver_reads(cloud: FakeCloud, node: Node) -> None:
+    async with a_sink() as sink:
+        otel = {"endpointURL": f"http://127.0.0.1:{sink.port}"}
+        await cloud.push("device", "lamp", a_lamp({"otel": otel}))
+        await until(lambda: pushed(node, "otel", "ok") == 1)
+        path, _, body = sink.got[0]
+        assert path == "/v1/metrics"
+        request = json_format.Parse(body, ExportMetricsServiceRequest())
+        (resource,) = request.resource_metrics
+        assert {a.key: a.value.string_value for a in resource.resource.attributes} == {
+            "service.name": "twinspan-edge",
+            "device.id": "default/lamp",
+        }
+        (metric,) = resource.scope_metrics[0].metrics
+        assert metric.name == "brightness"
+        assert metric.gauge.data_points[0].as_int == 100
+
+
+def test_texts_are_no_metrics() -> None:
+    with pytest.raises(Rejected):
+        metrics_of([Sample(DeviceKey("default", "d"), "label", "x", "x", 1)])
 
 
 @pytest.mark.parametrize(
