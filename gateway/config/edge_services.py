@@ -68,20 +68,10 @@ class EdgeStream:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EdgeTasks:
-    """Actions of node jobs."""
-
-    enabled: bool = True
-    """False answers every action with a failure."""
-    upgrade_command: str = ""
-    """Executable that upgrades this node, called with the version as its one argument; empty: none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Plugins:
     """Entry points of other packages that are loaded."""
 
     modules: tuple[str, ...] = ()
-    """Names in the group `twinspan.modules`."""
+    """Names in the group `twinspan.modules`; not built: any name is refused."""
     mappers: tuple[str, ...] = ()
     """Names in the group `twinspan.mappers`."""
