@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gateway.config.cloud_services import (
-    Apps,
     Authorization,
     Dynamic,
     Leader,
     Router,
     Stream,
-    Tasks,
 )
 
 
@@ -52,14 +50,6 @@ class CloudHub:
     node_deletion_revokes: bool = True
     """True refuses certificates issued before a Node was deleted; False is KubeEdge's behaviour."""
     authorization: Authorization = field(default_factory=Authorization)
-    ca_file: str = ""
-    """PEM file of the CA that signs nodes; with `ca_key_file` it goes before the one in the cluster."""
-    ca_key_file: str = ""
-    """PEM file of its private key."""
-    cert_file: str = ""
-    """PEM file of the hub's own certificate; with `key_file` it goes before the one in the cluster."""
-    key_file: str = ""
-    """PEM file of its private key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +60,6 @@ class Cloud:
     dynamic: Dynamic = field(default_factory=Dynamic)
     router: Router = field(default_factory=Router)
     stream: Stream = field(default_factory=Stream)
-    tasks: Tasks = field(default_factory=Tasks)
-    apps: Apps = field(default_factory=Apps)
     leader: Leader = field(default_factory=Leader)
     default_tenant: str = "DEFAULT_TENANT"
     """Tenant of telemetry from a node that names none by annotation twinspan.io/tenant."""

@@ -30,12 +30,6 @@ class EdgeMetrics:
             ("target", "outcome"),
             registry=registry,
         )
-        self.tasks = Counter(
-            "twinspan_cloud_node_tasks",
-            "Actions of node jobs that ended, by kind of job and outcome.",
-            ("kind", "outcome"),
-            registry=registry,
-        )
         self.tunnels = Gauge(
             "twinspan_cloud_tunnels",
             "Edge nodes whose stream tunnel is open.",
@@ -113,10 +107,5 @@ class EdgeMetrics:
             "twinspan_edge_mapper_pushes",
             "Samples that mappers push elsewhere, by method and outcome.",
             ("method", "outcome"),
-            registry=registry,
-        )
-        self.quarantines = Counter(
-            "twinspan_edge_store_quarantines",
-            "Stores of this edge that were damaged and put aside.",
             registry=registry,
         )
