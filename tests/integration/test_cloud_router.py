@@ -455,3 +455,30 @@ async def test_the_log_in_at_the_router_is_not_for_the_service(tmp_path: Path) -
 
             await eventually(asked, "an answer")
             assert [authorization for *_, authorization in Service.asked] == [None]
+
+
+async def test_who_waits_for_a_node_that_goes_away_is_told_at_once(tmp_path: Path) -> None:
+    asked = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"/hang" in await reader.readline():
+            asked.set()
+            await reader.read()
+        else:
+            writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with server, a_cloud(tmp_path / "cloud", router=ON) as cloud:
+        await join_cloud(cloud, tmp_path / "edge")
+        settings = ServiceBus(enabled=True)
+        async with a_node(tmp_path / "edge", drivers={}, servicebus=settings) as node:
+            await until(lambda: node.core.hub.is_connected)
+            rig = Rig(cloud, node)
+            await to_service(rig, server.sockets[0].getsockname()[1])
+            waiting = asyncio.create_task(curl(rig.url("/edge-1/default/api/hang")))
+            await asked.wait()
+        status, text = await waiting
+        assert status == 500
+        assert "went away" in text
