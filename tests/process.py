@@ -45,7 +45,6 @@ ANY_PORT = tuple(
         "cloud.stream.tunnel_bind",
         "edge.mqtt.bind",
         "edge.metaserver.bind",
-        "edge.servicebus.bind",
         "observe.http.bind",
     )
 )

@@ -23,7 +23,6 @@ PLAIN = (
     "ditto.http.bind",
     "cloud.router.bind",
     "edge.metaserver.bind",
-    "edge.servicebus.bind",
     "observe.http.bind",
 )
 ENCRYPTED = (

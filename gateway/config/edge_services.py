@@ -25,12 +25,10 @@ class MetaServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceBus:
-    """HTTP services at the edge: calls from the cloud's rules, and requests to them."""
+    """HTTP services at the edge: calls from the cloud's rules."""
 
     enabled: bool = False
     """True serves the router's calls of services; requests of services (`bind`) are not built."""
-    bind: str = "127.0.0.1:9060"
-    """host:port, loopback only; port 0 takes a free one."""
     timeout: float = 60.0
     """Seconds for one call."""
     max_body: int = 5_242_880

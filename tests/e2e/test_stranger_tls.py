@@ -58,11 +58,16 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twinspan]:
         yield running
 
 
+SILENT = {"cloudhub.wss", "stream.https", "tunnel.wss"}
+"""Ports that demand a certificate before they say anything."""
+
+
 def authority(up: Twinspan, name: str) -> Path:
     """Who vouches for a port."""
     if name == "edge.mqtt":
         return up.data_dir.parent / "broker.pem"
-    files = {"kube": "kube/ca.crt", "cloudhub": "edge/rootCA.crt"}
+    cloud = dict.fromkeys(("cloudhub", "stream", "tunnel"), "edge/rootCA.crt")
+    files = {"kube": "kube/ca.crt", **cloud}
     return up.data_dir / files.get(name.partition(".")[0], "tls/ca.crt")
 
 
@@ -93,14 +98,13 @@ def is_hung_up_on(up: Twinspan, name: str, context: ssl.SSLContext) -> bool:
 
 
 def test_no_tls_port_is_left_out(up: Twinspan) -> None:
-    silent = {"cloudhub.wss"}  # it demands a certificate: see below
     datagrams = {"hono.coaps"}  # DTLS: `test_coap_dtls`
     plain = {
         name
         for name in up.endpoints
         if name.endswith((".http", ".mqtt", ".amqp", ".registry", ".lora", ".sigfox", ".coap"))
     } | {"edge.metaserver"}  # it takes TLS once `twinspan edge kubeconfig` made a certificate
-    assert set(up.endpoints) - (plain - {"edge.mqtt"}) == set(SAID) | silent | datagrams
+    assert set(up.endpoints) - (plain - {"edge.mqtt"}) == set(SAID) | SILENT | datagrams
 
 
 @VERSIONS
@@ -114,7 +118,7 @@ def test_each_version_of_tls_is_spoken_on_each_port(
     assert answer.startswith(expected), answer
 
 
-@pytest.mark.parametrize("name", [*SAID, "cloudhub.wss"])
+@pytest.mark.parametrize("name", [*SAID, *sorted(SILENT)])
 def test_older_versions_are_refused(up: Twinspan, name: str) -> None:
     for version in OLD:
         with warnings.catch_warnings():
@@ -142,6 +146,14 @@ def test_a_strangers_certificate_is_no_way_into_the_kubernetes_api(
     context = a_context(up, "kube.https", version)
     context.load_cert_chain(issue("CN=kubernetes-admin,O=system:masters").save(tmp_path, "me"))
     assert is_hung_up_on(up, "kube.https", context)
+
+
+@VERSIONS
+@pytest.mark.parametrize("name", sorted(SILENT - {"cloudhub.wss"}))
+def test_nobody_comes_to_streams_without_a_certificate(
+    up: Twinspan, name: str, version: ssl.TLSVersion
+) -> None:
+    assert is_hung_up_on(up, name, a_context(up, name, version))
 
 
 @VERSIONS
