@@ -147,7 +147,9 @@ def _stop_with(stream: BinaryIO, stop: asyncio.Event) -> None:
     number = stream.fileno()
 
     def wait() -> None:
-        while os.read(number, 4_096):  # a buffered read would hold a lock that the interpreter's end needs
+        while os.read(
+            number, 4_096
+        ):  # a buffered read would hold a lock that the interpreter's end needs
             pass
         timer = threading.Timer(LAST_SECONDS, os._exit, (1,))
         timer.daemon = True

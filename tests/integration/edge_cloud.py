@@ -348,9 +348,7 @@ def a_cloud(folder: Path, make: Callable[[Authority], C]) -> AbstractAsyncContex
 
 
 @asynccontextmanager
-async def a_cloud(
-    folder: Path, make: Callable[[Authority], Any] = FakeCloud
-) -> AsyncIterator[Any]:
+async def a_cloud(folder: Path, make: Callable[[Authority], Any] = FakeCloud) -> AsyncIterator[Any]:
     """Run a fake cloud, or the kind that `make` makes, on two free ports."""
     authority = await asyncio.to_thread(Authority, folder)
     cloud = make(authority)

@@ -285,7 +285,9 @@ async def test_kubectl_writes_with_the_admin_token_over_tls(
         changed = {**MAP, "data": {"a": "2"}}
         code, said = await kubectl(tmp_path, config, *apply, stdin=json.dumps(changed))
         assert code == 0, said
-        assert said.endswith("configmap/c1 configured\n")  # after a warning: the fake keeps no annotations
+        assert said.endswith(
+            "configmap/c1 configured\n"
+        )  # after a warning: the fake keeps no annotations
         patch = ("patch", "cm", "c1", "--type=merge", "-p", '{"data":{"b":"3"}}')
         code, said = await kubectl(tmp_path, config, *patch)
         assert (code, said) == (0, "configmap/c1 patched\n")
