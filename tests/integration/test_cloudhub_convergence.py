@@ -275,6 +275,8 @@ async def walk(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         for node in NODES:
             world.certificates[node] = await join(world.cloud, node)
             await world.connect(node)
+            # What is known of a node goes at the next start when there is no Node of that name.
+            await world.edges[node].register()
         for _ in range(STEPS):
             await world.step()
         if world.line is not None:
