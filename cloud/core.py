@@ -88,7 +88,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
     cluster = kube.client(MANAGER)
     settings, metrics, tracer = process.settings.cloud, process.metrics, process.tracer
     identity = Identity(cluster, settings, process.settings.data_dir)
-    book = NodeBook(gateway.database)
+    book = NodeBook(gateway.database, revokes=settings.hub.node_deletion_revokes)
     catalog = Catalog(cluster, default_tenant=settings.default_tenant, demo=process.settings.demo)
     hub = CloudHub(settings.hub, identity, book, process.endpoints, metrics)
     syncs = SyncBook(cluster)

@@ -261,7 +261,7 @@ class CloudHub:
 
     def _judge(self, certificate: NodeCertificate) -> None:
         node = certificate.node
-        if self._settings.node_deletion_revokes and self._book.is_revoked(certificate):
+        if self._book.is_revoked(certificate):
             raise refused(
                 Refusal.REVOKED,
                 f"node {node} was deleted or replaced after this certificate was issued: join again",

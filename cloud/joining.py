@@ -174,7 +174,7 @@ class JoinServer:
                 f"the client certificate is of node {certificate.node}, not of {node}",
                 details={"refusal": Refusal.NODE_MISMATCH},
             )
-        if self._settings.node_deletion_revokes and self._book.is_revoked(certificate):
+        if self._book.is_revoked(certificate):
             raise Forbidden(
                 f"the certificate of node {node} was revoked; join again with a token",
                 details={"refusal": Refusal.REVOKED},

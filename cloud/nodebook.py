@@ -23,10 +23,14 @@ class _Known:
 
 
 class NodeBook:
-    """The book of issued certificates. `load` once before use."""
+    """The book of issued certificates. `load` once before use.
 
-    def __init__(self, database: Database) -> None:
+    Shape:  without `revokes` every certificate is good until its end, as with KubeEdge.
+    """
+
+    def __init__(self, database: Database, *, revokes: bool = True) -> None:
         self._database = database
+        self._revokes = revokes
         self._known = _Known()
 
     async def load(self, now: float) -> None:
@@ -41,7 +45,7 @@ class NodeBook:
 
     def is_revoked(self, certificate: NodeCertificate) -> bool:
         """True when the node was deleted, or replaced, after this certificate was issued."""
-        if certificate.serial in self._known.issued:
+        if not self._revokes or certificate.serial in self._known.issued:
             return False
         if certificate.serial in self._known.revoked:
             return True
