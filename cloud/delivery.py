@@ -33,6 +33,7 @@ from gateway.model.json import JsonObject
 from gateway.model.trace import TraceContext
 from gateway.observe.tracing import Tracer
 from gateway.wire.cloudedge.devices import GROUP_VERSION, DeviceView, ObjectMeta
+from gateway.wire.cloudedge.devices_v1alpha2 import as_v1beta1, model_as_v1beta1
 from gateway.wire.cloudedge.envelope import Envelope
 from gateway.wire.cloudedge.link import ObjectMessage
 from gateway.wire.cloudedge.names import Operation, Source
@@ -261,7 +262,7 @@ class _Devices:
                 continue  # its wishes have no types yet, and an edge would take them for text
             if model is not None and key not in seen:
                 seen.add(key)
-                yield _wanted("DeviceModel", model, FIRST)
+                yield replace(_wanted("DeviceModel", model, FIRST), finish=model_as_v1beta1)
             document = self._catalog.device_object(device.key)
             if document is not None and device.meta.uid:
                 yield replace(
@@ -269,8 +270,8 @@ class _Devices:
                 )
 
     def _typed(self, key: DeviceKey, document: JsonObject) -> JsonObject:
-        device = self._catalog.device(key)
-        return document if device is None else with_types(document, self._catalog.layout(device))
+        device, current = self._catalog.device(key), as_v1beta1(document)
+        return current if device is None else with_types(current, self._catalog.layout(device))
 
 
 def _is_other(change: DeviceChange) -> bool:

@@ -11,7 +11,13 @@ from collections.abc import Mapping
 
 from cloud.mapping import Layout
 from gateway.model.json import Json, JsonObject
-from gateway.wire.cloudedge.devices import DeviceProperty, DeviceView, mapping, text
+from gateway.wire.cloudedge.devices import (
+    DeviceProperty,
+    DeviceView,
+    WishList,
+    mapping,
+    text,
+)
 from gateway.wire.cloudedge.values import TWIN_TYPE, Typed, canonical
 
 
@@ -33,11 +39,13 @@ def desired_patch(
     is_blind = False
     for name, value in wanted.items():
         entry = device.properties.get(name)
-        if entry is not None:
-            operations += _at_place(entry, layout, value, millis)
+        if entry is not None and entry.index >= 0:
+            operations += _at_place(device.wishes, entry, layout, value, millis)
             is_blind = is_blind or entry.desired is None
         elif value is not None:
-            new.append({"name": name, "desired": desired_entry(layout, name, value, millis)})
+            new.append(
+                {device.wishes.name: name, "desired": desired_entry(layout, name, value, millis)}
+            )
             is_blind = True
     operations += _appended(device, new)
     return [*_tests(device, whole=is_blind), *operations] if operations else []
@@ -79,10 +87,11 @@ def _with_type(entry: Json, layout: Layout) -> Json:
 
 
 def _at_place(
-    entry: DeviceProperty, layout: Layout, value: Typed | None, millis: int
+    wishes: WishList, entry: DeviceProperty, layout: Layout, value: Typed | None, millis: int
 ) -> list[Json]:
-    path = f"/spec/properties/{entry.index}"
-    operations: list[Json] = [{"op": "test", "path": f"{path}/name", "value": entry.name}]
+    path = f"{wishes.path}/{entry.index}"
+    named: JsonObject = {"op": "test", "path": f"{path}/{wishes.name}", "value": entry.name}
+    operations: list[Json] = [named]
     if entry.desired is not None:
         old = {"op": "test", "path": f"{path}/desired/value", "value": entry.desired}
         operations.append(dict(old))
@@ -98,9 +107,12 @@ def _at_place(
 
 
 def _appended(device: DeviceView, new: list[Json]) -> list[Json]:
-    """Properties that only the model has get an entry of their own."""
+    """Properties without a place get one at the end of the list, which may have to be made."""
+    wishes = device.wishes
     if not new:
         return []
-    if not device.properties:
-        return [{"op": "add", "path": "/spec/properties", "value": new}]
-    return [{"op": "add", "path": "/spec/properties/-", "value": e} for e in new]
+    if not wishes.has_holder:
+        return [{"op": "add", "path": wishes.holder, "value": {wishes.key: new}}]
+    if not wishes.has_list:
+        return [{"op": "add", "path": wishes.path, "value": new}]
+    return [{"op": "add", "path": f"{wishes.path}/-", "value": entry} for entry in new]

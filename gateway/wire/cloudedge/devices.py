@@ -7,19 +7,43 @@ cannot be used is left out. Source: CRDs `devices.kubeedge.io/v1beta1`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gateway.model.json import Json, JsonObject
+from gateway.wire.cloudedge.devices_v1alpha2 import (
+    MAX_PROPERTIES,
+    as_v1beta1,
+    is_v1alpha2,
+    wishes_of,
+)
+from gateway.wire.cloudedge.lenient import mapping, number, text, texts
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.twins import MemberDevice
+
+__all__ = [
+    "DEVICES",
+    "GROUP_VERSION",
+    "MAX_METHODS",
+    "MAX_PROPERTIES",
+    "MODELS",
+    "STATUSES",
+    "DeviceMethod",
+    "DeviceProperty",
+    "DeviceView",
+    "ObjectMeta",
+    "StateReport",
+    "WishList",
+    "mapping",
+    "number",
+    "text",
+    "texts",
+]
 
 GROUP_VERSION = "devices.kubeedge.io/v1beta1"
 DEVICES = "devices"
 MODELS = "devicemodels"
 STATUSES = "devicestatuses"
 
-MAX_PROPERTIES = 1_000
-"""Properties of one Device or model that are looked at."""
 MAX_METHODS = 100
 """Methods of one Device that are looked at."""
 
@@ -61,8 +85,9 @@ class ObjectMeta:
 class DeviceProperty:
     """One entry of `spec.properties`.
 
-    Shape:  `index` its place in the list (JSON Patch needs it); `desired` the wanted text, None where the CR
-            wants nothing; cycles in milliseconds, 0 for unset; `visitor` is `visitors.configData`.
+    Shape:  `index` its place in the Device's list of wishes (JSON Patch needs it), -1 where it has none;
+            `desired` the wanted text, None where the CR wants nothing; cycles in milliseconds, 0 for unset;
+            `visitor` is `visitors.configData`.
     """
 
     name: str
@@ -89,15 +114,41 @@ class DeviceMethod:
 
 @dataclass(frozen=True, slots=True)
 class StateReport:
-    """How a device's state is told; `cycle` in milliseconds, 0 for on change."""
+    """How a device's state is told; `cycle` in milliseconds, 0 for on change.
+
+    Shape:  `is_set` tells a Device that says something of it from one that says nothing.
+    """
 
     to_cloud: bool = False
     cycle: int = 0
+    is_set: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WishList:
+    """Where the stored form of a Device keeps what is wanted.
+
+    Shape:  the list `key` below the pointer `holder`, whose entries name their property by `name`;
+            `has_holder` and `has_list` say what of it is there.
+    """
+
+    holder: str = "/spec"
+    key: str = "properties"
+    name: str = "name"
+    has_holder: bool = True
+    has_list: bool = False
+
+    @property
+    def path(self) -> str:
+        return f"{self.holder}/{self.key}"
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceView:
-    """A Device: which node, which model, which properties are wanted how; `document` is all of it."""
+    """A Device: which node, which model, which properties are wanted how.
+
+    Shape:  `document` is all of it as v1beta1 writes it; `wishes` where the stored form keeps its wishes.
+    """
 
     meta: ObjectMeta
     node: str
@@ -108,21 +159,25 @@ class DeviceView:
     methods: tuple[DeviceMethod, ...] = ()
     state_report: StateReport = StateReport()
     document: JsonObject = field(default_factory=dict)
+    wishes: WishList = WishList()
 
     @classmethod
-    def read(cls, document: JsonObject) -> DeviceView:
+    def read(cls, stored: JsonObject) -> DeviceView:
+        """Read a Device of either version."""
+        document = as_v1beta1(stored)
         spec = mapping(document.get("spec"))
         protocol = mapping(spec.get("protocol"))
         return cls(
             meta=ObjectMeta.read(document),
             node=text(spec.get("nodeName")),
             model=text(mapping(spec.get("deviceModelRef")).get("name")),
-            properties={p.name: p for p in _properties(spec.get("properties"))},
+            properties=_properties(spec.get("properties"), stored),
             protocol=text(protocol.get("protocolName")),
             protocol_config=mapping(protocol.get("configData")),
             methods=tuple(_methods(spec.get("methods"))),
-            state_report=_state_report(mapping(spec.get("stateReport"))),
+            state_report=_state_report(spec.get("stateReport")),
             document=document,
+            wishes=_wishes(stored),
         )
 
     @property
@@ -139,13 +194,27 @@ class DeviceView:
         )
 
 
-def _properties(value: Json) -> list[DeviceProperty]:
+def _wishes(stored: JsonObject) -> WishList:
+    if is_v1alpha2(stored):
+        status = stored.get("status")
+        has_list = isinstance(mapping(status).get("twins"), list)
+        return WishList("/status", "twins", "propertyName", isinstance(status, dict), has_list)
+    spec = stored.get("spec")
+    has_list = isinstance(mapping(spec).get("properties"), list)
+    return WishList(has_holder=isinstance(spec, dict), has_list=has_list)
+
+
+def _properties(value: Json, stored: JsonObject) -> dict[str, DeviceProperty]:
     entries = value if isinstance(value, list) else []
-    return [
+    found = [
         _property(index, entry)
         for index, entry in enumerate(entries[:MAX_PROPERTIES])
         if isinstance(entry, dict) and text(entry.get("name"))
     ]
+    if is_v1alpha2(stored):
+        places = wishes_of(stored)
+        found = [replace(each, index=places.get(each.name, -1)) for each in found]
+    return {each.name: each for each in found}
 
 
 def _property(index: int, entry: JsonObject) -> DeviceProperty:
@@ -185,25 +254,7 @@ def _names(value: Json) -> tuple[str, ...]:
     return tuple(entry for entry in entries[:MAX_PROPERTIES] if isinstance(entry, str))
 
 
-def _state_report(value: JsonObject) -> StateReport:
-    return StateReport(value.get("reportToCloud") is True, number(value.get("reportCycle")))
-
-
-def mapping(value: Json) -> JsonObject:
-    """Return `value` if it is an object, else an empty one."""
-    return value if isinstance(value, dict) else {}
-
-
-def text(value: Json) -> str:
-    """Return `value` if it is text, else the empty text."""
-    return value if isinstance(value, str) else ""
-
-
-def texts(value: Json) -> dict[str, str]:
-    """Return those members of an object that are texts."""
-    return {k: v for k, v in mapping(value).items() if isinstance(v, str)}
-
-
-def number(value: Json) -> int:
-    """Return `value` if it is a positive whole number, else 0."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+def _state_report(value: Json) -> StateReport:
+    entry = mapping(value)
+    to_cloud, cycle = entry.get("reportToCloud") is True, number(entry.get("reportCycle"))
+    return StateReport(to_cloud, cycle, is_set=isinstance(value, dict))

@@ -18,6 +18,7 @@ from gateway.wire.cloudedge.devices import (
     mapping,
     text,
 )
+from gateway.wire.cloudedge.devices_v1alpha2 import model_as_v1beta1
 from gateway.wire.cloudedge.values import PropertyType, ValueRule, parse_text
 
 
@@ -41,7 +42,7 @@ class ModelProperty:
 
 @dataclass(frozen=True, slots=True)
 class ModelView:
-    """A DeviceModel: `rules` for values, `properties` as written, `document` all of it."""
+    """A DeviceModel: `rules` for values, `properties` as v1beta1 writes them, `document` all of it so."""
 
     meta: ObjectMeta
     rules: Mapping[str, ValueRule]
@@ -51,7 +52,9 @@ class ModelView:
     document: JsonObject = field(default_factory=dict)
 
     @classmethod
-    def read(cls, document: JsonObject) -> ModelView:
+    def read(cls, stored: JsonObject) -> ModelView:
+        """Read a DeviceModel of either version."""
+        document = model_as_v1beta1(stored)
         spec = mapping(document.get("spec"))
         entries = _entries(spec.get("properties"))
         return cls(
