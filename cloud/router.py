@@ -21,6 +21,7 @@ from cloud.routes import EVENT_BUS, SERVICE_BUS, RestToBus, RestToService, path_
 from cloud.rules import Rules
 from cloud.ruleuploads import RuleUploads
 from cloud.servicecalls import ServiceCalls
+from cloud.servicerequests import ServiceRequests, refuse_requests
 from cloud.sessions import stamp
 from gateway.errors import (
     BadRequest,
@@ -221,9 +222,11 @@ def build_router(
 ) -> list[Module]:
     """Build the router's modules in starting order, none where it is off; the hub comes after them."""
     if not settings.enabled:
+        refuse_requests(hub)
         return []
     rules = Rules(kube, hub, events, settings.allowed_targets)
     deliveries = Deliveries(kube, rules, metrics)
     uploads = RuleUploads(settings, rules, hub, deliveries)
+    requests = ServiceRequests(settings, rules, hub, deliveries)
     router = Router(settings, rules, hub, kube, deliveries, ServiceCalls(hub), endpoints)
-    return [*rules.informers, deliveries, uploads, router]
+    return [*rules.informers, deliveries, uploads, requests, router]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
-from gateway.errors import BadRequest, GatewayError, NotBuilt
+from gateway.errors import BadRequest, GatewayError
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import mapping, text, texts
 from gateway.wire.mqtt.filters import check_topic
@@ -50,7 +50,17 @@ class RestToService:
     target: str
 
 
-RuleRoute = RestToBus | BusToRest | RestToService
+@dataclass(frozen=True, slots=True)
+class ServiceToRest:
+    """What services of `node` send to `target` is sent to `url`; `target` is a name, nothing is there."""
+
+    rule: Key
+    node: str
+    target: str
+    url: str
+
+
+RuleRoute = RestToBus | BusToRest | RestToService | ServiceToRest
 
 
 def path_of(text: str) -> tuple[str, ...]:
@@ -80,7 +90,7 @@ def read_route(
 ) -> RuleRoute:
     """Return the way that a Rule describes.
 
-    Errors: BadRequest, saying what is missing or wrong; NotBuilt for the way from ServiceBus.
+    Errors: BadRequest, saying what is missing or wrong.
     """
     meta, spec = mapping(rule.get("metadata")), mapping(rule.get("spec"))
     key = (text(meta.get("namespace")), text(meta.get("name")))
@@ -96,7 +106,9 @@ def read_route(
             url = _url(wanted, allowed_targets)
             return BusToRest(key, _entry(given, "sourceResource", "node_name"), topic, url)
         case "servicebus", "rest":
-            raise NotBuilt("the way from ServiceBus is not built")
+            called = _entry(given, "sourceResource", "target_url")
+            node = _entry(given, "sourceResource", "node_name")
+            return ServiceToRest(key, node, called, _url(wanted, allowed_targets))
         case one, other:
             raise BadRequest(f"no messages go from {one or 'nothing'} to {other or 'nothing'}")
 

@@ -11,14 +11,21 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cloud.informer import Change, Informer, Key
-from cloud.routes import BusToRest, RestToBus, RestToService, RuleRoute, read_route
+from cloud.routes import (
+    BusToRest,
+    RestToBus,
+    RestToService,
+    RuleRoute,
+    ServiceToRest,
+    read_route,
+)
 from cloud.sessions import stamp
 from gateway.errors import GatewayError
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import mapping, text
 from gateway.wire.cloudedge.link import ObjectMessage
 from gateway.wire.cloudedge.names import Operation
-from gateway.wire.cloudedge.routing import bus_command
+from gateway.wire.cloudedge.routing import allow_target, bus_command
 
 if TYPE_CHECKING:
     from cloud.events import EventRecorder
@@ -64,7 +71,14 @@ class Rules:
 
     def find_bus(self, node: str, topic: str) -> list[BusToRest]:
         """Return the rules that want what is published on a topic at a node."""
-        return [r for r in self._of_node(node) if r.topic == topic]
+        return [r for r in self._of_node(node) if isinstance(r, BusToRest) and r.topic == topic]
+
+    def find_service(self, node: str, target: str) -> ServiceToRest | None:
+        """Return the rule for what services of a node send to `target`, of several the first by name."""
+        found = [
+            r for r in self._of_node(node) if isinstance(r, ServiceToRest) and r.target == target
+        ]
+        return min(found, key=lambda route: route.rule, default=None)
 
     def document(self, key: Key) -> JsonObject | None:
         """Return a Rule as it is stored."""
@@ -74,8 +88,11 @@ class Rules:
         """Take in a Rule as it was just written, before the watch brings it."""
         self._documents.put(rule)
 
-    def _of_node(self, node: str) -> Iterator[BusToRest]:
-        return (r for r in self._routes.values() if isinstance(r, BusToRest) and r.node == node)
+    def _of_node(self, node: str) -> Iterator[BusToRest | ServiceToRest]:
+        """Return the ways up from a node."""
+        for route in self._routes.values():
+            if isinstance(route, BusToRest | ServiceToRest) and route.node == node:
+                yield route
 
     # --- changes ---------------------------------------------------------------------------------
 
@@ -97,8 +114,10 @@ class Rules:
             self._routes[key] = new
         if isinstance(old, BusToRest) and not self.find_bus(old.node, old.topic):
             self.unsubscribe(old.node, old.topic)
-        if isinstance(new, BusToRest):
-            self._subscribe(new)
+        if isinstance(old, ServiceToRest) and not self.find_service(old.node, old.target):
+            self.forbid(old.node, old.target)
+        if isinstance(new, BusToRest | ServiceToRest):
+            self._ask_for(new)
 
     def _read(self, key: Key) -> RuleRoute | None:
         rule = self._documents.objects.get(key)
@@ -118,17 +137,30 @@ class Rules:
 
     # --- what nodes are asked for ------------------------------------------------------------------
 
-    def _subscribe(self, route: BusToRest) -> None:
-        self._hub.push(route.node, bus_command(stamp(), Operation.SUBSCRIBE, route.topic))
+    def _ask_for(self, route: BusToRest | ServiceToRest) -> None:
+        """Tell a node what to send up."""
+        if isinstance(route, BusToRest):
+            wish = bus_command(stamp(), Operation.SUBSCRIBE, route.topic)
+        else:
+            wish = allow_target(stamp(), route.target, is_allowed=True)
+        self._hub.push(route.node, wish)
 
     def unsubscribe(self, node: str, topic: str) -> None:
         """Ask a node not to send a topic any more."""
         self._hub.push(node, bus_command(stamp(), Operation.UNSUBSCRIBE, topic))
 
+    def forbid(self, node: str, target: str) -> None:
+        """Tell a node that its services may not send to a target any more."""
+        self._hub.push(node, allow_target(stamp(), target, is_allowed=False))
+
     def node_connected(self, node: str) -> None:
-        """Ask again: the node's table may be new, and rules may have come while it was away."""
-        for route in {route.topic: route for route in self._of_node(node)}.values():
-            self._subscribe(route)
+        """Ask again: the node's tables may be new, and rules may have come while it was away."""
+        asked: set[object] = set()
+        for route in self._of_node(node):
+            what = route.topic if isinstance(route, BusToRest) else (route.target,)
+            if what not in asked:
+                asked.add(what)
+                self._ask_for(route)
 
     def node_disconnected(self, node: str) -> None:
         """It keeps what it was asked for."""

@@ -36,6 +36,8 @@ from edge.plugins import load_mappers
 from edge.reports import Reports
 from edge.rotation import Rotation
 from edge.servicebus import ServiceBus
+from edge.serviceentry import ServiceEntry
+from edge.servicetargets import ServiceTargets
 from edge.spool import Spool
 from edge.spoolpump import SpoolPump
 from edge.store import EdgeStore
@@ -49,7 +51,7 @@ from gateway.runtime.module import Module
 from gateway.store.database import Database
 from gateway.store.disk import Disk
 from gateway.wire.cloudedge.names import check_node_name
-from gateway.wire.cloudedge.routing import ServiceBusCall
+from gateway.wire.cloudedge.routing import ServiceBusCall, ServiceBusTarget
 from gateway.wire.cloudedge.to_edge import (
     BusCommand,
     MembershipChanged,
@@ -86,6 +88,7 @@ class EdgeCore:
     node: NodeAgent
     meta: MetaManager
     bus: EventBus
+    targets: ServiceTargets
     broker: Broker | None
     external: ExternalBroker | None
     reports: Reports
@@ -178,6 +181,9 @@ def build_edge(
     hub.on(BusCommand, bus.on_command)
     services = ServiceBus(settings.servicebus, hub, metrics)
     hub.on(ServiceBusCall, services.on_call)
+    targets = ServiceTargets(store.database)
+    hub.on(ServiceBusTarget, targets.on_target)
+    entry = ServiceEntry(settings.servicebus, targets, hub, process.endpoints, metrics)
     api = CloudOrDisk(store, hub)
     rooms = Rooms(name, identity.folder, store, hub, meta, twin, api)
     metaserver = build_metaserver(settings.metaserver, process, rooms)
@@ -194,6 +200,7 @@ def build_edge(
         mappers,
         *dmi,
         services,
+        entry,
         node,
         *metaserver,
         *_tunnel(process, identity, server),
@@ -209,6 +216,7 @@ def build_edge(
         node,
         meta,
         bus,
+        targets,
         broker,
         external,
         reports,

@@ -96,7 +96,7 @@ class ServiceBus:
         self._send(call, HttpAnswer(status, headers, text.encode()))
 
     def _send(self, call: ServiceBusCall, answer: HttpAnswer) -> None:
-        headers = _passed_on(answer.headers)
+        headers = {name.title(): each for name, each in _passed_on(answer.headers).items()}
         try:
             self._sender.send(answer_service(call, stamp(), answer.status, headers, answer.body))
         except GatewayError as error:

@@ -45,6 +45,7 @@ ANY_PORT = tuple(
         "cloud.stream.tunnel_bind",
         "edge.mqtt.bind",
         "edge.metaserver.bind",
+        "edge.servicebus.bind",
         "observe.http.bind",
     )
 )

@@ -23,6 +23,7 @@ PLAIN = (
     "ditto.http.bind",
     "cloud.router.bind",
     "edge.metaserver.bind",
+    "edge.servicebus.bind",
     "observe.http.bind",
 )
 ENCRYPTED = (

@@ -25,10 +25,12 @@ class MetaServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceBus:
-    """HTTP services at the edge: calls from the cloud's rules."""
+    """HTTP services at the edge: calls from the cloud's rules, and their own requests to REST targets."""
 
     enabled: bool = False
-    """True serves the router's calls of services; requests of services (`bind`) are not built."""
+    """True serves the router's calls of services, and listens for their requests."""
+    bind: str = "127.0.0.1:9060"
+    """host:port where services of this machine ask; plain HTTP; port 0 takes a free one."""
     timeout: float = 60.0
     """Seconds for one call."""
     max_body: int = 5_242_880

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 from gateway.errors import MalformedPacket, TooLarge
 from gateway.model.trace import TraceContext
@@ -22,6 +22,7 @@ from gateway.wire.cloudedge.envelope import (
     Envelope,
     Route,
     Stamp,
+    answer_to,
     data_of,
     make,
     struct_of,
@@ -68,6 +69,14 @@ class ServiceBusUpload:
     target: str
     body: bytes
     parent_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceReply:
+    """What became of a service's request: the target's status and body, or the cloud's own refusal."""
+
+    status: int
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +170,34 @@ def allow_target(stamp: Stamp, url: str, *, is_allowed: bool) -> Envelope:
         resource=url,
     )
     return make(stamp, route, NULL)
+
+
+def reply_to_service(
+    asked: Envelope, stamp: Stamp, reply: ServiceReply, *, as_text: bool
+) -> Envelope:
+    """Build the answer to a service's request (cloud); `asked` is the message with the `ServiceBusUpload`.
+
+    Shape:  `as_text` is KubeEdge's form: the target's body as text and nothing else; our edges take an object
+            with its status.
+    Errors: TooLarge.
+    """
+    route = Route(
+        source=Source.SERVICE_BUS,
+        group=Group.USER,
+        operation=Operation.RESPONSE,
+        resource=asked.route.resource,
+    )
+    if as_text:
+        return answer_to(asked, stamp, route, reply.body.decode("utf-8", "replace"))
+    return answer_to(asked, stamp, route, _Response(reply.status, None, _base64(reply.body)))
+
+
+def read_service_reply(content: Raw) -> ServiceReply:
+    """Read that answer (edge): a text says no status, it counts as 200. Errors: MalformedPacket."""
+    if bytes(content).lstrip()[:1] != b"{":
+        return ServiceReply(200, data_of(content))
+    reply = struct_of(content, _RESPONSE)
+    return ServiceReply(reply.status_code, _bytes(reply.body))
 
 
 def read_service(envelope: Envelope) -> ServiceBusCall | ServiceBusTarget:
