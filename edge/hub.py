@@ -169,6 +169,11 @@ class EdgeHub:
     def is_connected(self) -> bool:
         return self._session is not None
 
+    @property
+    def transport(self) -> asyncio.WriteTransport | None:
+        """The link's connection, None while there is none."""
+        return None if self._writer is None else self._writer.transport
+
     def send(self, envelope: Envelope) -> None:
         """Write a message to the link.
 
