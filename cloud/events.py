@@ -1,4 +1,4 @@
-"""Kubernetes Events about Devices: what an operator should see with `kubectl describe`.
+"""Kubernetes Events: what an operator should see with `kubectl describe`.
 
 Bounded: the same event of the same object is written at most once a minute, and when too many wait, newer
 ones are dropped (they are in the log all the same).
@@ -16,20 +16,24 @@ from collections.abc import Callable
 from gateway.errors import GatewayError
 from gateway.kube.client import KubeClient
 from gateway.model.json import JsonObject
-from gateway.wire.cloudedge.devices import ObjectMeta, text
+from gateway.wire.cloudedge.devices import GROUP_VERSION, ObjectMeta, text
 from gateway.wire.kube.clock import rfc3339
 from gateway.wire.kube.status import AlreadyExists
 
 log = logging.getLogger(__name__)
 
+WARNING, NORMAL = "Warning", "Normal"
 QUIET_SECONDS = 60.0
 MAX_WAITING = 500
 MAX_REMEMBERED = 5_000
-COMPONENT = "twinspan-devicecontroller"
+COMPONENT = "twinspan-cloudcore"
+DEVICE_COMPONENT = "twinspan-devicecontroller"
+CLUSTER_NAMESPACE = "default"
+"""Where Events about objects without a namespace go."""
 
 
 class EventRecorder:
-    """Module: writes Warning events, one after another."""
+    """Module: writes events, one after another."""
 
     name = "cloud.events"
 
@@ -54,6 +58,8 @@ class EventRecorder:
         try:
             await self._kube.create(*at, event)
         except AlreadyExists:
+            if event["type"] == NORMAL:
+                return  # told once
             count = (await self._kube.get(*at, meta.name)).get("count")
             again: JsonObject = {
                 "count": (count if isinstance(count, int) else 1) + 1,
@@ -62,20 +68,28 @@ class EventRecorder:
             await self._kube.patch(*at, meta.name, again)
 
     def warn(self, document: JsonObject, reason: str, message: str) -> None:
-        """Tell about an object; `reason` in CamelCase (`NotMappable`)."""
+        """Warn about an object; `reason` in CamelCase (`NotMappable`)."""
         meta = ObjectMeta.read(document)
         log.warning(
-            "device warning",
+            "an object needs attention",
             extra={
-                "device": f"{meta.namespace}/{meta.name}",
+                "kind": text(document.get("kind")) or "Device",
+                "object": f"{meta.namespace}/{meta.name}",
                 "reason": reason,
                 "cause": message[:500],
             },
         )
-        if self._is_told((meta.uid, reason, message)):
+        self._tell(document, WARNING, reason, message)
+
+    def note_once(self, document: JsonObject, reason: str, message: str) -> None:
+        """Tell a fact about an object; it is written once, also across restarts while the Event is kept."""
+        self._tell(document, NORMAL, reason, message)
+
+    def _tell(self, document: JsonObject, kind: str, reason: str, message: str) -> None:
+        if self._is_told((ObjectMeta.read(document).uid, reason, message)):
             return
         try:
-            self._queue.put_nowait(_event(document, meta, reason, message))
+            self._queue.put_nowait(_event(document, kind, reason, message))
         except asyncio.QueueFull:
             log.debug("event dropped", extra={"reason": reason})
 
@@ -90,26 +104,29 @@ class EventRecorder:
         return False
 
 
-def _event(document: JsonObject, meta: ObjectMeta, reason: str, message: str) -> JsonObject:
-    now = rfc3339(time.time())
+def _event(document: JsonObject, kind: str, reason: str, message: str) -> JsonObject:
+    meta, now = ObjectMeta.read(document), rfc3339(time.time())
+    version = text(document.get("apiVersion")) or GROUP_VERSION
+    component = DEVICE_COMPONENT if version == GROUP_VERSION else COMPONENT
+    namespace = meta.namespace or CLUSTER_NAMESPACE
     mark = hashlib.sha256(f"{meta.uid}{reason}{message}".encode()).hexdigest()[:16]
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{meta.name[:200]}.{mark}", "namespace": meta.namespace},
+        "metadata": {"name": f"{meta.name[:200]}.{mark}", "namespace": namespace},
         "involvedObject": {
-            "apiVersion": text(document.get("apiVersion")) or "devices.kubeedge.io/v1beta1",
+            "apiVersion": version,
             "kind": text(document.get("kind")) or "Device",
             "namespace": meta.namespace,
             "name": meta.name,
             "uid": meta.uid,
             "resourceVersion": meta.version,
         },
-        "type": "Warning",
+        "type": kind,
         "reason": reason,
         "message": message[:1_000],
-        "source": {"component": COMPONENT},
-        "reportingComponent": COMPONENT,
+        "source": {"component": component},
+        "reportingComponent": component,
         "firstTimestamp": now,
         "lastTimestamp": now,
         "count": 1,
