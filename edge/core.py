@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edge.broker import Broker
-from edge.clock import now_ms
+from edge.devicerooms import DeviceRooms, Surroundings, build_device_rooms
 from edge.devicetwin import DeviceTwin
-from edge.dmi import DmiServer, build_dmi
+from edge.dmi import DmiServer
 from edge.edgeapi import CloudOrDisk
 from edge.enrolment import Enrolment, Ticket
 from edge.eventbus import EventBus
@@ -23,16 +23,9 @@ from edge.identity import FOLDER, Identity
 from edge.machine import Machine, own_address
 from edge.mappers.driver import DriverFactory
 from edge.mappers.localtopics import LocalTopics
-from edge.mappers.mqtt import PROTOCOL as MQTT
-from edge.mappers.mqtt import make_mqtt
-from edge.mappers.pushers import PUSHERS
-from edge.mappers.pushing import Pushing
-from edge.mappers.runner import MapperRunner
-from edge.mappers.virtual import PROTOCOL, make_virtual
 from edge.metamanager import MetaManager
 from edge.metaserver import Rooms, build_metaserver
 from edge.node import NodeAgent
-from edge.plugins import load_mappers
 from edge.reports import Reports
 from edge.rotation import Rotation
 from edge.servicebus import ServiceBus
@@ -93,7 +86,11 @@ class EdgeCore:
     external: ExternalBroker | None
     reports: Reports
     api: CloudOrDisk
-    dmi: DmiServer | None = None
+    devices: DeviceRooms
+
+    @property
+    def dmi(self) -> DmiServer | None:
+        return self.devices.dmi
 
 
 def build_edge(
@@ -154,23 +151,21 @@ def build_edge(
     if external is not None:
         external.take = topics.take
         brokers.append(external)
-    pushing = Pushing(PUSHERS, metrics)
-    mappers = MapperRunner(
-        {
-            PROTOCOL: make_virtual(now_ms),
-            MQTT: make_mqtt(topics, now_ms),
-            **load_mappers(settings.plugins),
-        }
-        if drivers is None
-        else drivers,
-        twin,
-        pump.submit,
-        metrics=metrics,
-        tracer=tracer,
-        pushing=pushing,
+    devices = build_device_rooms(
+        process,
+        Surroundings(
+            name,
+            data_dir / FOLDER,
+            twin,
+            pump.submit,
+            store,
+            topics,
+            broker,
+            lambda: hub.is_connected,
+        ),
+        drivers,
     )
     node = NodeAgent(Machine(name, data_dir / FOLDER), hub)
-    dmi = build_dmi(process, data_dir / FOLDER, twin, pump.submit, store, mappers)
     for listener in (reports, pump, twin.membership, node):
         hub.on_link(listener)
     for taker in (pump.take_answer, reports.take_answer, twin.membership.take_answer):
@@ -185,7 +180,7 @@ def build_edge(
     hub.on(ServiceBusTarget, targets.on_target)
     entry = ServiceEntry(settings.servicebus, targets, hub, process.endpoints, metrics)
     api = CloudOrDisk(store, hub)
-    rooms = Rooms(name, identity.folder, store, hub, meta, twin, api)
+    rooms = Rooms(name, identity.folder, store, hub, meta, twin, api, devices.methods)
     metaserver = build_metaserver(settings.metaserver, process, rooms)
     enrolment = Enrolment(identity, name, ticket, settings.hub.https_server)
     modules: list[Module] = [
@@ -196,9 +191,7 @@ def build_edge(
         twin,
         bus,
         *brokers,
-        pushing,
-        mappers,
-        *dmi,
+        *devices.modules,
         services,
         entry,
         node,
@@ -221,7 +214,7 @@ def build_edge(
         external,
         reports,
         api,
-        dmi[0] if dmi else None,
+        devices,
     )
 
 

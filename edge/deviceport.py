@@ -67,5 +67,18 @@ class TwinPort(Protocol):
     def bound(self) -> Iterable[tuple[DeviceView, ModelView | None]]:
         """Return the Devices of this node with their models."""
 
+    def device(self, key: DeviceKey) -> tuple[DeviceView, ModelView | None]:
+        """Return a Device with its model. Errors: DeviceNotFound."""
+
     def models(self) -> Iterable[ModelView]:
         """Return the DeviceModels of this node's Devices."""
+
+
+class FaultPort(Protocol):
+    """Where it is told what of a Device does not work."""
+
+    def note(self, key: DeviceKey, part: str, fault: str) -> None:
+        """Say what is wrong with a part of a Device; "" when it is right again."""
+
+    def forget(self, key: DeviceKey, *parts: str) -> None:
+        """Nothing is wrong any more with parts that have these names, or begin so."""

@@ -67,6 +67,7 @@ log = logging.getLogger(__name__)
 REBIND_SECONDS = 5.0
 """How soon a Device that could not be written is tried again."""
 MAX_DEVICES = 10_000
+UNKNOWN = "unknown"
 MAX_REPORT = 1024 * 1024
 """Characters of one report to the cloud."""
 
@@ -193,8 +194,38 @@ class DeviceTwin:
 
         self._store.put_state(row, self._state_report(key, row, now), MAX_WAITING, answer)
 
-    def _state_report(self, key: DeviceKey, row: DeviceRow, now: int) -> Report:
-        device = DeviceState(name=row.name, state=row.state)
+    def tell_faults(
+        self,
+        key: DeviceKey,
+        faults: Mapping[str, str],
+        done: Callable[[GatewayError | None], None],
+    ) -> None:
+        """Report a Device's faults with the state that it has.
+
+        Errors (through `done`): DeviceNotFound, StoreUnavailable.
+        """
+        try:
+            device = self._device(key)
+        except GatewayError as error:
+            done(error)
+            return
+
+        def answer(result: int | GatewayError) -> None:
+            if isinstance(result, GatewayError):
+                done(result)
+                return
+            self._reports.stored(device.row.id, result)
+            done(None)
+
+        report = self._state_report(key, device.row, now_ms(), faults)
+        self._store.put_state(device.row, report, MAX_WAITING, answer)
+
+    def _state_report(
+        self, key: DeviceKey, row: DeviceRow, now: int, faults: Mapping[str, str] | None = None
+    ) -> Report:
+        device = DeviceState(name=row.name, state=row.state or UNKNOWN)
+        if faults is not None:
+            device = msgspec.structs.replace(device, faults=dict(faults))
         if row.last_online:
             device = msgspec.structs.replace(device, last_online_time=row.last_online)
         text = write(StateUpdate(event_id="", timestamp=now, device=device)).decode()
@@ -214,6 +245,13 @@ class DeviceTwin:
         """Return the Devices of this node with their models."""
         views = [device.view for device in self._devices.values() if device.view is not None]
         return [(view, self._models.get(_model_key(view))) for view in views]
+
+    def device(self, key: DeviceKey) -> tuple[DeviceView, ModelView | None]:
+        """Return a Device with its model. Errors: DeviceNotFound."""
+        view = self._device(key).view
+        if view is None:
+            raise DeviceNotFound(f"device {key} is not described yet")
+        return view, self._models.get(_model_key(view))
 
     def models(self) -> list[ModelView]:
         """Return the DeviceModels of this node's Devices."""

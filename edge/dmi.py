@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 from edge.deviceport import DeviceListener, TwinPort
 from edge.dmiforms import device_form, model_form
 from edge.dmimappers import MAX_PATH, MapperBook, MapperInfo, read_mapper
-from edge.dmireports import DmiReports, Submit
+from edge.dmireports import DmiReports
+from edge.northbound import Northbound
 from edge.store import EdgeStore
 from gateway.config.edge_services import Dmi
 from gateway.errors import DeviceNotFound, GatewayError, InvalidSetting, Rejected
@@ -61,7 +62,7 @@ class DmiServer:
         settings: Dmi,
         folder: Path,
         twin: TwinPort,
-        submit: Submit,
+        north: Northbound,
         store: EdgeStore,
         *,
         metrics: Metrics,
@@ -83,7 +84,7 @@ class DmiServer:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._bucket = Bucket(settings.calls_per_second, settings.burst)
-        self._reports = DmiReports(twin, submit, tracer, self._views.get)
+        self._reports = DmiReports(twin, north, tracer, self._views.get)
         metrics.edge.dmi_mappers.set_function(self._count)
 
     # --- life ---------------------------------------------------------------------------------
@@ -380,12 +381,14 @@ def build_dmi(
     process: ProcessParts,
     folder: Path,
     twin: DeviceTwin,
-    submit: Submit,
+    north: Northbound,
     store: EdgeStore,
     drivers: DeviceListener,
+    served: Callable[[str, bool], None],
 ) -> list[DmiServer]:
     """Build DMI where it is enabled, and let DeviceTwin tell it and the drivers of this process.
 
+    Shape:  `served` is told, too, when a mapper begins and ceases to serve a protocol.
     Errors: InvalidSetting where grpclib is not installed, or a setting has a bad value.
     """
     settings = process.settings.edge.dmi
@@ -397,15 +400,20 @@ def build_dmi(
     if settings.burst < 1 or settings.calls_per_second <= 0:
         raise InvalidSetting("edge.dmi.burst and edge.dmi.calls_per_second: expected more than 0")
     precedence = Precedence(drivers, twin)
+
+    def tell(protocol: str, is_served: bool) -> None:
+        precedence.served(protocol, is_served)
+        served(protocol, is_served)
+
     server = DmiServer(
         settings,
         folder,
         twin,
-        submit,
+        north,
         store,
         metrics=process.metrics,
         tracer=process.tracer,
-        served=precedence.served,
+        served=tell,
     )
     twin.listen(precedence)
     twin.listen(server)

@@ -12,43 +12,35 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TypeVar
 
-import msgspec
-
-from edge.clock import now_ms
 from edge.deviceport import MAPPER, TwinPort
-from edge.store import DeviceRow
-from edge.twinrules import Change, text_of
+from edge.northbound import Northbound
+from edge.twinasks import ask_change, ask_state
+from edge.twinrules import text_of
 from gateway.errors import BadRequest, GatewayError
-from gateway.model.json import Json, JsonObject
-from gateway.model.message import Kind
+from gateway.model.json import JsonObject
 from gateway.model.trace import TraceContext
 from gateway.observe.tracing import Tracer
-from gateway.wire.cloudedge.devices import DeviceView, mapping, text
+from gateway.wire.cloudedge.devices import DeviceView, StateReport, mapping, text
 from gateway.wire.cloudedge.models import ModelView
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.twins import Twin, TwinValue
-from gateway.wire.cloudedge.uploads import EdgeUpload
-from gateway.wire.cloudedge.values import PropertyType, ValueRule, parse_text
+from gateway.wire.cloudedge.values import ValueRule
 
 log = logging.getLogger(__name__)
 
-REPORT_AS = "twinspan.io/report-as"
 REMEMBERED = 4
 """Values of a property that were expected lately."""
 
-Submit = Callable[[EdgeUpload, Callable[[GatewayError | None], None]], None]
-T = TypeVar("T")
 Find = Callable[[DeviceKey], "tuple[DeviceView, ModelView | None] | None"]
 
 
 class DmiReports:
     """Takes reports; each method returns when what it says is on disk."""
 
-    def __init__(self, twin: TwinPort, submit: Submit, tracer: Tracer, find: Find) -> None:
+    def __init__(self, twin: TwinPort, north: Northbound, tracer: Tracer, find: Find) -> None:
         self._twin = twin
-        self._submit = submit
+        self._north = north
         self._tracer = tracer
         self._find = find
         self._lately: dict[DeviceKey, dict[str, deque[str]]] = {}
@@ -88,14 +80,10 @@ class DmiReports:
     async def state(self, message: JsonObject) -> None:
         """Take a ReportDeviceStatesRequest. Errors: DeviceNotFound; BadRequest for an unknown state."""
         key, state = _key(message), text(message.get("state"))
-        future: asyncio.Future[DeviceRow | GatewayError] = (
-            asyncio.get_running_loop().create_future()
-        )
-        self._twin.set_state(key, state, lambda result: _settle(future, result))
-        result = await future
-        if isinstance(result, GatewayError):
-            raise result
-        self._send_north(key, Kind.EVENT, {"state": state}, None)
+        await ask_state(self._twin, key, state)
+        found = self._find(key)
+        report = StateReport() if found is None else found[0].state_report
+        self._north.state(key, state, report)
 
     async def _one(
         self, key: DeviceKey, entry: JsonObject, trace: TraceContext
@@ -104,17 +92,11 @@ class DmiReports:
         name = text(entry.get("propertyName"))
         reported = mapping(entry.get("reported")).get("value")
         actual = TwinValue(value=reported) if isinstance(reported, str) else None
-        future: asyncio.Future[Change | GatewayError] = asyncio.get_running_loop().create_future()
         try:
             ask = Twin(expected=self._wish(key, name, entry), actual=actual)
+            await ask_change(self._twin, key, {name: ask}, origin=MAPPER, trace=trace)
         except GatewayError as error:
             return name, None, error
-        self._twin.update(
-            key, {name: ask}, lambda result: _settle(future, result), origin=MAPPER, trace=trace
-        )
-        result = await future
-        if isinstance(result, GatewayError):
-            return name, None, result
         return name, None if actual is None else actual.value, None
 
     def _wish(self, key: DeviceKey, name: str, entry: JsonObject) -> TwinValue | None:
@@ -137,38 +119,10 @@ class DmiReports:
         found = self._find(key)
         return {} if found is None or found[1] is None else found[1].rules
 
-    # --- north ------------------------------------------------------------------------------------
-
     def _send_values(self, key: DeviceKey, values: Mapping[str, str], trace: TraceContext) -> None:
         found = self._find(key)
-        if found is None:
-            return
-        view, model = found
-        body = {
-            name: _typed(model, name, value)
-            for name, value in values.items()
-            if name in view.properties and view.properties[name].report_to_cloud
-        }
-        if body:
-            is_event = view.meta.annotations.get(REPORT_AS) == Kind.EVENT
-            self._send_north(key, Kind.EVENT if is_event else Kind.TELEMETRY, body, trace)
-
-    def _send_north(
-        self, key: DeviceKey, kind: Kind, body: Mapping[str, Json], trace: TraceContext | None
-    ) -> None:
-        device = f"{key.namespace}:{key.name}"
-        item = EdgeUpload(
-            topic=f"{kind}//{device}",
-            payload=msgspec.json.encode(body),
-            kind=kind,
-            device=device,
-            content_type="application/json",
-            qos=1,
-            at=now_ms(),
-            twin_owned=True,
-            trace=trace,
-        )
-        self._submit(item, _logged)
+        if found is not None:
+            self._north.values(*found, values, trace)
 
 
 def _key(message: JsonObject) -> DeviceKey:
@@ -176,21 +130,3 @@ def _key(message: JsonObject) -> DeviceKey:
     name = text(message.get("deviceName"))
     namespace = text(message.get("deviceNamespace")) or "default"
     return DeviceKey.parse(f"{namespace}/{name}")
-
-
-def _settle(future: asyncio.Future[T], result: T) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _typed(model: ModelView | None, name: str, value: str) -> Json:
-    rule = None if model is None else model.rules.get(name)
-    try:
-        return parse_text(PropertyType.STRING if rule is None else rule.type, value)
-    except GatewayError:
-        return value
-
-
-def _logged(error: GatewayError | None) -> None:
-    if error is not None:
-        log.warning("a mapper's report does not go north", extra={"cause": error.message})

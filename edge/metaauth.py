@@ -25,7 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from edge.applications import failure_of
-from edge.metarequests import Call, Passed
+from edge.metarequests import METHODS, Call, Passed
 from edge.metarights import may
 from edge.ports import CloudApi
 from edge.store import EdgeStore, MetaObject
@@ -193,7 +193,7 @@ class MetaAuth:
             return True
         if self._mode != "strict" or call.verb not in READS:
             return False
-        return call.plural != "secrets" and not call.subresource
+        return call.plural != "secrets" and call.subresource in ("", METHODS)
 
     async def _has_right(self, caller: Caller, call: Call | Passed) -> bool:
         entries = await self._store.meta_of_type(ACCESS)

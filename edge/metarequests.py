@@ -21,6 +21,8 @@ PASSED = ("api", "apis", "version", "healthz", "livez", "readyz", "openapi")
 """First parts of the paths that are passed through to the cloud."""
 
 
+METHODS = "methods"
+"""The one subresource with names below it: `devices/<device>/methods/<method>`."""
 MAX_DEPTH = 6
 _DEPTHS = {"api": 2, "apis": 3}
 
@@ -30,7 +32,7 @@ class Call:
     """A request about objects.
 
     Shape:  `verb` of the API (get, list, watch, create, update, patch, delete); `group` "" for core; names
-            are "" where there is none.
+            are "" where there is none; `item` is the name below a subresource that has such.
     """
 
     verb: str
@@ -41,6 +43,7 @@ class Call:
     name: str
     subresource: str
     query: Mapping[str, str]
+    item: str = ""
 
     @property
     def key(self) -> ApiKey:
@@ -66,7 +69,8 @@ def read_request(request: Request) -> Call | Passed:
     Errors: NotFound for other paths; BadRequest for names that cannot be; MethodNotAllowed.
     """
     parts = [unquote(part) for part in request.path.split("/") if part]
-    target = _target(request.path)
+    path, item = _without_item(request.path)
+    target = _target(path)
     if target is None:
         depth = _DEPTHS.get(parts[0], MAX_DEPTH) if parts else 0
         if not 0 < len(parts) <= depth or parts[0] not in PASSED or not _is_plain(parts):
@@ -75,7 +79,8 @@ def read_request(request: Request) -> Call | Passed:
             raise MethodNotAllowed("only GET is served here")
         return Passed("/" + "/".join(part for part in request.path.split("/") if part))
     group, _, version = target.group_version.rpartition("/")
-    for part in (group, version, target.plural, target.namespace, target.name, target.subresource):
+    named = (target.plural, target.namespace, target.name, target.subresource, item)
+    for part in (group, version, *named):
         _check(part)
     query = read_query(request.query)
     verb = _verb(request.method, target.name, query)
@@ -88,7 +93,16 @@ def read_request(request: Request) -> Call | Passed:
         target.name,
         target.subresource,
         query,
+        item,
     )
+
+
+def _without_item(path: str) -> tuple[str, str]:
+    """Split the name below `methods` of a Device from its path; "" where there is none."""
+    parts = [part for part in path.split("/") if part]
+    if len(parts) == 9 and parts[0] == "apis" and (parts[5], parts[7]) == ("devices", METHODS):
+        return "/" + "/".join(parts[:8]), unquote(parts[8])
+    return path, ""
 
 
 def _is_plain(parts: list[str]) -> bool:

@@ -11,10 +11,12 @@ import logging
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from edge.applications import Applications
+from edge.devicemethods import DeviceMethods
 from edge.deviceport import TwinPort
 from edge.edgeapi import CloudOrDisk
 from edge.hub import EdgeHub
@@ -22,6 +24,7 @@ from edge.metaanswers import FROM, respond_error
 from edge.metaauth import MetaAuth
 from edge.metadiscovery import PlainPaths
 from edge.metamanager import MetaManager
+from edge.metamethods import answer_methods
 from edge.metarecords import MetaRecords
 from edge.metarequests import Call, Passed, read_request
 from edge.metatwins import TwinWrites
@@ -62,6 +65,7 @@ class Rooms:
     meta: MetaManager
     twin: TwinPort
     api: CloudOrDisk
+    methods: DeviceMethods
 
 
 class MetaServer:
@@ -168,7 +172,15 @@ def build_metaserver(settings: Settings, parts: Parts, rooms: Rooms) -> list[Mod
     auth = MetaAuth(settings.auth, rooms.folder, rooms.store, cloud, rooms.node)
     rooms.api.on_token = auth.remember
     twins = TwinWrites(rooms.twin)
-    verbs = MetaVerbs(rooms.node, records, cloud, twins.write, parts.metrics, settings.max_watches)
+    verbs = MetaVerbs(
+        rooms.node,
+        records,
+        cloud,
+        twins.write,
+        partial(answer_methods, rooms.methods),
+        parts.metrics,
+        settings.max_watches,
+    )
     paths = PlainPaths(cloud, rooms.store, records.kinds, rooms.node)
     certificate = Certificate(rooms.folder)
     return [cloud, MetaServer(settings, parts, records, auth, verbs, paths, certificate)]

@@ -11,8 +11,8 @@ import asyncio
 from edge.clock import now_ms
 from edge.deviceport import MQTT, TwinPort
 from edge.metarequests import Call
-from edge.twinrules import Change
-from gateway.errors import GatewayError, Undeliverable
+from edge.twinasks import ask_change
+from gateway.errors import Undeliverable
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.twins import Twin, TwinValue
@@ -31,21 +31,12 @@ class TwinWrites:
 
         Errors: DeviceNotFound, BadRequest, StoreUnavailable of DeviceTwin; Undeliverable after a minute.
         """
-        future: asyncio.Future[Change | GatewayError] = asyncio.get_running_loop().create_future()
-
-        def done(result: Change | GatewayError) -> None:
-            if not future.done():
-                future.set_result(result)
-
         key = DeviceKey(call.namespace, call.name)
-        self._twin.update(key, asks_of(device), done, origin=MQTT)
         try:
             async with asyncio.timeout(SECONDS):
-                result = await future
+                result = await ask_change(self._twin, key, asks_of(device), origin=MQTT)
         except TimeoutError:
             raise Undeliverable(f"the twins of {key} were not written in time") from None
-        if isinstance(result, GatewayError):
-            raise result
         return {"event_id": "", "timestamp": now_ms(), "twin": dict.fromkeys(result.changed)}
 
 

@@ -25,6 +25,7 @@ from edge.metaanswers import (
     wanted_form,
 )
 from edge.metakinds import text_of
+from edge.metamethods import is_of_methods
 from edge.metarecords import Listing, MetaRecords, Selection, listing_of
 from edge.metarequests import Call
 from edge.metawatch import (
@@ -64,6 +65,7 @@ ACTIONS = frozenset({"restart", "unhold-upgrade", "confirm-upgrade"})
 """What KubeEdge's tools post in place of a name."""
 META = "meta.k8s.io/v1"
 Twins = Callable[[Call, JsonObject], Awaitable[JsonObject]]
+Methods = Callable[[Call, Request], Awaitable[Response]]
 
 
 class MetaVerbs:
@@ -75,6 +77,7 @@ class MetaVerbs:
         records: MetaRecords,
         cloud: Applications,
         twins: Twins,
+        methods: Methods,
         metrics: Metrics,
         max_watches: int,
     ) -> None:
@@ -82,6 +85,7 @@ class MetaVerbs:
         self._records = records
         self._cloud = cloud
         self._twins = twins
+        self._methods = methods
         self._metrics = metrics
         self._max_watches = max_watches
         cloud.refresh = self.refresh
@@ -90,6 +94,8 @@ class MetaVerbs:
         """Answer one request. Errors: what the API says; Undeliverable; NotBuilt."""
         if call.subresource in RUNTIME or (call.verb == "create" and call.name in ACTIONS):
             raise NotBuilt("no container runtime is built into this edge")
+        if is_of_methods(call):
+            return await self._methods(call, request)
         return await self._VERBS[call.verb](self, call, request)
 
     # --- reads --------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gateway.errors import Rejected, Undeliverable
 from gateway.wire.cloudedge.devices import DeviceView
@@ -67,6 +67,14 @@ class Driver(Protocol):
 
     async def close(self) -> None:
         """Give the connection back; never raises."""
+
+
+@runtime_checkable
+class TellsFaults(Protocol):
+    """A driver that knows, once connected, what of its Device it has nothing for; drivers need not."""
+
+    def faults(self) -> Mapping[str, str]:
+        """Return what is wrong, by property."""
 
 
 DriverFactory = Callable[[DeviceView, ModelView | None], Driver]

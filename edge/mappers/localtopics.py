@@ -62,8 +62,11 @@ class LocalTopics:
             heard(message.topic, message.payload)
         self._follow(message, done)
 
-    def listen(self, topic_filter: str, heard: Heard) -> int:
-        """Hear messages, first what the edge's broker retains. Errors: BadRequest for no filter."""
+    def listen(self, topic_filter: str, heard: Heard, *, retained: bool = True) -> int:
+        """Hear messages, first what the edge's broker retains, where that is wanted.
+
+        Errors: BadRequest for no filter.
+        """
         parsed = TopicFilter.parse(topic_filter)
         key, self._next = self._next, self._next + 1
         self._tree.add(parsed, key, heard)
@@ -72,7 +75,7 @@ class LocalTopics:
         if self._other is not None and not self._other.has(parsed.text):
             self._ours.add(parsed.text)
             self._other.subscribe(parsed.text)
-        if self._own is not None:
+        if self._own is not None and retained:
             for topic, payload in self._own.retained(parsed):
                 heard(topic, payload)
         return key

@@ -5,7 +5,8 @@ the twin nor other properties. A sample that could not be delivered is tried aga
 one that the destination refuses is dropped. Everything that is lost is counted. A method that is not here is
 said in the log when its Device comes, and its samples are counted.
 
-Source: KubeEdge reference, section 16.2.
+`anomalyDetection` is no push method of EdgeCore: KubeEdge has a field without a meaning there, which goes to
+mappers over DMI as it is. Source: KubeEdge reference, section 16.2.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from edge.deviceport import FaultPort
 from gateway.errors import GatewayError
 from gateway.model.json import JsonObject
 from gateway.observe.metrics import Metrics
@@ -35,6 +37,14 @@ RETRY_CAP = 30.0
 METHODS = ("http", "mqtt", "otel", "anomalyDetection")
 DATABASES = ("influxdb2", "redis", "TDEngine", "mysql")
 """Members of `pushMethod`, and those of its `dbMethod`."""
+
+
+_NOT_THERE = "the push method {} is not there: nothing is pushed"
+NOT_THERE = {
+    "anomalyDetection": "anomalyDetection is not there: EdgeCore detects nothing;"
+    " mappers over DMI get it as it is"
+}
+"""What is said of methods that are not there, where there is more to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +92,11 @@ class Pushing:
 
     name = "edge.mappers.push"
 
-    def __init__(self, pushers: Mapping[str, PusherFactory], metrics: Metrics) -> None:
+    def __init__(
+        self, pushers: Mapping[str, PusherFactory], metrics: Metrics, faults: FaultPort
+    ) -> None:
         self._pushers = pushers
+        self._faults = faults
         self._metrics = metrics
         self._lanes: dict[_LaneKey, _Lane] = {}
         self._refused: set[_LaneKey] = set()
@@ -150,7 +163,7 @@ class Pushing:
         try:
             make = self._pushers.get(method)
             if make is None:
-                self._refuse(key, f"the push method {method} is not there: nothing is pushed")
+                self._refuse(key, NOT_THERE.get(method, _NOT_THERE.format(method)))
                 return
             lane = self._lanes[key] = _Lane(method, config, make(config))
         except GatewayError as error:
@@ -164,9 +177,12 @@ class Pushing:
         self._refused.add(key)
         facts = {"device": str(key[0]), "property": key[1], "method": key[2], "cause": cause}
         log.warning("a property is not pushed", extra=facts)
+        self._faults.note(key[0], _part(key), cause)
 
     def _end(self, key: _LaneKey) -> None:
-        self._refused.discard(key)
+        if key in self._refused:
+            self._refused.discard(key)
+            self._faults.note(key[0], _part(key), "")
         lane = self._lanes.pop(key, None)
         if lane is not None and lane.task is not None:
             lane.task.cancel()
@@ -232,6 +248,10 @@ def methods(push: JsonObject | None) -> list[tuple[str, JsonObject]]:
         for name in DATABASES
         if isinstance(databases.get(name), dict)
     ]
+
+
+def _part(key: _LaneKey) -> str:
+    return f"push {key[2]} of {key[1]}"
 
 
 def _outcome(error: BaseException) -> str:

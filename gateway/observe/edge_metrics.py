@@ -109,3 +109,9 @@ class EdgeMetrics:
             ("method", "outcome"),
             registry=registry,
         )
+        self.method_calls = Counter(
+            "twinspan_edge_method_calls",
+            "Calls of Devices' methods at the edge, by way (mqtt, http) and outcome.",
+            ("way", "outcome"),
+            registry=registry,
+        )

@@ -245,13 +245,23 @@ class Away:
         """Nothing is open."""
 
 
+class Noted(dict[str, str]):
+    """Faults that were noted, by part."""
+
+    def note(self, _key: DeviceKey, part: str, fault: str) -> None:
+        self[part] = fault
+
+    def forget(self, _key: DeviceKey, *parts: str) -> None:
+        raise AssertionError(parts)
+
+
 def away(_config: JsonObject) -> Away:
     return Away()
 
 
 async def test_a_full_queue_loses_the_oldest_and_counts_them() -> None:
     metrics = Metrics()
-    pushing = Pushing({"http": away}, metrics)
+    pushing = Pushing({"http": away}, metrics, Noted())
     lamp = a_lamp({"http": {}}) | {"metadata": {"namespace": "default", "name": "lamp"}}
     async with running(pushing):
         pushing.bind(DeviceView.read(lamp))

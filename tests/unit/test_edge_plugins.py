@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.plugins import load_mappers
+from edge.plugins import load_mappers, load_modules
 from gateway.config.edge_services import Plugins
 from gateway.errors import InvalidSetting
 from gateway.wire.cloudedge.devices import DeviceView
@@ -22,6 +22,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (info / "entry_points.txt").write_text(
         "[twinspan.mappers]\nacme = acme_mapper:make\nbroken = acme_mapper:nothing\n"
         "text = acme_mapper:TEXT\n"
+        "[twinspan.modules]\nbroken = acme_mapper:nothing\ntext = acme_mapper:TEXT\n"
     )
     (tmp_path / "acme_mapper.py").write_text(
         "TEXT = 'x'\n\ndef make(view, model):\n    return ('driver', view.node)\n"
@@ -50,6 +51,8 @@ def test_a_mapper_that_is_not_there_or_none_is_said(name: str) -> None:
         load_mappers(Plugins(mappers=("acme", name)))
 
 
-def test_modules_of_other_packages_are_refused() -> None:
-    with pytest.raises(InvalidSetting, match="not built"):
-        load_mappers(Plugins(modules=("any",)))
+@pytest.mark.usefixtures("site")
+@pytest.mark.parametrize("name", ["other", "broken", "text"])
+def test_a_module_that_is_not_there_or_none_is_said(name: str) -> None:
+    with pytest.raises(InvalidSetting, match=f"edge.plugins.modules.*{name}"):
+        load_modules(Plugins(modules=(name,)))

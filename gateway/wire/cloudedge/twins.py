@@ -167,11 +167,15 @@ class MembershipQuestion(Struct, frozen=True):
 
 
 class DeviceState(Struct, frozen=True, rename={"last_online_time": "lastOnlineTime"}):
-    """The device inside a state message to the cloud."""
+    """The device inside a state message to the cloud.
+
+    Shape:  `faults` is our extension: part of the Device -> what is wrong with it; all of them, or none said.
+    """
 
     name: _Text = ""
     state: _Text = ""
     last_online_time: _Text | UnsetType = UNSET
+    faults: dict[_Text, _Text] | UnsetType = UNSET
 
 
 class StateUpdate(Struct, frozen=True):

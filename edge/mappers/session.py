@@ -1,0 +1,368 @@
+"""One connection to one device: it is read, written and reported until it fails.
+
+Calls to the driver come one after another, each with a time limit. What callers of methods want written goes
+before what the twin wants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from edge.clock import now_ms
+from edge.deviceport import MAPPER, FaultPort, TwinPort
+from edge.mappers.driver import Driver, Quality, Reading
+from edge.mappers.pushing import Pushing, Sample
+from edge.northbound import Northbound, typed
+from edge.twinasks import ask_change
+from edge.twinrules import deltas, text_of
+from gateway.errors import DeviceNotFound, GatewayError, Undeliverable
+from gateway.model.trace import TraceContext
+from gateway.observe.metrics import Metrics
+from gateway.observe.tracing import Tracer
+from gateway.runtime.backoff import Backoff
+from gateway.wire.cloudedge.devices import DeviceView
+from gateway.wire.cloudedge.models import ModelView
+from gateway.wire.cloudedge.subjects import DeviceKey
+from gateway.wire.cloudedge.twins import Twin, TwinValue
+
+log = logging.getLogger(__name__)
+
+DEFAULT_COLLECT_MS = 1_000
+SHORTEST_MS = 100
+SHORTEST_STATE_MS = 1_000
+CALL_SECONDS = 10.0
+REWRITE_SECONDS = 30.0
+"""Pause before a wanted value is written again that the device took but does not show."""
+MAX_ORDERS = 16
+"""Calls of methods that wait for one device; more are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What sessions work with."""
+
+    twin: TwinPort
+    north: Northbound
+    metrics: Metrics
+    tracer: Tracer
+    faults: FaultPort
+    pushing: Pushing | None = None
+
+
+@dataclass(slots=True)
+class Order:
+    """Values to be written once, in order, for somebody who waits."""
+
+    values: Mapping[str, str]
+    done: asyncio.Future[None]
+    trace: TraceContext | None = None
+
+    def fail(self, error: GatewayError) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+@dataclass(slots=True)
+class Served:
+    """One Device: its latest object, the task that serves it, and what it is asked for."""
+
+    view: DeviceView
+    model: ModelView | None
+    task: asyncio.Task[None] | None = None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    cause: TraceContext | None = None
+    """The trace of the latest wish, until it is written."""
+    is_connected: bool = False
+    speaks_for_itself: bool = False
+    """No driver has anything to do with it."""
+    orders: deque[Order] = field(default_factory=deque)
+
+    def drop_orders(self, reason: str) -> None:
+        """Tell those who wait that their values are not written."""
+        while self.orders:
+            self.orders.popleft().fail(Undeliverable(reason))
+
+
+@dataclass(slots=True)
+class _Property:
+    """Schedule and last report of one property; times are of the loop's clock, in seconds."""
+
+    collect: float
+    report: float
+    next_collect: float = 0.0
+    next_report: float = 0.0
+    text: str | None = None
+    reported: str | None = None
+    refused: str | None = None
+    """A wanted value that the device refused: not tried again until another one is wanted."""
+    written: str | None = None
+    """The latest wanted value that the device took, and when to write it again."""
+    next_write: float = 0.0
+
+    def may_write(self, text: str, now: float) -> bool:
+        return text != self.refused and (text != self.written or now >= self.next_write)
+
+    def took(self, text: str, now: float) -> None:
+        """The device took a value: it is read and reported at once."""
+        self.next_collect = self.next_report = 0.0
+        self.refused = None
+        self.written, self.next_write = text, now + REWRITE_SECONDS
+
+
+class Session:
+    """The loop over one connection."""
+
+    def __init__(
+        self,
+        services: Services,
+        served: Served,
+        driver: Driver,
+        backoff: Backoff,
+        say_state: Callable[[], None],
+    ) -> None:
+        self._services = services
+        self._served = served
+        self._driver = driver
+        self._backoff = backoff
+        self._say_state = say_state
+        self._properties: dict[str, _Property] = {}
+        self._view: DeviceView | None = None
+        self._next_state: float | None = None
+        self._written: TraceContext | None = None
+        """The latest write that no report followed yet."""
+
+    @property
+    def _key(self) -> DeviceKey:
+        return self._served.view.key
+
+    async def run(self) -> None:
+        """Work until the device fails. Errors: of the driver; DeviceNotFound when the Device is gone."""
+        time = asyncio.get_running_loop().time
+        self._driver.subscribe(self._served.wake.set)
+        while True:
+            self._served.wake.clear()
+            if self._view is not self._served.view:
+                self._take_view(self._served.view, time())
+            await self._obey(time())
+            await self._write_wanted(time())
+            await self._collect(time())
+            await self._report(time())
+            self._repeat_state(time())
+            await self._rest(time())
+
+    def _take_view(self, view: DeviceView, now: float) -> None:
+        old = self._properties
+        self._properties = {}
+        for name, prop in view.properties.items():
+            collect = max(prop.collect_cycle or DEFAULT_COLLECT_MS, SHORTEST_MS) / 1_000
+            report = prop.report_cycle / 1_000
+            kept = old.get(name) or _Property(collect, report)
+            kept.collect, kept.report = collect, report
+            self._properties[name] = kept
+        self._view = view
+        cycle = _state_cycle(view)
+        self._next_state = now + cycle if cycle else None
+
+    async def _rest(self, now: float) -> None:
+        """Sleep until something is due, wanted, or new at the device."""
+        due = min((p.next_collect for p in self._properties.values()), default=now + 3_600)
+        if self._next_state is not None:
+            due = min(due, self._next_state)
+        try:
+            async with asyncio.timeout(max(due - now, SHORTEST_MS / 1_000)):
+                await self._served.wake.wait()
+        except TimeoutError:
+            return
+        for prop in self._properties.values():
+            prop.next_collect = 0.0
+
+    def _repeat_state(self, now: float) -> None:
+        """Say the state again each state cycle."""
+        if self._next_state is not None and now >= self._next_state:
+            self._next_state = now + _state_cycle(self._served.view)
+            self._say_state()
+
+    # --- writes -----------------------------------------------------------------------------------
+
+    async def _obey(self, now: float) -> None:
+        """Write what callers of methods want."""
+        while self._served.orders:
+            order = self._served.orders.popleft()
+            if order.done.done():  # nobody waits any more
+                continue
+            try:
+                await self._write_order(order, now)
+            except GatewayError as error:
+                order.fail(error)
+                if error.status >= 500:
+                    raise
+            except BaseException:
+                order.fail(Undeliverable("the device did not take the value in time"))
+                raise
+            else:
+                if not order.done.done():
+                    order.done.set_result(None)
+
+    async def _write_order(self, order: Order, now: float) -> None:
+        written: list[str] = []
+        for name, text in order.values.items():
+            try:
+                await self._write(name, text, order.trace)
+            except GatewayError as error:
+                self._count_write("refused" if error.status < 500 else "failed")
+                raise _said(error, name, written) from error
+            self._count_write("ok")
+            written.append(name)
+            if name in self._properties:
+                self._properties[name].took(text, now)
+            await self._want_too(name, text, order.trace)
+
+    async def _want_too(self, name: str, text: str, trace: TraceContext | None) -> None:
+        """Where something else is wanted, what was written is wanted from now on, or it would be undone."""
+        twin = self._services.twin.twins(self._key).get(name)
+        wanted = None if twin is None else text_of(twin.expected)
+        if wanted and wanted != text:
+            ask = Twin(expected=TwinValue(value=text))
+            await ask_change(
+                self._services.twin, self._key, {name: ask}, origin=MAPPER, trace=trace
+            )
+
+    async def _write_wanted(self, now: float) -> None:
+        """Write what is wanted and not there yet; a value that the device refuses is not repeated."""
+        cause = self._served.cause
+        for name, text in deltas(self._services.twin.twins(self._key)).items():
+            prop = self._properties.get(name)
+            if prop is None or not prop.may_write(text, now) or not self._may_write(name):
+                continue
+            try:
+                await self._write(name, text, cause)
+            except GatewayError as error:
+                if error.status >= 500:
+                    raise
+                prop.refused = text
+                self._refused(name, text, error)
+            else:
+                prop.took(text, now)
+                self._count_write("ok")
+                self._services.faults.note(self._key, f"wish {name}", "")
+        if self._served.cause is cause:
+            self._served.cause = None
+
+    def _refused(self, name: str, text: str, error: GatewayError) -> None:
+        self._count_write("refused")
+        log.warning(
+            "a device refuses a wanted value",
+            extra={"device": str(self._key), "property": name, "cause": error.message},
+        )
+        fault = f"the device refuses {text!r}: {error.message}"
+        self._services.faults.note(self._key, f"wish {name}", fault)
+
+    def _count_write(self, outcome: str) -> None:
+        protocol = self._served.view.protocol
+        self._services.metrics.edge_mapper_writes.labels(protocol, outcome).inc()
+
+    async def _write(self, name: str, text: str, cause: TraceContext | None) -> None:
+        facts = {"device": str(self._key), "property": name}
+        with self._services.tracer.start("edge.mapper write", cause, "client", facts) as span:
+            async with asyncio.timeout(CALL_SECONDS):
+                await self._driver.write(name, text)
+            self._written = span.context
+
+    def _may_write(self, name: str) -> bool:
+        model = self._served.model
+        rule = None if model is None else model.rules.get(name)
+        return rule is None or rule.writable
+
+    # --- reads ------------------------------------------------------------------------------------
+
+    async def _collect(self, now: float) -> None:
+        due = [name for name, prop in self._properties.items() if prop.next_collect <= now]
+        if not due:
+            return
+        async with asyncio.timeout(CALL_SECONDS):
+            readings = await self._driver.read(due)
+        self._backoff.reset()
+        for name in due:
+            prop = self._properties[name]
+            prop.next_collect = now + prop.collect
+            reading = readings.get(name)
+            if reading is not None:
+                self._note(prop, reading)
+
+    def _note(self, prop: _Property, reading: Reading) -> None:
+        protocol = self._served.view.protocol
+        self._services.metrics.edge_mapper_reads.labels(protocol, reading.quality).inc()
+        if reading.quality is Quality.GOOD:
+            prop.text = reading.text
+
+    async def _report(self, now: float) -> None:
+        """Report what is due: each report cycle, or on change where there is none."""
+        due = {}
+        for name, prop in self._properties.items():
+            if prop.text is None:
+                continue
+            is_due = prop.next_report <= now if prop.report else prop.text != prop.reported
+            if is_due:
+                due[name] = prop.text
+                prop.next_report = now + prop.report
+        if not due:
+            return
+        with self._services.tracer.start(
+            "edge.mapper report", self._written, attributes={"device": str(self._key)}
+        ) as span:
+            self._written = None
+            await self._change_twin(due, span.context)
+            self._push(due)
+            self._services.north.values(self._served.view, self._served.model, due, span.context)
+
+    def _push(self, due: Mapping[str, str]) -> None:
+        if self._services.pushing is not None:
+            at, key, model = now_ms(), self._key, self._served.model
+            self._services.pushing.offer(
+                Sample(key, name, typed(model, name, text), text, at) for name, text in due.items()
+            )
+
+    async def _change_twin(self, due: Mapping[str, str], trace: TraceContext) -> None:
+        """Report all in one update; where one value is refused, each by itself."""
+        refused = await self._update(due, trace)
+        if refused and len(due) > 1:
+            for name, text in due.items():
+                await self._update({name: text}, trace)
+
+    async def _update(self, due: Mapping[str, str], trace: TraceContext) -> bool:
+        """Report values; True where they are refused. Errors: DeviceNotFound."""
+        asks = {name: Twin(actual=TwinValue(value=text)) for name, text in due.items()}
+        is_refused = False
+        try:
+            await ask_change(self._services.twin, self._key, asks, origin=MAPPER, trace=trace)
+        except DeviceNotFound:
+            raise
+        except GatewayError as error:
+            log.warning(
+                "a report is not kept", extra={"device": str(self._key), "cause": error.message}
+            )
+            if error.status >= 500:
+                return False
+            is_refused = True  # a refused value would be refused again
+        for name, text in due.items():
+            self._properties[name].reported = text
+        return is_refused
+
+
+def _state_cycle(view: DeviceView) -> float:
+    """Return how often a Device's state is said, in seconds; 0 for on change alone."""
+    report = view.state_report
+    if not report.to_cloud or not report.cycle:
+        return 0.0
+    return max(report.cycle, SHORTEST_STATE_MS) / 1_000
+
+
+def _said(error: GatewayError, name: str, written: list[str]) -> GatewayError:
+    """Return the same error with what was written before it."""
+    before = f"; written before it: {', '.join(written)}" if written else ""
+    kind = Undeliverable if error.status >= 500 else type(error)
+    return kind(f"{name}: {error.message}{before}", status=error.status)
