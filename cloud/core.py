@@ -30,6 +30,7 @@ from cloud.router import build_router
 from cloud.streams import Tunnels
 from cloud.streamserver import StreamServer
 from cloud.syncbook import SyncBook
+from cloud.tasks import NodeTasks, build_tasks
 from cloud.thingsource import build_remote
 from cloud.upstream import Sequences, Upstream
 from gateway.config.tree import Settings
@@ -149,7 +150,14 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
     access = Access(cluster, pods, syncs, delivery, leadership)
     router = build_router(settings.router, cluster, hub, events, metrics, process.endpoints)
     nodes = NodeWatch(cluster, catalog, hub, book, syncs, metrics, settings.hub)
-    joining = JoinServer(settings.hub, identity, book, cluster, process.endpoints, metrics, hub)
+    tasks = (
+        NodeTasks(cluster, hub, catalog.nodes, leadership, metrics, address)
+        if settings.tasks.enabled
+        else None
+    )
+    joining = JoinServer(
+        settings.hub, identity, book, cluster, process.endpoints, metrics, hub, tasks
+    )
     return [
         identity,
         *syncs.modules,
@@ -167,6 +175,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         watches,
         access,
         *router,
+        *build_tasks(tasks),
         hub,
         joining,
         *_streams(process, identity, book),

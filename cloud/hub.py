@@ -135,6 +135,11 @@ class CloudHub:
     def is_connected(self, node: str) -> bool:
         return node in self._sessions
 
+    def is_ours(self, node: str) -> bool:
+        """True when an edge of ours is connected under this name."""
+        session = self._sessions.get(node)
+        return session is not None and session.is_ours
+
     def is_sending(self, node: str, key: str, version: str) -> bool:
         """True when this version of an object waits for the node, or for its acknowledgement."""
         session = self._sessions.get(node)

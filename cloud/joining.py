@@ -27,8 +27,17 @@ from cloud.certificates import (
 )
 from cloud.identity import Identity, is_node_ready
 from cloud.nodebook import NodeBook
+from cloud.taskhttp import TASK_PATH, UPGRADE_PATH, TaskHttp
 from cloud.tokens import check_bearer
-from gateway.errors import BadRequest, Conflict, Forbidden, GatewayError, NotBuilt, NotFound
+from gateway.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    GatewayError,
+    NotBuilt,
+    NotFound,
+    Unauthenticated,
+)
 from gateway.kube.client import KubeClient
 from gateway.observe.metrics import Metrics
 from gateway.runtime.listener import Endpoints, serve_app
@@ -36,6 +45,7 @@ from gateway.wire.cloudedge.link import Ending
 from gateway.wire.cloudedge.names import HUB, REFUSAL, Refusal, check_node_name
 
 if TYPE_CHECKING:
+    from cloud.tasks import NodeTasks
     from gateway.config.cloud import CloudHub as HubSettings
 
 log = logging.getLogger(__name__)
@@ -70,6 +80,7 @@ class JoinServer:
         endpoints: Endpoints,
         metrics: Metrics,
         sessions: Sessions,
+        tasks: NodeTasks | None = None,
     ) -> None:
         self._settings = settings
         self._identity = identity
@@ -78,6 +89,7 @@ class JoinServer:
         self._endpoints = endpoints
         self._metrics = metrics
         self._sessions = sessions
+        self._tasks = tasks
 
     async def run(self, ready: Callable[[], None]) -> None:
         async with serve_app(
@@ -97,8 +109,11 @@ class JoinServer:
         app.router.add_get("/ca.crt", self._ca)
         app.router.add_get("/edge.crt", self._certificate)
         app.router.add_get("/node/{name}", self._node)
-        app.router.add_post("/nodeupgrade", _not_built)
-        app.router.add_post("/task/{type}/name/{id}/node/{node}/status", _not_built)
+        if self._tasks is not None:
+            TaskHttp(self._tasks, self._check_node).add_to(app)
+        else:
+            app.router.add_post(UPGRADE_PATH, _no_tasks)
+            app.router.add_post(TASK_PATH, _no_tasks)
         return app
 
     def _answers_errors(self) -> Middleware:
@@ -180,6 +195,13 @@ class JoinServer:
                 details={"refusal": Refusal.REVOKED},
             )
 
+    def _check_node(self, request: web.Request, node: str) -> None:
+        """Errors: Unauthenticated without a certificate; Forbidden for another one than the node's."""
+        peer = peer_certificate(request)
+        if peer is None:
+            raise Unauthenticated("a client certificate is needed")
+        self._check_certificate(peer, node)
+
     async def _node(self, request: web.Request) -> web.Response:
         name = check_node_name(request.match_info["name"])
         try:
@@ -206,8 +228,8 @@ def _read_usages(header: str) -> list[int]:
         raise BadRequest("ExtKeyUsages: expected a JSON array of numbers") from None
 
 
-async def _not_built(_: web.Request) -> web.Response:
-    raise NotBuilt("node tasks are not built")
+async def _no_tasks(_: web.Request) -> web.Response:
+    raise NotBuilt("cloud.tasks.enabled is false here")
 
 
 def refusal(request: web.Request, error: GatewayError) -> web.Response:

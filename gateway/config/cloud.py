@@ -10,6 +10,7 @@ from gateway.config.cloud_services import (
     Leader,
     Router,
     Stream,
+    Tasks,
 )
 
 
@@ -60,6 +61,7 @@ class Cloud:
     dynamic: Dynamic = field(default_factory=Dynamic)
     router: Router = field(default_factory=Router)
     stream: Stream = field(default_factory=Stream)
+    tasks: Tasks = field(default_factory=Tasks)
     leader: Leader = field(default_factory=Leader)
     default_tenant: str = "DEFAULT_TENANT"
     """Tenant of telemetry from a node that names none by annotation twinspan.io/tenant."""

@@ -63,6 +63,14 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tasks:
+    """Jobs on nodes: upgrade, image pre-pull, configuration."""
+
+    enabled: bool = True
+    """False leaves the jobs to another CloudCore."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leader:
     """Several CloudCores on one cluster: which one writes things from Devices."""
 

@@ -30,6 +30,12 @@ class EdgeMetrics:
             ("target", "outcome"),
             registry=registry,
         )
+        self.tasks = Counter(
+            "twinspan_cloud_node_tasks",
+            "Nodes that ended a job, by kind of job and outcome.",
+            ("kind", "outcome"),
+            registry=registry,
+        )
         self.tunnels = Gauge(
             "twinspan_cloud_tunnels",
             "Edge nodes whose stream tunnel is open.",

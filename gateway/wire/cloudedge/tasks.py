@@ -7,7 +7,9 @@ Source: KubeEdge task manager and node job controllers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated
 
 import msgspec
@@ -22,6 +24,40 @@ from gateway.wire.cloudedge.names import Group, Operation, Source
 GROUP_VERSION = "operations.kubeedge.io/v1alpha2"
 UPGRADE_JOB, PREPULL_JOB, CONFIG_JOB = "nodeupgradejob", "imageprepulljob", "configupdatejob"
 KINDS = frozenset({UPGRADE_JOB, PREPULL_JOB, CONFIG_JOB})
+CHECK, PULL, BACK_UP, UPDATE, UPGRADE = "Check", "Pull", "BackUp", "Update", "Upgrade"
+ROLL_BACK, CONFIRMATION = "RollBack", "WaitingConfirmation"
+FIRST = CHECK
+"""What a cloud asks for; the node goes on from there by itself, and reports each action."""
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What follows an action: after success, after failure; "" ends the job on the node."""
+
+    success: str = ""
+    failure: str = ""
+
+
+FLOWS: Mapping[str, Mapping[str, Next]] = MappingProxyType(
+    {
+        UPGRADE_JOB: {
+            CHECK: Next(CONFIRMATION),
+            CONFIRMATION: Next(BACK_UP),
+            BACK_UP: Next(UPGRADE, ROLL_BACK),
+            UPGRADE: Next("", ROLL_BACK),
+            ROLL_BACK: Next(),
+        },
+        PREPULL_JOB: {CHECK: Next(PULL), PULL: Next()},
+        CONFIG_JOB: {
+            CHECK: Next(BACK_UP),
+            BACK_UP: Next(UPDATE, ROLL_BACK),
+            UPDATE: Next("", ROLL_BACK),
+            ROLL_BACK: Next(),
+        },
+    }
+)
+"""Kind of job -> its actions, in order. Source: KubeEdge reference, section 19.2."""
+
 _LEGACY = "task"
 _LEGACY_KINDS = {
     Operation.UPGRADE: UPGRADE_JOB,
