@@ -28,6 +28,9 @@ from gateway.wire.cloudedge.devices import (
 from gateway.wire.cloudedge.models import ModelView
 from gateway.wire.cloudedge.subjects import DeviceKey
 
+STORE = "twinspan.io/edge-store"
+"""Annotation of a Node: which store its edge had when it connected last; a new one holds nothing yet."""
+
 K = TypeVar("K")
 DeviceListener = Callable[["DeviceChange"], None]
 NodeListener = Callable[[Change], None]
@@ -112,6 +115,10 @@ class Catalog:
         """Return a Node's annotations, None when there is no such Node."""
         item = self.nodes.objects.get(("", node))
         return None if item is None else dict(ObjectMeta.read(item).annotations)
+
+    def store_of(self, node: str) -> str:
+        """Return which store a node had when it connected last, "" where its Node does not say."""
+        return (self.node_annotations(node) or {}).get(STORE, "")
 
     # --- tenants ----------------------------------------------------------------------------------
 

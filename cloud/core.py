@@ -138,9 +138,10 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
     )
     upstream.attach(hub)
     address = settings.advertise[0] if settings.advertise else "127.0.0.1"
-    pods, presence = NodePods(cluster), Presence(cluster, address)
+    pods, presence = NodePods(cluster), Presence(cluster, address, hub.store_of)
     pod_objects = build_pod_objects(cluster, pods, catalog, hub, delivery, syncs)
     hub.add_listener(presence)
+    hub.told_store = catalog.store_of
     asks = NodeAsks(cluster, pods, settings.hub.authorization)
     EdgeController(
         cluster, identity, tracer, lambda: address, PodReports(cluster, delivery), asks

@@ -206,12 +206,15 @@ class Delivery:
     def _send(self, node: str, step: Step) -> bool:
         item, is_delete = step.item, step.operation is Operation.DELETE
         version = "deleted" if is_delete else item.version
-        if self._hub.is_sending(node, item.uid, version):
-            return True
-        envelope = self._envelope(node, step)
-        if not self._hub.offer(node, ObjectMessage(item.uid, version, envelope, is_delete)):
-            return False
-        if not is_delete:
+        if not self._hub.is_sending(node, item.uid, version):
+            message = ObjectMessage(item.uid, version, self._envelope(node, step), is_delete)
+            if not self._hub.offer(node, message):
+                return False
+        if (
+            is_delete
+        ):  # its answer may be lost: who wants the object again must not rely on the old one
+            self._book.suspect(node, item.uid)
+        else:
             self._book.promise(node, replace(item, version=NEVER))
         return True
 

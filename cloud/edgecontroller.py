@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cloud.asks import Answering, Ask, Form
+from cloud.catalog import STORE
 from cloud.hub import CloudHub
 from cloud.identity import LEASE_NAMESPACE, LEASES, ensure_namespace
 from cloud.nodeasks import NodeAsks, Unanswered
@@ -169,6 +170,7 @@ class EdgeController:
         annotations: JsonObject = {
             **own_words(meta.get("annotations")),
             CLOUDCORE: self._address(),
+            STORE: ask.inbound.session.edge,
         }
         wanted: JsonObject = {
             "name": name,

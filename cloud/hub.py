@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -108,6 +109,10 @@ class CloudHub:
         self._sessions: dict[str, NodeSession] = {}
         self._stores: dict[str, str] = {}
         """Which store each node had when it connected last; goes with the Node."""
+        self.told_store: Callable[[str], str] = _not_told
+        """Says what the cluster knows of that, "" for nothing: the last one may have been elsewhere."""
+        self._pending: Counter[str] = Counter()
+        """Messages of each node that are in work, those of its earlier connections too."""
         self._handlers: dict[type, tuple[Handler, Callable[[Any], Hashable]]] = {}
         self._listeners: list[NodeListener] = []
         self._group: asyncio.TaskGroup | None = None
@@ -167,6 +172,10 @@ class CloudHub:
         self._flush(session)
         return True
 
+    def store_of(self, node: str) -> str:
+        """Return which store a node had when it connected last, "" when it was never here."""
+        return self._stores.get(node, "")
+
     def joined(self, node: str) -> None:
         """A node got a certificate by a token: most likely its machine is new."""
         for listener in self._listeners:
@@ -210,7 +219,7 @@ class CloudHub:
             await asyncio.sleep(TICK_SECONDS)
             at = now()
             for session in [s for s in self._sessions.values() if s.link.wake_at <= at]:
-                self._take(session, session.link.tick(at))
+                self._take(session, session.link.tick(at, is_stalled=session.is_writing))
                 self._flush(session)
 
     async def _hang_up_all(self) -> None:
@@ -293,7 +302,8 @@ class CloudHub:
         )
         old = self._sessions.get(session.node)
         self._sessions[session.node] = session
-        if self._stores.get(session.node, session.edge) != session.edge:
+        known = self.store_of(session.node) or self.told_store(session.node)
+        if known and known != session.edge:
             self.joined(session.node)
         self._stores[session.node] = session.edge
         if old is not None:
@@ -330,7 +340,7 @@ class CloudHub:
                 session.link.close(Ending.GARBAGE)
                 break
             self._take(session, session.link.receive(message.data, now()))
-            if session.pending >= self._settings.pending:
+            if self._pending[session.node] >= self._settings.pending:
                 await self._wait_for_room(session)
             if session.link.closed:
                 break
@@ -339,7 +349,8 @@ class CloudHub:
         """Let the socket fill up; the node's keep-alives behind it are late by our doing."""
         session.room = asyncio.Event()
         now = asyncio.get_running_loop().time
-        while session.pending >= self._settings.pending // 2 and not session.link.closed:
+        enough = self._settings.pending // 2
+        while self._pending[session.node] >= enough and not session.link.closed:
             with suppress(TimeoutError):
                 async with asyncio.timeout(TICK_SECONDS):
                     await session.room.wait()
@@ -392,7 +403,7 @@ class CloudHub:
             return
         handler, lane = registered
         inbound = Inbound(session, envelope, self)
-        session.pending += 1
+        self._pending[session.node] += 1
 
         async def work() -> None:
             try:
@@ -402,11 +413,18 @@ class CloudHub:
             except Exception:  # top of a task: one odd message must not end the hub
                 log.exception("message failed", extra={"node": session.node})
             finally:
-                session.pending -= 1
-                if session.room is not None:
-                    session.room.set()
+                self._done(session.node)
 
         self._lanes.put((session.node, type(message), lane(message)), work)
+
+    def _done(self, node: str) -> None:
+        """One message of a node is dealt with; its reading may go on."""
+        self._pending[node] -= 1
+        if not self._pending[node]:
+            del self._pending[node]
+        session = self._sessions.get(node)
+        if session is not None and session.room is not None:
+            session.room.set()
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -443,3 +461,8 @@ class CloudHub:
 
     def _count(self, direction: str, kind: str) -> None:
         self._metrics.cloudhub_messages.labels(direction, kind).inc()
+
+
+def _not_told(_node: str) -> str:
+    """Nobody knows of stores."""
+    return ""

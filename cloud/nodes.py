@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from cloud.catalog import Catalog
+from cloud.catalog import STORE, Catalog
 from cloud.edgecontroller import CLOUDCORE
 from cloud.hub import CloudHub
 from cloud.identity import LEASE_NAMESPACE, LEASES, ready_condition
@@ -199,5 +199,6 @@ def _looks_ready(node: JsonObject) -> bool:
 def _intent(node: JsonObject) -> tuple[Json, Json, Json]:
     """Return what others than the edge and its CloudCore decide about a Node."""
     meta = mapping(node.get("metadata"))
-    annotations = {k: v for k, v in mapping(meta.get("annotations")).items() if k != CLOUDCORE}
+    said = mapping(meta.get("annotations")).items()
+    annotations = {key: value for key, value in said if key not in (CLOUDCORE, STORE)}
     return meta.get("labels"), annotations, node.get("spec")

@@ -1,6 +1,7 @@
-"""Tells the cluster which CloudCore a node is connected to: the Node's annotation `cloudcore`.
+"""Tells the cluster which CloudCore a node is connected to, and with which store: annotations of the Node.
 
-Other CloudCores forward to it what is for the node. Source: KubeEdge, CloudHub session.
+Other CloudCores forward to it what is for the node; the store tells them, and this one after a restart, when
+the node has lost what it held. Source: KubeEdge, CloudHub session (`cloudcore`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from cloud.catalog import STORE
 from cloud.edgecontroller import CLOUDCORE
 from gateway.errors import GatewayError, NotFound
 from gateway.kube.client import KubeClient
@@ -26,9 +28,10 @@ class Presence:
 
     name = "cloud.presence"
 
-    def __init__(self, kube: KubeClient, address: str) -> None:
+    def __init__(self, kube: KubeClient, address: str, store_of: Callable[[str], str]) -> None:
         self._kube = kube
         self._address = address
+        self._store_of = store_of
         self._waiting: dict[str, None] = {}
         self._wake = asyncio.Event()
 
@@ -60,7 +63,8 @@ class Presence:
 
         What the mirror says counts for nothing here: the node may come right from another CloudCore.
         """
-        patch: JsonObject = {"metadata": {"annotations": {CLOUDCORE: self._address}}}
+        words: JsonObject = {CLOUDCORE: self._address, STORE: self._store_of(node)}
+        patch: JsonObject = {"metadata": {"annotations": words}}
         for attempt in range(TRIES):
             try:
                 await self._kube.patch("v1", "nodes", None, node, patch)

@@ -48,7 +48,6 @@ class NodeSession:
     """The edge's store, as the edge names it; else the certificate's serial."""
     is_ours: bool = False
     """True for our own edges, which name their store: they take a failure for a failure."""
-    pending: int = 0
     is_writing: bool = False
     room: asyncio.Event | None = None
 

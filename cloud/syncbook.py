@@ -130,10 +130,15 @@ class SyncBook:
 
     def doubt(self, node: str) -> None:
         """Note that a node may hold nothing of this any more: its store is new."""
-        for uid, item in list(self.held(node).items()):
-            if item.version != NEVER:
-                self._put(node, replace(item, version=NEVER))
-                self._mark(node, uid)
+        for uid in list(self.held(node)):
+            self.suspect(node, uid)
+
+    def suspect(self, node: str, uid: str) -> None:
+        """Note that a node may hold an object no more, e.g. as its deletion is on the way."""
+        item = self.held(node).get(uid)
+        if item is not None and item.version != NEVER:
+            self._put(node, replace(item, version=NEVER))
+            self._mark(node, uid)
 
     def drop_node(self, node: str) -> None:
         """Forget a node that is gone."""

@@ -330,6 +330,7 @@ async def test_a_node_cannot_choose_its_tenant(tmp_path: Path) -> None:
         status = Subject(None, "nodepatch", "edge-1")
         await edge.ask_object(status, Operation.PATCH, patch)
         metadata = (await cloud.object("v1", "nodes", None, "edge-1"))["metadata"]
+        assert metadata["annotations"].pop("twinspan.io/edge-store")
         assert metadata["annotations"] == {"zone": "a", "cloudcore": "127.0.0.1"}
         assert metadata["labels"] == {"zone": "a"}
 

@@ -237,3 +237,23 @@ def test_whatever_happens_each_newest_version_is_delivered_in_the_end(
         if not link.waiting:
             break
     assert delivered == newest
+
+
+def test_what_is_handed_out_in_one_go_is_bounded_and_the_rest_is_not_sent_yet() -> None:
+    link = CloudLink(0.0, LinkLimits(keepalive_timeout=1e9, batch=1))
+    for number in range(3):
+        link.offer(an_object(f"u{number}", "1"))
+    assert ids(link, 0.0) == ["u0@1"]
+    assert link.tick(5.0) == []  # only what was handed out is due
+    assert [ids(link, 5.0) for _ in range(4)] == [["u0@1"], ["u1@1"], ["u2@1"], []]
+
+
+def test_an_answer_is_not_late_while_its_question_is_not_written() -> None:
+    link = CloudLink(0.0, LinkLimits(keepalive_timeout=1e9))
+    item = an_object("u1", "5")
+    link.offer(item)
+    ids(link, 0.0)
+    for second in range(1, 100):
+        assert link.tick(float(second), is_stalled=True) == []
+    assert ids(link, 99.0) == []
+    assert acknowledge(link, item, 99.0) == [Delivered(item)]

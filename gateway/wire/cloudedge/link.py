@@ -11,6 +11,7 @@ Pure: frames in and out, `now` is a parameter. Source: KubeEdge, reliable delive
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
@@ -38,6 +39,9 @@ class LinkLimits:
     """Objects under way at once; an edge's own queue drops the oldest of more than 100."""
     queue: int = 1_000
     """Objects that wait, and answers that wait (each)."""
+    batch: int = 65_536
+    """Bytes that are handed out to be written in one go (one frame may be more): over a slow line what was
+    not written yet must not count as sent."""
     max_frame: int = MAX_FRAME
 
 
@@ -214,15 +218,24 @@ class CloudLink:
         return flight is not None and flight.item.version == version
 
     def frames(self, now: float) -> list[bytes]:
-        """Take what may be written now; it counts as sent."""
-        taken = list(self._notices)
-        self._notices.clear()
+        """Take some of what may be written now; it counts as sent. Ask again once it is written."""
+        taken, size = list[bytes](), 0
+        for frame in self._sendable(now):
+            taken.append(frame)
+            size += len(frame)
+            if size >= self.limits.batch:
+                break
+        return taken
+
+    def _sendable(self, now: float) -> Iterator[bytes]:
+        while self._notices:
+            yield self._notices.popleft()
         while self._resend:
             flight = self._flights.get(self._resend.popleft())
             if flight is not None:
-                taken.append(encode(flight.item.envelope))
-        taken += [self._start(waiting, now) for waiting in self._startable(now)]
-        return taken
+                yield encode(flight.item.envelope)
+        for waiting in self._startable(now):
+            yield self._start(waiting, now)
 
     def _startable(self, now: float) -> list[_Waiting]:
         room = self.limits.window - len(self._flights)
@@ -253,15 +266,22 @@ class CloudLink:
         )
         return min(self._alive_until, due, rest)
 
-    def tick(self, now: float) -> list[LinkEvent]:
-        """Let time pass: end a silent link, send again what was not answered."""
+    def tick(self, now: float, *, is_stalled: bool = False) -> list[LinkEvent]:
+        """Let time pass: end a silent link, send again what was not answered.
+
+        Shape:  `is_stalled` says that what was handed out is not written yet: nothing can be answered.
+        """
         if self.closed:
             return []
         if now >= self._alive_until:
             return [self.close(Ending.SILENT)]
         events: list[LinkEvent] = []
         for msg_id, flight in list(self._flights.items()):
-            if flight.due <= now and (event := self._again(msg_id, flight, now)):
+            if flight.due > now:
+                continue
+            if is_stalled:
+                flight.due = now + self.limits.acknowledge_timeout
+            elif event := self._again(msg_id, flight, now):
                 events.append(event)
         return events
 

@@ -1,0 +1,62 @@
+"""What a node holds after an answer of its was lost, or after CloudCore slept while its disk was changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.wire.cloudedge.devices import mapping
+from tests.cloud_rig import (
+    CloudCore,
+    a_cloud,
+    an_edge,
+    apply_device,
+    apply_model,
+    eventually,
+    join,
+)
+from tests.cloud_samples import DEVICES, a_device
+
+SYNCS = ("reliablesyncs.kubeedge.io/v1alpha1", "objectsyncs")
+
+
+async def all_synced(cloud: CloudCore, count: int) -> bool:
+    found = await cloud.kube.list(*SYNCS)
+    versions = [
+        mapping(item.get("status")).get("objectResourceVersion", "0") for item in found.items
+    ]
+    return len(versions) == count and "0" not in versions
+
+
+async def test_what_a_node_may_have_deleted_is_sent_anew_when_it_is_wanted_again(
+    tmp_path: Path,
+) -> None:
+    async with a_cloud(tmp_path) as cloud:
+        await apply_model(cloud)
+        await apply_device(cloud, a_device())
+        certificate = await join(cloud, "edge-1")
+        async with an_edge(cloud, "edge-1", certificate, store="one") as edge:
+            await edge.register()
+            await eventually(lambda: all_synced(cloud, 2))
+            edge.acknowledges = False
+            await cloud.kube.delete(DEVICES, "devices", "default", "lamp")
+            await edge.object("default/devicemodel/lamp-model", "delete")
+        await apply_device(cloud, a_device())
+        async with an_edge(cloud, "edge-1", certificate, store="one") as edge:
+            await edge.object("default/device/lamp", "insert")
+            await edge.object("default/devicemodel/lamp-model", "insert")
+            await eventually(lambda: all_synced(cloud, 2))
+
+
+async def test_a_store_that_was_lost_while_cloudcore_slept_is_noticed(tmp_path: Path) -> None:
+    async with a_cloud(tmp_path) as cloud:
+        await apply_model(cloud)
+        await apply_device(cloud, a_device())
+        certificate = await join(cloud, "edge-1")
+        async with an_edge(cloud, "edge-1", certificate, store="one") as edge:
+            await edge.register()
+            await eventually(lambda: all_synced(cloud, 2))
+    async with (
+        a_cloud(tmp_path) as cloud,
+        an_edge(cloud, "edge-1", certificate, store="two") as edge,
+    ):
+        await edge.object("default/device/lamp", "insert")
