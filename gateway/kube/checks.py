@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from secrets import choice
 
 import msgspec
 
 from gateway.errors import BadRequest, MethodNotAllowed, NotFound, UnsupportedMediaType
 from gateway.kube.client import PatchType
-from gateway.kube.strategies import table
+from gateway.kube.strategies import own_table, table
 from gateway.kube.watch import Key, Stored
 from gateway.model.json import Json, JsonObject
+from gateway.wire.kube.names import required
 from gateway.wire.kube.patches import apply_json_patch, apply_merge_patch
 from gateway.wire.kube.resources import ResourceType
-from gateway.wire.kube.status import conflict
+from gateway.wire.kube.status import conflict, invalid
 from gateway.wire.kube.strategic import apply_strategic
+
+SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+SUFFIX_LENGTH = 5
+MAX_GENERATED_BASE = 248
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +64,24 @@ def metadata_namespace(resource: ResourceType, metadata: JsonObject, namespace: 
             f" ({own} is not {namespace})"
         )
     metadata["namespace"] = namespace
+
+
+def named(resource: ResourceType, namespace: str | None, item: JsonObject) -> JsonObject:
+    """Return a new document with its name and namespace settled.
+
+    Errors: BadRequest for another namespace; Unprocessable without a name or the beginning of one.
+    """
+    done = dict(item)
+    metadata = own_table(done, "metadata")
+    metadata_namespace(resource, metadata, namespace)
+    base = metadata.get("generateName")
+    if not metadata.get("name") and isinstance(base, str) and base:
+        suffix = "".join(choice(SUFFIX_ALPHABET) for _ in range(SUFFIX_LENGTH))
+        metadata["name"] = base[:MAX_GENERATED_BASE] + suffix
+    if not metadata.get("name"):
+        cause = required("metadata.name", "name or generateName is required")
+        raise invalid(resource.kind, resource.group, "", [cause])
+    return done
 
 
 def check_name(item: JsonObject, name: str) -> None:

@@ -18,6 +18,7 @@ from gateway.kube.client import KubeClient, PatchType
 from gateway.kube.controllers import STANDARD_NAMESPACES, Controllers
 from gateway.kube.crds import Definitions
 from gateway.kube.documents import Documents
+from gateway.kube.hooks import Hooks
 from gateway.kube.http import KubeHttp
 from gateway.kube.kubeconfig import admin_kubeconfig, write_private
 from gateway.kube.local import LocalClient
@@ -79,6 +80,11 @@ class KubeApi:
     def client(self, manager: str) -> KubeClient:
         """A client in this process; `manager` names it in `managedFields`. Works while the module runs."""
         return LocalClient(self.objects, self._documents, manager=manager)
+
+    @property
+    def hooks(self) -> Hooks:
+        """Where others say what may be written."""
+        return self.objects.hooks
 
     def watch_depths(self) -> None:
         """Show the number of objects of each served kind in the metrics."""

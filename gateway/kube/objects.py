@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from secrets import choice
 from typing import TypeVar, cast
 
 from gateway.errors import (
@@ -30,10 +29,12 @@ from gateway.kube.checks import (
     check_preconditions,
     is_finished,
     metadata_namespace,
+    named,
     patcher,
     unstored,
 )
 from gateway.kube.client import PatchType
+from gateway.kube.hooks import Hooks
 from gateway.kube.storage import Snapshot, Storage
 from gateway.kube.strategies import own_table, strategy_of, table
 from gateway.kube.watch import Filter, Key, Stored, Watcher
@@ -54,9 +55,6 @@ from gateway.wire.kube.status import (
 )
 
 MAX_TRIES = 8
-SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
-SUFFIX_LENGTH = 5
-MAX_GENERATED_BASE = 248
 
 PROTECTED_NAMESPACES = ("default", "kube-system", "kube-public")
 ORPHAN, FOREGROUND = "orphan", "foregroundDeletion"
@@ -95,6 +93,7 @@ class Objects:
         self.askings: dict[tuple[str, str], Asking] = {}
         """(kind's storage key, subresource) -> who answers a create of it."""
         self.accounts: Accounts | None = None
+        self.hooks = Hooks()
 
     # --- reads ------------------------------------------------------------------------------------
 
@@ -166,7 +165,7 @@ class Objects:
         item = admission.decoded(resource, body, options, remarks)
         if table(item, "metadata").get("resourceVersion"):
             raise BadRequest("resourceVersion should not be set on objects to be created")
-        item = self._named(resource, namespace, item)
+        item = named(resource, namespace, item)
         return await self._create(resource, item, options, remarks, None)
 
     async def _create(
@@ -180,7 +179,7 @@ class Objects:
         manager = fields.Manager(options.manager, "Update", resource.group_version)
         fresh = admission.admitted_new(
             resource,
-            item,
+            self.hooks.changed(resource, item, None),
             uid=str(uuid.uuid4()),
             now=rfc3339(self.now()),
             manager=manager,
@@ -191,6 +190,7 @@ class Objects:
             resource, cast("str | None", metadata.get("namespace")), str(metadata["name"])
         )
         self._check_namespace(resource, key)
+        await self.hooks.check(resource, None, fresh, remarks)
         if self.storage.get(key) is not None:
             raise already_exists(resource.plural, resource.group, key.name)
         if options.dry_run:
@@ -199,20 +199,6 @@ class Objects:
             return Written(await self.storage.create(key, fresh), is_new=True, remarks=remarks)
         except AlreadyExists as error:
             raise already_exists(resource.plural, resource.group, key.name) from error
-
-    def _named(self, resource: ResourceType, namespace: str | None, item: JsonObject) -> JsonObject:
-        """The document with its name and namespace settled."""
-        named = dict(item)
-        metadata = own_table(named, "metadata")
-        metadata_namespace(resource, metadata, namespace)
-        base = metadata.get("generateName")
-        if not metadata.get("name") and isinstance(base, str) and base:
-            suffix = "".join(choice(SUFFIX_ALPHABET) for _ in range(SUFFIX_LENGTH))
-            metadata["name"] = base[:MAX_GENERATED_BASE] + suffix
-        if not metadata.get("name"):
-            cause = required("metadata.name", "name or generateName is required")
-            raise invalid(resource.kind, resource.group, "", [cause])
-        return named
 
     def _check_namespace(self, resource: ResourceType, key: Key) -> None:
         if not resource.namespaced:
@@ -319,11 +305,12 @@ class Objects:
             after = admission.admitted_next(
                 resource,
                 before.object,
-                change(before.object),
+                self.hooks.changed(resource, change(before.object), subresource),
                 subresource,
                 now=rfc3339(self.now()),
                 manager=manager,
             )
+            await self.hooks.check(resource, before.object, after, remarks, subresource)
             return Written(await self._store(before, after, options), remarks=remarks)
 
         return await self._retried(resource, name, attempt)
@@ -391,12 +378,13 @@ class Objects:
             after = admission.admitted_next(
                 resource,
                 before.object,
-                merged,
+                self.hooks.changed(resource, merged, subresource),
                 subresource,
                 now=now,
                 manager=manager,
                 claims=claims,
             )
+            await self.hooks.check(resource, before.object, after, remarks, subresource)
             return Written(await self._store(before, after, options), remarks=remarks)
 
         return await self._retried(resource, name, attempt)

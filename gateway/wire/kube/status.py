@@ -143,6 +143,12 @@ def invalid(kind: str, group: str, name: str, causes: Sequence[Cause]) -> Unproc
     )
 
 
+def denied(webhook: str, why: str) -> BadRequest:
+    """400 without a reason, as an API server answers for an admission webhook that says no."""
+    text = f'admission webhook "{webhook}" denied the request: {why}'
+    return BadRequest(text, details={"reason": ""})
+
+
 def expired(message: str) -> Gone:
     return Gone(message, details={"reason": "Expired"})
 
@@ -180,9 +186,11 @@ def status_of(error: GatewayError) -> JsonObject:
         "metadata": {},
         "status": "Failure",
         "message": error.message,
-        "reason": reason_of(error),
         "code": error.status,
     }
+    reason = reason_of(error)
+    if reason:
+        status["reason"] = reason
     if details:
         status["details"] = cast("Json", details)
     return status

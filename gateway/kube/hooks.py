@@ -1,0 +1,93 @@
+"""Rules of other rooms on what is written: they complete objects, refuse them, or warn about them.
+
+What admission webhooks are to a cluster, in process. Whoever owns a kind registers here; this package knows
+none of the rules. Answers look like a webhook's, so that kubectl shows what it would show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from gateway.kube.admission import Remarks
+from gateway.kube.strategies import table
+from gateway.model.json import JsonObject
+from gateway.wire.kube.resources import ResourceType
+from gateway.wire.kube.status import denied
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """A write to judge: `old` is None on create; `item` is complete and fits its kind's schema."""
+
+    item: JsonObject
+    old: JsonObject | None = None
+
+    @property
+    def namespace(self) -> str:
+        return str(table(self.item, "metadata").get("namespace") or "")
+
+    @property
+    def name(self) -> str:
+        return str(table(self.item, "metadata").get("name") or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What somebody thinks of a write: why it is refused ("" when it is not), and what to warn of."""
+
+    refusal: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+Judge = Callable[[Review], Awaitable[Opinion]]
+Changer = Callable[[JsonObject], JsonObject]
+"""Returns the object as it shall be, the same one where nothing is to be done; changes nothing in place."""
+
+
+class Hooks:
+    """Who has a say about which kind. Register before the API runs; the same name again takes the place."""
+
+    def __init__(self) -> None:
+        self._changers: dict[str, dict[str, Changer]] = {}
+        self._judges: dict[str, dict[str, Judge]] = {}
+
+    def change(self, kind: str, name: str, changer: Changer) -> None:
+        """Let `changer` complete what is written of a kind, e.g. `pods`."""
+        self._changers.setdefault(kind, {})[name] = changer
+
+    def judge(self, kind: str, name: str, judge: Judge) -> None:
+        """Let `judge` refuse what is written of a kind, e.g. `devices.devices.kubeedge.io`.
+
+        Shape:  `name` is the webhook's that refusals are shown under. All versions of a kind are judged.
+        """
+        self._judges.setdefault(kind, {})[name] = judge
+
+    def changed(self, resource: ResourceType, item: JsonObject, part: str | None) -> JsonObject:
+        """Return a document as the changers of its kind complete it; `part` is its subresource."""
+        if part is None:
+            for changer in self._changers.get(resource.storage_key, {}).values():
+                item = changer(item)
+        return item
+
+    async def check(
+        self,
+        resource: ResourceType,
+        old: JsonObject | None,
+        item: JsonObject,
+        remarks: Remarks,
+        part: str | None = None,
+    ) -> None:
+        """Ask the judges of a kind about a write. Errors: BadRequest, as of a webhook that denies.
+
+        A write that leaves the spec alone (labels, finalizers, a status) is not judged: what was stored
+        before a rule came must not get stuck.
+        """
+        if part is not None or (old is not None and old.get("spec") == item.get("spec")):
+            return
+        for name, judge in self._judges.get(resource.storage_key, {}).items():
+            opinion = await judge(Review(item, old))
+            if opinion.refusal:
+                raise denied(name, opinion.refusal)
+            for text in opinion.warnings:
+                remarks.add(text)
