@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from cloud.access import Access
+from cloud.admission import Admission
 from cloud.applications import build_applications
 from cloud.authorizer import Authorizer, NodeRights
 from cloud.bases import Bases
@@ -35,6 +36,7 @@ from cloud.thingsource import build_remote
 from cloud.upstream import Sequences, Upstream
 from gateway.config.tree import Settings
 from gateway.kube.client import KubeClient
+from gateway.kube.hooks import Hooks
 from gateway.model.ports import Downstream, Ingress, Things
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
@@ -82,11 +84,14 @@ class Clients(Protocol):
     """Where clients of the Kubernetes API come from (`gateway.kube.module.KubeApi`)."""
 
     def client(self, manager: str) -> KubeClient: ...
+    @property
+    def hooks(self) -> Hooks: ...
 
 
 def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> list[Module]:
     """Build CloudCore's modules in starting order; the gateway's and the API's stand before them."""
     cluster = kube.client(MANAGER)
+    Admission(cluster).register(kube.hooks)
     settings, metrics, tracer = process.settings.cloud, process.metrics, process.tracer
     identity = Identity(cluster, settings, process.settings.data_dir)
     book = NodeBook(gateway.database, revokes=settings.hub.node_deletion_revokes)
