@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from gateway.errors import BadRequest, NotFound, Undeliverable
 from gateway.kube.admission import WriteOptions
 from gateway.kube.auth import MASTERS, Access, User, acting_as, require, require_own
-from gateway.kube.checks import DeleteOptions
+from gateway.kube.checks import DeleteOptions, as_version
 from gateway.kube.client import NO_QUERY, EventType, ObjectList, PatchType, WatchEvent, plain_path
 from gateway.kube.documents import Documents
 from gateway.kube.objects import Objects
@@ -224,13 +224,13 @@ class LocalClient:
                 yield event
             while (items := await watcher.next()) is not None:
                 for item in items:
-                    yield _event(item)
+                    yield _event(resource, item)
         finally:
             watcher.close()
 
 
-def _event(item: Item) -> WatchEvent:
-    return WatchEvent(item.type, item.stored.object, str(item.stored.version))
+def _event(resource: ResourceType, item: Item) -> WatchEvent:
+    return WatchEvent(item.type, as_version(resource, item.stored).object, str(item.stored.version))
 
 
 def _bookmark(resource: ResourceType, version: int) -> WatchEvent:
