@@ -54,6 +54,7 @@ class Identity:
         self._folder = data_dir / "cloud"
         self._ca: KeyPair | None = None
         self._server: KeyPair | None = None
+        self._token_ends = 0.0
 
     async def run(self, ready: Callable[[], None]) -> None:
         await ensure_namespace(self._kube, NAMESPACE)
@@ -64,9 +65,13 @@ class Identity:
         self._server = await self._load_server(self._ca, now)
         await self._refresh_token()
         ready()
-        while True:
-            await asyncio.sleep(self._settings.hub.token_hours * 1_800)
-            await self._try_refresh()
+        while (
+            True
+        ):  # looked at often: the clock may be set, the machine may sleep, the API may be away
+            half = self._settings.hub.token_hours * 1_800
+            await asyncio.sleep(min(half, RETRY_SECONDS))
+            if not time.time() < self._token_ends - half <= time.time() + half:
+                await self._try_refresh()
 
     @property
     def ca(self) -> KeyPair:
@@ -139,6 +144,7 @@ class Identity:
         expires = int(time.time() + self._settings.hub.token_hours * 3_600)
         token = make_token(self.ca.certificate, self.ca.key, expires=expires)
         await put_secret(self._kube, TOKEN_SECRET, {"tokendata": token.encode("ascii")})
+        self._token_ends = float(expires)
 
     async def _try_refresh(self) -> None:
         try:

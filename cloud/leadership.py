@@ -66,14 +66,22 @@ class LeaseLeadership:
             await self._release()
 
     async def _round(self) -> None:
-        """Renew or try to lead; too long without a renewal ends leading."""
+        """Renew or try to lead; too long without a renewal ends leading, also while a call hangs."""
+        patience = self._seconds / 3
+        if self._leads:
+            patience = min(patience, max(0.0, self._last_moment - time.monotonic()))
         try:
-            async with asyncio.timeout(self._seconds / 3):
+            async with asyncio.timeout(patience):
                 is_mine = await self._hold()
         except (GatewayError, TimeoutError) as error:
             log.info("lease not renewed", extra={"cause": str(error)})
-            is_mine = self._leads and time.monotonic() - self._renewed < self._seconds * 2 / 3
+            is_mine = self._leads and time.monotonic() < self._last_moment
         self._set(is_mine)
+
+    @property
+    def _last_moment(self) -> float:
+        """When leading ends without a renewal (monotonic), in time before others may take over."""
+        return self._renewed + self._seconds * 2 / 3
 
     async def _hold(self) -> bool:
         """Write the Lease where it is ours or free; True when it is ours now."""

@@ -2,7 +2,8 @@
 
 A node may read what its Pods name and nothing else, as Kubernetes' Node authorizer rules; tokens are bound to
 one of its Pods, as NodeRestriction wants. A real KubeEdge edge takes the Status of a failure for the object:
-what is not there is not answered to it before it is. Source: KubeEdge reference, sections 5.1, 9 and 11.3.
+what is not there, or cannot be read now, is not answered to it before it can be.
+Source: KubeEdge reference, sections 5.1, 9 and 11.3.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from cloud.asks import Answering, Ask, Form
 from cloud.authorizer import NODES, node_user
 from cloud.references import Reference, account_of, references
 from cloud.restrictions import check_pod_of
-from gateway.errors import Forbidden, GatewayError, NotFound, Undeliverable
+from gateway.errors import Forbidden, GatewayError, NotFound, QuotaExceeded, Undeliverable
 from gateway.kube.client import KubeClient
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import ObjectMeta, mapping, text
@@ -50,6 +51,10 @@ class Unanswered(GatewayError):
     code = "cloud:unanswered"
 
 
+_PASSING = (Undeliverable, QuotaExceeded)
+"""What the API answers when it can be asked again later."""
+
+
 class NodeAsks:
     """Answering functions for `EdgeController`."""
 
@@ -66,10 +71,13 @@ class NodeAsks:
         return {
             ("configmap", query): (Form.BARE, self._patiently(self._named("configmaps"))),
             ("secret", query): (Form.BARE, self._patiently(self._named("secrets"))),
-            ("persistentvolumeclaim", query): (Form.BARE, self._named("persistentvolumeclaims")),
-            ("persistentvolume", query): (Form.BARE, self._volume),
-            ("volumeattachment", query): (Form.BARE, self._attachment),
-            ("serviceaccounttoken", query): (Form.BARE, self._token),
+            ("persistentvolumeclaim", query): (
+                Form.BARE,
+                _or_nothing(self._named("persistentvolumeclaims")),
+            ),
+            ("persistentvolume", query): (Form.BARE, _or_nothing(self._volume)),
+            ("volumeattachment", query): (Form.BARE, _or_nothing(self._attachment)),
+            ("serviceaccounttoken", query): (Form.BARE, _or_nothing(self._token)),
             ("certificatesigningrequest", insert): (Form.RESULT, self._request_certificate),
             ("certificatesigningrequest", query): (Form.BARE, self._certificate),
         }
@@ -175,12 +183,12 @@ class NodeAsks:
         )
 
     def _patiently(self, answering: Answering) -> Answering:
-        """Let a foreign edge wait for what is not there yet."""
+        """Let a foreign edge wait for what is not there yet, or cannot be read now."""
 
         async def waiting(ask: Ask) -> JsonObject:
             try:
                 found = await answering(ask)
-            except NotFound as error:
+            except (NotFound, *_PASSING) as error:
                 if ask.inbound.session.is_ours:
                     raise
                 return await self._wait(ask, answering, error)
@@ -188,7 +196,7 @@ class NodeAsks:
 
         return waiting
 
-    async def _wait(self, ask: Ask, answering: Answering, error: NotFound) -> JsonObject:
+    async def _wait(self, ask: Ask, answering: Answering, error: GatewayError) -> JsonObject:
         """Errors: Unanswered."""
         if self._waiting[ask.node] >= MAX_WAITING:
             raise Unanswered(error.message)
@@ -199,7 +207,7 @@ class NodeAsks:
                     await asyncio.sleep(LOOK_SECONDS)
                     try:
                         return mapping(await answering(ask))
-                    except (NotFound, Undeliverable):
+                    except (NotFound, *_PASSING):
                         continue
         except TimeoutError:
             log.info(
@@ -210,3 +218,17 @@ class NodeAsks:
             self._waiting[ask.node] -= 1
             self._waiting = +self._waiting
         raise Unanswered(error.message)
+
+
+def _or_nothing(answering: Answering) -> Answering:
+    """Do not answer a foreign edge while the API is away: the failure would take the place of what it has."""
+
+    async def asking(ask: Ask) -> JsonObject:
+        try:
+            return mapping(await answering(ask))
+        except _PASSING as error:
+            if ask.inbound.session.is_ours:
+                raise
+            raise Unanswered(error.message) from error
+
+    return asking

@@ -89,7 +89,13 @@ class NodeWatch:
                     await self._take(next(iter(self._waiting)))
 
     def _note(self, change: Change) -> None:
-        """Remember a change; several updates of a Node become one, a deletion stands for itself."""
+        """Remember a change; several updates of a Node become one, a deletion stands for itself.
+
+        A Node that was deleted and made again between two looks is both.
+        """
+        if change.old is not None and change.new is not None and _is_other(change.old, change.new):
+            self._note(Change(change.key, change.old, None))
+            change = Change(change.key, None, change.new)
         key = (change.key[1], change.new is None)
         earlier = self._waiting.pop(key, None)
         old = earlier.old if earlier else change.old
@@ -194,6 +200,10 @@ class NodeWatch:
 
 def _looks_ready(node: JsonObject) -> bool:
     return ready_condition(node) == "True" and EDGE_LABEL in ObjectMeta.read(node).labels
+
+
+def _is_other(old: JsonObject, new: JsonObject) -> bool:
+    return ObjectMeta.read(old).uid != ObjectMeta.read(new).uid
 
 
 def _intent(node: JsonObject) -> tuple[Json, Json, Json]:

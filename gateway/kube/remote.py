@@ -120,11 +120,15 @@ class RemoteClient:
             **{"continue": page},
         )
         body = await self._call("GET", _path(group_version, plural, namespace), query=query)
-        metadata = cast(dict[str, str], body["metadata"])
+        items, metadata = body.get("items") or [], body.get("metadata")
+        if not isinstance(metadata, dict) or not isinstance(items, builtins.list):
+            raise Undeliverable(f"{self._server}: an answer that is no list")
+        if not all(isinstance(item, dict) for item in items):
+            raise Undeliverable(f"{self._server}: a list of what is no object")
         return ObjectList(
-            cast(builtins.list[JsonObject], body.get("items") or []),
-            metadata["resourceVersion"],
-            metadata.get("continue") or None,
+            cast(builtins.list[JsonObject], items),
+            str(metadata.get("resourceVersion") or ""),
+            str(metadata.get("continue") or "") or None,
         )
 
     async def create(
@@ -266,9 +270,12 @@ class RemoteClient:
         headers = {"Content-Type": content_type}
         answer = await self._ask(method, path, data=data, headers=headers, query=query)
         try:
-            return cast(JsonObject, json.loads(answer))
-        except ValueError as error:
+            found = json.loads(answer)
+        except (ValueError, RecursionError) as error:
             raise Undeliverable(f"{self._server}: an answer that is no JSON") from error
+        if not isinstance(found, dict):
+            raise Undeliverable(f"{self._server}: an answer that is no object")
+        return found
 
     async def _ask(
         self,
@@ -317,11 +324,11 @@ def _path(
     subresource: str | None = None,
 ) -> str:
     """Errors: BadRequest for a name that would lead elsewhere; names may come from edges."""
-    root = f"/api/{group_version}" if "/" not in group_version else f"/apis/{group_version}"
+    group, _, version = group_version.rpartition("/")
+    root = ("apis", group) if group else ("api",)
     scope = ("namespaces", namespace) if namespace else ()
-    return root + "".join(
-        f"/{_segment(part)}" for part in (*scope, plural, name, subresource) if part
-    )
+    parts = (*root, version, *scope, plural, name, subresource)
+    return "".join(f"/{_segment(part)}" for part in parts if part)
 
 
 def _segment(part: str) -> str:
@@ -337,10 +344,10 @@ def _query(**values: str | None) -> dict[str, str]:
 async def _check(response: aiohttp.ClientResponse) -> None:
     if response.status < 400:
         return
-    text = await response.text()
+    text = await response.text(errors="replace")
     try:
         status = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         status = None
     if not isinstance(status, dict):
         status = {"message": text[:500]}
@@ -358,6 +365,7 @@ def _event(line: bytes) -> WatchEvent:
         if kind != "ERROR":
             metadata = cast(dict[str, str], item["metadata"])
             return WatchEvent(EventType(kind), item, metadata["resourceVersion"])
-    except (ValueError, KeyError, TypeError) as error:
+        code = int(cast(int, item.get("code") or 500))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Undeliverable("a watch brought something that is no event") from error
-    raise error_from(item, int(cast(int, item.get("code") or 500)))
+    raise error_from(item, code)

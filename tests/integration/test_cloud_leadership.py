@@ -26,16 +26,19 @@ async def server(tmp_path: Path) -> AsyncIterator[KubeServer]:
 
 
 class Flaky:
-    """A client whose calls fail while it `is_away`."""
+    """A client whose calls fail while it `is_away`, and never end while it `hangs`."""
 
     def __init__(self, kube: KubeClient) -> None:
         self._kube = kube
         self.is_away = False
+        self.hangs = False
 
     def __getattr__(self, name: str) -> Any:
         async def call(*args: Any, **options: Any) -> Any:
             if self.is_away:
                 raise StoreUnavailable()
+            if self.hangs:
+                await asyncio.Event().wait()
             return await getattr(self._kube, name)(*args, **options)
 
         return call
@@ -107,3 +110,18 @@ async def test_a_restart_on_the_same_disk_leads_at_once(server: KubeServer, tmp_
         flaky.is_away = True  # it cannot hand over, as if it had been killed
     async with candidate(server.api.client("two"), tmp_path / "a") as again:
         assert again.leads
+
+
+async def test_who_leads_stops_while_its_calls_hang_before_another_leads(
+    server: KubeServer, tmp_path: Path
+) -> None:
+    flaky = Flaky(server.api.client("one"))
+    async with (
+        candidate(flaky, tmp_path / "a") as first,
+        candidate(server.api.client("two"), tmp_path / "b") as second,
+    ):
+        both = list[bool]()
+        second.on_change(lambda leads: both.append(leads and first.leads))
+        flaky.hangs = True
+        await leading(second)
+        assert both == [False]

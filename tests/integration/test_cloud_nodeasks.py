@@ -11,6 +11,8 @@ import pytest
 
 from cloud import nodeasks
 from gateway.config.cloud_services import Authorization
+from gateway.errors import Undeliverable
+from gateway.kube.local import LocalClient
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge import to_cloud
 from gateway.wire.cloudedge.names import Operation
@@ -235,3 +237,55 @@ async def test_a_foreign_edge_gets_no_answer_that_it_would_store_for_the_object(
         await eventually(is_given_up)
         assert status(await query(edge, "configmap", "not-named")) == 403
         assert not any(envelope.parent_id == never.msg_id for envelope in edge.received)
+
+
+class Away:
+    """Makes reads of the API fail while it `is_on`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_on = False
+        get = LocalClient.get
+
+        async def reading(client: LocalClient, *args: Any) -> Any:
+            if self.is_on:
+                raise Undeliverable("the API is away")
+            return await get(client, *args)
+
+        monkeypatch.setattr(LocalClient, "get", reading)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_foreign_edge_waits_while_the_api_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = Away(monkeypatch)
+    async with a_node(tmp_path, store="") as (cloud, edge):
+        await make_pod(cloud, volumes=mounting("settings"))
+        await make_map(cloud, "settings")
+        away.is_on = True
+        asked = to_cloud.ask(
+            a_stamp(), Subject("default", "configmap", "settings"), Operation.QUERY
+        )
+        token = to_cloud.ask(
+            a_stamp(),
+            Subject("default", "serviceaccounttoken", "default"),
+            Operation.QUERY,
+            {"spec": {"boundObjectRef": {"kind": "Pod", "name": "p1", "uid": "u"}}},
+        )
+        await edge.send(asked)
+        await edge.send(token)
+        assert (await query(edge, "node", "edge-1", ns="null"))["ErrStatus"]["code"] == 503
+        away.is_on = False
+        answer = await edge.wait_for(lambda e: e.parent_id == asked.msg_id)
+        assert content_of(answer)["data"] == {"a": "1"}
+        assert not any(envelope.parent_id == token.msg_id for envelope in edge.received)
+
+
+async def test_our_edge_is_told_that_the_api_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = Away(monkeypatch)
+    async with a_node(tmp_path) as (cloud, edge):
+        await make_pod(cloud, volumes=mounting("settings"))
+        away.is_on = True
+        assert status(await query(edge, "configmap", "settings")) == 503

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
 
 from gateway.errors import BadRequest, Gone, Undeliverable
 from gateway.kube.client import EventType
-from gateway.kube.remote import _event, _path
+from gateway.kube.remote import RemoteClient, _event, _path
 
 
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "../secrets/casecret"])
@@ -17,6 +19,16 @@ def test_a_name_that_leads_elsewhere_is_refused(name: str) -> None:
         _path("v1", "configmaps", name, "x")
 
 
+@pytest.mark.parametrize("group_version", ["v1/secrets/x", "../api/v1", "a/b/v1"])
+def test_a_version_that_leads_elsewhere_is_refused(group_version: str) -> None:
+    with pytest.raises(BadRequest):
+        _path(group_version, "services", None)
+
+
+def test_a_version_stays_one_part_of_the_path() -> None:
+    assert _path("v1%2Fsecrets?x=", "services", None) == "/api/v1%252Fsecrets%3Fx%3D/services"
+
+
 def test_names_stay_one_part_of_the_path() -> None:
     assert _path("v1", "pods", "n", "a?dryRun=All#x%2e", "status") == (
         "/api/v1/namespaces/n/pods/a%3FdryRun%3DAll%23x%252e/status"
@@ -25,7 +37,16 @@ def test_names_stay_one_part_of_the_path() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b'{"type":"ADDED","obj', b"[]", b'{"type":"NEW","object":{"metadata":{}}}', b"1\n"]
+    "line",
+    [
+        b'{"type":"ADDED","obj',
+        b"[]",
+        b'{"type":"NEW","object":{"metadata":{}}}',
+        b"1\n",
+        b'{"type":"ERROR","object":"gone"}',
+        b'{"type":"ERROR","object":{"code":"many"}}',
+        b"[" * 100_000,
+    ],
 )
 def test_half_a_line_is_a_broken_connection(line: bytes) -> None:
     with pytest.raises(Undeliverable):
@@ -37,3 +58,26 @@ def test_events_and_errors_of_a_watch_are_told_apart() -> None:
     assert (event.type, event.resource_version) == (EventType.ADDED, "7")
     with pytest.raises(Gone):
         _event(b'{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired"}}')
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<html>log in</html>",
+        "[]",
+        '{"items":[]}',
+        '{"metadata":{},"items":{"a":1}}',
+        '{"metadata":{},"items":[1]}',
+        "[" * 100_000,
+    ],
+)
+async def test_a_list_that_is_none_is_a_server_that_cannot_answer_now(body: str) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text=body, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    async with TestServer(app) as server, ClientSession() as session:
+        client = RemoteClient(session, str(server.make_url("")).rstrip("/"), "tester")
+        with pytest.raises(Undeliverable):
+            await client.list("v1", "pods")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -40,6 +41,8 @@ MAX_KEY = 2_048
 _RAW = frozenset({"api", "apis", "openapi", "version", "healthz", "livez", "readyz"})
 """First parts of paths that are passed through; no API group is called so."""
 MAX_BODY = 8 * 1024 * 1024
+_API_WORD = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
+"""Groups, versions and resources: what else stands there (`v1%2Fsecrets?`) would lead to other objects."""
 
 
 class Verb(StrEnum):
@@ -165,6 +168,8 @@ class ApiKey:
         if len(parts) != 5 or not all(parts) or parts[0] in _RAW:
             return cls(raw=text)
         group, version, resource, namespace, name = parts
+        if not all(map(_API_WORD.fullmatch, (group, version, resource))):
+            raise MalformedPacket(f"Key: no group, version and resource: {text[:200]!r}")
         return cls(
             "" if group == CORE else group,
             version,
