@@ -16,7 +16,7 @@ import msgspec
 
 from cloud.apikinds import ApiKinds
 from cloud.authorizer import Authorizer, View
-from cloud.slices import as_seen
+from cloud.slices import Topology, as_seen
 from gateway.errors import BadRequest, MethodNotAllowed, NotBuilt, TooLarge
 from gateway.kube.bodies import delete_options, read_patch
 from gateway.kube.client import KubeClient, ObjectList
@@ -73,9 +73,10 @@ def asked_of(node: str, app: Application) -> Asked:
 class ApiVerbs:
     """Does what an Application asks for, within the node's rights; watches are `cloud.watches`'."""
 
-    def __init__(self, authorizer: Authorizer, kinds: ApiKinds) -> None:
+    def __init__(self, authorizer: Authorizer, kinds: ApiKinds, topology: Topology) -> None:
         self._authorizer = authorizer
         self._kinds = kinds
+        self._topology = topology
 
     async def answer(self, asked: Asked) -> bytes:
         """Return the body of the answer. Errors: those of the API; TooLarge; NotBuilt."""
@@ -102,7 +103,7 @@ class ApiVerbs:
         )
         if not view.may_see(item):
             raise forbidden(key.resource, key.group, name, f"node {asked.node} does not use it")
-        return _encoded(await self._named(key, item))
+        return _encoded(await self._named(asked, item))
 
     async def _read_plain(self, asked: Asked) -> bytes:
         path, _, _ = asked.key.raw.partition("?")
@@ -116,7 +117,7 @@ class ApiVerbs:
         size = limit if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0 else 0
         found, view = await self._page(asked, size or PAGE, page)
         kind = await self._kinds.kind(asked.key.group_version, asked.key.resource)
-        items = _Items(asked.key.group_version, kind, view)
+        items = _Items(asked, kind, view, self._topology)
         items.take(found)
         while found.next_page is not None and not size:
             found = await self._next_page(asked, view, found.next_page)
@@ -131,11 +132,12 @@ class ApiVerbs:
     async def _next_page(self, asked: Asked, view: View, page: str) -> ObjectList:
         return await list_page(view.client, asked, PAGE, page)
 
-    async def _named(self, key: ApiKey, item: JsonObject) -> JsonObject:
-        if item.get("kind") and item.get("apiVersion"):
-            return as_seen(str(item["kind"]), item)
-        kind = await self._kinds.kind(key.group_version, key.resource)
-        return as_seen(kind, {"apiVersion": key.group_version, "kind": kind, **item})
+    async def _named(self, asked: Asked, item: JsonObject) -> JsonObject:
+        """Return an object with its kind, as the node should see it."""
+        if not (item.get("kind") and item.get("apiVersion")):
+            kind = await self._kinds.kind(asked.key.group_version, asked.key.resource)
+            item = {"apiVersion": asked.key.group_version, "kind": kind, **item}
+        return as_seen(str(item["kind"]), item, asked.node, self._topology)
 
     # --- writes -------------------------------------------------------------------------------
 
@@ -222,7 +224,7 @@ class ApiVerbs:
         self, asked: Asked, writing: Callable[[KubeClient], Awaitable[JsonObject]]
     ) -> bytes:
         item = await self._authorizer.write(asked.node, asked.key, writing)
-        return _encoded(item if asked.subresource else await self._named(asked.key, item))
+        return _encoded(item if asked.subresource else await self._named(asked, item))
 
     _VERBS: Mapping[str, Callable[[ApiVerbs, Asked], Awaitable[bytes]]] = {
         Verb.GET: _get,
@@ -254,10 +256,12 @@ async def list_page(
 class _Items:
     """The items of a list that a node may see, encoded; bounded."""
 
-    def __init__(self, group_version: str, kind: str, view: View) -> None:
+    def __init__(self, asked: Asked, kind: str, view: View, topology: Topology) -> None:
         self._kind = kind
-        self._named: JsonObject = {"apiVersion": group_version, "kind": kind}
+        self._named: JsonObject = {"apiVersion": asked.key.group_version, "kind": kind}
         self._view = view
+        self._node = asked.node
+        self._topology = topology
         self._items: list[msgspec.Raw] = []
         self._size = 0
 
@@ -265,7 +269,8 @@ class _Items:
         """Errors: TooLarge."""
         for item in found.items:
             if self._view.may_see(item):
-                data = _encoded(as_seen(self._kind, {**self._named, **item}))
+                named = {**self._named, **item}
+                data = _encoded(as_seen(self._kind, named, self._node, self._topology))
                 self._size += len(data) + 1
                 if self._size > MAX_ANSWER:
                     raise _too_large()

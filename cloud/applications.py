@@ -28,6 +28,7 @@ from gateway.wire.kube.status import status_of
 if TYPE_CHECKING:
     from cloud.authorizer import Authorizer
     from cloud.hub import CloudHub
+    from cloud.topology import NodeTopology
     from gateway.config.cloud_services import Dynamic
     from gateway.kube.client import KubeClient
     from gateway.observe.metrics import Metrics
@@ -128,13 +129,15 @@ def build_applications(
     kube: KubeClient,
     authorizer: Authorizer,
     hub: CloudHub,
+    topology: NodeTopology,
     settings: Dynamic,
     metrics: Metrics,
     tracer: Tracer,
 ) -> Watches:
     """Answer edges' MetaServers; returns the module that follows their watches."""
     kinds = ApiKinds(kube)
-    watches = Watches(hub, authorizer, kinds, settings, metrics)
-    verbs = ApiVerbs(authorizer, kinds)
+    watches = Watches(hub, authorizer, kinds, topology, settings, metrics)
+    topology.on_change(watches.topology_changed)
+    verbs = ApiVerbs(authorizer, kinds, topology)
     Applications(settings, verbs, watches, metrics, tracer).attach(hub)
     return watches

@@ -13,6 +13,7 @@ from cloud.catalog import Catalog
 from cloud.delivery import Delivery
 from cloud.devicecontroller import DeviceController
 from cloud.devicethings import Policies, ThingSignals
+from cloud.edgeapps import build_apps
 from cloud.edgecontroller import EdgeController
 from cloud.events import EventRecorder
 from cloud.hub import CloudHub
@@ -33,6 +34,7 @@ from cloud.streamserver import StreamServer
 from cloud.syncbook import SyncBook
 from cloud.tasks import NodeTasks, build_tasks
 from cloud.thingsource import build_remote
+from cloud.topology import NodeTopology
 from cloud.upstream import Sequences, Upstream
 from gateway.config.tree import Settings
 from gateway.kube.client import KubeClient
@@ -152,7 +154,11 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         cluster, identity, tracer, lambda: address, PodReports(cluster, delivery), asks
     ).attach(hub)
     authorizer = Authorizer(settings.hub.authorization, cluster, NodeRights(pods, catalog))
-    watches = build_applications(cluster, authorizer, hub, settings.dynamic, metrics, tracer)
+    topology = NodeTopology(cluster, catalog)
+    watches = build_applications(
+        cluster, authorizer, hub, topology, settings.dynamic, metrics, tracer
+    )
+    apps = build_apps(cluster, catalog, pods, events, leadership)
     access = Access(cluster, pods, syncs, delivery, leadership)
     router = build_router(settings.router, cluster, hub, events, metrics, process.endpoints)
     nodes = NodeWatch(cluster, catalog, hub, book, syncs, metrics, settings.hub)
@@ -170,6 +176,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         syncs,
         *catalog.modules,
         *pod_objects,
+        *topology.modules,
         nodes,
         events,
         sequences,
@@ -181,6 +188,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         watches,
         access,
         *router,
+        *apps,
         *build_tasks(tasks),
         hub,
         joining,

@@ -9,6 +9,7 @@ watch of their own where the node may see no more of them. Source: KubeEdge refe
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from cloud.apiverbs import Asked, list_page
 from cloud.authorizer import Authorizer, View
 from cloud.informer import Change, Informer, Key
 from cloud.sessions import stamp
-from cloud.slices import as_seen
+from cloud.slices import KINDS, Topology, as_seen
 from gateway.errors import NotBuilt, QuotaExceeded, Undeliverable
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import ObjectMeta
@@ -49,6 +50,8 @@ class _Watch:
     task: asyncio.Task[None] | None = None
     shown: dict[Key, str] = field(default_factory=dict)
     """The objects that the node was told of, by uid."""
+    again: Callable[[], None] | None = None
+    """Shows everything again: endpoints look different to the node."""
 
 
 @dataclass(slots=True)
@@ -74,12 +77,15 @@ class Watches:
         hub: CloudHub,
         authorizer: Authorizer,
         kinds: ApiKinds,
+        topology: Topology,
         settings: Dynamic,
         metrics: Metrics,
     ) -> None:
         self._hub = hub
         self._authorizer = authorizer
         self._kinds = kinds
+        self._topology = topology
+        self._views = itertools.count(1)
         self._settings = settings
         self._metrics = metrics
         self._nodes: dict[str, _Node] = {}
@@ -135,6 +141,8 @@ class Watches:
         watch = _Watch()
         if not view.is_pushed:
             informer = self._informer(asked, view, watch, kind)
+            if kind in KINDS:
+                watch.again = partial(self._show_again, asked, kind, watch, informer)
             watch.task = self._group.create_task(_follow(informer, asked))
         self._nodes.setdefault(asked.node, node).watches[asked.app.id] = watch
         self._count()
@@ -149,7 +157,7 @@ class Watches:
             namespace=key.namespace,
             fields=selectors["fields"],
             labels=selectors["labels"],
-            trim=_trimmed,
+            trim=None if kind in KINDS else _trimmed,
             is_needed=False,
         )
 
@@ -196,11 +204,27 @@ class Watches:
             operation = Operation.UPDATE if before == uid else Operation.INSERT
             self._owe(asked, kind, item, operation)
 
-    def _owe(self, asked: Asked, kind: str, item: JsonObject, operation: Operation) -> None:
+    def topology_changed(self) -> None:
+        """Send endpoints again: they may look different to some nodes now."""
+        for node in list(self._nodes.values()):
+            for watch in list(node.watches.values()):
+                if watch.again is not None:
+                    watch.again()
+
+    def _show_again(self, asked: Asked, kind: str, watch: _Watch, informer: Informer) -> None:
+        look = next(self._views)
+        for key, item in informer.objects.items():
+            if key in watch.shown and self._nodes[asked.node].watches.get(asked.app.id) is watch:
+                self._owe(asked, kind, item, Operation.UPDATE, f"/{look}")
+
+    def _owe(
+        self, asked: Asked, kind: str, item: JsonObject, operation: Operation, look: str = ""
+    ) -> None:
+        """Note what the node must get. Shape: `look` tells apart what one version looks like."""
         meta, is_delete = ObjectMeta.read(item), operation is Operation.DELETE
         named: JsonObject = {"apiVersion": asked.key.group_version, "kind": kind, **item}
         if not is_delete:
-            named = as_seen(kind, named)
+            named = as_seen(kind, named, asked.node, self._topology)
         envelope = change_object(
             stamp(),
             Subject(meta.namespace or None, kind.lower(), meta.name),
@@ -209,7 +233,7 @@ class Watches:
             version=meta.version,
             source=Source.DYNAMIC_CONTROLLER,
         )
-        key, version = PREFIX + meta.uid, DELETED if is_delete else meta.version
+        key, version = PREFIX + meta.uid, DELETED if is_delete else meta.version + look
         node = self._nodes[asked.node]
         node.owed[key] = ObjectMessage(key, version, envelope, is_delete)
         node.unsent[key] = None
