@@ -35,6 +35,7 @@ from edge.spool import Spool
 from edge.spoolpump import SpoolPump
 from edge.store import EdgeStore
 from edge.stream import EdgeStream, TunnelTarget
+from edge.taskmanager import build_tasks
 from gateway.config.edge import Edge
 from gateway.config.tree import Settings
 from gateway.observe.metrics import Metrics
@@ -180,6 +181,7 @@ def build_edge(
     hub.on(ServiceBusTarget, targets.on_target)
     entry = ServiceEntry(settings.servicebus, targets, hub, process.endpoints, metrics)
     api = CloudOrDisk(store, hub)
+    tasks = build_tasks(process, name, store, hub, api)
     rooms = Rooms(name, identity.folder, store, hub, meta, twin, api, devices.methods)
     metaserver = build_metaserver(settings.metaserver, process, rooms)
     enrolment = Enrolment(identity, name, ticket, settings.hub.https_server)
@@ -193,6 +195,7 @@ def build_edge(
         *brokers,
         *devices.modules,
         services,
+        tasks,
         entry,
         node,
         *metaserver,

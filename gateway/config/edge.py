@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from gateway.config.edge_services import (
     Dmi,
     EdgeStream,
+    EdgeTasks,
     MetaServer,
     Plugins,
     ServiceBus,
@@ -107,6 +108,7 @@ class Edge:
     servicebus: ServiceBus = field(default_factory=ServiceBus)
     dmi: Dmi = field(default_factory=Dmi)
     stream: EdgeStream = field(default_factory=EdgeStream)
+    tasks: EdgeTasks = field(default_factory=EdgeTasks)
     plugins: Plugins = field(default_factory=Plugins)
     telemetry_map: dict[str, str] = field(default_factory=dict)
     """More topics to send northbound: MQTT topic filter -> `telemetry` or `event`."""

@@ -68,6 +68,16 @@ class EdgeStream:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeTasks:
+    """Jobs of the cloud on this node: image pre-pull, settings, upgrade."""
+
+    enabled: bool = True
+    """False refuses them all."""
+    upgrade_command: str = ""
+    """Absolute path of an executable that installs the version given as its one argument; empty for none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plugins:
     """Entry points of other packages that are loaded."""
 

@@ -1,4 +1,5 @@
-"""Reads settings: defaults, then a YAML file, then the environment, then `--set`; later ones win.
+"""Reads settings: defaults, then a YAML file, then what jobs of the cloud changed on this edge node
+(`<data-dir>/edge/overlay.yaml`), then the environment, then `--set`; later ones win.
 
 `TWINSPAN__DITTO__HTTP__BIND=...` in the environment and `--set ditto.http.bind=...` mean the same as
 `ditto: {http: {bind: ...}}` in the file. An unknown key or a bad value is an error with its full path.
@@ -7,6 +8,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import types
 import typing
@@ -20,7 +22,11 @@ from gateway.config.tree import Settings
 from gateway.errors import InvalidSetting
 from gateway.model.json import Json, JsonObject
 
+log = logging.getLogger(__name__)
+
 ENV_PREFIX = "TWINSPAN__"
+OVERLAY = Path("edge") / "overlay.yaml"
+"""What ConfigUpdateJobs changed, below the data directory; settings of `edge` alone."""
 MAX_FILE_BYTES = 1_048_576
 
 
@@ -50,6 +56,7 @@ def load(
     _merge(tree, defaults or {})
     if file is not None:
         _merge(tree, read_yaml(file))
+    _merge(tree, _overlay(_data_dir(tree, environ, sets)))
     for key, value in sorted(environ.items()):
         if key.startswith(ENV_PREFIX):
             path = key.removeprefix(ENV_PREFIX).lower().split("__")
@@ -63,6 +70,35 @@ def load(
     settings = build(Settings, tree, "")
     assert isinstance(settings, Settings)  # noqa: S101  build returns what it was asked for
     return settings
+
+
+def _data_dir(tree: JsonObject, environ: Mapping[str, str], sets: Sequence[str]) -> Path:
+    """Return where state will live, before the tree is whole."""
+    given = [text.partition("=")[2] for text in sets if text.startswith("data_dir=")]
+    found = [*given, environ.get(f"{ENV_PREFIX}DATA_DIR"), tree.get("data_dir")]
+    return next((Path(str(each)) for each in found if each), default_data_dir(environ))
+
+
+def _overlay(data_dir: Path) -> JsonObject:
+    """Return the overlay; one that is of no use is left out, or the node would be lost."""
+    path = data_dir / OVERLAY
+    if not os.path.isfile(path):
+        return {}
+    try:
+        content = read_yaml(path)
+        check_overlay(content)
+    except InvalidSetting as error:
+        log.warning("settings of a job are left out", extra={"cause": error.message})
+        return {}
+    return content
+
+
+def check_overlay(content: JsonObject) -> None:
+    """Refuse an overlay that a start would refuse. Errors: InvalidSetting, naming the full path."""
+    others = [key for key in content if key != "edge"]
+    if others:
+        raise InvalidSetting(f"{others[0]}: only settings of edge may be changed by jobs")
+    build(Settings, content, "")
 
 
 def read_yaml(file: Path) -> JsonObject:
