@@ -13,13 +13,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
 from cloud.catalog import Catalog, DeviceChange
 from cloud.devicecontroller import DeviceController
 from cloud.hub import CloudHub
 from cloud.mapping import Layout, features_patch, reported_by_thing
 from cloud.sessions import Inbound, stamp
 from cloud.statuses import (
+    MAX_FAULTS,
     belongs_to,
+    faults_of,
     is_news,
     new_status,
     parse_reported,
@@ -62,6 +66,8 @@ class _Reported:
     entries: dict[str, JsonObject]
     state: dict[str, str]
     exists: bool
+    faults: dict[str, str] | None = None
+    """What is wrong with the Device, by part; None while nobody has told."""
     source: tuple[str, str] = ("", "")
     versions: dict[str, int] = field(default_factory=dict)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -257,25 +263,36 @@ class Reports:
             online = message.update.device.last_online_time
             if isinstance(online, str) and online:
                 found["lastOnlineTime"] = online
+            said = message.update.device.faults
+            faults = None if said is UNSET else dict(list(said.items())[:MAX_FAULTS])
             trace = inbound.envelope.trace
-            await _with_retries(lambda: self._write_state(device, found, trace))
+            await _with_retries(lambda: self._write_state(device, found, faults, trace))
         inbound.reply(answer_twin(inbound.envelope, stamp()))
 
     async def _write_state(
-        self, device: DeviceView, state: dict[str, str], trace: TraceContext | None
+        self,
+        device: DeviceView,
+        state: dict[str, str],
+        faults: dict[str, str] | None,
+        trace: TraceContext | None,
     ) -> None:
         known = self._known_of(device)
         before, after = known.state, {**known.state, **state}
-        if before == after:
+        old = known.faults
+        if before == after and (faults is None or faults == old):
             return
         known.state = after
+        known.faults = old if faults is None else faults
         try:
             await self._put_status(device, known)
             if before.get("state") != after.get("state"):
                 await self._tell_state(device, after, trace)
         except BaseException:  # what is tried again must not look done
-            known.state = before
+            known.state, known.faults = before, old
             raise
+        for part, fault in (faults or {}).items():
+            if (old or {}).get(part) != fault:
+                self._warn(device.key, "DeviceFault", f"{part}: {fault}")
 
     async def _tell_state(
         self, device: DeviceView, state: dict[str, str], trace: TraceContext | None
@@ -297,7 +314,11 @@ class Reports:
         if known is None or known.uid != device.meta.uid:
             status = self._catalog.status_object(device.key)
             known = self._known[device.key] = _Reported(
-                device.meta.uid, twin_entries(status), state_of(status), status is not None
+                device.meta.uid,
+                twin_entries(status),
+                state_of(status),
+                status is not None,
+                faults_of(status),
             )
         return known
 
@@ -322,7 +343,7 @@ class Reports:
 
     async def _put_status(self, device: DeviceView, known: _Reported) -> None:
         async with known.writing:
-            status = status_patch(known.entries, known.state)
+            status = status_patch(known.entries, known.state, known.faults)
             if not (known.exists and await self._patch_status(device, status)):
                 known.exists = False
                 await self._make_status(device, status)

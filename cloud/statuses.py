@@ -1,7 +1,7 @@
 """DeviceStatus documents: what is in them, and how a report changes them. Pure.
 
 Source: CRD DeviceStatus v1beta1: `status.twins[] {propertyName, reported, observedDesired}`, `state`,
-`lastOnlineTime`.
+`lastOnlineTime`, `extensions`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from gateway.wire.cloudedge.twins import Twin, TwinValue
 from gateway.wire.cloudedge.values import TWIN_TYPE, PropertyType, Typed, parse_text
 
 MAX_TWINS = 1_000
+MAX_FAULTS = 50
+FAULTS = "faults"
+"""Member of `status.extensions`, ours: a list of part and message."""
 FRESH_MILLIS = 60_000
 """A report of the same value writes the DeviceStatus anew only when this old."""
 
@@ -54,6 +57,15 @@ def state_of(status: JsonObject | None) -> dict[str, str]:
     body = mapping((status or {}).get("status"))
     found = {name: text(body.get(name)) for name in ("state", "lastOnlineTime")}
     return {name: value for name, value in found.items() if value}
+
+
+def faults_of(status: JsonObject | None) -> dict[str, str] | None:
+    """Return what stands there as wrong with a Device, by part; None where nothing was ever said."""
+    found = mapping(mapping((status or {}).get("status")).get("extensions")).get(FAULTS)
+    if not isinstance(found, list):
+        return None
+    entries = [mapping(entry) for entry in found]
+    return {text(entry.get("part")): text(entry.get("message")) for entry in entries}
 
 
 def reported_by_status(status: JsonObject | None, layout: Layout) -> dict[str, Json]:
@@ -190,9 +202,16 @@ def new_status(device: DeviceView, status: JsonObject) -> JsonObject:
     }
 
 
-def status_patch(entries: Mapping[str, JsonObject], state: Mapping[str, str]) -> JsonObject:
-    """Build `status` from all entries and the state."""
+def status_patch(
+    entries: Mapping[str, JsonObject],
+    state: Mapping[str, str],
+    faults: Mapping[str, str] | None = None,
+) -> JsonObject:
+    """Build `status` from all entries, the state and the faults, where any were ever told."""
     twins: list[Json] = [entries[name] for name in list(entries)[:MAX_TWINS]]
     body: JsonObject = {"twins": twins}
     body.update(state)
+    if faults is not None:
+        listed: list[Json] = [{"part": k, "message": v} for k, v in sorted(faults.items())]
+        body["extensions"] = {FAULTS: listed[:MAX_FAULTS]}
     return body

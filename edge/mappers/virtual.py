@@ -106,8 +106,15 @@ class Holder:
 class VirtualDriver:
     """The port of a virtual device; reading lets its time pass."""
 
-    def __init__(self, physics: Physics, rules: Mapping[str, ValueRule], clock: Clock) -> None:
+    def __init__(
+        self,
+        physics: Physics,
+        rules: Mapping[str, ValueRule],
+        clock: Clock,
+        names: Sequence[str] = (),
+    ) -> None:
         self._physics = physics
+        self._names = names
         self._rules = rules
         self._clock = clock
         self._changed: list[Callable[[], None]] = []
@@ -142,6 +149,15 @@ class VirtualDriver:
     def subscribe(self, changed: Callable[[], None]) -> None:
         self._changed.append(changed)
 
+    def faults(self) -> Mapping[str, str]:
+        """Return the properties that such a device has not."""
+        known = self._physics.values()
+        return {
+            name: "this virtual device has no such property"
+            for name in self._names
+            if name not in known
+        }
+
     async def close(self) -> None:
         self._changed.clear()
 
@@ -152,7 +168,8 @@ def make_virtual(clock: Clock) -> Callable[[DeviceView, ModelView | None], Drive
     def make(view: DeviceView, model: ModelView | None) -> Driver:
         rules = {} if model is None else model.rules
         config = view.protocol_config or (model.protocol_config if model else None) or {}
-        return VirtualDriver(_physics(view, config, rules, clock()), rules, clock)
+        physics = _physics(view, config, rules, clock())
+        return VirtualDriver(physics, rules, clock, tuple(view.properties))
 
     return make
 
