@@ -19,8 +19,17 @@ from typing import TYPE_CHECKING
 from cloud.catalog import Catalog
 from cloud.hub import CloudHub
 from cloud.sessions import Inbound, stamp
-from gateway.errors import Forbidden, GatewayError, NotBuilt, Undeliverable
-from gateway.model.message import OCTET_STREAM, Adapter, Kind, Message, Scalar, SpoolId, Upload
+from gateway.errors import BadRequest, Forbidden, GatewayError, NotBuilt, Undeliverable
+from gateway.model.message import (
+    CONTENT_ENCODING,
+    OCTET_STREAM,
+    Adapter,
+    Kind,
+    Message,
+    Scalar,
+    SpoolId,
+    Upload,
+)
 from gateway.model.ports import Done, Downstream, Ingress
 from gateway.model.trace import TraceContext
 from gateway.outcome import outcome_of
@@ -45,6 +54,10 @@ RESERVED = frozenset(
     {"tenant_id", "device_id", "gateway_id", "via", "orig_adapter", "orig_address", "qos", "ttd"}
 )
 """What only the cloud may say about a message."""
+LATEST = 253_402_300_800_000
+"""Unix ms of the year 10000: an edge's clock may say anything, what stores and writes times may not."""
+LONGEST = 1e9
+"""Seconds of the longest time to live that is counted."""
 
 
 class Sequences:
@@ -164,6 +177,10 @@ class Upstream:
         tenant = self._catalog.tenant_of(node, item.device)
         if tenant is None:
             raise Forbidden(f"node {node} may not send for device {item.device}")
+        if (
+            not item.content_type.isascii()
+        ):  # in AMQP it is a symbol: no application could be given it
+            raise BadRequest("content type: expected ASCII")
         is_again = item.spool is not None and await self._sequences.is_duplicate(item.spool)
         with self._tracer.start(
             f"cloudhub upload {item.kind}",
@@ -191,12 +208,12 @@ def _message(
         kind=kind,
         qos=1 if kind is Kind.EVENT else item.qos,
         payload=item.payload,
-        at=item.at / 1_000 if item.at else time.time(),
+        at=item.at / 1_000 if 0 < item.at < LATEST else time.time(),
         trace=trace,
         content_type=item.content_type or (OCTET_STREAM if item.payload else None),
         adapter=Adapter.EDGE.value,
         address=item.topic,
-        ttl=item.ttl,
+        ttl=None if item.ttl is None else min(item.ttl, LONGEST),
         properties={**_own_properties(item), ORIGIN_NODE: node},
         twin_owned=item.twin_owned,
         spool=item.spool,
@@ -213,6 +230,7 @@ def _own_properties(item: EdgeUpload) -> dict[str, Scalar]:
         and not name.startswith("x-opt-")
         and len(name) <= MAX_PROPERTY
         and len(str(value)) <= MAX_PROPERTY
+        and (name != CONTENT_ENCODING or str(value).isascii())
     ]
     return dict(kept[:MAX_PROPERTIES])
 

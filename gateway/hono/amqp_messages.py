@@ -229,7 +229,7 @@ def scalar(value: Scalar) -> object:
 
 def _ms(seconds: float | None) -> int | None:
     """Return a time to live as the header carries it; 0 would say that it is over."""
-    return None if seconds is None else max(1, min(int(seconds * 1_000), MAX_TTL_MS))
+    return None if seconds is None else max(1, int(min(seconds * 1_000, MAX_TTL_MS)))
 
 
 def trace_map(trace: TraceContext) -> dict[object, object]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gateway.errors import DeviceNotFound, NoConsumer
+from gateway.hono.amqp_messages import MessageEncoder
 from gateway.model.json import JsonObject
 from gateway.model.message import Kind, SpoolId
 from gateway.wire.cloudedge.envelope import Envelope
@@ -191,3 +192,25 @@ async def test_events_are_events_and_router_topics_are_refused(tmp_path: Path) -
             await eventually(both_came)
         kinds = {m.kind: m.payload for m in cloud.gateway.messaging.messages}
         assert kinds == {Kind.EVENT: b'{"n":1}', Kind.TELEMETRY: b"\xff\x00"}
+
+
+async def test_what_no_application_could_be_given_is_not_stored_for_it(tmp_path: Path) -> None:
+    encoder = MessageEncoder("test")
+    odd = replace(
+        item(),
+        kind=Kind.EVENT,
+        at=2**63 - 1,
+        ttl=1e308,
+        properties={"content-encoding": "é", "big": 2**64 - 1, "fine": "é"},
+    )
+    async with a_cloud(tmp_path) as cloud:
+        await with_lamp(cloud)
+        async with an_edge(cloud, "edge-1", await join(cloud, "edge-1")) as edge:
+            assert (await send(edge, odd)).verdict is Verdict.TAKEN
+            refused = await send(edge, replace(odd, content_type="text/é"))
+            assert (refused.verdict, refused.status) == (Verdict.REFUSED, 400)
+        (message,) = cloud.gateway.messaging.messages
+        assert encoder.encode_event(message, 1, message.ttl)
+        assert encoder.encode(message)
+        assert "content-encoding" not in message.properties
+        assert message.properties["fine"] == "é"
