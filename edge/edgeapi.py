@@ -24,7 +24,7 @@ from gateway.errors import BadRequest, GatewayError, MalformedPacket, NotFound, 
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge.names import Operation
 from gateway.wire.cloudedge.subjects import Subject
-from gateway.wire.cloudedge.to_cloud import ask
+from gateway.wire.cloudedge.to_cloud import acknowledge_answer, ask
 from gateway.wire.cloudedge.to_edge import Answer, ApiFailure, read_object, read_result
 from gateway.wire.kube.status import error_from
 
@@ -43,6 +43,10 @@ REMOTE = frozenset(
     }
 )
 """Types that the cloud is asked for; all others are answered from disk alone."""
+_SENT_UNTIL_ACKNOWLEDGED = frozenset(
+    {"configmap", "secret", "persistentvolume", "persistentvolumeclaim", "volumeattachment"}
+)
+"""Types whose answers hold up all else that KubeEdge's cloud has for a node until they are acknowledged."""
 _RESULTS = frozenset({"lease"})
 """Types whose queries are answered with `Object` and `Err`."""
 LIFE_USED = 0.8
@@ -86,9 +90,22 @@ class CloudOrDisk:
 
     async def _query_cloud(self, subject: Subject, content: Json) -> JsonObject:
         answer = await self._sender.ask(ask(stamp(), subject, Operation.QUERY, content))
-        found = _result(answer) if subject.type in _RESULTS else _object(answer)
+        try:
+            found = _result(answer) if subject.type in _RESULTS else _object(answer)
+        except GatewayError:
+            self._acknowledge(subject, answer)  # there is nothing to keep
+            raise
         await self._keep(subject, found)
+        self._acknowledge(subject, answer)
         return found
+
+    def _acknowledge(self, subject: Subject, answer: Answer) -> None:
+        if subject.type not in _SENT_UNTIL_ACKNOWLEDGED:
+            return
+        try:
+            self._sender.send(acknowledge_answer(answer.resource, answer.msg_id, stamp()))
+        except Undeliverable as error:
+            log.debug("an answer was not acknowledged", extra={"cause": error.message})
 
     async def insert(self, subject: Subject, body: JsonObject) -> JsonObject:
         """Create an object in the cloud; stored as the cloud answers. Errors: Undeliverable offline."""

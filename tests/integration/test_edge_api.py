@@ -14,10 +14,11 @@ from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.envelope import Envelope
 from gateway.wire.cloudedge.names import Operation
 from gateway.wire.cloudedge.subjects import Subject
-from gateway.wire.cloudedge.to_cloud import ResourceAsked
+from gateway.wire.cloudedge.to_cloud import Acknowledged, ResourceAsked
 from gateway.wire.cloudedge.to_edge import answer_object, answer_result, err_status
 from tests.integration.edge_cloud import Authority, FakeCloud, a_cloud, stamp
 from tests.integration.edge_node import a_node, join_edge, linked
+from tests.integration.edge_support import until
 
 AWAY = "127.0.0.1:1"
 POD = Subject("default", "pod", "p1")
@@ -51,6 +52,15 @@ class PodCloud(FakeCloud):
         if kind in ("pod", "podpatch"):
             return answer_result(asked, stamp(), {"metadata": {"name": "p1", "uid": "u1"}})
         return super()._answer_resource(asked, message)
+
+
+def answers_acknowledged(cloud: FakeCloud) -> list[str]:
+    """The parents of acknowledgements: KubeEdge's cloud sends nothing else before it has them."""
+    return [
+        envelope.route.resource
+        for envelope, message in cloud.got
+        if isinstance(message, Acknowledged) and envelope.route.resource.startswith("default/conf")
+    ]
 
 
 @pytest.fixture
@@ -95,6 +105,7 @@ async def test_what_the_api_refuses_is_an_error_and_never_kept(
         missing = Subject("default", "configmap", "missing")
         with pytest.raises(NotFound):
             await node.core.api.query(missing)
+        await until(lambda: len(answers_acknowledged(cloud)) == 1)
     async with a_node(data_dir, server=AWAY) as node:
         with pytest.raises(NotFound):
             await node.core.api.query(missing)

@@ -246,6 +246,21 @@ def acknowledge(received: Envelope, stamp: Stamp) -> Envelope:
     return answer_to(received, stamp, _answer_route(received, Operation.RESPONSE), OK)
 
 
+def acknowledge_answer(resource: str, msg_id: str, stamp: Stamp) -> Envelope:
+    """Build the word that the answer `msg_id` to a query of ours is stored (edge).
+
+    KubeEdge's cloud sends answers about ConfigMaps, Secrets, volumes and claims until it hears this, and
+    nothing else of what must be stored before.
+    """
+    route = Route(
+        source=Source.EDGE_CONTROLLER,
+        group=Group.RESOURCE,
+        operation=Operation.RESPONSE,
+        resource=resource,
+    )
+    return make(stamp, route, OK, parent=msg_id)
+
+
 def report_failure(received: Envelope, stamp: Stamp, text: str) -> Envelope:
     """Build the answer to a message that could not be worked on; the cloud will send it again."""
     return answer_to(received, stamp, _answer_route(received, Operation.ERROR), text)

@@ -59,12 +59,14 @@ TWIN_ANSWER = "twin"
 class Answer:
     """An answer to one of our messages; try the request that waits for `parent_id` first.
 
+    Shape:  `msg_id` is the answer's own: some are sent until they are acknowledged (`acknowledge_answer`).
     `ok` says that the content is the text `OK` (twin reports, pod deletions, spooled uploads).
     """
 
     parent_id: str
     resource: str
     content: Raw
+    msg_id: str = ""
 
     @property
     def ok(self) -> bool:
@@ -145,7 +147,7 @@ def read_to_edge(envelope: Envelope) -> ToEdge:
     """Read one message from a cloud. Errors: MalformedPacket, naming the field at fault."""
     route = envelope.route
     if envelope.parent_id:
-        return Answer(envelope.parent_id, route.resource, envelope.content)
+        return Answer(envelope.parent_id, route.resource, envelope.content, envelope.msg_id)
     for applies, read in _RULES:
         if applies(route):
             return read(envelope)
