@@ -15,17 +15,14 @@ import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from aiohttp import WSCloseCode, WSMsgType, web
-
 from cloud.certificates import NodeCertificate, read_node_certificate
-from cloud.joining import peer_certificate, refusal
+from cloud.connection import CLOSE_SECONDS, Connection, Upgrade
 from cloud.sessions import (
-    CLOSE_SECONDS,
     Inbound,
     NodeSession,
-    abort,
     hang_up,
     log_about,
     refused,
@@ -33,7 +30,7 @@ from cloud.sessions import (
 )
 from gateway.errors import AdapterFull, GatewayError
 from gateway.runtime.lanes import Lanes
-from gateway.runtime.listener import Endpoints, serve_app
+from gateway.runtime.listener import MAX_CONNECTIONS, Endpoints, listen_tcp
 from gateway.wire.cloudedge.control import ControlAsked, answer_control
 from gateway.wire.cloudedge.envelope import Envelope
 from gateway.wire.cloudedge.link import (
@@ -50,6 +47,7 @@ from gateway.wire.cloudedge.link import (
 )
 from gateway.wire.cloudedge.names import EDGE, NODE_ID, SPOOL, Refusal
 from gateway.wire.cloudedge.to_cloud import EdgeFailed, Ignored, NotServed
+from gateway.wire.websocket import Broken
 
 if TYPE_CHECKING:
     from cloud.identity import Identity
@@ -115,7 +113,8 @@ class CloudHub:
         """Messages of each node that are in work, those of its earlier connections too."""
         self._handlers: dict[type, tuple[Handler, Callable[[Any], Hashable]]] = {}
         self._listeners: list[NodeListener] = []
-        self._group: asyncio.TaskGroup | None = None
+        self._connections: set[Connection] = set()
+        self._hung_up = asyncio.Event()
         self._lanes: Lanes | None = None
 
     # --- for other rooms -----------------------------------------------------------------------
@@ -192,79 +191,86 @@ class CloudHub:
     # --- module ---------------------------------------------------------------------------------
 
     async def run(self, ready: Callable[[], None]) -> None:
-        app = web.Application()
-        app.router.add_get("/{path:.*}", self._connect)
-        async with (
-            asyncio.TaskGroup() as group,
-            serve_app(
+        max_frame, headers = self._settings.max_frame, {SPOOL: "1"}
+        async with asyncio.TaskGroup() as group:
+            self._lanes = Lanes(group, limit=LANE_LIMIT)
+            server = await listen_tcp(
                 self._endpoints,
                 "cloudhub.wss",
                 self._settings.wss.bind,
-                app,
+                lambda: Connection(self, max_frame, headers),
                 ssl=self._identity.tls(ssl.CERT_REQUIRED),
                 setting="cloud.hub.wss.bind",
-            ),
-        ):
-            self._group, self._lanes = group, Lanes(group, limit=LANE_LIMIT)
+            )
             ready()
             try:
                 await self._tick_forever()
             finally:
+                server.close()
                 await self._hang_up_all()
-                self._group = self._lanes = None
+                self._lanes = None
 
     async def _tick_forever(self) -> None:
         now = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(TICK_SECONDS)
             at = now()
-            for session in [s for s in self._sessions.values() if s.link.wake_at <= at]:
-                self._take(session, session.link.tick(at, is_stalled=session.is_writing))
-                self._flush(session)
+            for session in list(self._sessions.values()):
+                self._tick(session, at)
+
+    def _tick(self, session: NodeSession, at: float) -> None:
+        link, connection = session.link, session.connection
+        since = connection.stalled_since
+        if not connection.is_reading:
+            link.touch(at)  # the keep-alives behind what waits are late by our doing
+        if since is not None and at - since > self._settings.write_timeout:
+            self._end(session, Ending.SLOW)
+        elif link.wake_at <= at:
+            self._take(session, link.tick(at, is_stalled=since is not None))
+            self._flush(session)
 
     async def _hang_up_all(self) -> None:
         for session in list(self._sessions.values()):
-            session.link.close(Ending.STOPPING)
-        goodbyes = [hang_up(s, Ending.STOPPING) for s in self._sessions.values()]
-        await asyncio.gather(*goodbyes, return_exceptions=True)
+            self._end(session, Ending.STOPPING)
+        for connection in [c for c in self._connections if not c.is_leaving]:
+            connection.abort()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2 * CLOSE_SECONDS):
+                while self._connections:
+                    self._hung_up.clear()
+                    await self._hung_up.wait()
 
-    # --- connecting -----------------------------------------------------------------------------
+    # --- connecting (`connection.Owner`) --------------------------------------------------------
 
-    async def _connect(self, request: web.Request) -> web.StreamResponse:
+    def made(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        if len(self._connections) > MAX_CONNECTIONS:
+            connection.abort()
+
+    def admit(self, connection: Connection, asked: Upgrade) -> Callable[[], NodeSession]:
+        """Let a node in. Errors: GatewayError, with the reason's name."""
         try:
-            certificate = self._admit(request)
-        except GatewayError as error:
-            why = error.details.get("refusal")
-            self._metrics.cloudhub_refused.labels(str(why)).inc()
-            return refusal(request, error)
-        socket = web.WebSocketResponse(
-            timeout=CLOSE_SECONDS, max_msg_size=self._settings.max_frame, compress=False
-        )
-        if not socket.can_prepare(request):
-            return web.Response(status=426, text="expected a WebSocket upgrade")
-        socket.headers[SPOOL] = "1"
-        await socket.prepare(request)
-        try:
-            self._judge(certificate)  # much may have happened while the upgrade was written
+            certificate = self._admitted(asked)
         except GatewayError as error:
             self._metrics.cloudhub_refused.labels(str(error.details.get("refusal"))).inc()
-            await socket.close(
-                code=WSCloseCode.POLICY_VIOLATION, message=error.message[:120].encode()
+            log.info(
+                "edge refused",
+                extra={"peer": asked.peer, "status": error.status, "cause": error.message},
             )
-            return socket
-        session = self._open(certificate, socket, request)
-        try:
-            await self._read(session)
-        finally:
-            self._forget(session)
-        return socket
+            raise
+        return partial(self._open, certificate, connection, asked)
 
-    def _admit(self, request: web.Request) -> NodeCertificate:
-        der = peer_certificate(request)
-        if der is None:
+    def lost(self, connection: Connection, session: NodeSession | None) -> None:
+        self._connections.discard(connection)
+        self._hung_up.set()
+        if session is not None:
+            self._forget(session)
+
+    def _admitted(self, asked: Upgrade) -> NodeCertificate:
+        if asked.certificate is None:
             raise refused(Refusal.NO_CERTIFICATE, "a client certificate is needed")
-        certificate = read_node_certificate(der)
-        node = request.headers.get(NODE_ID, "")
+        certificate = read_node_certificate(asked.certificate)
+        node = asked.headers.get(NODE_ID, "")
         if node != certificate.node:
             raise refused(
                 Refusal.NODE_MISMATCH,
@@ -287,18 +293,17 @@ class CloudHub:
             )
 
     def _open(
-        self, certificate: NodeCertificate, socket: web.WebSocketResponse, request: web.Request
+        self, certificate: NodeCertificate, connection: Connection, asked: Upgrade
     ) -> NodeSession:
         now = asyncio.get_running_loop().time()
         session = NodeSession(
             certificate.node,
             certificate.serial,
             CloudLink(now, self._limits),
-            socket,
-            request.transport,
+            connection,
             now,
-            request.headers.get(EDGE, "")[:128] or certificate.serial,
-            is_ours=bool(request.headers.get(EDGE)),
+            asked.headers.get(EDGE, "")[:128] or certificate.serial,
+            is_ours=bool(asked.headers.get(EDGE)),
         )
         old = self._sessions.get(session.node)
         self._sessions[session.node] = session
@@ -309,7 +314,7 @@ class CloudHub:
         if old is not None:
             self._end(old, Ending.REPLACED)
         self._metrics.nodes_connected.set(len(self._sessions))
-        log.info("node connected", extra={"node": session.node, "peer": request.remote})
+        log.info("node connected", extra={"node": session.node, "peer": asked.peer})
         for listener in self._listeners:
             listener.node_connected(session.node)
         return session
@@ -333,30 +338,14 @@ class CloudHub:
 
     # --- reading --------------------------------------------------------------------------------
 
-    async def _read(self, session: NodeSession) -> None:
-        now = asyncio.get_running_loop().time
-        async for message in session.socket:
-            if message.type is not WSMsgType.TEXT:
-                session.link.close(Ending.GARBAGE)
-                break
-            self._take(session, session.link.receive(message.data, now()))
-            if self._pending[session.node] >= self._settings.pending:
-                await self._wait_for_room(session)
-            if session.link.closed:
-                break
+    def received(self, session: NodeSession, message: bytes) -> None:
+        self._take(session, session.link.receive(message, asyncio.get_running_loop().time()))
+        if self._pending[session.node] >= self._settings.pending:
+            session.connection.pause()  # let the socket fill up
 
-    async def _wait_for_room(self, session: NodeSession) -> None:
-        """Let the socket fill up; the node's keep-alives behind it are late by our doing."""
-        session.room = asyncio.Event()
-        now = asyncio.get_running_loop().time
-        enough = self._settings.pending // 2
-        while self._pending[session.node] >= enough and not session.link.closed:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(TICK_SECONDS):
-                    await session.room.wait()
-            session.room.clear()
-            session.link.touch(now())
-        session.room = None
+    def broken(self, session: NodeSession, error: Broken) -> None:
+        log.info("link ended", extra={"node": session.node, "cause": error.message})
+        self._end(session, Ending.GARBAGE)
 
     def _take(self, session: NodeSession, events: list[LinkEvent]) -> None:
         for event in events:
@@ -423,41 +412,30 @@ class CloudHub:
         if not self._pending[node]:
             del self._pending[node]
         session = self._sessions.get(node)
-        if session is not None and session.room is not None:
-            session.room.set()
+        if session is not None and self._pending[node] < max(1, self._settings.pending // 2):
+            session.connection.resume()
 
     # --- writing --------------------------------------------------------------------------------
 
     def _flush(self, session: NodeSession) -> None:
-        if session.is_writing or session.link.closed or self._group is None:
-            return
-        session.is_writing = True
-        self._group.create_task(self._write(session))
+        """Write what waits, with what else comes in this turn of the loop."""
+        if not session.is_flush_due and not session.link.closed:
+            session.is_flush_due = True
+            asyncio.get_running_loop().call_soon(self.writable, session)
 
-    async def _write(self, session: NodeSession) -> None:
-        now = asyncio.get_running_loop().time
-        try:
-            while frames := session.link.frames(now()):
-                async with asyncio.timeout(self._settings.write_timeout):
-                    for frame in frames:
-                        await session.socket.send_frame(frame, WSMsgType.TEXT)
-        except TimeoutError:
-            self._end(session, Ending.SLOW)
-        except (ConnectionError, RuntimeError) as error:  # the socket closed under us
-            log.debug("write failed", extra={"node": session.node, "cause": str(error)})
-            if session.link.ending is None:
-                session.link.close(Ending.GONE)
-            abort(session)
-        finally:
-            session.is_writing = False
+    def writable(self, session: NodeSession) -> None:
+        """Write what waits, unless the node must read first."""
+        session.is_flush_due = False
+        if session.connection.stalled_since is None:
+            frames = session.link.frames(asyncio.get_running_loop().time())
+            if frames:
+                session.connection.send(frames)
 
     def _end(self, session: NodeSession, why: Ending) -> None:
         if session.link.ending is None:
             session.link.close(why)
-        if session.room is not None:
-            session.room.set()
-        if self._group is not None:
-            self._group.create_task(hang_up(session, why))
+        self.writable(session)  # what was said last, e.g. that the Node was deleted
+        hang_up(session, why)
 
     def _count(self, direction: str, kind: str) -> None:
         self._metrics.cloudhub_messages.labels(direction, kind).inc()

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 import uuid
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from aiohttp import WSCloseCode, web
-
+from cloud.connection import Connection
 from gateway.errors import Forbidden
 from gateway.wire.cloudedge.envelope import Envelope, Stamp
 from gateway.wire.cloudedge.link import CloudLink, Ending
 from gateway.wire.cloudedge.names import Refusal
+from gateway.wire.websocket import NORMAL, UNSUPPORTED
 
 log = logging.getLogger("cloud.hub")
 
-CLOSE_SECONDS = 1.0
-
+GOING_AWAY, POLICY_VIOLATION = 1001, 1008
 CLOSE_CODES = {
-    Ending.GARBAGE: WSCloseCode.UNSUPPORTED_DATA,
-    Ending.STOPPING: WSCloseCode.GOING_AWAY,
-    Ending.NODE_DELETED: WSCloseCode.POLICY_VIOLATION,
-    Ending.REVOKED: WSCloseCode.POLICY_VIOLATION,
+    Ending.GARBAGE: UNSUPPORTED,
+    Ending.STOPPING: GOING_AWAY,
+    Ending.NODE_DELETED: POLICY_VIOLATION,
+    Ending.REVOKED: POLICY_VIOLATION,
 }
 
 
@@ -41,15 +38,13 @@ class NodeSession:
     node: str
     serial: str
     link: CloudLink
-    socket: web.WebSocketResponse
-    transport: asyncio.Transport | None
+    connection: Connection
     since: float
     edge: str
     """The edge's store, as the edge names it; else the certificate's serial."""
     is_ours: bool = False
     """True for our own edges, which name their store: they take a failure for a failure."""
-    is_writing: bool = False
-    room: asyncio.Event | None = None
+    is_flush_due: bool = False
 
 
 class Replies(Protocol):
@@ -81,20 +76,12 @@ def log_about(text: str, session: NodeSession, envelope: Envelope, cause: str = 
     log.warning(text, extra=facts)
 
 
-async def hang_up(session: NodeSession, why: Ending) -> None:
-    """Say goodbye, then make sure that the connection is gone."""
-    code = CLOSE_CODES.get(why, WSCloseCode.OK)
-    if why is not Ending.SLOW:
-        with suppress(TimeoutError, ConnectionError, RuntimeError):
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await session.socket.close(code=code, message=why.value.encode())
-    abort(session)
-
-
-def abort(session: NodeSession) -> None:
-    """Drop the connection."""
-    if session.transport is not None:
-        session.transport.abort()
+def hang_up(session: NodeSession, why: Ending) -> None:
+    """Say goodbye and end the connection; a node that does not read is hung up on at once."""
+    if why is Ending.SLOW:
+        session.connection.abort()
+    else:
+        session.connection.close(CLOSE_CODES.get(why, NORMAL), why.value)
 
 
 def refused(why: Refusal, text: str) -> Forbidden:

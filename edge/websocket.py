@@ -8,19 +8,17 @@ extensions, no compression. Source: RFC 6455.
 from __future__ import annotations
 
 import base64
-import enum
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from gateway.errors import MalformedPacket, TooLarge
+from gateway.wire.websocket import Op, accept_of, masked
 
 MAX_HEAD = 16_384
 """Bytes of the answer to the upgrade."""
 _STATUS = re.compile(r"[1-9][0-9]{2}").fullmatch
-_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +58,6 @@ class Closed:
 
 
 Event: TypeAlias = Opened | Refused | Text | Pong | Closed
-
-
-class _Op(enum.IntEnum):
-    CONTINUATION = 0x0
-    TEXT = 0x1
-    BINARY = 0x2
-    CLOSE = 0x8
-    PING = 0x9
-    PONG = 0xA
 
 
 class ClientSession:
@@ -111,18 +100,18 @@ class ClientSession:
         return out
 
     def send_text(self, data: bytes) -> None:
-        self._frame(_Op.TEXT, data)
+        self._frame(Op.TEXT, data)
 
     def ping(self, payload: bytes = b"") -> None:
-        self._frame(_Op.PING, payload)
+        self._frame(Op.PING, payload)
 
     def close(self, code: int = 1000) -> None:
         """Say goodbye; nothing is sent after it."""
         if self._is_open and not self.closed:
-            self._frame(_Op.CLOSE, code.to_bytes(2, "big"))
+            self._frame(Op.CLOSE, code.to_bytes(2, "big"))
         self.closed = True
 
-    def _frame(self, op: _Op, data: bytes) -> None:
+    def _frame(self, op: Op, data: bytes) -> None:
         size = len(data)
         if size < 126:
             head = bytes((0x80 | op, 0x80 | size))
@@ -131,7 +120,7 @@ class ClientSession:
         else:
             head = bytes((0x80 | op, 0x80 | 127)) + size.to_bytes(8, "big")
         mask = self._mask()
-        self._out += head + mask + _masked(data, mask)
+        self._out += head + mask + masked(data, mask)
 
     # --- in -----------------------------------------------------------------------------------
 
@@ -165,10 +154,7 @@ class ClientSession:
         if status != 101:
             self.closed = True
             return [Refused(status, reason, headers)]
-        expected = base64.b64encode(
-            hashlib.sha1((self._key + _GUID).encode(), usedforsecurity=False).digest()
-        ).decode("ascii")
-        if headers.get("sec-websocket-accept") != expected:
+        if headers.get("sec-websocket-accept") != accept_of(self._key):
             raise MalformedPacket("upgrade answer: sec-websocket-accept does not fit our key")
         self._is_open = True
         return [Opened(headers)]
@@ -196,11 +182,11 @@ class ClientSession:
         return self._take(first & 0x0F, bool(first & 0x80), data)
 
     def _take(self, op: int, is_final: bool, data: bytes) -> list[Event]:
-        if op >= _Op.CLOSE:
+        if op >= Op.CLOSE:
             return self._take_control(op, is_final, data)
-        if op not in (_Op.CONTINUATION, _Op.TEXT):
+        if op not in (Op.CONTINUATION, Op.TEXT):
             raise MalformedPacket(f"frame: opcode {op:#x} is not text")
-        if (op == _Op.CONTINUATION) != self._in_message:
+        if (op == Op.CONTINUATION) != self._in_message:
             raise MalformedPacket("frame: continuation does not fit what came before")
         self._in_message = not is_final
         if not is_final:
@@ -214,22 +200,16 @@ class ClientSession:
     def _take_control(self, op: int, is_final: bool, data: bytes) -> list[Event]:
         if not is_final or len(data) > 125:
             raise MalformedPacket("frame: a control frame is whole and at most 125 bytes")
-        if op == _Op.PING:
-            self._frame(_Op.PONG, data)
+        if op == Op.PING:
+            self._frame(Op.PONG, data)
             return []
-        if op == _Op.PONG:
+        if op == Op.PONG:
             return [Pong()]
-        if op != _Op.CLOSE:
+        if op != Op.CLOSE:
             raise MalformedPacket(f"frame: unknown opcode {op:#x}")
         code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005
         self.close(code if len(data) >= 2 else 1000)
         return [Closed(code, data[2:].decode("utf-8", "replace"))]
-
-
-def _masked(data: bytes, mask: bytes) -> bytes:
-    size = len(data)
-    pad = (mask * (size // 4 + 1))[:size]
-    return (int.from_bytes(data, "little") ^ int.from_bytes(pad, "little")).to_bytes(size, "little")
 
 
 def _status_of(line: str) -> tuple[int, str]:

@@ -50,6 +50,11 @@ async def read_head(reader: asyncio.StreamReader) -> tuple[str, Fields] | None:
         raise Malformed("the head is too long", 431) from error
     if len(head) > MAX_HEAD:
         raise Malformed("the head is too long", 431)
+    return parse_head(head)
+
+
+def parse_head(head: bytes) -> tuple[str, Fields]:
+    """Parse a start line and fields, with the empty line behind them. Errors: Malformed."""
     start, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
     return start, _fields(lines)
 
