@@ -267,10 +267,10 @@ class EdgeController:
 
     async def _delete_pod(self, ask: Ask) -> None:
         try:
-            await self._own_pod(ask)
+            own = ObjectMeta.read(await self._own_pod(ask)).uid
             uid, grace = _deletion_of(ask)
             await self._kube.delete(
-                "v1", "pods", ask.namespace, ask.name, uid=uid, grace_seconds=grace
+                "v1", "pods", ask.namespace, ask.name, uid=uid or own, grace_seconds=grace
             )
         except NotFound:
             return

@@ -133,17 +133,13 @@ class NodeAsks:
         return {"apiVersion": TOKENS, "kind": "TokenRequest", **found}
 
     async def _check_bound(self, ask: Ask, bound: JsonObject) -> None:
-        """Refuse tokens that are not for one of the node's Pods. Errors: Forbidden; NotFound."""
+        """Refuse tokens that are not for the node's Pods, in every mode. Errors: Forbidden; NotFound."""
         if text(bound.get("kind")) != "Pod" or not text(bound.get("uid")):
-            self._refuse(ask, f"node {ask.node} asked for a token that is not bound to a Pod")
-            return
+            raise Forbidden(f"node {ask.node} asked for a token that is not bound to a Pod")
         pod = await self._kube.get("v1", "pods", ask.namespace, text(bound.get("name")))
-        try:
-            check_pod_of(ask.node, pod)
-        except Forbidden as error:
-            self._refuse(ask, error.message)
+        check_pod_of(ask.node, pod)
         if account_of(pod) != ask.name or ObjectMeta.read(pod).uid != bound.get("uid"):
-            self._refuse(ask, f"the Pod does not run as {ask.message.subject}")
+            raise Forbidden(f"the Pod does not run as {ask.message.subject}")
 
     # --- certificates -------------------------------------------------------------------------
 

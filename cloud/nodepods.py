@@ -72,8 +72,9 @@ class NodePods:
 
     def service_accounts(self, node: str) -> frozenset[tuple[str, str]]:
         return frozenset(
-            (ObjectMeta.read(pod).namespace, account_of(pod))
+            (ObjectMeta.read(pod).namespace, account)
             for pod in self._by_node.get(node, {}).values()
+            if (account := account_of(pod))
         )
 
     def needs(self, node: str) -> Iterator[Need]:

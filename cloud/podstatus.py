@@ -26,6 +26,8 @@ class PodReports:
         Errors: Conflict when the patch names another uid; NotFound.
         """
         meta = ObjectMeta.read(pod)
+        uid: JsonObject = {"uid": meta.uid}  # its namesake may be another node's by now
+        patch = {**patch, "metadata": {**mapping(patch.get("metadata")), **uid}}
         with self._delivery.resting(node, meta.uid):
             if not self._delivery.has(node, meta.uid, meta.version):
                 return await self._patch(meta, patch)

@@ -11,6 +11,8 @@ from gateway.wire.cloudedge.devices import mapping, text
 Reference: TypeAlias = "tuple[str, str]"
 """(type token of the cloud-edge link, name), in the Pod's namespace."""
 
+MIRROR = "kubernetes.io/config.mirror"
+"""Annotation of a Pod that its node made for one of its static Pods."""
 _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
 _VOLUMES: tuple[tuple[str, str, str], ...] = (
     ("configMap", "name", "configmap"),
@@ -32,7 +34,9 @@ def references(pod: JsonObject) -> frozenset[Reference]:
 
 
 def account_of(pod: JsonObject) -> str:
-    """Return the ServiceAccount that a Pod runs as."""
+    """Return the ServiceAccount that a Pod runs as, "" for none: what a node made by itself has no rights."""
+    if MIRROR in mapping(mapping(pod.get("metadata")).get("annotations")):
+        return ""
     return text(mapping(pod.get("spec")).get("serviceAccountName")) or "default"
 
 

@@ -6,15 +6,13 @@ name no Secret or other object: naming is what lets a node read them. Source: Ku
 
 from __future__ import annotations
 
-from cloud.references import references
+from cloud.references import MIRROR, references
 from gateway.errors import Forbidden
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge.devices import ObjectMeta, mapping, text
 
 CLOUD_DOMAINS = ("twinspan.io", "node-restriction.kubernetes.io")
 """Labels and annotations under these (and below them) are not the edge's."""
-MIRROR = "kubernetes.io/config.mirror"
-_DEFAULT_ACCOUNT = ("serviceaccounttoken", "default")
 _IDENTITY = ("uid", "resourceVersion")
 
 
@@ -57,7 +55,7 @@ def check_mirror_pod(node: str, pod: JsonObject) -> None:
     check_pod_of(node, pod)
     if MIRROR not in ObjectMeta.read(pod).annotations:
         raise Forbidden(f"node {node} may make mirror Pods alone (annotation {MIRROR})")
-    named = references(pod) - {_DEFAULT_ACCOUNT}
+    named = references(pod)
     if named or mapping(pod.get("spec")).get("serviceAccountName"):
         what = ", ".join(sorted(f"{kind} {name}" for kind, name in named)) or "a ServiceAccount"
         raise Forbidden(f"a mirror Pod may not name {what}")

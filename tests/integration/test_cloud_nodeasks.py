@@ -174,6 +174,31 @@ async def test_tokens_for_anything_else_are_refused(tmp_path: Path, flaw: str) -
         assert status(await query(edge, "serviceaccounttoken", name, request)) == 403
 
 
+@pytest.mark.parametrize("mode", [STRICT, OPEN], ids=["strict", "off"])
+async def test_a_pod_that_a_node_made_by_itself_gives_it_no_token(
+    tmp_path: Path, mode: Authorization
+) -> None:
+    mirror: JsonObject = {
+        "metadata": {"name": "static", "annotations": {"kubernetes.io/config.mirror": "x"}},
+        "spec": {"nodeName": "edge-1", "containers": [{"name": "c", "image": "i"}]},
+    }
+    async with a_node(tmp_path, mode) as (_, edge):
+        subject = Subject("default", "pod", "static")
+        made = content_of(await edge.ask_object(subject, Operation.INSERT, mirror))["Object"]
+        found = await query(edge, "serviceaccounttoken", "default", a_token_request(made))
+        assert status(found) == 403
+
+
+@pytest.mark.parametrize("mode", [WATCHING, OPEN], ids=["debug", "off"])
+async def test_tokens_are_guarded_in_every_mode(tmp_path: Path, mode: Authorization) -> None:
+    async with a_node(tmp_path, mode) as (cloud, edge):
+        pod = await make_pod(cloud, node="edge-2", serviceAccountName="default")
+        found = await query(edge, "serviceaccounttoken", "default", a_token_request(pod))
+        assert status(found) == 403
+        found = await query(edge, "serviceaccounttoken", "default", {"spec": {}})
+        assert status(found) == 403
+
+
 async def test_a_token_of_a_pod_that_is_gone_is_not_found(tmp_path: Path) -> None:
     gone = {"metadata": {"name": "gone", "uid": "u"}}
     async with a_node(tmp_path) as (_, edge):
