@@ -25,6 +25,8 @@ CA_DAYS = 36_400
 SERVER_DAYS = 36_400
 CA_SERIAL = 1_024
 COMMON_NAME = "KubeEdge"
+OLD_COMMON_NAME = "kubeedge.io"
+"""With organisation `KubeEdge`, the subject of every edge's certificate before nodes had names in theirs."""
 MAX_CSR = 65_536
 _SKEW = timedelta(minutes=5)
 _LAST = datetime(9999, 12, 31, tzinfo=UTC)
@@ -126,13 +128,21 @@ def server_fits(ca: KeyPair, server: KeyPair, hosts: Iterable[str], now: datetim
     authority = x509.load_der_x509_certificate(ca.certificate)
     try:
         certificate.verify_directly_issued_by(authority)
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (InvalidSignature, ValueError, TypeError, x509.ExtensionNotFound):
+    except (InvalidSignature, ValueError, TypeError):
         return False
+    is_valid = certificate.not_valid_after_utc > now + timedelta(days=1)
+    return is_valid and not unnamed_hosts(server, hosts)
+
+
+def unnamed_hosts(server: KeyPair, hosts: Iterable[str]) -> list[str]:
+    """Return those of `hosts` that the server's certificate does not name."""
+    certificate = x509.load_der_x509_certificate(server.certificate)
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return list(hosts)
     known = set(names.value)
-    return certificate.not_valid_after_utc > now + timedelta(days=1) and all(
-        _general_name(host) in known for host in hosts
-    )
+    return [host for host in hosts if _general_name(host) not in known]
 
 
 def issue(
@@ -179,6 +189,24 @@ def read_node_certificate(der: bytes) -> NodeCertificate:
         )
     issued = certificate.not_valid_before_utc + _SKEW
     return NodeCertificate(node, f"{certificate.serial_number:x}", issued.timestamp())
+
+
+def read_old_certificate(der: bytes, node: str) -> Issued | None:
+    """Read an edge's certificate of the old form, which names no node, as one of `node`; None for others."""
+    certificate = x509.load_der_x509_certificate(der)
+    subject = certificate.subject
+    if (
+        _attribute(subject, NameOID.COMMON_NAME) != OLD_COMMON_NAME
+        or _attribute(subject, NameOID.ORGANIZATION_NAME) != COMMON_NAME
+    ):
+        return None
+    return Issued(
+        der=der,
+        node=node,
+        serial=f"{certificate.serial_number:x}",
+        issued_at=certificate.not_valid_before_utc.timestamp(),
+        expires_at=certificate.not_valid_after_utc.timestamp(),
+    )
 
 
 def check_issuer(ca: KeyPair, der: bytes, now: datetime) -> None:

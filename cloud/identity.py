@@ -2,7 +2,8 @@
 
 Secrets of namespace `kubeedge`, type Opaque, raw DER: `casecret` (`cadata`, `cakeydata`), `cloudcoresecret`
 (`cloudcoredata`, `cloudcorekeydata`), `tokensecret` (`tokendata`). Whatever is there is used, so a cluster
-that ran KubeEdge keeps its CA and its nodes their certificates. What is missing is made.
+that ran KubeEdge keeps its CA and its nodes their certificates. What is missing is made. Files that the
+settings name come first, and into the Secrets.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cloud.certificates import KeyPair, make_ca, make_server, server_fits
+from cloud.certfiles import read_ca as read_ca_files
+from cloud.certfiles import read_server as read_server_files
+from cloud.certificates import KeyPair, make_ca, make_server, server_fits, unnamed_hosts
 from cloud.tokens import ca_hash, make_token
 from gateway.config.cloud import Cloud as CloudSettings
 from gateway.errors import BadRequest, Conflict, GatewayError, InvalidSetting, NotFound
@@ -33,6 +36,7 @@ NAMESPACE = "kubeedge"
 CA_SECRET = "casecret"  # noqa: S105  the name of a Secret
 SERVER_SECRET = "cloudcoresecret"  # noqa: S105
 TOKEN_SECRET = "tokensecret"  # noqa: S105
+CA_KEYS = ("cadata", "cakeydata")
 LEASES = "coordination.k8s.io/v1"
 LEASE_NAMESPACE = "kube-node-lease"
 LEASE_SECONDS = 40
@@ -59,9 +63,7 @@ class Identity:
     async def run(self, ready: Callable[[], None]) -> None:
         await ensure_namespace(self._kube, NAMESPACE)
         now = datetime.now(UTC)
-        self._ca = await load_or_make(
-            self._kube, CA_SECRET, ("cadata", "cakeydata"), lambda: make_ca(now)
-        )
+        self._ca = await self._load_ca(now)
         self._server = await self._load_server(self._ca, now)
         await self._refresh_token()
         ready()
@@ -128,8 +130,30 @@ class Identity:
             file.write(text)
         return path
 
+    async def _load_ca(self, now: datetime) -> KeyPair:
+        """The CA of the settings' files, else the cluster's, else a new one."""
+        given = await asyncio.to_thread(read_ca_files, self._settings.hub, now)
+        if given is None:
+            return await load_or_make(self._kube, CA_SECRET, CA_KEYS, lambda: make_ca(now))
+        kept = await load_or_make(self._kube, CA_SECRET, CA_KEYS, lambda: given)
+        if kept != given:
+            await put_secret(self._kube, CA_SECRET, pair_data(CA_KEYS, given))
+        if kept.certificate != given.certificate:
+            log.warning(
+                "the CA was replaced: nodes that joined before must join again",
+                extra={"ca": ca_fingerprint(given), "before": ca_fingerprint(kept)},
+            )
+        return given
+
     async def _load_server(self, ca: KeyPair, now: datetime) -> KeyPair:
         keys = ("cloudcoredata", "cloudcorekeydata")
+        hosts = self._settings.advertise
+        given = await asyncio.to_thread(read_server_files, self._settings.hub, ca, hosts, now)
+        if given is not None:
+            for host in unnamed_hosts(given, LOOPBACK):
+                log.info("edges cannot connect by this name", extra={"host": host})
+            await put_secret(self._kube, SERVER_SECRET, pair_data(keys, given))
+            return given
         kept = await load_or_make(
             self._kube, SERVER_SECRET, keys, lambda: make_server(ca, self.hosts, now)
         )
@@ -201,7 +225,7 @@ async def put_secret(kube: KubeClient, name: str, data: Mapping[str, bytes]) -> 
 async def read_ca(kube: KubeClient) -> KeyPair:
     """Read the CA as another process sees it (`twinspan token`). Errors: NotFound when none is kept."""
     secret = await kube.get("v1", "secrets", NAMESPACE, CA_SECRET)
-    return _pair_of(secret, CA_SECRET, ("cadata", "cakeydata"))
+    return _pair_of(secret, CA_SECRET, CA_KEYS)
 
 
 async def create_join_token(

@@ -10,7 +10,8 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,9 +22,11 @@ from aiohttp.typedefs import Handler, Middleware
 from cloud.certificates import (
     MAX_CSR,
     Issued,
+    NodeCertificate,
     check_issuer,
     issue,
     read_node_certificate,
+    read_old_certificate,
 )
 from cloud.identity import Identity, is_node_ready
 from cloud.nodebook import NodeBook
@@ -41,8 +44,9 @@ from gateway.errors import (
 from gateway.kube.client import KubeClient
 from gateway.observe.metrics import Metrics
 from gateway.runtime.listener import Endpoints, serve_app
+from gateway.wire.cloudedge.devices import ObjectMeta
 from gateway.wire.cloudedge.link import Ending
-from gateway.wire.cloudedge.names import HUB, REFUSAL, Refusal, check_node_name
+from gateway.wire.cloudedge.names import EDGE_LABEL, HUB, REFUSAL, Refusal, check_node_name
 
 if TYPE_CHECKING:
     from cloud.tasks import NodeTasks
@@ -169,29 +173,69 @@ class JoinServer:
         """Check certificate or token; True when the new certificate replaces all older ones."""
         peer = peer_certificate(request)
         if peer is not None:
-            self._check_certificate(peer, node)
+            check_issuer(self._identity.ca, peer, datetime.now(UTC))
+            old = read_old_certificate(peer, node)
+            if old is None:
+                self._check_certificate(peer, node)
+            else:
+                await self._bind(old)
             return False
         grant = check_bearer(request.headers.get("Authorization", ""), self._identity.ca.key, node)
         if grant.replace:
             return True
+        await self._check_away(node)
+        return False
+
+    async def _check_away(self, node: str) -> None:
         if self._sessions.is_connected(node) or await is_node_ready(self._kube, node, time.time()):
             raise Conflict(
                 f"node {node} exists and is Ready; join with a token made with --replace",
                 details={"refusal": Refusal.NODE_EXISTS},
             )
-        return False
+
+    async def _bind(self, old: Issued) -> None:
+        """Take a certificate that names no node for this one's, from now on for no other.
+
+        Only for a Node of the cluster that is away and has no certificate of its own name: whoever holds an
+        old certificate could otherwise become any node.
+        """
+        owner = self._book.owner(old.serial)
+        if owner not in (None, old.node):
+            raise Forbidden(
+                f"the client certificate is of node {owner}, not of {old.node}",
+                details={"refusal": Refusal.NODE_MISMATCH},
+            )
+        self._check_revoked(NodeCertificate(old.node, old.serial, old.issued_at))
+        await self._check_away(old.node)
+        if owner is None:
+            await self._check_is_old(old.node)
+            await self._book.issued(old)
+
+    async def _check_is_old(self, node: str) -> None:
+        labels: Mapping[str, str] = {}
+        with suppress(NotFound):
+            labels = ObjectMeta.read(await self._kube.get("v1", "nodes", None, node)).labels
+        is_edge = EDGE_LABEL in labels
+        if not is_edge or self._book.has_certificate(node):
+            what = "has a certificate of its own" if is_edge else "is no edge node of the cluster"
+            raise Forbidden(
+                f"a certificate that names no node is not taken: {node} {what}; join with a token",
+                details={"refusal": Refusal.NO_CERTIFICATE},
+            )
 
     def _check_certificate(self, der: bytes, node: str) -> None:
-        check_issuer(self._identity.ca, der, datetime.now(UTC))
         certificate = read_node_certificate(der)
         if certificate.node != node:
             raise Forbidden(
                 f"the client certificate is of node {certificate.node}, not of {node}",
                 details={"refusal": Refusal.NODE_MISMATCH},
             )
+        self._check_revoked(certificate)
+
+    def _check_revoked(self, certificate: NodeCertificate) -> None:
         if self._book.is_revoked(certificate):
             raise Forbidden(
-                f"the certificate of node {node} was revoked; join again with a token",
+                f"the certificate of node {certificate.node} was revoked; join again with a token",
                 details={"refusal": Refusal.REVOKED},
             )
 

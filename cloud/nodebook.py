@@ -51,6 +51,14 @@ class NodeBook:
             return True
         return certificate.issued_at <= self._known.revoked_at.get(certificate.node, -1.0)
 
+    def owner(self, serial: str) -> str | None:
+        """Return the node that a certificate counts for, None for one that is not in the book."""
+        return self._known.issued.get(serial)
+
+    def has_certificate(self, node: str) -> bool:
+        """True when a node has a certificate of ours that counts."""
+        return node in self._known.issued.values()
+
     async def issued(self, certificate: Issued) -> None:
         """Note a new certificate; it is handed out only after this returns."""
         await self._database.write(lambda c: _insert(c, certificate))

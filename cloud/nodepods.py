@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from cloud.informer import Change, Informer, Key
-from cloud.nodes import EDGE_LABEL
 from cloud.references import Reference, account_of, references
 from gateway.kube.client import KubeClient
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import ObjectMeta, mapping, text
+from gateway.wire.cloudedge.names import EDGE_LABEL
 
 BOUND = "spec.nodeName!="
 """Field selector: Pods that have a node."""

@@ -27,7 +27,7 @@ from gateway.kube.client import KubeClient, PatchType
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge.devices import ObjectMeta, mapping
 from gateway.wire.cloudedge.link import Ending, ObjectMessage
-from gateway.wire.cloudedge.names import Operation
+from gateway.wire.cloudedge.names import EDGE_LABEL, Operation
 from gateway.wire.cloudedge.subjects import Subject
 from gateway.wire.cloudedge.to_edge import change_object, end_node
 from gateway.wire.kube.clock import rfc3339
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-EDGE_LABEL = "node-role.kubernetes.io/edge"
 CHECK_SECONDS = 10.0
 RETRY_SECONDS = 1.0
 _OWN_CONDITIONS = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")

@@ -50,6 +50,14 @@ class CloudHub:
     """Hours that the join token in the cluster's `tokensecret` is valid; it is renewed at half of that."""
     node_deletion_revokes: bool = True
     """True refuses certificates issued before a Node was deleted; False is KubeEdge's behaviour."""
+    ca_file: str = ""
+    """File of the CA's certificate, PEM or DER; it goes before the Secret `casecret`, and into it."""
+    ca_key_file: str = ""
+    """File of the CA's EC key, without a password."""
+    cert_file: str = ""
+    """File of the server's certificate, issued by the CA, with every name of `cloud.advertise`."""
+    key_file: str = ""
+    """File of the server's EC key, without a password."""
     authorization: Authorization = field(default_factory=Authorization)
 
 

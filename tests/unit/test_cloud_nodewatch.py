@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from cloud.informer import Change
-from cloud.nodes import EDGE_LABEL, NodeWatch
+from cloud.nodes import NodeWatch
 from gateway.config.cloud import CloudHub
 from gateway.model.json import JsonObject
+from gateway.wire.cloudedge.names import EDGE_LABEL
 
 
 class Book:

@@ -54,6 +54,8 @@ class Refusal(StrEnum):
 
 MAX_NODE_NAME = 52
 """A certificate's common name holds 64 characters, `system:node:` takes twelve."""
+EDGE_LABEL = "node-role.kubernetes.io/edge"
+"""Label by which a cluster tells edge nodes from its own."""
 ORGANISATION = "system:nodes"
 _PREFIX = "system:node:"
 _NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
