@@ -17,7 +17,7 @@ from edge.mappers.driver import DriverFactory
 from edge.mappers.localtopics import LocalTopics
 from edge.mappers.mqtt import PROTOCOL as MQTT
 from edge.mappers.mqtt import make_mqtt
-from edge.mappers.pushers import PUSHERS
+from edge.mappers.pushers import make_pushers
 from edge.mappers.pushing import Pushing
 from edge.mappers.runner import MapperRunner
 from edge.mappers.session import Services
@@ -72,7 +72,7 @@ def build_device_rooms(
     plugins = process.settings.edge.plugins
     faults = DeviceFaults(twin, around.store)
     north = Northbound(around.submit)
-    pushing = Pushing(PUSHERS, metrics, faults)
+    pushing = Pushing(make_pushers(), metrics, faults)
     runner = MapperRunner(
         _drivers(around.topics) | load_mappers(plugins) if drivers is None else drivers,
         Services(twin, north, metrics, tracer, faults, pushing),

@@ -8,6 +8,8 @@ packages=(
   libcoap3-bin          # coap-client, with OpenSSL and with GnuTLS
   rabbitmq-server       # a broker whose shovels speak AMQP 1.0
   prometheus            # scrapes /metrics; brings promtool
+  redis-server          # values of devices are pushed there
+  mariadb-server        # and there
   iproute2              # network namespaces for cut links
   gcc libc6-dev libssl-dev libsasl2-dev pkg-config python3-dev python3-venv   # python-qpid-proton with TLS
 )

@@ -72,19 +72,25 @@ PusherFactory = Callable[[JsonObject], Pusher]
 """Makes the pusher of a method's configuration. Errors: Rejected for one that cannot work."""
 
 
+_LaneKey = tuple[DeviceKey, str, str]
+"""Device, property, method."""
+
+
 @dataclass(slots=True)
 class _Lane:
     """The queue of one property and method."""
 
-    method: str
+    key: _LaneKey
     config: JsonObject
     pusher: Pusher
     waiting: deque[Sample] = field(default_factory=deque)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
+    has_begun: bool = False
 
-
-_LaneKey = tuple[DeviceKey, str, str]
+    @property
+    def method(self) -> str:
+        return self.key[2]
 
 
 class Pushing:
@@ -100,12 +106,17 @@ class Pushing:
         self._metrics = metrics
         self._lanes: dict[_LaneKey, _Lane] = {}
         self._refused: set[_LaneKey] = set()
+        self._ended: list[_Lane] = []
+        """Lanes that ended before this ran."""
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self, ready: Callable[[], None]) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
+                for lane in self._ended:
+                    await lane.pusher.close()
+                self._ended.clear()
                 for lane in self._lanes.values():
                     self._start(lane)
                 ready()
@@ -165,7 +176,7 @@ class Pushing:
             if make is None:
                 self._refuse(key, NOT_THERE.get(method, _NOT_THERE.format(method)))
                 return
-            lane = self._lanes[key] = _Lane(method, config, make(config))
+            lane = self._lanes[key] = _Lane(key, config, make(config))
         except GatewayError as error:
             self._refuse(key, error.message)
             return
@@ -184,8 +195,17 @@ class Pushing:
             self._refused.discard(key)
             self._faults.note(key[0], _part(key), "")
         lane = self._lanes.pop(key, None)
-        if lane is not None and lane.task is not None:
+        if lane is None:
+            return
+        self._faults.note(key[0], _part(key), "")
+        if lane.has_begun and lane.task is not None:
             lane.task.cancel()
+        elif self._group is not None:  # a task that is cancelled before it begins closes nothing
+            if lane.task is not None:
+                lane.task.cancel()
+            self._group.create_task(lane.pusher.close(), name=f"close push {lane.method}")
+        else:
+            self._ended.append(lane)
 
     def _start(self, lane: _Lane) -> None:
         if self._group is not None:
@@ -193,6 +213,7 @@ class Pushing:
 
     async def _work(self, lane: _Lane) -> None:
         backoff = Backoff(RETRY_FIRST, RETRY_CAP)
+        lane.has_begun = True
         try:
             while True:
                 await lane.wake.wait()
@@ -208,7 +229,7 @@ class Pushing:
     async def _push(self, lane: _Lane) -> bool:
         """Push what waits; False when it is to be tried again."""
         batch = [lane.waiting.popleft() for _ in range(min(AT_ONCE, len(lane.waiting)))]
-        outcome = "ok"
+        outcome, cause = "ok", ""
         try:
             async with asyncio.timeout(PUSH_SECONDS):
                 await lane.pusher.push(batch)
@@ -217,8 +238,9 @@ class Pushing:
             cause = str(error) or "no answer in time"
             log.warning("a push failed", extra={"method": lane.method, "cause": cause})
         except Exception:  # the top of a lane's task: a pusher's bug must not stop the others
-            outcome = "refused"
+            outcome, cause = "refused", "the pusher failed; the edge's log says how"
             log.exception("a pusher failed", extra={"method": lane.method})
+        self._faults.note(lane.key[0], _part(lane.key), cause)
         if outcome != "again":
             self._count(lane.method, outcome, len(batch))
             return True
