@@ -57,6 +57,8 @@ log = logging.getLogger(__name__)
 EVENTS = "v1"
 _COUNTED = ("count", "lastTimestamp", "message")
 """What changes in an event that happens again."""
+ROOT_CERTIFICATE = "kube-root-ca.crt"
+"""ConfigMap that a cluster keeps its CA in, in each namespace."""
 CLOUDCORE = "cloudcore"
 """Annotation of a Node: the address of the CloudCore that it is connected to."""
 
@@ -87,8 +89,18 @@ class EdgeController:
         hub.on(CaAsked, self.on_ca_asked, lambda _: "ca")
 
     async def on_ca_asked(self, inbound: Inbound, _: CaAsked) -> None:
-        pem = self._identity.ca.certificate_pem
-        inbound.reply(answer_ca(inbound.envelope, stamp(), pem))
+        """Answer with the cluster's CA, not ours: for whom a Pod asks, that is who signs API servers.
+
+        Errors: Undeliverable; the node asks again.
+        """
+        try:
+            found = await self._kube.get("v1", "configmaps", "default", ROOT_CERTIFICATE)
+            pem = text(mapping(found.get("data")).get("ca.crt"))
+        except NotFound:
+            pem = ""
+        inbound.reply(
+            answer_ca(inbound.envelope, stamp(), pem or self._identity.ca.certificate_pem)
+        )
 
     async def on_asked(self, inbound: Inbound, message: ResourceAsked) -> None:
         """Answer one question in the form that it wants."""

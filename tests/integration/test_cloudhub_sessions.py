@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -385,8 +387,10 @@ async def test_the_ca_and_an_empty_list_of_pods_are_answered(tmp_path: Path) -> 
         a_cloud(tmp_path) as cloud,
         an_edge(cloud, "edge-1", await join(cloud, "edge-1")) as edge,
     ):
-        ca = await edge.ask(to_cloud.ask_ca(a_stamp()))
-        assert content_of(ca).startswith("-----BEGIN CERTIFICATE-----")
+        ca = content_of(await edge.ask(to_cloud.ask_ca(a_stamp())))
+        root: Any = await cloud.object("v1", "configmaps", "default", "kube-root-ca.crt")
+        assert ca == root["data"]["ca.crt"]
+        assert ssl.PEM_cert_to_DER_cert(ca) != await fetch_ca(cloud)
         pods = await edge.ask_object(Subject("default", "podlist"), Operation.QUERY)
         assert content_of(pods) == []
 
