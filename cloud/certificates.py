@@ -23,6 +23,7 @@ from gateway.wire.cloudedge.names import ORGANISATION, Refusal, check_node_name,
 
 CA_DAYS = 36_400
 SERVER_DAYS = 36_400
+PEER_DAYS = 30
 CA_SERIAL = 1_024
 COMMON_NAME = "KubeEdge"
 OLD_COMMON_NAME = "kubeedge.io"
@@ -120,6 +121,19 @@ def make_server(ca: KeyPair, hosts: Iterable[str], now: datetime) -> KeyPair:
         x509.SubjectAlternativeName([_general_name(host) for host in dict.fromkeys(hosts)]),
     )
     return _pair(certificate, key)
+
+
+def make_peer(ca: KeyPair, now: datetime) -> KeyPair:
+    """Make the certificate that a CloudCore shows to another one of its cluster."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, COMMON_NAME),
+            x509.NameAttribute(NameOID.COMMON_NAME, "cloudcore"),
+        ]
+    )
+    usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
+    return _pair(_sign(ca, subject, key.public_key(), now, PEER_DAYS, usages), key)
 
 
 def server_fits(ca: KeyPair, server: KeyPair, hosts: Iterable[str], now: datetime) -> bool:

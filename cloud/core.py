@@ -24,11 +24,13 @@ from cloud.nodeasks import NodeAsks
 from cloud.nodebook import NodeBook
 from cloud.nodepods import NodePods
 from cloud.nodes import NodeWatch
+from cloud.peers import Peers
 from cloud.podobjects import build_pod_objects
 from cloud.podstatus import PodReports
 from cloud.presence import Presence
 from cloud.reports import Reports
 from cloud.router import build_router
+from cloud.streamport import StreamPort
 from cloud.streams import Tunnels
 from cloud.streamserver import StreamServer
 from cloud.syncbook import SyncBook
@@ -145,14 +147,15 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
     )
     upstream.attach(hub)
     address = settings.advertise[0] if settings.advertise else "127.0.0.1"
-    pods, presence = NodePods(cluster), Presence(cluster, address, hub.store_of)
+    place = StreamPort(cluster, address, has_streams=settings.stream.enabled)
+    peers = Peers(catalog, place)
+    pods, presence = NodePods(cluster), Presence(cluster, place, hub.store_of)
     pod_objects = build_pod_objects(cluster, pods, catalog, hub, delivery, syncs)
     hub.add_listener(presence)
     hub.told_store = catalog.store_of
     asks = NodeAsks(cluster, pods, settings.hub.authorization)
-    EdgeController(
-        cluster, identity, tracer, lambda: address, PodReports(cluster, delivery), asks
-    ).attach(hub)
+    pod_reports = PodReports(cluster, delivery)
+    EdgeController(cluster, identity, tracer, place, pod_reports, asks).attach(hub)
     authorizer = Authorizer(settings.hub.authorization, cluster, NodeRights(pods, catalog))
     topology = NodeTopology(cluster, catalog)
     watches = build_applications(
@@ -160,7 +163,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
     )
     apps = build_apps(cluster, catalog, pods, events, leadership)
     access = Access(cluster, pods, syncs, delivery, leadership)
-    router = build_router(settings.router, cluster, hub, events, metrics, process.endpoints)
+    router = build_router(settings.router, cluster, hub, events, metrics, peers, process.endpoints)
     nodes = NodeWatch(cluster, catalog, hub, book, syncs, metrics, settings.hub)
     tasks = (
         NodeTasks(cluster, hub, catalog.nodes, leadership, metrics, address)
@@ -184,6 +187,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         *([elsewhere] if elsewhere else []),
         controller,
         delivery,
+        place,
         presence,
         watches,
         access,
@@ -192,14 +196,16 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         *build_tasks(tasks),
         hub,
         joining,
-        *_streams(process, identity, book),
+        *_streams(process, identity, book, peers),
     ]
 
 
-def _streams(process: ProcessParts, identity: Identity, book: NodeBook) -> list[Module]:
+def _streams(
+    process: ProcessParts, identity: Identity, book: NodeBook, peers: Peers
+) -> list[Module]:
     """Return the stream tunnels and the listener for API servers, none where they are switched off."""
     settings, metrics = process.settings.cloud.stream, process.metrics
     if not settings.enabled:
         return []
     tunnels = Tunnels(settings, identity, book, process.endpoints, metrics)
-    return [tunnels, StreamServer(settings, identity, tunnels, process.endpoints, metrics)]
+    return [tunnels, StreamServer(settings, identity, tunnels, peers, process.endpoints, metrics)]

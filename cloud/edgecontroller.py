@@ -8,7 +8,6 @@ who may read what: Kubernetes' Node authorizer.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cloud.asks import Answering, Ask, Form
@@ -17,6 +16,7 @@ from cloud.hub import CloudHub
 from cloud.identity import LEASE_NAMESPACE, LEASES, ensure_namespace
 from cloud.nodeasks import NodeAsks, Unanswered
 from cloud.restrictions import (
+    CLOUDCORE,
     check_event_of,
     check_mirror_pod,
     check_pod_of,
@@ -50,6 +50,7 @@ from gateway.wire.kube.status import AlreadyExists, status_of
 if TYPE_CHECKING:
     from cloud.identity import Identity
     from cloud.podstatus import PodReports
+    from cloud.streamport import StreamPort
     from gateway.observe.tracing import Tracer
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,6 @@ _COUNTED = ("count", "lastTimestamp", "message")
 """What changes in an event that happens again."""
 ROOT_CERTIFICATE = "kube-root-ca.crt"
 """ConfigMap that a cluster keeps its CA in, in each namespace."""
-CLOUDCORE = "cloudcore"
-"""Annotation of a Node: the address of the CloudCore that it is connected to."""
 
 
 class EdgeController:
@@ -71,7 +70,7 @@ class EdgeController:
         kube: KubeClient,
         identity: Identity,
         tracer: Tracer,
-        address: Callable[[], str],
+        place: StreamPort,
         reports: PodReports,
         asks: NodeAsks,
     ) -> None:
@@ -80,7 +79,7 @@ class EdgeController:
         self._reports = reports
         self._identity = identity
         self._tracer = tracer
-        self._address = address
+        self._place = place
         self._table = self._make_table()
 
     def attach(self, hub: CloudHub) -> None:
@@ -181,7 +180,7 @@ class EdgeController:
         meta = mapping(sent.get("metadata"))
         annotations: JsonObject = {
             **own_words(meta.get("annotations")),
-            CLOUDCORE: self._address(),
+            CLOUDCORE: self._place.address,
             STORE: ask.inbound.session.edge,
         }
         wanted: JsonObject = {
@@ -189,7 +188,9 @@ class EdgeController:
             "labels": own_words(meta.get("labels")),
             "annotations": annotations,
         }
+        status = self._place.told(mapping(sent.get("status")))
         body: JsonObject = {**sent, "apiVersion": "v1", "kind": "Node", "metadata": wanted}
+        body |= {"status": status} if status else {}
         try:
             node = await self._kube.create("v1", "nodes", None, body)
         except AlreadyExists:
@@ -197,8 +198,7 @@ class EdgeController:
                 "metadata": {"labels": wanted["labels"], "annotations": annotations}
             }
             node = await self._kube.patch("v1", "nodes", None, name, patch)
-        status = sent.get("status")
-        if isinstance(status, dict) and status and node.get("status") != status:
+        if status and node.get("status") != status:
             node = await self._patch_status("nodes", None, name, {"status": status})
         return node
 
@@ -206,10 +206,12 @@ class EdgeController:
         return await self._kube.get("v1", "nodes", None, ask.own())
 
     async def _patch_node(self, ask: Ask) -> JsonObject:
-        return await self._patch_status("nodes", None, ask.own(), _patch_of(ask))
+        patch = _patch_of(ask)
+        patch["status"] = self._place.told(mapping(patch.get("status")))
+        return await self._patch_status("nodes", None, ask.own(), patch)
 
     async def _legacy_status(self, ask: Ask) -> None:
-        status = mapping(ask.object().get("Status"))
+        status = self._place.told(mapping(ask.object().get("Status")))
         await self._patch_status("nodes", None, ask.own(), {"status": status})
 
     async def _patch_status(

@@ -16,12 +16,19 @@ import os
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cloud.certfiles import read_ca as read_ca_files
 from cloud.certfiles import read_server as read_server_files
-from cloud.certificates import KeyPair, make_ca, make_server, server_fits, unnamed_hosts
+from cloud.certificates import (
+    KeyPair,
+    make_ca,
+    make_peer,
+    make_server,
+    server_fits,
+    unnamed_hosts,
+)
 from cloud.tokens import ca_hash, make_token
 from gateway.config.cloud import Cloud as CloudSettings
 from gateway.errors import BadRequest, Conflict, GatewayError, InvalidSetting, NotFound
@@ -42,6 +49,8 @@ LEASE_NAMESPACE = "kube-node-lease"
 LEASE_SECONDS = 40
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 RETRY_SECONDS = 30.0
+PEER_LIFE = timedelta(days=1)
+"""How long one certificate towards other CloudCores is used."""
 
 
 class Identity:
@@ -59,6 +68,8 @@ class Identity:
         self._ca: KeyPair | None = None
         self._server: KeyPair | None = None
         self._token_ends = 0.0
+        self._peer: ssl.SSLContext | None = None
+        self._peer_made = datetime.min.replace(tzinfo=UTC)
 
     async def run(self, ready: Callable[[], None]) -> None:
         await ensure_namespace(self._kube, NAMESPACE)
@@ -98,14 +109,14 @@ class Identity:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.verify_mode = verify
         context.load_verify_locations(cadata=self.ca.certificate_pem)
-        path = self._write_pem()
-        context.load_cert_chain(path)
+        context.load_cert_chain(self._write_pem("server.pem", self.server))
         return context
 
     def api_server_tls(self, client_ca: str) -> ssl.SSLContext:
         """Make the TLS context of a listener for API servers.
 
-        Shape:  `client_ca` is the PEM file of those who may sign their certificates, "" for our CA.
+        Shape:  `client_ca` is the PEM file of those who may sign their certificates, "" for our CA; the
+                other CloudCores of the cluster, with certificates of our CA, are let in too.
         Errors: InvalidSetting for a file that cannot be read.
         """
         if not client_ca:
@@ -117,14 +128,26 @@ class Identity:
             context.load_verify_locations(cafile=client_ca)
         except OSError as error:
             raise InvalidSetting(f"cloud.stream.client_ca: {client_ca}: {error}") from error
-        context.load_cert_chain(self._write_pem())
+        context.load_verify_locations(cadata=self.ca.certificate_pem)
+        context.load_cert_chain(self._write_pem("server.pem", self.server))
         return context
 
-    def _write_pem(self) -> Path:
+    def peer_tls(self) -> ssl.SSLContext:
+        """Return the TLS context for connections to other CloudCores of this cluster."""
+        now = datetime.now(UTC)
+        if self._peer is None or now - self._peer_made > PEER_LIFE:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context.load_verify_locations(cadata=self.ca.certificate_pem)
+            context.load_cert_chain(self._write_pem("peer.pem", make_peer(self.ca, now)))
+            self._peer, self._peer_made = context, now
+        return self._peer
+
+    def _write_pem(self, name: str, pair: KeyPair) -> Path:
         """Python's ssl reads keys from files only: keep one, for the owner alone."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self._folder / "server.pem"
-        text = self.server.key_pem + self.server.certificate_pem.encode("ascii")
+        path = self._folder / name
+        text = pair.key_pem + pair.certificate_pem.encode("ascii")
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "wb") as file:
             file.write(text)

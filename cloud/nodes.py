@@ -14,12 +14,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cloud.catalog import STORE, Catalog
-from cloud.edgecontroller import CLOUDCORE
 from cloud.hub import CloudHub
 from cloud.identity import LEASE_NAMESPACE, LEASES, ready_condition
 from cloud.informer import Change
 from cloud.leases import Renewals
 from cloud.nodebook import NodeBook
+from cloud.restrictions import CLOUDCORE
 from cloud.sessions import stamp
 from cloud.syncbook import SyncBook
 from gateway.errors import Conflict, GatewayError

@@ -1,4 +1,4 @@
-"""Tells the cluster which CloudCore a node is connected to, and with which store: annotations of the Node.
+"""Tells the cluster where a node is connected, and with which store: annotations, and its kubelet's port.
 
 Other CloudCores forward to it what is for the node; the store tells them, and this one after a restart, when
 the node has lost what it held. Source: KubeEdge, CloudHub session (`cloudcore`).
@@ -11,10 +11,12 @@ import logging
 from collections.abc import Callable
 
 from cloud.catalog import STORE
-from cloud.edgecontroller import CLOUDCORE
+from cloud.restrictions import CLOUDCORE
+from cloud.streamport import StreamPort
 from gateway.errors import GatewayError, NotFound
 from gateway.kube.client import KubeClient
 from gateway.model.json import JsonObject
+from gateway.wire.cloudedge.devices import mapping
 from gateway.wire.cloudedge.link import ObjectMessage
 
 log = logging.getLogger(__name__)
@@ -28,9 +30,9 @@ class Presence:
 
     name = "cloud.presence"
 
-    def __init__(self, kube: KubeClient, address: str, store_of: Callable[[str], str]) -> None:
+    def __init__(self, kube: KubeClient, place: StreamPort, store_of: Callable[[str], str]) -> None:
         self._kube = kube
-        self._address = address
+        self._place = place
         self._store_of = store_of
         self._waiting: dict[str, None] = {}
         self._wake = asyncio.Event()
@@ -63,11 +65,15 @@ class Presence:
 
         What the mirror says counts for nothing here: the node may come right from another CloudCore.
         """
-        words: JsonObject = {CLOUDCORE: self._address, STORE: self._store_of(node)}
+        words: JsonObject = {CLOUDCORE: self._place.address, STORE: self._store_of(node)}
         patch: JsonObject = {"metadata": {"annotations": words}}
+        status = self._place.status
         for attempt in range(TRIES):
             try:
-                await self._kube.patch("v1", "nodes", None, node, patch)
+                found = await self._kube.patch("v1", "nodes", None, node, patch)
+                if status and mapping(found.get("status")) | status != found.get("status"):
+                    told: JsonObject = {"status": status}
+                    await self._kube.patch("v1", "nodes", None, node, told, subresource="status")
             except NotFound:
                 return
             except GatewayError as error:

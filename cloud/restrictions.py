@@ -13,6 +13,8 @@ from gateway.wire.cloudedge.devices import ObjectMeta, mapping, text
 
 CLOUD_DOMAINS = ("twinspan.io", "node-restriction.kubernetes.io")
 """Labels and annotations under these (and below them) are not the edge's."""
+CLOUDCORE = "cloudcore"
+"""Annotation of a Node: the address of the CloudCore that it is connected to."""
 _IDENTITY = ("uid", "resourceVersion")
 
 
@@ -26,6 +28,8 @@ def own_words(words: Json) -> JsonObject:
 
 
 def _is_of_cloud(key: str) -> bool:
+    if key == CLOUDCORE:
+        return True
     domain, slash, _ = key.rpartition("/")
     return key.startswith("$") or (
         bool(slash) and any(domain == d or domain.endswith("." + d) for d in CLOUD_DOMAINS)

@@ -16,7 +16,9 @@ from urllib.parse import quote
 from aiohttp import hdrs, web
 
 from cloud.deliveries import Deliveries
+from cloud.peers import FORWARDED, Peers
 from cloud.routeraccess import RouterAccess
+from cloud.routerforward import end_to_end, forward, passed_on
 from cloud.routes import EVENT_BUS, SERVICE_BUS, RestToBus, RestToService, path_of
 from cloud.rules import Rules
 from cloud.ruleuploads import RuleUploads
@@ -34,7 +36,6 @@ from gateway.errors import (
     Unauthenticated,
     Undeliverable,
 )
-from gateway.runtime.http_heads import is_token
 from gateway.runtime.listener import Endpoints, parse_bind, serve_app
 from gateway.wire.cloudedge.envelope import MAX_FRAME, encode
 from gateway.wire.cloudedge.names import HTTP_METHODS, Operation
@@ -57,11 +58,7 @@ _MIN_LEVELS = 3
 _FIRST_FINAL = 200
 SAFE = "!$&'()*+,;=:@~"
 """What stands in a path level as it is."""
-HOP_HEADERS = frozenset(
-    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection"}
-    | {"te", "trailer", "transfer-encoding", "upgrade", "content-length", "host", "expect"}
-)
-"""Headers of one connection."""
+ENDPOINT = "router.http"
 
 
 class Router:
@@ -80,9 +77,11 @@ class Router:
         kube: KubeClient,
         deliveries: Deliveries,
         services: ServiceCalls,
+        peers: Peers,
         endpoints: Endpoints,
     ) -> None:
         self._settings = settings
+        self._peers = peers
         self._rules = rules
         self._hub = hub
         self._kube = kube
@@ -102,7 +101,7 @@ class Router:
         app.router.add_route("*", "/{path:.*}", self._take)
         try:
             async with serve_app(
-                self._endpoints, "router.http", self._settings.bind, app, setting=SETTING
+                self._endpoints, ENDPOINT, self._settings.bind, app, setting=SETTING
             ):
                 ready()
                 await asyncio.Event().wait()
@@ -129,9 +128,26 @@ class Router:
             raise NotFound(f"no rule of namespace {namespace[:100]} for this path")
         await self._check_node(node)
         body = await request.read()
+        if not self._hub.is_connected(node) and FORWARDED not in request.headers:
+            peer = await self._peers.find(node)
+            if peer is not None:
+                return await self._forward(request, body, peer, route)
         if isinstance(route, RestToService):
             return await self._call(request, node, route, path, body)
         return self._publish(node, route, path, body)
+
+    async def _forward(
+        self, request: web.Request, body: bytes, peer: str, route: RestToBus | RestToService
+    ) -> web.Response:
+        """Let the CloudCore answer that the node is at; what comes of it is counted there."""
+        by, seconds = self._peers.address, self._settings.timeout
+        port = self._endpoints.port(ENDPOINT)
+        try:
+            return await forward(request, body, peer, port, by=by, seconds=seconds)
+        except GatewayError as error:
+            kind = EVENT_BUS if isinstance(route, RestToBus) else SERVICE_BUS
+            self._deliveries.note(route.rule, kind, error.message)
+            raise
 
     async def _check_node(self, node: str) -> None:
         """Errors: NotFound for a node that the cluster does not know."""
@@ -184,12 +200,8 @@ class Router:
 
     def _passed_on(self, request: web.Request) -> dict[str, list[str]]:
         """Return the headers that are for the service; the log-in at the router is not."""
-        own = HOP_HEADERS if self._access.is_open else HOP_HEADERS | {"authorization"}
-        kept: dict[str, list[str]] = {}
-        for name, value in request.headers.items():
-            if name.lower() not in own:
-                kept.setdefault(name, []).append(value)
-        return kept
+        login = frozenset() if self._access.is_open else frozenset({"authorization"})
+        return end_to_end(request, but=login)
 
 
 def _target_of(request: web.Request, route: RestToService, path: tuple[str, ...]) -> str:
@@ -203,13 +215,7 @@ def _target_of(request: web.Request, route: RestToService, path: tuple[str, ...]
 def _answer_of(answer: ServiceBusAnswer) -> web.Response:
     if answer.status < _FIRST_FINAL:
         return web.Response(status=502, text="the service gave no final answer")
-    response = web.Response(status=answer.status, body=answer.body)
-    for name, values in answer.headers.items():
-        if name.lower() not in HOP_HEADERS and is_token(name):
-            for value in values:
-                if value.isprintable():
-                    response.headers.add(name, value)
-    return response
+    return passed_on(answer.status, answer.headers, answer.body)
 
 
 def build_router(
@@ -218,6 +224,7 @@ def build_router(
     hub: CloudHub,
     events: EventRecorder,
     metrics: Metrics,
+    peers: Peers,
     endpoints: Endpoints,
 ) -> list[Module]:
     """Build the router's modules in starting order, none where it is off; the hub comes after them."""
@@ -228,5 +235,5 @@ def build_router(
     deliveries = Deliveries(kube, rules, metrics)
     uploads = RuleUploads(settings, rules, hub, deliveries)
     requests = ServiceRequests(settings, rules, hub, deliveries)
-    router = Router(settings, rules, hub, kube, deliveries, ServiceCalls(hub), endpoints)
+    router = Router(settings, rules, hub, kube, deliveries, ServiceCalls(hub), peers, endpoints)
     return [*rules.informers, deliveries, uploads, requests, router]

@@ -260,6 +260,10 @@ class Tunnels:
     def is_connected(self, node: str) -> bool:
         return node in self._tunnels
 
+    def has(self, host: str) -> bool:
+        """True when a node of this name or internal address has a tunnel here."""
+        return host in self._tunnels or any(t.address == host for t in self._tunnels.values())
+
     def node_at(self, host: str) -> str:
         """Return the node of this name or internal address.
 

@@ -1,9 +1,10 @@
 """CloudStream's HTTPS listener of port 10003: the kubelets of all edge nodes, as API servers ask them.
 
 The client must show a certificate of `cloud.stream.client_ca`; nodes' own certificates are refused, for
-CloudCore's CA signs them too. The Host says which node is meant. What the node's kubelet answers comes as a
-200 in chunks: its status does not travel. Where it is known at once that there is no answer, that is said
-with 503. For exec and attach the connection is the kubelet's from its head on, and nothing is read here.
+CloudCore's CA signs them too. The Host says which node is meant; one whose tunnel is at another CloudCore is
+asked for there. What the node's kubelet answers comes as a 200 in chunks: its status does not travel. Where
+it is known at once that there is no answer, that is said with 503. For exec and attach the connection is the
+kubelet's from its head on, and nothing is read here.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from cloud.peers import FORWARDED, Peers
+from cloud.streamforward import forward
 from cloud.streams import Tunnels, TunnelStream
 from gateway.errors import BadRequest, Forbidden, NotFound, Undeliverable
 from gateway.runtime.listener import Endpoints
@@ -51,12 +54,14 @@ class StreamServer:
         settings: Stream,
         identity: Identity,
         tunnels: Tunnels,
+        peers: Peers,
         endpoints: Endpoints,
         metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._identity = identity
         self._tunnels = tunnels
+        self._peers = peers
         self._endpoints = endpoints
         self._metrics = metrics
 
@@ -82,20 +87,39 @@ class StreamServer:
             raise NotFound(f"{path[:200]}: not a path of the stream tunnel")
         try:
             response = await self._ask(kind, path, request)
-        except Undeliverable:
+        except (NotFound, Undeliverable):
             self._count(kind, "undeliverable")
             raise
-        self._count(kind, "open")
         return response
 
     async def _ask(self, kind: FrameType, path: str, request: Request) -> Response | Takeover:
         method, is_raw = request.method, kind in (FrameType.EXEC, FrameType.ATTACH)
         if method not in (("GET", "POST") if is_raw else ("GET",)):
             raise BadRequest(f"{path[:200]}: the method {method[:20]} is not taken", status=405)
-        node = self._tunnels.node_at(host_of(request.headers.get("host", "")))
+        host = host_of(request.headers.get("host", ""))
+        peer = await self._elsewhere(host, request)
+        if peer is not None:
+            self._count(kind, "forwarded")
+            port = self._endpoints.port(ENDPOINT)
+            by = self._peers.address
+            return await forward(request, peer, port, self._identity, by=by, is_raw=is_raw)
+        node = self._tunnels.node_at(host)
         headers = {k.title(): [v] for k, v in request.headers.items() if k not in _NOT_FORWARDED}
         stream = await self._tunnels.open(node, kind, method, path, request.query, headers)
+        self._count(kind, "open")
         return await (_taken_over(stream) if is_raw else _streamed(stream))
+
+    async def _elsewhere(self, host: str, request: Request) -> str | None:
+        """Return the CloudCore to ask for a node without a tunnel here, None where none is known.
+
+        Errors: Undeliverable when the node is said to be where no CloudCore is.
+        """
+        if FORWARDED in request.headers or self._tunnels.has(host):
+            return None
+        try:
+            return await self._peers.find(self._peers.node_at(host))
+        except NotFound:
+            return None
 
     def _count(self, kind: FrameType, outcome: str) -> None:
         self._metrics.edge.streams.labels(kind.name.lower(), outcome).inc()

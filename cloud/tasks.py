@@ -18,10 +18,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cloud.edgecontroller import CLOUDCORE
 from cloud.identity import ready_condition
 from cloud.informer import Change, Informer
 from cloud.keyworker import KeyWorker
+from cloud.restrictions import CLOUDCORE
 from cloud.sessions import Inbound
 from cloud.taskflow import (
     FAILURE,

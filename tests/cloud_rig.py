@@ -203,6 +203,8 @@ def settings_of(data_dir: Path, ditto: Ditto, **hub: Any) -> Settings:
     options: dict[str, Any] = {"sync_interval": 0.1, **hub}
     dynamic = options.pop("dynamic", Dynamic())
     router = options.pop("router", Router(bind=FREE))
+    stream = options.pop("stream", Stream(bind=FREE, tunnel_bind=FREE))
+    advertise = options.pop("advertise", ())
     return Settings(
         data_dir=data_dir,
         demo=True,
@@ -212,7 +214,8 @@ def settings_of(data_dir: Path, ditto: Ditto, **hub: Any) -> Settings:
             hub=CloudHub(wss=HubListener(bind=FREE), https=HubListener(bind=FREE), **options),
             dynamic=dynamic,
             router=router,
-            stream=Stream(bind=FREE, tunnel_bind=FREE),
+            stream=stream,
+            advertise=advertise,
         ),
     )
 
@@ -228,8 +231,9 @@ async def a_cloud(
 ) -> AsyncIterator[CloudCore]:
     """A CloudCore on the stores of `data_dir`; `hub` changes settings of `cloud.hub`.
 
-    `dynamic` and `router` among them are those of `cloud`. Without `cloudcore` only the Kubernetes API
-    and the things service run. With `ditto.mode: remote` the things of Devices are where `north` looks.
+    `dynamic`, `router`, `stream` and `advertise` among them are those of `cloud`. Without `cloudcore` only
+    the Kubernetes API and the things service run. With `ditto.mode: remote` the things of Devices are where
+    `north` looks.
     """
     process = ProcessParts(settings_of(data_dir, ditto or Ditto(), **hub))
     gateway_db = Database(data_dir / "gateway.db", "gateway")
