@@ -35,6 +35,7 @@ from cloud.chores import Chores
 from cloud.informer import Change, Informer, Key
 from cloud.mirrors import Mirrors, Place
 from cloud.nodegroups import NodeGroups
+from cloud.podnotices import PodNotices
 from gateway.errors import Conflict, GatewayError, NotFound
 from gateway.kube.client import KubeClient, PatchType
 from gateway.model.json import Json, JsonObject
@@ -262,9 +263,10 @@ def build_apps(
     events: EventRecorder,
     leadership: Leadership,
 ) -> list[Module]:
-    """Serve NodeGroups and EdgeApplications; returns the modules in starting order."""
+    """Serve NodeGroups and EdgeApplications, and tell of Pods that nothing runs; returns the modules."""
     groups = NodeGroups(kube, catalog, pods, events, leadership)
-    return [groups, EdgeApps(kube, groups, events, leadership)]
+    notices = PodNotices(catalog, pods, events, leadership)
+    return [groups, EdgeApps(kube, groups, events, leadership), notices]
 
 
 def _check_owner(app: JsonObject, item: JsonObject, ref: Ref) -> None:

@@ -22,7 +22,6 @@ from gateway.wire.kube.status import AlreadyExists
 
 log = logging.getLogger(__name__)
 
-WARNING, NORMAL = "Warning", "Normal"
 QUIET_SECONDS = 60.0
 MAX_WAITING = 500
 MAX_REMEMBERED = 5_000
@@ -33,7 +32,7 @@ CLUSTER_NAMESPACE = "default"
 
 
 class EventRecorder:
-    """Module: writes events, one after another."""
+    """Module: writes Warning events, one after another."""
 
     name = "cloud.events"
 
@@ -58,8 +57,6 @@ class EventRecorder:
         try:
             await self._kube.create(*at, event)
         except AlreadyExists:
-            if event["type"] == NORMAL:
-                return  # told once
             count = (await self._kube.get(*at, meta.name)).get("count")
             again: JsonObject = {
                 "count": (count if isinstance(count, int) else 1) + 1,
@@ -79,19 +76,20 @@ class EventRecorder:
                 "cause": message[:500],
             },
         )
-        self._tell(document, WARNING, reason, message)
-
-    def note_once(self, document: JsonObject, reason: str, message: str) -> None:
-        """Tell a fact about an object; it is written once, also across restarts while the Event is kept."""
-        self._tell(document, NORMAL, reason, message)
-
-    def _tell(self, document: JsonObject, kind: str, reason: str, message: str) -> None:
-        if self._is_told((ObjectMeta.read(document).uid, reason, message)):
+        if self._is_told((meta.uid, reason, message)):
             return
         try:
-            self._queue.put_nowait(_event(document, kind, reason, message))
+            self._queue.put_nowait(_event(document, reason, message))
         except asyncio.QueueFull:
             log.debug("event dropped", extra={"reason": reason})
+
+    async def write_once(self, document: JsonObject, reason: str, message: str) -> None:
+        """Write a Warning about an object now, unless it stands there already. Errors: those of the API."""
+        event = _event(document, reason, message)
+        try:
+            await self._kube.create("v1", "events", ObjectMeta.read(event).namespace, event)
+        except AlreadyExists:
+            return
 
     def _is_told(self, key: tuple[str, str, str]) -> bool:
         now = time.monotonic()
@@ -104,7 +102,7 @@ class EventRecorder:
         return False
 
 
-def _event(document: JsonObject, kind: str, reason: str, message: str) -> JsonObject:
+def _event(document: JsonObject, reason: str, message: str) -> JsonObject:
     meta, now = ObjectMeta.read(document), rfc3339(time.time())
     version = text(document.get("apiVersion")) or GROUP_VERSION
     component = DEVICE_COMPONENT if version == GROUP_VERSION else COMPONENT
@@ -122,7 +120,7 @@ def _event(document: JsonObject, kind: str, reason: str, message: str) -> JsonOb
             "uid": meta.uid,
             "resourceVersion": meta.version,
         },
-        "type": kind,
+        "type": "Warning",
         "reason": reason,
         "message": message[:1_000],
         "source": {"component": component},
