@@ -26,6 +26,7 @@ from edge.mappers.localtopics import LocalTopics
 from edge.metamanager import MetaManager
 from edge.metaserver import Rooms, build_metaserver
 from edge.node import NodeAgent
+from edge.quarantine import counted
 from edge.reports import Reports
 from edge.rotation import Rotation
 from edge.servicebus import ServiceBus
@@ -88,6 +89,7 @@ class EdgeCore:
     reports: Reports
     api: CloudOrDisk
     devices: DeviceRooms
+    store: EdgeStore
 
     @property
     def dmi(self) -> DmiServer | None:
@@ -114,7 +116,7 @@ def build_edge(
     name = node_name(settings, identity, must_have_joined=ticket is None)
     (data_dir / FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
     disk = Disk(data_dir / FOLDER, settings.spool.min_free_bytes)
-    store = EdgeStore(Database(data_dir / FOLDER / "edge.db", "edge"), disk)
+    store = EdgeStore(Database(data_dir / FOLDER / "edge.db", "edge"), disk, counted(metrics))
     store.database.commit_seconds = metrics.store_commit_seconds.labels("edge").observe
     metrics.store_queue.watch("edge", lambda: float(store.database.depth))
     hub = EdgeHub(settings.hub, lambda: _target(settings, identity, server, store), metrics)
@@ -218,6 +220,7 @@ def build_edge(
         reports,
         api,
         devices,
+        store,
     )
 
 

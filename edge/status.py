@@ -12,11 +12,14 @@ import sqlite3
 import urllib.request
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.clock import now_ms, rfc3339
 from edge.identity import FOLDER, Identity
+from edge.quarantine import FACT as SET_ASIDE
+from edge.quarantine import SetAside
 from gateway.errors import InvalidSetting
 from gateway.model.json import JsonObject
 from gateway.model.message import Kind
@@ -59,7 +62,12 @@ def of_core(core: EdgeCore) -> JsonObject:
         "devices_with_reports": len(core.reports),
         "external_mqtt": None if core.external is None else core.external.is_connected,
         "mappers": [] if core.dmi is None else core.dmi.facts(),
+        "set_aside": _facts(core.store.set_aside),
     }
+
+
+def _facts(case: SetAside | None) -> JsonObject | None:
+    return None if case is None else {**asdict(case)}
 
 
 def _spool(messages: int, size: int, limit: int, rate: float | None) -> JsonObject:
@@ -99,6 +107,7 @@ def of_disk(data_dir: Path, limits: SpoolSettings) -> JsonObject:
         "devices_with_reports": 0,
         "external_mqtt": None,
         "mappers": [],
+        "set_aside": None,
     }
     bounds = {Kind.TELEMETRY: limits.max_telemetry_bytes, Kind.EVENT: limits.max_event_bytes}
     if not file.is_file():  # joined, and never run
@@ -133,7 +142,14 @@ def _read(db: sqlite3.Connection, bounds: Mapping[Kind, int]) -> dict[str, Any]:
         "devices": one("SELECT count(*) FROM device"),
         "twins": one("SELECT count(*) FROM device_twin"),
         "devices_with_reports": one("SELECT count(DISTINCT deviceid) FROM report"),
+        "set_aside": _set_aside(db),
     }
+
+
+def _set_aside(db: sqlite3.Connection) -> JsonObject | None:
+    row = db.execute("SELECT value FROM identity WHERE name = ?", (SET_ASIDE,)).fetchone()
+    found: JsonObject | None = json.loads(row[0]) if row else None
+    return found
 
 
 def _rate(db: sqlite3.Connection, event: int) -> float | None:

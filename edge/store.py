@@ -7,14 +7,15 @@ is sent from a write's `done`, that is after its commit.
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
+from edge.quarantine import SetAside, put_aside_if_damaged, remember, until_damaged
 from gateway.errors import GatewayError
 from gateway.store.database import Database
 from gateway.store.disk import Disk
@@ -79,17 +80,29 @@ class EdgeStore:
 
     name = "edge.store"
 
-    def __init__(self, database: Database, disk: Disk | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        disk: Disk | None = None,
+        on_set_aside: Callable[[SetAside], None] = lambda _found: None,
+    ) -> None:
         self.database = database
         self._disk = disk
+        self._on_set_aside = on_set_aside
         self.edge_id = ""
         """The spool's own uuid, made with the file."""
+        self.set_aside: SetAside | None = None
+        """The last damaged file that this store took the place of."""
 
     async def run(self, ready: Callable[[], None]) -> None:
-        async with self.database.running():
+        found = await put_aside_if_damaged(self.database)
+        if found is not None:
+            self._on_set_aside(found)
+        async with self.database.running(is_examined=True):
             self.edge_id = await self.database.write(_edge_id)
+            self.set_aside = await self.database.write(partial(remember, found))
             ready()
-            await asyncio.get_running_loop().create_future()
+            await until_damaged(self.database)
 
     # --- meta ---------------------------------------------------------------------------------
 

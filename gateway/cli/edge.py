@@ -140,5 +140,15 @@ def _show(found: dict[str, Any]) -> None:
     if found["losses"]:
         causes = ", ".join(f"{cause} {count}" for cause, count in sorted(found["losses"].items()))
         click.echo(f"lost      {click.style(causes, fg='red')}")
+    if found.get("set_aside"):
+        _show_set_aside(found["set_aside"])
     rows = [{"spool": kind, **cells} for kind, cells in found["spool"].items()]
     print_rows(rows, ("spool", "messages", "bytes", "limit_bytes", "hours_left"), "table", rows)
+
+
+def _show_set_aside(case: dict[str, Any]) -> None:
+    click.echo(f"store     {click.style('begun anew', fg='red')} {case['at']}: {case['cause']}")
+    lost = "how much waited in it is not known"
+    if case["messages"] is not None:
+        lost = f"{case['messages']} messages waited in it"
+    click.echo(f"          the old one is {case['file']}; {lost}")

@@ -81,6 +81,11 @@ class EdgeMetrics:
             registry=registry,
         )
         # --- EdgeCore -------------------------------------------------------------------------
+        self.stores_set_aside = Counter(
+            "twinspan_edge_stores_set_aside",
+            "Times that the edge's database was damaged, put aside and begun anew.",
+            registry=registry,
+        )
         self.metaserver_requests = Counter(
             "twinspan_edge_metaserver_requests",
             "Requests to the edge's MetaServer, by verb, where the answer came from, and outcome.",

@@ -26,6 +26,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gateway.errors import GatewayError, StoreUnavailable
+from gateway.store.damage import (
+    BUSY_SECONDS,
+    SchemaTooNew,
+    StoreDamaged,
+    damaged,
+    examine,
+    is_corrupt,
+    opening_failed,
+)
 from gateway.store.disk import Disk
 from gateway.store.reader_threads import ReaderThreads
 from gateway.store.search_sql import add_functions
@@ -37,14 +46,11 @@ Work = Callable[[sqlite3.Connection], T]
 Answer = Callable[[T | GatewayError], None]
 
 MAX_GROUP = 500
-BUSY_SECONDS = 5.0
 READERS = 2
+EXAMINE_SECONDS = 3.0
+"""How long a start reads a file's pages to find damage; about half a gigabyte from a fast disk."""
 
 _Item = tuple[Work[Any], Answer[Any], bool]
-
-
-class SchemaTooNew(Exception):
-    """The file was written by a newer Twinspan; going on would damage it."""
 
 
 def migrations(schema: str) -> list[tuple[int, str]]:
@@ -64,14 +70,18 @@ def migrate(connection: sqlite3.Connection, scripts: list[tuple[int, str]]) -> N
     Errors: SchemaTooNew when the file is ahead of this program.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    newest = scripts[-1][0] if scripts else 0
-    if version > newest:
-        raise SchemaTooNew(f"database is at version {version}, this program knows {newest}")
+    _check_version(version, scripts)
     for number, script in scripts:
         if number > version:
             connection.executescript(
                 f"BEGIN IMMEDIATE; {script}\n; PRAGMA user_version={number}; COMMIT;"
             )
+
+
+def _check_version(version: int, scripts: list[tuple[int, str]]) -> None:
+    newest = scripts[-1][0] if scripts else 0
+    if version > newest:
+        raise SchemaTooNew(f"database is at version {version}, this program knows {newest}")
 
 
 class Database:
@@ -104,6 +114,9 @@ class Database:
         self._readers: ReaderThreads | None = None
         self.commit_seconds: Callable[[float], None] = _ignore
         """Called from the writer thread with the time of each commit; core points it at a metric."""
+        self.on_damage: Callable[[StoreDamaged], None] = _keep_on
+        """Told on the loop's thread when the open file turns out to be broken; it is asked no second time."""
+        self._is_damaged = False
 
     @property
     def is_open(self) -> bool:
@@ -118,11 +131,36 @@ class Database:
     # --- life ---------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Open, migrate and serve; leaving waits until all that was queued is written."""
+    async def running(self, *, is_examined: bool = False) -> AsyncIterator[None]:
+        """Open, migrate and serve; leaving waits until all that was queued is written.
+
+        Shape:  `is_examined` when the caller has just had `examine` look at the file.
+
+        Errors: StoreDamaged, SchemaTooNew, before anything is changed.
+        """
         self._loop = asyncio.get_running_loop()
-        with self._file() as self._open_path, closing(self._connect()) as writer:
-            migrate(writer, migrations(self.schema))
+        self._is_damaged = False
+        with self._file() as self._open_path:
+            if not is_examined:
+                await self.examine()
+            async with self._serving():
+                yield
+
+    async def examine(self, seconds: float = EXAMINE_SECONDS) -> None:
+        """Look whether the file is sound, before it is opened; see `gateway.store.damage`."""
+        scripts = migrations(self.schema)
+
+        def build(empty: sqlite3.Connection, version: int) -> None:
+            _check_version(version, scripts)
+            migrate(empty, [step for step in scripts if step[0] <= version])
+
+        path = self.path or self._open_path
+        await asyncio.to_thread(examine, path, self.schema, build, seconds=seconds)
+
+    @asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        with closing(self._open()) as writer:
             thread = threading.Thread(
                 target=self._write_forever, args=(writer,), name=f"{self.schema}-writer"
             )
@@ -139,10 +177,23 @@ class Database:
             finally:
                 self._is_taking = False  # what came after the end mark would never be answered
                 self._queue.put(None)
-                await self._loop.run_in_executor(None, thread.join)
+                await loop.run_in_executor(None, thread.join)
                 self._readers = None
-                await self._loop.run_in_executor(None, readers.stop)
+                await loop.run_in_executor(None, readers.stop)
                 self._loop = None
+
+    def _open(self) -> sqlite3.Connection:
+        """Return the writer's connection, on the newest schema."""
+        try:
+            connection = self._connect()
+            try:
+                migrate(connection, migrations(self.schema))
+            except BaseException:
+                connection.close()
+                raise
+        except sqlite3.Error as error:
+            raise opening_failed(self._open_path, self.schema, error) from error
+        return connection
 
     @contextmanager
     def _file(self) -> Iterator[Path]:
@@ -242,6 +293,7 @@ class Database:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             log.warning("store cannot write", extra={"store": self.schema, "cause": str(error)})
+            self._note_damage(error)
             _undo(connection)
             refusal = StoreUnavailable(f"the {self.schema} store cannot write: {error}")
             answers = [(done, refusal) for _, done, _ in group]
@@ -273,7 +325,18 @@ class Database:
         try:
             return await self._readers.read(work)
         except sqlite3.Error as error:
+            self._note_damage(error)
             raise StoreUnavailable(f"the {self.schema} store cannot read: {error}") from error
+
+    def _note_damage(self, error: sqlite3.Error) -> None:
+        """Tell, once and from any thread, that the open file is broken."""
+        loop = self._loop
+        if self._is_damaged or not is_corrupt(error) or loop is None or loop.is_closed():
+            return
+        self._is_damaged = True
+        found = damaged(self._open_path, self.schema, str(error))
+        log.error("store is damaged", extra={"store": self.schema, "cause": found.message})
+        loop.call_soon_threadsafe(self.on_damage, found)
 
     def _connect_reader(self) -> sqlite3.Connection:
         connection = self._connect()
@@ -283,6 +346,10 @@ class Database:
 
 def _ignore(_seconds: float) -> None:
     """Nobody measures."""
+
+
+def _keep_on(_damage: StoreDamaged) -> None:
+    """What can still be read and written is; the log has told."""
 
 
 def _undo(connection: sqlite3.Connection) -> None:

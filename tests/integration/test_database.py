@@ -11,7 +11,8 @@ import pytest
 
 from gateway.errors import Conflict, StoreUnavailable
 from gateway.store import database as module
-from gateway.store.database import Database, SchemaTooNew, migrate
+from gateway.store.damage import SchemaTooNew
+from gateway.store.database import Database, migrate
 from gateway.store.disk import Disk
 
 
