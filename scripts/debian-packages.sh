@@ -11,6 +11,7 @@ packages=(
   redis-server          # values of devices are pushed there
   mariadb-server        # and there
   iproute2              # network namespaces for cut links
+  libfaketime           # clocks that jump
   gcc libc6-dev libssl-dev libsasl2-dev pkg-config python3-dev python3-venv   # python-qpid-proton with TLS
 )
 missing=()

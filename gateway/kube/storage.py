@@ -39,6 +39,9 @@ _HAS_CONTENT = "SELECT 1 FROM objects WHERE namespace = ? LIMIT 1"
 MAX_OBJECT = 1_572_864
 """Bytes of one stored object, as etcd takes them; patches could make one grow for ever."""
 
+LITTLE = 1_024
+"""Bytes by which an object may grow on a disk that is nearly full: leases and conditions have to go on."""
+
 _Statement = Callable[[sqlite3.Connection], None]
 
 
@@ -249,7 +252,7 @@ class Storage:
             if connection.execute(_INSERT, row).rowcount == 0:
                 raise AlreadyExists(f'{key.kind} "{key.name}" already exists')
 
-        return await self._commit(work, Change(EventType.ADDED, None, stored))
+        return await self._commit(work, Change(EventType.ADDED, None, stored), grows=True)
 
     async def replace(self, before: Stored, item: JsonObject) -> Stored:
         """Store the next state of an object.
@@ -264,7 +267,8 @@ class Storage:
             if connection.execute(_UPDATE, (stored.version, stored.body, *place)).rowcount == 0:
                 raise RevisionConflict
 
-        return await self._commit(work, Change(EventType.MODIFIED, before, stored))
+        grows = len(stored.body) > len(before.body) + LITTLE
+        return await self._commit(work, Change(EventType.MODIFIED, before, stored), grows=grows)
 
     async def remove(self, before: Stored, last: JsonObject | None = None) -> Stored:
         """Take an object away; a namespace goes only when nothing is left in it.
@@ -293,7 +297,7 @@ class Storage:
         stamped = with_version(item, self._allotted)
         return Stored(key, self._allotted, stamped, msgspec.json.encode(stamped))
 
-    async def _commit(self, work: _Statement, change: Change) -> Stored:
+    async def _commit(self, work: _Statement, change: Change, *, grows: bool = False) -> Stored:
         """Run a write; memory follows in the commit's callback, also when the caller is gone by then."""
         version = change.after.version
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -309,7 +313,7 @@ class Storage:
             finally:  # a listener that fails must not leave the caller waiting
                 _settle(future, result)
 
-        self._database.submit(write, done)
+        self._database.submit(write, done, grows=grows)
         await future
         return change.after
 
