@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.clock import now_ms, rfc3339
+from edge.devicefaults import META_TYPE
 from edge.identity import FOLDER, Identity
 from edge.quarantine import FACT as SET_ASIDE
 from edge.quarantine import SetAside
@@ -62,6 +63,8 @@ def of_core(core: EdgeCore) -> JsonObject:
         "devices_with_reports": len(core.reports),
         "external_mqtt": None if core.external is None else core.external.is_connected,
         "mappers": [] if core.dmi is None else core.dmi.facts(),
+        "plugins": [plugin.facts() for plugin in core.devices.plugins],
+        "faults": {device: {**parts} for device, parts in core.devices.faults.facts().items()},
         "set_aside": _facts(core.store.set_aside),
     }
 
@@ -107,6 +110,8 @@ def of_disk(data_dir: Path, limits: SpoolSettings) -> JsonObject:
         "devices_with_reports": 0,
         "external_mqtt": None,
         "mappers": [],
+        "plugins": [],
+        "faults": {},
         "set_aside": None,
     }
     bounds = {Kind.TELEMETRY: limits.max_telemetry_bytes, Kind.EVENT: limits.max_event_bytes}
@@ -139,6 +144,7 @@ def _read(db: sqlite3.Connection, bounds: Mapping[Kind, int]) -> dict[str, Any]:
             for kind in Kind
         },
         "losses": dict(db.execute("SELECT cause, messages FROM loss").fetchall()),
+        "faults": _faults(db),
         "devices": one("SELECT count(*) FROM device"),
         "twins": one("SELECT count(*) FROM device_twin"),
         "devices_with_reports": one("SELECT count(DISTINCT deviceid) FROM report"),
@@ -146,6 +152,10 @@ def _read(db: sqlite3.Connection, bounds: Mapping[Kind, int]) -> dict[str, Any]:
     }
 
 
+def _faults(db: sqlite3.Connection) -> dict[str, Any]:
+    """Return what the cloud was told that does not work: device -> part -> fault."""
+    rows = db.execute("SELECT key, value FROM meta WHERE type = ? ORDER BY key", (META_TYPE,))
+    return {key.partition("/")[2]: json.loads(value) for key, value in rows}
 def _set_aside(db: sqlite3.Connection) -> JsonObject | None:
     row = db.execute("SELECT value FROM identity WHERE name = ?", (SET_ASIDE,)).fetchone()
     found: JsonObject | None = json.loads(row[0]) if row else None

@@ -15,6 +15,9 @@ from gateway.errors import Rejected, Undeliverable
 from gateway.wire.cloudedge.devices import DeviceView
 from gateway.wire.cloudedge.models import ModelView
 
+Clock = Callable[[], int]
+"""Milliseconds since the epoch."""
+
 
 class Quality(enum.StrEnum):
     """How far a reading can be trusted; only good ones are reported."""

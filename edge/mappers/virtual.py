@@ -1,7 +1,8 @@
-"""Virtual devices: a thermostat that follows its target, a lamp, and a plain holder of values.
+"""Virtual devices: a thermostat that follows its target, a lamp, a plain holder of values, and `load`.
 
 They obey physics of their own on an injected clock and seed, so the same script gives the same readings. The
-Device says which one: `protocol: {protocolName: virtual, configData: {kind: thermostat, seed: 7}}`.
+Device says which one: `protocol: {protocolName: virtual, configData: {kind: thermostat, seed: 7}}`. Load is
+`edge.mappers.load`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from edge.mappers.driver import Driver, Quality, Reading
+from edge.mappers.driver import Clock, Driver, Quality, Reading
+from edge.mappers.load import LOAD, make_load
 from gateway.errors import BadRequest, NotFound
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import DeviceView
@@ -19,8 +21,6 @@ from gateway.wire.cloudedge.models import ModelView
 from gateway.wire.cloudedge.values import PropertyType, Typed, ValueRule, canonical, parse_text
 
 PROTOCOL = "virtual"
-Clock = Callable[[], int]
-"""Milliseconds since the epoch."""
 
 THERMAL_SECONDS = 30.0
 """Time in which a thermostat covers two thirds of the way to its target."""
@@ -168,6 +168,8 @@ def make_virtual(clock: Clock) -> Callable[[DeviceView, ModelView | None], Drive
     def make(view: DeviceView, model: ModelView | None) -> Driver:
         rules = {} if model is None else model.rules
         config = view.protocol_config or (model.protocol_config if model else None) or {}
+        if config.get("kind") == LOAD:
+            return make_load(view, config, rules, clock)
         physics = _physics(view, config, rules, clock())
         return VirtualDriver(physics, rules, clock, tuple(view.properties))
 
@@ -187,7 +189,9 @@ def _physics(
         return Lamp()
     if kind in (None, "holder"):
         return Holder({name: _first_value(rules.get(name)) for name in view.properties})
-    raise BadRequest(f"virtual device: expected kind thermostat, lamp or holder, got {kind!r}")
+    raise BadRequest(
+        f"virtual device: expected kind thermostat, lamp, holder or load, got {kind!r}"
+    )
 
 
 def _first_value(rule: ValueRule | None) -> Typed:

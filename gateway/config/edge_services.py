@@ -82,6 +82,6 @@ class Plugins:
     """Entry points of other packages that are loaded."""
 
     modules: tuple[str, ...] = ()
-    """Names in the group `twinspan.modules`; not built: any name is refused."""
+    """Names in the group `twinspan.modules`: modules that run inside EdgeCore."""
     mappers: tuple[str, ...] = ()
     """Names in the group `twinspan.mappers`."""
