@@ -71,10 +71,11 @@ def parts_of(app: JsonObject) -> list[Part]:
     parts: list[Part] = []
     for ordinal, manifest in enumerate(manifests if isinstance(manifests, list) else []):
         for part in _parts(app, ordinal, mapping(manifest), targets):
-            first = found.setdefault(part.ref, part) if part.ref.name else part
+            first = found.setdefault(part.ref, part) if part.is_wanted else part
             same = f"the same object as one of manifest {first.ordinal}"
+            is_first = first is part
             parts.append(
-                part if first is part else Part(ordinal, part.ref, problem=same, is_wanted=False)
+                part if is_first else Part(ordinal, part.ref, problem=same, is_wanted=False)
             )
     return parts
 
