@@ -25,7 +25,7 @@ import msgspec
 
 from edge.clock import now_ms
 from edge.identity import Identity, NodeSettings
-from gateway.errors import BadRequest, Rejected
+from gateway.errors import BadRequest, InvalidSetting, Rejected
 from gateway.wire.cloudedge.names import HUB, REFUSAL, check_node_name, common_name
 
 HTTPS_PORT = 10_002
@@ -34,6 +34,9 @@ SECONDS = 30.0
 MAX_BODY = 1024 * 1024
 CLOCK_TOLERANCE = 300.0
 """Seconds that this clock may differ from the cloud's; certificates and tokens carry times."""
+CLOCK_WARNING = 10.0
+"""Seconds from which it is told: Leases live 40 s, and who renews them late or early looks lost."""
+_SET_CLOCK = "Set the clock: timedatectl set-ntp true."
 
 
 class JoinFailed(Rejected):
@@ -44,10 +47,11 @@ class JoinFailed(Rejected):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One step that went well, for people."""
+    """One step that went well, for people; with a `mend` it is a warning, and that says what to do."""
 
     name: str
     text: str
+    mend: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +60,15 @@ class JoinRequest:
 
     Shape:  `cloud` is `https://HOST[:PORT]` or `HOST[:PORT]`; `node` empty takes the host name; `hub` is
             `HOST:PORT` of the WebSocket listener, empty takes what the cloud says, and port 10000 of its
-            host from a cloud that says nothing (KubeEdge's own).
+            host from a cloud that says nothing (KubeEdge's own); `replace` joins under the name of a node
+            that exists.
     """
 
     cloud: str
     token: str
     node: str = ""
     hub: str = ""
+    replace: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +117,16 @@ def join(
     _reach(host, port, "CloudHub's HTTPS port")
     tell(Check("cloud reachable", f"{host}:{port}"))
     ca, said = _fetch_ca(host, port, token, tell)
+    trust = _trust(ca)
+    in_use = _ask_name(host, port, trust, node)
+    is_known = request.replace or bool(said) or _was(identity, node)
+    tell(_judge_name(node, in_use, is_known=is_known))
     hub_host, hub_port = _hub_address(request.hub, said, host)
     _reach(hub_host, hub_port, "CloudHub's WebSocket port")
     tell(Check("hub reachable", f"{hub_host}:{hub_port}"))
     key, request_der = _key_and_request(node)
     authorisation = {"Authorization": f"Bearer {token.jwt}"}
-    certificate = _fetch_certificate(host, port, _trust(ca), node, request_der, authorisation)
+    certificate = _fetch_certificate(host, port, trust, node, request_der, authorisation)
     tell(Check("certificate", f"issued to {common_name(node)}"))
     settings = NodeSettings(node, f"{hub_host}:{hub_port}", f"{host}:{port}")
     identity.save(
@@ -204,6 +214,41 @@ def _fetch_ca(
     return response.body, response.hub
 
 
+def _ask_name(host: str, port: int, trust: ssl.SSLContext, node: str) -> bool | None:
+    """True when the cluster has a node of that name; None when the cloud cannot say."""
+    return {200: True, 404: False}.get(_get(host, port, f"/node/{node}", trust).status)
+
+
+def _was(identity: Identity, node: str) -> bool:
+    try:
+        return identity.load().node == node
+    except InvalidSetting:
+        return False
+
+
+def _judge_name(node: str, in_use: bool | None, *, is_known: bool) -> Check:
+    """Judge a name: KubeEdge's cloud signs for a second machine too, and both would be one node.
+
+    Shape:  `is_known` for a machine that is or replaces that node, and for a cloud of ours, which refuses the
+            name of a node that lives.
+    Errors: JoinFailed.
+    """
+    if in_use is None:
+        mend = f"Make sure that no other machine is node {node}: kubectl get node {node}"
+        return Check("node name in use", "the cloud cannot say", mend)
+    if not in_use:
+        return Check("node name in use", "no")
+    if not is_known:
+        raise JoinFailed(
+            f"node {node} exists in that cluster already",
+            description=(
+                f"Choose --node-name, or: kubectl delete node {node}. If this machine takes the place of"
+                " that node: --replace."
+            ),
+        )
+    return Check("node name in use", f"yes: this machine becomes node {node}, which exists")
+
+
 def _check_clock(date: str, expires: int, tell: Callable[[Check], None]) -> None:
     here = now_ms() / 1_000
     there = _date(date)
@@ -211,9 +256,10 @@ def _check_clock(date: str, expires: int, tell: Callable[[Check], None]) -> None
         if abs(here - there) > CLOCK_TOLERANCE:
             raise JoinFailed(
                 f"this machine's clock differs from the cloud's by {here - there:+.0f} s",
-                description="Set the clock (timedatectl set-ntp true) and try again.",
+                description=f"{_SET_CLOCK} Then try again.",
             )
-        tell(Check("clock", f"within {abs(here - there):.0f} s of the cloud's"))
+        text = f"within {abs(here - there):.0f} s of the cloud's"
+        tell(Check("clock", text, _SET_CLOCK if abs(here - there) > CLOCK_WARNING else ""))
     if expires and expires < here:
         raise JoinFailed(
             f"the token expired at {datetime.fromtimestamp(expires, UTC):%Y-%m-%d %H:%M:%S} UTC",

@@ -12,7 +12,9 @@ import click
 from edge import status
 from edge.core import build_edge
 from edge.identity import Identity
-from edge.join import Check, JoinRequest, join
+from edge.join import JoinRequest, join
+from edge.machinechecks import machine_checks
+from gateway.cli.join_report import JoinReport
 from gateway.cli.options import output_option, settings_of, settings_options
 from gateway.cli.output import print_data, print_rows
 from gateway.cli.serving import Process, start_edge
@@ -36,38 +38,41 @@ def edge() -> None:
     metavar="HOST:PORT",
     help="CloudHub's WebSocket listener.  [default: as the cloud says, else HOST:10000]",
 )
+@click.option("--replace", is_flag=True, help="Take the place of the node of that name.")
 @click.option("--run", "and_run", is_flag=True, help="Run EdgeCore afterwards.")
+@output_option
 @settings_options
 def join_command(
     cloud: str,
     token: str,
     node_name: str,
     hub: str,
+    replace: bool,
     and_run: bool,
+    output: str,
     file: Path | None,
     sets: tuple[str, ...],
     data_dir: Path | None,
 ) -> None:
-    """Check the way to the cloud, get this node's certificate and keep it.
+    """Check this machine and the way to the cloud, get this node's certificate and keep it.
 
-    Nothing is written before every step went well.
+    What stands in the way is named with its mend; warnings do not end it. Nothing is written before every
+    step went well.
     """
     settings = settings_of(file, sets, data_dir)
-    with process.only_one(settings.data_dir):
-        joined = join(
-            JoinRequest(cloud=cloud, token=token, node=node_name, hub=hub),
-            Identity(settings.data_dir),
-            _tell,
-        )
-    click.secho(f"Node {joined.node} has joined {cloud}.", fg="green")
+    request = JoinRequest(cloud=cloud, token=token, node=node_name, hub=hub, replace=replace)
+    report = JoinReport(output)
+    with report.ended(), process.only_one(settings.data_dir):
+        for check in machine_checks():
+            report.tell(check)
+        joined = join(request, Identity(settings.data_dir), report.tell)
+        report.joined = joined.node
+    if not report.is_data:
+        click.secho(f"Node {joined.node} has joined {cloud}.", fg="green")
     if and_run:
         _run(settings)
-    else:
+    elif not report.is_data:
         click.echo(f"Start it: twinspan edge run --data-dir {settings.data_dir}")
-
-
-def _tell(check: Check) -> None:
-    click.echo(f"{click.style('ok', fg='green')}  {check.name}: {check.text}")
 
 
 @edge.command("run")

@@ -151,6 +151,7 @@ class FakeCloud:
         self.socket: web.WebSocketResponse | None = None
         self.connections = 0
         self.refusal = ""
+        self.is_ill = False
         self._version = 100
 
     # --- what came ------------------------------------------------------------------------------
@@ -231,10 +232,19 @@ class FakeCloud:
         app = web.Application()
         app.router.add_get("/ca.crt", self._ca)
         app.router.add_get("/edge.crt", self._edge)
+        app.router.add_get("/node/{name}", self._node)
         return app
 
     async def _ca(self, _request: web.Request) -> web.Response:
         return web.Response(body=self.authority.der)
+
+    async def _node(self, request: web.Request) -> web.Response:
+        """As KubeEdge's cloud answers; it signs for a second machine all the same."""
+        if self.is_ill:
+            return web.Response(status=500, text="etcdserver: request timed out")
+        is_there = request.match_info["name"] in self.nodes
+        text = "Node found" if is_there else "Node not found"
+        return web.Response(status=200 if is_there else 404, text=text)
 
     async def _edge(self, request: web.Request) -> web.Response:
         jwt = request.headers["Authorization"].removeprefix("Bearer ")
