@@ -167,6 +167,7 @@ class CloudOrDisk:
         token, ends = _status_of(found)
         kept = _Kept(now_ms(), ends, dict(found))
         await self._put(MetaObject(key, TOKEN, msgspec.json.encode(kept).decode()))
+        self._store.drop_ended(TOKEN, now_ms())
         self.on_token(token, account_name(namespace, account))
         return found
 

@@ -125,12 +125,16 @@ class MetaAuth:
     async def _account(self, token: str) -> Caller:
         digest = hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
         fresh = self._fresh.get(digest)
-        if fresh is not None and fresh[1] > time.time():
+        if fresh is not None and fresh[1] > time.monotonic():
             return fresh[0]
         try:
             user = await self._review(token)
         except Undeliverable:
             user = await self._remembered(digest)
+        except Unauthenticated:  # what was good before counts no more, with or without a cloud
+            self._fresh.pop(digest, None)
+            self._store.delete_meta(digest, "", _logged)
+            raise
         else:
             self.remember(token, user)
         return self._freshen(digest, user, _end_of(token))
@@ -138,8 +142,8 @@ class MetaAuth:
     def _freshen(self, digest: str, user: str, ends: float) -> Caller:
         if len(self._fresh) >= MAX_FRESH:
             self._fresh.clear()
-        caller, until = Caller(user), time.time() + FRESH_SECONDS
-        self._fresh[digest] = caller, min(until, ends or until)
+        caller, left = Caller(user), ends - time.time() if ends else FRESH_SECONDS
+        self._fresh[digest] = caller, time.monotonic() + min(left, FRESH_SECONDS)
         return caller
 
     async def _review(self, token: str) -> str:
@@ -170,13 +174,14 @@ class MetaAuth:
         )
 
     def remember(self, token: str, user: str) -> None:
-        """Note whose a token is, as the cloud said; tokens without an end are not kept."""
+        """Note whose a token is, as the cloud said; those without an end are not kept, ended ones go."""
         ends = _end_of(token)
         if not ends:
             return
         digest = hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
         text = msgspec.json.encode(_Verdict(user, ends)).decode()
         self._store.put_meta(MetaObject(digest, VERDICT, text), _logged)
+        self._store.drop_ended(VERDICT, time.time())
 
     # --- rights -------------------------------------------------------------------------------
 
@@ -236,6 +241,6 @@ def _refusal(caller: Caller, call: Call | Passed) -> GatewayError:
     )
 
 
-def _logged(error: GatewayError | None) -> None:
-    if error is not None:
-        log.warning("a verdict about a token is not on disk", extra={"cause": error.message})
+def _logged(result: bool | GatewayError | None) -> None:
+    if isinstance(result, GatewayError):
+        log.warning("a verdict about a token is not on disk", extra={"cause": result.message})

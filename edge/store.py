@@ -137,6 +137,10 @@ class EdgeStore:
 
         self.database.submit(work, done)
 
+    def drop_ended(self, kind: str, now: float) -> None:
+        """Forget objects of a type whose own `ends` is over, in its unit. Not waited for."""
+        self._write(_nothing, _DROP_ENDED, [(kind, now)])
+
     def put_record(self, record: Record, done: Done) -> None:
         """Write what MetaServer shows of an object that nothing else here works on."""
         self._write(done, _PUT_RECORD, [_record_cells(record)])
@@ -310,6 +314,7 @@ _PUT_META = (
     "INSERT INTO meta (key, type, value) VALUES (?, ?, ?)"
     " ON CONFLICT (key) DO UPDATE SET type = excluded.type, value = excluded.value"
 )
+_DROP_ENDED = "DELETE FROM meta WHERE type = ? AND json_extract(value, '$.ends') < ?"
 _RECORD_COLUMNS = "key, group_version_resource, namespace, name, resource_version, value"
 _SELECT_RECORDS = f"SELECT {_RECORD_COLUMNS} FROM meta_v2"  # noqa: S608  constants
 _PUT_RECORD = f"INSERT OR REPLACE INTO meta_v2 ({_RECORD_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608

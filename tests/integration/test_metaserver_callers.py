@@ -6,11 +6,12 @@ import asyncio
 import base64
 import json
 import os
+import sqlite3
 import ssl
 import stat
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,39 @@ async def test_a_known_account_is_known_without_the_cloud_until_its_token_ends(
         assert await ask("GET", MAPS, a_token(mark="never seen")) == 401
         await until(lambda: time.time() > json.loads(_claims(short))["exp"])
         assert await ask("GET", MAPS, short) == 401
+
+
+async def test_a_token_that_the_cloud_refuses_now_is_forgotten(
+    cloud: ApiCloud, data_dir: Path
+) -> None:
+    token = a_token()
+    cloud.tokens[token] = ACCOUNT
+    rbac = serving("rbac")
+    async with a_node(data_dir, metaserver=rbac) as node, http(node) as ask:
+        await linked(node, cloud)
+        await cloud.push("serviceaccountaccess", "app", an_access(READ_MAPS))
+        assert await ask("GET", MAPS, token) == 200
+    del cloud.tokens[token]
+    async with a_node(data_dir, metaserver=rbac) as node, http(node) as ask:
+        await linked(node, cloud)
+        assert await ask("GET", MAPS, token) == 401
+    async with a_node(data_dir, server=AWAY, metaserver=rbac) as node, http(node) as ask:
+        assert await ask("GET", MAPS, token) == 401
+
+
+async def test_verdicts_of_tokens_that_ended_do_not_pile_up(
+    cloud: ApiCloud, data_dir: Path
+) -> None:
+    gone, new = a_token(-1, "gone"), a_token(mark="new")
+    cloud.tokens |= {gone: ACCOUNT, new: ACCOUNT}
+    async with a_node(data_dir, metaserver=serving("rbac")) as node, http(node) as ask:
+        await linked(node, cloud)
+        await cloud.push("serviceaccountaccess", "app", an_access(READ_MAPS))
+        for token in (gone, new):
+            assert await ask("GET", MAPS, token) == 200
+    with closing(sqlite3.connect(data_dir / "edge" / "edge.db")) as disk:
+        kept = disk.execute("SELECT count(*) FROM meta WHERE type = 'tokenverdict'").fetchone()
+        assert kept == (1,)
 
 
 def _claims(token: str) -> bytes:
