@@ -6,6 +6,7 @@ synchronously and in order.
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from cloud.informer import Change, Informer
 from cloud.mapping import Layout, NotMappable, layout_of, tenant_of, thing_id
 from cloud.statuses import belongs_to
 from gateway.kube.client import KubeClient
-from gateway.model.json import JsonObject
+from gateway.model.json import Json, JsonObject
 from gateway.runtime.module import Module
 from gateway.wire.cloudedge.devices import (
     DEVICES,
@@ -24,6 +25,7 @@ from gateway.wire.cloudedge.devices import (
     STATUSES,
     DeviceView,
     ObjectMeta,
+    mapping,
 )
 from gateway.wire.cloudedge.models import ModelView
 from gateway.wire.cloudedge.subjects import DeviceKey
@@ -58,7 +60,7 @@ class Catalog:
         self._device_listeners: list[DeviceListener] = []
         self._node_listeners: list[NodeListener] = []
         self.namespaces = Informer(kube, "v1", "namespaces", _ignore)
-        self.nodes = Informer(kube, "v1", "nodes", self._node_changed)
+        self.nodes = Informer(kube, "v1", "nodes", self._node_changed, trim=trimmed_node)
         self.models = Informer(kube, GROUP_VERSION, MODELS, self._model_changed)
         self.statuses = Informer(kube, GROUP_VERSION, STATUSES, _ignore)
         self.devices = Informer(kube, GROUP_VERSION, DEVICES, self._device_changed)
@@ -194,6 +196,29 @@ def _discard(index: defaultdict[K, set[DeviceKey]], key: K, member: DeviceKey) -
     index[key].discard(member)
     if not index[key]:
         del index[key]
+
+
+def trimmed_node(node: JsonObject) -> JsonObject:
+    """Return what is remembered of a Node: a fifth of it, and thousands of them are remembered.
+
+    Its metadata, its spec, its conditions' types and states, what its machine runs on.
+    """
+    metadata, status = mapping(node.get("metadata")), mapping(node.get("status"))
+    conditions = status.get("conditions")
+    kept: list[Json] = [
+        {key: _shared(each[key]) for key in ("type", "status") if key in each}
+        for each in (conditions if isinstance(conditions, list) else [])
+        if isinstance(each, dict)
+    ]
+    info: JsonObject = {k: _shared(v) for k, v in mapping(status.get("nodeInfo")).items()}
+    named: JsonObject = {k: v for k, v in metadata.items() if k != "managedFields"}
+    spec: JsonObject = {"spec": node["spec"]} if "spec" in node else {}
+    return {"metadata": named, **spec, "status": {"conditions": kept, "nodeInfo": info}}
+
+
+def _shared(value: Json) -> Json:
+    """Return a text that equal ones share: most nodes say the same."""
+    return sys.intern(value) if isinstance(value, str) else value
 
 
 def _ignore(_: Change) -> None:

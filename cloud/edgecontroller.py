@@ -123,7 +123,7 @@ class EdgeController:
     def _answer(self, inbound: Inbound, form: Form, value: JsonObject | list[Json] | None) -> None:
         asked = inbound.envelope
         if form is Form.RESULT:
-            inbound.reply(answer_result(asked, stamp(), mapping(value)))
+            inbound.reply(answer_result(asked, stamp(), unclaimed(mapping(value))))
         elif form is Form.BARE:
             inbound.reply(answer_object(asked, stamp(), value))
         elif form is Form.OK:
@@ -243,7 +243,7 @@ class EdgeController:
 
     async def _update_lease(self, ask: Ask) -> JsonObject:
         ask.own()
-        body = _named(ask, "Lease", LEASES)
+        body = unclaimed(_named(ask, "Lease", LEASES))
         return await self._kube.update(LEASES, "leases", _lease_namespace(ask), body)
 
     # --- pods and what they name ----------------------------------------------------------------
@@ -333,6 +333,18 @@ def _named(ask: Ask, kind: str, group_version: str) -> JsonObject:
         "namespace": ask.namespace,
     }
     return {**body, "apiVersion": group_version, "kind": kind, "metadata": meta}
+
+
+def unclaimed(item: JsonObject) -> JsonObject:
+    """Return an object without who manages which field: no edge reads it, and it is half of a Lease.
+
+    An update without it leaves it as it is.
+    """
+    metadata = mapping(item.get("metadata"))
+    if "managedFields" not in metadata:
+        return item
+    kept: JsonObject = {k: v for k, v in metadata.items() if k != "managedFields"}
+    return {**item, "metadata": kept}
 
 
 def _patch_of(ask: Ask) -> JsonObject:

@@ -43,7 +43,10 @@ def lease(node: str, now: int, stored: JsonObject | None) -> JsonObject:
         "renewTime": rfc3339_micro(now),
     }
     if stored is not None:
-        return {**stored, "spec": spec}
+        known = stored.get("metadata")
+        kept: JsonObject = {} if not isinstance(known, dict) else dict(known)
+        kept.pop("managedFields", None)  # stays as it is, and is more than all the rest
+        return {**stored, "metadata": kept, "spec": spec}
     metadata: JsonObject = {"name": node, "namespace": LEASE_NAMESPACE}
     return {
         "kind": "Lease",

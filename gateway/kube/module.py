@@ -72,7 +72,12 @@ class KubeApi:
         bound, _ = parse_bind(settings.https.bind, SETTING)
         self._hosts = (*hosts, *(() if bound in EVERYWHERE else (bound,)))
         registry = builtin_registry()
-        storage = Storage(database, window=settings.watch_window, buffer=settings.watch_buffer)
+        storage = Storage(
+            database,
+            window=settings.watch_window,
+            window_bytes=settings.watch_window_bytes,
+            buffer=settings.watch_buffer,
+        )
         self.objects = Objects(storage, registry)
         self._documents = Documents(registry)
         self._definitions = Definitions(registry)

@@ -1,6 +1,6 @@
 """Objects on disk and in memory: one version counter, compare-and-set, committed changes in order.
 
-All objects are kept in memory, parsed and serialised; the database is the truth that memory is
+All objects are kept in memory, as text, the latest ones parsed too; the database is the truth that memory is
 filled from. A write allots the next resourceVersion, checks the old one inside the writer's transaction, and
 reaches memory and watchers when it is committed, so nobody ever sees a version that a power loss could take
 back. Versions may have gaps (a refused write), they never return.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from bisect import bisect_left, bisect_right, insort
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ _TICK = "UPDATE clock SET version = ? WHERE version < ?"
 _HAS_NAMESPACE = "SELECT 1 FROM objects WHERE kind = 'namespaces' AND namespace = '' AND name = ?"
 _HAS_CONTENT = "SELECT 1 FROM objects WHERE namespace = ? LIMIT 1"
 
+AWAKE = 1_000
+"""Objects that are kept parsed beside their text."""
 MAX_OBJECT = 1_572_864
 """Bytes of one stored object, as etcd takes them; patches could make one grow for ever."""
 
@@ -117,13 +120,22 @@ def _order(key: Key) -> tuple[str, str]:
 class Storage:
     """The objects of one API server.
 
-    Shape:  `window` is how many changes of each kind are kept for watches to resume, `buffer` how many may
-            wait for one watcher.
+    Shape:  `window` is how many changes of each kind are kept for watches to resume, of `window_bytes` at
+            most, `buffer` how many may wait for one watcher.
     """
 
-    def __init__(self, database: Database, *, window: int = 10_000, buffer: int = 1_000) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        window: int = 10_000,
+        window_bytes: int = 8_388_608,
+        buffer: int = 1_000,
+    ) -> None:
         self._database = database
         self._window = window
+        self._window_bytes = window_bytes
+        self._awake: deque[Stored] = deque()
         self._buffer = buffer
         self._kinds: dict[str, Kind] = {}
         self._allotted = 0
@@ -154,7 +166,7 @@ class Storage:
     def _kind(self, name: str) -> Kind:
         kind = self._kinds.get(name)
         if kind is None:
-            kind = self._kinds[name] = Kind(Window(self._window, self._floor))
+            kind = self._kinds[name] = Kind(Window(self._window, self._floor, self._window_bytes))
         return kind
 
     def listen(self, listener: Callable[[Change], None]) -> None:
@@ -165,7 +177,17 @@ class Storage:
 
     def get(self, key: Key) -> Stored | None:
         kind = self._kinds.get(key.kind)
-        return kind.objects.get(key) if kind else None
+        stored = kind.objects.get(key) if kind else None
+        if stored is not None and stored.rests:
+            stored.wake()
+            self._note_awake(stored)
+        return stored
+
+    def _note_awake(self, stored: Stored) -> None:
+        """Keep what is asked for parsed, until many others were asked for."""
+        self._awake.append(stored)
+        if len(self._awake) > AWAKE:
+            self._awake.popleft().rest()
 
     def all(self, kind: str, wanted: Filter | None = None) -> Iterator[Stored]:
         """Objects of a kind by namespace and name."""
@@ -325,8 +347,11 @@ class Storage:
         else:
             kind.put(change.after)
         kind.window.add(change)
+        self._note_awake(change.after)
         for listener in self._listeners:
             listener(change)
+        if change.before is not None:
+            change.before.rest()
 
 
 _Row = tuple[str, str, str, int, bytes]
@@ -362,4 +387,4 @@ def _load(connection: sqlite3.Connection) -> tuple[list[_Row], int]:
 
 def _stored(row: _Row) -> Stored:
     kind, namespace, name, version, body = row
-    return Stored(Key(kind, namespace, name), version, msgspec.json.decode(body), bytes(body))
+    return Stored(Key(kind, namespace, name), version, None, bytes(body))

@@ -29,14 +29,39 @@ class Key:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
 class Stored:
-    """An object as it is stored; never changed, only replaced."""
+    """An object as it is stored; never changed, only replaced.
 
-    key: Key
-    version: int
-    object: JsonObject
-    body: bytes
+    Shape:  `object` is read, never changed; `body` its JSON text. An object takes five times its text: one
+            that `rests` is kept as text alone, and read from it each time it is asked for.
+    """
+
+    __slots__ = ("_object", "body", "key", "version")
+
+    def __init__(self, key: Key, version: int, item: JsonObject | None, body: bytes) -> None:
+        self.key = key
+        self.version = version
+        self.body = body
+        self._object = item
+
+    @property
+    def object(self) -> JsonObject:
+        return _decode(self.body) if self._object is None else self._object
+
+    @property
+    def rests(self) -> bool:
+        return self._object is None
+
+    def rest(self) -> None:
+        """Keep the text alone."""
+        self._object = None
+
+    def wake(self) -> None:
+        """Keep the object, too: it will be asked for."""
+        self._object = self.object
+
+
+_decode: Callable[[bytes], JsonObject] = msgspec.json.Decoder(dict).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +82,12 @@ class Filter:
     fields: FieldSelector = EVERY_FIELD
 
     def matches(self, stored: Stored) -> bool:
-        return (
-            (self.namespace is None or stored.key.namespace == self.namespace)
-            and self.labels.matches(stored.object)
-            and self.fields.matches(stored.object)
-        )
+        if self.namespace is not None and stored.key.namespace != self.namespace:
+            return False
+        if not self.selects:
+            return True
+        item = stored.object
+        return self.labels.matches(item) and self.fields.matches(item)
 
     @property
     def selects(self) -> bool:
@@ -153,11 +179,21 @@ class Watcher:
         return items
 
 
-class Window:
-    """Recent changes of one kind and who follows them."""
+FEWEST = 100
+"""Changes that a window keeps whatever they weigh."""
 
-    def __init__(self, size: int, floor: int) -> None:
-        self._changes: deque[Change] = deque(maxlen=size)
+
+class Window:
+    """Recent changes of one kind and who follows them.
+
+    Shape:  at most `size` changes, of `most` bytes of text together.
+    """
+
+    def __init__(self, size: int, floor: int, most: int) -> None:
+        self._changes: deque[Change] = deque()
+        self._size = size
+        self._most = most
+        self._bytes = 0
         self._watchers: set[Watcher] = set()
         self.floor = floor
         """Changes up to this version may be forgotten."""
@@ -167,9 +203,14 @@ class Window:
         return len(self._watchers)
 
     def add(self, change: Change) -> None:
-        if len(self._changes) == self._changes.maxlen:
-            self.floor = self._changes[0].after.version
         self._changes.append(change)
+        self._bytes += len(change.after.body)
+        while len(self._changes) > self._size or (
+            self._bytes > self._most and len(self._changes) > FEWEST
+        ):
+            oldest = self._changes.popleft().after
+            self._bytes -= len(oldest.body)
+            self.floor = oldest.version
         for watcher in tuple(self._watchers):
             watcher.offer(change)
 
