@@ -38,6 +38,8 @@ class Asked:
     key: ApiKey
     app: Application
     option: JsonObject
+    is_narrow: bool = False
+    """True: of Pods, a node lists and watches its own."""
 
     @property
     def subresource(self) -> str | None:
@@ -57,6 +59,9 @@ class Asked:
         fields = text(self.option.get("fieldSelector"))
         if self.key.name is not None:
             fields = ",".join(each for each in (fields, f"metadata.name={self.key.name}") if each)
+        if self.is_narrow and (self.key.group, self.key.resource) == ("", "pods"):
+            # A Node authorizer allows no more, and refuses who asks for more.
+            fields = ",".join(each for each in (fields, f"spec.nodeName={self.node}") if each)
         return {"labels": text(self.option.get("labelSelector")) or None, "fields": fields or None}
 
     def check_whole(self, option: JsonObject) -> None:
@@ -65,9 +70,9 @@ class Asked:
             raise NotBuilt("dry runs through the cloud-edge link are not built")
 
 
-def asked_of(node: str, app: Application) -> Asked:
+def asked_of(node: str, app: Application, *, is_narrow: bool) -> Asked:
     """Read a request. Errors: MalformedPacket."""
-    return Asked(node, ApiKey.parse(app.key), app, app.option_json())
+    return Asked(node, ApiKey.parse(app.key), app, app.option_json(), is_narrow)
 
 
 class ApiVerbs:

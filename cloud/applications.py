@@ -49,8 +49,11 @@ class Applications:
         watches: Watches,
         metrics: Metrics,
         tracer: Tracer,
+        *,
+        is_narrow: bool,
     ) -> None:
         self._settings = settings
+        self._is_narrow = is_narrow
         self._verbs = verbs
         self._watches = watches
         self._metrics = metrics
@@ -84,7 +87,7 @@ class Applications:
 
     async def _do(self, node: str, app: Application) -> bytes:
         self._check(node, app)
-        asked = asked_of(node, app)
+        asked = asked_of(node, app, is_narrow=self._is_narrow)
         if app.verb == Verb.WATCH:
             await self._watches.start(asked)
             return b""
@@ -110,7 +113,7 @@ class Applications:
         """Begin a watch unless it is there; what may work later is tried at the next sync."""
         try:
             self._check(node, app)
-            asked = asked_of(node, app)
+            asked = asked_of(node, app, is_narrow=self._is_narrow)
             if app.verb != Verb.WATCH:
                 raise Forbidden(f"{app.verb[:50]!r} is no watch")
             await self._watches.start(asked)
@@ -139,5 +142,8 @@ def build_applications(
     watches = Watches(hub, authorizer, kinds, topology, settings, metrics)
     topology.on_change(watches.topology_changed)
     verbs = ApiVerbs(authorizer, kinds, topology)
-    Applications(settings, verbs, watches, metrics, tracer).attach(hub)
+    applications = Applications(
+        settings, verbs, watches, metrics, tracer, is_narrow=authorizer.is_enabled
+    )
+    applications.attach(hub)
     return watches

@@ -89,6 +89,9 @@ class NodeRights:
         """True when a Pod of the node names the object."""
         return self._pods.uses(node, (kind, meta.name), meta.namespace)
 
+    def _is_itself(self, node: str, item: JsonObject) -> bool:
+        return ObjectMeta.read(item).name == node
+
     def _is_access(self, node: str, access: JsonObject) -> bool:
         meta = ObjectMeta.read(access)
         return (meta.namespace, meta.name) in self._pods.service_accounts(node)
@@ -111,6 +114,7 @@ _JUDGES: Mapping[tuple[str, str], _Judge] = {
     ("", "secrets"): _named("secret"),
     ("", "persistentvolumeclaims"): _named("persistentvolumeclaim"),
     ("policy.kubeedge.io", "serviceaccountaccesses"): NodeRights._is_access,
+    ("", "nodes"): NodeRights._is_itself,
     ("", "services"): _anyone,
     ("", "endpoints"): _anyone,
     ("discovery.k8s.io", "endpointslices"): _anyone,
@@ -133,6 +137,11 @@ class Authorizer:
         self._settings = settings
         self._kube = kube
         self._rights = rights
+
+    @property
+    def is_enabled(self) -> bool:
+        """True where a node may do less than CloudCore."""
+        return self._settings.enabled
 
     async def read(
         self, node: str, key: ApiKey, reading: Callable[[KubeClient], Awaitable[T]]

@@ -330,6 +330,23 @@ async def test_a_node_sees_the_devices_bound_to_it(tmp_path: Path) -> None:
         assert (await ask(edge, Verb.WATCH, devices)).is_approved
 
 
+@pytest.mark.parametrize("is_enabled", [True, False])
+async def test_of_pods_a_node_lists_its_own(tmp_path: Path, is_enabled: bool) -> None:
+    settings = Authorization(enabled=is_enabled)
+    async with a_node(tmp_path, authorization=settings) as (cloud, edge):
+        for name, node in (("own", edge.node), ("other", "edge-9")):
+            pod: JsonObject = {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": name, "namespace": "default"},
+                "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]},
+            }
+            await cloud.kube.create("v1", "pods", "default", pod)
+        found = document(await ask(edge, Verb.LIST, ApiKey("", "v1", "pods", "default", None)))
+        names = {item["metadata"]["name"] for item in found["items"]}
+        assert names == ({"own"} if is_enabled else {"own", "other"})
+
+
 async def test_pods_at_the_edge_find_the_api_at_the_edge(tmp_path: Path) -> None:
     slices = ApiKey("discovery.k8s.io", "v1", "endpointslices", "default")
     body: JsonObject = {
@@ -427,7 +444,7 @@ async def test_changes_during_a_cut_arrive_afterwards(tmp_path: Path) -> None:
             await watched(edge, Operation.INSERT, "one")
 
         async def is_away() -> bool:
-            return cloud.sample("twinspan_nodes_connected") == 0
+            return cloud.sample("twinspan_cloudhub_connected_nodes") == 0
 
         await eventually(is_away)
         await cloud.kube.create("v1", "services", "default", a_service("two"))
