@@ -200,5 +200,11 @@ def _is_same(old: JsonObject | None, new: JsonObject) -> bool:
 def _is_older(item: JsonObject, than: JsonObject | None) -> bool:
     if than is None:
         return False
-    one, other = ObjectMeta.read(item).version, ObjectMeta.read(than).version
-    return one.isdigit() and other.isdigit() and int(one) < int(other)
+    one, other = number_of(ObjectMeta.read(item).version), number_of(ObjectMeta.read(than).version)
+    return one is not None and other is not None and one < other
+
+
+def number_of(version: str) -> int | None:
+    """Read a resourceVersion as a number, None where it is none (Kubernetes' are 64 bits wide)."""
+    is_number = version.isascii() and version.isdigit() and len(version) <= 20
+    return int(version) if is_number else None

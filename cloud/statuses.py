@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cloud.informer import number_of
 from cloud.mapping import (
     Layout,
     features_patch,
@@ -176,7 +177,7 @@ def is_news(old: JsonObject | None, new: JsonObject) -> bool:
 
 def _millis(side: JsonObject) -> int:
     stamp = text(mapping(side.get("metadata")).get("timestamp"))
-    return int(stamp) if stamp.isdigit() else 0
+    return number_of(stamp) or 0
 
 
 def new_status(device: DeviceView, status: JsonObject) -> JsonObject:

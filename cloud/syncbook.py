@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from cloud.informer import Change, Informer
+from cloud.informer import Change, Informer, number_of
 from gateway.errors import GatewayError, NotFound, Rejected
 from gateway.kube.client import KubeClient
 from gateway.model.json import JsonObject
@@ -290,8 +290,7 @@ def place_of(name: str) -> Place:
 
 
 def _number(document: JsonObject) -> int:
-    version = ObjectMeta.read(document).version
-    return int(version) if version.isdigit() else 0
+    return number_of(ObjectMeta.read(document).version) or 0
 
 
 def _trimmed(document: JsonObject) -> JsonObject:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from cloud.catalog import Catalog
 from cloud.devicethings import Twinned
+from cloud.informer import number_of
 from cloud.mapping import NotMappable
 from gateway.model.thing import EventAction, Thing, ThingEvent
 from gateway.wire.cloudedge.devices import DeviceView
@@ -87,4 +88,4 @@ def remember(twin: Twinned, event: ThingEvent) -> None:
 
 
 def _version(view: DeviceView) -> int:
-    return int(view.meta.version) if view.meta.version.isdigit() else 0
+    return number_of(view.meta.version) or 0

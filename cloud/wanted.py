@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from cloud.informer import number_of
 from cloud.syncbook import NEVER, Held
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.names import Operation, Source
@@ -92,6 +93,5 @@ def _is_newer(wanted: Held, held: Held | None) -> bool:
 
 def is_later(version: str, than: str) -> bool:
     """Compare resourceVersions; those that are no numbers differ or not."""
-    if version.isdigit() and than.isdigit():
-        return int(version) > int(than)
-    return version != than
+    one, other = number_of(version), number_of(than)
+    return version != than if one is None or other is None else one > other

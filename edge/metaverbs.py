@@ -242,7 +242,9 @@ class MetaVerbs:
         for name in ("gracePeriodSeconds", "propagationPolicy", "dryRun"):
             if call.query.get(name) and name not in option:
                 text = call.query[name]
-                option[name] = int(text) if text.isdigit() else [text] if name == "dryRun" else text
+                option[name] = (
+                    int(text) if _is_number(text) else [text] if name == "dryRun" else text
+                )
         item = await self._ask(call, Verb.DELETE, option=option)
         if text_of(item, "kind") not in ("", "Status"):
             return await self._written(call, request, item)
@@ -360,7 +362,7 @@ def _list_options(call: Call) -> JsonObject:
     option: JsonObject = {"kind": "ListOptions", "apiVersion": META}
     option.update({name: call.query[name] for name in _SELECTORS if call.query.get(name)})
     limit = call.query.get("limit", "")
-    if limit.isascii() and limit.isdigit() and 0 < int(limit) < 1_000_000:
+    if _is_number(limit) and 0 < int(limit) < 1_000_000:
         option["limit"] = int(limit)
     if call.query.get("continue"):
         option["continue"] = call.query["continue"]
@@ -415,3 +417,7 @@ def _absent(error: Undeliverable, call: Call) -> Undeliverable:
     """Say why there is no answer: without the cloud nobody knows that an object does not exist."""
     gone = not_found(call.plural, call.group, call.name)
     return Undeliverable(f"{gone.message} at this edge, and the cloud is away: {error.message}")
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 18

@@ -156,6 +156,8 @@ def _faults(db: sqlite3.Connection) -> dict[str, Any]:
     """Return what the cloud was told that does not work: device -> part -> fault."""
     rows = db.execute("SELECT key, value FROM meta WHERE type = ? ORDER BY key", (META_TYPE,))
     return {key.partition("/")[2]: json.loads(value) for key, value in rows}
+
+
 def _set_aside(db: sqlite3.Connection) -> JsonObject | None:
     row = db.execute("SELECT value FROM identity WHERE name = ?", (SET_ASIDE,)).fetchone()
     found: JsonObject | None = json.loads(row[0]) if row else None

@@ -11,6 +11,7 @@ import pytest
 
 from cloud.informer import Change, Informer
 from cloud.keyworker import KeyWorker
+from cloud.wanted import is_later
 from gateway.errors import Gone, NotFound, StoreUnavailable
 from gateway.kube.client import EventType, ObjectList, WatchEvent
 from gateway.model.json import JsonObject
@@ -306,3 +307,21 @@ async def test_a_kind_that_nobody_needs_may_be_missing() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.parametrize(
+    ("version", "than", "later"),
+    [
+        ("10", "9", True),
+        ("9", "10", False),
+        ("9007199254740993", "9007199254740992", True),
+        ("18446744073709551615", "9223372036854775807", True),
+        ("²", "1", True),
+        ("9" * 5_000, "1", True),
+        ("a", "a", False),
+    ],
+)
+def test_versions_are_compared_as_numbers_where_they_are(
+    version: str, than: str, *, later: bool
+) -> None:
+    assert is_later(version, than) is later
