@@ -2,8 +2,9 @@
 
 Which tenant a message belongs to is decided here, never at the edge: a Device bound to the node belongs to
 its namespace's tenant and goes downstream at once; any other id is a device of Hono's registry, in the
-Node's tenant, and goes through the ingress with all its checks. A spooled upload is answered with the
-outcome; those of a lane are taken one after another.
+Node's tenant, and goes through the ingress with all its checks. The node is the gateway of a message (`via`)
+unless it speaks for itself. A spooled upload is answered with the outcome; those of a lane are taken one
+after another.
 """
 
 from __future__ import annotations
@@ -213,6 +214,7 @@ def _message(
         content_type=item.content_type or (OCTET_STREAM if item.payload else None),
         adapter=Adapter.EDGE.value,
         address=item.topic,
+        via=None if item.device == node else node,
         ttl=None if item.ttl is None else min(item.ttl, LONGEST),
         properties={**_own_properties(item), ORIGIN_NODE: node},
         twin_owned=item.twin_owned,
@@ -252,6 +254,7 @@ def _upload(message: Message, item: EdgeUpload) -> Upload:
         trace=message.trace,
         spool=message.spool,
         duplicate=message.duplicate,
+        via=message.via,
     )
 
 

@@ -1,9 +1,9 @@
 """EventBus: what clients of the edge's MQTT broker publish to this node, and what they are told.
 
 Three families of topics end here: KubeEdge's `$hw/events/...` (DeviceTwin answers), Hono's telemetry and
-event topics (to the spool; the PUBACK waits until they are on disk), and what only the cloud's router may
-want (straight to the cloud, lost without one, as in KubeEdge). All other topics are between local clients.
-Every message also goes to local subscribers: the broker sees to that.
+event topics with mappers' data (to the spool; the PUBACK waits until they are on disk), and what only the
+cloud's router may want (straight to the cloud, lost without one, as in KubeEdge). All other topics are
+between local clients. Every message also goes to local subscribers: the broker sees to that.
 
 Source: KubeEdge reference, section 14; Hono's MQTT topics.
 """
@@ -59,6 +59,7 @@ MAX_CONTENT_TYPE = 256
 """Characters; the link's envelope has no room for more, and a cloud would end the link over it."""
 MAX_BAG_FIELDS = 50
 _ROUTER = ("$hw/events/upload/#", "SYS/dis/upload_records", "+/user/#")
+_DATA = "$ke/events/device/+/+/data/update"
 _BAG = "/?"
 
 
@@ -118,6 +119,7 @@ class EventBus:
             self._route(f"{head}/#", self._take_upload)
         for text in _ROUTER:
             self._route(text, self._take_for_router)
+        self._route(_DATA, self._take_data)
         self._route("$hw/events/device/+/+/twin/update", self._take_twin_update)
         self._route("$hw/events/device/+/+/twin/get", self._take_twin_get)
         self._route("$hw/events/device/+/+/state/update", self._take_state)
@@ -160,6 +162,15 @@ class EventBus:
                 f"expected telemetry|t|event|e/[tenant]/device, got {message.topic[:128]!r}"
             )
         self._spool(message, message.topic, kind, device, _bag(bag_text), done)
+
+    def _take_data(self, message: Publish, done: Done) -> None:
+        """A mapper's data: telemetry of its Device, whatever it holds."""
+        key = _device_of(message.topic)
+        bag = {"content-type": "application/json"} if message.payload[:1] == b"{" else {}
+        if message.properties.content_type:
+            bag = {}
+        device = f"{key.namespace}:{key.name}"
+        self._spool(message, message.topic, Kind.TELEMETRY, device, bag, done)
 
     def _spool(
         self,

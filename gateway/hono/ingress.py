@@ -124,7 +124,7 @@ class IngressService:
             if refusal is not None:
                 passage.end(refusal)
                 return
-        if route.several_gateways:
+        if route.several_gateways and upload.via is None:
             self._last_gateways.note(route.tenant.tenant_id, route.device, route.via)
         self._downstream.send(self._message(route, upload, span), passage.end)
 
@@ -155,7 +155,7 @@ class IngressService:
             content_type=content_type,
             adapter=route.adapter,
             address=upload.address,
-            via=route.via,
+            via=upload.via or route.via,
             ttl=route.ttl(upload),
             ttd=upload.ttd,
             retain=upload.retain,
@@ -170,7 +170,11 @@ class IngressService:
         """Account for the good case, which is to be short."""
         if self._traffic.watchers:
             self._traffic.uploaded(
-                upload, route.tenant.tenant_id, route.device, span.context.trace_id, via=route.via
+                upload,
+                route.tenant.tenant_id,
+                route.device,
+                span.context.trace_id,
+                via=upload.via or route.via,
             )
         if route.is_metered:
             self._usage.add_bytes(route.tenant, size)
@@ -384,7 +388,7 @@ def _sender(upload: Upload) -> tuple[str, str | None]:
     """Whom a refused upload was for, and through which gateway, as far as it said."""
     own = upload.principal.device if upload.principal else None
     device = upload.device or own or ""
-    return device, own if own != device else None
+    return device, own if own != device else upload.via
 
 
 def _key(upload: Upload) -> RouteKey:

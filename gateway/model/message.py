@@ -84,7 +84,8 @@ class SpoolId:
 class Upload(msgspec.Struct, frozen=True, kw_only=True):
     """A device's message as its adapter read it; nothing in it is checked yet.
 
-    Shape:  `tenant` and `device` are what the address said, None where it said nothing;
+    Shape:  `tenant` and `device` are what the address said, None where it said nothing; `via` is the edge
+            node that speaks for the device (for other adapters the principal does);
             `ttl` and `ttd` in seconds; `address` as the device wrote it (URI, topic, `to`).
     """
 
@@ -104,6 +105,7 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     trace: TraceContext | None = None
     spool: SpoolId | None = None
     duplicate: bool = False
+    via: str | None = None
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):

@@ -197,6 +197,7 @@ async def test_telemetry_of_the_edge_reaches_the_northbound_consumer(
             assert message.annotations["device_id"] == device
             assert message.properties["device_id"] == device
             assert message.properties["orig_address"] == topic
+            assert message.properties["edge_node"] == NODE
             assert "traceparent" in message.annotations["x-opt-trace-context"]
 
 

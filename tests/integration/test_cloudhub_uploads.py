@@ -67,6 +67,7 @@ async def test_telemetry_of_a_device_belongs_to_its_namespace_s_tenant(tmp_path:
         assert message.adapter == "twinspan-edge"
         assert message.at == 1_795_377_600.0
         assert message.properties["edge_node"] == "edge-1"
+        assert message.via == "edge-1"
         assert message.spool == SpoolId("edge-1/edge-uuid", "lane", 1)
         assert not message.duplicate
 
@@ -88,6 +89,18 @@ async def test_any_other_device_belongs_to_the_node_s_tenant_and_is_asserted(
             assert (answer.verdict, answer.status) == (Verdict.REFUSED, 404)
         assert [u.tenant for u in cloud.gateway.ingress.uploads] == ["DEFAULT_TENANT", "acme"]
         assert [u.device for u in cloud.gateway.ingress.uploads] == ["4711", "4711"]
+        assert [u.via for u in cloud.gateway.ingress.uploads] == ["edge-1", "edge-1"]
+
+
+async def test_a_node_is_no_gateway_of_its_own_messages(tmp_path: Path) -> None:
+    async with (
+        a_cloud(tmp_path) as cloud,
+        an_edge(cloud, "edge-1", await join(cloud, "edge-1")) as edge,
+    ):
+        await edge.register()
+        assert (await send(edge, item(1, "edge-1"))).verdict is Verdict.TAKEN
+        (upload,) = cloud.gateway.ingress.uploads
+        assert (upload.device, upload.via) == ("edge-1", None)
 
 
 async def test_a_node_cannot_say_what_only_the_cloud_may_say(tmp_path: Path) -> None:

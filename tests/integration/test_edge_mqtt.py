@@ -17,6 +17,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from gateway.config.edge import Spool
+from gateway.model.message import Kind
 from gateway.wire.cloudedge.twins import MemberDevice
 from tests.integration.edge_cloud import FakeCloud, a_cloud
 from tests.integration.edge_node import MODEL, Node, a_device, a_node, join_edge, linked
@@ -151,3 +152,22 @@ async def test_mosquitto_pub_sends_telemetry_through_the_edge(
     await until(lambda: len(cloud.uploads) == 1)
     (item,) = cloud.uploads
     assert (item.payload, item.qos, item.device) == (b'{"t": 1}', qos, "default:d1")
+
+
+async def test_a_mapper_s_data_is_telemetry_of_its_device(cloud: FakeCloud, node: Node) -> None:
+    port = str(node.endpoints.port("edge.mqtt"))
+    topic = "$ke/events/device/default/d1/data/update"
+    for payload in ('{"data": {"temp": {"value": "20"}}}', "20"):
+        process = await asyncio.create_subprocess_exec(
+            *("mosquitto_pub", "-p", port, "-q", "1", "-t", topic, "-m", payload)
+        )
+        assert await process.wait() == 0
+    await until(lambda: len(cloud.uploads) == 2)
+    assert {item.device for item in cloud.uploads} == {"default:d1"}
+    assert {item.kind for item in cloud.uploads} == {Kind.TELEMETRY}
+    assert [(item.payload[:1], item.content_type) for item in cloud.uploads] == [
+        (b"{", "application/json"),
+        (b"2", ""),
+    ]
+    assert cloud.uploads[0].topic == topic
+    assert not cloud.uploads[0].twin_owned

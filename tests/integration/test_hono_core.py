@@ -290,6 +290,14 @@ async def test_an_edge_device_needs_no_registration_but_may_be_switched_off(core
     assert isinstance(await submit(core, other), TenantNotFound)
 
 
+async def test_an_edge_node_is_the_gateway_of_what_it_sends(core: Core) -> None:
+    await core.device("acme", "sensor", {"via": ["gw-1", "gw-2"]})
+    for node in ("edge-1", "edge-2", None):
+        upload = an_upload(None, adapter=Adapter.EDGE, tenant="acme", device="sensor", via=node)
+        assert await submit(core, upload) is None
+    assert [message.via for message in core.consumer.messages] == ["edge-1", "edge-2", None]
+
+
 # --- authentication --------------------------------------------------------------------------------
 
 
