@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from cloud.certificates import OLD_COMMON_NAME
 from cloud.peers import FORWARDED, Peers
 from cloud.streamforward import forward
 from cloud.streams import Tunnels, TunnelStream
@@ -39,6 +40,7 @@ FIRST_SECONDS = 2.0
 """How long the head of an answer waits for its first bytes, or for the reason why there are none."""
 ANSWER_SECONDS = 30.0
 """How long exec and attach wait for the kubelet's head."""
+_OF_NODES = frozenset({("organizationName", ORGANISATION), ("commonName", OLD_COMMON_NAME)})
 _NOT_FORWARDED = frozenset(
     {"host", "content-length", "transfer-encoding", "accept-encoding", "authorization", "cookie"}
 )
@@ -196,8 +198,9 @@ def host_of(authority: str) -> str:
 
 
 def check_caller(certificate: Mapping[str, object] | None) -> None:
-    """Refuse a verified certificate that is a node's. Errors: Forbidden."""
-    if certificate is None or ("organizationName", ORGANISATION) in set(_names(certificate)):
+    """Refuse a verified certificate that is a node's, of the present or the old form. Errors: Forbidden."""
+    names = set(_names(certificate or {}))
+    if not names or not names.isdisjoint(_OF_NODES):
         raise Forbidden("an API server's client certificate is needed, a node's does not do")
 
 

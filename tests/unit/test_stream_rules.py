@@ -50,6 +50,8 @@ def test_a_nodes_certificate_does_not_do_for_an_api_server() -> None:
     with pytest.raises(Forbidden):
         check_caller({"subject": ((("organizationName", "system:nodes"),),)})
     with pytest.raises(Forbidden):
+        check_caller({"subject": ((("commonName", "kubeedge.io"),),)})
+    with pytest.raises(Forbidden):
         check_caller(None)
 
 
