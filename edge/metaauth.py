@@ -234,8 +234,9 @@ def _refusal(caller: Caller, call: Call | Passed) -> GatewayError:
         return Forbidden(f'forbidden: User "{caller.name}" cannot get path "{call.path}"')
     plural = f"{call.plural}.{call.group}" if call.group else call.plural
     where = f'in the namespace "{call.namespace}"' if call.namespace else "at the cluster scope"
+    resource = f"{call.plural}/{call.subresource}" if call.subresource else call.plural
     return Forbidden(
-        f'{plural} is forbidden: User "{caller.name}" cannot {call.verb} resource "{call.plural}"'
+        f'{plural} is forbidden: User "{caller.name}" cannot {call.verb} resource "{resource}"'
         f' in API group "{call.group}" {where}',
         details={"name": call.name, "group": call.group, "kind": call.plural},
     )

@@ -184,7 +184,7 @@ async def test_methods_are_listed_and_called_at_metaserver(cloud: FakeCloud, nod
         }
         status, found, _ = await client.ask("POST", f"{METHODS}/dim", json={"on": True})
         assert (status, found["kind"], found["reason"]) == (403, "Status", "Forbidden")
-        assert 'cannot create resource "devices"' in found["message"]
+        assert 'cannot create resource "devices/methods"' in found["message"]
     async with client_of(node, **ADMIN) as client:
         status, found, _ = await client.ask("POST", f"{METHODS}/dim", json={"brightness": 30})
         assert (status, found) == (
