@@ -21,6 +21,7 @@ from gateway.wire.cloudedge.devices import ObjectMeta, mapping, text
 
 APPS = "apps.kubeedge.io/v1alpha1"
 KIND = "EdgeApplication"
+MAX_PARTS = 2_000
 CONTAINED = "apps.kubeedge.io/last-contained-resources"
 """Annotation of an EdgeApplication: what was made of it. KubeEdge's form."""
 MARK = "twinspan.io/edge-application"
@@ -63,7 +64,16 @@ class Part:
 
 
 def parts_of(app: JsonObject) -> list[Part]:
-    """Return what an application stands for, each manifest at least once."""
+    """Return what an application stands for, each manifest at least once; at most `MAX_PARTS`."""
+    parts = _all_parts(app)
+    if len(parts) > MAX_PARTS:
+        last = parts[MAX_PARTS - 1]
+        problem = f"an EdgeApplication makes {MAX_PARTS - 1} objects at most"
+        parts[MAX_PARTS - 1 :] = [Part(last.ordinal, last.ref, problem=problem, is_wanted=False)]
+    return parts
+
+
+def _all_parts(app: JsonObject) -> list[Part]:
     spec = mapping(app.get("spec"))
     manifests = mapping(spec.get("workloadTemplate")).get("manifests")
     targets = list(targets_of(mapping(spec.get("workloadScope"))))
@@ -77,6 +87,8 @@ def parts_of(app: JsonObject) -> list[Part]:
             parts.append(
                 part if is_first else Part(ordinal, part.ref, problem=same, is_wanted=False)
             )
+            if len(parts) > MAX_PARTS:
+                return parts
     return parts
 
 

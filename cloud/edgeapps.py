@@ -89,6 +89,8 @@ class EdgeApps:
         self._informer = Informer(kube, APPS, PLURAL, self._app_changed, is_needed=False)
         self._mirrors = Mirrors(kube, MARK, self._made_changed, _trimmed)
         self._places: dict[Key, frozenset[Place]] = {}
+        self._parts: dict[Key, tuple[tuple[str, int], list[Part]]] = {}
+        """What each application stands for, by uid and generation."""
         groups.on_change(self._all)
         leadership.on_change(lambda _: self._all())
 
@@ -112,6 +114,7 @@ class EdgeApps:
 
     def _forget(self, key: Key) -> None:
         self._places.pop(key, None)
+        self._parts.pop(key, None)
         self._chores.done(key)
         self._keep_mirrors()
 
@@ -137,14 +140,16 @@ class EdgeApps:
             facts = {"application": "/".join(key), "cause": error.message}
             log.info("an edge application must wait", extra=facts)
             is_done = False
-        if is_done:
+        if key not in self._informer.objects:
+            self._forget(key)  # it went meanwhile
+        elif is_done:
             self._chores.done(key)
         else:
             self._chores.again(key)
 
     async def _settle(self, key: Key, app: JsonObject) -> bool:
         """Make an application true; False when something of it must be tried again."""
-        pieces = [await self._piece(part) for part in parts_of(app)]
+        pieces = [await self._piece(part) for part in await self._parts_of(key, app)]
         self._places[key] = frozenset(each.place for each in pieces if each.plural)
         wanted = {each.part.ref for each in pieces if each.is_wanted}
         made = contained(app)
@@ -157,6 +162,15 @@ class EdgeApps:
         await self._tell(app, pieces)
         self._keep_mirrors()
         return not left and not any(each.problem for each in pieces)
+
+    async def _parts_of(self, key: Key, app: JsonObject) -> list[Part]:
+        """Return what an application stands for; worked out anew when its spec changes."""
+        meta = ObjectMeta.read(app)
+        state, parts = self._parts.get(key, (("", 0), []))
+        if state != (meta.uid, meta.generation):
+            parts = await asyncio.to_thread(parts_of, app)
+            self._parts[key] = ((meta.uid, meta.generation), parts)
+        return parts
 
     # --- what can be made -------------------------------------------------------------------------
 

@@ -16,12 +16,27 @@ from gateway.wire.cloudedge.devices import ObjectMeta, mapping, text, texts
 FINALIZER = "apps.kubeedge.io/nodegroup-controller"
 BELONGING = "apps.kubeedge.io/belonging-to"
 """Label of a Node: its group."""
+_NOBODY: frozenset[str] = frozenset()
 ZONE = "topology.kubernetes.io/zone"
 ZONE_BEFORE = "twinspan.io/zone-before"
 """Annotation of a Node: which zone it had before its group became one."""
 
-Nodes = Mapping[str, JsonObject]
-"""Name -> Node."""
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """What groups ask of a Node; `ready` as its condition says, "" for nothing."""
+
+    labels: Mapping[str, str]
+    ready: str
+
+    @classmethod
+    def read(cls, document: JsonObject) -> NodeView:
+        labels = mapping(document.get("metadata")).get("labels")
+        return cls(texts(labels), ready_condition(document))
+
+
+Nodes = Mapping[str, NodeView]
+"""By name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +45,7 @@ class Group:
 
     name: str
     created: str
-    nodes: tuple[str, ...]
+    nodes: frozenset[str]
     labels: Mapping[str, str]
     is_zone: bool
     is_deleting: bool
@@ -43,7 +58,7 @@ class Group:
         return cls(
             name=meta.name,
             created=text(mapping(document.get("metadata")).get("creationTimestamp")),
-            nodes=tuple(text(name) for name in nodes) if isinstance(nodes, list) else (),
+            nodes=frozenset(text(name) for name in nodes) if isinstance(nodes, list) else _NOBODY,
             labels=texts(spec.get("matchLabels")),
             is_zone=spec.get("topologyEnabled") is True,
             is_deleting=meta.is_deleting,
@@ -69,11 +84,10 @@ def assigned(groups: Iterable[Group], nodes: Nodes) -> dict[str, str]:
     by_age = sorted(known.values(), key=lambda group: (group.created, group.name))
     found: dict[str, str] = {}
     for name, node in nodes.items():
-        labels = ObjectMeta.read(node).labels
-        holder = labels.get(BELONGING, "")
-        taker = next((group.name for group in by_age if group.chooses(name, labels)), "")
+        holder = node.labels.get(BELONGING, "")
+        taker = next((group.name for group in by_age if group.chooses(name, node.labels)), "")
         if holder in known:
-            found[name] = holder if known[holder].chooses(name, labels) else taker
+            found[name] = holder if known[holder].chooses(name, node.labels) else taker
         else:
             found[name] = taker or holder
     return found
@@ -117,21 +131,17 @@ def node_statuses(
 
     Shape:  `groups` as `assigned` gives it; `failures` says for nodes why their label could not be written.
     """
-    chosen = {name for name, node in nodes.items() if _is_chosen(group, name, node)}
+    chosen = {name for name, node in nodes.items() if group.chooses(name, node.labels)}
     return [
         _status(group, name, nodes.get(name), groups.get(name, ""), failures.get(name, ""))
         for name in sorted(chosen.union(name for name in group.nodes if name))
     ]
 
 
-def _is_chosen(group: Group, name: str, node: JsonObject) -> bool:
-    return group.chooses(name, ObjectMeta.read(node).labels)
-
-
 def _status(
-    group: Group, name: str, node: JsonObject | None, holder: str, failure: str
+    group: Group, name: str, node: NodeView | None, holder: str, failure: str
 ) -> JsonObject:
-    ready = "" if node is None else ready_condition(node)
+    ready = "" if node is None else node.ready
     status: JsonObject = {
         "nodeName": name,
         "readyStatus": _READY.get(ready, "Unknown"),
@@ -145,7 +155,7 @@ def _status(
     )
 
 
-def _reason(group: Group, name: str, node: JsonObject | None, holder: str, failure: str) -> str:
+def _reason(group: Group, name: str, node: NodeView | None, holder: str, failure: str) -> str:
     if node is None:
         return "node does not exist"
     if holder != group.name:

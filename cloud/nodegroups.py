@@ -18,6 +18,8 @@ from cloud.groupmembers import (
     FINALIZER,
     ZONE_BEFORE,
     Group,
+    Nodes,
+    NodeView,
     assigned,
     group_of,
     newly_failed,
@@ -43,6 +45,8 @@ APPS = "apps.kubeedge.io/v1alpha1"
 GROUPS, KIND = "nodegroups", "NodeGroup"
 MAX_REASONS = 10
 """Nodes that one Event names."""
+GATHER_SECONDS = 0.1
+"""How long changes are gathered: a fleet that joins is not looked at for each node."""
 Step = Callable[[], Awaitable[None]]
 
 
@@ -106,6 +110,7 @@ class NodeGroups:
             backoff = Backoff(0.5, 30.0)
             while True:
                 await self._wake.wait()
+                await asyncio.sleep(GATHER_SECONDS)
                 self._wake.clear()
                 if not self.is_known or await self._round():
                     backoff.reset()
@@ -144,27 +149,29 @@ class NodeGroups:
             if not ObjectMeta.read(document).is_deleting:
                 yield partial(self._hold, document)
         groups = {name: Group.read(item) for name, item in self._documents().items()}
-        wanted = assigned(groups.values(), self._nodes_by_name())
+        wanted = assigned(groups.values(), self._views())
         self._failures.clear()
         for name, node in self._nodes_by_name().items():
             group = wanted.get(name, "")
             patch = node_patch(node, groups.get(group), group)
             if patch is not None:
                 yield partial(self._move, name, node, patch)
-        for group_name, document in self._documents().items():
-            group_now = groups.get(group_name)
-            if group_now is None:
-                continue
-            if group_now.is_deleting:
+        views = self._views()
+        for name, document in self._documents().items():
+            each = groups.get(name)
+            if each is not None and each.is_deleting:
                 yield partial(self._let_go, document)
-            else:
-                yield partial(self._write_status, document, group_now, wanted)
+            elif each is not None:
+                yield partial(self._write_status, document, each, wanted, views)
 
     def _documents(self) -> dict[str, JsonObject]:
         return {key[1]: item for key, item in self._informer.objects.items()}
 
     def _nodes_by_name(self) -> dict[str, JsonObject]:
         return {key[1]: node for key, node in self._nodes.objects.items()}
+
+    def _views(self) -> dict[str, NodeView]:
+        return {name: NodeView.read(node) for name, node in self._nodes_by_name().items()}
 
     # --- steps ------------------------------------------------------------------------------------
 
@@ -215,10 +222,10 @@ class NodeGroups:
             await self._set_finalizers(document, left)
 
     async def _write_status(
-        self, document: JsonObject, group: Group, wanted: Mapping[str, str]
+        self, document: JsonObject, group: Group, wanted: Mapping[str, str], nodes: Nodes
     ) -> None:
         before = mapping(document.get("status")).get("nodeStatuses")
-        after = node_statuses(group, wanted, self._nodes_by_name(), self._failures)
+        after = node_statuses(group, wanted, nodes, self._failures)
         if after == (before or []):
             return
         patch: JsonObject = {"status": {"nodeStatuses": after}}

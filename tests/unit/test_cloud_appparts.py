@@ -15,6 +15,7 @@ from cloud.appparts import (
     APPLIED,
     CONTAINED,
     MARK,
+    MAX_PARTS,
     Ref,
     contained,
     contained_note,
@@ -144,6 +145,14 @@ def test_one_object_is_made_once() -> None:
     first, second = parts_of(an_app(MAP, MAP))
     assert first.document is not None
     assert "manifest 0" in second.problem
+
+
+def test_an_application_that_is_too_large_says_so_at_its_end() -> None:
+    app = an_app(a_deployment(), MAP, groups=[f"g{at}" for at in range(MAX_PARTS + 10)])
+    parts = parts_of(app)
+    assert len(parts) == MAX_PARTS
+    assert all(part.document is not None for part in parts[:-1])
+    assert "at most" in parts[-1].problem
 
 
 def test_an_application_of_another_form_stands_for_nothing() -> None:

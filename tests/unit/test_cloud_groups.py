@@ -14,6 +14,7 @@ from cloud.groupmembers import (
     ZONE,
     ZONE_BEFORE,
     Group,
+    NodeView,
     assigned,
     newly_failed,
     node_patch,
@@ -26,7 +27,7 @@ def a_group(name: str = "west", *nodes: str, created: int = 0, **more: Any) -> G
     return Group(
         name=name,
         created=f"2026-01-01T00:00:{created:02}Z",
-        nodes=nodes,
+        nodes=frozenset(nodes),
         labels=more.get("labels", {}),
         is_zone=more.get("is_zone", False),
         is_deleting=more.get("is_deleting", False),
@@ -65,7 +66,7 @@ def of(group: str) -> dict[str, str]:
 def test_a_node_belongs_to_one_group(
     groups: tuple[Group, ...], labels: dict[str, str], expected: str
 ) -> None:
-    assert assigned(groups, {"edge-1": a_node(**labels)}) == {"edge-1": expected}
+    assert assigned(groups, {"edge-1": NodeView(labels, "")}) == {"edge-1": expected}
 
 
 def test_a_group_is_read_as_it_is_written() -> None:
@@ -79,12 +80,13 @@ def test_a_group_is_read_as_it_is_written() -> None:
         "spec": {"nodes": ["edge-1"], "matchLabels": {"site": "w"}, "topologyEnabled": True},
     }
     group = Group.read(document)
-    assert (group.nodes, group.labels) == (("edge-1",), {"site": "w"})
+    assert group.nodes == frozenset({"edge-1"})
+    assert group.labels == {"site": "w"}
     assert group.is_zone
     assert group.is_deleting
     assert group.is_held
     assert not group.chooses("edge-1", {})
-    assert Group.read({}) == Group("", "", (), {}, False, False, False)
+    assert Group.read({}) == Group("", "", frozenset(), {}, False, False, False)
 
 
 @pytest.mark.parametrize(
@@ -135,11 +137,12 @@ def test_a_node_that_says_it_already_is_left_alone(
 
 def test_a_group_says_who_is_a_member_who_is_not_and_why() -> None:
     ready: JsonObject = {"conditions": [{"type": "Ready", "status": "True"}]}
-    nodes = {
-        "edge-1": {**a_node("edge-1"), "status": ready},
-        "edge-2": a_node("edge-2"),
-        "edge-3": a_node("edge-3"),
-    }
+    documents = (
+        {**a_node("edge-1"), "status": ready},
+        a_node("edge-2"),
+        a_node("edge-3"),
+    )
+    nodes = {f"edge-{at}": NodeView.read(item) for at, item in enumerate(documents, 1)}
     group = a_group("west", "edge-3", "edge-9", "edge-2", "edge-1", "")
     holders = {"edge-1": "west", "edge-2": "east", "edge-3": "west"}
     statuses = node_statuses(group, holders, nodes, {"edge-3": "the API says no"})
@@ -191,6 +194,10 @@ some_groups = st.lists(
 )
 
 
+def views(nodes: dict[str, JsonObject]) -> dict[str, NodeView]:
+    return {name: NodeView.read(node) for name, node in nodes.items()}
+
+
 def apply(node: Any, patch: Any) -> JsonObject:
     """What a merge patch makes of a Node."""
     meta = dict(node["metadata"])
@@ -209,13 +216,13 @@ def test_one_round_is_enough_and_who_belongs_stays(
         labels = {key: value for key, value in ((BELONGING, holder), (ZONE, zone)) if value}
         nodes[name] = a_node(name, **labels)
     known = {group.name: group for group in groups}
-    wanted = assigned(groups, nodes)
+    wanted = assigned(groups, views(nodes))
     assert set(wanted) == set(nodes)
     for name, group in wanted.items():
         patch = node_patch(nodes[name], known.get(group), group)
         if patch is not None:
             nodes[name] = apply(nodes[name], patch)
-    assert assigned(groups, nodes) == wanted
+    assert assigned(groups, views(nodes)) == wanted
     for name, group in wanted.items():
         assert node_patch(nodes[name], known.get(group), group) is None
         if group in known:
