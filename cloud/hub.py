@@ -313,11 +313,15 @@ class CloudHub:
         self._stores[session.node] = session.edge
         if old is not None:
             self._end(old, Ending.REPLACED)
-        self._metrics.nodes_connected.set(len(self._sessions))
+        self._show_connected()
         log.info("node connected", extra={"node": session.node, "peer": asked.peer})
         for listener in self._listeners:
             listener.node_connected(session.node)
         return session
+
+    def _show_connected(self) -> None:
+        self._metrics.nodes_connected.set(len(self._sessions))
+        self._metrics.nodes_connected_as_kubeedge.set(len(self._sessions))
 
     def _forget(self, session: NodeSession) -> None:
         if session.link.ending is None:
@@ -332,7 +336,7 @@ class CloudHub:
         if not is_current:
             return
         del self._sessions[session.node]
-        self._metrics.nodes_connected.set(len(self._sessions))
+        self._show_connected()
         for listener in self._listeners:
             listener.node_disconnected(session.node)
 

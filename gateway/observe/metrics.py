@@ -271,6 +271,11 @@ class Metrics:
             "Edge nodes connected to this CloudHub.",
             registry=registry,
         )
+        self.nodes_connected_as_kubeedge = Gauge(
+            "KubeEdge_CloudHub_connected_nodes",
+            "The same, under the name that dashboards for KubeEdge know.",
+            registry=registry,
+        )
         self.cloudhub_messages = Counter(
             "twinspan_cloudhub_messages",
             "Messages from (up) and to (down) edge nodes, by what they are about.",

@@ -82,6 +82,7 @@ async def test_a_second_connection_of_a_node_takes_over(tmp_path: Path) -> None:
                 await first.closed()
                 assert (await second.register()).parent_id
                 assert cloud.sample("twinspan_cloudhub_connected_nodes") == 1
+                assert cloud.sample("KubeEdge_CloudHub_connected_nodes") == 1
         assert cloud.sample("twinspan_cloudhub_sessions_ended_total", reason="replaced") == 1
 
 
