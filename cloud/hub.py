@@ -430,10 +430,9 @@ class CloudHub:
     def writable(self, session: NodeSession) -> None:
         """Write what waits, unless the node must read first."""
         session.is_flush_due = False
-        if session.connection.stalled_since is None:
-            frames = session.link.frames(asyncio.get_running_loop().time())
-            if frames:
-                session.connection.send(frames)
+        now = asyncio.get_running_loop().time()
+        while session.connection.stalled_since is None and (frames := session.link.frames(now)):
+            session.connection.send(frames)
 
     def _end(self, session: NodeSession, why: Ending) -> None:
         if session.link.ending is None:

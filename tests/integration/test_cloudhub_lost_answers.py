@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import mapping
 from tests.cloud_rig import (
     CloudCore,
@@ -60,3 +61,28 @@ async def test_a_store_that_was_lost_while_cloudcore_slept_is_noticed(tmp_path: 
         an_edge(cloud, "edge-1", certificate, store="two") as edge,
     ):
         await edge.object("default/device/lamp", "insert")
+
+
+async def test_much_that_is_sent_at_once_arrives_without_a_word_from_the_node(
+    tmp_path: Path,
+) -> None:
+    names = [f"map-{number}" for number in range(6)]
+    async with a_cloud(tmp_path) as cloud:
+        for name in names:
+            body: JsonObject = {"metadata": {"name": name}, "data": {"a": "x" * 60_000}}
+            await cloud.kube.create("v1", "configmaps", "default", body)
+        pod: JsonObject = {
+            "metadata": {"name": "p"},
+            "spec": {
+                "nodeName": "edge-1",
+                "containers": [{"name": "c", "image": "i"}],
+                "volumes": [{"name": name, "configMap": {"name": name}} for name in names],
+            },
+        }
+        await cloud.kube.create("v1", "pods", "default", pod)
+        async with an_edge(cloud, "edge-1", await join(cloud, "edge-1")) as edge:
+            edge.acknowledges = False
+            for name in names:
+                await edge.object(f"default/configmap/{name}", "insert")
+            came = [e for e in edge.received if "/configmap/" in e.route.resource]
+            assert len(came) == len(names)  # none had to be sent again
