@@ -23,6 +23,7 @@ from gateway.config.edge import Edge
 from gateway.config.edge_services import MetaServer
 from gateway.config.tree import Settings
 from gateway.errors import InvalidSetting
+from gateway.wire.cloudedge.names import Operation
 from tests.integration.api_cloud import ApiCloud, Refused, an_api_cloud
 from tests.integration.edge_node import MODEL, Node, a_device, a_node, join_edge, linked
 from tests.integration.edge_support import until
@@ -129,6 +130,28 @@ async def test_a_service_account_does_what_it_has_rights_for(
         assert await ask("GET", SECRETS, token) == 403
         reviews = [app for app in cloud.asked if "tokenreviews" in app.key]
         assert len(reviews) == 1  # a verdict counts for a while
+
+
+async def test_methods_of_devices_need_a_right_of_their_own(
+    cloud: ApiCloud, data_dir: Path
+) -> None:
+    token = a_token()
+    cloud.tokens[token] = ACCOUNT
+    group = "devices.kubeedge.io"
+    devices = {"apiGroups": [group], "resources": ["devices"], "verbs": ["*"]}
+    methods = {"apiGroups": [group], "resources": ["devices/methods"], "verbs": ["create"]}
+    path = f"/apis/{group}/v1beta1/namespaces/default/devices/lamp/methods/dim"
+    async with a_node(data_dir) as node, http(node) as ask:
+        await linked(node, cloud)
+        await cloud.push("serviceaccountaccess", "app", an_access(devices))
+        assert await ask("POST", path, token, json={}) == 403
+        await cloud.push("serviceaccountaccess", "app", an_access(methods), Operation.UPDATE)
+        assert await ask("POST", path, token, json={}) == 404  # there is no such Device
+        assert await ask("POST", path.replace("/default/", "/other/"), token, json={}) == 403
+        assert await ask("POST", path, json={}) == 403
+        assert not [
+            app for app in cloud.asked if "devices" in app.key
+        ]  # it is the edge's own matter
 
 
 async def test_rbac_opens_plain_paths_alone(cloud: ApiCloud, data_dir: Path) -> None:
