@@ -22,7 +22,7 @@ from gateway.errors import Forbidden
 from gateway.kube.client import KubeClient
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.applications import ApiKey
-from gateway.wire.cloudedge.devices import ObjectMeta, mapping, text
+from gateway.wire.cloudedge.devices import DeviceView, ObjectMeta
 from gateway.wire.cloudedge.subjects import DeviceKey
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class NodeRights:
         return None if judge is None else lambda item: judge(self, node, item)
 
     def _is_bound_device(self, node: str, device: JsonObject) -> bool:
-        return text(mapping(device.get("spec")).get("nodeName")) == node
+        return DeviceView.read(device).node == node
 
     def _is_model(self, node: str, model: JsonObject) -> bool:
         meta = ObjectMeta.read(model)

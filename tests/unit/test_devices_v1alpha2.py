@@ -7,9 +7,12 @@ from typing import Any, cast
 
 import jsonpatch
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cloud.devicepatch import desired_patch, with_types
 from cloud.mapping import layout_of
+from cloud.validation import NOT_UNIQUE, device_fault, model_fault
 from gateway.kube.builtin import definitions
 from gateway.kube.crds import kinds_of
 from gateway.model.json import JsonObject
@@ -173,6 +176,36 @@ def test_a_model_of_v1alpha2_has_the_same_rules() -> None:
     temp = view.properties["temp"]
     assert (temp.type, temp.access, temp.maximum) == ("INT", "ReadWrite", "100")
     assert model_as_v1beta1(view.document) is view.document
+
+
+_leaves = st.none() | st.booleans() | st.integers() | st.text(max_size=3)
+_keys = st.sampled_from(
+    [
+        *("nodeSelector", "nodeSelectorTerms", "matchExpressions", "values", "protocol", "common"),
+        *("propertyVisitors", "propertyName", "modbus", "customizedProtocol", "configData", "com"),
+        *("status", "spec", "twins", "desired", "data", "dataProperties", "properties", "type"),
+        *("int", "name", "deviceModelRef", "customizedValues", "metadata"),
+    ]
+)
+_documents = st.dictionaries(
+    _keys,
+    st.recursive(
+        _leaves,
+        lambda below: st.lists(below, max_size=3) | st.dictionaries(_keys, below, max_size=4),
+        max_leaves=20,
+    ),
+)
+
+
+@given(_documents)
+def test_odd_documents_are_read_as_far_as_they_can_be(document: Any) -> None:
+    new = as_v1beta1(document)
+    assert as_v1beta1(new) is new
+    assert DeviceView.read(document).properties.keys() == DeviceView.read(new).properties.keys()
+    model = model_as_v1beta1(document)
+    assert ModelView.read(document).rules == ModelView.read(model).rules
+    assert device_fault(document) in ("", NOT_UNIQUE)
+    model_fault(document)
 
 
 # --- writing wishes --------------------------------------------------------------------------------
