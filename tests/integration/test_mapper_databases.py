@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from edge.mappers import pushing
 from edge.mappers.pushaddress import read_address
@@ -32,6 +34,7 @@ from tests.database_servers import (
     redis,
     redis_cli,
 )
+from tests.device_pki import issue
 from tests.integration.edge_cloud import FakeCloud, a_cloud
 from tests.integration.edge_node import LAMP_MODEL, Node, a_device, a_node, join_edge, linked
 from tests.integration.edge_support import until
@@ -81,6 +84,18 @@ def pushed(node: Node, method: str, outcome: str) -> float:
     return node.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
+def server_certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for localhost with its key in one file, and the file of who signed it."""
+    authority = issue(
+        "CN=ca", extensions=((x509.BasicConstraints(ca=True, path_length=None), True),)
+    )
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+    holder = issue("CN=localhost", authority, extensions=((names, False),))
+    ca = folder / "ca.crt"
+    ca.write_bytes(authority.certificate.public_bytes(Encoding.PEM))
+    return holder.save(folder, "server"), ca
+
+
 # --- Redis -----------------------------------------------------------------------------------------
 
 
@@ -101,6 +116,24 @@ async def test_values_are_in_a_sorted_set_of_redis_by_their_time(
         assert [float(score) for score in lines[1::2]] == [m["TimeStamp"] for m in members]
         found = await redis_cli(address, "CLIENT", "LIST")
         assert len([line for line in found if " db=3 " in line]) == 1  # both share a connection
+
+
+async def test_redis_is_reached_over_tls_by_a_certificate_that_is_trusted(
+    cloud: FakeCloud, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at, ca = server_certificate(tmp_path)
+    tls = free_port()
+    files = ("--tls-cert-file", str(at), "--tls-key-file", str(at), "--tls-ca-cert-file", str(ca))
+    more = ("--tls-port", str(tls), "--tls-auth-clients", "no", *files)
+    async with redis(tmp_path, *more) as address:
+        lamp = a_lamp("redis", addr=f"tls://localhost:{tls}")
+        await cloud.push("device", "lamp", lamp)
+        await until(lambda: pushed(node, "redis", "again") >= 1)
+        fault = node.core.devices.faults.of(KEY)["push redis of on"]
+        assert "certificate verify failed" in fault
+        monkeypatch.setenv("SSL_CERT_FILE", str(ca))
+        await until(lambda: pushed(node, "redis", "ok") == 2)
+        assert await redis_cli(address, "ZCARD", "lamp") == ["2"]
 
 
 async def test_what_redis_missed_comes_when_it_is_back(
@@ -193,6 +226,29 @@ async def test_values_are_rows_of_a_table_for_each_property(
         "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'mapper'"
     )
     assert users == 1
+
+
+async def test_mariadb_is_reached_over_tls_by_a_certificate_that_is_trusted(
+    cloud: FakeCloud, node: Node, installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at, ca = server_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca))
+    async with mariadb(installed, f"--ssl-cert={at}", f"--ssl-key={at}") as server:
+        await server.ask(
+            "DROP DATABASE IF EXISTS plant",
+            "CREATE DATABASE plant",
+            f"CREATE OR REPLACE USER mapper IDENTIFIED BY '{PASSWORD}' REQUIRE SSL",
+            "GRANT ALL ON plant.* TO mapper",
+        )
+        places = {"database": "plant", "userName": "mapper"}
+        lamp = a_lamp("mysql", addr=f"tls://localhost:{server.port}", **places)
+        await cloud.push("device", "lamp", lamp)
+        await until(lambda: pushed(node, "mysql", "ok") == 2)
+        rows = await server.ask("SELECT field FROM plant.`default/lamp/brightness`")
+        assert rows == [("100",)]
+        lamp = a_lamp("mysql", "40", addr=f"127.0.0.1:{server.port}", **places)
+        await cloud.push("device", "lamp", lamp, Operation.UPDATE)
+        await until(lambda: pushed(node, "mysql", "again") >= 1)  # without TLS it is not let in
 
 
 async def test_what_mariadb_missed_comes_in_order_when_it_is_back(
