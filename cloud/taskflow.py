@@ -310,7 +310,7 @@ def _extension(kind: str, extend: str) -> JsonObject:
     if kind == PREPULL_JOB and extend:
         try:
             rows = msgspec.json.decode(extend)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return {}
         return {"imageStatus": _images(rows)}
     return {}

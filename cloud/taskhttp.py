@@ -158,7 +158,7 @@ def _image_status(text: str) -> str:
     """Say `status` where the older form says `state`."""
     try:
         rows: Json = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return ""
     words = {"successful": "True", "failed": "False"}
     found: list[Json] = [
@@ -172,5 +172,5 @@ def _image_status(text: str) -> str:
 def _read(decoder: msgspec.json.Decoder[S], body: bytes) -> S:
     try:
         return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"the body cannot be read: {error}") from None

@@ -184,7 +184,9 @@ def build_edge(
     entry = ServiceEntry(settings.servicebus, targets, hub, process.endpoints, metrics)
     api = CloudOrDisk(store, hub)
     tasks = build_tasks(process, name, store, hub, api)
-    rooms = Rooms(name, identity.folder, store, hub, meta, twin, api, devices.methods)
+    rooms = Rooms(
+        name, identity.folder, store, hub, meta, twin, api, devices.methods, tasks.confirm
+    )
     metaserver = build_metaserver(settings.metaserver, process, rooms)
     enrolment = Enrolment(identity, name, ticket, settings.hub.https_server)
     modules: list[Module] = [

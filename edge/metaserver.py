@@ -20,7 +20,7 @@ from edge.devicemethods import DeviceMethods
 from edge.deviceport import TwinPort
 from edge.edgeapi import CloudOrDisk
 from edge.hub import EdgeHub
-from edge.metaanswers import FROM, respond_error
+from edge.metaanswers import DISK, FROM, respond_error, respond_json
 from edge.metaauth import MetaAuth
 from edge.metadiscovery import PlainPaths
 from edge.metamanager import MetaManager
@@ -32,6 +32,7 @@ from edge.metaverbs import MetaVerbs
 from edge.store import EdgeStore
 from gateway.config.edge_services import MetaServer as Settings
 from gateway.errors import GatewayError, InvalidSetting, Rejected
+from gateway.model.json import JsonObject
 from gateway.observe.metrics import Metrics
 from gateway.runtime.listener import Endpoints, parse_bind
 from gateway.runtime.module import Module
@@ -41,6 +42,9 @@ log = logging.getLogger(__name__)
 
 ENDPOINT = "edge.metaserver"
 SETTING = "edge.metaserver.bind"
+CONFIRMATION = ("", "taskupgrade", "confirm-upgrade")
+"""What KubeEdge's tools post to confirm an upgrade of this node."""
+STATUS: JsonObject = {"kind": "Status", "apiVersion": "v1", "metadata": {}}
 TLS_FOLDER = "metaserver"
 """Below the edge's folder: `ca.crt`, `server.crt`, `server.key`."""
 
@@ -66,6 +70,8 @@ class Rooms:
     twin: TwinPort
     api: CloudOrDisk
     methods: DeviceMethods
+    confirm: Callable[[], str]
+    """Lets the upgrade that waits for it go on, and names its job. Errors: NotFound."""
 
 
 class MetaServer:
@@ -82,6 +88,7 @@ class MetaServer:
         verbs: MetaVerbs,
         paths: PlainPaths,
         certificate: Certificate,
+        confirm: Callable[[], str],
     ) -> None:
         self._settings = settings
         self._endpoints = parts.endpoints
@@ -91,6 +98,7 @@ class MetaServer:
         self._verbs = verbs
         self._paths = paths
         self._certificate = certificate
+        self._confirm = confirm
 
     async def run(self, ready: Callable[[], None]) -> None:
         await self._records.load()
@@ -131,6 +139,9 @@ class MetaServer:
         await self._auth.require(caller, call)
         if isinstance(call, Passed):
             return await self._paths.answer(call.path)
+        if call.verb == "create" and (call.group, call.plural, call.name) == CONFIRMATION:
+            message = f"job {self._confirm()} goes on"
+            return respond_json({**STATUS, "status": "Success", "message": message}, DISK)
         return await self._verbs.answer(call, request)
 
 
@@ -183,7 +194,10 @@ def build_metaserver(settings: Settings, parts: Parts, rooms: Rooms) -> list[Mod
     )
     paths = PlainPaths(cloud, rooms.store, records.kinds, rooms.node)
     certificate = Certificate(rooms.folder)
-    return [cloud, MetaServer(settings, parts, records, auth, verbs, paths, certificate)]
+    return [
+        cloud,
+        MetaServer(settings, parts, records, auth, verbs, paths, certificate, rooms.confirm),
+    ]
 
 
 def _check_loopback(bind: str) -> None:

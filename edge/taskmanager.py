@@ -191,12 +191,12 @@ class TaskManager:
         self._wake.set()
         return record.job
 
-    def link_up(self, *, has_spool: bool) -> None:  # noqa: ARG002  every cloud hears of jobs
-        """Say what could not be said."""
+    def link_up(self, *, has_spool: bool) -> None:
+        """Say what could not be said; to a cloud of ours, which takes nothing twice, with what was before."""
         for record in sorted(self._records.values(), key=lambda record: record.at):
-            for said in record.said:
-                if not said.is_sent:
-                    self._send(record, said)
+            unsent = [said for said in record.said if not said.is_sent]
+            for said in record.said if has_spool and unsent else unsent:
+                self._send(record, said)
 
     def link_down(self) -> None:
         """What is said now waits."""

@@ -26,9 +26,8 @@ log = logging.getLogger(__name__)
 KEPT_BACKUPS = 2
 MAX_VERSION = 64
 SETTING = "edge.tasks.upgrade_command"
-_VERSION = re.compile(
-    r"v?[0-9]{1,5}\.[0-9]{1,5}(\.[0-9]{1,5})?((a|b|rc|\.dev|\.post|-alpha\.|-beta\.|-rc\.)[0-9]{1,5})?"
-)
+_VERSION = re.compile(r"v?[0-9]{1,5}\.[0-9]{1,5}[0-9A-Za-z.+-]*")
+"""Semantic versions and Python's: nothing that a shell, a path or an option would take for more."""
 
 
 class UpgradeFailed(Rejected):

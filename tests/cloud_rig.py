@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cloud.core import build_cloud
 from cloud.identity import create_join_token
 from gateway.config.cloud import Cloud, CloudHub, HubListener
-from gateway.config.cloud_services import Dynamic, Router, Stream
+from gateway.config.cloud_services import Dynamic, Router, Stream, Tasks
 from gateway.config.ditto import Ditto
 from gateway.config.kube import Kube, KubeHttps
 from gateway.config.tree import Settings
@@ -205,6 +205,7 @@ def settings_of(data_dir: Path, ditto: Ditto, **hub: Any) -> Settings:
     router = options.pop("router", Router(bind=FREE))
     stream = options.pop("stream", Stream(bind=FREE, tunnel_bind=FREE))
     advertise = options.pop("advertise", ())
+    tasks = options.pop("tasks", Tasks())
     return Settings(
         data_dir=data_dir,
         demo=True,
@@ -216,6 +217,7 @@ def settings_of(data_dir: Path, ditto: Ditto, **hub: Any) -> Settings:
             router=router,
             stream=stream,
             advertise=advertise,
+            tasks=tasks,
         ),
     )
 
