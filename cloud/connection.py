@@ -266,11 +266,18 @@ class Connection(asyncio.Protocol):
         if not self._is_leaving:
             self._deliver(messages)
         answers = self._websocket.answers
-        if answers and not self._transport.is_closing():
-            self._transport.write(b"".join(answers))
+        if answers:
+            if self._websocket.closed:
+                self._say(answers[-1])
+            elif self.stalled_since is None:  # who pings and does not read must not fill our memory
+                self._say(b"".join(answers))
             answers.clear()
         if self._websocket.closed:
             self._transport.close()
+
+    def _say(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
 
     def _deliver(self, messages: list[bytes]) -> None:
         """Hand messages over until the owner has enough for now; the rest is kept back."""
