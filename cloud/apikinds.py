@@ -55,7 +55,10 @@ class ApiKinds:
 
     async def _ask(self, group_version: str) -> dict[str, _Resource]:
         root = "/apis/" if "/" in group_version else "/api/"
-        answer = await self._kube.read(root + group_version)
+        try:
+            answer = await self._kube.read(root + group_version)
+        except NotFound as error:  # of a path, and API servers have no more to say about those
+            raise NotFound(UNKNOWN) from error
         try:
             resources = _read.decode(answer).resources
         except msgspec.DecodeError as error:
