@@ -48,6 +48,7 @@ from gateway.store.disk import Disk
 from gateway.wire.cloudedge.names import check_node_name
 from gateway.wire.cloudedge.routing import ServiceBusCall, ServiceBusTarget
 from gateway.wire.cloudedge.to_edge import (
+    AttributesChanged,
     BusCommand,
     MembershipChanged,
     ObjectChanged,
@@ -175,6 +176,7 @@ def build_edge(
         hub.on_answer(taker)
     hub.on(ObjectChanged, meta.on_object)
     hub.on(MembershipChanged, twin.membership.on_membership)
+    hub.on(AttributesChanged, twin.membership.on_attributes)
     hub.on(TwinCommanded, twin.on_twin_command)
     hub.on(BusCommand, bus.on_command)
     services = ServiceBus(settings.servicebus, hub, metrics)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from msgspec import Raw
+
 from edge.clock import now_ms
 from edge.store import DeviceRow
 from edge.twinrules import NO_RULES, Change, Wanted
@@ -46,9 +48,12 @@ class LocalDevice:
                 self.twins[name] = before
 
 
+DEVICE_TOPICS = "$hw/events/device"
+
+
 def topic_of(key: DeviceKey) -> str:
     """Return the MQTT topic prefix of a device."""
-    return f"$hw/events/device/{key}"
+    return f"{DEVICE_TOPICS}/{key}"
 
 
 def node_topic(node: str) -> str:
@@ -66,9 +71,10 @@ def row_of(member: MemberDevice) -> DeviceRow:
     return DeviceRow(member.id, member.name, member.description)
 
 
-def member_of(row: DeviceRow) -> MemberDevice:
+def member_of(row: DeviceRow, attributes: dict[str, Raw] | None = None) -> MemberDevice:
     """Return a device as membership documents list it."""
-    return MemberDevice(row.id, row.name, row.description, row.state, row.last_online)
+    state, online = row.state, row.last_online
+    return MemberDevice(row.id, row.name, row.description, state, online, attributes)
 
 
 def wanted_of(view: DeviceView, rules: Mapping[str, ValueRule]) -> dict[str, Wanted]:

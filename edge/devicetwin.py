@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import msgspec
 
+from edge.attributes import Attributes
 from edge.clock import now_ms, rfc3339, stamp
 from edge.deviceforms import LocalDevice, member_of, row_of, topic_of, wanted_of
 from edge.deviceport import CLOUD, MAPPER, DeviceListener, Updated
@@ -102,6 +103,7 @@ class DeviceTwin:
         """Listener of the link, taker of answers, handler of `MembershipChanged`."""
         self.publish: Publish = _nowhere
         """Where results for local subscribers go; EventBus sets it."""
+        self.attributes = Attributes(store.database, lambda *item: self.publish(*item))
 
     def listen(self, listener: DeviceListener) -> None:
         """Tell `listener` about Devices from now on (before `run`: about all)."""
@@ -121,6 +123,7 @@ class DeviceTwin:
     async def _load(self) -> None:
         for row in await self._store.devices():
             self._devices[row.id] = LocalDevice(row)
+        await self.attributes.load()
         for device, twins in (await self._store.twins()).items():
             if device in self._devices:
                 self._devices[device].twins = twins
@@ -239,7 +242,8 @@ class DeviceTwin:
 
     def members(self) -> list[MemberDevice]:
         """Return all devices of this node as `membership/get/result` lists them."""
-        return [member_of(device.row) for device in self._devices.values()]
+        rows = self.rows
+        return [member_of(row, self.attributes.of(row.id)) for row in rows]
 
     def bound(self) -> list[tuple[DeviceView, ModelView | None]]:
         """Return the Devices of this node with their models."""
@@ -371,6 +375,7 @@ class DeviceTwin:
         if device is None:
             return
         self._reports.forget(str(key))
+        self.attributes.forget(str(key))
         self._stop_timer(str(key))
         self._store.delete_device(str(key), _logged)
         for listener in self._listeners:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from edge.attributes import Attributes
 from edge.clock import now_ms, stamp
 from edge.deviceforms import member_of, node_topic, row_of
 from edge.hub import Sender
@@ -20,7 +21,7 @@ from gateway.errors import GatewayError
 from gateway.wire.cloudedge.envelope import Envelope, struct_of
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.to_cloud import MEMBERSHIP_DETAIL, ask_membership
-from gateway.wire.cloudedge.to_edge import Answer, MembershipChanged
+from gateway.wire.cloudedge.to_edge import Answer, AttributesChanged, MembershipChanged
 from gateway.wire.cloudedge.twins import MEMBERSHIP_LIST, MembershipUpdate, write
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ class Members(Protocol):
 
     @property
     def rows(self) -> list[DeviceRow]: ...
+    @property
+    def attributes(self) -> Attributes: ...
     def add_member(self, row: DeviceRow) -> None: ...
     def delete_device(self, key: DeviceKey) -> None: ...
 
@@ -77,6 +80,12 @@ class Membership:
         """Devices came or went."""
         self._change(message.update)
 
+    def on_attributes(self, _envelope: Envelope, message: AttributesChanged) -> None:
+        """An older cloud says something of a device."""
+        device, update = str(message.device), message.update
+        if device in {row.id for row in self._members.rows}:
+            self._members.attributes.take(device, update.attributes, update.event_id)
+
     def take_answer(self, answer: Answer) -> bool:
         """Take the cloud's list of devices: ours that are not in it go."""
         if not self._asked or answer.parent_id != self._asked:
@@ -101,6 +110,10 @@ class Membership:
         added = [m for m in update.added_devices or [] if m.id not in known]
         for member in added:
             self._members.add_member(row_of(member))
+        known = {row.id for row in self._members.rows}
+        for member in update.added_devices or []:
+            if member.attributes and member.id in known:
+                self._members.attributes.take(member.id, member.attributes, update.event_id)
         for member in update.removed_devices or []:
             self._remove(member.id)
         if tell or added:

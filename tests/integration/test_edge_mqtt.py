@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import Raw
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from gateway.config.edge import Spool
+from gateway.model.json import JsonObject
 from gateway.model.message import Kind
+from gateway.wire.cloudedge.envelope import Route, make
 from gateway.wire.cloudedge.twins import MemberDevice
-from tests.integration.edge_cloud import FakeCloud, a_cloud
+from tests.integration.edge_cloud import FakeCloud, a_cloud, stamp
 from tests.integration.edge_node import MODEL, Node, a_device, a_node, join_edge, linked
 from tests.integration.edge_support import until
 
@@ -171,3 +174,58 @@ async def test_a_mapper_s_data_is_telemetry_of_its_device(cloud: FakeCloud, node
     ]
     assert cloud.uploads[0].topic == topic
     assert not cloud.uploads[0].twin_owned
+
+
+async def say(cloud: FakeCloud, resource: str, content: JsonObject) -> None:
+    """Send what a DeviceController says to DeviceTwin."""
+    route = Route(source="devicecontroller", group="twin", operation="update", resource=resource)
+    await cloud.send(make(stamp(), route, content))
+
+
+async def test_attributes_of_older_clouds_are_told_listed_and_kept(
+    cloud: FakeCloud, node: Node
+) -> None:
+    place: JsonObject = {"value": "hall", "optional": True, "metadata": {"type": "string"}}
+    async with a_client(node, "$hw/#") as client:
+        await say(
+            cloud,
+            "membership",
+            {"added_devices": [{"id": "default/d1", "name": "d1", "attributes": {"place": place}}]},
+        )
+        await until(lambda: client.heard("default/d1/updated"))
+        assert client.heard("default/d1/updated")[0]["attributes"] == {"place": place}
+        update: JsonObject = {
+            "event_id": "7",
+            "attributes": {"floor": {"value": "2"}, "place": place},
+        }
+        await say(cloud, "device/default/d1/updated", update)
+        await until(lambda: len(client.heard("default/d1/updated")) == 2)
+        said = client.heard("default/d1/updated")[1]
+        assert (said["event_id"], said["attributes"]) == ("7", {"floor": {"value": "2"}})
+        await say(cloud, "device/default/d1/updated", {"attributes": {"place": None, "none": None}})
+        await until(lambda: len(client.heard("default/d1/updated")) == 3)
+        assert client.heard("default/d1/updated")[2]["attributes"] == {"place": None}
+        await say(cloud, "device/default/other/updated", update)
+        await client.publish("$hw/events/node/edge-1/membership/get", b"{}")
+        await until(lambda: client.heard("/membership/get/result"))
+        (device,) = client.heard("/membership/get/result")[0]["devices"]
+        assert device["attributes"] == {"floor": {"value": "2"}}
+        assert not client.heard("default/other/updated")
+
+
+async def test_attributes_survive_a_restart_and_go_with_their_device(
+    cloud: FakeCloud, tmp_path: Path
+) -> None:
+    await join_edge(cloud, tmp_path / "edge")
+    member: JsonObject = {"id": "default/d1", "name": "d1", "attributes": {"floor": {"value": "2"}}}
+    async with a_node(tmp_path / "edge") as node:
+        await linked(node, cloud)
+        await say(cloud, "membership", {"added_devices": [member]})
+        await until(lambda: node.core.twin.attributes.of("default/d1") is not None)
+    async with a_node(tmp_path / "edge") as node:
+        assert node.core.twin.members()[0].attributes == {"floor": Raw(b'{"value":"2"}')}
+        cloud.members = []
+        await linked(node, cloud)
+        await until(lambda: not node.core.twin.members())
+    async with a_node(tmp_path / "edge") as node:
+        assert node.core.twin.attributes.of("default/d1") is None

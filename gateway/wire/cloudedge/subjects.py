@@ -65,6 +65,7 @@ class DeviceKey:
 TWIN_UPDATED = "twin/edge_updated"
 TWIN_CLOUD_UPDATED = "twin/cloud_updated"
 STATE_UPDATED = "state/update"
+ATTRIBUTES_UPDATED = "updated"
 
 
 def device_resource(device: DeviceKey, what: str) -> str:

@@ -36,6 +36,7 @@ from gateway.wire.cloudedge.envelope import (
 from gateway.wire.cloudedge.names import CA_RESOURCE, Group, Operation, Source
 from gateway.wire.cloudedge.routing import ServiceBusCall, ServiceBusTarget, read_service
 from gateway.wire.cloudedge.subjects import (
+    ATTRIBUTES_UPDATED,
     TWIN_CLOUD_UPDATED,
     DeviceKey,
     Subject,
@@ -44,8 +45,10 @@ from gateway.wire.cloudedge.subjects import (
 from gateway.wire.cloudedge.tasks import TaskCommand, read_task_command
 from gateway.wire.cloudedge.to_cloud import MEMBERSHIP_DETAIL
 from gateway.wire.cloudedge.twins import (
+    ATTRIBUTES_UPDATE,
     MEMBERSHIP_UPDATE,
     TWIN_UPDATE,
+    AttributesUpdate,
     MembershipList,
     MembershipUpdate,
     TwinUpdate,
@@ -110,6 +113,14 @@ class TwinCommanded:
 
 
 @dataclass(frozen=True, slots=True)
+class AttributesChanged:
+    """Attributes of a device, from older clouds."""
+
+    device: DeviceKey
+    update: AttributesUpdate
+
+
+@dataclass(frozen=True, slots=True)
 class BusCommand:
     """For EventBus: `operation` publish, subscribe or unsubscribe on `topic`."""
 
@@ -131,6 +142,7 @@ ToEdge: TypeAlias = (
     | ObjectChanged
     | MembershipChanged
     | TwinCommanded
+    | AttributesChanged
     | BusCommand
     | ServiceBusCall
     | ServiceBusTarget
@@ -179,6 +191,10 @@ def _read_twin(envelope: Envelope) -> ToEdge:
     if resource.endswith(TWIN_CLOUD_UPDATED):
         device, _ = parse_device_resource(resource)
         return TwinCommanded(device, struct_of(envelope.content, TWIN_UPDATE))
+    if resource.startswith("device/"):
+        device, what = parse_device_resource(resource)
+        if what == ATTRIBUTES_UPDATED:
+            return AttributesChanged(device, struct_of(envelope.content, ATTRIBUTES_UPDATE))
     return NotForUs(f"twin message {resource[:100]!r}")
 
 

@@ -139,6 +139,14 @@ class MemberDevice(Struct, frozen=True, omit_defaults=True):
     attributes: dict[str, Raw] | None = None
 
 
+class AttributesUpdate(Struct, frozen=True):
+    """What older clouds say of a device: message `device/<id>/updated`, MQTT `D/updated`; `null` ends one."""
+
+    event_id: _Text = ""
+    timestamp: _Millis = 0
+    attributes: dict[str, Raw] = {}
+
+
 class MembershipUpdate(Struct, frozen=True):
     """Devices that came and went: cloud message `membership`, MQTT `N/membership/updated`."""
 
@@ -213,6 +221,7 @@ class LocalStateResult(Struct, frozen=True):
 QUESTION = msgspec.json.Decoder(Question)
 TWIN_UPDATE = msgspec.json.Decoder(TwinUpdate)
 TWINS = msgspec.json.Decoder(Twins)
+ATTRIBUTES_UPDATE = msgspec.json.Decoder(AttributesUpdate)
 MEMBERSHIP_UPDATE = msgspec.json.Decoder(MembershipUpdate)
 MEMBERSHIP_LIST = msgspec.json.Decoder(MembershipList)
 MEMBERSHIP_QUESTION = msgspec.json.Decoder(MembershipQuestion)
