@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from edge.clock import now_ms, stamp
-from edge.websocket import ClientSession, Closed, Event, Opened, Refused, Text
+from edge.websocket import ClientSession, Closed, Event, Opened, Refused, Text, TooLong
 from gateway.config.edge import EdgeHub as HubSettings
 from gateway.errors import GatewayError, Rejected, TooLarge, Undeliverable
 from gateway.observe.metrics import Metrics
@@ -340,6 +340,12 @@ class EdgeHub:
         for event in events:
             if isinstance(event, Text):
                 self._take(event.data)
+            elif isinstance(event, TooLong):
+                self._metrics.edge_link_refused.inc()
+                log.warning(
+                    "a message from the cloud was dropped",
+                    extra={"cause": f"it has more than {MAX_FRAME} bytes"},
+                )
             elif isinstance(event, Closed):
                 raise LinkLost(f"the cloud closed the link: {event.code} {event.reason}".rstrip())
 

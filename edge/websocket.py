@@ -45,6 +45,11 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class TooLong:
+    """A message over the limit went past; nothing of it was kept."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pong:
     """The peer answered a ping."""
 
@@ -57,14 +62,14 @@ class Closed:
     reason: str
 
 
-Event: TypeAlias = Opened | Refused | Text | Pong | Closed
+Event: TypeAlias = Opened | Refused | Text | TooLong | Pong | Closed
 
 
 class ClientSession:
     """One connection's state.
 
     Shape:  `key` is 16 random bytes, `mask` gives 4 random bytes per frame (both from outside: no clock or
-            dice here). `limit` bounds one message in bytes.
+            dice here). `limit` bounds one message in bytes; a longer one goes by unread (`TooLong`).
     """
 
     def __init__(
@@ -83,6 +88,10 @@ class ClientSession:
         self._buffer = bytearray()
         self._parts = bytearray()
         self._in_message = False
+        self._is_too_long = False
+        """True while the frames of a message over the limit go by."""
+        self._left: int | None = None
+        """Bytes of such a frame that are still to come."""
         self._is_open = False
         self.closed = False
         lines = [f"GET {path} HTTP/1.1", f"Host: {host}"]
@@ -127,7 +136,7 @@ class ClientSession:
     def receive(self, data: bytes) -> list[Event]:
         """Take what the socket gave; `b""` says that the peer has gone.
 
-        Errors: MalformedPacket, TooLarge; the connection is of no use after either.
+        Errors: MalformedPacket, TooLarge (headers); the connection is of no use after either.
         """
         if not data:
             self.closed = True
@@ -135,7 +144,7 @@ class ClientSession:
         self._buffer += data
         events: list[Event] = []
         while not self.closed:
-            event = self._next_frame() if self._is_open else self._head()
+            event = self._next() if self._is_open else self._head()
             if event is None:
                 break
             events += event
@@ -159,6 +168,9 @@ class ClientSession:
         self._is_open = True
         return [Opened(headers)]
 
+    def _next(self) -> list[Event] | None:
+        return self._next_frame() if self._left is None else self._pass_over(self._left)
+
     def _next_frame(self) -> list[Event] | None:
         buffer = self._buffer
         if len(buffer) < 2:
@@ -173,21 +185,44 @@ class ClientSession:
             if len(buffer) < 2 + width:
                 return None
             size, at = int.from_bytes(buffer[2 : 2 + width], "big"), 2 + width
-        if size + len(self._parts) > self._limit:
-            raise TooLarge(f"message: at most {self._limit} bytes, got {size + len(self._parts)}")
+        op, is_final = buffer[0] & 0x0F, bool(buffer[0] & 0x80)
+        self._check(op, is_final, size)
+        if op < Op.CLOSE and (self._is_too_long or size + len(self._parts) > self._limit):
+            self._is_too_long, self._in_message = True, not is_final
+            self._parts.clear()
+            del buffer[:at]
+            return self._pass_over(size)
         if len(buffer) < at + size:
             return None
-        first, data = buffer[0], bytes(buffer[at : at + size])
+        data = bytes(buffer[at : at + size])
         del buffer[: at + size]
-        return self._take(first & 0x0F, bool(first & 0x80), data)
+        return self._take(op, is_final, data)
 
-    def _take(self, op: int, is_final: bool, data: bytes) -> list[Event]:
+    def _pass_over(self, size: int) -> list[Event] | None:
+        """Let a frame go by that belongs to a message over the limit; None while more of it is to come."""
+        there = min(size, len(self._buffer))
+        del self._buffer[:there]
+        self._left = size - there or None
+        if self._left is not None:
+            return None
+        if self._in_message:
+            return []
+        self._is_too_long = False
+        return [TooLong()]
+
+    def _check(self, op: int, is_final: bool, size: int) -> None:
         if op >= Op.CLOSE:
-            return self._take_control(op, is_final, data)
+            if not is_final or size > 125:
+                raise MalformedPacket("frame: a control frame is whole and at most 125 bytes")
+            return
         if op not in (Op.CONTINUATION, Op.TEXT):
             raise MalformedPacket(f"frame: opcode {op:#x} is not text")
         if (op == Op.CONTINUATION) != self._in_message:
             raise MalformedPacket("frame: continuation does not fit what came before")
+
+    def _take(self, op: int, is_final: bool, data: bytes) -> list[Event]:
+        if op >= Op.CLOSE:
+            return self._take_control(op, data)
         self._in_message = not is_final
         if not is_final:
             self._parts += data
@@ -197,9 +232,7 @@ class ClientSession:
             self._parts.clear()
         return [Text(data)]
 
-    def _take_control(self, op: int, is_final: bool, data: bytes) -> list[Event]:
-        if not is_final or len(data) > 125:
-            raise MalformedPacket("frame: a control frame is whole and at most 125 bytes")
+    def _take_control(self, op: int, data: bytes) -> list[Event]:
         if op == Op.PING:
             self._frame(Op.PONG, data)
             return []

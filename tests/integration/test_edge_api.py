@@ -11,7 +11,7 @@ import pytest
 
 from gateway.errors import Conflict, NotFound, Undeliverable
 from gateway.model.json import JsonObject
-from gateway.wire.cloudedge.envelope import Envelope
+from gateway.wire.cloudedge.envelope import MAX_FRAME, Envelope
 from gateway.wire.cloudedge.names import Operation
 from gateway.wire.cloudedge.subjects import Subject
 from gateway.wire.cloudedge.to_cloud import Acknowledged, ResourceAsked
@@ -165,3 +165,15 @@ async def test_an_old_token_is_renewed_and_an_ended_one_is_none(
     async with a_node(data_dir, server=AWAY) as node:
         with pytest.raises(Undeliverable):
             await node.core.api.token("default", "app", REQUEST)
+
+
+async def test_what_is_too_large_to_read_does_not_cut_the_link(
+    cloud: PodCloud, data_dir: Path
+) -> None:
+    async with a_node(data_dir) as node:
+        await linked(node, cloud)
+        socket = cloud.socket
+        assert socket is not None
+        await socket.send_str('{"header":{"msg_id":"m"},"content":"' + "x" * MAX_FRAME + '"}')
+        await cloud.push("pod", "p1", {"spec": {}})
+        assert cloud.socket is socket

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.websocket import ClientSession, Closed, Event, Opened, Pong, Refused, Text
+from edge.websocket import (
+    ClientSession,
+    Closed,
+    Event,
+    Opened,
+    Pong,
+    Refused,
+    Text,
+    TooLong,
+)
 from gateway.errors import GatewayError, MalformedPacket, TooLarge
 
 KEY = bytes(range(16))
@@ -157,16 +166,25 @@ def test_a_frame_against_the_rules_ends_the_session(raw: bytes) -> None:
         an_open_session().receive(raw)
 
 
-def test_a_length_over_the_limit_is_refused_before_the_data_comes() -> None:
-    with pytest.raises(TooLarge):
-        an_open_session().receive(b"\x81\x7f" + (2**40).to_bytes(8, "big"))
-
-
-def test_fragments_together_may_not_pass_the_limit() -> None:
+def test_a_message_over_the_limit_goes_by_and_the_next_one_is_read() -> None:
     session = an_open_session()
-    session.receive(frame(1, b"x" * 60_000, final=False))
-    with pytest.raises(TooLarge):
-        session.receive(frame(0, b"x" * 60_000))
+    assert session.receive(b"\x81\x7f" + (LIMIT + 1).to_bytes(8, "big") + b"x") == []
+    for _ in range(0, LIMIT, 10_000):
+        assert session.receive(b"x" * 9_999) == []
+    left = LIMIT - len(range(0, LIMIT, 10_000)) * 9_999
+    assert session.receive(b"x" * left + frame(1, b"next")) == [TooLong(), Text(b"next")]
+
+
+def test_fragments_together_over_the_limit_go_by_with_what_stands_between_them() -> None:
+    session = an_open_session()
+    session.to_send()
+    first = frame(1, b"x" * (LIMIT - 1), final=False)
+    assert session.receive(first + frame(9, b"alive?") + frame(0, b"xx", final=False)) == []
+    assert session.to_send()
+    assert session.receive(frame(0, b"", final=False)) == []
+    assert session.receive(frame(0, b"") + frame(1, b"next")) == [TooLong(), Text(b"next")]
+    with pytest.raises(MalformedPacket):
+        session.receive(frame(0, b"x"))
 
 
 def test_headers_without_end_are_refused() -> None:
