@@ -155,6 +155,8 @@ class EdgeApps:
         made = contained(app)
         app = await self._note(app, made | wanted, pieces)
         for piece in pieces:
+            if not self._leadership.leads:
+                return True
             if not piece.problem:
                 await self._apply(app, piece)
         left = [ref for ref in sorted(made - wanted) if not await self._remove(app, ref)]
