@@ -7,6 +7,7 @@ Source: CRD DeviceStatus v1beta1: `status.twins[] {propertyName, reported, obser
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from cloud.informer import number_of
 from cloud.mapping import (
@@ -26,7 +27,7 @@ from gateway.wire.cloudedge.values import TWIN_TYPE, PropertyType, Typed, parse_
 MAX_TWINS = 1_000
 MAX_FAULTS = 50
 FAULTS = "faults"
-"""Member of `status.extensions`, ours: a list of part and message."""
+"""Member of `status.extensions`, ours: a list of part, message and the node that says so."""
 FRESH_MILLIS = 60_000
 """A report of the same value writes the DeviceStatus anew only when this old."""
 
@@ -60,13 +61,22 @@ def state_of(status: JsonObject | None) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def faults_of(status: JsonObject | None) -> dict[str, str] | None:
-    """Return what stands there as wrong with a Device, by part; None where nothing was ever said."""
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What a node said does not work of a Device: part -> message."""
+
+    node: str
+    parts: Mapping[str, str]
+
+
+def faults_of(status: JsonObject | None) -> Faults | None:
+    """Return what stands there as wrong with a Device; None where nothing was ever said."""
     found = mapping(mapping((status or {}).get("status")).get("extensions")).get(FAULTS)
     if not isinstance(found, list):
         return None
     entries = [mapping(entry) for entry in found]
-    return {text(entry.get("part")): text(entry.get("message")) for entry in entries}
+    node = text(entries[0].get("node")) if entries else ""
+    return Faults(node, {text(e.get("part")): text(e.get("message")) for e in entries})
 
 
 def reported_by_status(status: JsonObject | None, layout: Layout) -> dict[str, Json]:
@@ -206,13 +216,16 @@ def new_status(device: DeviceView, status: JsonObject) -> JsonObject:
 def status_patch(
     entries: Mapping[str, JsonObject],
     state: Mapping[str, str],
-    faults: Mapping[str, str] | None = None,
+    faults: Faults | None = None,
 ) -> JsonObject:
     """Build `status` from all entries, the state and the faults, where any were ever told."""
     twins: list[Json] = [entries[name] for name in list(entries)[:MAX_TWINS]]
     body: JsonObject = {"twins": twins}
     body.update(state)
     if faults is not None:
-        listed: list[Json] = [{"part": k, "message": v} for k, v in sorted(faults.items())]
+        listed: list[Json] = [
+            {"part": part, "message": message, "node": faults.node}
+            for part, message in sorted(faults.parts.items())
+        ]
         body["extensions"] = {FAULTS: listed[:MAX_FAULTS]}
     return body

@@ -60,6 +60,8 @@ class DeviceFaults:
 
     def note(self, key: DeviceKey, part: str, fault: str) -> None:
         """Say what is wrong with a part of a Device; "" when it is right again."""
+        if not fault and key not in self._now:
+            return
         parts = self._now.setdefault(key, {})
         before = parts.get(part, "")
         if fault and (part in parts or len(parts) < MAX_PARTS):

@@ -95,6 +95,8 @@ class DeviceMethods:
         self._tracer = tracer
         self._group: asyncio.TaskGroup | None = None
         self._calls = 0
+        self._heard_calls = 0
+        """Calls by MQTT that are not answered yet."""
 
     async def run(self, ready: Callable[[], None]) -> None:
         listening = self._topics.listen(TOPIC, self._heard, retained=False)
@@ -190,10 +192,11 @@ class DeviceMethods:
     def _heard(self, topic: str, payload: bytes) -> None:
         if self._group is None:
             return
-        if self._calls >= MAX_CALLS:
+        if self._heard_calls >= MAX_CALLS:
             self._count("mqtt", "refused")
             self._fail(topic, "", QuotaExceeded(f"{MAX_CALLS} calls of methods are under way"))
             return
+        self._heard_calls += 1
         self._group.create_task(self._answer(topic, payload), name=f"method {topic[:100]}")
 
     async def _answer(self, topic: str, payload: bytes) -> None:
@@ -212,6 +215,8 @@ class DeviceMethods:
         else:
             body: JsonObject = {"event_id": event_id, "timestamp": now_ms(), **found}
             self._publish(topic, msgspec.json.encode(body))
+        finally:
+            self._heard_calls -= 1
 
     def _fail(self, topic: str, event_id: str, error: GatewayError) -> None:
         self._publish(topic, write(TwinError(event_id, now_ms(), error.status, error.message)))

@@ -6,6 +6,7 @@ text that DeviceTwin has for it. Source: KubeEdge reference, sections 16.1, 16.3
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from gateway.errors import BadRequest, NotFound
@@ -22,6 +23,8 @@ from gateway.wire.cloudedge.values import (
 )
 
 MAX_NAME = 253
+_CALLABLE = re.compile(rf"[^/+#\x00-\x1f\x7f]{{1,{MAX_NAME}}}")
+"""Names that are one level of a topic, and one part of a path."""
 _TEXTS = (PropertyType.STRING, PropertyType.BYTES)
 
 
@@ -36,6 +39,8 @@ def method_of(view: DeviceView, name: str) -> DeviceMethod:
 
 def method_fault(method: DeviceMethod, view: DeviceView, model: ModelView | None) -> str:
     """Say why a method can never work; "" where it can."""
+    if not _CALLABLE.fullmatch(method.name):
+        return f"a method's name has 1 to {MAX_NAME} characters, without / + #"
     if not method.properties:
         return "the method names no property"
     for name in method.properties:

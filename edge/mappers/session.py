@@ -200,8 +200,11 @@ class Session:
                 order.fail(error)
                 if error.status >= 500:
                     raise
-            except BaseException:
+            except TimeoutError:
                 order.fail(Undeliverable("the device did not take the value in time"))
+                raise
+            except BaseException:
+                order.fail(Undeliverable("the call was broken off; what it wrote is not known"))
                 raise
             else:
                 if not order.done.done():

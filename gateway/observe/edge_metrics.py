@@ -122,7 +122,7 @@ class EdgeMetrics:
         )
         self.method_calls = Counter(
             "twinspan_edge_method_calls",
-            "Calls of Devices' methods at the edge, by way (mqtt, http) and outcome.",
+            "Calls of Devices' methods at the edge, by way (mqtt, http, plugin) and outcome.",
             ("way", "outcome"),
             registry=registry,
         )

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
-from cloud.statuses import faults_of, status_patch
+from cloud.statuses import Faults, faults_of, status_patch
+from gateway.kube.client import PatchType
 from gateway.wire.cloudedge import to_cloud
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.twins import STATE_UPDATE, DeviceState, StateUpdate, write
@@ -43,8 +44,8 @@ async def test_faults_are_written_changed_and_taken_back(cloud: CloudCore) -> No
         assert await shown(cloud) == ("online", None)
         await tell("unknown", {"push redis of temp": "is not reached", "driver": "is not there"})
         listed = [
-            {"part": "driver", "message": "is not there"},
-            {"part": "push redis of temp", "message": "is not reached"},
+            {"part": "driver", "message": "is not there", "node": "edge-1"},
+            {"part": "push redis of temp", "message": "is not reached", "node": "edge-1"},
         ]
         assert await shown(cloud) == ("unknown", {"faults": listed})
         await tell("offline", UNSET)  # a state alone says nothing of faults
@@ -52,6 +53,29 @@ async def test_faults_are_written_changed_and_taken_back(cloud: CloudCore) -> No
         await tell("offline", {"driver": "is not there"})
         assert await shown(cloud) == ("offline", {"faults": listed[:1]})
         await tell("online", {})
+        assert await shown(cloud) == ("online", {"faults": []})
+
+
+@pytest.mark.parametrize("says", ["state", "value"])
+async def test_faults_of_the_node_where_a_device_was_go_with_the_first_word_of_the_next(
+    cloud: CloudCore, says: str
+) -> None:
+    device = a_device()
+    await apply_device(cloud, device)
+    async with an_edge(cloud, "edge-1", await join(cloud, "edge-1")) as edge:
+        update = StateUpdate(
+            "", 1, DeviceState("lamp", "online", faults={"driver": "is not there"})
+        )
+        await edge.ask(to_cloud.report_state(a_stamp(), KEY, update))
+    move: Any = [{"op": "replace", "path": "/spec/nodeName", "value": "edge-2"}]
+    await cloud.kube.patch(DEVICES, "devices", "default", "lamp", move, patch_type=PatchType.JSON)
+    async with an_edge(cloud, "edge-2", await join(cloud, "edge-2")) as edge:
+        await edge.object("default/device/lamp")
+        state = StateUpdate("", 1, DeviceState("lamp", "online"))
+        if says == "state":
+            await edge.ask(to_cloud.report_state(a_stamp(), KEY, state))
+        else:
+            await edge.report("lamp", 1, level="3")
         assert await shown(cloud) == ("online", {"faults": []})
 
 
@@ -63,7 +87,7 @@ def test_a_state_of_another_edge_has_no_faults() -> None:
 
 
 def test_faults_are_read_back_as_they_were_written() -> None:
-    faults = {"driver": "x", "model": "y"}
+    faults = Faults("edge-1", {"driver": "x", "model": "y"})
     assert faults_of({"status": status_patch({}, {}, faults)}) == faults
     assert faults_of({"status": status_patch({}, {})}) is None
     assert faults_of({"status": {"extensions": {"faults": "odd"}}}) is None
