@@ -176,7 +176,9 @@ class Rig:
         )
 
     @asynccontextmanager
-    async def shell(self, path: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    async def shell(
+        self, path: str, node: str = "edge-1"
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         """A terminal as kubectl opens one since 1.31, by WebSocket."""
         context = Certificate(self.client).context(await fetch_ca(self.cloud))
         port = self.cloud.process.endpoints.port("stream.https")
@@ -185,7 +187,7 @@ class Rig:
             http.ws_connect(
                 f"wss://localhost:{port}{path}",
                 ssl=context,
-                headers={"Host": "edge-1:10351"},
+                headers={"Host": f"{node}:10351"},
                 protocols=("v5.channel.k8s.io",),
             ) as socket,
         ):
