@@ -10,7 +10,8 @@ from typing import Any
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge.applications import ApiKey, Verb, make_application
 from tests.cloud_rig import CloudCore, Edge, a_cloud, an_edge, content_of, join
-from tests.integration.test_cloud_applications import ask, document, named, send
+from tests.integration.test_cloud_applications import ask, code, document, named, send
+from tests.integration.test_cloud_edgeapps import an_app
 from tests.integration.test_cloud_nodegroups import APPS, a_group, belongs, make_group
 
 SLICES = ApiKey("discovery.k8s.io", "v1", "endpointslices", "default")
@@ -129,3 +130,17 @@ async def test_a_watch_follows_the_group_and_the_service(tmp_path: Path) -> None
         await shows({"10.0.0.1", "10.0.0.3"})
         await cloud.kube.delete("v1", "nodes", None, "edge-3")
         await shows({"10.0.0.1"})
+
+
+async def test_a_node_may_not_make_applications_or_groups(tmp_path: Path) -> None:
+    """They are made with CloudCore's rights: whoever makes one could have anything made."""
+    async with a_cloud(tmp_path) as cloud:
+        certificate = await join(cloud, "edge-1")
+        async with an_edge(cloud, "edge-1", certificate) as edge:
+            await edge.register()
+            for key, body in (
+                (ApiKey("apps.kubeedge.io", "v1alpha1", "edgeapplications", "default"), an_app()),
+                (ApiKey("apps.kubeedge.io", "v1alpha1", "nodegroups"), a_group("mine", "edge-1")),
+            ):
+                answer = await ask(edge, Verb.CREATE, key, body=body)
+                assert code(answer) == 403, answer.error.status
