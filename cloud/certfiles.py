@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from cloud.certificates import KeyPair, unnamed_hosts
+from cloud.certificates import KeyPair, is_issued_by, unnamed_hosts
 from gateway.config.cloud import CloudHub
 from gateway.errors import InvalidSetting
 
@@ -41,6 +41,9 @@ def read_ca(settings: CloudHub, now: datetime) -> KeyPair | None:
         usage = _extension(certificate, x509.KeyUsage)
         if basic is None or not basic.ca or (usage is not None and not usage.key_cert_sign):
             raise _fault("ca_file", settings.ca_file, "not the certificate of a CA")
+        if not is_issued_by(certificate, certificate):
+            why = "not self-signed: many clients take no other for a root"
+            raise _fault("ca_file", settings.ca_file, why)
     return pair
 
 
@@ -56,11 +59,8 @@ def read_server(
     if pair is None:
         return None
     certificate = x509.load_der_x509_certificate(pair.certificate)
-    try:
-        certificate.verify_directly_issued_by(x509.load_der_x509_certificate(ca.certificate))
-    except (InvalidSignature, ValueError, TypeError):
-        why = "not issued by the CA that edges are given"
-        raise _fault("cert_file", settings.cert_file, why) from None
+    if not is_issued_by(certificate, x509.load_der_x509_certificate(ca.certificate)):
+        raise _fault("cert_file", settings.cert_file, "not issued by the CA that edges are given")
     usages = _extension(certificate, x509.ExtendedKeyUsage)
     if usages is not None and ExtendedKeyUsageOID.SERVER_AUTH not in usages:
         raise _fault("cert_file", settings.cert_file, "not for servers (extended key usage)")

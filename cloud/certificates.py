@@ -139,13 +139,19 @@ def make_peer(ca: KeyPair, now: datetime) -> KeyPair:
 def server_fits(ca: KeyPair, server: KeyPair, hosts: Iterable[str], now: datetime) -> bool:
     """True when the server's certificate is of this CA, still valid, and names all `hosts`."""
     certificate = x509.load_der_x509_certificate(server.certificate)
-    authority = x509.load_der_x509_certificate(ca.certificate)
+    if not is_issued_by(certificate, x509.load_der_x509_certificate(ca.certificate)):
+        return False
+    is_valid = certificate.not_valid_after_utc > now + timedelta(days=1)
+    return is_valid and not unnamed_hosts(server, hosts)
+
+
+def is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """True when the authority's key has signed the certificate, in its name."""
     try:
         certificate.verify_directly_issued_by(authority)
     except (InvalidSignature, ValueError, TypeError):
         return False
-    is_valid = certificate.not_valid_after_utc > now + timedelta(days=1)
-    return is_valid and not unnamed_hosts(server, hosts)
+    return True
 
 
 def unnamed_hosts(server: KeyPair, hosts: Iterable[str]) -> list[str]:
@@ -226,10 +232,8 @@ def read_old_certificate(der: bytes, node: str) -> Issued | None:
 def check_issuer(ca: KeyPair, der: bytes, now: datetime) -> None:
     """Check that a certificate was signed by the CA and is valid now. Errors: Forbidden."""
     certificate = x509.load_der_x509_certificate(der)
-    try:
-        certificate.verify_directly_issued_by(x509.load_der_x509_certificate(ca.certificate))
-    except (InvalidSignature, ValueError, TypeError):
-        raise Forbidden("the client certificate is not of this CA") from None
+    if not is_issued_by(certificate, x509.load_der_x509_certificate(ca.certificate)):
+        raise Forbidden("the client certificate is not of this CA")
     if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
         raise Forbidden("the client certificate is not valid now")
 
@@ -271,11 +275,11 @@ def _sign(
     usages: list[x509.ObjectIdentifier],
     names: x509.SubjectAlternativeName | None = None,
 ) -> x509.Certificate:
-    ca_key = _load_key(ca.key)
+    authority, ca_key = x509.load_der_x509_certificate(ca.certificate), _load_key(ca.key)
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .issuer_name(x509.load_der_x509_certificate(ca.certificate).subject)
+        .issuer_name(authority.subject)
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _SKEW)
@@ -283,14 +287,23 @@ def _sign(
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()),
-            critical=False,
-        )
+        .add_extension(_key_identifier(authority), critical=False)
     )
     if names is not None:
         builder = builder.add_extension(names, critical=False)
     return builder.sign(ca_key, hashes.SHA256())
+
+
+def _key_identifier(authority: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    """Name the CA's key as the CA itself does: how the name is made of the key is everybody's own choice."""
+    try:
+        own = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    except x509.ExtensionNotFound:
+        key = authority.public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise BadRequest("the CA's key is not an EC key") from None
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own.value)
 
 
 def _end(now: datetime, days: int) -> datetime:

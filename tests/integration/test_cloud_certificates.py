@@ -69,7 +69,9 @@ async def an_own_ca(folder: Path, name: str = "ca", days: str = "30") -> tuple[s
     key, certificate = await a_key(folder, name), str(folder / f"{name}.crt")
     subject = ("-subj", "/CN=Plant CA", "-days", days, "-key", key, "-out", certificate)
     usage = ("-addext", "keyUsage=critical,keyCertSign,digitalSignature")
-    await openssl("req", "-x509", "-new", *subject, *usage)
+    named = ("-addext", "subjectKeyIdentifier=01:02:03:04")  # not the usual hash of the key
+    alone = ("-addext", "authorityKeyIdentifier=none")
+    await openssl("req", "-x509", "-new", *subject, *usage, *named, *alone)
     return certificate, key
 
 
@@ -135,6 +137,7 @@ async def test_what_edges_would_refuse_later_is_refused_at_the_start(tmp_path: P
     ca, other = await an_own_ca(tmp_path), await an_own_ca(tmp_path, "other")
     server = await issued_by(ca, tmp_path, "server", "/CN=cloud", SERVER)
     client = await issued_by(ca, tmp_path, "client", "/CN=c", "extendedKeyUsage=clientAuth")
+    below = await issued_by(ca, tmp_path, "below", "/CN=b", "basicConstraints=CA:TRUE")
     rsa = await a_key(tmp_path, "rsa", "-algorithm", "RSA")
     locked = str(tmp_path / "locked.key")
     await openssl("ec", "-in", ca[1], "-aes256", "-passout", "pass:x", "-out", locked)
@@ -154,6 +157,7 @@ async def test_what_edges_would_refuse_later_is_refused_at_the_start(tmp_path: P
         (files((ca[0], locked)), "cloud.hub.ca_key_file: .*: Password"),
         (files((ca[0], other[1])), f"cloud.hub.ca_key_file: {other[1]}: not the key of {ca[0]}"),
         (files(server), f"cloud.hub.ca_file: {server[0]}: not the certificate of a CA"),
+        (files(below), f"cloud.hub.ca_file: {below[0]}: not self-signed"),
         (files(ca, client), "cloud.hub.cert_file: .*: not for servers"),
         (files(other, server), "cloud.hub.cert_file: .*: not issued by the CA"),
     ):
