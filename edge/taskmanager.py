@@ -49,7 +49,6 @@ MAX_WAITING = 20
 MAX_KEPT = 50
 """Jobs that are remembered."""
 MAX_REASON = 500
-MAX_ID = 128
 
 
 class _Said(Struct):
@@ -141,13 +140,12 @@ class TaskManager:
         if command.node != self._node:
             log.warning("a job of another node came", extra={"node": command.node[:100]})
             return
-        name = envelope.msg_id[:MAX_ID]
-        known = self._records.get(name)
+        known = self._records.get(envelope.msg_id)
         if known is not None:
             self._say_again(known)
             return
         record = _Record(
-            name,
+            envelope.msg_id,
             command.kind,
             command.job,
             now_ms(),

@@ -16,7 +16,7 @@ from edge.identity import Identity
 from edge.join import JoinRequest, join
 from edge.mappers.driver import DriverFactory
 from gateway.config.edge import Edge, EdgeHub, EdgeMqtt, Spool
-from gateway.config.edge_services import Dmi, EdgeStream, MetaServer, Plugins, ServiceBus
+from gateway.config.edge_services import Dmi, EdgeStream, EdgeTasks, MetaServer, Plugins, ServiceBus
 from gateway.config.tree import Settings
 from gateway.errors import GatewayError
 from gateway.observe.metrics import Metrics
@@ -124,6 +124,7 @@ async def a_node(
     dmi: Dmi | None = None,
     servicebus: ServiceBus | None = None,
     stream: EdgeStream | None = None,
+    tasks: EdgeTasks | None = None,
     plugins: Plugins | None = None,
 ) -> AsyncIterator[Node]:
     """Run EdgeCore on a joined data directory, or one that joins with a ticket."""
@@ -136,6 +137,7 @@ async def a_node(
         dmi=dmi or Dmi(),
         servicebus=servicebus or ServiceBus(),
         stream=stream or EdgeStream(enabled=False),
+        tasks=tasks or EdgeTasks(),
         plugins=plugins or Plugins(),
     )
     process = Process(Settings(data_dir=data_dir, edge=edge))
