@@ -36,6 +36,7 @@ STORE = "twinspan.io/edge-store"
 K = TypeVar("K")
 DeviceListener = Callable[["DeviceChange"], None]
 NodeListener = Callable[[Change], None]
+StatusListener = Callable[[DeviceKey, JsonObject], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +60,11 @@ class Catalog:
         self._by_model: defaultdict[DeviceKey, set[DeviceKey]] = defaultdict(set)
         self._device_listeners: list[DeviceListener] = []
         self._node_listeners: list[NodeListener] = []
+        self._status_listeners: list[StatusListener] = []
         self.namespaces = Informer(kube, "v1", "namespaces", _ignore)
         self.nodes = Informer(kube, "v1", "nodes", self._node_changed, trim=trimmed_node)
         self.models = Informer(kube, GROUP_VERSION, MODELS, self._model_changed)
-        self.statuses = Informer(kube, GROUP_VERSION, STATUSES, _ignore)
+        self.statuses = Informer(kube, GROUP_VERSION, STATUSES, self._status_changed)
         self.devices = Informer(kube, GROUP_VERSION, DEVICES, self._device_changed)
 
     @property
@@ -75,6 +77,9 @@ class Catalog:
 
     def on_node(self, listener: NodeListener) -> None:
         self._node_listeners.append(listener)
+
+    def on_status(self, listener: StatusListener) -> None:
+        self._status_listeners.append(listener)
 
     # --- questions --------------------------------------------------------------------------------
 
@@ -182,6 +187,11 @@ class Catalog:
         for device in sorted(self._by_model.get(key, ())):
             view = self._views[device]
             self._tell(DeviceChange(device, view, view))
+
+    def _status_changed(self, change: Change) -> None:
+        if change.new is not None:
+            for listener in self._status_listeners:
+                listener(DeviceKey(*change.key), change.new)
 
     def _node_changed(self, change: Change) -> None:
         for listener in self._node_listeners:

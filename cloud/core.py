@@ -132,6 +132,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         metrics=metrics,
         tracer=tracer,
         things_may_lag=elsewhere is not None,
+        leadership=leadership,
     )
     if elsewhere is not None:
         elsewhere.serve(controller, reports)

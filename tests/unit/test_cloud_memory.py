@@ -14,7 +14,7 @@ from cloud.devicethings import DeviceThings, Twinned
 from cloud.leases import Renewals
 from cloud.nodes import NodeWatch
 from cloud.removals import Removals
-from cloud.reports import Reports, _Reported
+from cloud.reports import Reports
 from cloud.statuses import belongs_to
 from cloud.syncbook import NEVER, Held, SyncBook
 from gateway.config.cloud import CloudHub as HubSettings
@@ -210,6 +210,9 @@ class Kube:
         return patch
 
 
+A_STATUS: JsonObject = {"metadata": {"resourceVersion": "7"}, "status": {}}
+
+
 async def test_a_state_that_could_not_be_written_is_written_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -226,22 +229,24 @@ async def test_a_state_that_could_not_be_written_is_written_later(
     view = a_view("u")
     reports = Reports(
         kube=cast("Any", kube),
-        catalog=cast("Any", SimpleNamespace(on_device=lambda _: None)),
+        catalog=cast(
+            "Any", SimpleNamespace(on_device=lambda _: None, status_object=lambda _: A_STATUS)
+        ),
         controller=cast("Any", SimpleNamespace(write_reported=write_reported)),
         events=cast("Any", None),
         metrics=Metrics(),
         tracer=cast("Any", None),
     )
-    reports._known[view.key] = _Reported("u", {}, {}, exists=True)
     kube.failures = [StoreUnavailable()]
     with pytest.raises(StoreUnavailable):
-        await reports._write_state(view, {"state": "online"}, None)
+        await reports._write_state(view, {"state": "online"}, None, None)
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
-            await reports._write_state(view, {"state": "online"}, None)
-    await reports._write_state(view, {"state": "online"}, None)
-    await reports._write_state(view, {"state": "online"}, None)
-    assert kube.written[-1] == {"status": {"twins": [], "state": "online"}}
+            await reports._write_state(view, {"state": "online"}, None, None)
+    await reports._write_state(view, {"state": "online"}, None, None)
+    await reports._write_state(view, {"state": "online"}, None, None)
+    assert kube.written[-1]["status"] == {"twins": [], "state": "online"}
+    assert len(kube.written) == 1
     assert told[2:] == ["{'attributes': {'kubeedge': {'state': 'online'}}}"]
 
 
