@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET
@@ -20,35 +20,30 @@ from cloud.devicecontroller import DeviceController
 from cloud.hub import CloudHub
 from cloud.mapping import Layout, features_patch, reported_by_thing
 from cloud.sessions import Inbound, stamp
+from cloud.statusbook import KnownStatus, StatusBook
 from cloud.statuses import (
     MAX_FAULTS,
     Faults,
-    belongs_to,
-    faults_of,
     is_news,
-    new_status,
     parse_reported,
     reported_by_entries,
-    state_of,
-    status_patch,
-    twin_entries,
     twin_entry,
 )
-from gateway.errors import BadRequest, Forbidden, GatewayError, NotFound, Undeliverable
+from gateway.errors import BadRequest, Forbidden, GatewayError, Undeliverable
 from gateway.kube.client import KubeClient
 from gateway.model.json import Json, JsonObject
 from gateway.model.thing import Thing
 from gateway.model.trace import TraceContext
-from gateway.wire.cloudedge.devices import GROUP_VERSION, STATUSES, DeviceView, ObjectMeta
+from gateway.wire.cloudedge.devices import DeviceView
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.to_cloud import StateReported, TwinReported
 from gateway.wire.cloudedge.to_edge import answer_twin
 from gateway.wire.cloudedge.twins import DELETED, STATES, Twin
 from gateway.wire.cloudedge.values import equal
-from gateway.wire.kube.status import AlreadyExists
 
 if TYPE_CHECKING:
     from cloud.events import EventRecorder
+    from cloud.ports import Leadership
     from gateway.observe.metrics import Metrics
     from gateway.observe.tracing import Tracer
 
@@ -64,15 +59,10 @@ class _Reported:
     """What is known of one Device's reports: its DeviceStatus as we left it, and versions seen."""
 
     uid: str
-    entries: dict[str, JsonObject]
-    state: dict[str, str]
-    exists: bool
-    faults: Faults | None = None
-    """What is wrong with the Device; None while nobody has told."""
+    told: str | None = None
+    """The state that the thing was told last; None: the one that the DeviceStatus began with."""
     source: tuple[str, str] = ("", "")
     versions: dict[str, int] = field(default_factory=dict)
-    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Twins and state are reported side by side and written into one object."""
     telling: asyncio.Lock = field(default_factory=asyncio.Lock)
     """A report and what catches up on earlier ones write into the same thing."""
     removed: set[str] = field(default_factory=set)
@@ -129,8 +119,9 @@ class Reports:
         metrics: Metrics,
         tracer: Tracer,
         things_may_lag: bool = False,
+        leadership: Leadership | None = None,
     ) -> None:
-        self._kube = kube
+        self._book = StatusBook(kube, catalog)
         self._catalog = catalog
         self._controller = controller
         self._events = events
@@ -140,9 +131,15 @@ class Reports:
         self._things_may_lag = things_may_lag
         """Things elsewhere: a report is answered once the DeviceStatus has it, the thing follows."""
         self._level: set[DeviceKey] = set()
+        self._behind: set[DeviceKey] = set()
+        """Where things do not lag: Devices whose thing may lack what another CloudCore was told."""
+        self._leadership = leadership
         catalog.on_device(self._device_changed)
-        if things_may_lag:
+        if things_may_lag or leadership is not None:
             controller.on_settled = self.catch_up
+        if leadership is not None and not things_may_lag:  # each CloudCore has things of its own
+            catalog.on_status(self._status_changed)
+            leadership.on_change(self._lead)
 
     def attach(self, hub: CloudHub) -> None:
         """Take the hub's reports; those of one Device stay in order."""
@@ -153,6 +150,9 @@ class Reports:
         if change.new is None or (change.old and change.old.meta.uid != change.new.meta.uid):
             self._known.pop(change.key, None)
             self._level.discard(change.key)
+            self._behind.discard(change.key)
+            if change.old is not None:
+                self._book.forget(change.old)
 
     # --- twin reports -------------------------------------------------------------------------------
 
@@ -192,10 +192,10 @@ class Reports:
     ) -> None:
         layout = self._catalog.layout(device)
         fresh = {n: t for n, t in twins.items() if not _is_stale(known, n, t)}
-        reading = read_report(layout, fresh, known.entries)
+        reading = read_report(layout, fresh, self._book.of(device).entries)
         self._tell_faults(device, reading)
         await self._write_thing(device, layout, reading.values, trace)
-        await self._write_status(device, known, reading.entries)
+        await self._write_status(device, reading.entries)
         for name, twin in fresh.items():
             known.versions[name] = _version(twin)
 
@@ -206,6 +206,9 @@ class Reports:
         changed = _changed(thing, layout, values)
         if not changed:
             self._count("unchanged", len(values))
+            return
+        if thing is None and not self._leads:  # it is with who leads, and follows the DeviceStatus
+            self._count("deferred", len(changed))
             return
         patch: JsonObject = {"features": features_patch(layout, {}, changed)}
         try:
@@ -222,13 +225,36 @@ class Reports:
 
     # --- things that lag behind ---------------------------------------------------------------------
 
+    @property
+    def _leads(self) -> bool:
+        return self._leadership is None or self._leadership.leads
+
     def _lag(self, device: DeviceView, error: GatewayError) -> None:
         """Let the thing get it later. Errors: the one given, where things may not lag."""
-        if not self._things_may_lag:
+        if not self._things_may_lag and self._leads:
             raise error
         log.debug("thing lags", extra={"device": str(device.key), "cause": error.message})
-        self._level.discard(device.key)
-        self._controller.poke(device.key)
+        self._mark(device.key)
+
+    def _mark(self, key: DeviceKey) -> None:
+        """Have a thing compared with its DeviceStatus."""
+        self._level.discard(key)
+        self._behind.add(key)
+        self._controller.poke(key)
+
+    def _is_level(self, key: DeviceKey) -> bool:
+        return key in self._level if self._things_may_lag else key not in self._behind
+
+    def _status_changed(self, key: DeviceKey, document: JsonObject) -> None:
+        """Another CloudCore may have been told something: the thing of who leads follows."""
+        device = self._catalog.device(key)
+        if self._leads and device is not None and self._book.is_news(device, document):
+            self._mark(key)
+
+    def _lead(self, leads: bool) -> None:
+        """What others were told while somebody else led is for our things now."""
+        for key in self._catalog.device_keys if leads else ():
+            self._mark(key)
 
     def resynced(self) -> None:
         """All things were read again: each is compared with its DeviceStatus once."""
@@ -237,19 +263,28 @@ class Reports:
     async def catch_up(self, key: DeviceKey) -> None:
         """Write what the DeviceStatus knows and the thing does not. Errors: what can be tried again."""
         device, thing = self._catalog.device(key), self._controller.thing_of(key)
-        if key in self._level or device is None or thing is None:
+        if self._is_level(key) or device is None or thing is None or not self._leads:
             return
         known = self._known_of(device)
         async with known.telling:
+            self._behind.discard(key)
             layout = self._catalog.layout(device)
-            values = {**dict.fromkeys(known.removed), **reported_by_entries(known.entries, layout)}
+            status = await self._book.newest(device)
+            values = {**dict.fromkeys(known.removed), **reported_by_entries(status.entries, layout)}
             changed = _changed(thing, layout, values)
             if changed:
                 patch: JsonObject = {"features": features_patch(layout, {}, changed)}
-                await self._controller.write_reported(key, patch, None)
+                await self._catch_up(key, patch)
                 self._count("caught_up", len(changed))
             known.removed.clear()
             self._level.add(key)
+
+    async def _catch_up(self, key: DeviceKey, patch: JsonObject) -> None:
+        try:
+            await self._controller.write_reported(key, patch, None)
+        except BaseException:
+            self._behind.add(key)
+            raise
 
     def _tell_faults(self, device: DeviceView, reading: Reading) -> None:
         for name, fault in reading.faults.items():
@@ -275,6 +310,11 @@ class Reports:
             await _with_retries(lambda: self._write_state(device, found, faults, trace))
         inbound.reply(answer_twin(inbound.envelope, stamp()))
 
+    def _is_of_another(self, device: DeviceView, node: str) -> bool:
+        """True where the faults that stand there were another node's."""
+        faults = self._book.of(device).faults
+        return faults is not None and faults.node != node
+
     async def _write_state(
         self,
         device: DeviceView,
@@ -282,28 +322,25 @@ class Reports:
         faults: Faults | None,
         trace: TraceContext | None,
     ) -> None:
-        known = self._known_of(device)
-        before, after = known.state, {**known.state, **state}
-        old = known.faults
-        if before == after and (faults is None or faults == old):
-            return
-        known.state = after
-        known.faults = old if faults is None else faults
-        try:
-            await self._put_status(device, known)
-            if before.get("state") != after.get("state"):
-                await self._tell_state(device, after, trace)
-        except BaseException:  # what is tried again must not look done
-            known.state, known.faults = before, old
-            raise
-        for part, fault in (faults.parts if faults else {}).items():
-            if old is None or old.parts.get(part) != fault:
-                self._warn(device.key, "DeviceFault", f"{part}: {fault}")
+        known, old = self._known_of(device), self._book.of(device)
+        if known.told is None:
+            known.told = old.state.get("state", "")
 
-    def _is_of_another(self, device: DeviceView, node: str) -> bool:
-        """Say whether the faults that are known are of the node where the Device was before."""
-        known = self._known_of(device).faults
-        return known is not None and bool(known.parts) and known.node != node
+        def reported(status: KnownStatus) -> KnownStatus:
+            after = {**status.state, **state}
+            said = status.faults if faults is None else faults
+            if (after, said) == (status.state, status.faults):
+                return status
+            return replace(status, state=after, faults=said)
+
+        before, after = await self._book.change(device, reported)
+        known_faults = before.faults.parts if before.faults else {}
+        for part, fault in (faults.parts if faults else {}).items():
+            if known_faults.get(part) != fault:
+                self._warn(device.key, "DeviceFault", f"{part}: {fault}")
+        if known.told != after.state.get("state"):
+            await self._tell_state(device, dict(after.state), trace)
+            known.told = after.state.get("state")
 
     async def _tell_state(
         self, device: DeviceView, state: dict[str, str], trace: TraceContext | None
@@ -323,64 +360,22 @@ class Reports:
     def _known_of(self, device: DeviceView) -> _Reported:
         known = self._known.get(device.key)
         if known is None or known.uid != device.meta.uid:
-            status = self._catalog.status_object(device.key)
-            known = self._known[device.key] = _Reported(
-                device.meta.uid,
-                twin_entries(status),
-                state_of(status),
-                status is not None,
-                faults_of(status),
-            )
+            known = self._known[device.key] = _Reported(device.meta.uid)
         return known
 
     async def _write_status(
-        self, device: DeviceView, known: _Reported, entries: Mapping[str, JsonObject | None]
+        self, device: DeviceView, entries: Mapping[str, JsonObject | None]
     ) -> None:
-        after = dict(known.entries)
-        is_worth = False
-        for name, entry in entries.items():
-            if entry is None:
-                is_worth = after.pop(name, None) is not None or is_worth
-            elif is_news(after.get(name), entry):
-                after[name], is_worth = entry, True
-        if not is_worth:
-            return
-        before, known.entries = known.entries, after
-        try:
-            await self._put_status(device, known)
-        except BaseException:
-            known.entries = before
-            raise
+        def reported(status: KnownStatus) -> KnownStatus:
+            after, is_worth = dict(status.entries), False
+            for name, entry in entries.items():
+                if entry is None:
+                    is_worth = after.pop(name, None) is not None or is_worth
+                elif is_news(after.get(name), entry):
+                    after[name], is_worth = entry, True
+            return replace(status, entries=after) if is_worth else status
 
-    async def _put_status(self, device: DeviceView, known: _Reported) -> None:
-        async with known.writing:
-            status = status_patch(known.entries, known.state, known.faults)
-            if not (known.exists and await self._patch_status(device, status)):
-                known.exists = False
-                await self._make_status(device, status)
-                known.exists = True
-
-    async def _patch_status(self, device: DeviceView, status: JsonObject) -> bool:
-        """Write what is there already; False when it is not."""
-        at = (GROUP_VERSION, STATUSES, device.key.namespace, device.key.name)
-        try:
-            await self._kube.patch(*at, {"status": status})
-        except NotFound:
-            return False
-        return True
-
-    async def _make_status(self, device: DeviceView, status: JsonObject) -> None:
-        at = (GROUP_VERSION, STATUSES, device.key.namespace)
-        fresh = new_status(device, status)
-        try:
-            await self._kube.create(*at, fresh)
-        except AlreadyExists:
-            found = await self._kube.get(*at, device.key.name)
-            if belongs_to(found, device.meta.uid):
-                await self._patch_status(device, status)
-                return
-            await self._kube.delete(*at, device.key.name, uid=ObjectMeta.read(found).uid)
-            await self._kube.create(*at, fresh)
+        await self._book.change(device, reported)
 
     # --- shared -------------------------------------------------------------------------------------
 
