@@ -396,6 +396,8 @@ def unacknowledged(transport: asyncio.WriteTransport) -> int:
     Every write to a dead link succeeds until the kernel's buffer is full, so that alone is no sign of life.
     """
     socket = transport.get_extra_info("socket")
+    if socket is None:  # closed in between
+        return 0
     try:
         answer = fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4))
     except OSError:  # closed in between

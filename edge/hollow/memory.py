@@ -77,6 +77,6 @@ def _in_transaction(connection: sqlite3.Connection, work: Work[T]) -> T | Gatewa
         return error
     except sqlite3.Error as error:
         connection.execute("ROLLBACK")
-        return StoreUnavailable(f"the store in memory: {error}")
+        return GatewayError(f"store: {error}")
     connection.execute("COMMIT")
     return result
