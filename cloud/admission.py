@@ -50,7 +50,7 @@ class Admission:
 
     async def _device(self, review: Review) -> Opinion:
         fault = device_fault(review.item)
-        if fault:
+        if fault or not review.wants_warnings:
             return Opinion(fault)
         device = DeviceView.read(review.item)
         return Opinion(warnings=device_warnings(device, await self._model_of(device)))
@@ -67,7 +67,9 @@ class Admission:
 
     async def _model(self, review: Review) -> Opinion:
         fault = model_fault(review.item)
-        return Opinion(fault, () if fault else model_warnings(ModelView.read(review.item)))
+        if fault or not review.wants_warnings:
+            return Opinion(fault)
+        return Opinion(warnings=model_warnings(ModelView.read(review.item)))
 
     async def _rule(self, review: Review) -> Opinion:
         ends = await self._kube.list(RULES, "ruleendpoints", review.namespace)

@@ -39,9 +39,14 @@ class WriteOptions:
 
 @dataclass(slots=True)
 class Remarks:
-    """What the client is warned of."""
+    """What the client is warned of; one that does not look need not be worked for (`is_wanted`)."""
 
     texts: list[str] = field(default_factory=list)
+    is_wanted: bool = True
+
+    @classmethod
+    def of(cls, options: WriteOptions) -> Remarks:
+        return cls(is_wanted=options.validation != "Ignore")
 
     def add(self, text: str) -> None:
         if len(self.texts) < MAX_WARNINGS and text not in self.texts:

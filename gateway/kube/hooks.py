@@ -18,10 +18,15 @@ from gateway.wire.kube.status import denied
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """A write to judge: `old` is None on create; `item` is complete and fits its kind's schema."""
+    """A write to judge.
+
+    Shape:  `old` is None on create; `item` is complete and fits its kind's schema; `wants_warnings` is False
+            where nobody would read them.
+    """
 
     item: JsonObject
     old: JsonObject | None = None
+    wants_warnings: bool = True
 
     @property
     def namespace(self) -> str:
@@ -86,7 +91,7 @@ class Hooks:
         if part is not None or (old is not None and old.get("spec") == item.get("spec")):
             return
         for name, judge in self._judges.get(resource.storage_key, {}).items():
-            opinion = await judge(Review(item, old))
+            opinion = await judge(Review(item, old, remarks.is_wanted))
             if opinion.refusal:
                 raise denied(name, opinion.refusal)
             for text in opinion.warnings:

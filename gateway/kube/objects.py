@@ -161,7 +161,7 @@ class Objects:
         Errors: AlreadyExists; BadRequest; Unprocessable; NotFound or Forbidden for its namespace.
         """
         allow(resource, "create")
-        remarks = Remarks()
+        remarks = Remarks.of(options)
         item = admission.decoded(resource, body, options, remarks)
         if table(item, "metadata").get("resourceVersion"):
             raise BadRequest("resourceVersion should not be set on objects to be created")
@@ -246,7 +246,7 @@ class Objects:
         Errors: NotFound; Conflict; BadRequest; Unprocessable.
         """
         allow(resource, "update", subresource)
-        remarks = Remarks()
+        remarks = Remarks.of(options)
         item = admission.decoded(resource, body, options, remarks)
         check_name(item, name)
         metadata_namespace(resource, table(item, "metadata"), namespace)
@@ -275,7 +275,7 @@ class Objects:
         if patch_type is PatchType.APPLY:
             return await self._apply(resource, namespace, name, patch, options, subresource)
         apply = patcher(resource, patch_type)
-        remarks = Remarks()
+        remarks = Remarks.of(options)
 
         def change(before: JsonObject) -> JsonObject:
             patched = admission.decoded(
@@ -348,7 +348,7 @@ class Objects:
         if not options.manager:
             cause = required("fieldManager", "is required for apply patch")
             raise invalid("PatchOptions", "meta.k8s.io", "", [cause])
-        remarks = Remarks()
+        remarks = Remarks.of(options)
         item = admission.decoded(resource, config, options, remarks, is_patch=True)
         item = {**item, "metadata": {"name": name, **table(item, "metadata")}}
         check_name(item, name)

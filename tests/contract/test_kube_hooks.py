@@ -96,6 +96,15 @@ async def test_objects_are_completed_before_they_are_judged_and_stored(
     assert names == ["good", "edge-2", "good"]
 
 
+async def test_warnings_are_worked_out_for_those_who_read_them(
+    server: KubeServer, client: KubeClient, request: pytest.FixtureRequest
+) -> None:
+    judge = Judge(server)
+    await client.create(*DEVICES, "default", a_device())
+    is_remote = request.node.callspec.params["client"] == "remote"
+    assert [review.wants_warnings for review in judge.asked] == [is_remote]
+
+
 async def test_a_rule_of_the_same_name_takes_the_place(
     server: KubeServer, client: KubeClient
 ) -> None:
