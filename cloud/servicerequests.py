@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from cloud.routes import REST, ServiceToRest
@@ -38,7 +38,6 @@ MAX_CALLS = 200
 MAX_CALLS_OF_NODE = 20
 MAX_ANSWER = 1_048_576
 """Bytes of an answer, as KubeEdge."""
-_HEADERS = {"Content-Type": "application/json"}
 
 
 class ServiceRequests:
@@ -87,7 +86,7 @@ class ServiceRequests:
     async def _serve(self, inbound: Inbound, route: ServiceToRest, body: bytes) -> None:
         try:
             async with asyncio.timeout(self._settings.timeout):
-                answer = await self._ask(route, body)
+                answer = await self._ask(route, body, _headers_of(inbound))
         except TimeoutError:
             text = f"no answer of the target in {self._settings.timeout:g} s"
             self._fail(inbound, route, Undeliverable(text, status=504))
@@ -104,7 +103,9 @@ class ServiceRequests:
             if not self._running[inbound.node]:
                 del self._running[inbound.node]
 
-    async def _ask(self, route: ServiceToRest, body: bytes) -> HttpAnswer:
+    async def _ask(
+        self, route: ServiceToRest, body: bytes, headers: Mapping[str, str]
+    ) -> HttpAnswer:
         """Return what the target answered. Errors: NotSent, Undeliverable, TooLarge."""
         for attempt in range(TRIES):
             await asyncio.sleep(PAUSE_SECONDS if attempt else 0)
@@ -112,7 +113,7 @@ class ServiceRequests:
                 return await fetch(
                     "POST",
                     route.url,
-                    headers=_HEADERS,
+                    headers=headers,
                     body=body,
                     seconds=self._settings.timeout,
                     max_body=MAX_ANSWER,
@@ -127,6 +128,11 @@ class ServiceRequests:
         log.info("a service's request is lost", extra=facts)
         self._deliveries.note(route.rule, REST, error.message)
         _refuse(inbound, error)
+
+
+def _headers_of(inbound: Inbound) -> dict[str, str]:
+    trace, headers = inbound.envelope.trace, {"Content-Type": "application/json"}
+    return headers if trace is None else {**headers, "traceparent": trace.traceparent}
 
 
 def refuse_requests(hub: CloudHub) -> None:

@@ -20,6 +20,7 @@ from edge.clock import stamp
 from edge.hub import LinkLost, NoAnswer, Sender
 from edge.servicetargets import ServiceTargets
 from gateway.errors import BadRequest, Forbidden, GatewayError, MalformedPacket, Undeliverable
+from gateway.model.trace import TraceContext
 from gateway.runtime.listener import Endpoints
 from gateway.runtime.small_service import Request, Response, serve_requests
 from gateway.wire.cloudedge.routing import ServiceReply, read_service_reply, upload_from_service
@@ -91,7 +92,7 @@ class ServiceEntry:
     async def respond(self, request: Request) -> Response:
         """Answer a service's request, whatever becomes of it, in KubeEdge's form."""
         try:
-            reply = await self._ask(read_asked(request))
+            reply = await self._ask(read_asked(request), trace_of(request))
         except GatewayError as error:
             self._metrics.edge.servicebus_calls.labels("up", "failed").inc()
             return _response(_status_of(error), error.message, "")
@@ -100,14 +101,14 @@ class ServiceEntry:
         is_good = reply.status < 400
         return _response(reply.status, _SUCCESS if is_good else text[:1_000], text)
 
-    async def _ask(self, asked: _Asked) -> ServiceReply:
+    async def _ask(self, asked: _Asked, trace: TraceContext | None) -> ServiceReply:
         """Errors: Forbidden, TooLarge; Undeliverable when the link is down, full or ends; NoAnswer."""
         if not self._targets.allows(asked.target):
             raise Forbidden(f"no rule of the cloud takes what is sent to {asked.target[:200]!r}")
         if self._waiting >= MAX_REQUESTS:
             raise Undeliverable(f"{MAX_REQUESTS} requests of services wait for the cloud")
         payload = msgspec.json.format(bytes(asked.payload), indent=-1)
-        message = upload_from_service(stamp(), asked.target, payload)
+        message = upload_from_service(stamp(), asked.target, payload, trace=trace)
         self._waiting += 1
         try:
             answer = await self._sender.ask(message, self._settings.timeout)
@@ -127,6 +128,12 @@ def read_asked(request: Request) -> _Asked:
     if asked.method.upper() not in ("", "POST"):
         raise BadRequest(f"method: rules send POST, got {asked.method[:20]!r}")
     return asked
+
+
+def trace_of(request: Request) -> TraceContext | None:
+    """Read W3C trace context from the headers."""
+    headers = request.headers
+    return TraceContext.parse(headers.get("traceparent"), headers.get("tracestate"))
 
 
 def _status_of(error: GatewayError) -> int:

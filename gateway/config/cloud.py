@@ -74,4 +74,5 @@ class Cloud:
     default_tenant: str = "DEFAULT_TENANT"
     """Tenant of telemetry from a node that names none by annotation twinspan.io/tenant."""
     advertise: tuple[str, ...] = ()
-    """Names and addresses that go into the server certificate beside loopback."""
+    """Names and addresses that go into the server certificate beside loopback. The first one names this CloudCore
+    in the cluster: of several CloudCores each needs one of its own, by which the others reach it."""

@@ -119,6 +119,15 @@ async def test_a_curl_at_the_edge_is_a_request_of_the_cloud_and_gets_its_answer(
         assert got.headers["content-type"] == "application/json"
 
 
+async def test_a_trace_goes_through_to_the_target(tmp_path: Path) -> None:
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    async with a_street(tmp_path) as (rig, shop):
+        url = f"http://{rig.node.endpoints.get('edge.servicebus')}/"
+        body = json.dumps({"targetURL": TARGET})
+        assert (await curl(url, "-d", body, "-H", f"traceparent: {trace}"))[0] == 200
+        assert shop.got[0].headers["traceparent"] == trace
+
+
 async def test_the_target_s_status_is_passed_on_once_and_counted(tmp_path: Path) -> None:
     async with a_street(tmp_path) as (rig, shop):
         for shop.status in (201, 404, 500):

@@ -1,4 +1,4 @@
-"""The stream tunnel with strangers in Go, on the parts that KubeEdge uses: gorilla/websocket, encoding/json."""
+"""The stream tunnel with strangers in Go, on what KubeEdge uses: gorilla/websocket, encoding/json."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from gateway.errors import MalformedPacket, TooLarge
 from gateway.model.json import JsonObject
@@ -21,15 +22,18 @@ from gateway.wire.cloudedge.routing import (
     ServiceBusCall,
     ServiceBusTarget,
     ServiceBusUpload,
+    ServiceReply,
     allow_target,
     answer_service,
     bus_command,
     call_service,
     decode_service_body,
+    read_service_reply,
+    reply_to_service,
     upload_from_service,
 )
 from gateway.wire.cloudedge.to_cloud import read_to_cloud
-from gateway.wire.cloudedge.to_edge import BusCommand, read_to_edge
+from gateway.wire.cloudedge.to_edge import Answer, BusCommand, read_to_edge
 from gateway.wire.cloudedge.uploads import EdgeUpload, upload
 
 STAMP = Stamp("A", 1_795_377_599_127)
@@ -153,6 +157,38 @@ def test_telemetry_and_what_waits_for_an_answer_is_not_for_the_router() -> None:
     assert (message.kind, message.device) == (Kind.TELEMETRY, "default:d")
     spooled = EdgeUpload(topic="x", payload=b"1", spool=SpoolId("e", "l", 1))
     assert isinstance(read_to_cloud(over_the_wire(upload(STAMP, spooled))), EdgeUpload)
+
+
+def test_a_request_of_a_service_is_answered_in_kubeedge_s_form_or_with_its_status() -> None:
+    asked = upload_from_service(STAMP, "http://shop.example", b"1")
+    route = {
+        "source": "servicebus",
+        "group": "user",
+        "operation": "response",
+        "resource": "http://shop.example",
+    }
+    reply = ServiceReply(404, b"none")
+    text = reply_to_service(asked, STAMP, reply, as_text=True)
+    assert (body_of(text)["route"], body_of(text)["content"]) == (route, "none")
+    assert read_service_reply(over_the_wire(text).content) == ServiceReply(200, b"none")
+    ours = reply_to_service(asked, STAMP, reply, as_text=False)
+    assert body_of(ours)["content"] == {"status_code": 404, "header": None, "body": "bm9uZQ=="}
+    assert read_service_reply(over_the_wire(ours).content) == reply
+    answer = read_to_edge(over_the_wire(ours))
+    assert isinstance(answer, Answer)
+    assert answer.parent_id == asked.msg_id
+
+
+def test_a_text_that_looks_like_our_answer_is_a_text() -> None:
+    asked, text = upload_from_service(STAMP, "t", b"1"), b'{"status_code":500,"body":"eA=="}'
+    sent = reply_to_service(asked, STAMP, ServiceReply(200, text), as_text=True)
+    assert read_service_reply(over_the_wire(sent).content) == ServiceReply(200, text)
+
+
+@pytest.mark.parametrize("content", [{}, {"status_code": 1}, {"status_code": 200, "body": "%"}])
+def test_an_odd_reply_is_refused(content: object) -> None:
+    with pytest.raises(MalformedPacket):
+        read_service_reply(Raw(json.dumps(content).encode()))
 
 
 @pytest.mark.parametrize(
