@@ -313,7 +313,7 @@ class Reports:
     def _is_of_another(self, device: DeviceView, node: str) -> bool:
         """True where the faults that stand there were another node's."""
         faults = self._book.of(device).faults
-        return faults is not None and faults.node != node
+        return faults is not None and bool(faults.parts) and faults.node != node
 
     async def _write_state(
         self,
