@@ -7,6 +7,7 @@ Source: KubeEdge reference, section 13.2.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping
@@ -26,6 +27,10 @@ from gateway.wire.cloudedge.devices import ObjectMeta, mapping, text
 from gateway.wire.kube.status import forbidden, success
 
 PAGE = 500
+LARGEST_PAGE = 1_000
+"""Objects of one page, however many a node asks for: it is told how to go on."""
+LISTS_AT_ONCE = 32
+"""Lists of all nodes that are put together side by side: each may take `MAX_ANSWER` of memory."""
 MAX_ANSWER = (8 * 1024 * 1024 - 131_072) // 4 * 3
 """Bytes of a body that fit into one envelope as base64, beside the request that goes back with it."""
 
@@ -82,6 +87,7 @@ class ApiVerbs:
         self._authorizer = authorizer
         self._kinds = kinds
         self._topology = topology
+        self._lists = asyncio.Semaphore(LISTS_AT_ONCE)
 
     async def answer(self, asked: Asked) -> bytes:
         """Return the body of the answer. Errors: those of the API; TooLarge; NotBuilt."""
@@ -118,9 +124,13 @@ class ApiVerbs:
         return body
 
     async def _list(self, asked: Asked) -> bytes:
+        async with self._lists:
+            return await self._whole_list(asked)
+
+    async def _whole_list(self, asked: Asked) -> bytes:
         limit, page = asked.option.get("limit"), text(asked.option.get("continue")) or None
         size = limit if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0 else 0
-        found, view = await self._page(asked, size or PAGE, page)
+        found, view = await self._page(asked, min(size, LARGEST_PAGE) or PAGE, page)
         kind = await self._kinds.kind(asked.key.group_version, asked.key.resource)
         items = _Items(asked, kind, view, self._topology)
         items.take(found)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from cloud.apikinds import ApiKinds
 from cloud.apiverbs import ApiVerbs, asked_of
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _KNOWN_VERBS = frozenset(Verb)
+AT_ONCE = 8
+"""Requests of one node that are worked on side by side, beside its watches: their answers may be large."""
 
 
 class Applications:
@@ -124,8 +127,9 @@ class Applications:
         return None
 
 
-def _lane(message: ApplicationAsked) -> str:
-    return "watches" if message.application.verb == Verb.WATCH else message.application.id
+def _lane(message: ApplicationAsked) -> str | int:
+    app = message.application
+    return "watches" if app.verb == Verb.WATCH else crc32(app.id.encode()) % AT_ONCE
 
 
 def build_applications(

@@ -192,6 +192,18 @@ async def test_a_list_comes_in_pages_and_by_selector(tmp_path: Path) -> None:
         assert await names(**{"limit": 2, "continue": rest}) == (["c"], "")
 
 
+async def test_a_node_gets_no_page_larger_than_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apiverbs, "LARGEST_PAGE", 2)
+    async with a_node(tmp_path, authorization=OPEN) as (cloud, edge):
+        for number in range(3):
+            await cloud.kube.create("v1", "configmaps", "default", a_map(f"c{number}", a="x"))
+        found = document(await ask(edge, Verb.LIST, MAPS, option={"limit": 10**9}))
+        assert len(found["items"]) == 2
+        assert found["metadata"]["continue"]
+
+
 async def test_a_list_larger_than_the_link_is_refused_with_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.wire.cloudedge import to_cloud, to_edge
-from gateway.wire.cloudedge.envelope import Stamp, encode, make
+from gateway.wire.cloudedge.envelope import Route, Stamp, encode, make
 from gateway.wire.cloudedge.link import (
     CloudLink,
     Delivered,
@@ -257,3 +257,16 @@ def test_an_answer_is_not_late_while_its_question_is_not_written() -> None:
         assert link.tick(float(second), is_stalled=True) == []
     assert ids(link, 99.0) == []
     assert acknowledge(link, item, 99.0) == [Delivered(item)]
+
+
+def test_answers_that_wait_are_bounded_in_bytes_too() -> None:
+    link = CloudLink(0.0, LinkLimits(queue_bytes=1_000))
+    large = make(Stamp("l", 1), Route(operation="response"), "x" * 600)
+    assert link.push(large)
+    assert not link.push(large)
+    assert len(link.frames(0.0)) == 1
+    huge = make(Stamp("h", 1), Route(operation="response"), "x" * 6_000)
+    assert link.push(huge)  # one always fits
+    assert not link.push(make(Stamp("s", 1), Route(), "x"))
+    assert len(link.frames(0.0)) == 1
+    assert link.push(large)

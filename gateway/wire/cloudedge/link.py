@@ -39,6 +39,8 @@ class LinkLimits:
     """Objects under way at once; an edge's own queue drops the oldest of more than 100."""
     queue: int = 1_000
     """Objects that wait, and answers that wait (each)."""
+    queue_bytes: int = 4 * MAX_FRAME
+    """Bytes of the answers that wait: a node that asks for much and does not read gets no more."""
     batch: int = 65_536
     """Bytes that are handed out to be written in one go (one frame may be more): over a slow line what was
     not written yet must not count as sent."""
@@ -133,6 +135,7 @@ class CloudLink:
     ending: Ending | None = None
     _alive_until: float = 0.0
     _notices: deque[bytes] = field(default_factory=deque)
+    _notice_bytes: int = 0
     _waiting: OrderedDict[str, _Waiting] = field(default_factory=OrderedDict)
     _flights: dict[str, _Flight] = field(default_factory=dict)
     _by_key: dict[str, str] = field(default_factory=dict)
@@ -190,10 +193,14 @@ class CloudLink:
     # --- towards the edge -----------------------------------------------------------------------
 
     def push(self, envelope: Envelope) -> bool:
-        """Queue a message that is sent once; False when too many wait."""
+        """Queue a message that is sent once; False when too many, or too large ones, wait."""
         if self.closed or len(self._notices) >= self.limits.queue:
             return False
-        self._notices.append(encode(envelope))
+        frame = encode(envelope)
+        if self._notices and self._notice_bytes + len(frame) > self.limits.queue_bytes:
+            return False
+        self._notices.append(frame)
+        self._notice_bytes += len(frame)
         return True
 
     def offer(self, item: ObjectMessage) -> bool:
@@ -229,7 +236,9 @@ class CloudLink:
 
     def _sendable(self, now: float) -> Iterator[bytes]:
         while self._notices:
-            yield self._notices.popleft()
+            frame = self._notices.popleft()
+            self._notice_bytes -= len(frame)
+            yield frame
         while self._resend:
             flight = self._flights.get(self._resend.popleft())
             if flight is not None:
