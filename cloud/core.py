@@ -171,6 +171,8 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         if settings.tasks.enabled
         else None
     )
+    if tasks is not None:
+        asks.allow(tasks.needs)
     joining = JoinServer(
         settings.hub, identity, book, cluster, process.endpoints, metrics, hub, tasks
     )

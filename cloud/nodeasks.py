@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cloud.asks import Answering, Ask, Form
@@ -44,6 +45,10 @@ MAX_WAITING = 64
 """Questions of one node that wait for what is not there yet; more are dropped, and asked again."""
 
 
+Rule = Callable[[str, Reference, str], bool]
+"""True when the node (first) may read the object in this namespace (last)."""
+
+
 class Unanswered(GatewayError):
     """No answer is better than one now: the edge asks again."""
 
@@ -63,6 +68,11 @@ class NodeAsks:
         self._pods = pods
         self._settings = settings
         self._waiting: Counter[str] = Counter()
+        self._rules: list[Rule] = []
+
+    def allow(self, rule: Rule) -> None:
+        """Let nodes read what a rule says, beside what their Pods name."""
+        self._rules.append(rule)
 
     @property
     def table(self) -> dict[tuple[str, str], tuple[Form, Answering]]:
@@ -96,6 +106,8 @@ class NodeAsks:
     async def _is_used(self, ask: Ask, reference: Reference, namespace: str) -> bool:
         """Look in memory, and ask the cluster before saying no: a Pod may have come just now."""
         if self._pods.uses(ask.node, reference, namespace):
+            return True
+        if any(rule(ask.node, reference, namespace) for rule in self._rules):
             return True
         try:
             found = await self._kube.list(

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from cloud.identity import ready_condition
 from cloud.informer import Change, Informer
 from cloud.keyworker import KeyWorker
+from cloud.references import Reference
 from cloud.restrictions import CLOUDCORE
 from cloud.sessions import Inbound
 from cloud.taskflow import (
@@ -201,6 +202,20 @@ class NodeTasks:
             raise TooLarge(f"more than {MAX_REPORTS} reports of {report.kind} {report.job} wait")
         self._reports[key].append(report)
         self._poke(key)
+
+    def needs(self, node: str, reference: Reference, namespace: str) -> bool:
+        """True when a node pulls images now, for a job that names this Secret for it."""
+        kind, name = reference
+        if kind != "secret":
+            return False
+        for document in self._jobs[PREPULL_JOB].objects.values():
+            template = mapping(mapping(document.get("spec")).get("imagePrePullTemplate"))
+            if template.get("imageSecrets") == f"{namespace}/{name}":
+                progress = Progress.read(document)
+                task = None if progress.is_final else progress.find(node)
+                if task is not None and task.is_asked:
+                    return True
+        return False
 
     # --- one job --------------------------------------------------------------------------------------
 

@@ -14,10 +14,11 @@ import pytest
 from gateway.kube.client import PatchType
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.names import NODE_ID, PROJECT_ID
-from tests.cloud_rig import Certificate, CloudCore, a_cloud, fetch_ca, join
+from tests.cloud_rig import Certificate, CloudCore, a_cloud, eventually, fetch_ca, join
 from tests.transcripts import CLOUD, Action, Player, Transcript, transcripts
 
 DEVICES = "devices.kubeedge.io/v1beta1"
+OPERATIONS = "operations.kubeedge.io/v1alpha2"
 
 
 class Link:
@@ -76,7 +77,14 @@ def actions(cloud: CloudCore) -> dict[str, Action]:
         group_version = what.get("apiVersion", DEVICES)
         await cloud.kube.delete(group_version, what["plural"], "default", what["name"])
 
-    return {"create": create, "want": want, "delete": delete}
+    async def job(what: Any) -> None:
+        async def is_there() -> bool:
+            found = await cloud.object(OPERATIONS, what["plural"], None, what["name"])
+            return bool(found.get("status", {}).get("phase") == what["phase"])
+
+        await eventually(is_there, "the job's phase")
+
+    return {"create": create, "want": want, "delete": delete, "job": job}
 
 
 @pytest.mark.parametrize("path", transcripts(CLOUD), ids=lambda path: path.stem)

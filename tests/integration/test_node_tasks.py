@@ -14,6 +14,8 @@ from cloud.tasks import finalizer_of
 from gateway.config.cloud_services import Tasks
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.envelope import Envelope
+from gateway.wire.cloudedge.names import Operation
+from gateway.wire.cloudedge.subjects import Subject
 from gateway.wire.cloudedge.tasks import (
     CHECK,
     PREPULL_JOB,
@@ -33,6 +35,7 @@ from tests.cloud_rig import (
     a_cloud,
     a_stamp,
     an_edge,
+    content_of,
     eventually,
     fetch_ca,
     join,
@@ -342,3 +345,31 @@ async def test_jobs_are_left_alone_where_they_are_switched_off(tmp_path: Path) -
         ):
             assert answer.status == 501
         assert "status" not in await cloud.object(OPERATIONS, PULLS, None, "job1")
+
+
+async def test_a_node_reads_the_secret_of_its_images_while_it_pulls(tmp_path: Path) -> None:
+    async with a_cloud(tmp_path) as cloud:
+        one, two = await a_member(cloud, "edge-1"), await a_member(cloud, "edge-2")
+        secret: JsonObject = {"metadata": {"name": "registry"}, "stringData": {"a": "b"}}
+        await cloud.kube.create("v1", "secrets", "default", secret)
+
+        async def kind_of_answer(edge: Edge) -> bool:
+            answer = await edge.ask_object(
+                Subject("default", "secret", "registry"), Operation.QUERY
+            )
+            return "data" in content_of(answer)
+
+        async with (
+            an_edge(cloud, "edge-1", one, store="s1") as edge,
+            an_edge(cloud, "edge-2", two, store="s2") as other,
+        ):
+            assert not await kind_of_answer(edge)
+            job = a_prepull("edge-1", imageSecrets="default/registry")
+            await cloud.kube.create(OPERATIONS, PULLS, None, job)
+            await edge.wait_for(is_command)
+            assert await kind_of_answer(edge)
+            assert not await kind_of_answer(other)
+            await report(edge, CHECK)
+            await report(edge, PULL)
+            await job_is(cloud, "Completed")
+            assert not await kind_of_answer(edge)
