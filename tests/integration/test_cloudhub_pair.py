@@ -21,6 +21,7 @@ from tests.cloud_rig import (
     eventually,
     join,
 )
+from tests.cloud_samples import DEVICES
 from tests.integration.test_cloudhub_pods import SYNCS, a_pod, has_sync, make_pod, naming, syncs
 
 
@@ -161,6 +162,40 @@ async def test_one_cloudcore_settles_devices_and_the_other_takes_over(tmp_path: 
 
                 await eventually(is_settled)
                 assert written(two)[("device", "written")] == 1
+
+
+async def test_reports_at_one_cloudcore_reach_the_things_of_the_one_that_leads(
+    tmp_path: Path,
+) -> None:
+    async with a_cloud(tmp_path) as one, AsyncExitStack() as second:
+        two = await second.enter_async_context(
+            another_cloud(one, tmp_path / "two", has_own_things=True)
+        )
+        await apply_model(one)
+        await apply_device(one, a_device(level="3"))
+        await eventually(lambda: one.thing("default:lamp"))
+        certificate = await join(two, "edge-1")
+        async with an_edge(two, "edge-1", certificate) as edge:
+            await edge.register()
+            await edge.object("default/device/lamp")
+            for version, value in enumerate(("4", "5", "6"), 1):
+                assert content_of(await edge.report("lamp", version, level=value)) == "OK"
+            await eventually(lambda: has_reported(one, "level", 6))
+            assert await two.thing("default:lamp") is None
+        async with an_edge(one, "edge-1", certificate) as edge:
+            assert content_of(await edge.report("lamp", 4, level="7", colour="red")) == "OK"
+        async with an_edge(two, "edge-1", certificate) as edge:
+            assert content_of(await edge.report("lamp", 5, level="8")) == "OK"
+            await eventually(lambda: has_reported(one, "level", 8))
+            status: Any = await one.object(DEVICES, "devicestatuses", "default", "lamp")
+            names = {twin["propertyName"] for twin in status["status"]["twins"]}
+            assert names == {"level", "colour"}
+
+
+async def has_reported(cloud: CloudCore, name: str, value: Any) -> bool:
+    thing = await cloud.thing("default:lamp")
+    found = (thing or {}).get("features", {}).get(name, {}).get("properties", {}).get("value")
+    return bool(found == value)
 
 
 def written(cloud: CloudCore) -> dict[tuple[str, str], float]:
