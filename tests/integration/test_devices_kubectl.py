@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 
 from gateway.model.json import JsonObject
+from gateway.wire.cloudedge.devices import GROUP_VERSION
 from tests.cloud_rig import CloudCore, a_cloud, content_of, eventually
-from tests.integration.test_cloudhub_pods import a_node
+from tests.integration.edge_node import a_node
+from tests.integration.edge_support import until
+from tests.integration.test_cloudhub_pods import a_node as a_made_up_node
+from tests.integration.test_edge_real_cloud import join_cloud
 from tests.kubectl import Kubectl, find_kubectls
 
 KUBECTLS = find_kubectls()
@@ -88,7 +92,7 @@ def kubectl_of(cloud: CloudCore, home: Path) -> Kubectl:
 
 
 async def test_manifests_of_both_versions_reach_the_edge_in_one_form(tmp_path: Path) -> None:
-    async with a_node(tmp_path) as (cloud, edge):
+    async with a_made_up_node(tmp_path) as (cloud, edge):
         kubectl = kubectl_of(cloud, tmp_path)
         for manifest in (OLD, NEW):
             ran = await kubectl.ok("apply", "-f", "-", stdin=manifest)
@@ -118,7 +122,7 @@ async def test_manifests_of_both_versions_reach_the_edge_in_one_form(tmp_path: P
 
 
 async def test_a_wish_for_a_thing_is_kept_where_v1alpha2_looks_for_it(tmp_path: Path) -> None:
-    async with a_node(tmp_path) as (cloud, edge):
+    async with a_made_up_node(tmp_path) as (cloud, edge):
         kubectl = kubectl_of(cloud, tmp_path)
         await kubectl.ok("apply", "-f", "-", stdin=OLD)
         await edge.object("default/device/boiler", "insert")
@@ -139,6 +143,61 @@ async def test_a_wish_for_a_thing_is_kept_where_v1alpha2_looks_for_it(tmp_path: 
         new: Any = (await kubectl.ok("get", "device", "boiler", "-o", "json")).json
         assert new["apiVersion"] == "devices.kubeedge.io/v1beta1"
         assert (new["spec"], new["status"]) == (old["spec"], old["status"])
+
+
+LAMP = """
+apiVersion: devices.kubeedge.io/v1alpha2
+kind: DeviceModel
+metadata: {name: lamp-model}
+spec:
+  properties:
+  - {name: "on", type: {boolean: {accessMode: ReadWrite}}}
+  - {name: brightness, type: {int: {accessMode: ReadWrite, minimum: 0, maximum: 100}}}
+---
+apiVersion: devices.kubeedge.io/v1alpha2
+kind: Device
+metadata: {name: lamp}
+spec:
+  deviceModelRef: {name: lamp-model}
+  protocol:
+    customizedProtocol: {protocolName: virtual, configData: {kind: lamp}}
+  nodeSelector:
+    nodeSelectorTerms:
+    - matchExpressions:
+      - {key: '', operator: In, values: [edge-1]}
+  propertyVisitors:
+  - {propertyName: "on", collectCycle: 100, reportCycle: 100}
+  - {propertyName: brightness, collectCycle: 100, reportCycle: 100}
+status:
+  twins:
+  - {propertyName: brightness, desired: {value: "40", metadata: {type: int}}}
+"""
+
+
+async def test_a_device_of_v1alpha2_is_driven_by_a_real_edge(tmp_path: Path) -> None:
+    async with a_cloud(tmp_path / "cloud") as cloud:
+        await join_cloud(cloud, tmp_path / "edge")
+        async with a_node(tmp_path / "edge") as node:
+            await until(lambda: node.core.hub.is_connected)
+            await kubectl_of(cloud, tmp_path).ok("apply", "-f", "-", stdin=LAMP)
+
+            async def reported(name: str) -> object:
+                thing: Any = await cloud.thing("default:lamp")
+                feature = (thing or {}).get("features", {}).get(name, {})
+                return feature.get("properties", {}).get("value")
+
+            async def is_dimmed() -> bool:
+                return await reported("brightness") == 40
+
+            async def is_on() -> bool:
+                return await reported("on") is True
+
+            await eventually(is_dimmed, "the wish of the manifest")
+            await cloud.want("default:lamp", "on", True)
+            await eventually(is_on, "the wish of an application")
+            status: Any = await cloud.object(GROUP_VERSION, "devicestatuses", "default", "lamp")
+            values = {t["propertyName"]: t["reported"]["value"] for t in status["status"]["twins"]}
+            assert values == {"on": "true", "brightness": "40"}
 
 
 async def test_kubectl_shows_what_admission_refuses_and_warns_of(tmp_path: Path) -> None:
