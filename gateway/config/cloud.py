@@ -74,5 +74,5 @@ class Cloud:
     default_tenant: str = "DEFAULT_TENANT"
     """Tenant of telemetry from a node that names none by annotation twinspan.io/tenant."""
     advertise: tuple[str, ...] = ()
-    """Names and addresses that go into the server certificate beside loopback. The first one names this CloudCore
+    """Names and addresses that go into the server certificate beside loopback. The first names this CloudCore
     in the cluster: of several CloudCores each needs one of its own, by which the others reach it."""
