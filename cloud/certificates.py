@@ -29,7 +29,8 @@ COMMON_NAME = "KubeEdge"
 OLD_COMMON_NAME = "kubeedge.io"
 """With organisation `KubeEdge`, the subject of every edge's certificate before nodes had names in theirs."""
 MAX_CSR = 65_536
-_SKEW = timedelta(minutes=5)
+_SKEW = timedelta(hours=2)
+"""How long before its making a certificate is valid: clocks jump, and edges without one start in the past."""
 _LAST = datetime(9999, 12, 31, tzinfo=UTC)
 
 USAGES = {1: ExtendedKeyUsageOID.SERVER_AUTH, 2: ExtendedKeyUsageOID.CLIENT_AUTH}

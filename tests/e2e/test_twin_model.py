@@ -12,7 +12,7 @@ import pytest
 
 from tests.twin_model import NODES, NOTHING, PROPERTIES, QUIET_SECONDS, World, a_world
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 STEPS = 40
 CLOUD_KILLS, EDGE_KILLS = 1, 1

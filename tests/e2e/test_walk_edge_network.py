@@ -33,7 +33,7 @@ from tests.lossy import CUT, DOWN, FINE, OUTSIDE, ROUGH, UP, LossyNetwork, a_los
 from tests.process import eventually
 from tests.walk import Walk, in_thread
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 BACK_SECONDS = 20.0
 """How long the link may take to come back once packets pass again; 2 s when the machine is idle."""
