@@ -243,6 +243,23 @@ def check_certificates(settings: Settings) -> Iterator[Finding]:
         yield Finding("certificate", state, f"{file.name}: {days} days left", mend)
 
 
+def check_hub_files(settings: Settings) -> Iterator[Finding]:
+    """Whether CloudCore would start with the certificates that its settings name."""
+    from cloud.certfiles import read_ca, read_server
+
+    hub, now = settings.cloud.hub, datetime.now(UTC)
+    if not any((hub.ca_file, hub.ca_key_file, hub.cert_file, hub.key_file)):
+        return
+    try:
+        ca = read_ca(hub, now)
+        if ca is not None:  # else it is in the cluster
+            read_server(hub, ca, settings.cloud.advertise, now)
+    except InvalidSetting as error:
+        yield Finding("cloud certificates", "fail", error.message, "name files that fit, or none")
+        return
+    yield Finding("cloud certificates", "ok", hub.ca_file or hub.cert_file)
+
+
 def check_amqp(_settings: Settings) -> Iterator[Finding]:
     """What python-qpid-proton was built with; it is needed for foreign AMQP peers only."""
     try:
@@ -309,6 +326,7 @@ CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     check_remote,
     check_ports,
     check_certificates,
+    check_hub_files,
     check_amqp,
     check_coap,
 )

@@ -170,21 +170,32 @@ async def test_what_edges_would_refuse_later_is_refused_at_the_start(tmp_path: P
         read_ca(CloudHub(**files(ca)), datetime.now(UTC) + timedelta(days=40))
 
 
-async def test_the_command_ends_with_one_line_that_names_the_setting(tmp_path: Path) -> None:
-    ca = await an_own_ca(tmp_path)
-    ports = [argument for port in ANY_PORT for argument in ("--set", port)]
-    settings = ("--set", f"cloud.hub.ca_file={ca[0]}", "--set", "cloud.hub.ca_key_file=/no/such")
+async def twinspan(*arguments: str) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway.cli", "cloud", "--data-dir", str(tmp_path / "c")),
-        *ports,
-        *settings,
+        *(sys.executable, "-m", "gateway.cli", *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     said = (await process.communicate())[0].decode()
-    assert process.returncode == 2, said
-    assert said.count("cloud.hub.ca_key_file: /no/such: No such file or directory") == 1
+    assert process.returncode is not None
+    return process.returncode, said
+
+
+async def test_the_command_ends_with_one_line_that_names_the_setting(tmp_path: Path) -> None:
+    ca = await an_own_ca(tmp_path)
+    ports = [argument for port in ANY_PORT for argument in ("--set", port)]
+    bad = ("--set", f"cloud.hub.ca_file={ca[0]}", "--set", "cloud.hub.ca_key_file=/no/such")
+    where = ("--data-dir", str(tmp_path / "c"))
+    code, said = await twinspan("cloud", *where, *ports, *bad)
+    assert code == 2, said
+    why = "cloud.hub.ca_key_file: /no/such: No such file or directory"
+    assert said.count(why) == 1
     assert "Traceback" not in said
+    _, said = await twinspan("doctor", *where, *ports, *bad)
+    assert f"fail  cloud certificates: {why}  -> name files that fit, or none" in said
+    good = ("--set", f"cloud.hub.ca_file={ca[0]}", "--set", f"cloud.hub.ca_key_file={ca[1]}")
+    _, said = await twinspan("doctor", *where, *ports, *good)
+    assert f"ok    cloud certificates: {ca[0]}" in said
 
 
 def load(hub: CloudHub, *hosts: str) -> None:
