@@ -197,6 +197,12 @@ def contained_note(refs: Iterable[Ref], parts: Iterable[Part]) -> str:
     return msgspec.json.encode(entries).decode()
 
 
+def unwanted(made: Iterable[Ref], wanted: Iterable[Ref]) -> list[Ref]:
+    """Return what was made and is not wanted, in order; another version of a kind is the same object."""
+    kept = {(ref.group, ref.kind, ref.name) for ref in wanted}
+    return sorted(ref for ref in made if (ref.group, ref.kind, ref.name) not in kept)
+
+
 def owner_of(item: JsonObject) -> tuple[str, str]:
     """Return name and uid of the EdgeApplication that an object belongs to, empty for none."""
     owners = mapping(item.get("metadata")).get("ownerReferences")

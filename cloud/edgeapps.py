@@ -30,6 +30,7 @@ from cloud.appparts import (
     missing,
     owner_of,
     parts_of,
+    unwanted,
 )
 from cloud.chores import Chores
 from cloud.informer import Change, Informer, Key
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PLURAL = "edgeapplications"
+HAS_NO_NAMESPACE = "has no namespace: it cannot belong to an application of one"
 MAX_MESSAGE = 1_000
 
 
@@ -89,6 +91,7 @@ class EdgeApps:
         self._informer = Informer(kube, APPS, PLURAL, self._app_changed, is_needed=False)
         self._mirrors = Mirrors(kube, MARK, self._made_changed, _trimmed)
         self._places: dict[Key, frozenset[Place]] = {}
+        self._told: dict[Key, set[str]] = {}
         self._parts: dict[Key, tuple[tuple[str, int], list[Part]]] = {}
         """What each application stands for, by uid and generation."""
         groups.on_change(self._all)
@@ -115,6 +118,7 @@ class EdgeApps:
     def _forget(self, key: Key) -> None:
         self._places.pop(key, None)
         self._parts.pop(key, None)
+        self._told.pop(key, None)
         self._chores.done(key)
         self._keep_mirrors()
 
@@ -149,17 +153,20 @@ class EdgeApps:
 
     async def _settle(self, key: Key, app: JsonObject) -> bool:
         """Make an application true; False when something of it must be tried again."""
-        pieces = [await self._piece(part) for part in await self._parts_of(key, app)]
+        parts = await self._parts_of(key, app)
+        kinds = {each: await self._kind(*each) for each in dict.fromkeys(map(_kind_of, parts))}
+        pieces = [self._piece(part, kinds[_kind_of(part)]) for part in parts]
         self._places[key] = frozenset(each.place for each in pieces if each.plural)
         wanted = {each.part.ref for each in pieces if each.is_wanted}
         made = contained(app)
         app = await self._note(app, made | wanted, pieces)
+        await self._open(pieces)
         for piece in pieces:
             if not self._leadership.leads:
                 return True
             if not piece.problem:
                 await self._apply(app, piece)
-        left = [ref for ref in sorted(made - wanted) if not await self._remove(app, ref)]
+        left = [ref for ref in unwanted(made, wanted) if not await self._remove(app, ref)]
         app = await self._note(app, wanted.union(left), pieces)
         await self._tell(app, pieces)
         self._keep_mirrors()
@@ -176,25 +183,38 @@ class EdgeApps:
 
     # --- what can be made -------------------------------------------------------------------------
 
-    async def _piece(self, part: Part) -> _Piece:
-        piece = _Piece(part, problem=part.problem, is_wanted=part.is_wanted)
+    async def _kind(self, group_version: str, kind: str) -> tuple[str, str]:
+        """Return the plural of a kind, or why there can be no objects of it here."""
+        if not group_version or not kind:
+            return "", ""  # the part says so itself
+        try:
+            plural, is_namespaced = await self._kinds.plural(group_version, kind)
+        except GatewayError as error:
+            return "", f"{kind} of {group_version}: {error.message}"
+        return (plural, "") if is_namespaced else ("", f"{kind} {HAS_NO_NAMESPACE}")
+
+    def _piece(self, part: Part, kind: tuple[str, str]) -> _Piece:
+        plural, problem = kind
+        piece = _Piece(part, plural, part.problem or problem, is_wanted=part.is_wanted)
         if part.group and not self._groups.has(part.group):
             piece.problem = f'NodeGroup "{part.group}" does not exist'
             piece.is_wanted = False
-        try:
-            if part.ref.version and part.ref.kind:
-                piece.plural, is_namespaced = await self._kinds.plural(
-                    part.ref.group_version, part.ref.kind
-                )
-                if not is_namespaced:
-                    piece.problem = f"{part.ref.kind} has no namespace: it cannot belong to one's"
-                    piece.is_wanted = False
-        except GatewayError as error:
-            named = f"{part.ref.kind} of {part.ref.group_version}"
-            piece.problem = piece.problem or f"{named}: {error.message}"
+        elif problem.endswith(HAS_NO_NAMESPACE):
+            piece.is_wanted = False
         return piece
 
     # --- making and removing ----------------------------------------------------------------------
+
+    async def _open(self, pieces: Iterable[_Piece]) -> None:
+        """Have what was made in view, kind by kind; without, nothing is made of a kind."""
+        closed: dict[Place, str] = {}
+        for place in dict.fromkeys(each.place for each in pieces if not each.problem):
+            try:
+                await self._mirrors.open(place)
+            except GatewayError as error:
+                closed[place] = error.message
+        for piece in pieces:
+            piece.problem = piece.problem or closed.get(piece.place, "")
 
     async def _apply(self, app: JsonObject, piece: _Piece) -> None:
         """Bring one object to what it should be; what the API says against it is the piece's problem."""
@@ -203,16 +223,17 @@ class EdgeApps:
             mirror = await self._mirrors.open(piece.place)
             ref = piece.part.ref
             key = (ref.namespace, ref.name)
-            item = mirror.objects.get(key) or await self._read(piece)
+            known = mirror.objects.get(key)
+            item = known or await self._read(piece)
             if item is not None:
                 _check_owner(app, item, ref)
-            if item is None or not is_current(item, document):
+            if known is None or not is_current(known, document):
                 item = await self._kube.patch(
                     *piece.place, ref.namespace, ref.name, document,
                     patch_type=PatchType.APPLY, force=True,
                 )  # fmt: skip
                 mirror.put(item)
-            piece.lack = missing(ref, item)
+            piece.lack = missing(ref, item or {})
         except GatewayError as error:
             piece.problem = error.message
 
@@ -266,6 +287,9 @@ class EdgeApps:
         )
         self._informer.put(written)
         known = {_message(entry) for entry in (before if isinstance(before, list) else [])}
+        key = (meta.namespace, meta.name)
+        known |= self._told.get(key, set())  # where the kind has no place for messages
+        self._told[key] = {_message(entry) for entry in after}
         named: JsonObject = {"apiVersion": APPS, "kind": KIND, **app}
         for piece in pieces:
             if piece.problem and piece.problem[:MAX_MESSAGE] not in known:
@@ -283,6 +307,10 @@ def build_apps(
     groups = NodeGroups(kube, catalog, pods, events, leadership)
     notices = PodNotices(catalog, pods, events, leadership)
     return [groups, EdgeApps(kube, groups, events, leadership), notices]
+
+
+def _kind_of(part: Part) -> tuple[str, str]:
+    return (part.ref.group_version, part.ref.kind) if part.ref.version else ("", "")
 
 
 def _check_owner(app: JsonObject, item: JsonObject, ref: Ref) -> None:

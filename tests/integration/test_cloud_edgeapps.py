@@ -380,3 +380,13 @@ async def test_values_that_others_own_stay(tmp_path: Path) -> None:
 
         await eventually(is_slow)
         assert (await cloud.object(*at))["metadata"]["labels"]["mine"] == "yes"
+
+
+async def test_a_mark_that_somebody_takes_away_comes_back(tmp_path: Path) -> None:
+    async with a_cloud(tmp_path) as cloud:
+        await make_app(cloud, an_app(CONFIG))
+        await are(cloud, "configmaps", "settings")
+        bare: JsonObject = {"metadata": {"labels": {"twinspan.io/edge-application": None}}}
+        await cloud.kube.patch("v1", "configmaps", "default", "settings", bare)
+        await are(cloud, "configmaps", "settings")
+        await says(cloud, {"ConfigMap/settings": FINE})

@@ -23,6 +23,7 @@ from cloud.appparts import (
     missing,
     owner_of,
     parts_of,
+    unwanted,
 )
 from cloud.chores import Chores
 from cloud.slices import as_seen
@@ -254,6 +255,12 @@ def test_the_note_about_what_was_made_has_kubeedge_s_form() -> None:
         {"ordinal": 1, "group": "apps", "version": "v1", "kind": "Deployment",
          "namespace": "plant", "name": "web-west"},
     ]  # fmt: skip
+
+
+def test_another_version_of_a_kind_is_the_same_object() -> None:
+    old, new = (Ref("apps", version, "Deployment", "plant", "x") for version in ("v1beta1", "v1"))
+    other = Ref("apps", "v1", "Deployment", "plant", "y")
+    assert unwanted({old, other}, {new}) == [other]
 
 
 @pytest.mark.parametrize("note", ["", "{", "{}", "[1]", '[{"name": "x", "namespace": "other"}]'])
