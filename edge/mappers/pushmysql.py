@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 PORT = 3306
 FIELD = "mysqlClientConfig"
-CALL_SECONDS = 10
+CALL_SECONDS = 5
+"""Of each wait for the server; a process that ends waits as long for a call under way."""
 MAX_SERVERS = 16
 """Servers, each with a thread."""
 NO_TABLE = 1146

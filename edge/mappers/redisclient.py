@@ -63,7 +63,7 @@ class RedisClient:
             self._writer.write(command(words))
             await self._writer.drain()
             return await self._reply()
-        except (OSError, asyncio.IncompleteReadError, ValueError) as error:
+        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
             raise Undeliverable(f"Redis has gone: {error or type(error).__name__}") from error
 
     async def _reply(self) -> Reply:

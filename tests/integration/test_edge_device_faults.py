@@ -134,3 +134,21 @@ async def test_a_state_that_is_not_for_the_cloud_is_no_event(cloud: FakeCloud, n
     assert [state.update.device.state for state in cloud.states] == ["online"]
     await until(lambda: cloud.uploads)  # the value's telemetry, which comes after the state
     assert events(cloud) == []
+
+
+# --- load ------------------------------------------------------------------------------------------
+
+
+async def test_a_load_reports_each_change_of_each_property_in_order(
+    cloud: FakeCloud, node: Node
+) -> None:
+    names = [f"p{at}" for at in range(10)]
+    model = {"spec": {"properties": [{"name": name, "type": "INT"} for name in names]}}
+    await cloud.push("devicemodel", "m1", model, Operation.UPDATE)
+    lamp = a_device(protocol="virtual")
+    lamp["spec"]["properties"] = [{"name": name} for name in names]
+    lamp["spec"]["protocol"]["configData"] = {"kind": "load", "rate": 20}
+    await cloud.push("device", "lamp", lamp)
+    await until(lambda: all(len(cloud.reported(name)) >= 8 for name in names))
+    counts = [int(text or "") for text in cloud.reported("p3")]
+    assert counts == sorted(set(counts))

@@ -20,7 +20,7 @@ from edge.mappers.pushaddress import read_address
 from edge.mappers.pushmysql import MysqlServers, table_name
 from edge.mappers.pushredis import RedisServers
 from edge.mappers.pushtdengine import insert_text, make_tdengine
-from edge.mappers.redisclient import command, error_of
+from edge.mappers.redisclient import RedisClient, command, error_of
 from gateway.errors import Rejected, Undeliverable
 from gateway.wire.cloudedge.names import Operation
 from gateway.wire.cloudedge.subjects import DeviceKey
@@ -179,6 +179,25 @@ def test_commands_are_written_as_arrays_of_strings() -> None:
 @pytest.mark.parametrize(("text", "kind"), [("LOADING x", Undeliverable), ("ERR x", Rejected)])
 def test_errors_that_may_pass_are_told_from_others(text: str, kind: type[Exception]) -> None:
     assert type(error_of(text)) is kind
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 400 no\r\n", b"+" + b"x" * 200_000, b"$99999999\r\n", b"$x\r\n", b"+OK", b""],
+)
+async def test_what_does_not_answer_as_redis_does_is_away(answer: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        client = await RedisClient.connect(read_address("addr", f"127.0.0.1:{port}", 1), "", 0)
+        with pytest.raises(Undeliverable):
+            await client.ask("PING")
+        client.close()
 
 
 # --- MariaDB ---------------------------------------------------------------------------------------
