@@ -17,6 +17,7 @@ import msgspec
 
 from cloud.apikinds import ApiKinds
 from cloud.authorizer import Authorizer, View
+from cloud.restrictions import check_same_words, check_words
 from cloud.slices import Topology, as_seen
 from gateway.errors import BadRequest, MethodNotAllowed, NotBuilt, TooLarge
 from gateway.kube.bodies import delete_options, read_patch
@@ -49,6 +50,11 @@ class Asked:
     @property
     def subresource(self) -> str | None:
         return self.app.subresource or None
+
+    @property
+    def is_node(self) -> bool:
+        """True for a Node: it says itself what it is, but not what the cloud made of it."""
+        return (self.key.group, self.key.resource) == ("", "nodes")
 
     @property
     def name(self) -> str:
@@ -159,6 +165,8 @@ class ApiVerbs:
     async def _create(self, asked: Asked) -> bytes:
         asked.check_whole(asked.option)
         key, body = asked.key, _document(asked.app.request_bytes())
+        if asked.is_node:
+            check_same_words(asked.node, body, None)
         return await self._write(
             asked,
             lambda client: client.create(
@@ -185,6 +193,8 @@ class ApiVerbs:
             raise BadRequest(
                 f"the name of the object ({named}) does not match the name on the URL ({key.name})"
             )
+        if asked.is_node:
+            body = await self._as_the_cloud_says(asked, body)
         return await self._write(
             asked,
             lambda client: client.update(
@@ -192,11 +202,23 @@ class ApiVerbs:
             ),
         )
 
+    async def _as_the_cloud_says(self, asked: Asked, body: JsonObject) -> JsonObject:
+        """Return a Node to be written over the state that it was compared with. Errors: Forbidden."""
+        key, name = asked.key, ObjectMeta.read(body).name
+        stored, _ = await self._authorizer.read(
+            asked.node, key, lambda client: client.get(key.group_version, key.resource, None, name)
+        )
+        check_same_words(asked.node, body, stored)
+        version: JsonObject = {"resourceVersion": ObjectMeta.read(stored).version}
+        return {**body, "metadata": {**version, **mapping(body.get("metadata"))}}
+
     async def _patch(self, asked: Asked) -> bytes:
         key, option = asked.key, asked.option
         options = mapping(option.get("Options"))
         asked.check_whole(options)
         patch, kind = read_patch(_data(option), text(option.get("PatchType")))
+        if asked.is_node:
+            check_words(asked.node, patch)
         subresources = option.get("Subresources")
         first = subresources[0] if isinstance(subresources, list) and subresources else None
         subresource = text(first) or asked.subresource

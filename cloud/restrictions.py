@@ -16,6 +16,7 @@ CLOUD_DOMAINS = ("twinspan.io", "node-restriction.kubernetes.io")
 CLOUDCORE = "cloudcore"
 """Annotation of a Node: the address of the CloudCore that it is connected to."""
 _IDENTITY = ("uid", "resourceVersion")
+_WORDS = ("labels", "annotations")
 
 
 def own_words(words: Json) -> JsonObject:
@@ -34,6 +35,57 @@ def _is_of_cloud(key: str) -> bool:
     return key.startswith("$") or (
         bool(slash) and any(domain == d or domain.endswith("." + d) for d in CLOUD_DOMAINS)
     )
+
+
+def check_words(node: str, patch: Json) -> None:
+    """Refuse a patch of a Node, of any kind, that may touch what the cloud says of it. Errors: Forbidden."""
+    steps = patch if isinstance(patch, list) else None
+    if _touches(patch) if steps is None else any(map(_may_touch, steps)):
+        raise Forbidden(f"node {node} may not change what the cloud says of it")
+
+
+def _touches(patch: Json) -> bool:
+    """Judge a patch that is an object; directives of strategic patches go over more than they name."""
+    if not isinstance(patch, dict):
+        return True
+    meta = patch.get("metadata", {})
+    words = [meta.get(kind, {}) for kind in _WORDS] if isinstance(meta, dict) else [None]
+    tables = [patch, meta, *words]
+    return any(
+        not isinstance(table, dict) or any(key.startswith("$") for key in table) for table in tables
+    ) or any(isinstance(table, dict) and any(map(_is_of_cloud, table)) for table in words)
+
+
+def _may_touch(step: Json) -> bool:
+    """Judge one step of a JSON patch."""
+    if not isinstance(step, dict):
+        return True
+    return any(_leads_to_words(step[name]) for name in ("path", "from") if name in step)
+
+
+def _leads_to_words(pointer: Json) -> bool:
+    if not isinstance(pointer, str):
+        return True
+    match pointer.split("/")[1:]:
+        case [] | ["metadata"]:
+            return True
+        case ["metadata", kind, *rest] if kind.replace("~1", "/").replace("~0", "~") in _WORDS:
+            return not rest or _is_of_cloud(rest[0].replace("~1", "/").replace("~0", "~"))
+    return False
+
+
+def check_same_words(node: str, new: JsonObject, old: JsonObject | None) -> None:
+    """Refuse a whole Node that says of itself what the cloud does not. Errors: Forbidden."""
+    if _cloud_words(new) != _cloud_words(old or {}):
+        raise Forbidden(f"node {node} may not change what the cloud says of it")
+
+
+def _cloud_words(item: JsonObject) -> list[JsonObject]:
+    meta = mapping(item.get("metadata"))
+    return [
+        {key: value for key, value in mapping(meta.get(kind)).items() if _is_of_cloud(key)}
+        for kind in _WORDS
+    ]
 
 
 def status_patch_of(node: str, patch: JsonObject) -> JsonObject:
