@@ -224,6 +224,7 @@ class TaskActions:
         if is_same(wanted, running):
             return Outcome(extend=_versions(task, UPGRADE))
         if task.has_run:
+            await self._upgrades.settle(task.seconds)
             return Outcome(
                 False, f"EdgeCore came back with version {running}", f"{running},{running}"
             )

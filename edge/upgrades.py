@@ -24,6 +24,7 @@ from gateway.errors import BadRequest, InvalidSetting, NotBuilt, Rejected, Store
 log = logging.getLogger(__name__)
 
 KEPT_BACKUPS = 2
+LOOK_SECONDS = 0.2
 MAX_VERSION = 64
 SETTING = "edge.tasks.upgrade_command"
 _VERSION = re.compile(r"v?[0-9]{1,5}\.[0-9]{1,5}[0-9A-Za-z.+-]*")
@@ -97,35 +98,73 @@ class Upgrades:
         if not self.command:
             raise NotBuilt(f"upgrades are done by the package manager here: {SETTING} is not set")
         log.info("upgrade command runs", extra={"version": wanted})
+        try:
+            pid = self._start(wanted)
+        except OSError as error:
+            raise UpgradeFailed(f"{SETTING}: {error.strerror}") from error
+        mark = self.folder / "upgrade.pid"
+        mark.write_text(f"{pid} {_started(pid)}", "ascii")
+        await _finish(pid, seconds)
+        mark.unlink(missing_ok=True)
+
+    def _start(self, version: str) -> int:
+        """Start the command in a session of its own, so that it outlives us. Errors: OSError."""
         with (self.folder / "upgrade.log").open("ab") as output:
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    self.command,
-                    wanted,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=asyncio.subprocess.STDOUT,
-                    env={"PATH": os.defpath, "LANG": "C.UTF-8"},
-                    cwd="/",
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise UpgradeFailed(f"{SETTING}: {error.strerror}") from error
-        await _finish(process, seconds)
+            return os.posix_spawn(
+                self.command,
+                [self.command, version],
+                {"PATH": os.defpath, "LANG": "C.UTF-8"},
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, output.fileno(), 1),
+                    (os.POSIX_SPAWN_DUP2, output.fileno(), 2),
+                ],
+                setsid=True,
+                setsigdef=[signal.SIGPIPE],
+            )
+
+    async def settle(self, seconds: float) -> None:
+        """Wait for the end of a command that an earlier EdgeCore started. Errors: UpgradeFailed."""
+        try:
+            pid, started = (self.folder / "upgrade.pid").read_text("ascii").split()
+        except (OSError, ValueError):
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                while _started(int(pid)) == started:  # noqa: ASYNC110  nobody tells of another's child
+                    await asyncio.sleep(LOOK_SECONDS)
+        except TimeoutError:
+            raise UpgradeFailed(f"the command still runs after {seconds:g} s") from None
 
 
-async def _finish(process: asyncio.subprocess.Process, seconds: float) -> None:
+def _started(pid: int) -> str:
+    """Return when a process began, in the kernel's ticks; "" for none and for one that has ended."""
+    try:
+        cells = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if cells[0] == "Z" else cells[19]
+
+
+async def _finish(pid: int, seconds: float) -> None:
     """Wait for the end. Whoever cancels leaves it alone: it may be what stops us."""
     try:
         async with asyncio.timeout(seconds):
-            code = await process.wait()
+            while (code := _code(pid)) is None:  # noqa: ASYNC110  asyncio would end it with us
+                await asyncio.sleep(LOOK_SECONDS)
     except TimeoutError:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+            os.killpg(pid, signal.SIGKILL)
+        await asyncio.to_thread(os.waitpid, pid, 0)
         raise UpgradeFailed(f"the command took longer than {seconds:g} s") from None
     if code != 0:
         raise UpgradeFailed(f"the command ended with {code}; see edge/upgrade.log at the node")
+
+
+def _code(pid: int) -> int | None:
+    """Return the exit code of a child, None while it runs."""
+    found, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if found else None
 
 
 def _copy_store(source: Path, target: Path) -> None:

@@ -194,7 +194,7 @@ async def test_the_command_gets_the_version_alone_and_nothing_of_our_environment
 ) -> None:
     monkeypatch.setenv("TWINSPAN__SECRET", "s3cret")
     command = an_installer(
-        tmp_path, f'echo "$#:$*" > {tmp_path}/args; env > {tmp_path}/env; pwd; exit 3'
+        tmp_path, f'echo "$#:$*" > {tmp_path}/args; env > {tmp_path}/env; echo said; exit 3'
     )
     async with an_edge(cloud, tmp_path, upgrade_command=command):
         await ask(cloud, UPGRADE_JOB, {"version": VERSION, "image": "$(id)", "extra": ";"})
@@ -204,7 +204,7 @@ async def test_the_command_gets_the_version_alone_and_nothing_of_our_environment
     # the last run is that of RollBack: it asks for the version that runs
     assert (tmp_path / "args").read_text() == f"1:{running_version()}\n"
     assert "s3cret" not in (tmp_path / "env").read_text()
-    assert (tmp_path / "edge" / "edge" / "upgrade.log").read_text() == "/\n/\n"
+    assert (tmp_path / "edge" / "edge" / "upgrade.log").read_text() == "said\nsaid\n"
 
 
 @pytest.mark.parametrize(
@@ -222,6 +222,27 @@ async def test_a_command_that_cannot_be_run_is_a_failure(
         await ask(cloud, UPGRADE_JOB, {"version": VERSION})
         await until(lambda: "j Upgrade False" in told(cloud))
         assert why in next(r for r in reports(cloud) if r.action == UPGRADE).reason
+
+
+async def test_a_restart_waits_for_the_command_that_still_runs_before_it_rolls_back(
+    cloud: FakeCloud, tmp_path: Path
+) -> None:
+    go, log = tmp_path / "go", tmp_path / "log"
+    script = (
+        f"echo begin $1 >> {log}; while [ ! -e {go} ]; do sleep 0.05; done; echo end $1 >> {log}"
+    )
+    command = an_installer(tmp_path, script)
+    async with an_edge(cloud, tmp_path, upgrade_command=command):
+        await ask(cloud, UPGRADE_JOB, {"version": VERSION})
+        await until((tmp_path / "edge" / "edge" / "upgrade.pid").exists)
+        await until(log.exists)
+    async with an_edge(cloud, tmp_path, upgrade_command=command):
+        assert UPGRADE not in [r.action for r in reports(cloud)]
+        go.touch()
+        await until(lambda: told(cloud)[-1:] == ["j RollBack True"])
+    mine = running_version()
+    lines = [f"begin {VERSION}", f"end {VERSION}", f"begin {mine}", f"end {mine}"]
+    assert log.read_text().splitlines() == lines
 
 
 async def test_a_command_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
