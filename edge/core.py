@@ -26,6 +26,7 @@ from edge.mappers.localtopics import LocalTopics
 from edge.metamanager import MetaManager
 from edge.metaserver import Rooms, build_metaserver
 from edge.node import NodeAgent
+from edge.podless import PodlessNode
 from edge.quarantine import counted
 from edge.reports import Reports
 from edge.rotation import Rotation
@@ -170,8 +171,6 @@ def build_edge(
         drivers,
     )
     node = NodeAgent(Machine(name, data_dir / FOLDER), hub)
-    for listener in (reports, pump, twin.membership, node):
-        hub.on_link(listener)
     for taker in (pump.take_answer, reports.take_answer, twin.membership.take_answer):
         hub.on_answer(taker)
     hub.on(ObjectChanged, meta.on_object)
@@ -185,6 +184,9 @@ def build_edge(
     hub.on(ServiceBusTarget, targets.on_target)
     entry = ServiceEntry(settings.servicebus, targets, hub, process.endpoints, metrics)
     api = CloudOrDisk(store, hub)
+    pods = PodlessNode(meta, api)
+    for listener in (reports, pump, twin.membership, node, pods):
+        hub.on_link(listener)
     tasks = build_tasks(process, name, store, hub, api)
     rooms = Rooms(
         name, identity.folder, store, hub, meta, twin, api, devices.methods, tasks.confirm
@@ -203,6 +205,7 @@ def build_edge(
         services,
         tasks,
         entry,
+        pods,
         node,
         *metaserver,
         *_tunnel(process, identity, server),

@@ -1,8 +1,8 @@
 """MetaManager: keeps what the cloud says on disk, and only then acknowledges it.
 
 Every insert, update and delete of an object is written, acknowledged after the commit and handed to the room
-that it is for (DeviceTwin for Devices and DeviceModels). Objects that nothing here works on (Pods) are kept
-too, and the log says so: nothing pretends to run them. Questions about objects are `edge.edgeapi`'s.
+that it is for (DeviceTwin for Devices and DeviceModels; `edge.podless` for Pods, which nothing here runs).
+Questions about objects are `edge.edgeapi`'s.
 
 Source: KubeEdge reference, section 11.2.
 """
@@ -29,10 +29,6 @@ from gateway.wire.cloudedge.to_cloud import acknowledge, report_failure
 from gateway.wire.cloudedge.to_edge import ObjectChanged
 
 log = logging.getLogger(__name__)
-
-_NOT_RUN = frozenset({"pod"})
-"""Objects that are kept but that nothing at this edge works on yet."""
-
 
 RecordListener = Callable[[Record, Operation], None]
 """Told a record and what was done with it: insert, update or delete (then as it was named last)."""
@@ -129,8 +125,6 @@ class MetaManager:
                     "an object is kept, but of no use",
                     extra={"resource": str(change.subject), "cause": error.message},
                 )
-        elif change.subject.type in _NOT_RUN:
-            log.warning("kept, but not run: not built", extra={"resource": str(change.subject)})
 
     # --- what is kept -------------------------------------------------------------------------
 
