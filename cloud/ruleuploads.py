@@ -69,20 +69,22 @@ class RuleUploads:
         if not routes and not _is_built_in(item.resource):
             self._rules.unsubscribe(inbound.node, item.resource)
         for route in routes:
-            self._put(route, item.payload)
+            self._put(route, item)
 
-    def _put(self, route: BusToRest, payload: bytes) -> None:
+    def _put(self, route: BusToRest, item: RouterUpload) -> None:
+        size = len(item.payload)
+
         async def send() -> None:
             try:
-                await self._send(route, payload)
+                await self._send(route, item)
             finally:
-                self._bytes -= len(payload)
+                self._bytes -= size
 
-        self._bytes += len(payload)
+        self._bytes += size
         try:
             self._put_in_lane(route, send)
         except Undeliverable as error:
-            self._bytes -= len(payload)
+            self._bytes -= size
             self._deliveries.note(route.rule, REST, error.message)
 
     def _put_in_lane(self, route: BusToRest, send: Work) -> None:
@@ -90,11 +92,11 @@ class RuleUploads:
             raise Undeliverable("too much waits for the targets of rules")
         self._lanes.put(route.rule, send)
 
-    async def _send(self, route: BusToRest, payload: bytes) -> None:
+    async def _send(self, route: BusToRest, item: RouterUpload) -> None:
         error = ""
         try:
             async with asyncio.timeout(self._settings.timeout):
-                error = await self._try(route, payload)
+                error = await self._try(route, item)
         except GatewayError as raised:
             error = raised.message
         except TimeoutError:
@@ -104,8 +106,9 @@ class RuleUploads:
             log.info("a rule's message is lost", extra=facts)
         self._deliveries.note(route.rule, REST, error)
 
-    async def _try(self, route: BusToRest, payload: bytes) -> str:
+    async def _try(self, route: BusToRest, item: RouterUpload) -> str:
         """Return why the target did not take a message, "" when it did. Errors: GatewayError."""
+        headers = {} if item.trace is None else {"traceparent": item.trace.traceparent}
         error = ""
         for attempt in range(TRIES):
             await asyncio.sleep(PAUSE_SECONDS if attempt else 0)
@@ -113,7 +116,8 @@ class RuleUploads:
                 answer = await fetch(
                     "POST",
                     route.url,
-                    body=payload,
+                    headers=headers,
+                    body=item.payload,
                     seconds=self._settings.timeout,
                     max_body=MAX_ANSWER,
                 )

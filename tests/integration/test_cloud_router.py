@@ -236,9 +236,11 @@ class Shop:
     endpoints: Any
     answers: list[int] = field(default_factory=list)
     got: list[tuple[str, str, bytes]] = field(default_factory=list)
+    traces: list[str] = field(default_factory=list)
 
     async def respond(self, request: Request) -> Response:
         self.got.append((request.method, request.path, request.body))
+        self.traces.append(request.headers.get("traceparent", ""))
         return Response(self.answers.pop(0) if self.answers else 200, {}, b"")
 
     @property
@@ -268,7 +270,11 @@ async def test_a_publish_at_the_edge_is_a_request_of_the_cloud(tmp_path: Path) -
         await rig.ends("rest", "eventbus")
         await rig.to_rest("up", "sales", f"{shop.url}/orders?x=1")
         await publish_until_heard(rig, shop, "default/sales", "from edge")
-        assert shop.got[0] == ("POST", "/orders", b"from edge")
+        assert (shop.got.pop(0), shop.traces[0]) == (("POST", "/orders", b"from edge"), "")
+        trace = f"00-{'a' * 32}-{'b' * 16}-01"
+        traced = ("-V", "5", "-D", "publish", "user-property", "traceparent", trace)
+        await run("mosquitto_pub", *rig.mqtt(), *traced, "-t", "default/sales", "-m", "x")
+        await until(lambda: shop.traces[-1] == trace)
         await rig.cloud.kube.delete(RULES, "rules", "default", "up")
         await until(lambda: not rig.node.core.bus._router_topics)
 
