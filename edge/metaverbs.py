@@ -92,10 +92,10 @@ class MetaVerbs:
 
     async def answer(self, call: Call, request: Request) -> Response:
         """Answer one request. Errors: what the API says; Undeliverable; NotBuilt."""
-        if call.subresource in RUNTIME or (call.verb == "create" and call.name in ACTIONS):
-            raise NotBuilt("no container runtime is built into this edge")
         if is_of_methods(call):
             return await self._methods(call, request)
+        if call.subresource in RUNTIME or (call.verb == "create" and call.name in ACTIONS):
+            raise NotBuilt("no container runtime is built into this edge")
         return await self._VERBS[call.verb](self, call, request)
 
     # --- reads --------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from edge.mappers.pushing import Pushing, Sample
 from edge.northbound import Northbound, typed
 from edge.twinasks import ask_change
 from edge.twinrules import deltas, text_of
-from gateway.errors import DeviceNotFound, GatewayError, Undeliverable
+from gateway.errors import DeviceNotFound, GatewayError, Rejected, Undeliverable
 from gateway.model.trace import TraceContext
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
@@ -229,10 +229,12 @@ class Session:
         twin = self._services.twin.twins(self._key).get(name)
         wanted = None if twin is None else text_of(twin.expected)
         if wanted and wanted != text:
-            ask = Twin(expected=TwinValue(value=text))
-            await ask_change(
-                self._services.twin, self._key, {name: ask}, origin=MAPPER, trace=trace
-            )
+            asks = {name: Twin(expected=TwinValue(value=text))}
+            try:
+                await ask_change(self._services.twin, self._key, asks, origin=MAPPER, trace=trace)
+            except GatewayError as error:
+                why = f"{name}: written, but {wanted!r} stays wanted: {error.message}"
+                raise _like(error, why) from error
 
     async def _write_wanted(self, now: float) -> None:
         """Write what is wanted and not there yet; a value that the device refuses is not repeated."""
@@ -367,5 +369,9 @@ def _state_cycle(view: DeviceView) -> float:
 def _said(error: GatewayError, name: str, written: list[str]) -> GatewayError:
     """Return the same error with what was written before it."""
     before = f"; written before it: {', '.join(written)}" if written else ""
-    kind = Undeliverable if error.status >= 500 else type(error)
-    return kind(f"{name}: {error.message}{before}", status=error.status)
+    return _like(error, f"{name}: {error.message}{before}")
+
+
+def _like(error: GatewayError, message: str) -> GatewayError:
+    kind = Undeliverable if error.status >= 500 else Rejected
+    return kind(message, status=error.status, code=error.code)

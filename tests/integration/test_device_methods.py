@@ -277,6 +277,19 @@ async def test_a_device_that_refuses_says_what_was_written_before(
     await until(lambda: cloud.reported("on")[-1] == "true")
 
 
+async def test_a_value_that_cannot_be_wanted_does_not_pass_for_done(
+    cloud: FakeCloud, node: Node
+) -> None:
+    holder = a_device(protocol="virtual", model="none", text="old")
+    holder["spec"]["protocol"]["configData"] = {"kind": "holder"}
+    holder["spec"]["methods"] = [{"name": "say", "propertyNames": ["text"]}]
+    await cloud.push("device", "lamp", holder)
+    await until(lambda: cloud.reported("text") == ["old"])
+    answer = await ask(node, '{"values": {"text": "a b?"}}', method="say")
+    assert answer["code"] == 400
+    assert answer["reason"].startswith("text: written, but 'old' stays wanted: ")
+
+
 async def test_a_device_that_is_not_connected_says_so(cloud: FakeCloud, node: Node) -> None:
     lamp = a_lamp()
     lamp["spec"]["protocol"]["configData"] = {"kind": "toaster"}

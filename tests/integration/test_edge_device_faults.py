@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
-from edge import devicefaults
+from edge import devicefaults, status
 from edge.mappers import session
+from gateway.config.edge import Spool
 from gateway.model.message import Kind
 from gateway.wire.cloudedge.names import Operation
 from gateway.wire.cloudedge.twins import MemberDevice
@@ -101,8 +102,11 @@ async def test_a_fault_that_a_restart_mends_is_taken_back(cloud: FakeCloud, tmp_
         await until(lambda: told(cloud))
         assert list(told(cloud)[-1]) == ["driver"]
         await until(lambda: not len(node.core.reports))
+    shown = status.of_disk(tmp_path / "edge", Spool())["faults"]
+    assert shown == {"default/lamp": {"driver": told(cloud)[-1]["driver"]}}
     async with a_node(tmp_path / "edge") as node:
         await until(lambda: told(cloud)[-1] == {})
+        assert status.of_core(node.core)["faults"] == {}
 
 
 # --- states ----------------------------------------------------------------------------------------
