@@ -273,7 +273,7 @@ class EdgeController:
 
     async def _patch_pod(self, ask: Ask) -> JsonObject:
         pod = await self._own_pod(ask)
-        patch = _patch_of(ask)
+        patch = status_patch_of(ask.node, ask.object(), ("annotations",))
         uid = text(mapping(patch.get("metadata")).get("uid"))
         if uid and uid != ObjectMeta.read(pod).uid:
             raise Conflict(f"pod {ask.name} has another uid", details={"reason": "Conflict"})

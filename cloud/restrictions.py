@@ -6,6 +6,8 @@ name no Secret or other object: naming is what lets a node read them. Source: Ku
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from cloud.references import MIRROR, references
 from gateway.errors import Forbidden
 from gateway.model.json import Json, JsonObject
@@ -88,13 +90,16 @@ def _cloud_words(item: JsonObject) -> list[JsonObject]:
     ]
 
 
-def status_patch_of(node: str, patch: JsonObject) -> JsonObject:
-    """Return a patch of the status, with what an edge may say beside it. Errors: Forbidden."""
+def status_patch_of(node: str, patch: JsonObject, words: Collection[str] = _WORDS) -> JsonObject:
+    """Return a patch of the status, with what an edge may say beside it. Errors: Forbidden.
+
+    Shape:  `words` are labels and annotations; a Pod's labels are not its node's: Services choose by them.
+    """
     if not set(patch) <= {"metadata", "status"}:
         raise Forbidden(f"node {node} may patch the status alone")
     meta = mapping(patch.get("metadata"))
     kept: JsonObject = {key: meta[key] for key in _IDENTITY if isinstance(meta.get(key), str)}
-    kept |= {key: own for key in ("labels", "annotations") if (own := own_words(meta.get(key)))}
+    kept |= {key: own for key in words if (own := own_words(meta.get(key)))}
     allowed: JsonObject = {"status": mapping(patch.get("status"))}
     return allowed | ({"metadata": kept} if kept else {})
 

@@ -68,6 +68,9 @@ def test_a_patch_of_the_status_keeps_identity_and_own_words_alone() -> None:
     assert status_patch_of("edge-1", {"metadata": {"annotations": None}}) == {"status": {}}
     with pytest.raises(Forbidden):
         status_patch_of("edge-1", {"spec": {}})
+    labelled: JsonObject = {"metadata": {"labels": {"app": "bank"}}, "status": {}}
+    assert status_patch_of("edge-1", labelled)["metadata"] == {"labels": {"app": "bank"}}
+    assert "metadata" not in status_patch_of("edge-1", labelled, ("annotations",))
 
 
 @pytest.mark.parametrize(
