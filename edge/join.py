@@ -118,14 +118,14 @@ def join(
     tell(Check("cloud reachable", f"{host}:{port}"))
     ca, said = _fetch_ca(host, port, token, tell)
     trust = _trust(ca)
-    in_use = _ask_name(host, port, trust, node)
+    authorisation = {"Authorization": f"Bearer {token.jwt}"}
+    in_use = _ask_name(host, port, trust, node, authorisation)
     is_known = request.replace or bool(said) or _was(identity, node)
     tell(_judge_name(node, in_use, is_known=is_known))
     hub_host, hub_port = _hub_address(request.hub, said, host)
     _reach(hub_host, hub_port, "CloudHub's WebSocket port")
     tell(Check("hub reachable", f"{hub_host}:{hub_port}"))
     key, request_der = _key_and_request(node)
-    authorisation = {"Authorization": f"Bearer {token.jwt}"}
     certificate = _fetch_certificate(host, port, trust, node, request_der, authorisation)
     tell(Check("certificate", f"issued to {common_name(node)}"))
     settings = NodeSettings(node, f"{hub_host}:{hub_port}", f"{host}:{port}")
@@ -214,9 +214,13 @@ def _fetch_ca(
     return response.body, response.hub
 
 
-def _ask_name(host: str, port: int, trust: ssl.SSLContext, node: str) -> bool | None:
+def _ask_name(
+    host: str, port: int, trust: ssl.SSLContext, node: str, authorisation: dict[str, str]
+) -> bool | None:
     """True when the cluster has a node of that name; None when the cloud cannot say."""
-    return {200: True, 404: False}.get(_get(host, port, f"/node/{node}", trust).status)
+    headers = {**authorisation, "NodeName": node}
+    answer = _get(host, port, f"/node/{node}", trust, headers=headers)
+    return {200: True, 404: False}.get(answer.status)
 
 
 def _was(identity: Identity, node: str) -> bool:
