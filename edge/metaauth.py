@@ -15,6 +15,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import ipaddress
 import logging
 import time
 from collections.abc import Mapping
@@ -50,6 +51,7 @@ FRESH_SECONDS = 300.0
 """For which a verdict counts before the cloud is asked again."""
 MAX_TOKEN = 16_384
 MAX_FRESH = 1_000
+_CLUSTER = (".svc", ".svc.cluster.local", ".localhost")
 READS = frozenset({"get", "list", "watch"})
 REVIEWS = ApiKey("authentication.k8s.io", "v1", "tokenreviews")
 
@@ -102,9 +104,11 @@ class MetaAuth:
 
     async def caller(self, headers: Mapping[str, str]) -> Caller:
         """Return who asks. Errors: Unauthenticated; Undeliverable when nobody can judge a token now."""
+        said = headers.get("authorization")
+        if said is None:
+            check_host(headers.get("host", ""))
         if self._mode == "kubeedge":
             return ADMIN
-        said = headers.get("authorization")
         if said is None:
             return ANONYMOUS
         scheme, _, token = said.partition(" ")
@@ -203,6 +207,23 @@ class MetaAuth:
     async def _has_right(self, caller: Caller, call: Call | Passed) -> bool:
         entries = await self._store.meta_of_type(ACCESS)
         return may(caller.name, call, (msgspec.json.decode(e.value) for e in entries))
+
+
+def check_host(host: str) -> None:
+    """Refuse names that others may let lead to this machine: a page in a browser here must not read us.
+
+    Errors: Forbidden for a name with a dot that is no address and not the cluster's own.
+    """
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    name = name.strip("[]").rstrip(".").lower()
+    if "." not in name or name.endswith(_CLUSTER):
+        return
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        raise Forbidden(
+            f"anonymous requests must name this machine by address, not as {name[:100]!r}"
+        ) from None
 
 
 def _user_of(review: JsonObject) -> str:

@@ -166,6 +166,21 @@ async def test_rbac_opens_plain_paths_alone(cloud: ApiCloud, data_dir: Path) -> 
         assert await ask("GET", PODS, token) == 403
 
 
+@pytest.mark.parametrize("auth", ["strict", "kubeedge"])
+async def test_a_page_of_others_in_a_browser_here_reads_nothing(
+    cloud: ApiCloud, data_dir: Path, auth: str
+) -> None:
+    async with a_node(data_dir, metaserver=serving(auth)) as node, http(node) as ask:
+        await linked(node, cloud)
+        assert await ask("GET", MAPS) == 200
+        base = f"http://{node.endpoints.get('edge.metaserver')}"
+        async with (
+            aiohttp.ClientSession(headers={"Host": "evil.example:10550"}) as session,
+            session.get(base + MAPS) as answer,
+        ):
+            assert answer.status == 403
+
+
 async def test_kubeedge_mode_is_open(cloud: ApiCloud, data_dir: Path) -> None:
     async with a_node(data_dir, metaserver=serving("kubeedge")) as node, http(node) as ask:
         await linked(node, cloud)

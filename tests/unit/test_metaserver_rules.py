@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from edge.edgeapi import token_key
 from edge.metaanswers import fields_of
+from edge.metaauth import check_host
 from edge.metakinds import Kinds, guessed_plural, gvr_of, gvr_parts
 from edge.metarequests import Call, Passed, read_request
 from edge.metarights import may
 from edge.metatwins import asks_of
 from edge.metawindow import MAX_CHANGES, ChangeWindow
 from edge.store import Record
-from gateway.errors import BadRequest, Gone, MethodNotAllowed, NotFound
+from gateway.errors import BadRequest, Forbidden, Gone, MethodNotAllowed, NotFound
 from gateway.runtime.small_service import Request
 from gateway.wire.cloudedge.names import Operation
 from gateway.wire.cloudedge.subjects import Subject
@@ -295,3 +296,29 @@ def test_a_token_is_kept_by_what_was_asked() -> None:
     other: Any = {"spec": {"expirationSeconds": 600}}
     assert token_key("ns", "app", one) == token_key("ns", "app", same)
     assert token_key("ns", "app", one) != token_key("ns", "app", other)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "127.0.0.1:10550",
+        "[::1]:10550",
+        "::1",
+        "localhost:10550",
+        "edge-1",
+        "kubernetes.default.svc:443",
+        "kubernetes.default.svc.cluster.local",
+        "169.254.30.10:10550",
+    ],
+)
+def test_anonymous_clients_may_name_this_machine(host: str) -> None:
+    check_host(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:10550", "127.0.0.1.evil.example", "svc.evil.example."]
+)
+def test_a_name_that_others_give_is_none_of_ours(host: str) -> None:
+    with pytest.raises(Forbidden):
+        check_host(host)
