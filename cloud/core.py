@@ -38,6 +38,7 @@ from cloud.tasks import NodeTasks, build_tasks
 from cloud.thingsource import build_remote
 from cloud.topology import NodeTopology
 from cloud.upstream import Sequences, Upstream
+from cloud.webhook import AdmissionServer
 from gateway.config.tree import Settings
 from gateway.kube.client import KubeClient
 from gateway.kube.hooks import Hooks
@@ -199,8 +200,17 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         *build_tasks(tasks),
         hub,
         joining,
+        *_webhook(process, identity, kube.hooks),
         *_streams(process, identity, book, peers),
     ]
+
+
+def _webhook(process: ProcessParts, identity: Identity, hooks: Hooks) -> list[Module]:
+    """Return the admission webhook's listener, none where it is switched off."""
+    settings = process.settings.cloud.admission
+    if not settings.enabled:
+        return []
+    return [AdmissionServer(settings, identity, hooks, process.endpoints)]
 
 
 def _streams(

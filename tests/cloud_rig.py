@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cloud.core import build_cloud
 from cloud.identity import create_join_token
 from gateway.config.cloud import Cloud, CloudHub, HubListener
-from gateway.config.cloud_services import Dynamic, Router, Stream, Tasks
+from gateway.config.cloud_services import AdmissionWebhook, Dynamic, Router, Stream, Tasks
 from gateway.config.ditto import Ditto
 from gateway.config.kube import Kube, KubeHttps
 from gateway.config.tree import Settings
@@ -206,6 +206,7 @@ def settings_of(data_dir: Path, ditto: Ditto, **hub: Any) -> Settings:
     stream = options.pop("stream", Stream(bind=FREE, tunnel_bind=FREE))
     advertise = options.pop("advertise", ())
     tasks = options.pop("tasks", Tasks())
+    admission = options.pop("admission", AdmissionWebhook(bind=FREE))
     return Settings(
         data_dir=data_dir,
         demo=True,
@@ -218,6 +219,7 @@ def settings_of(data_dir: Path, ditto: Ditto, **hub: Any) -> Settings:
             stream=stream,
             advertise=advertise,
             tasks=tasks,
+            admission=admission,
         ),
     )
 

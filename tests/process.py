@@ -41,6 +41,7 @@ ANY_PORT = tuple(
         "cloud.hub.wss.bind",
         "cloud.hub.https.bind",
         "cloud.router.bind",
+        "cloud.admission.bind",
         "cloud.stream.bind",
         "cloud.stream.tunnel_bind",
         "edge.mqtt.bind",

@@ -160,7 +160,9 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
 
 
 def _on_request(settings: Settings) -> Iterator[str]:
-    """The ports of adapters that are off by default."""
+    """The ports of adapters and services that are off by default."""
+    if settings.cloud.admission.enabled:
+        yield "cloud.admission.bind"
     for name, adapter in (("lora", settings.hono.lora), ("sigfox", settings.hono.sigfox)):
         if adapter.enabled:
             yield f"hono.{name}.bind"

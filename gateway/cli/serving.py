@@ -54,6 +54,7 @@ TITLES = {
     "kube.https": "embedded Kubernetes API",
     "cloudhub.wss": "CloudHub WebSocket",
     "cloudhub.https": "CloudHub HTTPS (join)",
+    "admission.https": "KubeEdge's admission webhook",
     "stream.https": "kubelets of the edge nodes, for API servers",
     "tunnel.wss": "stream tunnels of edges",
     "edge.mqtt": "MQTT broker of the local edge",

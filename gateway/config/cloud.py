@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gateway.config.cloud_services import (
+    AdmissionWebhook,
     Authorization,
     Dynamic,
     Leader,
@@ -71,6 +72,7 @@ class Cloud:
     stream: Stream = field(default_factory=Stream)
     tasks: Tasks = field(default_factory=Tasks)
     leader: Leader = field(default_factory=Leader)
+    admission: AdmissionWebhook = field(default_factory=AdmissionWebhook)
     default_tenant: str = "DEFAULT_TENANT"
     """Tenant of telemetry from a node that names none by annotation twinspan.io/tenant."""
     advertise: tuple[str, ...] = ()

@@ -71,6 +71,16 @@ class Tasks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionWebhook:
+    """KubeEdge's admission webhook, for a cluster elsewhere; the embedded API needs none."""
+
+    enabled: bool = False
+    """True opens the listener; it asks callers for nothing and writes nothing."""
+    bind: str = "127.0.0.1:9444"
+    """host:port; port 0 takes a free one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leader:
     """Several CloudCores on one cluster: which one writes things from Devices."""
 

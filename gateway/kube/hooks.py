@@ -6,7 +6,7 @@ none of the rules. Answers look like a webhook's, so that kubectl shows what it 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from gateway.kube.admission import Remarks
@@ -70,9 +70,12 @@ class Hooks:
 
     def changed(self, resource: ResourceType, item: JsonObject, part: str | None) -> JsonObject:
         """Return a document as the changers of its kind complete it; `part` is its subresource."""
-        if part is None:
-            for changer in self._changers.get(resource.storage_key, {}).values():
-                item = changer(item)
+        return self.completed(resource.storage_key, item) if part is None else item
+
+    def completed(self, kind: str, item: JsonObject) -> JsonObject:
+        """Return an object as the changers of its kind want it."""
+        for changer in self._changers.get(kind, {}).values():
+            item = changer(item)
         return item
 
     async def check(
@@ -83,16 +86,24 @@ class Hooks:
         remarks: Remarks,
         part: str | None = None,
     ) -> None:
-        """Ask the judges of a kind about a write. Errors: BadRequest, as of a webhook that denies.
-
-        A write that leaves the spec alone (labels, finalizers, a status) is not judged: what was stored
-        before a rule came must not get stuck.
-        """
-        if part is not None or (old is not None and old.get("spec") == item.get("spec")):
+        """Ask the judges of a kind about a write. Errors: BadRequest, as of a webhook that denies."""
+        if part is not None:
             return
-        for name, judge in self._judges.get(resource.storage_key, {}).items():
-            opinion = await judge(Review(item, old, remarks.is_wanted))
+        async for name, opinion in self.opinions(
+            resource.storage_key, Review(item, old, remarks.is_wanted)
+        ):
             if opinion.refusal:
                 raise denied(name, opinion.refusal)
             for text in opinion.warnings:
                 remarks.add(text)
+
+    async def opinions(self, kind: str, review: Review) -> AsyncIterator[tuple[str, Opinion]]:
+        """Yield what the judges of a kind think, each under its webhook's name.
+
+        A write that leaves the spec alone (labels, finalizers, a status) is not judged: what was stored
+        before a rule came must not get stuck.
+        """
+        if review.old is not None and review.old.get("spec") == review.item.get("spec"):
+            return
+        for name, judge in self._judges.get(kind, {}).items():
+            yield name, await judge(review)
