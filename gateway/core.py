@@ -60,6 +60,7 @@ from gateway.hono.registry_http import RegistryHttp, RegistryServer
 from gateway.hono.remote.setup import build_relay, is_remote
 from gateway.hono.stored_commands import StoredCommands
 from gateway.hono.traffic import Traffic
+from gateway.kube.cluster import ClusterApi, is_cluster
 from gateway.kube.module import KubeApi
 from gateway.model.json import JsonObject
 from gateway.observe.metrics import Metrics
@@ -252,8 +253,10 @@ def build_gateway(shared: Shared) -> Gateway:
     return gateway
 
 
-def build_kube(shared: Shared) -> KubeApi:
-    """Build the embedded Kubernetes API server."""
+def build_kube(shared: Shared) -> KubeApi | ClusterApi:
+    """Build the embedded Kubernetes API server, or the way to a cluster."""
+    if is_cluster(shared.settings.kube.mode):
+        return ClusterApi(shared.settings.kube)
     return KubeApi(
         shared.settings.kube,
         shared.endpoints,

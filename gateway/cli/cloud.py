@@ -54,8 +54,15 @@ def kubeconfig(data_dir: Path | None) -> None:
 @click.option(
     "--replace", is_flag=True, help="Let it take over the name of an existing, Ready node."
 )
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The cluster that CloudCore works on, where it is not the embedded API.",
+)
 @data_dir_option
-def token(node: str | None, ttl: str, replace: bool, data_dir: Path | None) -> None:
+def token(
+    node: str | None, ttl: str, replace: bool, kubeconfig: Path | None, data_dir: Path | None
+) -> None:
     """Print a token with which an edge node joins this cloud.
 
     \b
@@ -68,7 +75,8 @@ def token(node: str | None, ttl: str, replace: bool, data_dir: Path | None) -> N
         )
 
     async def make() -> str:
-        async with connect(kubeconfig_file(data_dir), manager="twinspan-cli") as client:
+        file = kubeconfig or kubeconfig_file(data_dir)
+        async with connect(file, manager="twinspan-cli") as client:
             return await create_join_token(
                 client, now=time.time(), ttl=seconds, node=node, replace=replace
             )

@@ -6,10 +6,12 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from gateway.cli.clusters import install_crds
 from gateway.cli.options import settings_of, settings_options
 from gateway.cli.serving import Process, start
 from gateway.config import Settings
@@ -58,22 +60,50 @@ def gateway(**options: Any) -> None:
     start(_settings(options), lambda shared: build_gateway(shared).modules)
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @start_options
 @hub_options
-def cloud(bind: str | None, advertise: tuple[str, ...], **options: Any) -> None:
-    """Run CloudCore, with the gateway and the embedded Kubernetes API."""
-    start(_settings(options, bind, advertise), _cloud_side)
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Work on the cluster of this kubeconfig instead of the embedded API (kube.mode=cluster).",
+)
+@click.pass_context
+def cloud(
+    context: click.Context,
+    /,
+    bind: str | None,
+    advertise: tuple[str, ...],
+    kubeconfig: Path | None,
+    **options: Any,
+) -> None:
+    """Run CloudCore, with the gateway and the Kubernetes API, embedded or of a cluster.
+
+    \b
+    twinspan cloud --kubeconfig ~/.kube/config --advertise cloud.example.org --bind 0.0.0.0
+    twinspan cloud --set kube.mode=cluster          in a Pod, as its ServiceAccount
+    twinspan cloud install-crds --kubeconfig FILE   once, by somebody who may
+    """
+    if context.invoked_subcommand is None:
+        start(_settings(options, bind, advertise, kubeconfig), _cloud_side)
+
+
+cloud.add_command(install_crds)
 
 
 def _settings(
-    options: dict[str, Any], bind: str | None = None, advertise: tuple[str, ...] = ()
+    options: dict[str, Any],
+    bind: str | None = None,
+    advertise: tuple[str, ...] = (),
+    kubeconfig: Path | None = None,
 ) -> Settings:
     more = [f"{flag}=true" for flag in ("demo", "insecure") if options[flag]]
     if bind:
         more += [f"cloud.hub.wss.bind={bind}:10000", f"cloud.hub.https.bind={bind}:10002"]
     if advertise:
         more.append(f"cloud.advertise={json.dumps(list(advertise))}")
+    if kubeconfig is not None:
+        more += ["kube.mode=cluster", f"kube.kubeconfig={json.dumps(str(kubeconfig.absolute()))}"]
     return settings_of(options["file"], options["sets"], options["data_dir"], *more)
 
 

@@ -1,4 +1,4 @@
-"""Settings of the embedded Kubernetes API server."""
+"""Settings of the Kubernetes API: the embedded server, or the way to a cluster."""
 
 from __future__ import annotations
 
@@ -17,8 +17,17 @@ class KubeHttps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kube:
-    """The embedded Kubernetes API server."""
+    """The Kubernetes API: `https` and `watch_*` are of the embedded server, the others lead to a cluster."""
 
+    mode: str = "embedded"
+    """`embedded`: a server of our own in this process; `cluster`: an existing one."""
+    kubeconfig: str = ""
+    """File with the way to the cluster; without one a Pod's ServiceAccount, else `$KUBECONFIG`, else
+    `~/.kube/config`."""
+    context: str = ""
+    """Context of the kubeconfig; empty: its current one."""
+    install_crds: bool = False
+    """True brings CloudCore's CustomResourceDefinitions to the cluster at each start."""
     https: KubeHttps = field(default_factory=KubeHttps)
     watch_window: int = 10_000
     """Changes kept for watches to resume from; older resourceVersions are answered with 410."""

@@ -1,32 +1,30 @@
-"""The client port over HTTPS: an API server in another process, found by a kubeconfig.
-
-Reads kubeconfigs with embedded or file credentials (client certificate, bearer token). Exec plug-ins and OIDC
-log-ins of a user's kubeconfig are not read here.
-"""
+"""The client port over HTTPS: an API server in another process, with the credentials of `credentials`."""
 
 from __future__ import annotations
 
-import base64
+import asyncio
 import builtins
 import json
-import os
-import ssl
-import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 from urllib.parse import quote
 
 import aiohttp
-import yaml
 
 from gateway.errors import BadRequest, InvalidSetting, Undeliverable
 from gateway.kube.client import NO_QUERY, EventType, ObjectList, PatchType, WatchEvent, plain_path
+from gateway.kube.credentials import Access, from_kubeconfig
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.status import error_from
 
+log = logging.getLogger(__name__)
+
 TIMEOUT_SECONDS = 30.0
+RENEW_SECONDS = 60.0
+"""How often credentials that end are looked at again."""
 MAX_LINE_BYTES = 4 * 1024 * 1024
 WATCH_SECONDS = 300
 """How long the server is asked to keep a watch; it says goodbye then."""
@@ -34,47 +32,62 @@ GOODBYE_SECONDS = 30.0
 """How much longer silence may last; then the connection is dead, though nobody told."""
 
 
-def read_kubeconfig(path: Path) -> tuple[str, ssl.SSLContext, dict[str, str]]:
-    """Return server, TLS context and headers of a kubeconfig's current context.
+class Connection:
+    """Requests to one API server, made while `opened()` is entered; clients may be made before."""
 
-    Errors: InvalidSetting, naming the file and what is missing.
-    """
-    try:
-        config = yaml.safe_load(path.read_text("utf-8"))
-        context = _named(config["contexts"], config["current-context"])["context"]
-        cluster = _named(config["clusters"], context["cluster"])["cluster"]
-        user = _named(config["users"], context["user"])["user"]
-        return cluster["server"].rstrip("/"), _tls(cluster, user), _headers(user)
-    except (OSError, yaml.YAMLError, KeyError, TypeError, StopIteration, ValueError) as error:
-        raise InvalidSetting(f"{path}: expected a kubeconfig: {error!r}") from error
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self._session: aiohttp.ClientSession | None = None
 
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Keep connections for the length of the block, and credentials fresh."""
+        async with aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                ssl=self.access.tls, limit=0
+            ),  # each watch holds one open
+            timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
+            read_bufsize=MAX_LINE_BYTES,
+        ) as session:
+            self._session = session
+            renewing = asyncio.create_task(self._renew())
+            try:
+                yield
+            finally:
+                self._session = None
+                renewing.cancel()
+                with suppress(asyncio.CancelledError):
+                    await renewing
 
-def _named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    return next(entry for entry in entries if entry["name"] == name)
+    async def _renew(self) -> None:
+        while self.access.renew is not None:
+            await asyncio.sleep(RENEW_SECONDS)
+            try:
+                self.access.headers = await asyncio.to_thread(self.access.renew)
+            except InvalidSetting as error:  # the old ones may still do
+                log.warning("credentials not renewed", extra={"cause": error.message})
 
-
-def _tls(cluster: Mapping[str, Any], user: Mapping[str, Any]) -> ssl.SSLContext:
-    authority = _pem(cluster, "certificate-authority")
-    context = ssl.create_default_context(cadata=authority.decode() if authority else None)
-    certificate, key = _pem(user, "client-certificate"), _pem(user, "client-key")
-    if certificate and key:
-        # Python's ssl loads keys from files only: a private one, gone at once.
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(certificate + b"\n" + key)
-            file.flush()
-            os.chmod(file.name, 0o600)
-            context.load_cert_chain(file.name)
-    return context
-
-
-def _pem(entry: Mapping[str, Any], name: str) -> bytes | None:
-    if data := entry.get(f"{name}-data"):
-        return base64.b64decode(data)
-    return Path(entry[name]).read_bytes() if name in entry else None
-
-
-def _headers(user: Mapping[str, Any]) -> dict[str, str]:
-    return {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Iterable[tuple[str, str]],
+        params: Mapping[str, str] | None = None,
+        data: str | None = None,
+        timeout: aiohttp.ClientTimeout | None = None,
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Begin a request. Errors: Undeliverable while not opened; those of aiohttp."""
+        if self._session is None:
+            raise Undeliverable(f"{self.access.server}: not connected")
+        return self._session.request(
+            method,
+            self.access.server + path,
+            params=params,
+            data=data,
+            headers=[*self.access.headers.items(), *headers],
+            timeout=timeout or self._session.timeout,
+        )
 
 
 class RemoteClient:
@@ -85,14 +98,13 @@ class RemoteClient:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
-        server: str,
+        connection: Connection,
         manager: str,
         *,
         as_: Sequence[tuple[str, str]] = (),
     ) -> None:
-        self._session = session
-        self._server = server
+        self._connection = connection
+        self._server = connection.access.server
         self._manager = manager
         self._as = tuple(as_)
         """Headers of the user that is acted for."""
@@ -213,7 +225,7 @@ class RemoteClient:
     def acting_as(self, user: str, groups: Sequence[str] = ()) -> RemoteClient:
         headers = [("Impersonate-User", user)]
         headers += [("Impersonate-Group", group) for group in groups]
-        return RemoteClient(self._session, self._server, self._manager, as_=headers)
+        return RemoteClient(self._connection, self._manager, as_=headers)
 
     async def watch(
         self,
@@ -236,8 +248,9 @@ class RemoteClient:
         if resource_version is None:
             query |= {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
         try:
-            async with self._session.get(
-                self._server + _path(group_version, plural, namespace),
+            async with self._connection.request(
+                "GET",
+                _path(group_version, plural, namespace),
                 params=query,
                 headers=self._as,
                 timeout=aiohttp.ClientTimeout(
@@ -287,9 +300,9 @@ class RemoteClient:
         query: Mapping[str, str] | None,
     ) -> bytes:
         try:
-            async with self._session.request(
+            async with self._connection.request(
                 method,
-                self._server + path,
+                path,
                 data=data,
                 headers=[*headers.items(), *self._as],
                 params=query,
@@ -306,14 +319,9 @@ async def connect(kubeconfig: Path, *, manager: str) -> AsyncIterator[RemoteClie
 
     Errors: InvalidSetting for a kubeconfig that cannot be read.
     """
-    server, context, headers = read_kubeconfig(kubeconfig)
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=context, limit=0),  # each watch holds one open
-        headers=headers,
-        timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
-        read_bufsize=MAX_LINE_BYTES,
-    ) as session:
-        yield RemoteClient(session, server, manager)
+    connection = Connection(from_kubeconfig(kubeconfig))
+    async with connection.opened():
+        yield RemoteClient(connection, manager)
 
 
 def _path(
