@@ -161,9 +161,7 @@ def _by_programs(path: Path, context: str) -> Access:
         tls.load_cert_chain(found.cert_file, found.key_file)
 
     def renew() -> Mapping[str, str]:
-        settings: dict[str, Any] = (
-            found.auth_settings()
-        )  # runs the program again where its answer has ended
-        return {"Authorization": one["value"] for one in settings.values() if one["value"]}
+        bearer = found.auth_settings().get("BearerToken")  # may run the program again
+        return {"Authorization": bearer["value"]} if bearer and bearer["value"] else {}
 
     return Access(found.host.rstrip("/"), tls, renew(), renew)
