@@ -22,7 +22,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 from gateway.errors import InvalidSetting
 
 CA_DAYS, LEAF_DAYS, RENEW_DAYS = 3_650, 365, 30
-SKEW = timedelta(minutes=5)
+SKEW = timedelta(hours=2)
+"""How long before its making a certificate is valid: clocks jump, here and at who checks it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,12 @@ import pytest
 
 from gateway.config.edge_services import EdgeStream
 from gateway.model.message import Kind
+from gateway.wire.cloudedge.envelope import Envelope, Route, make
+from gateway.wire.cloudedge.names import Group, Operation, Source
 from gateway.wire.cloudedge.twins import MemberDevice
 from tests.cloud_rig import a_cloud as a_real_cloud
 from tests.dmi_peer import a_mapper
-from tests.integration.edge_cloud import FakeCloud, a_cloud
+from tests.integration.edge_cloud import FakeCloud, a_cloud, stamp
 from tests.integration.edge_node import (
     LAMP_MODEL,
     MODEL,
@@ -156,3 +158,25 @@ async def test_a_stream_tunnel_that_broke_is_opened_again(
         line.refuses = False
         await until(lambda: rig.tunnels() == 1)
         assert await rig.curl("/containerLogs/default/p1/c") == (200, HELLO)
+
+
+def of_the_router(operation: Operation, topic: str, content: str | None = None) -> Envelope:
+    route = Route(Source.ROUTER_EVENT_BUS, "", Group.USER, operation, topic)
+    return make(stamp(), route, content)
+
+
+async def test_messages_for_rules_are_lost_without_the_cloud_and_pass_when_it_is_back(
+    cloud: FakeCloud, data_dir: Path
+) -> None:
+    async with a_node(data_dir) as node:
+        await linked(node, cloud)
+        await cloud.send(of_the_router(Operation.SUBSCRIBE, "default/up"))
+        await cloud.send(of_the_router(Operation.PUBLISH, "after", "it"))
+        await until(lambda: ("after", b"it") in node.told)
+    async with a_node(data_dir, server=AWAY) as node:
+        assert await node.publish("default/up", b"lost") is None
+    async with a_node(data_dir) as node:
+        await linked(node, cloud)
+        await node.publish("default/up", b"passes")
+        await until(lambda: cloud.for_router)
+        assert [u.payload for u in cloud.for_router] == [b"passes"]
