@@ -187,6 +187,10 @@ class SyncBook:
         elif mine is None:
             self._put(node, item)
             self._tell_found(node)
+        elif mine.version != NEVER and _is_later(item.version, mine.version):
+            self._put(
+                node, item
+            )  # delivered by another CloudCore: two that insist would write for ever
         elif mine.version != item.version:
             self._mark(node, item.uid)
 
@@ -287,6 +291,10 @@ def place_of(name: str) -> Place:
     """Read node and uid from a sync's name; node names may contain dots, uids do not."""
     node, _, uid = name.rpartition(".")
     return node, uid
+
+
+def _is_later(version: str, than: str) -> bool:
+    return (number_of(version) or 0) > (number_of(than) or 0)
 
 
 def _number(document: JsonObject) -> int:
