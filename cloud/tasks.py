@@ -109,6 +109,8 @@ class NodeTasks:
         self._again: set[tuple[str, str]] = set()
         """(job's uid, node) that may have lost the command or its answers."""
         self._wakes: dict[JobKey, float] = {}
+        self._open: dict[JobKey, tuple[str, frozenset[str]]] = {}
+        """Jobs that have not ended -> uid, and their nodes that have not."""
         leadership.on_change(lambda _: self._poke_all())
         hub.add_listener(self)
         hub.on(TaskReported, self._on_report, lambda report: (report.kind, report.job))
@@ -150,7 +152,15 @@ class NodeTasks:
             self._note_past(change.new)
         if change.new is None and change.old is not None:
             self._forget(_uid(change.old))
+        self._index((kind, change.key[1]), change.new)
         self._poke((kind, change.key[1]))
+
+    def _index(self, key: JobKey, document: JsonObject | None) -> None:
+        self._open.pop(key, None)
+        progress = Progress() if document is None else Progress.read(document)
+        nodes = frozenset(task.name for task in progress.nodes if task.phase not in _OUTCOMES)
+        if document is not None and nodes and not progress.is_final:
+            self._open[key] = _uid(document), nodes
 
     def _note_past(self, document: JsonObject) -> None:
         """Note of a job that is new to us which nodes had their turn already: somebody asked them."""
@@ -167,13 +177,10 @@ class NodeTasks:
 
     def node_connected(self, node: str) -> None:
         """Ask again whoever may have lost the command, or the way for its answers."""
-        for kind, jobs in self._jobs.items():
-            for (_, name), document in jobs.objects.items():
-                progress = Progress.read(document)
-                task = None if progress.is_final else progress.find(node)
-                if task is not None:
-                    self._again.add((_uid(document), node))
-                    self._poke((kind, name))
+        for key, (uid, nodes) in self._open.items():
+            if node in nodes:
+                self._again.add((uid, node))
+                self._poke(key)
 
     def node_disconnected(self, node: str) -> None:
         """It works on; its time runs."""

@@ -108,7 +108,12 @@ class Upgrades:
         mark.unlink(missing_ok=True)
 
     def _start(self, version: str) -> int:
-        """Start the command in a session of its own, so that it outlives us. Errors: OSError."""
+        """Start the command in a session of its own, so that it outlives us.
+
+        Errors: UpgradeFailed for a file that others may write; OSError.
+        """
+        if os.stat(self.command).st_mode & 0o022:
+            raise UpgradeFailed(f"{SETTING}: others may write {self.command}")
         with (self.folder / "upgrade.log").open("ab") as output:
             return os.posix_spawn(
                 self.command,

@@ -16,7 +16,7 @@ from tests.edge_walk import LINK, a_cloud, join, new_token
 from tests.process import Twinspan, eventually, twinspan
 from tests.walk import Walk, twinspan_cli
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 VERSION = "v9.9.9"
 INSTALLER = """#!/bin/sh

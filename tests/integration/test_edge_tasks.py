@@ -208,7 +208,12 @@ async def test_the_command_gets_the_version_alone_and_nothing_of_our_environment
 
 
 @pytest.mark.parametrize(
-    ("mode", "why"), [(0o644, "Permission denied"), (None, "No such file or directory")]
+    ("mode", "why"),
+    [
+        (0o644, "Permission denied"),
+        (0o775, "others may write"),
+        (None, "No such file or directory"),
+    ],
 )
 async def test_a_command_that_cannot_be_run_is_a_failure(
     mode: int | None, why: str, cloud: FakeCloud, tmp_path: Path
