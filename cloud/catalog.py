@@ -30,6 +30,8 @@ from gateway.wire.cloudedge.devices import (
 from gateway.wire.cloudedge.models import ModelView
 from gateway.wire.cloudedge.subjects import DeviceKey
 
+INTERNAL = "InternalIP"
+"""Type of the address of a node by which the cluster reaches it."""
 STORE = "twinspan.io/edge-store"
 """Annotation of a Node: which store its edge had when it connected last; a new one holds nothing yet."""
 
@@ -211,7 +213,7 @@ def _discard(index: defaultdict[K, set[DeviceKey]], key: K, member: DeviceKey) -
 def trimmed_node(node: JsonObject) -> JsonObject:
     """Return what is remembered of a Node: a fifth of it, and thousands of them are remembered.
 
-    Its metadata, its spec, its conditions' types and states, what its machine runs on.
+    Its metadata, its spec, its conditions' types and states, internal addresses, what its machine runs on.
     """
     metadata, status = mapping(node.get("metadata")), mapping(node.get("status"))
     conditions = status.get("conditions")
@@ -223,7 +225,14 @@ def trimmed_node(node: JsonObject) -> JsonObject:
     info: JsonObject = {k: _shared(v) for k, v in mapping(status.get("nodeInfo")).items()}
     named: JsonObject = {k: v for k, v in metadata.items() if k != "managedFields"}
     spec: JsonObject = {"spec": node["spec"]} if "spec" in node else {}
-    return {"metadata": named, **spec, "status": {"conditions": kept, "nodeInfo": info}}
+    listed = status.get("addresses")
+    addresses: list[Json] = [
+        {"type": INTERNAL, "address": each.get("address")}
+        for each in (listed if isinstance(listed, list) else [])
+        if isinstance(each, dict) and each.get("type") == INTERNAL
+    ]
+    said: JsonObject = {"conditions": kept, "addresses": addresses, "nodeInfo": info}
+    return {"metadata": named, **spec, "status": said}
 
 
 def _shared(value: Json) -> Json:

@@ -37,6 +37,7 @@ from cloud.syncbook import SyncBook
 from cloud.tasks import NodeTasks, build_tasks
 from cloud.thingsource import build_remote
 from cloud.topology import NodeTopology
+from cloud.tunnelplaces import TunnelPlaces
 from cloud.upstream import Sequences, Upstream
 from cloud.webhook import AdmissionServer
 from gateway.config.tree import Settings
@@ -201,7 +202,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         hub,
         joining,
         *_webhook(process, identity, kube.hooks),
-        *_streams(process, identity, book, peers),
+        *_streams(process, identity, book, cluster, peers),
     ]
 
 
@@ -214,11 +215,13 @@ def _webhook(process: ProcessParts, identity: Identity, hooks: Hooks) -> list[Mo
 
 
 def _streams(
-    process: ProcessParts, identity: Identity, book: NodeBook, peers: Peers
+    process: ProcessParts, identity: Identity, book: NodeBook, kube: KubeClient, peers: Peers
 ) -> list[Module]:
     """Return the stream tunnels and the listener for API servers, none where they are switched off."""
     settings, metrics = process.settings.cloud.stream, process.metrics
     if not settings.enabled:
         return []
     tunnels = Tunnels(settings, identity, book, process.endpoints, metrics)
-    return [tunnels, StreamServer(settings, identity, tunnels, peers, process.endpoints, metrics)]
+    places = TunnelPlaces(kube, peers, tunnels)
+    server = StreamServer(settings, identity, tunnels, peers, process.endpoints, metrics)
+    return [places, tunnels, server]

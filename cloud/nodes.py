@@ -19,7 +19,7 @@ from cloud.identity import LEASE_NAMESPACE, LEASES, ready_condition
 from cloud.informer import Change
 from cloud.leases import Renewals
 from cloud.nodebook import NodeBook
-from cloud.restrictions import CLOUDCORE
+from cloud.restrictions import CLOUDCORE, TUNNEL
 from cloud.sessions import stamp
 from cloud.syncbook import SyncBook
 from gateway.errors import Conflict, GatewayError
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 10.0
 RETRY_SECONDS = 1.0
+_OWN_WORDS = frozenset({CLOUDCORE, STORE, TUNNEL})
 _OWN_CONDITIONS = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
 
@@ -209,5 +210,5 @@ def _intent(node: JsonObject) -> tuple[Json, Json, Json]:
     """Return what others than the edge and its CloudCore decide about a Node."""
     meta = mapping(node.get("metadata"))
     said = mapping(meta.get("annotations")).items()
-    annotations = {key: value for key, value in said if key not in (CLOUDCORE, STORE)}
+    annotations = {key: value for key, value in said if key not in _OWN_WORDS}
     return meta.get("labels"), annotations, node.get("spec")

@@ -1,15 +1,17 @@
 """Which other CloudCore of the cluster a node is at: what is for the node is forwarded there, once.
 
-The Node's annotation `cloudcore` says where; it counts only for an address that the CloudCores' own record
-holds, for a node may have a say in its annotations. CloudCores are taken to use the same port for the same
-listener, as KubeEdge's do. Source: KubeEdge reference, sections 18.2 and 21.1.
+The Node's annotations say where: `cloudcore`, and one of ours for the stream tunnel. They count only for an
+address that the CloudCores' own record holds, for a node may have a say in its annotations. CloudCores are
+taken to use the same port for the same listener, as KubeEdge's do.
+Source: KubeEdge reference, sections 18.2 and 21.1.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloud.restrictions import CLOUDCORE
+from cloud.catalog import INTERNAL
+from cloud.restrictions import CLOUDCORE, TUNNEL
 from gateway.errors import NotFound, Undeliverable
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge.devices import mapping
@@ -26,7 +28,7 @@ class Peers:
     """Finds the CloudCore of a node."""
 
     def __init__(self, catalog: Catalog, place: StreamPort) -> None:
-        self._catalog = catalog
+        self.catalog = catalog
         self._place = place
         self.address = place.address
         """Of this CloudCore."""
@@ -36,7 +38,7 @@ class Peers:
 
         Errors: NotFound; Undeliverable for an address of several.
         """
-        nodes = self._catalog.nodes.objects
+        nodes = self.catalog.nodes.objects
         if ("", host) in nodes:
             return host
         found = [name for (_, name), node in nodes.items() if host in _addresses(node)]
@@ -46,13 +48,14 @@ class Peers:
             raise NotFound(f"{host[:100]}: no node has that name or address")
         return found[0]
 
-    async def find(self, node: str) -> str | None:
+    async def find(self, node: str, *, of_tunnel: bool = False) -> str | None:
         """Return the address of the CloudCore that a node is at, None where that is this one or not known.
 
+        Shape:  `of_tunnel` asks for the one with its stream tunnel.
         Errors: Undeliverable for an address that is no CloudCore's; those of the API.
         """
-        annotations = self._catalog.node_annotations(node) or {}
-        address = annotations.get(CLOUDCORE, "")
+        annotations = self.catalog.node_annotations(node) or {}
+        address = (of_tunnel and annotations.get(TUNNEL)) or annotations.get(CLOUDCORE, "")
         if address in ("", self.address):
             return None
         if address not in (await self._place.known()).ports:
@@ -72,5 +75,5 @@ def _addresses(node: JsonObject) -> list[Json]:
     return [
         mapping(each).get("address")
         for each in (listed if isinstance(listed, list) else ())
-        if mapping(each).get("type") == "InternalIP"
+        if mapping(each).get("type") == INTERNAL
     ]

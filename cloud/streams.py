@@ -236,6 +236,8 @@ class Tunnels:
         self._metrics = metrics
         self._tunnels: dict[str, _Tunnel] = {}
         self._numbers = itertools.count(1)
+        self.on_open: Callable[[str], None] = void
+        """Told the node whose tunnel has opened; set before `run`."""
 
     async def run(self, ready: Callable[[], None]) -> None:
         app = web.Application()
@@ -362,6 +364,7 @@ class Tunnels:
             old.abort()
         self._metrics.edge.tunnels.set(len(self._tunnels))
         log.info("tunnel open", extra={"node": node})
+        self.on_open(node)
 
     def _forget(self, tunnel: _Tunnel) -> None:
         tunnel.end()

@@ -119,7 +119,7 @@ class StreamServer:
         if FORWARDED in request.headers or self._tunnels.has(host):
             return None
         try:
-            return await self._peers.find(self._peers.node_at(host))
+            return await self._peers.find(self._peers.node_at(host), of_tunnel=True)
         except NotFound:
             return None
 

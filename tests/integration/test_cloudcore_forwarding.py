@@ -15,6 +15,7 @@ import pytest
 
 from cloud.certificates import make_ca, make_peer
 from cloud.peers import FORWARDED
+from cloud.restrictions import TUNNEL
 from cloud.streamport import CONFIG_MAP, RECORD
 from gateway.config.cloud_services import Router, Stream
 from gateway.config.edge_services import EdgeStream, ServiceBus
@@ -35,6 +36,7 @@ __all__ = ["pytestmark"]
 
 ONE, TWO = "127.0.0.1", "127.0.0.2"
 TOKEN = "0123456789abcdef"
+LOG = "/containerLogs/default/p1/c"
 AWAY: Any = None
 """In place of a node that does not run."""
 
@@ -57,7 +59,9 @@ class Pair:
 
 
 @asynccontextmanager
-async def a_pair(tmp_path: Path, *, token: str = "", client_ca: str = "") -> AsyncIterator[Pair]:
+async def a_pair(
+    tmp_path: Path, *, token: str = "", client_ca: str = "", hub_at: str = TWO
+) -> AsyncIterator[Pair]:
     """Two CloudCores on one API, on the same ports of two addresses; the node is at the second."""
     access: dict[str, Any] = {"enabled": True, "timeout": 10.0}
     if token:
@@ -91,13 +95,14 @@ async def a_pair(tmp_path: Path, *, token: str = "", client_ca: str = "") -> Asy
             a_node(
                 tmp_path / "edge",
                 drivers={},
+                server=f"localhost:{ports.port('cloudhub.wss')}" if hub_at == ONE else "",
                 stream=tunnel,
                 servicebus=ServiceBus(enabled=True, bind=FREE),
             )
         )
         await until(lambda: node.core.node.is_registered)
         await until(lambda: two.sample("twinspan_cloud_tunnels") == 1)
-        await told(one, TWO)
+        await told(one, hub_at)
         yield Pair(one, two, node, kubelet, tmp_path)
 
 
@@ -214,16 +219,26 @@ async def test_a_cloudcore_that_is_away_is_a_bad_gateway(tmp_path: Path) -> None
 # --- the stream tunnel -----------------------------------------------------------------------------
 
 
+async def log_of(rig: StreamRig, node: str = "edge-1") -> bytes:
+    """Read a log, once the CloudCore asked has heard where the node is."""
+
+    async def read() -> bytes:
+        status, body = await rig.curl(LOG, node)
+        return body if status == 200 else b""
+
+    return await eventually(read, "a log")
+
+
 async def test_logs_of_a_node_at_another_cloudcore(tmp_path: Path) -> None:
     async with a_pair(tmp_path) as pair:
         rig = await pair.stream_at(pair.one)
-        path = "/containerLogs/default/p1/c"
-        assert await rig.curl(f"{path}?tailLines=5&timestamps=true") == (200, HELLO)
-        assert pair.kubelet.asked == [(path, "tailLines=5&timestamps=true")]
+        assert await log_of(rig) == HELLO
+        assert await rig.curl(f"{LOG}?tailLines=5&timestamps=true") == (200, HELLO)
+        assert pair.kubelet.asked == [(LOG, ""), (LOG, "tailLines=5&timestamps=true")]
         forwarded = {"kind": "logs", "outcome": "forwarded"}
-        assert pair.one.sample("twinspan_cloud_streams_total", **forwarded) == 1
+        assert pair.one.sample("twinspan_cloud_streams_total", **forwarded) == 2
         opened = {"kind": "logs", "outcome": "open"}
-        assert pair.two.sample("twinspan_cloud_streams_total", **opened) == 1
+        assert pair.two.sample("twinspan_cloud_streams_total", **opened) == 2
 
 
 async def test_api_servers_may_have_a_ca_of_their_own(tmp_path: Path) -> None:
@@ -235,7 +250,7 @@ async def test_api_servers_may_have_a_ca_of_their_own(tmp_path: Path) -> None:
     async with a_pair(tmp_path, client_ca=str(tmp_path / "api-ca.pem")) as pair:
         rig = await pair.stream_at(pair.one)
         rig.client = file
-        assert await rig.curl("/containerLogs/default/p1/c") == (200, HELLO)
+        assert await log_of(rig) == HELLO
 
 
 async def test_logs_are_found_by_the_node_s_address_too(tmp_path: Path) -> None:
@@ -245,7 +260,16 @@ async def test_logs_are_found_by_the_node_s_address_too(tmp_path: Path) -> None:
             a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP"
         ]
         rig = await pair.stream_at(pair.one)
-        assert await rig.curl("/containerLogs/default/p1/c", address) == (200, HELLO)
+        assert await log_of(rig, address) == HELLO
+
+
+async def test_a_tunnel_may_be_at_another_cloudcore_than_the_hub_s_link(tmp_path: Path) -> None:
+    async with a_pair(tmp_path, hub_at=ONE) as pair:
+        rig = await pair.stream_at(pair.one)
+        assert await log_of(rig) == HELLO
+        node = await pair.one.object("v1", "nodes", None, "edge-1")
+        assert node["metadata"]["annotations"][TUNNEL] == TWO
+        assert node["metadata"]["annotations"]["cloudcore"] == ONE
 
 
 async def test_a_log_that_is_followed_through_two_cloudcores_ends_with_its_client(
@@ -253,7 +277,8 @@ async def test_a_log_that_is_followed_through_two_cloudcores_ends_with_its_clien
 ) -> None:
     async with a_pair(tmp_path) as pair:
         rig = await pair.stream_at(pair.one)
-        client = await rig.start("/containerLogs/default/p1/c?follow=true")
+        assert await log_of(rig) == HELLO
+        client = await rig.start(f"{LOG}?follow=true")
         assert client.stdout is not None
         assert await asyncio.wait_for(client.stdout.readexactly(len(HELLO)), 10) == HELLO
         assert pair.kubelet.followers == 1
@@ -268,6 +293,7 @@ async def test_a_shell_at_a_node_of_another_cloudcore_works_both_ways(
 ) -> None:
     async with a_pair(tmp_path) as pair:
         rig = await pair.stream_at(pair.one)
+        assert await log_of(rig) == HELLO
         async with rig.shell(f"/{verb}/default/p1/c?command=sh") as shell:
             for text in (b"one", b"two" * 30_000):
                 await shell.send_bytes(text)
@@ -280,7 +306,8 @@ async def test_a_shell_at_a_node_of_another_cloudcore_works_both_ways(
 async def test_what_was_forwarded_once_is_not_forwarded_again(tmp_path: Path) -> None:
     async with a_pair(tmp_path) as pair:
         rig = await pair.stream_at(pair.one)
-        arguments = rig.arguments("/containerLogs/default/p1/c")
+        assert await log_of(rig) == HELLO
+        arguments = rig.arguments(LOG)
         arguments[1:1] = ["-H", f"{FORWARDED}: {TWO}"]
         run = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
         out, _ = await run.communicate()
