@@ -10,6 +10,7 @@ import sqlite3
 from dataclasses import dataclass, field
 
 from cloud.certificates import Issued, NodeCertificate
+from gateway.store import edge_sequences
 from gateway.store.database import Database
 
 
@@ -80,8 +81,8 @@ class NodeBook:
         self._known.registered.add(node)
 
     async def unregister(self, node: str) -> None:
-        """Note that the Node object is gone."""
-        await self._database.write(lambda c: _mark(c, node, registered=False))
+        """Note that the Node object is gone, and with it what its stores have sent."""
+        await self._database.write(lambda c: _forget(c, node))
         self._known.registered.discard(node)
 
 
@@ -134,3 +135,8 @@ def _mark(connection: sqlite3.Connection, node: str, *, registered: bool) -> Non
         " ON CONFLICT (node) DO UPDATE SET registered = excluded.registered",
         (node, int(registered)),
     )
+
+
+def _forget(connection: sqlite3.Connection, node: str) -> None:
+    _mark(connection, node, registered=False)
+    edge_sequences.forget(connection, node)

@@ -28,3 +28,10 @@ def last(connection: sqlite3.Connection, edge: str, lane: str) -> int:
         "SELECT sequence FROM edge_sequences WHERE edge = ? AND lane = ?", (edge, lane)
     ).fetchone()
     return int(row[0]) if row else 0
+
+
+def forget(connection: sqlite3.Connection, node: str) -> None:
+    """Forget the lanes of all stores that a node had; CloudCore names them `<node>/<store>`."""
+    connection.execute(
+        "DELETE FROM edge_sequences WHERE edge >= ? AND edge < ?", (f"{node}/", f"{node}0")
+    )
