@@ -1,9 +1,11 @@
-"""Memory per idle connected node, and connections per second, of one CloudCore.
+"""Idle edge nodes on one CloudCore: memory, CPU and bytes of a node, the cadence of leases, storms.
 
-Starts a CloudCore with its embedded API in a process of its own, gives each node a certificate from its CA,
-connects them over mutual TLS from this process, lets them register nothing and only keep alive, and reads the
-server's resident memory and CPU time before and after.
-Run: `python -m bench.nodes [--nodes 200] [--json]`.
+`twinspan cloud --demo` as shipped, with its embedded Kubernetes API in the same process, and hollow edges
+(`twinspan bench edges --help` tells what is hollow) that enrol, register, keep alive every 15 s and renew
+their Leases every 10 s. Then all links break at once; then, with half of the nodes, CloudCore is killed
+and started again. Beside it a bare TLS listener with client certificates in the same run: what no CloudCore
+in Python on OpenSSL gets below.
+Run: `python -m bench.nodes [--nodes 2000] [--seconds 60] [--json]`.
 """
 
 from __future__ import annotations
@@ -11,179 +13,139 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import ssl
+import socket
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from bench.things_rig import Server
+from bench.tls_rig import bare, bare_kilobytes, make_keys
+from cloud.identity import create_join_token
+from edge.hollow.fleet import Fleet
+from edge.hollow.plan import Snapshot
+from edge.hollow.run import Run, run
+from gateway.kube.remote import connect
+from tests import process
 
-from cloud.certificates import KeyPair, issue, pem
-from gateway.runtime import process
-from gateway.wire.cloudedge.envelope import Stamp, encode
-from gateway.wire.cloudedge.names import NODE_ID, ORGANISATION, common_name
-from gateway.wire.cloudedge.to_cloud import keepalive
-
-AT_ONCE = 20
-START_SECONDS = 60.0
-TICKS = 100.0
-"""Clock ticks per second in /proc."""
+GOAL_KB = 60.0
+GOAL_NODES = 2_000
+BARE = 300
+LOST_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Nodes:
-    """What one run found.
-
-    Units:  kilobytes of resident memory per connected idle node; connections per second by the wall clock,
-            and per second of the server's CPU time.
-    """
-
-    nodes: int
-    kilobytes_per_node: float
-    connects_per_second: float
-    connects_per_cpu_second: float
-
-
-def measure(nodes: int = 200) -> Nodes:
+def measure(nodes: int, seconds: float, ramp: float) -> dict[str, Any]:
     """Run the benchmark."""
-    with tempfile.TemporaryDirectory() as folder:
-        return asyncio.run(_run(Path(folder), nodes))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        found: dict[str, Any] = {"bare_tls_kilobytes": asyncio.run(_bare(folder))}
+        ports = [_free_port() for _ in range(2)]
+        sets = (
+            "cloud.hub.node_limit=100000",
+            f"cloud.hub.wss.bind=127.0.0.1:{ports[0]}",
+            f"cloud.hub.https.bind=127.0.0.1:{ports[1]}",
+        )
+        with process.twinspan(folder / "cloud", "cloud", "--demo", sets=sets) as cloud:
+            wanted = Run(
+                nodes=nodes,
+                cloud=f"https://{cloud.endpoints['cloudhub.https']}",
+                hub=cloud.endpoints["cloudhub.wss"],
+                token=asyncio.run(_token(cloud.data_dir)),
+                folder=folder / "keys",
+                ramp=ramp,
+                duration=seconds,
+                pid=cloud.pid,
+                storm=True,
+                keeps=True,
+            )
+            found |= asyncio.run(run(wanted, None, _tell))
+            half = replace(wanted, nodes=max(1, nodes // 2), duration=1.0, pid=0)
+            found["restart"] = asyncio.run(_restart(half, cloud))
+    return found
 
 
-async def _run(folder: Path, nodes: int) -> Nodes:
-    server = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.nodes", "--server", str(folder)),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert server.stdout is not None
-    try:
-        async with asyncio.timeout(START_SECONDS):
-            told = json.loads(await server.stdout.readline())
-        return await _connect_all(folder, server.pid, told, nodes)
-    finally:
-        server.terminate()
-        await server.wait()
+async def _bare(folder: Path) -> float:
+    context = make_keys(folder)
+    with bare("tls", folder) as server:
+        return round(await bare_kilobytes(server, context, BARE), 1)
 
 
-async def _connect_all(folder: Path, pid: int, told: dict[str, Any], nodes: int) -> Nodes:
-    ca = KeyPair(bytes.fromhex(told["certificate"]), bytes.fromhex(told["key"]))
-    contexts = [_context(folder, ca, f"node-{number}") for number in range(nodes + 1)]
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
-        first = await _connect(http, told["port"], "node-0", contexts[0])  # warms caches up
-        memory, cpu, started = _resident(pid), _cpu_seconds(pid), time.perf_counter()
-        slots = asyncio.Semaphore(AT_ONCE)
+async def _restart(wanted: Run, cloud: process.Twinspan) -> dict[str, Any]:
+    """Kill CloudCore under its nodes; time the way back from when its ports are open again."""
+    told: dict[str, Any] = {"nodes": wanted.nodes}
 
-        async def one(number: int) -> aiohttp.ClientWebSocketResponse:
-            async with slots:
-                name = f"node-{number}"
-                return await _connect(http, told["port"], name, contexts[number])
+    async def breaks(fleet: Fleet) -> None:
+        total = fleet.total()
+        goal = total.lost + total.up
+        cloud.kill()
+        await fleet.until(lambda now: now.lost >= goal, LOST_SECONDS, lambda _: None)
+        began = time.perf_counter()
+        await asyncio.to_thread(cloud.start)
+        told["start_seconds"] = round(time.perf_counter() - began, 1)
+        told["start_cpu_seconds"] = Server(cloud.pid, 0).cpu()
 
-        sockets = await asyncio.gather(*(one(number) for number in range(1, nodes + 1)))
-        seconds = time.perf_counter() - started
-        cpu_seconds = max(_cpu_seconds(pid) - cpu, 1 / TICKS)
-        grown = _resident(pid) - memory
-        for socket in (first, *sockets):
-            await socket.close()
-    return Nodes(
-        nodes,
-        round(grown / nodes, 1),
-        round(nodes / seconds, 1),
-        round(nodes / cpu_seconds, 1),
-    )
+    found: Any = await run(wanted, None, _tell, breaks=breaks)
+    spent = Server(cloud.pid, 0).cpu() - told.pop("start_cpu_seconds", 0.0)
+    storm = {k: v for k, v in found["storm"].items() if v is not None}
+    return {**told, **storm, "cloud_cpu_seconds": round(spent, 1), "errors": found["errors"]}
 
 
-async def _connect(
-    http: aiohttp.ClientSession, port: int, name: str, context: ssl.SSLContext
-) -> aiohttp.ClientWebSocketResponse:
-    url = f"wss://localhost:{port}/bench/{name}/events"
-    socket = await http.ws_connect(url, headers={NODE_ID: name}, ssl=context, compress=0)
-    await socket.send_str(encode(keepalive(Stamp(name, 1))).decode())
-    return socket
+async def _token(data_dir: Path) -> str:
+    async with connect(data_dir / "kube" / "kubeconfig", manager="bench") as client:
+        return await create_join_token(client, now=time.time())
 
 
-def _context(folder: Path, ca: KeyPair, name: str) -> ssl.SSLContext:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, ORGANISATION),
-            x509.NameAttribute(NameOID.COMMON_NAME, common_name(name)),
-        ]
-    )
-    csr = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
-    der = csr.public_bytes(serialization.Encoding.DER)
-    issued = issue(ca, der, name, [], datetime.now(UTC), 1)
-    path = folder / f"{name}.pem"
-    secret = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.TraditionalOpenSSL,
-        serialization.NoEncryption(),
-    )
-    path.write_bytes(secret + pem(issued.der).encode("ascii"))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cadata=ca.certificate)
-    context.load_cert_chain(path)
-    path.unlink()
-    return context
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
-def _resident(pid: int) -> float:
-    """Kilobytes of resident memory."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return float(line.split()[1])
-    raise RuntimeError("no VmRSS in /proc")
+def _tell(phase: str, now: Snapshot) -> None:
+    line = f"{phase}: {now.up} connected, {now.registered} registered, {now.lost} lost"
+    print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
 
-def _cpu_seconds(pid: int) -> float:
-    cells = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(cells[11]) + int(cells[12])) / TICKS
-
-
-# --- the server's process ------------------------------------------------------------------------
-
-
-async def _serve(folder: Path) -> None:
-    """Run a CloudCore and print, in one line, what the clients need."""
-    from cloud.identity import read_ca
-    from tests.cloud_rig import a_cloud
-
-    async with a_cloud(folder, node_limit=100_000, keepalive_timeout=600.0) as cloud:
-        ca = await read_ca(cloud.kube)
-        told = {
-            "port": cloud.process.endpoints.port("cloudhub.wss"),
-            "certificate": ca.certificate.hex(),
-            "key": ca.key.hex(),
-        }
-        sys.stdout.write(json.dumps(told) + "\n")
-        sys.stdout.flush()
-        await asyncio.Event().wait()
+def _show(found: dict[str, Any]) -> None:
+    steady, cloud, storm, restart = (found[k] for k in ("steady", "cloud", "storm", "restart"))
+    hour = steady["bytes_per_node_hour"]
+    kilobytes, floor = cloud["kilobytes_per_node"], found["bare_tls_kilobytes"]
+    for name, value in (
+        ("idle nodes, registered", f"{found['registered']} of {found['nodes']}"),
+        ("memory of a node", f"{kilobytes} kB (goal < {GOAL_KB:g} at {GOAL_NODES} nodes)"),
+        ("memory of a bare TLS connection", f"{floor} kB: {kilobytes / floor:.2f} times it"),
+        ("CloudCore, resident", f"{cloud['resident_mb']} MB"),
+        ("CloudCore, CPU", f"{cloud['cpu'] * 100:.1f} % of a core"),
+        ("CPU to enrol and register a node", f"{cloud['connect_cpu_ms']} ms"),
+        ("seconds between lease renewals", steady["lease_renewal_seconds"]),
+        ("lease answers, ms", steady["lease_answer_ms"]),
+        ("links lost while idle", steady["links_lost"]),
+        (
+            "bytes of a node and hour",
+            f"{hour['up']} up, {hour['down']} down, {hour['headers']} TCP/IP",
+        ),
+        ("storm: all links broken", storm),
+        ("storm: CloudCore killed", restart),
+        ("errors", found["errors"]),
+    ):
+        print(f"{name:<34} {value}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--nodes", type=int, default=200)
+    parser.add_argument("--nodes", type=int, default=GOAL_NODES)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--ramp", type=float, default=40.0)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--server", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.server:
-        process.run(_serve(options.server))  # the loop that `twinspan cloud` runs on
-        return
-    found = measure(options.nodes)
+    found = measure(options.nodes, options.seconds, options.ramp)
+    print(file=sys.stderr)
     if options.json:
-        print(json.dumps(asdict(found)))
-        return
-    print(f"idle nodes connected           {found.nodes}")
-    print(f"memory per idle node           {found.kilobytes_per_node:.1f} kB")
-    print(f"connections per second         {found.connects_per_second:.0f}")
-    print(f"connections per CPU second     {found.connects_per_cpu_second:.0f}")
+        print(json.dumps(found))
+    else:
+        _show(found)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections import Counter
+from collections import Counter as Tally
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from prometheus_client import Counter
 
 from cloud.certificates import NodeCertificate, read_node_certificate
 from cloud.connection import CLOSE_SECONDS, Connection, Upgrade
@@ -29,8 +31,9 @@ from cloud.sessions import (
     stamp,
 )
 from gateway.errors import AdapterFull, GatewayError
+from gateway.runtime.gate import listening_gate
 from gateway.runtime.lanes import Lanes
-from gateway.runtime.listener import MAX_CONNECTIONS, Endpoints, listen_tcp
+from gateway.runtime.listener import MAX_CONNECTIONS, Endpoints
 from gateway.wire.cloudedge.control import ControlAsked, answer_control
 from gateway.wire.cloudedge.envelope import Envelope
 from gateway.wire.cloudedge.link import (
@@ -109,10 +112,12 @@ class CloudHub:
         """Which store each node had when it connected last; goes with the Node."""
         self.told_store: Callable[[str], str] = _not_told
         """Says what the cluster knows of that, "" for nothing: the last one may have been elsewhere."""
-        self._pending: Counter[str] = Counter()
+        self._pending: Tally[str] = Tally()
         """Messages of each node that are in work, those of its earlier connections too."""
         self._handlers: dict[type, tuple[Handler, Callable[[Any], Hashable]]] = {}
         self._listeners: list[NodeListener] = []
+        self._counters: dict[tuple[str, str], Counter] = {}
+        """Looking one up by its labels costs more than counting."""
         self._connections: set[Connection] = set()
         self._hung_up = asyncio.Event()
         self._lanes: Lanes | None = None
@@ -192,21 +197,22 @@ class CloudHub:
 
     async def run(self, ready: Callable[[], None]) -> None:
         max_frame, headers = self._settings.max_frame, {SPOOL: "1"}
+        context = self._identity.tls(ssl.CERT_REQUIRED)
+        context.num_tickets = 0  # edges start each session anew
         async with asyncio.TaskGroup() as group:
             self._lanes = Lanes(group, limit=LANE_LIMIT)
-            server = await listen_tcp(
-                self._endpoints,
-                "cloudhub.wss",
-                self._settings.wss.bind,
-                lambda: Connection(self, max_frame, headers),
-                ssl=self._identity.tls(ssl.CERT_REQUIRED),
-                setting="cloud.hub.wss.bind",
-            )
-            ready()
             try:
-                await self._tick_forever()
+                async with listening_gate(
+                    self._endpoints,
+                    "cloudhub.wss",
+                    self._settings.wss.bind,
+                    lambda: Connection(self, max_frame, headers),
+                    ssl=context,
+                    setting="cloud.hub.wss.bind",
+                ):
+                    ready()
+                    await self._tick_forever()
             finally:
-                server.close()
                 await self._hang_up_all()
                 self._lanes = None
 
@@ -441,7 +447,11 @@ class CloudHub:
         hang_up(session, why)
 
     def _count(self, direction: str, kind: str) -> None:
-        self._metrics.cloudhub_messages.labels(direction, kind).inc()
+        counter = self._counters.get((direction, kind))
+        if counter is None:
+            counter = self._metrics.cloudhub_messages.labels(direction, kind)
+            self._counters[direction, kind] = counter
+        counter.inc()
 
 
 def _not_told(_node: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
-import uuid
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,8 +27,11 @@ CLOSE_CODES = {
 
 
 def stamp() -> Stamp:
-    """Make id and time of a new message."""
-    return Stamp(str(uuid.uuid4()), time.time_ns() // 1_000_000)
+    """Make id (a version 4 UUID) and time of a new message."""
+    dice = os.urandom(16).hex()
+    variant = "89ab"[int(dice[16], 16) & 3]
+    msg_id = f"{dice[:8]}-{dice[8:12]}-4{dice[13:16]}-{variant}{dice[17:20]}-{dice[20:]}"
+    return Stamp(msg_id, time.time_ns() // 1_000_000)
 
 
 @dataclass(slots=True, eq=False)

@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from gateway.model.json import JsonObject
 
 ENDURANCE = 300.0
 """Seconds beyond the ramp in which all nodes must be registered; else the run goes on with those that are."""
-SETTLE_SECONDS = 15.0
+STORM_SECONDS = 120.0
+DROP_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,7 @@ class Run:
     """What to do.
 
     Units:  `ramp` nodes a second, `churn` broken links a minute, `telemetry` and `reports` a second for each
-            device, `duration` seconds of holding (0: until stopped).
+            device, `duration` seconds of holding (0: until stopped), after `settle` seconds.
     """
 
     nodes: int
@@ -43,6 +44,7 @@ class Run:
     reports: float = 0.0
     churn: float = 0.0
     duration: float = 60.0
+    settle: float = 15.0
     ramp: float = 50.0
     processes: int = 0
     storm: bool = False
@@ -64,10 +66,27 @@ Tell = Callable[[str, Snapshot], None]
 """Told the phase and how things stand, about once a second."""
 
 
+Breaks = Callable[[Fleet], Awaitable[None]]
+"""Breaks all links at once; returns when they may come back."""
+
+
+async def drop(fleet: Fleet) -> None:
+    """Break all links at the nodes' end, without a goodbye."""
+    total = fleet.total()
+    goal = total.lost + total.up
+    fleet.order("drop")
+    await fleet.until(lambda now: now.lost >= goal, DROP_SECONDS, lambda _: None)
+
+
 async def run(
-    wanted: Run, kube: KubeClient | None, tell: Tell, stop: asyncio.Event | None = None
+    wanted: Run,
+    kube: KubeClient | None,
+    tell: Tell,
+    stop: asyncio.Event | None = None,
+    *,
+    breaks: Breaks = drop,
 ) -> JsonObject:
-    """Do it and return what was found; `stop` ends the holding early.
+    """Do it and return what was found; `stop` ends the holding early, `breaks` makes the storm.
 
     Errors: InvalidSetting for too few open files or an unknown process; what `kube` raises for Devices.
     """
@@ -78,7 +97,7 @@ async def run(
         tell("making devices", Snapshot())
         await make_devices(kube, wanted.namespace, wanted.prefix, wanted.names, wanted.devices)
     try:
-        return await _run(wanted, cut, meter, tell, stop or asyncio.Event())
+        return await _run(wanted, cut, meter, tell, stop or asyncio.Event(), breaks)
     finally:
         if kube is not None:
             await _tidy(wanted, kube, tell)
@@ -98,6 +117,7 @@ async def _run(
     meter: ProcessMeter | None,
     tell: Tell,
     stop: asyncio.Event,
+    breaks: Breaks,
 ) -> JsonObject:
     plans = [_plan(wanted, first, count) for first, count in cut]
     empty = _moment(Snapshot(), meter)
@@ -118,7 +138,7 @@ async def _run(
         if not stop.is_set():
             found |= await _hold(wanted, fleet, empty, meter, tell, stop)
         if wanted.storm and not stop.is_set():
-            found["storm"] = await _storm(wanted, fleet, meter, tell)
+            found["storm"] = await _storm(wanted, fleet, meter, tell, breaks)
         found["errors"] = dict(fleet.total().errors)
     return found
 
@@ -159,9 +179,7 @@ async def _hold(
     stop: asyncio.Event,
 ) -> JsonObject:
     """Let the nodes be, and say what that cost."""
-    await _wait(
-        fleet, min(SETTLE_SECONDS, wanted.duration or SETTLE_SECONDS), stop, tell, "settling"
-    )
+    await _wait(fleet, wanted.settle, stop, tell, "settling")
     fleet.order("mark")
     before = _moment(await fleet.next(), meter)
     await _wait(fleet, wanted.duration or math.inf, stop, tell, "holding")
@@ -178,18 +196,18 @@ async def _wait(fleet: Fleet, seconds: float, stop: asyncio.Event, tell: Tell, p
         tell(phase, await fleet.next())
 
 
-async def _storm(wanted: Run, fleet: Fleet, meter: ProcessMeter | None, tell: Tell) -> JsonObject:
-    """Break all links at once; say how long it takes until all nodes are as before."""
-    lost = fleet.total().lost
+async def _storm(
+    wanted: Run, fleet: Fleet, meter: ProcessMeter | None, tell: Tell, breaks: Breaks
+) -> JsonObject:
+    """Break all links at once; say how long it takes from then until all nodes are as before."""
     before = _moment(fleet.total(), meter)
-    fleet.order("drop")
-    await fleet.until(lambda now: now.lost >= lost + wanted.nodes * 0.99, 10.0, lambda _: None)
+    await breaks(fleet)
     seconds: dict[str, float] = {}
     for phase, check in (
         ("connected", lambda now: now.up >= wanted.nodes),
         ("registered", lambda now: _is_complete(wanted, now)),
     ):
-        if await fleet.until(check, ENDURANCE, lambda now: tell("reconnecting", now)):
+        if await fleet.until(check, STORM_SECONDS, lambda now: tell("reconnecting", now)):
             seconds[f"{phase}_seconds"] = round(time.monotonic() - before.at, 1)
     after = _moment(fleet.total(), meter)
     spent = None if after.cpu is None or before.cpu is None else after.cpu - before.cpu

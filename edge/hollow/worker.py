@@ -170,5 +170,5 @@ def _tell(line: bytes) -> None:
 
 
 if __name__ == "__main__":
-    logging.disable(logging.WARNING)  # each node would tell of itself; the snapshots count
+    logging.disable(logging.CRITICAL)  # each node would tell of itself; the snapshots count
     process.run(main())

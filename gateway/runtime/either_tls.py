@@ -58,7 +58,7 @@ class Doorman:
         client.setblocking(False)
         try:
             async with asyncio.timeout(FIRST_SECONDS):
-                first = await _peek(client)
+                first = await first_byte(client)
             context = self._context() if first == HELLO else None
             if first == b"" or (first == HELLO and context is None):
                 client.close()
@@ -77,7 +77,7 @@ class Doorman:
             raise
 
 
-async def _peek(client: socket.socket) -> bytes:
+async def first_byte(client: socket.socket) -> bytes:
     """Return the first byte, b"" at the end, and leave it where it is. Errors: OSError."""
     loop = asyncio.get_running_loop()
     there = asyncio.Event()
