@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from cloud.identity import ready_condition
@@ -36,13 +37,14 @@ from cloud.taskflow import (
     take,
     wake_at,
 )
-from gateway.errors import Conflict, Forbidden, NotFound, TooLarge, Unprocessable
+from gateway.errors import Conflict, Forbidden, NotFound, Unprocessable
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge.devices import ObjectMeta, mapping
 from gateway.wire.cloudedge.envelope import Envelope, Stamp
 from gateway.wire.cloudedge.link import ObjectMessage
 from gateway.wire.cloudedge.tasks import (
     FIRST,
+    FLOWS,
     GROUP_VERSION,
     KINDS,
     PREPULL_JOB,
@@ -63,8 +65,8 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 TRIES = 5
 """Tries to write a status that others write too, before the job waits its turn again."""
-MAX_REPORTS = 10_000
-"""Reports of one job that wait to be written."""
+BATCH = 200
+"""Reports that are written at a time."""
 _COMMANDS = uuid.UUID("6f0a1c8e-4f0e-4ef1-9a55-3d5b8ac0c5d1")
 """Namespace of the ids of commands."""
 _OUTCOMES = {SUCCESSFUL: "successful", FAILURE: "failed", UNKNOWN: "unknown"}
@@ -103,7 +105,8 @@ class NodeTasks:
             for kind in sorted(KINDS)
         }
         self._worker: KeyWorker[JobKey] | None = None
-        self._reports: defaultdict[JobKey, list[TaskReported]] = defaultdict(list)
+        self._reports: defaultdict[JobKey, dict[tuple[str, str], TaskReported]] = defaultdict(dict)
+        """What waits to be written: (node, action) -> the latest report of it."""
         self._turns: dict[tuple[str, str], str] = {}
         """(job's uid, node) -> the turn for which the command was sent, or may have been."""
         self._again: set[tuple[str, str]] = set()
@@ -200,14 +203,14 @@ class NodeTasks:
     def report(self, report: TaskReported) -> None:
         """Take in what a node reported of itself; written a moment later.
 
-        Errors: NotFound without such a job; TooLarge when too much waits.
+        Errors: NotFound without such a job that goes on; Unprocessable for an action of another kind.
         """
         key = (report.kind, report.job)
         if ("", report.job) not in self._jobs[report.kind].objects:
             raise NotFound(f"there is no {report.kind} {report.job}")
-        if len(self._reports[key]) >= MAX_REPORTS:
-            raise TooLarge(f"more than {MAX_REPORTS} reports of {report.kind} {report.job} wait")
-        self._reports[key].append(report)
+        if report.action not in FLOWS[report.kind]:
+            raise Unprocessable(f"{report.kind} has no action {report.action[:100]!r}")
+        self._reports[key][report.node, report.action] = report
         self._poke(key)
 
     def needs(self, node: str, reference: Reference, namespace: str) -> bool:
@@ -254,7 +257,8 @@ class NodeTasks:
             return
         if self._leadership.leads:
             document = await self._hold(key, document)
-        reports = list(self._reports[key])
+        waiting = self._reports[key]
+        reports = list(islice(waiting.values(), BATCH))
         try:
             job = JobView.read(kind, document)
             new = self._next(job, progress, reports)
@@ -265,7 +269,12 @@ class NodeTasks:
         if new != progress:
             document = await self._write(key, document, new)
             self._count(kind, progress, new)
-        del self._reports[key][: len(reports)]
+        for report in reports:
+            mark = (report.node, report.action)
+            if waiting.get(mark) is report:
+                del waiting[mark]
+        if waiting:
+            self._poke(key)
         if job is not None:
             self._send(key, job, new)
 

@@ -373,3 +373,19 @@ async def test_a_node_reads_the_secret_of_its_images_while_it_pulls(tmp_path: Pa
             await report(edge, PULL)
             await job_is(cloud, "Completed")
             assert not await kind_of_answer(edge)
+
+
+async def test_a_flood_of_reports_is_one_report_of_each_action(tmp_path: Path) -> None:
+    async with a_cloud(tmp_path) as cloud:
+        member = await a_member(cloud, "edge-1")
+        async with an_edge(cloud, "edge-1", member) as edge:
+            await cloud.kube.create(OPERATIONS, PULLS, None, a_prepull("edge-1"))
+            await edge.wait_for(is_command)
+            for number in range(1_000):
+                await report(edge, CHECK, reason=str(number))
+            await report(edge, PULL)
+            (node,) = (await job_is(cloud, "Completed"))["nodeStatus"]
+            assert [(d["action"], d.get("reason")) for d in node["actionFlow"]] == [
+                ("Check", "999"),
+                ("Pull", None),
+            ]
