@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -97,5 +98,6 @@ async def test_who_goes_away_gives_the_turn_back(
     monkeypatch.setattr(gate, "HANDSHAKES", 2)
     async with a_gate(tmp_path) as (port, trust), asyncio.timeout(8):
         for _ in range(5):
-            (await knock(port, HELLO)).transport.abort()
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.sendall(HELLO)
         assert await come_in(port, trust) == b"in"
