@@ -1,7 +1,7 @@
-"""KubeEdge's admission rules at the embedded API: the facts that each needs, fetched, and its judgement.
+"""KubeEdge's admission rules at work: the facts that each needs, fetched, and its judgement.
 
-The names are those of KubeEdge's webhooks. The embedded API alone is guarded: CloudCore has no webhook for a
-cluster elsewhere.
+The names are those of KubeEdge's webhooks. The embedded API asks by itself, a cluster elsewhere over HTTPS
+(`cloud.webhook`).
 """
 
 from __future__ import annotations
