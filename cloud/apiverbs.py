@@ -75,6 +75,12 @@ class Asked:
             fields = ",".join(each for each in (fields, f"spec.nodeName={self.node}") if each)
         return {"labels": text(self.option.get("labelSelector")) or None, "fields": fields or None}
 
+    def is_of_another(self, item: JsonObject) -> bool:
+        """True for a Pod that is not the node's, where it may see its own alone."""
+        if not self.is_narrow or (self.key.group, self.key.resource) != ("", "pods"):
+            return False
+        return text(mapping(item.get("spec")).get("nodeName")) != self.node
+
     def check_whole(self, option: JsonObject) -> None:
         """Errors: NotBuilt for a trial run, which the port to the API does not have."""
         if option.get("dryRun"):
@@ -118,7 +124,7 @@ class ApiVerbs:
             key,
             lambda client: client.get(key.group_version, key.resource, key.namespace, name),
         )
-        if not view.may_see(item):
+        if not view.may_see(item) or asked.is_of_another(item):
             raise forbidden(key.resource, key.group, name, f"node {asked.node} does not use it")
         return _encoded(await self._named(asked, item))
 

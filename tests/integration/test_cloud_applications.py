@@ -357,6 +357,9 @@ async def test_of_pods_a_node_lists_its_own(tmp_path: Path, is_enabled: bool) ->
         found = document(await ask(edge, Verb.LIST, ApiKey("", "v1", "pods", "default", None)))
         names = {item["metadata"]["name"] for item in found["items"]}
         assert names == ({"own"} if is_enabled else {"own", "other"})
+        pods = ApiKey("", "v1", "pods", "default")
+        assert (await ask(edge, Verb.GET, named(pods, "own"))).is_approved
+        assert (await ask(edge, Verb.GET, named(pods, "other"))).is_approved is not is_enabled
 
 
 async def test_pods_at_the_edge_find_the_api_at_the_edge(tmp_path: Path) -> None:
