@@ -211,7 +211,7 @@ class TaskManager:
                     record.has_run = True
                     await self._keep(record)
                 task = Task(record.kind, record.job, cast(JsonObject, record.spec), had_run)
-                outcome = await self._actions.run(task, action)
+                outcome = await self._do(task, action)
                 self._go_on(record, outcome)
                 self._say(record, action, outcome)
                 await self._keep(record)
@@ -222,10 +222,19 @@ class TaskManager:
                 self._say(record, record.action, Outcome(False, error.message))
             record.action, record.waits = "", False
 
+    async def _do(self, task: Task, action: str) -> Outcome:
+        try:
+            return await self._actions.run(task, action)
+        except Exception:  # top of a task: one odd job must not end the edge
+            log.exception("action of a job broke off", extra={"job": task.job})
+            return Outcome(False, "an internal error; see the log at the node")
+
     def _go_on(self, record: _Record, outcome: Outcome) -> None:
         follows = FLOWS[record.kind][record.action]
         record.waits = outcome.ok and outcome.pauses
         record.action = follows.success if outcome.ok else follows.failure
+        if record.waits:
+            log.info("an upgrade waits for a confirmation here", extra={"job": record.job})
 
     async def _keep(self, record: _Record) -> None:
         """Write a job to disk. Errors: StoreUnavailable."""

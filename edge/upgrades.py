@@ -131,12 +131,13 @@ class Upgrades:
     async def settle(self, seconds: float) -> None:
         """Wait for the end of a command that an earlier EdgeCore started. Errors: UpgradeFailed."""
         try:
-            pid, started = (self.folder / "upgrade.pid").read_text("ascii").split()
+            number, started = (self.folder / "upgrade.pid").read_text("ascii").split()
+            pid = int(number)
         except (OSError, ValueError):
             return
         try:
             async with asyncio.timeout(seconds):
-                while _started(int(pid)) == started:  # noqa: ASYNC110  nobody tells of another's child
+                while _started(pid) == started:  # noqa: ASYNC110  nobody tells of another's child
                     await asyncio.sleep(LOOK_SECONDS)
         except TimeoutError:
             raise UpgradeFailed(f"the command still runs after {seconds:g} s") from None
@@ -173,11 +174,15 @@ def _code(pid: int) -> int | None:
 
 
 def _copy_store(source: Path, target: Path) -> None:
-    """Copy a database that is in use."""
+    """Copy a database that is in use. Errors: StoreUnavailable."""
     draft = target.with_suffix(".new")
     draft.unlink(missing_ok=True)
     uri = f"{source.absolute().as_uri()}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True)) as old, closing(sqlite3.connect(draft)) as new:
-        old.backup(new)
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as old, closing(sqlite3.connect(draft)) as new:
+            old.backup(new)
+    except sqlite3.Error as error:
+        draft.unlink(missing_ok=True)
+        raise StoreUnavailable(f"the store cannot be copied: {error}") from error
     draft.chmod(0o600)
     draft.replace(target)

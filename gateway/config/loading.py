@@ -110,6 +110,8 @@ def read_yaml(file: Path) -> JsonObject:
         text = file.read_text("utf-8")
     except OSError as error:
         raise InvalidSetting(f"{file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidSetting(f"{file}: not UTF-8: {error}") from error
     if len(text) > MAX_FILE_BYTES:
         raise InvalidSetting(f"{file}: at most {MAX_FILE_BYTES} bytes, got {len(text)}")
     try:

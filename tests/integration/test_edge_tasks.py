@@ -21,6 +21,7 @@ from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.envelope import Stamp
 from gateway.wire.cloudedge.subjects import Subject
 from gateway.wire.cloudedge.tasks import (
+    BACK_UP,
     CHECK,
     CONFIG_JOB,
     PREPULL_JOB,
@@ -347,6 +348,27 @@ async def test_pulling_ends_with_the_jobs_time(tmp_path: Path) -> None:
 async def test_a_supply_that_is_used_up_stops_a_job(used: float, ok: bool, tmp_path: Path) -> None:
     task = Task(PREPULL_JOB, "j", {"imagePrePullTemplate": {"checkItems": ["disk"]}})
     assert (await actions(tmp_path, used=used).run(task, CHECK)).ok is ok
+
+
+async def test_a_store_that_cannot_be_copied_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "edge.db").write_bytes(b"no database" * 1_000)
+    found = await actions(tmp_path).run(Task(UPGRADE_JOB, "j", {"version": VERSION}), BACK_UP)
+    assert (found.ok, "cannot be copied" in found.reason) == (False, True)
+
+
+async def test_a_bug_in_an_action_is_a_failure_of_that_job_alone(
+    cloud: FakeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_self: Overlay, _values: Any) -> None:
+        raise ZeroDivisionError
+
+    async with an_edge(cloud, tmp_path):
+        with monkeypatch.context() as patch:
+            patch.setattr(Overlay, "with_changes", broken)
+            await ask(cloud, CONFIG_JOB, {"updateFields": {"edge.hub.keepalive": "20"}}, key="1")
+            await until(lambda: told(cloud) == ["j Check False"])
+        await ask(cloud, CONFIG_JOB, {"updateFields": {"edge.hub.keepalive": "20"}}, key="2")
+        await until(lambda: told(cloud)[-1:] == ["j Update True"])
 
 
 async def test_old_copies_go(tmp_path: Path) -> None:

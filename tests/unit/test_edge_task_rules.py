@@ -123,6 +123,13 @@ def test_environment_and_options_win_over_a_job_and_a_job_over_the_file(tmp_path
     assert load(file, environ={}, sets=["edge.hub.keepalive=1"]).edge.hub.keepalive == 1.0
 
 
+def test_an_overlay_of_odd_bytes_is_left_out(tmp_path: Path) -> None:
+    path = Overlay(tmp_path).path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\xff\xfe\x00")
+    assert load(environ={}, sets=[f"data_dir={tmp_path}"]) == Settings(data_dir=tmp_path)
+
+
 @pytest.mark.parametrize(
     "text", ["edge: {nonsense: 1}", "demo: true", "[1]", "edge: {hub: {keepalive: x}}"]
 )
