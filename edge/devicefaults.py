@@ -107,8 +107,8 @@ class DeviceFaults:
             self._wake.clear()
             await asyncio.sleep(max(min(self._due.values(), default=0.0) - time(), 0.0))
             for key in [key for key, due in self._due.items() if due <= time()]:
-                del self._due[key]
-                await self._tell(key)
+                if self._due.pop(key, None) is not None:  # it may have gone while another was told
+                    await self._tell(key)
 
     async def _load(self) -> None:
         for entry in await self._store.meta_of_type(META_TYPE):
@@ -125,7 +125,12 @@ class DeviceFaults:
         if faults == self._told.get(key, {}):
             return
         future: asyncio.Future[GatewayError | None] = asyncio.get_running_loop().create_future()
-        self._twin.tell_faults(key, faults, future.set_result)
+
+        def told(error: GatewayError | None) -> None:
+            if not future.done():
+                future.set_result(error)
+
+        self._twin.tell_faults(key, faults, told)
         error = await future
         if isinstance(error, DeviceNotFound):
             self.gone(key)

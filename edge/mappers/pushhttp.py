@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import urlencode
 
-from edge.mappers.pushing import Sample
+from edge.mappers.pushing import ONE, Sample
 from edge.mappers.pushtimes import clock_text
 from gateway.errors import Rejected, Undeliverable
 from gateway.model.json import JsonObject
@@ -24,6 +24,8 @@ AGAIN = (408, 425, 429)
 
 class HttpPusher:
     """One URL."""
+
+    at_once = ONE
 
     def __init__(self, url: str, seconds: float) -> None:
         self._url = url

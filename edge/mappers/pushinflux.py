@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import urlencode
 
 from edge.mappers.pushhttp import DEFAULT_SECONDS, post
-from edge.mappers.pushing import Sample
+from edge.mappers.pushing import AT_ONCE, Sample
 from gateway.errors import Rejected
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import mapping, text, texts
@@ -25,6 +25,8 @@ _TEXT = str.maketrans({'"': '\\"', "\\": "\\\\"})
 
 class InfluxPusher:
     """One measurement in one bucket."""
+
+    at_once = AT_ONCE
 
     def __init__(self, url: str, token: str, head: str, field_key: str) -> None:
         self._url = url

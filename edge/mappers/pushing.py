@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 1_000
 AT_ONCE = 100
+ONE = 1
+"""For destinations that get each sample by itself: what was delivered is not sent again with the next, a
+slow one delivers in the end, and a refusal is of one sample."""
 PUSH_SECONDS = 30.0
 RETRY_FIRST = 0.5
 RETRY_CAP = 30.0
@@ -59,7 +62,10 @@ class Sample:
 
 
 class Pusher(Protocol):
-    """One destination."""
+    """One destination; it gets at most `at_once` samples a call."""
+
+    @property
+    def at_once(self) -> int: ...
 
     async def push(self, samples: Sequence[Sample]) -> None:
         """Deliver in order. Errors: of status 500 and above: again later; below: refused for good."""
@@ -87,6 +93,8 @@ class _Lane:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
     has_begun: bool = False
+    suspects: int = 0
+    """The first samples that wait were refused together: each goes by itself, or one costs the others."""
 
     @property
     def method(self) -> str:
@@ -228,7 +236,8 @@ class Pushing:
 
     async def _push(self, lane: _Lane) -> bool:
         """Push what waits; False when it is to be tried again."""
-        batch = [lane.waiting.popleft() for _ in range(min(AT_ONCE, len(lane.waiting)))]
+        count = min(1 if lane.suspects else lane.pusher.at_once, len(lane.waiting))
+        batch = [lane.waiting.popleft() for _ in range(count)]
         outcome, cause = "ok", ""
         try:
             async with asyncio.timeout(PUSH_SECONDS):
@@ -241,7 +250,12 @@ class Pushing:
             outcome, cause = "refused", "the pusher failed; the edge's log says how"
             log.exception("a pusher failed", extra={"method": lane.method})
         self._faults.note(lane.key[0], _part(lane.key), cause)
+        if outcome == "refused" and count > 1:
+            self._put_back(lane, batch)
+            lane.suspects = count
+            return True
         if outcome != "again":
+            lane.suspects = max(lane.suspects - count, 0)
             self._count(lane.method, outcome, len(batch))
             return True
         self._put_back(lane, batch)

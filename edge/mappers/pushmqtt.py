@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from edge.mappers.pushing import Sample
+from edge.mappers.pushing import ONE, Sample
 from edge.mappers.pushtimes import clock_text
 from edge.mqttclient import BrokerAddress, MqttClient
 from gateway.errors import GatewayError, MalformedTopic, Rejected
@@ -29,6 +29,8 @@ SECURE = ("ssl", "tls", "mqtts")
 
 class MqttPusher:
     """One topic of one broker."""
+
+    at_once = ONE
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from edge.mappers.pushaddress import Address, read_address
-from edge.mappers.pushing import Sample
+from edge.mappers.pushing import AT_ONCE, Sample
 from edge.mappers.pushtimes import clock_text
 from gateway.errors import Rejected, Undeliverable
 from gateway.model.json import JsonObject
@@ -146,6 +146,8 @@ class _Link:
 
 class MysqlPusher:
     """A property's samples to its table."""
+
+    at_once = AT_ONCE
 
     def __init__(self, link: _Link, release: Callable[[], None]) -> None:
         self._link = link

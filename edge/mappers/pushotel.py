@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from edge.mappers.pushhttp import DEFAULT_SECONDS, post
-from edge.mappers.pushing import Sample
+from edge.mappers.pushing import AT_ONCE, Sample
 from gateway.errors import Rejected
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge.devices import text
@@ -23,6 +23,8 @@ HEADERS = {"Content-Type": "application/json"}
 
 class OtelPusher:
     """One receiver."""
+
+    at_once = AT_ONCE
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from edge.mappers.pushaddress import Address, read_address
-from edge.mappers.pushing import Sample
+from edge.mappers.pushing import AT_ONCE, Sample
 from edge.mappers.redisclient import RedisClient
 from gateway.errors import GatewayError, Rejected
 from gateway.model.json import JsonObject
@@ -94,6 +94,8 @@ class _Link:
 
 class RedisPusher:
     """A property's samples to one server."""
+
+    at_once = AT_ONCE
 
     def __init__(self, link: _Link, release: Callable[[], None]) -> None:
         self._link = link

@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from edge.mappers.pushaddress import read_address
 from edge.mappers.pushhttp import AGAIN, DEFAULT_SECONDS, MAX_ANSWER
-from edge.mappers.pushing import Sample
+from edge.mappers.pushing import AT_ONCE, Sample
 from edge.mappers.pushredis import type_name
 from gateway.errors import GatewayError, Rejected, Undeliverable
 from gateway.model.json import JsonObject
@@ -50,6 +50,8 @@ _answers = msgspec.json.Decoder(_Answer)
 
 class TdenginePusher:
     """A property's samples to one database."""
+
+    at_once = AT_ONCE
 
     def __init__(self, url: str, login: str) -> None:
         self._url = url

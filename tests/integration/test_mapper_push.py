@@ -225,6 +225,8 @@ async def test_a_method_that_cannot_work_is_said(
 class Away:
     """A destination that is never there."""
 
+    at_once = 1
+
     async def push(self, _samples: object) -> None:
         raise Undeliverable
 
