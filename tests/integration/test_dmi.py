@@ -192,7 +192,9 @@ async def test_a_refusal_is_not_repeated_and_the_next_change_is_told(
         mapper.refuses = dict.fromkeys(
             ("RegisterDevice", "UpdateDevice"), grpc.StatusCode.INVALID_ARGUMENT
         )
-        await with_device(cloud, temp="20")
+        await with_device(
+            cloud, temp=None
+        )  # a wish would be a change of its own, once it is on disk
         await until(lambda: mapper.heard("UpdateDevice"))
         mapper.refuses = {}
         await cloud.push("device", "d1", a_device(protocol="modbus", temp="21"))
