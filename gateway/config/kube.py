@@ -31,7 +31,7 @@ class Kube:
     https: KubeHttps = field(default_factory=KubeHttps)
     watch_window: int = 10_000
     """Changes kept for watches to resume from; older resourceVersions are answered with 410."""
-    watch_window_bytes: int = 8_388_608
+    watch_window_bytes: int = 4_194_304
     """Bytes that these changes take, for each kind; the latest 100 are kept in any case."""
     watch_buffer: int = 1_000
     """Events that wait for one watcher; one more ends its watch."""

@@ -37,7 +37,7 @@ _TICK = "UPDATE clock SET version = ? WHERE version < ?"
 _HAS_NAMESPACE = "SELECT 1 FROM objects WHERE kind = 'namespaces' AND namespace = '' AND name = ?"
 _HAS_CONTENT = "SELECT 1 FROM objects WHERE namespace = ? LIMIT 1"
 
-AWAKE = 1_000
+AWAKE = 256
 """Objects that are kept parsed beside their text."""
 MAX_OBJECT = 1_572_864
 """Bytes of one stored object, as etcd takes them; patches could make one grow for ever."""
@@ -129,7 +129,7 @@ class Storage:
         database: Database,
         *,
         window: int = 10_000,
-        window_bytes: int = 8_388_608,
+        window_bytes: int = 4_194_304,
         buffer: int = 1_000,
     ) -> None:
         self._database = database
