@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ssl
+
 import pytest
-from aiohttp import ClientSession, web
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from gateway.errors import BadRequest, Gone, Undeliverable
 from gateway.kube.client import EventType
-from gateway.kube.remote import RemoteClient, _event, _path
+from gateway.kube.credentials import Access
+from gateway.kube.remote import Connection, RemoteClient, _event, _path
 
 
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "../secrets/casecret"])
@@ -77,7 +80,9 @@ async def test_a_list_that_is_none_is_a_server_that_cannot_answer_now(body: str)
 
     app = web.Application()
     app.router.add_get("/{path:.*}", answer)
-    async with TestServer(app) as server, ClientSession() as session:
-        client = RemoteClient(session, str(server.make_url("")).rstrip("/"), "tester")
-        with pytest.raises(Undeliverable):
-            await client.list("v1", "pods")
+    async with TestServer(app) as server:
+        address = str(server.make_url("")).rstrip("/")
+        connection = Connection(Access(address, ssl.create_default_context(), {}))
+        async with connection.opened():
+            with pytest.raises(Undeliverable):
+                await RemoteClient(connection, "tester").list("v1", "pods")

@@ -114,7 +114,8 @@ META: JsonObject = {"name": "x", "creationTimestamp": "2026-11-22T19:58:00Z"}
         ("leases", {"spec": {"holderIdentity": "n"}}, ["x", "n", "2m"]),
         ("devicemodels", {"spec": {"protocol": "modbus"}}, ["x", "modbus", "2m"]),
         ("devices", {"spec": {"nodeName": "n"}}, ["x", None, "n", None, "2m"]),
-        ("devicestatuses", {"status": {"state": "ok", "lastOnlineTime": SEEN}}, ["x", "ok", "5s", None, "2m"]),
+        ("devicestatuses", {"status": {"state": "ok", "lastOnlineTime": SEEN}},
+         ["x", "ok", "5s", None, "2m"]),
         ("customresourcedefinitions", {}, ["x", "2026-11-22T19:58:00Z"]),
     ],
 )  # fmt: skip
