@@ -19,10 +19,14 @@ from gateway.errors import StoreUnavailable
 from gateway.store.damage import StoreDamaged
 from gateway.store.database import Database
 from gateway.wire.cloudedge.twins import MemberDevice
+from tests.cloud_rig import a_cloud as a_real_cloud
+from tests.cloud_rig import apply_device, apply_model
+from tests.cloud_samples import a_device as a_lamp
 from tests.damage import DAMAGES, garbage_pages, with_statement
 from tests.integration.edge_cloud import FakeCloud, a_cloud
 from tests.integration.edge_node import MODEL, Node, a_device, a_node, join_edge, linked
 from tests.integration.edge_support import until
+from tests.integration.test_edge_real_cloud import a_joined_node, has_lamp, level_is
 from tests.integration.test_edge_status import shown
 
 
@@ -206,3 +210,30 @@ async def test_a_file_that_cannot_be_opened_now_is_no_damage(tmp_path: Path) -> 
     with pytest.raises(StoreUnavailable, match="cannot be opened"):
         await put_aside_if_damaged(Database(path, "edge"))
     assert path.is_dir()
+
+
+@pytest.mark.parametrize("damage", [DAMAGES["garbage pages"], DAMAGES["newer version"]])
+async def test_the_cloud_fills_the_fresh_store_also_if_it_was_down_meanwhile(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    home = tmp_path / "edge"
+    async with a_real_cloud(tmp_path / "real") as real:
+        await apply_model(real)
+        await apply_device(real, a_lamp(level="7"))
+        async with a_joined_node(real, home) as node:
+            await has_lamp(node)
+            for level in ("1", "2", "3"):
+                await node.report("lamp", level=level)
+            await level_is(real, 3)
+            await until(lambda: node.core.node.is_registered)
+    damage(store_of(home))
+    async with a_real_cloud(tmp_path / "real") as real:
+        hub = f"localhost:{real.process.endpoints.port('cloudhub.wss')}"
+        async with a_node(home, server=hub, drivers={}) as node:
+            assert node.core.store.set_aside is not None
+            await has_lamp(node)
+            await node.publish("$hw/events/device/default/lamp/twin/get", {})
+            (answer,) = node.heard("/twin/get/result")
+            assert answer["twin"]["level"]["expected"]["value"] == "7"
+            await node.report("lamp", level="9")
+            await level_is(real, 9)
