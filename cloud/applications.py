@@ -65,7 +65,8 @@ class Applications:
     def attach(self, hub: CloudHub) -> None:
         """Take the hub's questions; a node's watches keep their order."""
         hub.on(ApplicationAsked, self.on_asked, _lane)
-        hub.on(WatchesSynced, self.on_synced, lambda _: "watches")
+        # A list of watches from before a new one must not end it.
+        hub.on(WatchesSynced, self.on_synced, lambda _: "watches", beside=ApplicationAsked)
 
     async def on_asked(self, inbound: Inbound, message: ApplicationAsked) -> None:
         app = message.application

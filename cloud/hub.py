@@ -114,7 +114,7 @@ class CloudHub:
         """Says what the cluster knows of that, "" for nothing: the last one may have been elsewhere."""
         self._pending: Tally[str] = Tally()
         """Messages of each node that are in work, those of its earlier connections too."""
-        self._handlers: dict[type, tuple[Handler, Callable[[Any], Hashable]]] = {}
+        self._handlers: dict[type, tuple[Handler, Callable[[Any], Hashable], type]] = {}
         self._listeners: list[NodeListener] = []
         self._counters: dict[tuple[str, str], Counter] = {}
         """Looking one up by its labels costs more than counting."""
@@ -129,9 +129,14 @@ class CloudHub:
         kind: type[M],
         handler: Callable[[Inbound, M], Awaitable[None]],
         lane: Callable[[M], Hashable],
+        *,
+        beside: type | None = None,
     ) -> None:
-        """Send messages of `kind` to `handler`; those with the same `lane` of a node keep their order."""
-        self._handlers[kind] = (handler, lane)
+        """Send messages of `kind` to `handler`; those with the same `lane` of a node keep their order.
+
+        Shape:  `beside` names another kind whose lanes these share.
+        """
+        self._handlers[kind] = (handler, lane, beside or kind)
 
     def add_listener(self, listener: NodeListener) -> None:
         self._listeners.append(listener)
@@ -400,7 +405,7 @@ class CloudHub:
                 "message not served", extra={"node": session.node, "cause": type(message).__name__}
             )
             return
-        handler, lane = registered
+        handler, lane, kind = registered
         inbound = Inbound(session, envelope, self)
         self._pending[session.node] += 1
 
@@ -414,7 +419,7 @@ class CloudHub:
             finally:
                 self._done(session.node)
 
-        self._lanes.put((session.node, type(message), lane(message)), work)
+        self._lanes.put((session.node, kind, lane(message)), work)
 
     def _done(self, node: str) -> None:
         """One message of a node is dealt with; its reading may go on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from cloud import apiverbs
+from cloud.apiverbs import list_page
 from gateway.config.cloud_services import Authorization, Dynamic
 from gateway.errors import NotFound
 from gateway.model.json import Json, JsonObject
@@ -27,6 +29,7 @@ from gateway.wire.cloudedge.applications import (
 )
 from gateway.wire.cloudedge.envelope import Envelope
 from gateway.wire.cloudedge.names import Operation, Source
+from gateway.wire.cloudedge.subjects import Subject
 from tests.cloud_rig import (
     Certificate,
     CloudCore,
@@ -323,6 +326,38 @@ async def test_a_watch_that_is_begun_twice_at_once_is_one(tmp_path: Path) -> Non
         await edge.wait_for(lambda e: e.parent_id == begin.msg_id)
         await edge.wait_for(lambda e: e.parent_id == known.msg_id)
         await watched(edge, Operation.INSERT, "one")
+        assert cloud.sample("twinspan_cloud_watches") == 1
+
+
+async def test_a_list_of_watches_from_before_a_new_one_does_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, asked = asyncio.Event(), list[str]()
+
+    async def slowly(client: Any, what: Any, *more: Any) -> Any:
+        asked.append(what.key.resource)
+        if what.key.resource == "endpoints":
+            await free.wait()
+        return await list_page(client, what, *more)
+
+    monkeypatch.setattr("cloud.watches.list_page", slowly)
+    other = make_application(
+        "edge-1", ApiKey("", "v1", "endpoints", "default"), Verb.WATCH, option={}
+    )
+    async with a_node(tmp_path) as (cloud, edge):
+        first, empty = sync_watches(a_stamp(), {other.id: other}), sync_watches(a_stamp(), {})
+        new = ask_application(a_stamp(), a_watch())
+        for message in (first, empty, new):
+            await edge.send(message)
+
+        async def is_asked() -> bool:
+            return "endpoints" in asked
+
+        await eventually(is_asked)
+        await edge.ask_object(Subject(None, "node", "edge-1"), Operation.QUERY)
+        free.set()
+        for message in (empty, new):
+            await edge.wait_for(lambda e, message=message: e.parent_id == message.msg_id)  # type: ignore[misc]
         assert cloud.sample("twinspan_cloud_watches") == 1
 
 
