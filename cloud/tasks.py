@@ -65,6 +65,8 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 TRIES = 5
 """Tries to write a status that others write too, before the job waits its turn again."""
+NODES_PER_SECOND = 1_000
+"""The status of a large job is written less often: it is written as a whole."""
 BATCH = 200
 """Reports that are written at a time."""
 _COMMANDS = uuid.UUID("6f0a1c8e-4f0e-4ef1-9a55-3d5b8ac0c5d1")
@@ -277,6 +279,8 @@ class NodeTasks:
             self._poke(key)
         if job is not None:
             self._send(key, job, new)
+        if new != progress:
+            await asyncio.sleep(len(new.nodes) / NODES_PER_SECOND)
 
     def _next(self, job: JobView, progress: Progress, reports: list[TaskReported]) -> Progress:
         """Return the job's next state. Errors: Unprocessable for a job that cannot begin."""
