@@ -5,7 +5,7 @@ handshakes are begun together, each takes longer than anybody waits for it, and 
 gets in. One after another, those who waited longest get in, and the time goes into handshakes that succeed.
 
 Bounds: `HANDSHAKES` at a time, half of them from one address; ten seconds for each; who has not said a first
-word yet holds none. Waiting connections cost a socket and nothing else.
+word yet holds none. Who waits costs a socket and nothing else, who gave up meanwhile costs no handshake.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import socket
 import ssl as tls
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from gateway.runtime.either_tls import FIRST_SECONDS, first_byte
 from gateway.runtime.listener import HANDSHAKE_SECONDS, MAX_CONNECTIONS, Endpoints, listening_socket
@@ -24,6 +24,8 @@ from gateway.runtime.listener import HANDSHAKE_SECONDS, MAX_CONNECTIONS, Endpoin
 log = logging.getLogger(__name__)
 
 HANDSHAKES = 64
+ESTABLISHED = b"\x01"
+"""State of a connection that its peer has not ended (the first byte of `struct tcp_info`)."""
 BREATH_SECONDS = 0.1
 """After an accept that failed: out of files, perhaps."""
 
@@ -45,19 +47,27 @@ class Gate:
         try:
             while True:
                 try:
-                    client, address = await loop.sock_accept(listening)
+                    self._take(*await loop.sock_accept(listening))
+                    self._take_all(listening)
                 except OSError as error:
                     log.warning("a connection was not accepted", extra={"cause": str(error)})
                     await asyncio.sleep(BREATH_SECONDS)
-                    continue
-                if len(self._tasks) < MAX_CONNECTIONS:
-                    self._own(self._let_in(client, str(address[0])))
-                else:
-                    client.close()
         finally:
             for task in list(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _take_all(self, listening: socket.socket) -> None:
+        """Take who else is there: one in a turn of a busy loop would be too few. Errors: OSError."""
+        with suppress(BlockingIOError):
+            while True:
+                self._take(*listening.accept())
+
+    def _take(self, client: socket.socket, address: tuple[str, int]) -> None:
+        if len(self._tasks) < MAX_CONNECTIONS:
+            self._own(self._let_in(client, address[0]))
+        else:
+            client.close()
 
     def _own(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -88,6 +98,9 @@ class Gate:
                 self._shares.pop(peer, None)
 
     async def _shake_hands(self, client: socket.socket) -> None:
+        if client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != ESTABLISHED:
+            client.close()
+            return
         await asyncio.get_running_loop().connect_accepted_socket(
             self._factory,
             client,
