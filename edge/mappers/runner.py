@@ -100,7 +100,10 @@ class MapperRunner:
         if self._services.pushing is not None:
             self._services.pushing.bind(view)
         served = self._served.get(view.key)
-        if served is not None and _configuration(served.view) == _configuration(view):
+        is_same = served is not None and (
+            _configuration(served.view, served.model) == _configuration(view, model or served.model)
+        )
+        if served is not None and is_same:
             served.view, served.model = view, model
             served.cause = trace or served.cause
             served.wake.set()
@@ -208,7 +211,8 @@ def _fault(error: Exception, cause: str) -> str:
     return "the device does not answer in time" if isinstance(error, TimeoutError) else cause
 
 
-def _configuration(view: DeviceView) -> tuple[object, ...]:
+def _configuration(view: DeviceView, model: ModelView | None) -> tuple[object, ...]:
     """What a driver is made from: a change of it needs a new connection."""
     visitors = tuple((p.name, p.visitor_protocol, str(p.visitor)) for p in view.properties.values())
-    return view.meta.uid, view.model, view.protocol, str(view.protocol_config), visitors
+    rules = {} if model is None else dict(model.rules)
+    return view.meta.uid, view.model, view.protocol, str(view.protocol_config), visitors, rules

@@ -301,8 +301,7 @@ class Session:
     def _note(self, prop: _Property, reading: Reading) -> None:
         protocol = self._served.view.protocol
         self._services.metrics.edge_mapper_reads.labels(protocol, reading.quality).inc()
-        if reading.quality is Quality.GOOD:
-            prop.text = reading.text
+        prop.text = reading.text if reading.quality is Quality.GOOD else None
 
     async def _report(self, now: float) -> None:
         """Report what is due: each report cycle, or on change where there is none."""

@@ -147,3 +147,35 @@ async def test_a_device_whose_topics_cannot_be_is_offline(
     assert [r.cause for r in caplog.records if hasattr(r, "cause")] == [
         "temp: topics that begin with $ belong to the edge"
     ]
+
+
+async def test_a_model_that_comes_after_its_device_types_what_is_sent(
+    cloud: FakeCloud, node: Node
+) -> None:
+    there = {"topic": "m/state", "path": "$.t", "commandTopic": "m/cmd", "commandPath": "$.t"}
+    device = an_mqtt_device(visited("temp", **there))
+    device["spec"]["deviceModelRef"]["name"] = "late"
+    await cloud.push("device", "d1", device)
+    await say(node, "m/state", '{"t": 20}')
+    await until(lambda: cloud.reported("temp"))
+    await cloud.push("devicemodel", "late", MODEL)
+    async with hearing(node, "m/cmd") as heard:
+        device["spec"]["properties"][0]["desired"] = {"value": "25"}
+        await cloud.push("device", "d1", device, Operation.UPDATE)
+        async with asyncio.timeout(20):
+            assert await heard.readline() == b'{"t":25}\n'
+
+
+async def test_a_value_that_is_bad_by_now_is_not_reported_again_as_good(
+    cloud: FakeCloud, node: Node
+) -> None:
+    temp = visited("temp", topic="m/temp") | {"reportCycle": 100}
+    label = visited("label", topic="m/label") | {"reportCycle": 100}
+    await cloud.push("device", "d1", an_mqtt_device(temp, label))
+    await say(node, "m/label", "clock")
+    await say(node, "m/temp", "20")
+    await until(lambda: len(cloud.reported("temp")) > 1)
+    await say(node, "m/temp", "broken")
+    known, ticks = len(cloud.reported("temp")), len(cloud.reported("label"))
+    await until(lambda: len(cloud.reported("label")) > ticks + 5)
+    assert len(cloud.reported("temp")) <= known + 2
