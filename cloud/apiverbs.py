@@ -211,6 +211,8 @@ class ApiVerbs:
     async def _as_the_cloud_says(self, asked: Asked, body: JsonObject) -> JsonObject:
         """Return a Node to be written over the state that it was compared with. Errors: Forbidden."""
         key, name = asked.key, ObjectMeta.read(body).name
+        if name != asked.node:
+            raise forbidden(key.resource, key.group, name, f"node {asked.node} is another one")
         stored, _ = await self._authorizer.read(
             asked.node, key, lambda client: client.get(key.group_version, key.resource, None, name)
         )
