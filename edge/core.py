@@ -37,7 +37,7 @@ from edge.spool import Spool
 from edge.spoolpump import SpoolPump
 from edge.store import EdgeStore
 from edge.stream import EdgeStream, TunnelTarget
-from edge.taskmanager import build_tasks
+from edge.taskmanager import TaskManager, build_tasks
 from gateway.config.edge import Edge
 from gateway.config.tree import Settings
 from gateway.observe.metrics import Metrics
@@ -92,6 +92,7 @@ class EdgeCore:
     api: CloudOrDisk
     devices: DeviceRooms
     store: EdgeStore
+    tasks: TaskManager
 
     @property
     def dmi(self) -> DmiServer | None:
@@ -228,6 +229,7 @@ def build_edge(
         api,
         devices,
         store,
+        tasks,
     )
 
 

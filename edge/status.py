@@ -21,6 +21,8 @@ from edge.devicefaults import META_TYPE
 from edge.identity import FOLDER, Identity
 from edge.quarantine import FACT as SET_ASIDE
 from edge.quarantine import SetAside
+from edge.taskmanager import META_TYPE as TASK_TYPE
+from edge.taskmanager import facts_of
 from gateway.errors import InvalidSetting
 from gateway.model.json import JsonObject
 from gateway.model.message import Kind
@@ -66,6 +68,7 @@ def of_core(core: EdgeCore) -> JsonObject:
         "plugins": [plugin.facts() for plugin in core.devices.plugins],
         "faults": {device: {**parts} for device, parts in core.devices.faults.facts().items()},
         "set_aside": _facts(core.store.set_aside),
+        "jobs": [*core.tasks.facts()],
     }
 
 
@@ -113,6 +116,7 @@ def of_disk(data_dir: Path, limits: SpoolSettings) -> JsonObject:
         "plugins": [],
         "faults": {},
         "set_aside": None,
+        "jobs": [],
     }
     bounds = {Kind.TELEMETRY: limits.max_telemetry_bytes, Kind.EVENT: limits.max_event_bytes}
     if not file.is_file():  # joined, and never run
@@ -149,6 +153,7 @@ def _read(db: sqlite3.Connection, bounds: Mapping[Kind, int]) -> dict[str, Any]:
         "twins": one("SELECT count(*) FROM device_twin"),
         "devices_with_reports": one("SELECT count(DISTINCT deviceid) FROM report"),
         "set_aside": _set_aside(db),
+        "jobs": _jobs(db),
     }
 
 
@@ -156,6 +161,11 @@ def _faults(db: sqlite3.Connection) -> dict[str, Any]:
     """Return what the cloud was told that does not work: device -> part -> fault."""
     rows = db.execute("SELECT key, value FROM meta WHERE type = ? ORDER BY key", (META_TYPE,))
     return {key.partition("/")[2]: json.loads(value) for key, value in rows}
+
+
+def _jobs(db: sqlite3.Connection) -> list[JsonObject]:
+    rows = db.execute("SELECT value FROM meta WHERE type = ? ORDER BY key", (TASK_TYPE,))
+    return facts_of(value for (value,) in rows)
 
 
 def _set_aside(db: sqlite3.Connection) -> JsonObject | None:

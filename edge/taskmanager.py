@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
@@ -128,6 +129,10 @@ class TaskManager:
             self._wake.clear()
             while due := self._next():
                 await self._work(due)
+
+    def facts(self) -> list[JsonObject]:
+        """Return the jobs that have not ended."""
+        return [fact_of(record) for record in self._records.values() if record.action]
 
     def _next(self) -> _Record | None:
         due = [record for record in self._records.values() if record.is_due]
@@ -281,6 +286,27 @@ class TaskManager:
             log.debug("report of a job waits", extra={"cause": error.message})
         else:
             said.is_sent = True
+
+
+def fact_of(record: _Record) -> JsonObject:
+    """Return what `edge status` says of a job."""
+    return {
+        "kind": record.kind,
+        "job": record.job,
+        "action": record.action,
+        "waits_for_confirmation": record.waits,
+    }
+
+
+def facts_of(values: Iterable[str]) -> list[JsonObject]:
+    """Return the same of jobs as they are stored; what cannot be read is left out."""
+    found = []
+    for value in values:
+        with suppress(msgspec.DecodeError):
+            record = _records.decode(value)
+            if record.action:
+                found.append(fact_of(record))
+    return found
 
 
 def _key(record: _Record) -> str:

@@ -148,6 +148,9 @@ def _show(found: dict[str, Any]) -> None:
     for device, parts in found.get("faults", {}).items():
         for part, fault in parts.items():
             click.echo(f"fault     {device}: {part}: {click.style(fault, fg='yellow')}")
+    for job in found.get("jobs", []):
+        said = "waits for a confirmation" if job["waits_for_confirmation"] else job["action"]
+        click.echo(f"job       {job['kind']}/{job['job']} {click.style(said, fg='yellow')}")
     if found["losses"]:
         causes = ", ".join(f"{cause} {count}" for cause, count in sorted(found["losses"].items()))
         click.echo(f"lost      {click.style(causes, fg='red')}")

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from edge import status
 from edge.overlay import Overlay
 from edge.taskactions import NO_RUNTIME, Task, TaskActions
 from edge.upgrades import Upgrades, running_version
+from gateway.config.edge import Spool
 from gateway.config.edge_services import EdgeTasks
 from gateway.errors import Rejected
 from gateway.model.json import JsonObject
@@ -348,6 +350,26 @@ async def test_pulling_ends_with_the_jobs_time(tmp_path: Path) -> None:
 async def test_a_supply_that_is_used_up_stops_a_job(used: float, ok: bool, tmp_path: Path) -> None:
     task = Task(PREPULL_JOB, "j", {"imagePrePullTemplate": {"checkItems": ["disk"]}})
     assert (await actions(tmp_path, used=used).run(task, CHECK)).ok is ok
+
+
+async def test_a_job_that_waits_is_told_by_the_running_edge_and_by_its_disk(
+    cloud: FakeCloud, tmp_path: Path
+) -> None:
+    waiting = {
+        "kind": UPGRADE_JOB,
+        "job": "j",
+        "action": BACK_UP,
+        "waits_for_confirmation": True,
+    }
+    async with an_edge(cloud, tmp_path) as node:
+        await ask(cloud, UPGRADE_JOB, {"version": VERSION, "requireConfirmation": True})
+        await until(lambda: told(cloud)[-1:] == ["j WaitingConfirmation True"])
+        assert status.of_core(node.core)["jobs"] == [waiting]
+    assert status.of_disk(tmp_path / "edge", Spool())["jobs"] == [waiting]
+    async with an_edge(cloud, tmp_path) as node:
+        assert node.core.tasks.confirm() == "j"
+        await until(lambda: told(cloud)[-1:] == ["j RollBack True"])
+        assert status.of_core(node.core)["jobs"] == []
 
 
 async def test_a_store_that_cannot_be_copied_is_a_failure(tmp_path: Path) -> None:
