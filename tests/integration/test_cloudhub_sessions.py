@@ -104,7 +104,11 @@ async def test_a_node_without_keepalive_is_disconnected(tmp_path: Path) -> None:
     async with a_cloud(tmp_path, keepalive_timeout=0.3) as cloud:
         async with an_edge(cloud, "edge-1", await join(cloud, "edge-1")) as edge:
             await edge.closed()
-        assert cloud.sample("twinspan_cloudhub_sessions_ended_total", reason="silent") == 1
+
+        async def is_counted() -> bool:
+            return cloud.sample("twinspan_cloudhub_sessions_ended_total", reason="silent") == 1
+
+        await eventually(is_counted)
 
 
 async def test_garbage_and_frames_over_the_limit_end_a_session(tmp_path: Path) -> None:
