@@ -228,6 +228,8 @@ def test_an_upgrade_waits_until_somebody_at_the_edge_confirms(fleet: Fleet, tmp_
     eventually(waits)
     assert fleet.asked("edge-1") == before
     home = fleet.home("edge-1")
+    told = twinspan_cli("edge", "status", "--data-dir", str(home))
+    assert "nodeupgradejob/confirmed waits for a confirmation" in told
     config = tmp_path / "edge.kubeconfig"
     config.write_text(twinspan_cli("edge", "kubeconfig", "--data-dir", str(home)))
     path = "/api/v1/taskupgrade/confirm-upgrade"
