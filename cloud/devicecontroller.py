@@ -50,6 +50,7 @@ from gateway.errors import (
     Conflict,
     Forbidden,
     GatewayError,
+    TooLarge,
     Undeliverable,
     Unprocessable,
 )
@@ -264,7 +265,7 @@ class DeviceController:
                 await self._own.load(twin)
             try:
                 await self._settle(device, twin, trace)
-            except (Conflict, Unprocessable, BadRequest) as error:
+            except (Conflict, Unprocessable, BadRequest, TooLarge) as error:
                 if attempt == TRIES - 1 or isinstance(error, NotMappable):
                     self._warn(key, "DesiredNotWritten", error.message)
                     if was_beaten(error):
@@ -468,7 +469,6 @@ class DeviceController:
         if not patch:
             return
         self._delivery.remember_trace(device.meta.uid, trace)
-        log.debug("device patch", extra={"device": str(device.key), "operations": len(patch)})
         try:
             found = await self._kube.patch(
                 GROUP_VERSION,

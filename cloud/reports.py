@@ -29,7 +29,14 @@ from cloud.statuses import (
     reported_by_entries,
     twin_entry,
 )
-from gateway.errors import BadRequest, Forbidden, GatewayError, Undeliverable
+from gateway.errors import (
+    BadRequest,
+    Forbidden,
+    GatewayError,
+    TooLarge,
+    Undeliverable,
+    Unprocessable,
+)
 from gateway.kube.client import KubeClient
 from gateway.model.json import Json, JsonObject
 from gateway.model.thing import Thing
@@ -52,6 +59,8 @@ log = logging.getLogger(__name__)
 RETRIES = (0.2, 1.0, 5.0)
 """Seconds before a report that could not be written is tried again; after that the edge sends it again."""
 MAX_PROPERTIES = 1_000
+REFUSALS = (BadRequest, Forbidden, TooLarge, Unprocessable)
+"""What a store says to a report that it will never take: those behind it must not wait for it."""
 
 
 @dataclass(slots=True)
@@ -213,7 +222,7 @@ class Reports:
         patch: JsonObject = {"features": features_patch(layout, {}, changed)}
         try:
             await self._controller.write_reported(device.key, patch, trace)
-        except Forbidden as error:
+        except REFUSALS as error:
             self._warn(device.key, "ThingDenied", error.message)
             self._count("denied", len(changed))
         except Undeliverable as error:
@@ -282,6 +291,8 @@ class Reports:
     async def _catch_up(self, key: DeviceKey, patch: JsonObject) -> None:
         try:
             await self._controller.write_reported(key, patch, None)
+        except REFUSALS as error:
+            self._warn(key, "ThingDenied", error.message)
         except BaseException:
             self._behind.add(key)
             raise
@@ -350,7 +361,7 @@ class Reports:
             await self._controller.write_reported(
                 device.key, {"attributes": {"kubeedge": facts}}, trace
             )
-        except Forbidden as error:
+        except REFUSALS as error:
             self._warn(device.key, "ThingDenied", error.message)
         except Undeliverable as error:
             self._lag(device, error)
@@ -375,7 +386,11 @@ class Reports:
                     after[name], is_worth = entry, True
             return replace(status, entries=after) if is_worth else status
 
-        await self._book.change(device, reported)
+        try:
+            await self._book.change(device, reported)
+        except (BadRequest, TooLarge, Unprocessable) as error:
+            self._warn(device.key, "StatusRefused", error.message)
+            self._count("denied", len(entries))
 
     # --- shared -------------------------------------------------------------------------------------
 
