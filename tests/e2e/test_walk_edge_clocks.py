@@ -100,19 +100,18 @@ async def test_a_clock_that_jumps_an_hour_forth_and_back_hurts_nothing(
     first = 100 if which == "edge" else 200
     for number, offset in enumerate(("+1h", "-1h", "+0")):
         clock.jump(offset)
-        numbers = range(first + 4 * number, first + 4 * number + 4)
-        await in_thread(send_everything, site.edge, numbers[:2])
-        if offset != "+0":
+        if offset == "-1h":
             await in_thread(site.restart, which)  # a new TLS handshake, by the clock that is off
-        await in_thread(send_everything, site.edge, numbers[2:])
+        numbers = range(first + 3 * number, first + 3 * number + 3)
+        await in_thread(send_everything, site.edge, numbers)
         for device in DEVICES:
             await in_thread(
                 eventually, lambda d=device, n=numbers[-1]: level(site.cloud, d) == n, seconds=30.0
             )
         await in_thread(eventually, site.is_ready, seconds=30.0, what="the Node is Ready")
-        if which == "cloud" and offset != "+0":
+        if which == "cloud" and offset == "+1h":
             join_late(site, token, f"late-{number}")
-    await check_arrivals(site.cloud, since, range(first, first + 12))
+    await check_arrivals(site.cloud, since, range(first, first + 9))
     assert certificate.read_bytes() == before
     renewed = await in_thread(site.lease_renewed)
     assert abs(renewed - time.time()) < HALF_AN_HOUR
