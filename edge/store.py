@@ -16,10 +16,11 @@ from functools import partial
 import msgspec
 
 from edge.quarantine import SetAside, put_aside_if_damaged, remember, until_damaged
+from edge.twincells import PUT_TWIN, SELECT_TWINS, cells_of, twin_of
 from gateway.errors import GatewayError
 from gateway.store.database import Database
 from gateway.store.disk import Disk
-from gateway.wire.cloudedge.twins import Twin, TwinValue, TwinVersion, ValueMetadata
+from gateway.wire.cloudedge.twins import Twin
 
 Done = Callable[[GatewayError | None], None]
 
@@ -198,14 +199,10 @@ class EdgeStore:
 
     async def twins(self) -> dict[str, dict[str, Twin]]:
         """Return all twins: device id -> property -> twin."""
-        rows = await self._rows(
-            "SELECT deviceid, name, expected, actual, expected_meta, actual_meta, expected_version,"
-            " actual_version, optional, metadata FROM device_twin",
-            (),
-        )
+        rows = await self._rows(SELECT_TWINS, ())
         out: dict[str, dict[str, Twin]] = {}
         for device, name, *cells in rows:
-            out.setdefault(device, {})[name] = _twin(*cells)
+            out.setdefault(device, {})[name] = twin_of(*cells)
         return out
 
     def put_device(self, row: DeviceRow, done: Done) -> None:
@@ -237,7 +234,7 @@ class EdgeStore:
 
         def work(connection: sqlite3.Connection) -> int:
             connection.execute(_KEEP_DEVICE, _cells(device))
-            connection.executemany(_PUT_TWIN, [_row(device.id, *item) for item in twins.items()])
+            connection.executemany(PUT_TWIN, [cells_of(device.id, *item) for item in twins.items()])
             return 0 if report is None else _put_report(connection, report, self._limit(limit))
 
         self.database.submit(work, done)
@@ -358,15 +355,6 @@ _PUT_DEVICE = (
     " description = excluded.description, state = excluded.state,"
     " last_online = excluded.last_online"
 )
-_PUT_TWIN = (
-    "INSERT INTO device_twin (deviceid, name, expected, actual, expected_meta, actual_meta,"
-    " expected_version, actual_version, optional, metadata) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    " ON CONFLICT (deviceid, name) DO UPDATE SET expected = excluded.expected,"
-    " actual = excluded.actual, expected_meta = excluded.expected_meta,"
-    " actual_meta = excluded.actual_meta, expected_version = excluded.expected_version,"
-    " actual_version = excluded.actual_version, optional = excluded.optional,"
-    " metadata = excluded.metadata"
-)
 
 
 def _plain(done: Done) -> Callable[[object], None]:
@@ -450,53 +438,3 @@ def _merged(old_text: str, new_text: str) -> str:
 
 def _cells(row: DeviceRow) -> tuple[str, ...]:
     return row.id, row.name, row.description, row.state, row.last_online
-
-
-def _row(device: str, name: str, twin: Twin) -> tuple[object, ...]:
-    return (
-        device,
-        name,
-        None if twin.expected is None else twin.expected.value,
-        None if twin.actual is None else twin.actual.value,
-        _text(twin.expected and twin.expected.metadata),
-        _text(twin.actual and twin.actual.metadata),
-        _text(twin.expected_version),
-        _text(twin.actual_version),
-        int(twin.optional is not False),
-        _text(twin.metadata or {}),
-    )
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else msgspec.json.encode(value).decode()
-
-
-_version = msgspec.json.Decoder(TwinVersion)
-_stamp = msgspec.json.Decoder(ValueMetadata)
-_metadata = msgspec.json.Decoder(dict[str, str])
-
-
-def _value(text: str | None, meta: str | None) -> TwinValue | None:
-    if text is None:
-        return None
-    return TwinValue(value=text, metadata=_stamp.decode(meta) if meta else None)
-
-
-def _twin(
-    expected: str | None,
-    actual: str | None,
-    expected_meta: str | None,
-    actual_meta: str | None,
-    expected_version: str | None,
-    actual_version: str | None,
-    optional: object,
-    metadata: str,
-) -> Twin:
-    return Twin(
-        expected=_value(expected, expected_meta),
-        actual=_value(actual, actual_meta),
-        expected_version=_version.decode(expected_version) if expected_version else None,
-        actual_version=_version.decode(actual_version) if actual_version else None,
-        optional=bool(optional),
-        metadata=_metadata.decode(metadata),
-    )
