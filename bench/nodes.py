@@ -104,6 +104,8 @@ def _free_port() -> int:
 
 
 def _tell(phase: str, now: Snapshot) -> None:
+    if not sys.stderr.isatty():
+        return
     line = f"{phase}: {now.up} connected, {now.registered} registered, {now.lost} lost"
     print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
