@@ -84,6 +84,13 @@ class MalformedPacket(BadRequest):
     default_message = "Malformed packet"
 
 
+class Unencodable(BadRequest):
+    """A message that has no form in the protocol that it is to leave by."""
+
+    code = "unencodable"
+    default_message = "the message cannot be written as applications read it"
+
+
 class MalformedTopic(BadRequest):
     """A topic name or filter that breaks its grammar; names the level at fault."""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, Unencodable
 from gateway.model.message import (
     CONTENT_ENCODING,
     OCTET_STREAM,
@@ -63,8 +63,15 @@ class _Parts:
 _Key = tuple[object, ...]
 
 
+NO_FORM: Final = (BadRequest, ValueError, TypeError, OverflowError, struct.error)
+"""What writing a message raises that has no form in AMQP: text, numbers or types beyond it."""
+
+
 class MessageEncoder:
-    """Writes telemetry and events; one per process, as its message ids must differ."""
+    """Writes telemetry and events; one per process, as its message ids must differ.
+
+    Errors: Unencodable, which says nothing of the payload.
+    """
 
     def __init__(self, instance: str) -> None:
         self._instance = instance
@@ -86,6 +93,12 @@ class MessageEncoder:
         return self._encode(message, SECTIONS.write(header))
 
     def _encode(self, message: Message, header: bytes) -> bytes:
+        try:
+            return self._write(message, header)
+        except NO_FORM as error:
+            raise Unencodable from error
+
+    def _write(self, message: Message, header: bytes) -> bytes:
         trace, payload = message.trace, message.payload
         if trace.state is not None:
             return header + self._encode_slowly(message)
@@ -374,5 +387,8 @@ def _response_annotations(response: CommandResponse) -> dict[object, object]:
 
 
 def encode_response(response: CommandResponse) -> bytes:
-    """Return the payload of a response's transfer."""
-    return encode_message(response_message(response))
+    """Return the payload of a response's transfer. Errors: Unencodable."""
+    try:
+        return encode_message(response_message(response))
+    except NO_FORM as error:
+        raise Unencodable from error

@@ -38,13 +38,17 @@ class Consumer(Protocol):
         """Send telemetry; returns the way to take it back, None when it went out settled.
 
         What went out settled has had its `outcome(None)` when this returns.
+        Errors: Unencodable, with nothing sent and no outcome to come.
         """
 
     def send_encoded(self, payload: bytes, outcome: Done) -> Callable[[], None] | None:
         """Send telemetry that is written as applications get it already, as `send` does."""
 
     def send_event(self, event: StoredEvent, outcome: Callable[[EventOutcome], None]) -> None:
-        """Send an event; the outcome comes once, also when the link is lost."""
+        """Send an event; the outcome comes once, also when the link is lost.
+
+        Errors: Unencodable, with nothing sent and no outcome to come.
+        """
 
 
 class ConsumerGroup:

@@ -29,9 +29,11 @@ from gateway.errors import (
     NotProcessed,
     Rejected,
     Undeliverable,
+    Unencodable,
 )
 from gateway.hono.consumers import Consumer, ConsumerGroup
 from gateway.hono.event_readers import ConsumerReaders, TapReader
+from gateway.hono.unencodable import note_unencodable
 from gateway.model.message import Kind, Message
 from gateway.model.ports import Done, Tap
 from gateway.observe.metrics import Metrics
@@ -206,13 +208,22 @@ class Messaging:
             return
         flight = self._flights.take_off(message, done, len(taps) + (consumer is not None))
         if consumer is not None:
-            flight.withdraw = consumer.send(message, flight.consumed)
-            if not flight.waits:
-                flight.withdraw = None
+            self._to_consumer(consumer, message, flight)
         for tap in taps:
             tap.take(message, flight.tapped)
         if not message.qos:
             done(None)
+
+    def _to_consumer(self, consumer: Consumer, message: Message, flight: Flight) -> None:
+        try:
+            withdraw = consumer.send(message, flight.consumed)
+        except Unencodable as error:
+            note_unencodable(
+                self._metrics, message.kind.value, message.tenant, message.device, error
+            )
+            flight.consumed(error)
+        else:
+            flight.withdraw = withdraw if flight.waits else None
 
     def _open_taps(self, message: Message) -> tuple[Tap, ...]:
         taps: tuple[Tap, ...] = ()
@@ -293,7 +304,9 @@ class Messaging:
         if kind is Kind.EVENT:
             readers = self._readers.get(tenant)
             if readers is None:
-                readers = self._readers[tenant] = ConsumerReaders(self._events, tenant)
+                readers = self._readers[tenant] = ConsumerReaders(
+                    self._events, tenant, self._metrics
+                )
             readers.add(consumer)
             return lambda: self._remove_reader(tenant, consumer)
         self._groups.setdefault(tenant, ConsumerGroup()).add(consumer)

@@ -1,6 +1,7 @@
 """From the event store to those who read it: competing consumers, and connections (taps).
 
-What a consumer accepts or rejects is done; what it releases or loses comes again, first. A tap works on one
+What a consumer accepts or rejects is done; what it releases or loses comes again, first. An event that cannot
+be written for consumers is dropped, and those behind it go on. A tap works on one
 event of a device at a time, on those of different devices side by side: what it could not work on comes again
 after a pause and before what the device sent later; what it finally refused is done.
 Full: events that nobody who has credit is to get are held, at most `MAX_HELD` for a tenant; then its events
@@ -14,9 +15,11 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from gateway.errors import GatewayError, Rejected
+from gateway.errors import GatewayError, Rejected, Unencodable
 from gateway.hono.consumers import Consumer, ConsumerGroup, EventOutcome
+from gateway.hono.unencodable import note_unencodable
 from gateway.model.ports import Tap
+from gateway.observe.metrics import Metrics
 from gateway.store.ports import CONSUMERS, EventStore, StoredEvent
 
 TAP_WINDOW = 64
@@ -34,7 +37,8 @@ _COUNTED = frozenset((EventOutcome.FAILED, EventOutcome.FAILED_HERE))
 class ConsumerReaders:
     """The competing consumers of one tenant's events, over their shared cursor."""
 
-    def __init__(self, events: EventStore, tenant: str) -> None:
+    def __init__(self, events: EventStore, tenant: str, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._group = ConsumerGroup()
         self._excluded: dict[int, frozenset[Consumer]] = {}
         self._held: list[StoredEvent] = []
@@ -93,8 +97,19 @@ class ConsumerReaders:
         if consumer is None:
             self._held.append(event)
         else:
-            consumer.send_event(event, self._outcome_of(event, consumer))
+            self._send(event, consumer)
         return True
+
+    def _send(self, event: StoredEvent, consumer: Consumer) -> None:
+        ended = self._outcome_of(event, consumer)
+        try:
+            consumer.send_event(event, ended)
+        except Unencodable as error:
+            message = event.message
+            note_unencodable(
+                self._metrics, message.kind.value, message.tenant, message.device, error
+            )
+            ended(EventOutcome.DONE)
 
     def _outcome_of(self, event: StoredEvent, consumer: Consumer) -> Callable[[EventOutcome], None]:
         def ended(outcome: EventOutcome) -> None:

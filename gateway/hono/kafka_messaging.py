@@ -11,12 +11,14 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from gateway.config.hono import Hono
-from gateway.errors import GatewayError, InvalidSetting
+from gateway.errors import GatewayError, InvalidSetting, Unencodable
 from gateway.hono.kafka_records import Record, RecordEncoder, encode_response, response_topic
 from gateway.hono.registry import Registry
+from gateway.hono.unencodable import note_unencodable
 from gateway.model.message import CommandResponse, Kind, Message, MessagingType
 from gateway.model.ports import Done
 from gateway.model.registry import RegistryChange, Subject, Tenant
+from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Span, Tracer
 
 _SPANS: Final = {Kind.TELEMETRY: "forward Telemetry data", Kind.EVENT: "forward Event"}
@@ -93,7 +95,10 @@ class KafkaTenants:
 class KafkaMessaging:
     """The port `Broker`, and the `ResponseSink` of commands that came over Kafka."""
 
-    def __init__(self, tenants: KafkaTenants, sender: RecordSender, tracer: Tracer) -> None:
+    def __init__(
+        self, tenants: KafkaTenants, sender: RecordSender, tracer: Tracer, metrics: Metrics
+    ) -> None:
+        self._metrics = metrics
         self._tenants = tenants
         self._sender = sender
         self._tracer = tracer
@@ -104,13 +109,18 @@ class KafkaMessaging:
     def send(self, message: Message, done: Done) -> None:
         """Send an upload.
 
-        Errors (through `done`): BrokerUnavailable.
+        Errors (through `done`): BrokerUnavailable; Unencodable.
         """
         trace, kind = message.trace, message.kind
         if trace.is_sampled:
             span = self._span(_SPANS[kind], message.tenant, message.device, message)
             trace, done = span.context, _ending(span, done)
-        record = self._encoder.encode(message, trace)
+        try:
+            record = self._encoder.encode(message, trace)
+        except Unencodable as error:
+            note_unencodable(self._metrics, kind.value, message.tenant, message.device, error)
+            done(error)
+            return
         if message.qos:
             self._sender.send(kind.value, record, done)
         else:
@@ -134,8 +144,13 @@ class KafkaMessaging:
     def take(self, response: CommandResponse, done: Done) -> None:
         """Send a response; as `send`."""
         span = self._span("forward Command response", response.tenant, response.device, response)
-        record = encode_response(response, span.context)
-        self._sender.send(RESPONSE, record, _ending(span, done))
+        try:
+            record = encode_response(response, span.context)
+        except Unencodable as error:
+            note_unencodable(self._metrics, RESPONSE, response.tenant, response.device, error)
+            _ending(span, done)(error)
+        else:
+            self._sender.send(RESPONSE, record, _ending(span, done))
 
 
 def _ending(span: Span, done: Done) -> Done:

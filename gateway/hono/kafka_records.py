@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, Unencodable
 from gateway.model.message import (
     OCTET_STREAM,
     Command,
@@ -92,6 +92,10 @@ class _Parts(msgspec.Struct, eq=False):
     headers: tuple[Header, ...]
 
 
+_NO_FORM: Final = (ValueError, TypeError, OverflowError)
+"""What writing a message raises that has no form in Kafka: lone surrogates, numbers that are none."""
+
+
 class RecordEncoder:
     """Turns messages into records; remembers what messages of one device have in common."""
 
@@ -99,7 +103,16 @@ class RecordEncoder:
         self._cache: dict[tuple[object, ...], _Parts] = {}
 
     def encode(self, message: Message, trace: TraceContext) -> Record:
-        """Return the record of a message; `trace` is the context that the application continues."""
+        """Return the record of a message; `trace` is the context that the application continues.
+
+        Errors: Unencodable.
+        """
+        try:
+            return self._write(message, trace)
+        except _NO_FORM as error:
+            raise Unencodable from error
+
+    def _write(self, message: Message, trace: TraceContext) -> Record:
         parts = self._parts(message)
         headers = [
             *parts.headers,
@@ -170,7 +183,17 @@ def _defaults(properties: Mapping[str, Scalar]) -> dict[str, Scalar]:
 
 
 def encode_response(response: CommandResponse, trace: TraceContext) -> Record:
-    """Return the record of a device's response, or of a delivery failure notification."""
+    """Return the record of a device's response, or of a delivery failure notification.
+
+    Errors: Unencodable.
+    """
+    try:
+        return _write_response(response, trace)
+    except _NO_FORM as error:
+        raise Unencodable from error
+
+
+def _write_response(response: CommandResponse, trace: TraceContext) -> Record:
     found = _defaults(response.properties)
     found |= {
         "correlation-id": response.correlation_id,

@@ -51,7 +51,7 @@ def build_kafka(
     topics = KafkaTopics(admin_properties(settings), settings)
     tenants = KafkaTenants(registry, messaging_type(hono), topics.want)
     producer = KafkaProducer(properties, metrics)
-    kafka = KafkaMessaging(tenants, producer, tracer)
+    kafka = KafkaMessaging(tenants, producer, tracer, metrics)
     commands = KafkaCommands(
         settings, consumer_properties(settings), router, kafka, tenants, metrics
     )

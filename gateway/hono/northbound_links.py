@@ -14,7 +14,14 @@ from typing import Final
 
 import msgspec
 
-from gateway.errors import ConsumerTimeout, GatewayError, MalformedPacket, NoConsumer, NotProcessed
+from gateway.errors import (
+    ConsumerTimeout,
+    GatewayError,
+    MalformedPacket,
+    NoConsumer,
+    NotProcessed,
+    Unencodable,
+)
 from gateway.hono.amqp_messages import (
     COMMAND,
     COMMAND_RESPONSE,
@@ -30,6 +37,7 @@ from gateway.hono.amqp_outcomes import (
 )
 from gateway.hono.amqp_shell import AmqpProtocol
 from gateway.hono.consumers import EventOutcome
+from gateway.hono.unencodable import note_unencodable
 from gateway.model.message import CommandResponse, Kind, Message
 from gateway.model.ports import CommandRouting, Done
 from gateway.observe.histograms import Tally
@@ -186,6 +194,7 @@ class ResponseLink:
         self.may_use = may_use
         self._protocol = protocol
         self._link = link
+        self._metrics = metrics
         self._meters = _Meters(metrics)
         self._timeout = timeout
 
@@ -200,8 +209,16 @@ class ResponseLink:
         if self.credit <= 0:
             done(NoConsumer())
             return
+        try:
+            payload = encode_response(response)
+        except Unencodable as error:
+            note_unencodable(
+                self._metrics, COMMAND_RESPONSE, response.tenant, response.device, error
+            )
+            done(error)
+            return
         waiting = _TimedWaiting(self._meters[response.tenant], self._protocol.now, done)
-        sent = self._link.send(encode_response(response), waiting)
+        sent = self._link.send(payload, waiting)
         self._protocol.flush_soon()
         if sent is None:
             done(None)

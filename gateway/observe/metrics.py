@@ -142,6 +142,12 @@ class Metrics:
             ("tenant", "type"),
             registry=registry,
         )
+        self.northbound_unencodable = Counter(
+            "twinspan_northbound_unencodable",
+            "Messages dropped because the protocol of applications has no form for them, by type.",
+            ("type",),
+            registry=registry,
+        )
         self.northbound_links = Gauge(
             "twinspan_northbound_links",
             "Attached application links.",

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from gateway.errors import Rejected, Undeliverable
 from gateway.hono import event_readers
+from gateway.hono.amqp_messages import MessageEncoder
 from gateway.hono.consumers import EventOutcome
 from gateway.hono.event_readers import TAP_WINDOW, ConsumerReaders, TapReader
 from gateway.model.message import Kind, Message
 from gateway.model.ports import Done
 from gateway.model.trace import TraceContext
+from gateway.observe.metrics import Metrics
 from gateway.store.memory_events import MemoryEvents
 from gateway.store.ports import StoredEvent
 from tests.hono_rig import until
@@ -144,7 +147,7 @@ async def test_events_that_nobody_here_wants_are_held_up_to_a_bound_and_not_lost
 ) -> None:
     monkeypatch.setattr(event_readers, "MAX_HELD", 3)
     store = a_store(*(an_event(str(number)) for number in range(10)))
-    readers = ConsumerReaders(store, "acme")
+    readers = ConsumerReaders(store, "acme", Metrics())
     picky, eager = App(EventOutcome.NOT_HERE), App(EventOutcome.DONE)
     readers.add(picky)
     readers.pump()
@@ -158,7 +161,7 @@ async def test_events_that_nobody_here_wants_are_held_up_to_a_bound_and_not_lost
 
 async def test_an_event_that_waits_for_a_consumer_without_credit_holds_up_nobody() -> None:
     store = a_store(an_event("1"))
-    readers = ConsumerReaders(store, "acme")
+    readers = ConsumerReaders(store, "acme", Metrics())
     picky, paused = App(EventOutcome.NOT_HERE), App(EventOutcome.DONE, credit=0)
     readers.add(picky)
     readers.add(paused)
@@ -168,3 +171,35 @@ async def test_an_event_that_waits_for_a_consumer_without_credit_holds_up_nobody
     readers.pump()
     assert paused.got == ["1", "2"]
     readers.close()
+
+
+class Writer(App):
+    """A consumer that writes events as AMQP does."""
+
+    def __init__(self) -> None:
+        super().__init__(EventOutcome.DONE)
+        self._encoder = MessageEncoder("test")
+
+    def send_event(self, event: StoredEvent, outcome: Callable[[EventOutcome], None]) -> None:
+        self._encoder.encode_event(event.message, event.attempts, event.left)
+        super().send_event(event, outcome)
+
+
+@pytest.mark.parametrize("properties", [{"a": "\ud800"}, {"a": 10**400}, {"\udfff": 1}])
+async def test_an_event_that_cannot_be_written_is_dropped_and_those_behind_it_go_on(
+    properties: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = a_store(an_event("1"), replace(an_event("secret"), properties=properties))
+    store.append(an_event("3"), lambda _: None)
+    metrics, app = Metrics(), Writer()
+    readers = ConsumerReaders(store, "acme", metrics)
+    readers.add(app)
+    assert app.got == ["1", "3"]
+    readers.remove(app)
+    again = App(EventOutcome.DONE)
+    readers.add(again)
+    assert again.got == [], "it does not come again"
+    readers.close()
+    assert 'twinspan_northbound_unencodable_total{type="event"} 1.0' in metrics.text().decode()
+    assert "cannot be written" in caplog.text
+    assert "secret" not in caplog.text

@@ -17,6 +17,7 @@ from gateway.errors import (
     NoConsumer,
     NotProcessed,
     StoreUnavailable,
+    Unencodable,
 )
 from gateway.hono.downstream import Messaging
 from gateway.hono.kafka_library import BrokerUnavailable
@@ -78,9 +79,10 @@ class Rig:
         self.core = core
         self.tenants = KafkaTenants(core.registry, MessagingType.KAFKA)
         self.sender, self.tracer = Sender(), Tracer()
-        self.kafka = KafkaMessaging(self.tenants, self.sender, self.tracer)
+        self.metrics = Metrics()
+        self.kafka = KafkaMessaging(self.tenants, self.sender, self.tracer, self.metrics)
         self.events = MemoryEvents(clock=lambda: AT)
-        self.messaging = Messaging(self.events, Metrics(), timeout=1.0)
+        self.messaging = Messaging(self.events, self.metrics, timeout=1.0)
         self.messaging.use_broker(self.kafka, 0.05)
         self.answers: list[GatewayError | None] = []
 
@@ -297,3 +299,23 @@ async def test_responses_to_commands_of_kafka_go_to_kafka(rig: Rig) -> None:
     assert rig.sender.records[0].topic == "hono.command_response.acme"
     [span] = rig.tracer.recent()
     assert span.name == "forward Command response"
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+async def test_what_cannot_be_written_as_a_record_is_refused_and_the_next_goes_on(
+    rig: Rig, kind: Kind
+) -> None:
+    first, second = rig.send(kind=kind, properties={"a": "\ud800"}), rig.send(kind=kind)
+    assert first is second
+    assert [type(answer) for answer in second] == [Unencodable, type(None)]
+    text = rig.metrics.text().decode()
+    assert f'twinspan_northbound_unencodable_total{{type="{kind.value}"}} 1.0' in text
+
+
+async def test_a_response_that_cannot_be_written_as_a_record_is_refused(rig: Rig) -> None:
+    response = CommandResponse(
+        tenant="acme", device="d1", reply_id="", correlation_id="\ud800", status=200, trace=TRACE
+    )
+    rig.kafka.take(response, rig.answers.append)
+    assert [type(answer) for answer in rig.answers] == [Unencodable]
+    assert len(rig.tracer.recent()) == 1, "its span has ended"

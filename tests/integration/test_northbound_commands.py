@@ -17,6 +17,7 @@ from gateway.errors import (
     NotProcessed,
     QuotaExceeded,
     TenantNotFound,
+    Unencodable,
 )
 from gateway.model.message import Command, CommandResponse
 from gateway.model.trace import TraceContext
@@ -282,3 +283,13 @@ async def test_garbage_gets_the_header_we_speak_and_others_go_on() -> None:
         assert await reader.read(100) == b""
         writer.close()
         assert (await outcome(peer, "command/acme", a_command()))[0] == "accepted"
+
+
+async def test_a_response_that_cannot_be_written_is_refused_and_the_next_goes_on() -> None:
+    async with a_northbound() as rig, rig.peer() as peer:
+        peer.receive_from(REPLY)
+        await until(lambda: rig.northbound.owns("acme", "r-1"))
+        assert isinstance(await respond(rig, a_response(correlation_id="\ud800")), Unencodable)
+        assert await respond(rig, a_response()) is None
+        text = rig.metrics.text().decode()
+        assert 'twinspan_northbound_unencodable_total{type="command_response"} 1.0' in text

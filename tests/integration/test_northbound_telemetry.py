@@ -20,6 +20,7 @@ from gateway.errors import (
     NotProcessed,
     Rejected,
     Undeliverable,
+    Unencodable,
 )
 from gateway.model.message import EMPTY_NOTIFICATION, Message
 from gateway.model.ports import Done
@@ -420,3 +421,14 @@ async def test_a_named_tap_gets_events_it_missed_and_retries_what_failed() -> No
         rig.messaging.add_tap(tap, name="c1", tenants=["acme"])
         await until(lambda: len(tap.taken) == 2)
         assert [message.payload for message in tap.taken] == [b"1", b"2"]
+
+
+async def test_telemetry_that_cannot_be_written_is_refused_and_the_next_goes_on() -> None:
+    async with a_northbound() as rig, rig.peer() as peer:
+        peer.receive_from("telemetry/acme")
+        await until(lambda: rig.messaging.has_consumer("acme"))
+        assert isinstance(await rig.send(a_message(properties={"a": "\ud800"})), Unencodable)
+        assert await rig.send(a_message(b"next")) is None
+        assert (await peer.expect("message"))[2].body == b"next"
+        text = rig.metrics.text().decode()
+        assert 'twinspan_northbound_unencodable_total{type="telemetry"} 1.0' in text

@@ -70,7 +70,7 @@ def remote_side(
     notifications = Notifications(messaging, registry)
     downstream = RemoteDownstream(messaging, metrics, timeout=send_timeout, asks_always=is_worker)
     responder = CommandRouter(registry, downstream, usage, LastGateways(), metrics, tracer)
-    responder.add_sink(RemoteResponses(messaging, timeout=send_timeout))
+    responder.add_sink(RemoteResponses(messaging, metrics, timeout=send_timeout))
     return RemoteSide(
         registry=registry,
         downstream=downstream,

@@ -22,7 +22,14 @@ from typing import Final, Protocol
 
 import msgspec
 
-from gateway.errors import BadRequest, GatewayError, MalformedPacket, NoConsumer, NotBuilt
+from gateway.errors import (
+    BadRequest,
+    GatewayError,
+    MalformedPacket,
+    NoConsumer,
+    NotBuilt,
+    Unencodable,
+)
 from gateway.hono.amqp_messages import COMMAND_RESPONSE, command_of, encode_response
 from gateway.hono.amqp_outcomes import command_state
 from gateway.hono.ingress import WAITS_FOR_COMMANDS
@@ -31,6 +38,7 @@ from gateway.hono.remote_services.links import OutLinks
 from gateway.hono.remote_services.requests import Answer, Question, Services
 from gateway.hono.request_ids import encode_request_id
 from gateway.hono.subscriptions import Subscription, Subscriptions
+from gateway.hono.unencodable import note_unencodable
 from gateway.model.message import (
     COMMAND_ID,
     DUPLICATE,
@@ -42,6 +50,7 @@ from gateway.model.message import (
     Scalar,
 )
 from gateway.model.ports import DeviceLink, Done
+from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.outcome import BAD_REQUEST
 from gateway.wire.amqp.link import Incoming, ReceiverLink
@@ -379,7 +388,10 @@ class RemoteResponses:
     Units:  `timeout` in seconds.
     """
 
-    def __init__(self, connection: ServiceConnection, *, timeout: float = 1.0) -> None:
+    def __init__(
+        self, connection: ServiceConnection, metrics: Metrics, *, timeout: float = 1.0
+    ) -> None:
+        self._metrics = metrics
         self._links = OutLinks(connection, timeout, capacity=MAX_REPLY_LINKS)
 
     def owns(self, tenant: str, reply_id: str) -> bool:
@@ -389,4 +401,12 @@ class RemoteResponses:
     def take(self, response: CommandResponse, done: Done) -> None:
         """Send a response; `done` once the application has accepted it."""
         address = f"{COMMAND_RESPONSE}/{response.tenant}/{response.reply_id}"
-        self._links.send(address, encode_response(response), done)
+        try:
+            payload = encode_response(response)
+        except Unencodable as error:
+            note_unencodable(
+                self._metrics, COMMAND_RESPONSE, response.tenant, response.device, error
+            )
+            done(error)
+        else:
+            self._links.send(address, payload, done)

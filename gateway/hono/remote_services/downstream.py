@@ -12,10 +12,11 @@ from __future__ import annotations
 from functools import partial
 from uuid import uuid4
 
-from gateway.errors import ConsumerTimeout, GatewayError, NoConsumer
+from gateway.errors import ConsumerTimeout, GatewayError, NoConsumer, Unencodable
 from gateway.hono.amqp_messages import MessageEncoder
 from gateway.hono.remote_services.connection import ServiceConnection
 from gateway.hono.remote_services.links import OutLinks
+from gateway.hono.unencodable import note_unencodable
 from gateway.model.message import Kind, Message
 from gateway.model.ports import Done
 from gateway.observe.metrics import Metrics
@@ -50,16 +51,23 @@ class RemoteDownstream:
 
     def send(self, message: Message, done: Done) -> None:
         kind, tenant = message.kind, message.tenant
-        if kind is _EVENT:
-            payload = self._encoder.encode_event(message, 0, message.ttl)
-        else:
-            payload = self._encoder.encode(message)
+        try:
+            payload = self._encode(message)
+        except Unencodable as error:
+            note_unencodable(self._metrics, kind.value, tenant, message.device, error)
+            done(error)
+            return
         self._links.send(
             f"{kind.value}/{tenant}",
             payload,
             partial(self._ended, tenant, kind, done),
             at_most_once=not (message.qos or self._asks_always),
         )
+
+    def _encode(self, message: Message) -> bytes:
+        if message.kind is _EVENT:
+            return self._encoder.encode_event(message, 0, message.ttl)
+        return self._encoder.encode(message)
 
     def _ended(self, tenant: str, kind: Kind, done: Done, error: GatewayError | None) -> None:
         if error is not None:
