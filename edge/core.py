@@ -20,7 +20,7 @@ from edge.eventbus import EventBus
 from edge.external import ExternalBroker, check_mode
 from edge.hub import EdgeHub, HubTarget
 from edge.identity import FOLDER, Identity
-from edge.machine import Machine, own_address
+from edge.machine import Machine, address_of
 from edge.mappers.driver import DriverFactory
 from edge.mappers.localtopics import LocalTopics
 from edge.metamanager import MetaManager
@@ -171,7 +171,9 @@ def build_edge(
         ),
         drivers,
     )
-    node = NodeAgent(Machine(name, data_dir / FOLDER), hub)
+    node = NodeAgent(
+        Machine(name, data_dir / FOLDER, address=lambda: address_of(hub.transport)), hub
+    )
     for taker in (pump.take_answer, reports.take_answer, twin.membership.take_answer):
         hub.on_answer(taker)
     hub.on(ObjectChanged, meta.on_object)
@@ -263,7 +265,7 @@ def _tunnel(
         joined = identity.load()
         address = settings.stream.server or _tunnel_address(process, joined.server, server)
         host, port = parse_bind(address, "edge.stream.server")
-        return TunnelTarget(host, port, joined.node, own_address(), identity.client_context())
+        return TunnelTarget(host, port, joined.node, identity.client_context())
 
     return [EdgeStream(target, settings.stream.kubelet)] if settings.stream.enabled else []
 

@@ -397,7 +397,10 @@ def _get(
             description="Start the cloud with --advertise " + host,
         ) from error
     except (OSError, http.client.HTTPException) as error:
-        raise JoinFailed(f"https://{host}:{port}{path}: {error or type(error).__name__}") from error
+        raise JoinFailed(
+            f"https://{host}:{port}{path}: {error or type(error).__name__}",
+            description="Is this CloudHub's HTTPS port (10002 unless it was changed)?",
+        ) from error
     finally:
         connection.close()
     if len(data) > MAX_BODY:

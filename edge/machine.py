@@ -9,6 +9,7 @@ Source: KubeEdge reference, section 22.1; Kubernetes node-pressure eviction.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import socket
@@ -25,6 +26,7 @@ KUBELET_VERSION = "v1.32.10-kubeedge-v1.23.1"
 MAX_PODS = "110"
 MEMORY_RESERVE = 100 * 1024 * 1024
 TRANSITION_SECONDS = 300.0
+LOOPBACK = "127.0.0.1"
 MEMORY, DISK, PIDS = "MemoryPressure", "DiskPressure", "PIDPressure"
 
 CONDITIONS: Mapping[str, tuple[tuple[str, str], tuple[str, str]]] = {
@@ -101,8 +103,10 @@ class Machine:
         *,
         measure: Callable[[Path], Supplies] = measure,
         clock: Callable[[], float] = time.monotonic,
+        address: Callable[[], str] | None = None,
     ) -> None:
         self.name = name
+        self._address = address or own_address
         self._folder = folder
         self._measure = measure
         self._clock = clock
@@ -201,7 +205,7 @@ class Machine:
 
     def _addresses(self) -> list[Json]:
         return [
-            {"type": "InternalIP", "address": own_address()},
+            {"type": "InternalIP", "address": self._address()},
             {"type": "Hostname", "address": self.name},
         ]
 
@@ -266,5 +270,15 @@ def own_address() -> str:
         try:
             probe.connect(("192.0.2.1", 9))
         except OSError:
-            return "127.0.0.1"
+            return LOOPBACK
         return str(probe.getsockname()[0])
+
+
+def address_of(transport: asyncio.BaseTransport | None) -> str:
+    """The address by which this machine is on a connection to elsewhere; without one `own_address`.
+
+    A machine without a default route has an address towards its cloud all the same.
+    """
+    found = None if transport is None else transport.get_extra_info("sockname")
+    host = str(found[0]) if found else LOOPBACK
+    return own_address() if host in (LOOPBACK, "::1") else host

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from edge.machine import address_of
 from edge.streamlinks import Links
 from edge.websocket import ClientSession, Closed, Event, Opened, Refused, Text
 from gateway.errors import GatewayError, MalformedPacket, Undeliverable
@@ -48,7 +49,6 @@ class TunnelTarget:
     host: str
     port: int
     node: str
-    address: str
     context: ssl.SSLContext
 
 
@@ -183,7 +183,7 @@ async def _upgrade(
     session = ClientSession(
         f"{target.host}:{target.port}",
         TUNNEL_PATH,
-        {NODE_NAME: target.node, NODE_ADDRESS: target.address},
+        {NODE_NAME: target.node, NODE_ADDRESS: address_of(writer.transport)},
         key=os.urandom(16),
         mask=lambda: os.urandom(4),
         limit=MAX_MESSAGE,

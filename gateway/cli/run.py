@@ -20,6 +20,13 @@ from gateway.runtime.module import Module
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+FOR_NODES = {
+    "cloud.hub.wss.bind": 10000,
+    "cloud.hub.https.bind": 10002,
+    "cloud.stream.tunnel_bind": 10004,
+}
+"""What edge nodes connect to, each with certificates or a token: setting -> port."""
+
 
 def start_options(function: F) -> F:
     """Add the options that every long-running command takes."""
@@ -41,7 +48,9 @@ def hub_options(function: F) -> F:
         help="Name or address of this machine for edge nodes; goes into the server certificate.",
     )(function)
     return click.option(
-        "--bind", metavar="ADDR", help="Address on which edge nodes reach CloudHub (10000, 10002)."
+        "--bind",
+        metavar="ADDR",
+        help="Address on which edge nodes reach CloudHub (10000, 10002) and the stream tunnel (10004).",
     )(function)
 
 
@@ -99,7 +108,7 @@ def _settings(
 ) -> Settings:
     more = [f"{flag}=true" for flag in ("demo", "insecure") if options[flag]]
     if bind:
-        more += [f"cloud.hub.wss.bind={bind}:10000", f"cloud.hub.https.bind={bind}:10002"]
+        more += [f"{setting}={bind}:{port}" for setting, port in FOR_NODES.items()]
     if advertise:
         more.append(f"cloud.advertise={json.dumps(list(advertise))}")
     if kubeconfig is not None:

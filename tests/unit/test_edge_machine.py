@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edge.machine import DISK, MEMORY, PIDS, Machine, Supplies, measure, pressures
+from edge.machine import (
+    DISK,
+    MEMORY,
+    PIDS,
+    Machine,
+    Supplies,
+    address_of,
+    measure,
+    pressures,
+)
 
 MIB = 1024 * 1024
 PLENTY = Supplies(
@@ -85,3 +95,22 @@ def test_this_machine_can_be_measured(tmp_path: Path) -> None:
     assert 0 < found.memory_free <= found.memory
     assert 0 < found.disk_free <= found.disk
     assert 0 < found.pids_free < found.pids
+
+
+class Line(asyncio.BaseTransport):
+    """A connection whose own end has an address."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__({"sockname": (address, 1)})
+
+
+def test_a_node_has_the_address_of_its_link_also_without_a_default_route(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("edge.machine.own_address", lambda: "198.51.100.7")
+    assert address_of(Line("10.99.0.2")) == "10.99.0.2"
+    assert address_of(Line("127.0.0.1")) == "198.51.100.7"
+    assert address_of(None) == "198.51.100.7"
+    machine = Machine("edge-1", Path("/"), measure=lambda _: PLENTY, address=lambda: "10.99.0.2")
+    status: Any = machine.status(1_000)
+    assert status["addresses"][0] == {"type": "InternalIP", "address": "10.99.0.2"}
