@@ -248,8 +248,8 @@ class Broker:
         if old is not None:
             if old.link is not None:
                 old.link.end(Reason.SESSION_TAKEN_OVER)
-            old.stop_timers()
             if client_id in self._sessions and not packet.clean_start:
+                old.stop_timers()
                 return old, True
             self._discard(old)
         settings = self._settings

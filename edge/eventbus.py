@@ -61,6 +61,8 @@ MAX_BAG_FIELDS = 50
 _ROUTER = ("$hw/events/upload/#", "SYS/dis/upload_records", "+/user/#")
 _DATA = "$ke/events/device/+/+/data/update"
 _BAG = "/?"
+_MAPPED, _RULE = "mapped", "rule "
+"""Keys of routes that the settings or the cloud's rules ask for."""
 
 
 class Broker(Protocol):
@@ -111,7 +113,6 @@ class EventBus:
         self._routes: FilterTree[str, Handler] = FilterTree()
         self._router_topics: set[str] = set()
         self._wire(telemetry_map)
-        self._own_topics = frozenset({*_ROUTER, *telemetry_map})
         twin.publish = self._tell
 
     def _wire(self, telemetry_map: Mapping[str, str]) -> None:
@@ -125,7 +126,7 @@ class EventBus:
         self._route("$hw/events/device/+/+/state/update", self._take_state)
         self._route("$hw/events/node/+/membership/get", self._take_membership)
         for text, kind in telemetry_map.items():
-            self._route(text, _Mapped(self, Kind(kind)), key="mapped")
+            self._route(text, _Mapped(self, Kind(kind)), key=_MAPPED)
 
     def _route(self, text: str, handler: Handler, key: str = "") -> None:
         self._routes.add(TopicFilter.parse(text), key or text, handler)
@@ -143,14 +144,18 @@ class EventBus:
         if not handlers:
             done(None)
             return
-        chosen = next((handler for key, handler in handlers if key == "mapped"), handlers[0][1])
+        own = {key: handler for key, handler in handlers if not key.startswith(_RULE)}
+        chosen = own.get(_MAPPED) or next(iter(own.values()), self._take_for_router)
+        is_shared = len(own) < len(handlers) and chosen != self._take_for_router
+        if is_shared:
+            self._take_for_router(message, _unheard)  # a rule wants it, too
         try:
             chosen(message, done)
         except GatewayError as error:
             log.info(
                 "a publish was refused", extra={"topic": message.topic, "cause": error.message}
             )
-            done(error)
+            done(None if is_shared else error)
 
     # --- telemetry and events -------------------------------------------------------------------
 
@@ -325,11 +330,13 @@ class EventBus:
             log.warning("an unknown bus command", extra={"operation": command.operation})
 
     def _subscribe(self, topic: str) -> bool:
+        if topic in self._router_topics:
+            return True
         if len(self._router_topics) >= MAX_ROUTER_TOPICS:
             log.warning("too many topics for the router", extra={"topic": topic})
             return False
         try:
-            self._route(topic, self._take_for_router)
+            self._route(topic, self._take_for_router, key=_RULE + topic)
         except MalformedTopic as error:
             log.warning("a topic for the router is malformed", extra={"cause": error.message})
             return False
@@ -339,8 +346,8 @@ class EventBus:
     def _unsubscribe(self, topic: str) -> None:
         if topic in self._router_topics:
             self._router_topics.discard(topic)
-            self._routes.remove(TopicFilter.parse(topic), topic)
-            if self._remote is not None and topic not in self._own_topics:
+            self._routes.remove(TopicFilter.parse(topic), _RULE + topic)
+            if self._remote is not None:
                 self._remote.unsubscribe(topic)
 
 
@@ -387,6 +394,10 @@ def _seconds(value: str | int | None) -> float | None:
     if not math.isfinite(seconds):
         raise BadRequest(f"hono-ttl: expected seconds, got {value!r}")
     return seconds if seconds >= 0 else None
+
+
+def _unheard(_error: GatewayError | None) -> None:
+    """Another handler answers for the message."""
 
 
 def _logged(error: GatewayError | None) -> None:

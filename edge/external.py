@@ -13,6 +13,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import ssl as tls
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +57,7 @@ class ExternalBroker:
         self._settings = settings
         self._node = node
         self._metrics = metrics
-        self._filters: set[str] = set()
+        self._filters: Counter[str] = Counter()
         self._client: MqttClient | None = None
 
     @property
@@ -109,19 +110,18 @@ class ExternalBroker:
     # --- for EventBus -----------------------------------------------------------------------------
 
     def subscribe(self, topic_filter: str) -> None:
-        """Ask for messages, now and after each connect."""
-        self._filters.add(topic_filter)
-        if self._client is not None:
+        """Ask for messages, now and after each connect; several may ask for the same."""
+        self._filters[topic_filter] += 1
+        if self._client is not None and self._filters[topic_filter] == 1:
             self._client.subscribe(topic_filter)
 
-    def has(self, topic_filter: str) -> bool:
-        """Tell whether somebody here has asked for these messages."""
-        return topic_filter in self._filters
-
     def unsubscribe(self, topic_filter: str) -> None:
-        self._filters.discard(topic_filter)
-        if self._client is not None:
-            self._client.unsubscribe(topic_filter)
+        """End one wish; the last one ends the messages."""
+        self._filters[topic_filter] -= 1
+        if self._filters[topic_filter] <= 0:
+            del self._filters[topic_filter]
+            if self._client is not None:
+                self._client.unsubscribe(topic_filter)
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:
         """Publish with QoS 1, whatever `qos` asks for: so does KubeEdge."""

@@ -32,7 +32,6 @@ class OtherBroker(Protocol):
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False
     ) -> None: ...
-    def has(self, topic_filter: str) -> bool: ...
     def subscribe(self, topic_filter: str) -> None: ...
     def unsubscribe(self, topic_filter: str) -> None: ...
 
@@ -52,8 +51,6 @@ class LocalTopics:
         self._tree: FilterTree[int, Heard] = FilterTree()
         self._listeners: dict[int, tuple[TopicFilter, Heard]] = {}
         self._users: dict[str, int] = {}
-        self._ours: set[str] = set()
-        """Filters that nobody else of this edge has at the other broker."""
         self._next = 0
 
     def take(self, message: Publish, done: Done) -> None:
@@ -72,8 +69,7 @@ class LocalTopics:
         self._tree.add(parsed, key, heard)
         self._listeners[key] = (parsed, heard)
         self._users[parsed.text] = self._users.get(parsed.text, 0) + 1
-        if self._other is not None and not self._other.has(parsed.text):
-            self._ours.add(parsed.text)
+        if self._other is not None and self._users[parsed.text] == 1:
             self._other.subscribe(parsed.text)
         if self._own is not None and retained:
             for topic, payload in self._own.retained(parsed):
@@ -87,8 +83,7 @@ class LocalTopics:
         self._users[parsed.text] -= 1
         if not self._users[parsed.text]:
             del self._users[parsed.text]
-            if self._other is not None and parsed.text in self._ours:
-                self._ours.discard(parsed.text)
+            if self._other is not None:
                 self._other.unsubscribe(parsed.text)
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:

@@ -475,6 +475,22 @@ async def test_a_client_that_comes_back_in_time_takes_its_will_back(rig: Rig) ->
         assert await payloads(listener, 1) == [b"only this"]
 
 
+async def test_a_clean_start_ends_the_session_so_its_delayed_will_is_due(rig: Rig) -> None:
+    keep = Properties(session_expiry=100)
+    will = p.Will("will", b"gone", 1, False, Properties(will_delay=50))
+    async with rig.client(V50) as listener:
+        await listener.subscribe(("will", 1))
+        async with raw_client(rig.address) as raw:
+            raw.send(encode(p.Connect("back", V5, True, will=will, properties=keep), V5))
+            await raw.read(2)
+        await until(lambda: rig.delayed_will("back") == will)
+        async with raw_client(rig.address) as raw:
+            raw.send(encode(p.Connect("back", V5, True), V5))
+            await raw.read(2)
+        rig.broker.publish("will", b"behind it")
+        assert await payloads(listener, 2) == [b"gone", b"behind it"]
+
+
 # --- slow clients -------------------------------------------------------------------------------------
 
 

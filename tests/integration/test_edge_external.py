@@ -127,16 +127,17 @@ async def test_retained_messages_are_left_out(cloud: FakeCloud, data_dir: Path) 
         assert {u.payload for u in cloud.uploads} == {b"new"}
 
 
-async def test_the_routers_topics_are_subscribed_there(cloud: FakeCloud, data_dir: Path) -> None:
-    def command(operation: Operation, content: str | None = None) -> Any:
-        route = Route(
-            source=Source.ROUTER_EVENT_BUS,
-            group=Group.USER,
-            operation=operation,
-            resource="default/up",
-        )
-        return make(stamp(), route, content)
+def command(operation: Operation, content: str | None = None) -> Any:
+    route = Route(
+        source=Source.ROUTER_EVENT_BUS,
+        group=Group.USER,
+        operation=operation,
+        resource="default/up",
+    )
+    return make(stamp(), route, content)
 
+
+async def test_the_routers_topics_are_subscribed_there(cloud: FakeCloud, data_dir: Path) -> None:
     async with mosquitto() as address, a_node(data_dir, mqtt=at(address)) as node:
         await linked(node, cloud)
         await cloud.send(command(Operation.SUBSCRIBE))
@@ -149,6 +150,28 @@ async def test_the_routers_topics_are_subscribed_there(cloud: FakeCloud, data_di
             await cloud.send(command(Operation.PUBLISH, "from the cloud"))
             while (await peer.message()).payload != b"from the cloud":
                 pass
+
+
+async def test_a_mapper_goes_on_hearing_a_topic_that_a_rule_wants_no_more(
+    cloud: FakeCloud, data_dir: Path
+) -> None:
+    there = {"protocolName": "mqtt", "configData": {"topic": "default/up"}}
+    device = a_device(label=None)
+    device["spec"]["properties"][0]["visitors"] = there
+    async with mosquitto() as address, a_node(data_dir, mqtt=at(address)) as node:
+        await linked(node, cloud)
+        await cloud.send(command(Operation.SUBSCRIBE))
+        await cloud.push("devicemodel", "m1", MODEL)
+        await cloud.push("device", "d1", device)
+        async with paho_client(address) as peer:
+            while not cloud.for_router or not cloud.reported("label"):
+                peer.client.publish("default/up", b"one", 1)
+                await asyncio.sleep(0.02)
+            await cloud.send(command(Operation.UNSUBSCRIBE))
+            await until(lambda: not node.core.bus._router_topics)
+            while cloud.reported("label")[-1] != "two":
+                peer.client.publish("default/up", b"two", 1)
+                await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize(
