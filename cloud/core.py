@@ -164,6 +164,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
     watches = build_applications(
         cluster, authorizer, hub, topology, settings.dynamic, metrics, tracer
     )
+    delivery.is_shown = watches.shows
     apps = build_apps(cluster, catalog, pods, events, leadership)
     access = Access(cluster, pods, syncs, delivery, leadership)
     router = build_router(settings.router, cluster, hub, events, metrics, peers, process.endpoints)

@@ -32,11 +32,11 @@ from cloud.wanted import (
 from gateway.model.json import JsonObject
 from gateway.model.trace import TraceContext
 from gateway.observe.tracing import Tracer
-from gateway.wire.cloudedge.devices import GROUP_VERSION, DeviceView, ObjectMeta
+from gateway.wire.cloudedge.devices import GROUP_VERSION, DeviceView, ObjectMeta, mapping
 from gateway.wire.cloudedge.devices_v1alpha2 import as_v1beta1, model_as_v1beta1
 from gateway.wire.cloudedge.envelope import Envelope
 from gateway.wire.cloudedge.link import ObjectMessage
-from gateway.wire.cloudedge.names import Operation, Source
+from gateway.wire.cloudedge.names import STILL_SHOWN, Operation, Source
 from gateway.wire.cloudedge.subjects import DeviceKey, Subject
 from gateway.wire.cloudedge.to_cloud import MembershipAsked
 from gateway.wire.cloudedge.to_edge import (
@@ -68,6 +68,8 @@ class Delivery:
         self._soon: dict[str, None] = {}
         self._last: OrderedDict[str, JsonObject] = OrderedDict()
         self._resting: Counter[str] = Counter()
+        self.is_shown: Callable[[str, str], bool] = _nowhere
+        """Whether a watch of a node's MetaServer shows an object (uid) that the node itself is done with."""
         hub.add_listener(self)
         hub.on(MembershipAsked, self.on_membership_asked, lambda _: "membership")
         catalog.on_device(self.device_changed)
@@ -220,7 +222,7 @@ class Delivery:
 
     def _envelope(self, node: str, step: Step) -> Envelope:
         item, wanted = step.item, step.wanted
-        content, version = self._content(step)
+        content, version = self._content(node, step)
         trace = self._traces.pop(item.uid, None)
         facts = {"node": node, "object": f"{item.namespace}/{item.name}"}
         with self._tracer.start(
@@ -236,14 +238,16 @@ class Delivery:
                 trace=span.context,
             )
 
-    def _content(self, step: Step) -> tuple[JsonObject, str]:
+    def _content(self, node: str, step: Step) -> tuple[JsonObject, str]:
         """Return an object as it is sent, and its version; a deletion brings the last state if known."""
         item = step.item
         if step.wanted is not None:
             return step.wanted.content, item.version
         last = self._last.get(item.uid)
         if last is None:
-            return _identity(item), ""
+            identity = _identity(item)
+            is_shown = self.is_shown(node, item.uid)
+            return _still_shown(identity) if is_shown else identity, ""
         return {"apiVersion": item.api_version, "kind": item.kind, **last}, ObjectMeta.read(
             last
         ).version
@@ -295,3 +299,14 @@ def _identity(item: Held) -> JsonObject:
     if not item.namespace:
         del metadata["namespace"]
     return {"metadata": metadata}
+
+
+def _still_shown(document: JsonObject) -> JsonObject:
+    """Tell the node to keep what its MetaServer shows: the watch itself will say when that ends."""
+    metadata: JsonObject = {**mapping(document["metadata"]), "annotations": {STILL_SHOWN: "true"}}
+    return {"metadata": metadata}
+
+
+def _nowhere(_node: str, _uid: str) -> bool:
+    """There are no watches."""
+    return False

@@ -147,6 +147,11 @@ class Watches:
         self._nodes.setdefault(asked.node, node).watches[asked.app.id] = watch
         self._count()
 
+    def shows(self, node: str, uid: str) -> bool:
+        """True while a watch of the node's, followed here for itself, shows an object."""
+        known = self._nodes.get(node)
+        return known is not None and known.is_shown(uid)
+
     def _informer(self, asked: Asked, view: View, watch: _Watch, kind: str) -> Informer:
         key, selectors = asked.key, asked.selectors()
         return Informer(

@@ -22,8 +22,9 @@ from edge.store import EdgeStore, MetaObject, Record
 from gateway.errors import GatewayError
 from gateway.model.json import JsonObject
 from gateway.model.trace import TraceContext
+from gateway.wire.cloudedge.devices import mapping
 from gateway.wire.cloudedge.envelope import Envelope
-from gateway.wire.cloudedge.names import Operation, Source
+from gateway.wire.cloudedge.names import STILL_SHOWN, Operation, Source
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.to_cloud import acknowledge, report_failure
 from gateway.wire.cloudedge.to_edge import ObjectChanged
@@ -75,7 +76,8 @@ class MetaManager:
                 self._tell(record, change.operation)
                 self._hand_on(change, envelope.trace)
 
-        key, record = str(change.subject), self.record_of(change)
+        key = str(change.subject)
+        record = None if _is_still_shown(change) else self.record_of(change)
         if change.source == Source.DYNAMIC_CONTROLLER:
             self._on_watched(envelope, change, record)
         elif change.operation is Operation.DELETE:
@@ -157,6 +159,12 @@ class _Models:
             self._twin.delete_model(change.subject.namespace or "", change.subject.name)
         else:
             self._twin.put_model(change.object)
+
+
+def _is_still_shown(change: ObjectChanged) -> bool:
+    """True for the end of what this node works with that a watch of MetaServer goes on to show."""
+    annotations = mapping(mapping(change.object.get("metadata")).get("annotations"))
+    return change.operation is Operation.DELETE and STILL_SHOWN in annotations
 
 
 def _no_record(_change: ObjectChanged) -> Record | None:

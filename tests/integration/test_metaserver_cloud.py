@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 from edge.identity import Identity
 from edge.join import JoinRequest
 from edge.join import join as join_cloud
+from edge.metakinds import gvr_of
 from gateway.cli.edge_kubeconfig import edge_kubeconfig
 from gateway.config.cloud_services import Authorization
 from gateway.config.tree import Settings
@@ -146,6 +147,49 @@ async def test_a_watch_at_the_edge_shows_what_happens_in_the_cloud(tmp_path: Pat
             assert await next_line(lines) == ("DELETED", "one")
 
 
+async def test_what_a_pod_named_stays_shown_at_the_edge_while_a_watch_shows_it(
+    tmp_path: Path,
+) -> None:
+    body: Any = {"metadata": {"name": "named"}, "data": {"a": "1"}}
+    async with (
+        a_cloud(tmp_path / "cloud", authorization=OPEN) as cloud,
+        an_edge(cloud, tmp_path / "edge") as node,
+        asking(node) as ask,
+    ):
+        await cloud.kube.create("v1", "configmaps", "default", body)
+        query = {"watch": "true", "fieldSelector": "metadata.name=named"}
+        async with ask.session.get(ask.base + MAPS, params=query) as stream:
+            assert await next_line(stream.content) == ("ADDED", "named")
+            await cloud.kube.create("v1", "pods", "default", a_pod(config="named"))
+
+            async def kept() -> list[str]:
+                found: list[Any] = await node.core.meta.list("configmap")
+                return [item["metadata"]["name"] for item in found]
+
+            await eventually(lambda: equals(kept, ["named"]))
+            await cloud.kube.delete("v1", "pods", "default", "p1", grace_seconds=0)
+            await eventually(lambda: equals(kept, []))
+            gvr = gvr_of("", "v1", "configmaps")
+            shown = [record.name for record in await node.core.store.records(gvr)]
+            assert "named" in shown, "MetaServer's own stays"
+            change: Any = {"data": {"a": "2"}}
+            await cloud.kube.patch("v1", "configmaps", "default", "named", change)
+            kinds, data = [], ""
+            while data != "2":
+                event = await next_event(stream.content)
+                kinds.append(event["type"])
+                data = event["object"].get("data", {}).get("a", "")
+            assert set(kinds) == {"MODIFIED"}
+            await cloud.kube.delete("v1", "configmaps", "default", "named")
+            assert await next_line(stream.content) == ("DELETED", "named")
+            shown = [record.name for record in await node.core.store.records(gvr)]
+            assert "named" not in shown
+
+
+async def equals(found: Callable[[], Awaitable[Any]], wanted: Any) -> bool:
+    return bool(await found() == wanted)
+
+
 async def test_a_service_account_reads_at_the_edge_what_rbac_lets_it_read(tmp_path: Path) -> None:
     """Secrets need a right; the cloud lets the node read the one that its Pod names, and no other."""
     secrets = "/api/v1/namespaces/default/secrets"
@@ -191,14 +235,15 @@ BINDING: Any = {
 }
 
 
-def a_pod(secret: str) -> Any:
+def a_pod(secret: str = "", *, config: str = "") -> Any:
+    named = {"configMap": {"name": config}} if config else {"secret": {"secretName": secret}}
     return {
         "metadata": {"name": "p1"},
         "spec": {
             "nodeName": "edge-1",
             "serviceAccountName": "robot",
             "containers": [{"name": "c", "image": "reg/app:1"}],
-            "volumes": [{"name": "v", "secret": {"secretName": secret}}],
+            "volumes": [{"name": "v", **named}],
         },
     }
 
@@ -208,9 +253,13 @@ def a_service(name: str) -> Any:
 
 
 async def next_line(lines: aiohttp.StreamReader) -> tuple[str, str]:
-    async with asyncio.timeout(10):
-        event = json.loads(await lines.readline())
+    event = await next_event(lines)
     return event["type"], event["object"]["metadata"]["name"]
+
+
+async def next_event(lines: aiohttp.StreamReader) -> Any:
+    async with asyncio.timeout(10):
+        return json.loads(await lines.readline())
 
 
 async def a_kubectl(node: Node, data_dir: Path, home: Path) -> Kubectl:

@@ -56,6 +56,8 @@ MAX_NODE_NAME = 52
 """A certificate's common name holds 64 characters, `system:node:` takes twelve."""
 EDGE_LABEL = "node-role.kubernetes.io/edge"
 """Label by which a cluster tells edge nodes from its own."""
+STILL_SHOWN = "twinspan.io/still-shown"
+"""Annotation of a deletion: the node is done with the object, but a watch of its MetaServer shows it."""
 ORGANISATION = "system:nodes"
 _PREFIX = "system:node:"
 _NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
