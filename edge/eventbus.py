@@ -146,8 +146,7 @@ class EventBus:
             return
         own = {key: handler for key, handler in handlers if not key.startswith(_RULE)}
         chosen = own.get(_MAPPED) or next(iter(own.values()), self._take_for_router)
-        is_shared = len(own) < len(handlers) and chosen != self._take_for_router
-        if is_shared:
+        if len(own) < len(handlers) and _MAPPED in own:
             self._take_for_router(message, _unheard)  # a rule wants it, too
         try:
             chosen(message, done)
@@ -155,7 +154,7 @@ class EventBus:
             log.info(
                 "a publish was refused", extra={"topic": message.topic, "cause": error.message}
             )
-            done(None if is_shared else error)
+            done(error)
 
     # --- telemetry and events -------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from gateway.config.edge import Spool
+from gateway.config.edge import Edge, Spool
 from gateway.model.json import JsonObject
 from gateway.model.message import Kind
 from gateway.wire.cloudedge.envelope import Route, make
 from gateway.wire.cloudedge.names import Operation
 from gateway.wire.cloudedge.routing import bus_command
 from gateway.wire.cloudedge.twins import MemberDevice
+from tests.integration import edge_node
 from tests.integration.edge_cloud import FakeCloud, a_cloud, stamp
 from tests.integration.edge_node import MODEL, Node, a_device, a_node, join_edge, linked
 from tests.integration.edge_support import until
@@ -117,20 +119,22 @@ async def test_a_client_updates_a_twin_and_hears_result_document_and_delta(
         await until(lambda: cloud.reported("temp") == ["20"])
 
 
-async def test_a_message_that_a_rule_wants_stays_telemetry(cloud: FakeCloud, node: Node) -> None:
-    """A namespace may be named as Hono's topics begin."""
-    bus, topic = node.core.bus, "t//default:d1"
-    await cloud.send(bus_command(stamp(), Operation.SUBSCRIBE, topic))
-    await until(lambda: bus._router_topics)
-    assert await node.publish(topic, b"1") is None
-    await cloud.send(bus_command(stamp(), Operation.SUBSCRIBE, "t/up"))
-    await until(lambda: len(bus._router_topics) == 2)
-    assert await node.publish("t/up", b"no telemetry") is None
-    await cloud.send(bus_command(stamp(), Operation.UNSUBSCRIBE, topic))
-    await until(lambda: topic not in bus._router_topics)
-    assert await node.publish(topic, b"2") is None
-    await until(lambda: [item.payload for item in cloud.uploads] == [b"1", b"2"])
-    assert [item.payload for item in cloud.for_router] == [b"1", b"no telemetry"]
+async def test_a_message_that_a_rule_wants_stays_telemetry(
+    cloud: FakeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge_node, "Edge", partial(Edge, telemetry_map={"plant/#": "telemetry"}))
+    await join_edge(cloud, tmp_path / "edge")
+    async with a_node(tmp_path / "edge") as node:
+        await linked(node, cloud)
+        bus, topic = node.core.bus, "plant/line"
+        await cloud.send(bus_command(stamp(), Operation.SUBSCRIBE, topic))
+        await until(lambda: bus._router_topics)
+        assert await node.publish(topic, b"1") is None
+        await cloud.send(bus_command(stamp(), Operation.UNSUBSCRIBE, topic))
+        await until(lambda: not bus._router_topics)
+        assert await node.publish(topic, b"2") is None
+        await until(lambda: [item.payload for item in cloud.uploads] == [b"1", b"2"])
+        assert [item.payload for item in cloud.for_router] == [b"1"]
 
 
 async def test_a_trace_goes_from_the_device_through_the_edge_to_the_cloud(
