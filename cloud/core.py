@@ -41,6 +41,7 @@ from cloud.tunnelplaces import TunnelPlaces
 from cloud.upstream import Sequences, Upstream
 from cloud.webhook import AdmissionServer
 from gateway.config.tree import Settings
+from gateway.hono.traffic import Traffic
 from gateway.kube.client import KubeClient
 from gateway.kube.hooks import Hooks
 from gateway.model.ports import Downstream, Ingress, Things
@@ -84,6 +85,8 @@ class GatewayParts(Protocol):
     def messaging(self) -> Downstream: ...
     @property
     def ingress(self) -> Ingress: ...
+    @property
+    def traffic(self) -> Traffic: ...
 
 
 class Clients(Protocol):
@@ -147,6 +150,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         sequences=sequences,
         metrics=metrics,
         tracer=tracer,
+        traffic=gateway.traffic,
     )
     upstream.attach(hub)
     address = settings.advertise[0] if settings.advertise else "127.0.0.1"

@@ -39,6 +39,7 @@ from gateway.store.database import Database
 from gateway.wire.cloudedge.uploads import EdgeUpload, answer_upload
 
 if TYPE_CHECKING:
+    from gateway.hono.traffic import Traffic
     from gateway.observe.metrics import Metrics
     from gateway.observe.tracing import Tracer
 
@@ -136,7 +137,9 @@ class Upstream:
         sequences: Sequences,
         metrics: Metrics,
         tracer: Tracer,
+        traffic: Traffic,
     ) -> None:
+        self._traffic = traffic
         self._catalog = catalog
         self._ingress = ingress
         self._downstream = downstream
@@ -194,9 +197,28 @@ class Upstream:
             message = _message(tenant, node, item, span.context, is_again=is_again)
             key = self._catalog.find_device(item.device)
             if key is not None:
-                await _wait(lambda done: self._downstream.send(message, done))
+                await self._send_of_device(message, item)
             else:
                 await _wait(lambda done: self._ingress.submit(_upload(message, item), done))
+
+    async def _send_of_device(self, message: Message, item: EdgeUpload) -> None:
+        """Send a message that needs no ingress, and show it to who watches. Errors: what the port says."""
+        error = None
+        try:
+            await _wait(lambda done: self._downstream.send(message, done))
+        except GatewayError as failure:
+            error = failure
+            raise
+        finally:
+            if self._traffic.watchers:
+                self._traffic.uploaded(
+                    _upload(message, item),
+                    message.tenant,
+                    message.device,
+                    message.trace.trace_id,
+                    error,
+                    via=message.via,
+                )
 
 
 def _message(

@@ -27,6 +27,7 @@ from gateway.config.kube import Kube, KubeHttps
 from gateway.config.tree import Settings
 from gateway.ditto.service import PoliciesService, ThingsService
 from gateway.errors import GatewayError
+from gateway.hono.traffic import Traffic
 from gateway.kube.client import KubeClient
 from gateway.kube.module import KubeApi
 from gateway.model.json import Json, JsonObject
@@ -111,6 +112,7 @@ class GatewayParts:
     policies: PoliciesService
     messaging: Downstream = field(default_factory=Downstream)
     ingress: Ingress = field(default_factory=Ingress)
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 @dataclass

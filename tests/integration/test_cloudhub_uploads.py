@@ -72,6 +72,21 @@ async def test_telemetry_of_a_device_belongs_to_its_namespace_s_tenant(tmp_path:
         assert not message.duplicate
 
 
+async def test_who_watches_a_tenant_sees_what_its_devices_at_edges_send(tmp_path: Path) -> None:
+    async with a_cloud(tmp_path) as cloud:
+        await with_lamp(cloud)
+        watcher, end = cloud.gateway.traffic.watch("DEFAULT_TENANT", frozenset(), None)
+        async with an_edge(cloud, "edge-1", await join(cloud, "edge-1")) as edge:
+            await send(edge, item(1))
+            cloud.gateway.messaging.answer = lambda _: NoConsumer()
+            await send(edge, item(2))
+        _, (taken, refused) = await watcher.lines()
+        end()
+        assert (taken.device, taken.gateway, taken.status) == ("default:lamp", "edge-1", 202)
+        assert (taken.adapter, taken.payload) == ("twinspan-edge", {"n": 1})
+        assert (refused.status, refused.payload) == (503, {"n": 2})
+
+
 async def test_any_other_device_belongs_to_the_node_s_tenant_and_is_asserted(
     tmp_path: Path,
 ) -> None:
