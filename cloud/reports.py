@@ -24,8 +24,10 @@ from cloud.statusbook import KnownStatus, StatusBook
 from cloud.statuses import (
     MAX_FAULTS,
     Faults,
+    Reporter,
     is_news,
     parse_reported,
+    reported_at,
     reported_by_entries,
     twin_entry,
 )
@@ -72,16 +74,19 @@ class _Reported:
     """The state that the thing was told last; None: the one that the DeviceStatus began with."""
     source: tuple[str, str] = ("", "")
     versions: dict[str, int] = field(default_factory=dict)
+    before: Mapping[str, int] = field(default_factory=dict)
+    """Versions of the same store that were written before this process began."""
     telling: asyncio.Lock = field(default_factory=asyncio.Lock)
     """A report and what catches up on earlier ones write into the same thing."""
     removed: set[str] = field(default_factory=set)
     """Properties that are gone and still stand in the thing."""
 
-    def take_from(self, source: tuple[str, str]) -> None:
+    def take_from(self, source: tuple[str, str], last: Reporter) -> None:
         """Note whose report comes: another node, or a node with a new store, counts its versions anew."""
         if source != self.source:
             self.source = source
             self.versions.clear()
+            self.before = last.versions if source == (last.node, last.store) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +178,8 @@ class Reports:
             inbound.reply(answer_twin(inbound.envelope, stamp()))
             return
         facts = {"node": inbound.node, "device": str(device.key)}
-        self._known_of(device).take_from((inbound.node, inbound.session.edge))
+        source, last = (inbound.node, inbound.session.edge), self._book.of(device).reporter
+        self._known_of(device).take_from(source, last)
         with self._tracer.start(
             "devicecontroller report", inbound.envelope.trace, "consumer", facts
         ) as span:
@@ -200,13 +206,14 @@ class Reports:
         trace: TraceContext,
     ) -> None:
         layout = self._catalog.layout(device)
-        fresh = {n: t for n, t in twins.items() if not _is_stale(known, n, t)}
-        reading = read_report(layout, fresh, self._book.of(device).entries)
+        entries = self._book.of(device).entries
+        fresh = {n: t for n, t in twins.items() if not _is_stale(known, entries, n, t)}
+        reading = read_report(layout, fresh, entries)
         self._tell_faults(device, reading)
         await self._write_thing(device, layout, reading.values, trace)
-        await self._write_status(device, reading.entries)
-        for name, twin in fresh.items():
-            known.versions[name] = _version(twin)
+        versions = {name: _version(twin) for name, twin in fresh.items()}
+        await self._write_status(device, known, reading.entries, versions)
+        known.versions.update(versions)
 
     async def _write_thing(
         self, device: DeviceView, layout: Layout, values: Mapping[str, Json], trace: TraceContext
@@ -375,7 +382,11 @@ class Reports:
         return known
 
     async def _write_status(
-        self, device: DeviceView, entries: Mapping[str, JsonObject | None]
+        self,
+        device: DeviceView,
+        known: _Reported,
+        entries: Mapping[str, JsonObject | None],
+        versions: Mapping[str, int],
     ) -> None:
         def reported(status: KnownStatus) -> KnownStatus:
             after, is_worth = dict(status.entries), False
@@ -384,7 +395,10 @@ class Reports:
                     is_worth = after.pop(name, None) is not None or is_worth
                 elif is_news(after.get(name), entry):
                     after[name], is_worth = entry, True
-            return replace(status, entries=after) if is_worth else status
+            if not is_worth:
+                return status
+            reporter = status.reporter.with_versions(*known.source, versions)
+            return replace(status, entries=after, reporter=reporter)
 
         try:
             await self._book.change(device, reported)
@@ -448,9 +462,20 @@ def _with_made_up(layout: Layout, names: Mapping[str, Json]) -> Layout:
     return Layout({**layout.places, **{n: layout.place(n) for n in names}}, layout.rules)
 
 
-def _is_stale(known: _Reported, name: str, twin: Twin | None) -> bool:
+def _is_stale(
+    known: _Reported, entries: Mapping[str, JsonObject], name: str, twin: Twin | None
+) -> bool:
+    """True for a report that comes after a newer one of the same store.
+
+    Against what an earlier process wrote its time counts too: a store that was put back from a copy has
+    old versions and new times.
+    """
     version = _version(twin)
-    return 0 < version < known.versions.get(name, 0)
+    if version == 0 or name in known.versions:
+        return 0 < version < known.versions.get(name, 0)
+    actual = None if twin is None else twin.actual
+    is_older = actual is None or actual.timestamp <= reported_at(entries.get(name))
+    return version < known.before.get(name, 0) and is_older
 
 
 def _version(twin: Twin | None) -> int:

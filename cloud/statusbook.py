@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cloud.catalog import Catalog
 from cloud.informer import number_of
 from cloud.statuses import (
+    NOBODY,
     Faults,
+    Reporter,
     belongs_to,
     faults_of,
     new_status,
+    reporter_of,
     state_of,
     status_patch,
     twin_entries,
@@ -40,12 +43,19 @@ class KnownStatus:
     faults: Faults | None = None
     """What is wrong with the Device; None while nobody has told."""
     version: str = ""
+    reporter: Reporter = NOBODY
 
     @classmethod
     def read(cls, document: JsonObject | None) -> KnownStatus:
         """Read a document, None for one that is not there."""
         version = "" if document is None else ObjectMeta.read(document).version
-        return cls(twin_entries(document), state_of(document), faults_of(document), version)
+        return cls(
+            twin_entries(document),
+            state_of(document),
+            faults_of(document),
+            version,
+            reporter_of(document),
+        )
 
 
 @dataclass(slots=True)
@@ -129,7 +139,7 @@ class StatusBook:
         return KnownStatus.read(found if belongs_to(found, device.meta.uid) else None)
 
     async def _write(self, device: DeviceView, status: KnownStatus) -> KnownStatus:
-        body = status_patch(status.entries, status.state, status.faults)
+        body = status_patch(status.entries, status.state, status.faults, status.reporter)
         if status.version:
             patch: JsonObject = {"metadata": {"resourceVersion": status.version}, "status": body}
             try:
@@ -138,9 +148,7 @@ class StatusBook:
                 written = await self._make(device, body)
         else:
             written = await self._make(device, body)
-        return KnownStatus(
-            status.entries, status.state, status.faults, ObjectMeta.read(written).version
-        )
+        return replace(status, version=ObjectMeta.read(written).version)
 
     async def _make(self, device: DeviceView, body: JsonObject) -> JsonObject:
         """Create it; what an earlier namesake left goes. Errors: Conflict for one of this Device."""

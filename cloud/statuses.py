@@ -7,7 +7,7 @@ Source: CRD DeviceStatus v1beta1: `status.twins[] {propertyName, reported, obser
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cloud.informer import number_of
 from cloud.mapping import (
@@ -28,6 +28,8 @@ MAX_TWINS = 1_000
 MAX_FAULTS = 50
 FAULTS = "faults"
 """Member of `status.extensions`, ours: a list of part, message and the node that says so."""
+REPORTS = "reports"
+"""Member of `status.extensions`, ours: which store of which node reported, and its version by property."""
 FRESH_MILLIS = 60_000
 """A report of the same value writes the DeviceStatus anew only when this old."""
 
@@ -77,6 +79,37 @@ def faults_of(status: JsonObject | None) -> Faults | None:
     entries = [mapping(entry) for entry in found]
     node = text(entries[0].get("node")) if entries else ""
     return Faults(node, {text(e.get("part")): text(e.get("message")) for e in entries})
+
+
+@dataclass(frozen=True, slots=True)
+class Reporter:
+    """Whose reports a DeviceStatus shows, and which version of each property was the last that was news.
+
+    With it a CloudCore that was killed knows again what it has written and not answered.
+    """
+
+    node: str = ""
+    store: str = ""
+    versions: Mapping[str, int] = field(default_factory=dict)
+
+    def with_versions(self, node: str, store: str, versions: Mapping[str, int]) -> Reporter:
+        """Return the state after a report; another store counts anew."""
+        before = self.versions if (node, store) == (self.node, self.store) else {}
+        return Reporter(node, store, {**before, **versions})
+
+
+NOBODY = Reporter()
+
+
+def reporter_of(status: JsonObject | None) -> Reporter:
+    """Return what stands there of who reported, nothing where nobody did."""
+    found = mapping(mapping(mapping((status or {}).get("status")).get("extensions")).get(REPORTS))
+    versions = {
+        name: version
+        for name, version in mapping(found.get("versions")).items()
+        if isinstance(version, int)
+    }
+    return Reporter(text(found.get("node")), text(found.get("store")), versions)
 
 
 def reported_by_status(status: JsonObject | None, layout: Layout) -> dict[str, Json]:
@@ -185,6 +218,11 @@ def is_news(old: JsonObject | None, new: JsonObject) -> bool:
     return False
 
 
+def reported_at(entry: JsonObject | None) -> int:
+    """Return when the value of an entry was reported, ms by the edge's clock; 0 where none was."""
+    return _millis(mapping((entry or {}).get("reported")))
+
+
 def _millis(side: JsonObject) -> int:
     stamp = text(mapping(side.get("metadata")).get("timestamp"))
     return number_of(stamp) or 0
@@ -217,15 +255,23 @@ def status_patch(
     entries: Mapping[str, JsonObject],
     state: Mapping[str, str],
     faults: Faults | None = None,
+    reporter: Reporter | None = None,
 ) -> JsonObject:
-    """Build `status` from all entries, the state and the faults, where any were ever told."""
+    """Build `status` from all entries, the state, the faults where any were ever told, and who reported."""
     twins: list[Json] = [entries[name] for name in list(entries)[:MAX_TWINS]]
     body: JsonObject = {"twins": twins}
     body.update(state)
+    extensions: JsonObject = {}
+    if reporter is not None and reporter.node:
+        versions: JsonObject = {n: reporter.versions[n] for n in entries if n in reporter.versions}
+        said: JsonObject = {"node": reporter.node, "store": reporter.store, "versions": versions}
+        extensions[REPORTS] = said
     if faults is not None:
         listed: list[Json] = [
             {"part": part, "message": message, "node": faults.node}
             for part, message in sorted(faults.parts.items())
         ]
-        body["extensions"] = {FAULTS: listed[:MAX_FAULTS]}
+        extensions[FAULTS] = listed[:MAX_FAULTS]
+    if extensions:
+        body["extensions"] = extensions
     return body

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import mapping
+from gateway.wire.cloudedge.subjects import DeviceKey
+from gateway.wire.cloudedge.to_cloud import report_twin
+from gateway.wire.cloudedge.twins import Twin, TwinUpdate, TwinValue, TwinVersion, ValueMetadata
 from tests.cloud_rig import (
     CloudCore,
     a_cloud,
+    a_stamp,
     an_edge,
     apply_device,
     apply_model,
+    content_of,
     eventually,
     join,
 )
@@ -86,3 +92,46 @@ async def test_much_that_is_sent_at_once_arrives_without_a_word_from_the_node(
                 await edge.object(f"default/configmap/{name}", "insert")
             came = [e for e in edge.received if "/configmap/" in e.route.resource]
             assert len(came) == len(names)  # none had to be sent again
+
+
+async def test_reports_that_were_written_and_not_answered_are_not_written_again(
+    tmp_path: Path,
+) -> None:
+    async with a_cloud(tmp_path) as cloud:
+        await apply_model(cloud)
+        await apply_device(cloud, a_device(level="3"))
+        certificate = await join(cloud, "edge-1")
+        async with an_edge(cloud, "edge-1", certificate) as edge:
+            await edge.register()
+            await edge.object("default/device/lamp")
+            for version, value in enumerate(("42", "45"), 1):
+                assert content_of(await edge.report("lamp", version, level=value)) == "OK"
+    async with a_cloud(tmp_path) as cloud, an_edge(cloud, "edge-1", certificate) as edge:
+        before = await cloud.north.load("default:lamp")
+        for version, value in enumerate(("42", "45"), 1):
+            assert content_of(await edge.report("lamp", version, level=value)) == "OK"
+        after = await cloud.north.load("default:lamp")
+        assert before is not None
+        assert after is not None
+        assert after.revision == before.revision
+        assert content_of(await edge.report("lamp", 3, level="46")) == "OK"
+        found: Any = await cloud.thing("default:lamp")
+        assert found["features"]["level"]["properties"]["value"] == 46
+
+
+async def test_a_store_that_was_put_back_from_a_copy_is_heard(tmp_path: Path) -> None:
+    async with a_cloud(tmp_path) as cloud:
+        await apply_model(cloud)
+        await apply_device(cloud, a_device(level="3"))
+        certificate = await join(cloud, "edge-1")
+        async with an_edge(cloud, "edge-1", certificate) as edge:
+            await edge.register()
+            await edge.report("lamp", 40, level="42")
+    async with a_cloud(tmp_path) as cloud, an_edge(cloud, "edge-1", certificate) as edge:
+        newer = TwinValue("9", ValueMetadata(1_795_377_600_000 + 60_000))
+        twins = {"level": Twin(actual=newer, actual_version=TwinVersion(0, 7))}
+        at = a_stamp()
+        update = TwinUpdate(at.msg_id, at.millis, dict(twins))
+        await edge.ask(report_twin(at, DeviceKey("default", "lamp"), update))
+        found: Any = await cloud.thing("default:lamp")
+        assert found["features"]["level"]["properties"]["value"] == 9
