@@ -19,7 +19,7 @@ import msgspec
 from edge.attributes import Attributes
 from edge.clock import now_ms, rfc3339, stamp
 from edge.deviceforms import LocalDevice, member_of, row_of, topic_of, wanted_of
-from edge.deviceport import CLOUD, MAPPER, DeviceListener, Updated
+from edge.deviceport import CLOUD, MAPPER, MQTT, DeviceListener, Updated
 from edge.hub import Sender
 from edge.membership import Membership
 from edge.reports import MAX_WAITING, Reports
@@ -103,6 +103,8 @@ class DeviceTwin:
         """Listener of the link, taker of answers, handler of `MembershipChanged`."""
         self.publish: Publish = _nowhere
         """Where results for local subscribers go; EventBus sets it."""
+        self.heard: Callable[[DeviceKey], None] = lambda _key: None
+        """Told of each Device for which somebody spoke by MQTT; who judges its faults sets it."""
         self.attributes = Attributes(store.database, lambda *item: self.publish(*item))
 
     def listen(self, listener: DeviceListener) -> None:
@@ -162,6 +164,8 @@ class DeviceTwin:
             self._metrics.edge_twin_updates.labels(origin, "refused").inc()
             done(error)
             return
+        if origin == MQTT:
+            self.heard(key)
         self._commit(device, key, change, done, origin=origin, event_id=event_id, trace=trace)
 
     def twins(self, key: DeviceKey) -> Twins:
@@ -185,13 +189,15 @@ class DeviceTwin:
             return
         now = now_ms()
         online = rfc3339(now) if state == "online" else device.row.last_online
-        row = replace(device.row, state=state, last_online=online)
+        before = device.row
+        row = device.row = replace(before, state=state, last_online=online)
 
         def answer(result: int | GatewayError) -> None:
             if isinstance(result, GatewayError):
+                if device.row is row:  # nobody has gone on from it
+                    device.row = before
                 done(result)
                 return
-            device.row = row
             self._reports.stored(row.id, result)
             done(row)
 

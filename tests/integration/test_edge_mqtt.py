@@ -24,6 +24,7 @@ from gateway.model.message import Kind
 from gateway.wire.cloudedge.envelope import Route, make
 from gateway.wire.cloudedge.names import Operation
 from gateway.wire.cloudedge.routing import bus_command
+from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.twins import MemberDevice
 from tests.integration import edge_node
 from tests.integration.edge_cloud import FakeCloud, a_cloud, stamp
@@ -135,6 +136,23 @@ async def test_a_message_that_a_rule_wants_stays_telemetry(
         assert await node.publish(topic, b"2") is None
         await until(lambda: [item.payload for item in cloud.uploads] == [b"1", b"2"])
         assert [item.payload for item in cloud.for_router] == [b"1"]
+
+
+async def test_states_and_faults_said_at_once_are_told_in_order(
+    cloud: FakeCloud, node: Node
+) -> None:
+    key = DeviceKey("default", "d1")
+    await until(lambda: node.core.twin.rows)
+    twin = node.core.twin
+    answers: list[object] = []
+    twin.set_state(key, "online", answers.append)
+    twin.set_state(key, "unhealthy", answers.append)
+    twin.tell_faults(key, {"connection": "away"}, answers.append)
+    await until(lambda: len(answers) == 3 and len(cloud.states) == 3)
+    told = [state.update.device for state in cloud.states]
+    assert [device.state for device in told] == ["online", "unhealthy", "unhealthy"]
+    assert told[0].last_online_time
+    assert {device.last_online_time for device in told} == {told[0].last_online_time}
 
 
 async def test_a_trace_goes_from_the_device_through_the_edge_to_the_cloud(
