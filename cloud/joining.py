@@ -29,6 +29,7 @@ from cloud.certificates import (
     read_old_certificate,
 )
 from cloud.identity import Identity, is_node_ready
+from cloud.issuing import IssueRate
 from cloud.nodebook import NodeBook
 from cloud.taskhttp import TASK_PATH, UPGRADE_PATH, TaskHttp
 from cloud.tokens import check_bearer
@@ -94,6 +95,7 @@ class JoinServer:
         self._metrics = metrics
         self._sessions = sessions
         self._tasks = tasks
+        self._rate = IssueRate()
 
     async def run(self, ready: Callable[[], None]) -> None:
         async with serve_app(
@@ -146,6 +148,7 @@ class JoinServer:
         node = check_node_name(request.headers.get("NodeName", ""))
         is_new = peer_certificate(request) is None
         replaces = await self._authorise(request, node)
+        self._rate.take(node, time.monotonic())
         async with asyncio.timeout(BODY_SECONDS):
             csr = await request.read()
         issued = issue(
@@ -284,4 +287,6 @@ def refusal(request: web.Request, error: GatewayError) -> web.Response:
         extra={"peer": request.remote, "status": error.status, "cause": error.message},
     )
     headers = {REFUSAL: str(why)} if why else {}
+    if "retry-after" in error.details:
+        headers["Retry-After"] = str(error.details["retry-after"])
     return web.Response(status=error.status, text=error.message, headers=headers)

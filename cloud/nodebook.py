@@ -1,7 +1,8 @@
 """Which certificates nodes were given, and which of them no longer count.
 
 Deleting a Node revokes what was issued to it before; a new join gives a new certificate. Asked at each
-connection from memory; written to `gateway.db` so that it survives a restart.
+connection from memory; written to `gateway.db` so that it survives a restart. The book is bounded: a
+certificate whose row had to go is judged by its date alone, against the node's last revocation.
 """
 
 from __future__ import annotations
@@ -12,6 +13,11 @@ from dataclasses import dataclass, field
 from cloud.certificates import Issued, NodeCertificate
 from gateway.store import edge_sequences
 from gateway.store.database import Database
+
+MAX_PER_NODE = 8
+"""Rows of one node: its first certificate and its newest ones."""
+MAX_ROWS = 200_000
+"""Rows of all nodes; those of nodes that never came go first, the oldest of them before others."""
 
 
 @dataclass(slots=True)
@@ -62,8 +68,13 @@ class NodeBook:
 
     async def issued(self, certificate: Issued) -> None:
         """Note a new certificate; it is handed out only after this returns."""
-        await self._database.write(lambda c: _insert(c, certificate))
-        self._known.issued[certificate.serial] = certificate.node
+        known = self._known
+        surplus = len(known.issued) + len(known.revoked) + 1 - MAX_ROWS
+        gone = await self._database.write(lambda c: _insert(c, certificate, surplus))
+        known.issued[certificate.serial] = certificate.node
+        for serial in gone:
+            known.issued.pop(serial, None)
+            known.revoked.discard(serial)
 
     async def revoke(self, node: str, now: float, *, spare: str = "") -> None:
         """Revoke all that was issued to `node` before, but for the serial `spare`."""
@@ -109,11 +120,36 @@ def _drop_expired(connection: sqlite3.Connection, now: float) -> None:
     connection.execute("DELETE FROM node_certificate WHERE expires_at < ?", (now,))
 
 
-def _insert(connection: sqlite3.Connection, certificate: Issued) -> None:
+def _insert(connection: sqlite3.Connection, certificate: Issued, surplus: int) -> list[str]:
+    """Write a row and return the serials of those that had to go."""
     connection.execute(
         "INSERT INTO node_certificate (serial, node, issued_at, expires_at) VALUES (?, ?, ?, ?)",
         (certificate.serial, certificate.node, certificate.issued_at, certificate.expires_at),
     )
+    gone = _superseded(connection, certificate.node)
+    if surplus > 0:
+        gone += _unused(connection, certificate.serial, surplus)
+    connection.executemany(
+        "DELETE FROM node_certificate WHERE serial = ?", [(serial,) for serial in gone]
+    )
+    return gone
+
+
+def _superseded(connection: sqlite3.Connection, node: str) -> list[str]:
+    """Return all of a node but the first one, which may be of the old form, and the newest ones."""
+    rows = connection.execute(
+        "SELECT serial FROM node_certificate WHERE node = ? ORDER BY issued_at, serial", (node,)
+    ).fetchall()
+    return [serial for (serial,) in rows[1 : 1 - MAX_PER_NODE]] if len(rows) > MAX_PER_NODE else []
+
+
+def _unused(connection: sqlite3.Connection, spare: str, count: int) -> list[str]:
+    rows = connection.execute(
+        "SELECT serial FROM node_certificate WHERE serial <> ? ORDER BY"
+        " node IN (SELECT node FROM edge_node WHERE registered = 1), issued_at LIMIT ?",
+        (spare, count),
+    )
+    return [serial for (serial,) in rows]
 
 
 def _revoke(connection: sqlite3.Connection, node: str, now: float, spare: str) -> None:

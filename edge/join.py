@@ -343,6 +343,7 @@ def _fetch_certificate(
 
 
 _MENDS = {
+    "too-often": "Wait as long as the cloud says, then join again.",
     "token-for-other-node": "The token was made with --node for another name; use that --node-name.",
     "node-exists": "Another machine is this node. Choose --node-name, or make the token with --replace.",
     "token-expired": "Make a new token on the cloud: twinspan token",

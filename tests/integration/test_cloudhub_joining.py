@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from cloud.certificates import issue, make_ca
+from cloud.issuing import BURST
 from cloud.tokens import ca_hash, make_token
 from gateway.errors import Conflict, NotFound, StoreUnavailable
 from gateway.wire.cloudedge.names import NODE_ID
@@ -254,3 +255,17 @@ async def test_with_kubeedges_behaviour_a_deleted_node_comes_back(tmp_path: Path
             await edge.closed()
         async with an_edge(cloud, "edge-1", certificate) as edge:
             assert (await edge.register()).parent_id
+
+
+async def test_a_certificate_that_asks_on_and_on_is_told_to_wait(tmp_path: Path) -> None:
+    async with a_cloud(tmp_path) as cloud:
+        mine = await join(cloud, "edge-1")
+        _, csr = a_request("edge-1")
+        answers = [
+            await ask_certificate(cloud, "edge-1", csr, certificate=mine) for _ in range(BURST)
+        ]
+        assert [answer.status for answer in answers] == [200] * (BURST - 1) + [429]
+        assert answers[-1].refusal == "too-often"
+        assert b"ask again in" in answers[-1].body
+        assert (await ask_certificate(cloud, "edge-1", csr)).status == 401
+        await join(cloud, "edge-2")

@@ -48,6 +48,7 @@ class Refusal(StrEnum):
     TOKEN_EXPIRED = "token-expired"  # noqa: S105
     TOKEN_FOR_OTHER_NODE = "token-for-other-node"  # noqa: S105
     NODE_EXISTS = "node-exists"
+    TOO_OFTEN = "too-often"
 
 
 # --- node identity ---------------------------------------------------------------------------
