@@ -370,6 +370,9 @@ class DeviceTwin:
         view = DeviceView.read(document)
         row_id = str(DeviceKey.parse(str(view.key)))
         device = self._devices.get(row_id)
+        if device is not None and device.view is not None and view.is_namesake_of(device.view):
+            self.delete_device(view.key)  # what was known of that one is not true of this one
+            device = None
         if device is None:
             device = self._add(row_of(view.member))
         if device is not None:

@@ -155,6 +155,23 @@ async def test_states_and_faults_said_at_once_are_told_in_order(
     assert {device.last_online_time for device in told} == {told[0].last_online_time}
 
 
+async def test_a_device_that_was_made_anew_has_nothing_of_its_namesake(
+    cloud: FakeCloud, node: Node
+) -> None:
+    key = DeviceKey("default", "d1")
+    assert await node.report("d1", temp="20", extra="old") is None
+    await until(lambda: cloud.reported("extra") == ["old"])
+    later = a_device(temp="30") | {"metadata": {"uid": "another"}}
+    await cloud.push("device", "d1", later)
+    await until(lambda: "extra" not in node.core.twin.twins(key))
+    temp = node.core.twin.twins(key)["temp"]
+    assert temp.actual is None
+    assert temp.expected is not None
+    assert temp.expected.value == "30"
+    assert await node.report("d1", temp="21") is None
+    await until(lambda: cloud.reported("temp")[-1] == "21")
+
+
 async def test_a_trace_goes_from_the_device_through_the_edge_to_the_cloud(
     cloud: FakeCloud, node: Node
 ) -> None:

@@ -184,6 +184,11 @@ class DeviceView:
     def key(self) -> DeviceKey:
         return self.meta.key
 
+    def is_namesake_of(self, other: DeviceView) -> bool:
+        """True for another Device that had the same name."""
+        uids = (self.meta.uid, other.meta.uid)
+        return self.key == other.key and all(uids) and uids[0] != uids[1]
+
     @property
     def member(self) -> MemberDevice:
         """The device as `membership` messages name it."""
