@@ -79,6 +79,7 @@ def build_device_rooms(
     )
     serving = Serving(runner, twin, faults)
     twin.listen(serving)
+    twin.heard = serving.heard
     dmi = build_dmi(process, around.folder, twin, north, around.store, runner, serving.served)
     methods = DeviceMethods(
         twin, runner, serving, around.topics, around.broker, metrics=metrics, tracer=tracer

@@ -30,6 +30,7 @@ class Serving:
         self._twin = twin
         self._faults = faults
         self._mapped: set[str] = set()
+        self._heard: set[DeviceKey] = set()
 
     def has_mapper(self, protocol: str) -> bool:
         """Say whether a mapper over DMI serves a protocol now."""
@@ -46,9 +47,20 @@ class Serving:
             if whole.protocol == protocol:
                 self._judge_driver(whole)
 
+    def heard(self, key: DeviceKey) -> None:
+        """Somebody speaks for a Device by MQTT: a mapper without DMI, or the device."""
+        if key not in self._heard:
+            self._heard.add(key)
+            self._faults.note(key, DRIVER, "")
+
     def _judge_driver(self, view: DeviceView) -> None:
         protocol = view.protocol
-        is_there = not protocol or protocol in self._mapped or self._runner.has_driver(protocol)
+        is_there = (
+            not protocol
+            or protocol in self._mapped
+            or view.key in self._heard
+            or self._runner.has_driver(protocol)
+        )
         fault = f"nobody serves the protocol {protocol!r} here: no driver, no mapper over DMI"
         self._faults.note(view.key, DRIVER, "" if is_there else fault)
 
@@ -69,6 +81,7 @@ class Serving:
             self._faults.note(view.key, part, fault)
 
     def device_gone(self, key: DeviceKey) -> None:
+        self._heard.discard(key)
         self._faults.gone(key)
 
     def desired_changed(self, key: DeviceKey, trace: TraceContext) -> None:

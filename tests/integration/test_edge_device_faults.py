@@ -59,6 +59,18 @@ async def test_a_protocol_that_nobody_serves_is_told_and_taken_back(
     await until(lambda: told(cloud)[-1] == {})
 
 
+async def test_a_device_that_is_spoken_for_by_mqtt_needs_no_driver(
+    cloud: FakeCloud, node: Node
+) -> None:
+    lamp = a_device(protocol="modbus", on=None)
+    await cloud.push("device", "lamp", lamp)
+    await until(lambda: told(cloud))
+    assert await node.report("lamp", on="true") is None
+    await until(lambda: told(cloud)[-1] == {})
+    await cloud.push("device", "lamp", a_device(protocol="opcua", on=None), Operation.UPDATE)
+    assert node.core.devices.faults.facts() == {}
+
+
 async def test_all_that_a_device_names_and_is_not_there_is_told(
     cloud: FakeCloud, node: Node
 ) -> None:
