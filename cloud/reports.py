@@ -390,7 +390,12 @@ class Reports:
     ) -> None:
         def reported(status: KnownStatus) -> KnownStatus:
             after, is_worth = dict(status.entries), False
+            last = status.reporter
+            later = last.versions if known.source == (last.node, last.store) else {}
             for name, entry in entries.items():
+                is_old = 0 < versions[name] < later.get(name, 0)
+                if is_old and reported_at(entry) <= reported_at(after.get(name)):
+                    continue  # another CloudCore was told something newer meanwhile
                 if entry is None:
                     is_worth = after.pop(name, None) is not None or is_worth
                 elif is_news(after.get(name), entry):

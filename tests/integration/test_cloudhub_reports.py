@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from cloud.statusbook import KnownStatus, StatusBook, Work
 from gateway.model.json import JsonObject
-from gateway.wire.cloudedge.devices import mapping
+from gateway.wire.cloudedge.devices import DeviceView, mapping
+from tests.cloud_pair import another_cloud
 from tests.cloud_rig import (
     CloudCore,
     a_cloud,
@@ -67,3 +70,54 @@ async def test_a_report_that_makes_the_thing_too_large_is_told_and_answered(
 
     await eventually(has_level)
     assert len(await entries(cloud)) == 301
+
+
+async def test_a_late_write_of_an_old_report_undoes_no_newer_one_of_another_cloudcore(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, change = StatusBook._write, StatusBook.change
+    begun, goes_on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    lates: list[asyncio.Task[object] | None] = []
+
+    async def slow_once(self: StatusBook, device: DeviceView, status: KnownStatus) -> KnownStatus:
+        level = mapping(status.entries.get("level", {}).get("reported")).get("value")
+        if level == "5" and not begun.is_set():
+            lates.append(asyncio.current_task())
+            begun.set()
+            await goes_on.wait()
+        return await write(self, device, status)
+
+    async def watched(
+        self: StatusBook, device: DeviceView, work: Work
+    ) -> tuple[KnownStatus, KnownStatus]:
+        try:
+            return await change(self, device, work)
+        finally:
+            if asyncio.current_task() in lates:
+                ended.set()
+
+    async def level_is(cloud: CloudCore, value: str) -> bool:
+        return (await entries(cloud))["level"]["value"] == value
+
+    monkeypatch.setattr(StatusBook, "_write", slow_once)
+    monkeypatch.setattr(StatusBook, "change", watched)
+    async with (
+        a_cloud(tmp_path) as one,
+        another_cloud(one, tmp_path / "two", has_own_things=True) as two,
+    ):
+        await apply_model(one)
+        await apply_device(one, a_device())
+        certificate = await join(one, "edge-1")
+        async with an_edge(one, "edge-1", certificate, store="s1") as edge:
+            await edge.object("default/device/lamp")
+            assert content_of(await edge.report("lamp", 1, level="4")) == "OK"
+            late = asyncio.create_task(edge.report("lamp", 2, level="5"))
+            await begun.wait()
+            async with an_edge(two, "edge-1", certificate, store="s1") as moved:
+                assert content_of(await moved.report("lamp", 2, level="5")) == "OK"
+                assert content_of(await moved.report("lamp", 3, level="6")) == "OK"
+                goes_on.set()
+                late.cancel()
+                async with asyncio.timeout(20):
+                    await ended.wait()
+                assert await level_is(two, "6")
