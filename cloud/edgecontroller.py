@@ -16,6 +16,7 @@ from cloud.hub import CloudHub
 from cloud.identity import LEASE_NAMESPACE, LEASES, ensure_namespace
 from cloud.nodeasks import NodeAsks, Unanswered
 from cloud.restrictions import (
+    CERTIFICATE,
     CLOUDCORE,
     check_event_of,
     check_mirror_pod,
@@ -181,6 +182,7 @@ class EdgeController:
         annotations: JsonObject = {
             **own_words(meta.get("annotations")),
             CLOUDCORE: self._place.address,
+            CERTIFICATE: ask.inbound.session.serial,
             STORE: ask.inbound.session.edge,
         }
         wanted: JsonObject = {

@@ -26,7 +26,8 @@ class _Known:
     """serial -> node, for certificates that were not revoked."""
     revoked: set[str] = field(default_factory=set)
     revoked_at: dict[str, float] = field(default_factory=dict)
-    registered: set[str] = field(default_factory=set)
+    registered: dict[str, str] = field(default_factory=dict)
+    """node -> its Node's uid, "" where it was seen before uids were noted."""
 
 
 class NodeBook:
@@ -62,6 +63,10 @@ class NodeBook:
         """Return the node that a certificate counts for, None for one that is not in the book."""
         return self._known.issued.get(serial)
 
+    def is_known(self, serial: str) -> bool:
+        """True for a certificate that is in the book, revoked or not."""
+        return serial in self._known.issued or serial in self._known.revoked
+
     def has_certificate(self, node: str) -> bool:
         """True when a node has a certificate of ours that counts."""
         return node in self._known.issued.values()
@@ -84,17 +89,21 @@ class NodeBook:
             self._known.revoked.add(serial)
         self._known.revoked_at[node] = now
 
-    async def register(self, node: str) -> None:
+    def uid(self, node: str) -> str:
+        """Return the uid of the Node that was seen last, "" where none is known."""
+        return self._known.registered.get(node, "")
+
+    async def register(self, node: str, uid: str) -> None:
         """Note that the Node object exists."""
-        if node in self._known.registered:
+        if self._known.registered.get(node) == uid:
             return
-        await self._database.write(lambda c: _mark(c, node, registered=True))
-        self._known.registered.add(node)
+        await self._database.write(lambda c: _mark(c, node, uid, registered=True))
+        self._known.registered[node] = uid
 
     async def unregister(self, node: str) -> None:
         """Note that the Node object is gone, and with it what its stores have sent."""
         await self._database.write(lambda c: _forget(c, node))
-        self._known.registered.discard(node)
+        self._known.registered.pop(node, None)
 
 
 def _read(connection: sqlite3.Connection) -> _Known:
@@ -106,11 +115,11 @@ def _read(connection: sqlite3.Connection) -> _Known:
             known.issued[serial] = node
         else:
             known.revoked.add(serial)
-    for node, registered, revoked in connection.execute(
-        "SELECT node, registered, revoked_at FROM edge_node"
+    for node, registered, uid, revoked in connection.execute(
+        "SELECT node, registered, uid, revoked_at FROM edge_node"
     ):
         if registered:
-            known.registered.add(node)
+            known.registered[node] = uid
         if revoked is not None:
             known.revoked_at[node] = revoked
     return known
@@ -165,14 +174,14 @@ def _revoke(connection: sqlite3.Connection, node: str, now: float, spare: str) -
     )
 
 
-def _mark(connection: sqlite3.Connection, node: str, *, registered: bool) -> None:
+def _mark(connection: sqlite3.Connection, node: str, uid: str, *, registered: bool) -> None:
     connection.execute(
-        "INSERT INTO edge_node (node, registered) VALUES (?, ?)"
-        " ON CONFLICT (node) DO UPDATE SET registered = excluded.registered",
-        (node, int(registered)),
+        "INSERT INTO edge_node (node, registered, uid) VALUES (?, ?, ?)"
+        " ON CONFLICT (node) DO UPDATE SET registered = excluded.registered, uid = excluded.uid",
+        (node, int(registered), uid),
     )
 
 
 def _forget(connection: sqlite3.Connection, node: str) -> None:
-    _mark(connection, node, registered=False)
+    _mark(connection, node, "", registered=False)
     edge_sequences.forget(connection, node)

@@ -1,8 +1,9 @@
 """What a Node object's changes mean for the hub: its end, its revocation, its updates at the edge.
 
 Deleting a Node ends its session, revokes what was issued to it, and forgets what it held; a deletion while
-CloudCore was down is noticed at the next start. An update goes to the edge unless only its own status
-reports changed it. Where nobody else does (the embedded API), a Node whose lease ran out turns `Unknown`.
+CloudCore was down is noticed at the next start, also where the Node was made again meanwhile. An update goes
+to the edge unless only its own status reports changed it. Where nobody else does (the embedded API), a Node
+whose lease ran out turns `Unknown`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cloud.catalog import STORE, Catalog
+from cloud.certificates import Issued
 from cloud.hub import CloudHub
 from cloud.identity import LEASE_NAMESPACE, LEASES, ready_condition
 from cloud.informer import Change
 from cloud.leases import Renewals
 from cloud.nodebook import NodeBook
-from cloud.restrictions import CLOUDCORE, TUNNEL
+from cloud.restrictions import CERTIFICATE, CLOUDCORE, TUNNEL
 from cloud.sessions import stamp
 from cloud.syncbook import SyncBook
 from gateway.errors import Conflict, GatewayError
@@ -40,7 +42,8 @@ log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 10.0
 RETRY_SECONDS = 1.0
-_OWN_WORDS = frozenset({CLOUDCORE, STORE, TUNNEL})
+DAY_SECONDS = 86_400.0
+_OWN_WORDS = frozenset({CLOUDCORE, CERTIFICATE, STORE, TUNNEL})
 _OWN_CONDITIONS = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
 
@@ -74,8 +77,8 @@ class NodeWatch:
     async def run(self, ready: Callable[[], None]) -> None:
         await self._book.load(time.time())
         for name in self._book.registered:
-            if self._catalog.node_annotations(name) is None:
-                await self._deleted(name)  # while we were away
+            if self._is_gone(name):
+                await self._deleted(name, self._certificate_elsewhere(name))  # while we were away
         for name in self._syncs.nodes:
             if self._catalog.node_annotations(name) is None:
                 self._syncs.drop_node(name)  # whoever knew it
@@ -87,6 +90,20 @@ class NodeWatch:
                 self._wake.clear()
                 while self._waiting:
                     await self._take(next(iter(self._waiting)))
+
+    def _is_gone(self, name: str) -> bool:
+        """True where the Node that was seen last is not there, also where another has its name."""
+        node = self._catalog.nodes.objects.get(("", name))
+        known = self._book.uid(name)
+        return node is None or (bool(known) and ObjectMeta.read(node).uid != known)
+
+    def _certificate_elsewhere(self, name: str) -> str:
+        """Return the certificate with which a Node made anew registered at another CloudCore, "" for none.
+
+        One that is in our book was issued before we went away, and with that before the deletion.
+        """
+        serial = (self._catalog.node_annotations(name) or {}).get(CERTIFICATE, "")
+        return "" if self._book.is_known(serial) else serial
 
     def _note(self, change: Change) -> None:
         """Remember a change; several updates of a Node become one, a deletion stands for itself.
@@ -117,12 +134,16 @@ class NodeWatch:
         if change.new is None:
             await self._deleted(name)
         elif EDGE_LABEL in ObjectMeta.read(change.new).labels:
-            await self._book.register(name)
+            await self._book.register(name, ObjectMeta.read(change.new).uid)
             self._pass_on(name, change)
 
-    async def _deleted(self, name: str) -> None:
+    async def _deleted(self, name: str, spare: str = "") -> None:
         if self._settings.node_deletion_revokes and name in self._book.registered:
-            await self._book.revoke(name, time.time())
+            now = time.time()
+            if spare:
+                end = now + self._settings.certificate_days * DAY_SECONDS
+                await self._book.issued(Issued(b"", name, spare, now, end))
+            await self._book.revoke(name, now, spare=spare)
             self._metrics.edge_certificates.labels("revoked").inc()
             log.info("node deleted: its certificates are revoked", extra={"node": name})
         await self._book.unregister(name)

@@ -17,6 +17,8 @@ CLOUD_DOMAINS = ("twinspan.io", "node-restriction.kubernetes.io")
 """Labels and annotations under these (and below them) are not the edge's."""
 CLOUDCORE = "cloudcore"
 """Annotation of a Node: the address of the CloudCore that it is connected to."""
+CERTIFICATE = "twinspan.io/certificate"
+"""Annotation of a Node: the serial of the certificate with which it registered."""
 TUNNEL = "twinspan.io/tunnel-cloudcore"
 """Annotation of a Node: the address of the CloudCore that its stream tunnel is at."""
 _IDENTITY = ("uid", "resourceVersion")

@@ -11,9 +11,11 @@ import pytest
 
 from cloud.certificates import issue, make_ca
 from cloud.issuing import BURST
+from cloud.restrictions import CERTIFICATE
 from cloud.tokens import ca_hash, make_token
 from gateway.errors import Conflict, NotFound, StoreUnavailable
-from gateway.wire.cloudedge.names import NODE_ID
+from gateway.model.json import JsonObject
+from gateway.wire.cloudedge.names import EDGE_LABEL, NODE_ID
 from tests.cloud_rig import (
     Certificate,
     CloudCore,
@@ -225,8 +227,9 @@ async def test_deleting_a_node_ends_its_session_and_revokes_its_certificate(tmp_
             assert (await edge.register()).parent_id
 
 
+@pytest.mark.parametrize("is_made_again", [False, True])
 async def test_a_node_deleted_while_nobody_watched_is_revoked_at_the_next_start(
-    tmp_path: Path,
+    tmp_path: Path, is_made_again: bool
 ) -> None:
     async with a_cloud(tmp_path) as cloud:
         certificate = await join(cloud, "edge-1")
@@ -242,7 +245,45 @@ async def test_a_node_deleted_while_nobody_watched_is_revoked_at_the_next_start(
     async with a_cloud(tmp_path, cloudcore=False) as cloud:
         await cloud.kube.delete("v1", "nodes", None, "edge-1")
         assert await node_is_gone(cloud, "edge-1")
+        if is_made_again:
+            await cloud.kube.create("v1", "nodes", None, made_again())
     async with a_cloud(tmp_path) as cloud:
+        assert await refused_at_the_hub(cloud, certificate, "edge-1") == (403, "revoked")
+    async with a_cloud(tmp_path) as cloud:
+        fresh = await join(cloud, "edge-1")
+        async with an_edge(cloud, "edge-1", fresh) as edge:
+            assert (await edge.register()).parent_id
+    async with a_cloud(tmp_path) as cloud, an_edge(cloud, "edge-1", fresh):
+        assert await refused_at_the_hub(cloud, certificate, "edge-1") == (403, "revoked")
+
+
+def made_again(serial: str = "") -> JsonObject:
+    """A Node of the same name that is not Ready; `serial` as another CloudCore notes it."""
+    return {
+        "metadata": {
+            "name": "edge-1",
+            "labels": {EDGE_LABEL: ""},
+            "annotations": {CERTIFICATE: serial},
+        }
+    }
+
+
+async def test_what_another_cloudcore_issued_to_the_node_made_again_counts(tmp_path: Path) -> None:
+    async with a_cloud(tmp_path) as cloud:
+        certificate, other = await join(cloud, "edge-1"), await join(cloud, "edge-1")
+        async with an_edge(cloud, "edge-1", other) as edge:
+            await edge.register()
+        node = await cloud.object("v1", "nodes", None, "edge-1")
+        serial = node["metadata"]["annotations"][CERTIFICATE]
+        await cloud.gateway.database.write(
+            lambda c: c.execute("DELETE FROM node_certificate WHERE serial = ?", (serial,))
+        )
+    async with a_cloud(tmp_path, cloudcore=False) as cloud:
+        await cloud.kube.delete("v1", "nodes", None, "edge-1")
+        assert await node_is_gone(cloud, "edge-1")
+        await cloud.kube.create("v1", "nodes", None, made_again(serial))
+    async with a_cloud(tmp_path) as cloud, an_edge(cloud, "edge-1", other) as edge:
+        assert (await edge.register()).parent_id
         assert await refused_at_the_hub(cloud, certificate, "edge-1") == (403, "revoked")
 
 

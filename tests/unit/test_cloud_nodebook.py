@@ -64,7 +64,7 @@ async def test_rows_of_nodes_that_never_came_go_first(monkeypatch: pytest.Monkey
         book = NodeBook(database)
         await book.load(0.0)
         await book.issued(a_certificate(0, "came"))
-        await book.register("came")
+        await book.register("came", "u1")
         for number in range(1, 10):
             await book.issued(a_certificate(number, f"never-{number}"))
         assert [book.owner(f"{n:x}") for n in (0, 1, 7, 8, 9)] == [

@@ -20,13 +20,13 @@ class Book:
         self.done: list[str] = []
         self.registered = {"edge-1"}
 
-    async def revoke(self, node: str, _now: float) -> None:
+    async def revoke(self, node: str, _now: float, *, spare: str = "") -> None:
         self.done.append(f"revoke {node}")
 
     async def unregister(self, node: str) -> None:
         self.registered.discard(node)
 
-    async def register(self, node: str) -> None:
+    async def register(self, node: str, _uid: str) -> None:
         self.done.append(f"register {node}")
 
 
