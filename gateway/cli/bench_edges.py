@@ -28,6 +28,7 @@ from gateway.model.json import JsonObject
 from gateway.runtime.listener import ENDPOINTS_FILE
 
 TOKEN_SECONDS = 86_400.0
+EVERYWHERE = ("0.0.0.0", "::", "[::]")  # noqa: S104  what listeners may be bound to
 TELL_SECONDS = 10.0
 
 
@@ -122,7 +123,13 @@ def _local(
             f"no CloudCore runs on {folder}",
             description="Start one (twinspan up), give its --data-dir, or --url and --token.",
         ) from None
-    return f"https://{url}", hub or wss, kubeconfig or kubeconfig_file(data_dir)
+    return f"https://{_here(url)}", hub or _here(wss), kubeconfig or kubeconfig_file(data_dir)
+
+
+def _here(bound: str) -> str:
+    """Return where a listener is reached from here: `localhost` is in the certificate, 0.0.0.0 is not."""
+    host, _, port = bound.rpartition(":")
+    return f"localhost:{port}" if host in EVERYWHERE else bound
 
 
 @asynccontextmanager
@@ -173,10 +180,16 @@ class _Progress:
         text = (
             f"{phase}: {now.joined} joined, {now.up} connected, {now.registered} registered,"
             f" {now.bound} devices, {now.lost} links lost, {sum(now.errors.values())} errors"
+            f"{_most_of(now.errors)}"
         )
         click.echo(
             f"\r\x1b[K{text}" if self._is_terminal else text, err=True, nl=not self._is_terminal
         )
+
+
+def _most_of(errors: dict[str, int]) -> str:
+    """Return the error that most nodes had, in brackets."""
+    return f" ({max(errors, key=lambda text: errors[text])})" if errors else ""
 
 
 def _show(found: JsonObject) -> None:

@@ -28,7 +28,7 @@ def edge() -> None:
     """Join this machine to a cloud and run EdgeCore."""
 
 
-@edge.command("join")
+@edge.command("join", short_help="Check machine and cloud, get this node's certificate.")
 @click.argument("cloud", metavar="https://HOST:10002")
 @click.option("--token", required=True, help="From 'twinspan token' (or keadm gettoken).")
 @click.option("--node-name", default="", help="This node's name.  [default: the host's name]")
@@ -92,7 +92,7 @@ def _modules(shared: Process) -> Sequence[Module]:
     return core.modules
 
 
-@edge.command("kubeconfig")
+@edge.command("kubeconfig", short_help="Print a kubeconfig of this node's MetaServer.")
 @settings_options
 def kubeconfig_command(file: Path | None, sets: tuple[str, ...], data_dir: Path | None) -> None:
     """Print the administrator's kubeconfig of this node's MetaServer.
@@ -108,7 +108,7 @@ def kubeconfig_command(file: Path | None, sets: tuple[str, ...], data_dir: Path 
     click.echo(edge_kubeconfig(settings_of(file, sets, data_dir)), nl=False)
 
 
-@edge.command("status")
+@edge.command("status", short_help="Show link, spool, devices and losses.")
 @output_option
 @settings_options
 def status_command(
