@@ -108,7 +108,7 @@ def value_at(rule: ValueRule, count: int) -> Typed:
         step = count % WAVE
         part = min(step, WAVE - step) / (WAVE / 2)
         return low + (high - low) * part
-    return f"{count:012d}"  # twelve digits are base64 of nine bytes, too
+    return f"{count % 10**12:012d}"  # twelve digits are base64 of nine bytes, too
 
 
 def _bounds(rule: ValueRule, default: tuple[float, float]) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edge.mappers.load import value_at
@@ -100,6 +100,9 @@ def test_a_load_that_cannot_be_is_refused(config: dict[str, Json]) -> None:
     st.integers(-1_000, 1_000),
     st.integers(0, 1_000),
 )
+@example(PropertyType.BYTES, 10**12, 0, 0)
+@example(PropertyType.INT, 2**50, -1, 0)
+@example(PropertyType.BYTES, 2**50, 1_000, 0)
 def test_every_value_is_one_that_the_model_allows(
     kind: PropertyType, count: int, low: int, width: int
 ) -> None:
