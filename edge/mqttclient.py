@@ -96,7 +96,7 @@ class MqttClient:
                 await link.loop.create_connection(
                     lambda: link, address.host, address.port, ssl=self._tls
                 )
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, UnicodeError) as error:  # the last: no name of a host
             log.info(
                 "mqtt broker is not reachable",
                 extra={"host": address.host, "port": address.port, "cause": str(error)},

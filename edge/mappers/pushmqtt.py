@@ -8,7 +8,6 @@ Source: KubeEdge reference, section 16.2, and its mapper template.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl as tls
 import uuid
 from collections.abc import Sequence
@@ -79,8 +78,7 @@ class MqttPusher:
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait([self._task])
 
 
 def _nothing() -> None:

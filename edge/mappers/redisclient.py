@@ -44,7 +44,7 @@ class RedisClient:
                 streams = await asyncio.open_connection(
                     address.host, address.port, ssl=context, limit=MAX_LINE
                 )
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, UnicodeError) as error:
             raise Undeliverable(f"Redis is not reached: {error or 'no answer'}") from error
         client = cls(*streams)
         try:

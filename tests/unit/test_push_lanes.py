@@ -10,6 +10,7 @@ import pytest
 from edge.mappers import pushhttp
 from edge.mappers.pushhttp import HttpPusher
 from edge.mappers.pushing import AT_ONCE, Pushing, Sample
+from edge.mappers.pushmqtt import make_mqtt_pusher
 from gateway.errors import Rejected, Undeliverable
 from gateway.model.json import JsonObject
 from gateway.observe.metrics import Metrics
@@ -95,3 +96,26 @@ async def test_posts_that_were_delivered_are_not_sent_again_with_one_that_was_no
             while len(posted) < 4:  # noqa: ASYNC110 - nothing to be woken by
                 await asyncio.sleep(0.02)
     assert posted == [b"on=0", b"on=1", b"on=1", b"on=2"]
+
+
+async def test_a_broker_whose_name_can_be_no_host_stops_nothing_but_its_own_lane() -> None:
+    host = "a" * 70
+    pusher = make_mqtt_pusher({"address": f"tcp://{host}:1883", "topic": "t"})
+    pushing, other = Pushing({"http": lambda _: pusher}, Metrics(), NoFaults()), Sink()
+    async with running(pushing):
+        pushing.bind(a_device())
+        pushing.offer([Sample(KEY, "on", True, "true", 1)])
+        async with asyncio.timeout(10):
+            while pusher._task is None:  # noqa: ASYNC110 - a turn of the loop, nothing to be woken by
+                await asyncio.sleep(0)
+        await asyncio.wait([pusher._task], timeout=0.1)
+        assert not pusher._task.done()  # it tries again: a name may be mended where it is looked up
+        pushing.unbind(KEY)
+        await asyncio.wait([pusher._task])
+        pushing._pushers = {"http": lambda _: other}
+        pushing.bind(a_device())
+        other.answers.set()
+        pushing.offer([Sample(KEY, "on", True, "true", 2)])
+        async with asyncio.timeout(10):
+            while not other.got:  # noqa: ASYNC110 - a turn of the loop, nothing to be woken by
+                await asyncio.sleep(0)
