@@ -44,7 +44,7 @@ from gateway.wire.cloudedge.to_edge import (
     change_membership,
     change_object,
 )
-from gateway.wire.cloudedge.twins import MembershipList, MembershipUpdate
+from gateway.wire.cloudedge.twins import MemberDevice, MembershipList, MembershipUpdate
 
 MAX_TRACES = 10_000
 MAX_LAST = 1_000
@@ -67,6 +67,8 @@ class Delivery:
         self._sources: list[WantedObjects] = [_Devices(catalog, book)]
         self._soon: dict[str, None] = {}
         self._last: OrderedDict[str, JsonObject] = OrderedDict()
+        self._untold: dict[str, dict[str, tuple[MemberDevice, bool]]] = {}
+        """Node -> devices that came (True) or went, and the link had no room to say so."""
         self._resting: Counter[str] = Counter()
         self.is_shown: Callable[[str, str], bool] = _nowhere
         """Whether a watch of a node's MetaServer shows an object (uid) that the node itself is done with."""
@@ -80,6 +82,7 @@ class Delivery:
         while True:
             await asyncio.sleep(self._interval)
             for node in self._hub.nodes:
+                self._tell_members(node)
                 self.reconcile(node)
                 await asyncio.sleep(0)  # thousands of nodes must not hold up the loop in one go
 
@@ -135,6 +138,7 @@ class Delivery:
     def node_disconnected(self, node: str) -> None:
         """What was not acknowledged is still owed, by whom the node connects to next."""
         self._book.release(node)
+        self._untold.pop(node, None)  # it asks for the whole list when it is back
 
     def node_is_new(self, node: str) -> None:
         self._book.doubt(node)
@@ -167,17 +171,15 @@ class Delivery:
     def _tell_members(
         self, node: str, *, added: DeviceView | None = None, removed: DeviceView | None = None
     ) -> None:
+        """Say which devices came or went; where there is no room on the link, again with the next look."""
         if not self._hub.is_connected(node):
             return
-        at = stamp()
-        update = MembershipUpdate(
-            "",
-            at.millis,
-            [added.member] if added else None,
-            [removed.member] if removed else None,
-        )
-        if added or removed:
-            self._hub.push(node, change_membership(at, update))
+        changed = self._untold.pop(node, {})
+        for device, has_come in ((removed, False), (added, True)):
+            if device is not None:
+                changed[str(device.key)] = device.member, has_come
+        if changed and not self._hub.push(node, _membership(changed.values())):
+            self._untold[node] = changed
 
     # --- sending ----------------------------------------------------------------------------------
 
@@ -299,6 +301,13 @@ def _identity(item: Held) -> JsonObject:
     if not item.namespace:
         del metadata["namespace"]
     return {"metadata": metadata}
+
+
+def _membership(changed: Iterable[tuple[MemberDevice, bool]]) -> Envelope:
+    at, members = stamp(), list(changed)
+    added = [member for member, has_come in members if has_come]
+    removed = [member for member, has_come in members if not has_come]
+    return change_membership(at, MembershipUpdate("", at.millis, added or None, removed or None))
 
 
 def _still_shown(document: JsonObject) -> JsonObject:
