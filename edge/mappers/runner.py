@@ -158,7 +158,7 @@ class MapperRunner:
                 finally:
                     served.is_connected = False
                     served.drop_orders(f"device {key} is not connected any more")
-                    await driver.close()
+                    await _close(driver, key)
             except NotServed:
                 served.speaks_for_itself = True
                 return
@@ -202,6 +202,15 @@ class MapperRunner:
         self._services.twin.set_state(view.key, state, done)
         if is_news:
             self._services.north.state(view.key, state, view.state_report)
+
+
+async def _close(driver: Driver, key: DeviceKey) -> None:
+    """Close a driver; one that fails or hangs in it must not outlive its Device."""
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            await driver.close()
+    except Exception:  # else it would take the place of the cancellation that brought us here
+        log.exception("a driver failed to close", extra={"device": str(key)})
 
 
 def _fault(error: Exception, cause: str) -> str:
