@@ -15,7 +15,7 @@ import os
 import ssl
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -37,6 +37,7 @@ from gateway.wire.cloudedge.names import (
     REFUSAL,
     SPOOL,
     USE_MESSAGES,
+    Refusal,
     events_path,
 )
 from gateway.wire.cloudedge.to_cloud import keepalive
@@ -90,10 +91,20 @@ class LinkLost(Undeliverable):
 
 
 class JoinRefused(Rejected):
-    """The cloud does not let this node in; trying again without joining anew will not help."""
+    """The cloud does not let this node in; the text says what helps."""
 
     status = 403
     code = "edge.refused"
+
+
+_ANEW = "join again: twinspan edge join https://HOST:10002 --token TOKEN"
+MENDS: Mapping[str, str] = {
+    Refusal.REVOKED: f"its Node was deleted or replaced; {_ANEW}",
+    Refusal.NO_CERTIFICATE: _ANEW,
+    Refusal.NODE_MISMATCH: _ANEW,
+    Refusal.NODE_LIMIT: "it has as many nodes as cloud.hub.node_limit allows",
+}
+"""What a refusal means and what helps; our edge asks again by itself in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,11 +446,10 @@ async def _upgrade(
 def _refusal(event: Event) -> GatewayError:
     if not isinstance(event, Refused):
         return LinkLost("the cloud closed the connection instead of answering the upgrade")
-    named = event.headers.get(REFUSAL)
-    return JoinRefused(
-        f"the cloud refused this node: {event.status} {named or event.reason}",
-        description="Join again: twinspan edge join https://HOST:10002 --token TOKEN",
-    )
+    named = event.headers.get(REFUSAL, "")
+    mend = MENDS.get(named, "")
+    text = f"the cloud refused this node: {event.status} {named or event.reason}"
+    return JoinRefused(f"{text}; {mend}" if mend else text)
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:

@@ -98,6 +98,16 @@ async def test_a_revoked_certificate_cannot_be_renewed(tmp_path: Path) -> None:
             await asyncio.to_thread(renew, Identity(tmp_path / "old"))
 
 
+async def test_a_node_that_was_replaced_is_told_how_to_go_on(tmp_path: Path) -> None:
+    async with a_cloud(tmp_path / "cloud") as cloud:
+        await join_cloud(cloud, tmp_path / "old")
+        await join_cloud(cloud, tmp_path / "new", replace=True)
+        async with a_node(tmp_path / "old", drivers={}) as node:
+            await until(lambda: node.core.hub.last_error)
+            assert "403 revoked; its Node was deleted or replaced" in node.core.hub.last_error
+            assert "join again: twinspan edge join" in node.core.hub.last_error
+
+
 async def test_joining_anew_puts_a_renewed_certificate_away(tmp_path: Path) -> None:
     async with a_cloud(tmp_path / "cloud") as cloud:
         await join_cloud(cloud, tmp_path / "edge")
