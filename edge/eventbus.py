@@ -144,9 +144,10 @@ class EventBus:
         if not handlers:
             done(None)
             return
-        own = {key: handler for key, handler in handlers if not key.startswith(_RULE)}
-        chosen = own.get(_MAPPED) or next(iter(own.values()), self._take_for_router)
-        if len(own) < len(handlers) and _MAPPED in own:
+        own = [entry for entry in handlers if not entry[0].startswith(_RULE)]
+        mapped = next((handler for key, handler in own if key == _MAPPED), None)
+        chosen = mapped or (own[0][1] if own else self._take_for_router)
+        if mapped is not None and len(own) < len(handlers):
             self._take_for_router(message, _unheard)  # a rule wants it, too
         try:
             chosen(message, done)

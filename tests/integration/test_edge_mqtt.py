@@ -32,6 +32,7 @@ from tests.integration.edge_node import MODEL, Node, a_device, a_node, join_edge
 from tests.integration.edge_support import until
 
 DEVICE = "$hw/events/device/default/d1"
+MAPPED = {"plant/#": "telemetry", "plant/+": "telemetry"}
 
 
 class Local:
@@ -123,7 +124,7 @@ async def test_a_client_updates_a_twin_and_hears_result_document_and_delta(
 async def test_a_message_that_a_rule_wants_stays_telemetry(
     cloud: FakeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(edge_node, "Edge", partial(Edge, telemetry_map={"plant/#": "telemetry"}))
+    monkeypatch.setattr(edge_node, "Edge", partial(Edge, telemetry_map=MAPPED))
     await join_edge(cloud, tmp_path / "edge")
     async with a_node(tmp_path / "edge") as node:
         await linked(node, cloud)
