@@ -48,7 +48,10 @@ _OWN_CONDITIONS = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
 
 class NodeWatch:
-    """Module: does what Node changes ask for, one after another; and watches leases."""
+    """Module: does what Node changes ask for, one after another; and watches leases.
+
+    Also a listener of the hub: a Node that changed while its edge was away goes there when it is back.
+    """
 
     name = "cloud.nodes"
 
@@ -72,7 +75,10 @@ class NodeWatch:
         self._waiting: dict[tuple[str, bool], Change] = {}
         self._wake = asyncio.Event()
         self._renewals = Renewals()
+        self._unsent: dict[str, str] = {}
+        """Nodes that others have changed and whose edges have not acknowledged it here, with the version."""
         catalog.on_node(self._note)
+        hub.add_listener(self)
 
     async def run(self, ready: Callable[[], None]) -> None:
         await self._book.load(time.time())
@@ -150,17 +156,43 @@ class NodeWatch:
         self._hub.push(name, end_node(stamp(), name))
         self._hub.end(name, Ending.NODE_DELETED)
         self._syncs.drop_node(name)
+        self._unsent.pop(name, None)
 
     def _pass_on(self, name: str, change: Change) -> None:
         """Send the edge its Node when somebody else has changed it."""
         if change.old is None or change.new is None or _intent(change.old) == _intent(change.new):
             return
-        meta = ObjectMeta.read(change.new)
-        body: JsonObject = {"apiVersion": "v1", "kind": "Node", **change.new}
+        self._send(name, change.new)
+
+    def _send(self, name: str, node: JsonObject) -> None:
+        """Send an edge its Node; where that cannot be now, it is noted and done once the edge is back."""
+        meta = ObjectMeta.read(node)
+        body: JsonObject = {"apiVersion": "v1", "kind": "Node", **node}
         envelope = change_object(
             stamp(), Subject(None, "node", name), Operation.UPDATE, body, version=meta.version
         )
+        self._unsent[name] = meta.version
         self._hub.offer(name, ObjectMessage(meta.uid, meta.version, envelope))
+
+    def _send_again(self, name: str) -> None:
+        node = self._catalog.nodes.objects.get(("", name))
+        if name in self._unsent and node is not None:
+            self._send(name, node)
+
+    def node_connected(self, node: str) -> None:
+        self._send_again(node)
+
+    def node_disconnected(self, node: str) -> None:
+        """What it has not acknowledged stays noted."""
+
+    def node_is_new(self, node: str) -> None:
+        """It reads its Node itself when it registers."""
+
+    def delivered(self, node: str, item: ObjectMessage) -> None:
+        known = self._catalog.nodes.objects.get(("", node))
+        is_node = known is not None and ObjectMeta.read(known).uid == item.key
+        if is_node and self._unsent.get(node) == item.version:
+            del self._unsent[node]
 
     # --- leases -------------------------------------------------------------------------------------
 

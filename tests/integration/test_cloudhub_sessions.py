@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from cloud.restrictions import CERTIFICATE
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge import to_cloud
 from gateway.wire.cloudedge.devices import DeviceView
@@ -338,6 +339,7 @@ async def test_a_node_cannot_choose_its_tenant(tmp_path: Path) -> None:
         await edge.ask_object(status, Operation.PATCH, patch)
         metadata = (await cloud.object("v1", "nodes", None, "edge-1"))["metadata"]
         assert metadata["annotations"].pop("twinspan.io/edge-store")
+        assert metadata["annotations"].pop(CERTIFICATE)
         assert metadata["annotations"] == {"zone": "a", "cloudcore": "127.0.0.1"}
         assert metadata["labels"] == {"zone": "a"}
 
@@ -438,6 +440,20 @@ async def test_somebody_else_s_change_of_a_node_reaches_it_and_its_own_does_not(
         update = await edge.object("null/node/edge-1", "update")
         assert content_of(update)["metadata"]["labels"]["zone"] == "b"
         assert objects_of(edge) == ["update node/edge-1"]
+
+
+async def test_what_changed_of_a_node_while_it_was_away_goes_there_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    async with a_cloud(tmp_path) as cloud:
+        certificate = await join(cloud, "edge-1")
+        async with an_edge(cloud, "edge-1", certificate) as edge:
+            await edge.register()
+        label: JsonObject = {"metadata": {"labels": {"zone": "b"}}}
+        await cloud.kube.patch("v1", "nodes", None, "edge-1", label)
+        async with an_edge(cloud, "edge-1", certificate) as edge:
+            update = await edge.object("null/node/edge-1", "update")
+            assert content_of(update)["metadata"]["labels"]["zone"] == "b"
 
 
 async def test_a_node_whose_lease_ran_out_turns_unknown(

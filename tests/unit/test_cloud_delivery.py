@@ -78,7 +78,7 @@ async def test_devices_that_came_while_the_link_was_full_are_told_later() -> Non
         delivery.device_changed(change)
     running = asyncio.create_task(delivery.run(lambda: None))
     hub.has_room = True
-    await until(lambda: hub.told)
+    await until(lambda: bool(hub.told))
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running
