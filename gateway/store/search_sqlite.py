@@ -10,15 +10,14 @@ comes from a caller.
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
 
-from gateway.errors import CommandTimeout
 from gateway.model.thing import Thing
 from gateway.store.search import Ask, Counted, Found, Hit, Place, Scalar
+from gateway.store.search_clock import Clock
 from gateway.store.search_memory import Memory
 from gateway.store.search_order import (
     IN_ORDER,
@@ -61,8 +60,6 @@ _FIRST_BOUND: Final = 250
 _LAST_BOUND: Final = 50_000
 _LONG: Final = 500
 """Things with one value that are not sorted by their ids but walked in the order of these."""
-_STEPS: Final = 20_000
-"""Instructions of SQLite's machine between two looks at the clock."""
 
 _ANY_WIDE: Final = "SELECT 1 FROM search_wide LIMIT 1"
 _NOT_WIDE: Final = Sql("NOT EXISTS (SELECT 1 FROM search_wide w WHERE w.thing_id = t.thing_id)")
@@ -74,32 +71,6 @@ WHERE thing_id = ? AND document IS NOT NULL
 _decode = msgspec.json.Decoder().decode
 
 
-class _Clock:
-    """Stops a connection's statement once the time is over."""
-
-    def __init__(self, connection: sqlite3.Connection, seconds: float) -> None:
-        self._connection = connection
-        self._until = time.monotonic() + seconds
-
-    def __enter__(self) -> None:
-        self._connection.execute("BEGIN")
-        self._connection.set_progress_handler(self._is_over, _STEPS)
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._connection.set_progress_handler(None, 0)
-        if self._connection.in_transaction:
-            self._connection.execute("COMMIT")
-        if isinstance(error, sqlite3.OperationalError) and str(error) == "interrupted":
-            raise CommandTimeout(
-                "The query ran out of its time limit.",
-                code="thing-search:query.time.exceeded",
-                description="Narrow the filter, or raise the timeout.",
-            ) from error
-
-    def _is_over(self) -> bool:
-        return time.monotonic() > self._until
-
-
 def find(
     connection: sqlite3.Connection,
     ask: Ask,
@@ -109,7 +80,7 @@ def find(
     memory: Memory | None = None,
 ) -> Found:
     """See `ThingIndex.find`; one snapshot for all of it."""
-    with _Clock(connection, ask.seconds):
+    with Clock(connection, ask.seconds):
         search = _Search(connection, ask, presence, memory)
         places = search.places(skip, take)
         hits = [Hit(place, search.thing(place.thing_id)) for place in places]
@@ -119,7 +90,7 @@ def find(
 
 def count(connection: sqlite3.Connection, ask: Ask, memory: Memory | None = None) -> Counted:
     """See `ThingIndex.count`."""
-    with _Clock(connection, ask.seconds):
+    with Clock(connection, ask.seconds):
         search = _Search(connection, ask, memory=memory)
         others = search.others()
         return Counted(search.count(), others is None or bool(others), others)
@@ -127,7 +98,7 @@ def count(connection: sqlite3.Connection, ask: Ask, memory: Memory | None = None
 
 def unsure(connection: sqlite3.Connection, ask: Ask, after: str, limit: int) -> list[Thing]:
     """See `ThingIndex.unsure`."""
-    with _Clock(connection, ask.seconds):
+    with Clock(connection, ask.seconds):
         search = _Search(connection, ask)
         return [search.thing(thing_id) for thing_id in search.unsure(after, limit)]
 

@@ -84,3 +84,11 @@ class Fault(MalformedPacket):
 def protocol_error(message: str) -> Fault:
     """Return the fault of a well-formed packet that may not come here or now."""
     return Fault(message, Reason.PROTOCOL_ERROR)
+
+
+def too_large(size: int, limit: int) -> Fault:
+    """A packet that is longer than its reader takes."""
+    return Fault(
+        f"fixed header: a packet of {size} bytes, at most {limit} are taken",
+        Reason.PACKET_TOO_LARGE,
+    )

@@ -37,7 +37,7 @@ from gateway.wire.mqtt.packets import (
     PubRel,
 )
 from gateway.wire.mqtt.properties import NONE, Properties, Type
-from gateway.wire.mqtt.reasons import Fault, Reason, protocol_error
+from gateway.wire.mqtt.reasons import Fault, Reason, protocol_error, too_large
 from gateway.wire.mqtt.state import (
     ASKED,
     CLOSED,
@@ -348,7 +348,7 @@ class Session(ABC):
                         break
             stop = body + size
             if stop - at > limit:
-                raise _too_large(stop - at, limit)
+                raise too_large(stop - at, limit)
             if stop > end:
                 codec.check_first_byte(first)
                 self._keep(data, at, stop - at)
@@ -493,16 +493,7 @@ class Session(ABC):
             self._out.append(self._answer(0x62, packet.packet_id, 0))
 
     def _on_pubrel(self, packet: PubRel, _events: list[Event]) -> None:
-        reason = 0
-        if packet.packet_id in self.state.received:
-            self.state.received.discard(packet.packet_id)
-        else:
-            reason = int(Reason.PACKET_IDENTIFIER_NOT_FOUND)
+        is_known = packet.packet_id in self.state.received
+        self.state.received.discard(packet.packet_id)
+        reason = 0 if is_known else int(Reason.PACKET_IDENTIFIER_NOT_FOUND)
         self._out.append(self._answer(0x70, packet.packet_id, reason))
-
-
-def _too_large(size: int, limit: int) -> Fault:
-    return Fault(
-        f"fixed header: a packet of {size} bytes, at most {limit} are taken",
-        Reason.PACKET_TOO_LARGE,
-    )
