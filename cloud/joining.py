@@ -31,6 +31,7 @@ from cloud.certificates import (
 from cloud.identity import Identity, is_node_ready
 from cloud.issuing import IssueRate
 from cloud.nodebook import NodeBook
+from cloud.restrictions import REPLACED
 from cloud.taskhttp import TASK_PATH, UPGRADE_PATH, TaskHttp
 from cloud.tokens import check_bearer
 from gateway.errors import (
@@ -43,6 +44,7 @@ from gateway.errors import (
     Unauthenticated,
 )
 from gateway.kube.client import KubeClient
+from gateway.model.json import JsonObject
 from gateway.observe.metrics import Metrics
 from gateway.runtime.listener import Endpoints, serve_app
 from gateway.wire.cloudedge.devices import ObjectMeta
@@ -169,8 +171,17 @@ class JoinServer:
         if replaces:
             await self._book.revoke(issued.node, time.time(), spare=issued.serial)
             self._sessions.end(issued.node, Ending.REVOKED)
+            await self._tell_others(issued)
         self._metrics.edge_certificates.labels("issued").inc()
         log.info("certificate issued", extra={"node": issued.node, "serial": issued.serial})
+
+    async def _tell_others(self, issued: Issued) -> None:
+        """Let other CloudCores of the cluster revoke too. Errors: those of the API; the join fails."""
+        words: JsonObject = {REPLACED: f"{issued.serial} {int(issued.issued_at)}"}
+        with suppress(NotFound):  # no Node: nobody holds anything under this name
+            await self._kube.patch(
+                "v1", "nodes", None, issued.node, {"metadata": {"annotations": words}}
+            )
 
     async def _authorise(self, request: web.Request, node: str) -> bool:
         """Check certificate or token; True when the new certificate replaces all older ones."""

@@ -57,7 +57,7 @@ class NodeBook:
             return False
         if certificate.serial in self._known.revoked:
             return True
-        return certificate.issued_at <= self._known.revoked_at.get(certificate.node, -1.0)
+        return certificate.issued_at <= self.revoked_at(certificate.node)
 
     def owner(self, serial: str) -> str | None:
         """Return the node that a certificate counts for, None for one that is not in the book."""
@@ -66,6 +66,10 @@ class NodeBook:
     def is_known(self, serial: str) -> bool:
         """True for a certificate that is in the book, revoked or not."""
         return serial in self._known.issued or serial in self._known.revoked
+
+    def revoked_at(self, node: str) -> float:
+        """Return when a node's certificates were revoked last, -1 for never."""
+        return self._known.revoked_at.get(node, -1.0)
 
     def has_certificate(self, node: str) -> bool:
         """True when a node has a certificate of ours that counts."""

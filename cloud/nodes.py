@@ -21,7 +21,7 @@ from cloud.identity import LEASE_NAMESPACE, LEASES, ready_condition
 from cloud.informer import Change
 from cloud.leases import Renewals
 from cloud.nodebook import NodeBook
-from cloud.restrictions import CERTIFICATE, CLOUDCORE, TUNNEL
+from cloud.restrictions import CERTIFICATE, CLOUDCORE, REPLACED, TUNNEL
 from cloud.sessions import stamp
 from cloud.syncbook import SyncBook
 from gateway.errors import Conflict, GatewayError
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS = 10.0
 RETRY_SECONDS = 1.0
 DAY_SECONDS = 86_400.0
-_OWN_WORDS = frozenset({CLOUDCORE, CERTIFICATE, STORE, TUNNEL})
+_OWN_WORDS = frozenset({CLOUDCORE, CERTIFICATE, REPLACED, STORE, TUNNEL})
 _OWN_CONDITIONS = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
 
@@ -140,15 +140,16 @@ class NodeWatch:
         if change.new is None:
             await self._deleted(name)
         elif EDGE_LABEL in ObjectMeta.read(change.new).labels:
-            await self._book.register(name, ObjectMeta.read(change.new).uid)
+            meta = ObjectMeta.read(change.new)
+            await self._book.register(name, meta.uid)
+            await self._take_replacement(name, meta.annotations.get(REPLACED, ""))
             self._pass_on(name, change)
 
     async def _deleted(self, name: str, spare: str = "") -> None:
         if self._settings.node_deletion_revokes and name in self._book.registered:
             now = time.time()
             if spare:
-                end = now + self._settings.certificate_days * DAY_SECONDS
-                await self._book.issued(Issued(b"", name, spare, now, end))
+                await self._adopt(name, spare, now)
             await self._book.revoke(name, now, spare=spare)
             self._metrics.edge_certificates.labels("revoked").inc()
             log.info("node deleted: its certificates are revoked", extra={"node": name})
@@ -157,6 +158,24 @@ class NodeWatch:
         self._hub.end(name, Ending.NODE_DELETED)
         self._syncs.drop_node(name)
         self._unsent.pop(name, None)
+
+    async def _take_replacement(self, name: str, word: str) -> None:
+        """Revoke what a join with --replace at another CloudCore has replaced."""
+        serial, _, date = word.partition(" ")
+        if not date.isdecimal() or self._book.is_known(serial):
+            return
+        at = float(date)
+        await self._adopt(name, serial, at)
+        if at <= self._book.revoked_at(name):
+            return  # what is older is revoked; later ones, as of a rotation, stay
+        await self._book.revoke(name, at, spare=serial)
+        self._hub.end(name, Ending.REVOKED)
+        log.info("node replaced at another CloudCore", extra={"node": name, "serial": serial})
+
+    async def _adopt(self, name: str, serial: str, at: float) -> None:
+        """Note a certificate that another CloudCore has issued."""
+        end = at + self._settings.certificate_days * DAY_SECONDS
+        await self._book.issued(Issued(b"", name, serial, at, end))
 
     def _pass_on(self, name: str, change: Change) -> None:
         """Send the edge its Node when somebody else has changed it."""

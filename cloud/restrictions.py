@@ -19,6 +19,8 @@ CLOUDCORE = "cloudcore"
 """Annotation of a Node: the address of the CloudCore that it is connected to."""
 CERTIFICATE = "twinspan.io/certificate"
 """Annotation of a Node: the serial of the certificate with which it registered."""
+REPLACED = "twinspan.io/replaced-by"
+"""Annotation of a Node: serial and date (Unix seconds) of the certificate that replaced all before it."""
 TUNNEL = "twinspan.io/tunnel-cloudcore"
 """Annotation of a Node: the address of the CloudCore that its stream tunnel is at."""
 _IDENTITY = ("uid", "resourceVersion")

@@ -22,6 +22,7 @@ from tests.cloud_rig import (
     join,
 )
 from tests.cloud_samples import DEVICES
+from tests.integration.test_cloudhub_joining import refused_at_the_hub
 from tests.integration.test_cloudhub_pods import SYNCS, a_pod, has_sync, make_pod, naming, syncs
 
 
@@ -74,6 +75,24 @@ async def test_a_node_moves_and_nothing_is_lost_or_sent_twice(tmp_path: Path) ->
             assert set(await syncs(one)) - rights == {"p1", "new", "cm-1", "last"}
             names = [item["metadata"]["name"] for item in await all_syncs(one)]
             assert len(names) == len(set(names)) == 5
+
+
+async def test_a_join_that_replaces_at_one_cloudcore_revokes_at_the_other(tmp_path: Path) -> None:
+    async with a_cloud(tmp_path) as one, another_cloud(one, tmp_path / "two") as two:
+        old = await join(one, "edge-1")
+        async with an_edge(two, "edge-1", old) as edge:
+            await edge.register()
+            new = await join(one, "edge-1", node="edge-1", replace=True)
+            assert await edge.closed() is not None
+        assert await refused_at_the_hub(two, old, "edge-1") == (403, "revoked")
+        assert await refused_at_the_hub(one, old, "edge-1") == (403, "revoked")
+        async with an_edge(two, "edge-1", new) as edge:
+            assert (await edge.register()).parent_id
+            renewed = await join(two, "edge-1", node="edge-1", replace=True)
+        label: JsonObject = {"metadata": {"labels": {"zone": "b"}}}
+        await one.kube.patch("v1", "nodes", None, "edge-1", label)
+        async with an_edge(one, "edge-1", renewed) as edge:
+            assert (await edge.register()).parent_id
 
 
 async def all_syncs(cloud: CloudCore) -> list[Any]:

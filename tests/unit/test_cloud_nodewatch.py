@@ -23,6 +23,9 @@ class Book:
     async def revoke(self, node: str, _now: float, *, spare: str = "") -> None:
         self.done.append(f"revoke {node}")
 
+    def revoked_at(self, _node: str) -> float:
+        return -1.0
+
     async def unregister(self, node: str) -> None:
         self.registered.discard(node)
 
