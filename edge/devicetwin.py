@@ -164,8 +164,8 @@ class DeviceTwin:
             self._metrics.edge_twin_updates.labels(origin, "refused").inc()
             done(error)
             return
-        if origin == MQTT:
-            self.heard(key)
+        if origin == MQTT and any(ask and ask.actual for ask in (asks or {}).values()):
+            self.heard(key)  # a wish proves nobody who serves it
         self._commit(device, key, change, done, origin=origin, event_id=event_id, trace=trace)
 
     def twins(self, key: DeviceKey) -> Twins:
