@@ -104,11 +104,10 @@ NOBODY = Reporter()
 def reporter_of(status: JsonObject | None) -> Reporter:
     """Return what stands there of who reported, nothing where nobody did."""
     found = mapping(mapping(mapping((status or {}).get("status")).get("extensions")).get(REPORTS))
-    versions = {
-        name: version
-        for name, version in mapping(found.get("versions")).items()
-        if isinstance(version, int)
-    }
+    listed = found.get("versions")
+    entries = [mapping(entry) for entry in (listed if isinstance(listed, list) else [])]
+    numbers = ((text(e.get("propertyName")), e.get("version")) for e in entries)
+    versions = {name: version for name, version in numbers if isinstance(version, int)}
     return Reporter(text(found.get("node")), text(found.get("store")), versions)
 
 
@@ -263,7 +262,12 @@ def status_patch(
     body.update(state)
     extensions: JsonObject = {}
     if reporter is not None and reporter.node:
-        versions: JsonObject = {n: reporter.versions[n] for n in entries if n in reporter.versions}
+        # A list, since a merge patch takes nothing out of a table.
+        versions: list[Json] = [
+            {"propertyName": name, "version": reporter.versions[name]}
+            for name in entries
+            if name in reporter.versions
+        ]
         said: JsonObject = {"node": reporter.node, "store": reporter.store, "versions": versions}
         extensions[REPORTS] = said
     if faults is not None:
