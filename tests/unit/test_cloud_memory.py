@@ -289,6 +289,12 @@ async def test_a_revocation_that_could_not_be_kept_is_kept_later(
 
         async def unregister(self, _: str) -> None: ...
 
+        def uid(self, _: str) -> str:
+            return ""
+
+        def is_known(self, _: str) -> bool:
+            return False
+
     class Quiet:
         nodes = ()
 
