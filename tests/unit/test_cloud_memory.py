@@ -282,7 +282,7 @@ async def test_a_revocation_that_could_not_be_kept_is_kept_later(
 
         async def load(self, _: float) -> None: ...
 
-        async def revoke(self, node: str, _: float) -> None:
+        async def revoke(self, node: str, _: float, **__: object) -> None:
             if failures:
                 raise failures.pop(0)
             done.append(f"revoked {node}")
