@@ -312,7 +312,7 @@ async def test_a_revocation_that_could_not_be_kept_is_kept_later(
     catalog = SimpleNamespace(
         on_node=notes.append,
         node_annotations=lambda _: {},
-        nodes=SimpleNamespace(objects={}),
+        nodes=SimpleNamespace(objects={("", "n"): node}),
     )
 
     async def nothing(*_: object, **__: object) -> Any:
