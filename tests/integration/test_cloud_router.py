@@ -89,7 +89,7 @@ async def a_rig(
     async with a_cloud(tmp_path / "cloud", router=router) as cloud:
         await join_cloud(cloud, tmp_path / "edge")
         async with a_node(tmp_path / "edge", drivers={}, servicebus=servicebus) as node:
-            await until(lambda: node.core.hub.is_connected)
+            await until(lambda: node.core.hub.is_connected and node.core.node.is_registered)
             yield Rig(cloud, node)
 
 
@@ -123,7 +123,7 @@ async def test_a_curl_at_the_cloud_is_a_publish_at_the_edge(tmp_path: Path) -> N
         await rig.to_bus("down", "/shop", "orders")
         await delivered(rig.url("/edge-1/default/shop"), "-d", "first")
         listening = asyncio.create_task(
-            run("mosquitto_sub", *rig.mqtt(), "-t", "orders/#", "-C", "1", "-W", "10", "-v")
+            run("mosquitto_sub", *rig.mqtt(), "-t", "orders/a/#", "-C", "1", "-W", "10", "-v")
         )
 
         async def heard() -> bool:
@@ -480,7 +480,7 @@ async def test_who_waits_for_a_node_that_goes_away_is_told_at_once(tmp_path: Pat
         await join_cloud(cloud, tmp_path / "edge")
         settings = ServiceBus(enabled=True)
         async with a_node(tmp_path / "edge", drivers={}, servicebus=settings) as node:
-            await until(lambda: node.core.hub.is_connected)
+            await until(lambda: node.core.hub.is_connected and node.core.node.is_registered)
             rig = Rig(cloud, node)
             await to_service(rig, server.sockets[0].getsockname()[1])
             waiting = asyncio.create_task(curl(rig.url("/edge-1/default/api/hang")))

@@ -32,7 +32,7 @@ async def a_joined_node(
 ) -> AsyncIterator[Node]:
     await join_cloud(cloud, data_dir, node, replace=replace)
     async with a_node(data_dir, drivers={}) as running:
-        await until(lambda: running.core.hub.is_connected)
+        await until(lambda: running.core.hub.is_connected and running.core.node.is_registered)
         yield running
 
 
