@@ -231,7 +231,7 @@ async def test_the_cloud_fills_the_fresh_store_also_if_it_was_down_meanwhile(
         hub = f"localhost:{real.process.endpoints.port('cloudhub.wss')}"
         async with a_node(home, server=hub, drivers={}) as node:
             assert node.core.store.set_aside is not None
-            await has_lamp(node)
+            await until(lambda: node.core.twin.bound())  # a member comes before its Device
             await node.publish("$hw/events/device/default/lamp/twin/get", {})
             (answer,) = node.heard("/twin/get/result")
             assert answer["twin"]["level"]["expected"]["value"] == "7"
