@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from edge.clock import now_ms
 from edge.store import DeviceRow
-from edge.twinrules import NO_RULES, Change, Wanted
+from edge.twinrules import NO_RULES, Bound, Change, Wanted, bind
 from gateway.errors import GatewayError
 from gateway.wire.cloudedge.devices import DeviceView
 from gateway.wire.cloudedge.subjects import DeviceKey
@@ -25,13 +25,41 @@ from gateway.wire.cloudedge.values import (
 
 @dataclass(slots=True)
 class LocalDevice:
-    """One device: `twins` as they are with all changes on their way to disk, `stored` as on disk."""
+    """One device: `twins` as they are with all changes on their way to disk, `stored` as on disk.
+
+    Shape:  `bound` and `stored_bound` likewise: the desired values last taken over from the Device.
+    """
 
     row: DeviceRow
     twins: dict[str, Twin] = field(default_factory=dict)
     stored: dict[str, Twin] = field(default_factory=dict)
+    bound: dict[str, Bound] = field(default_factory=dict)
+    stored_bound: dict[str, Bound] = field(default_factory=dict)
     view: DeviceView | None = None
     rules: Mapping[str, ValueRule] = field(default_factory=lambda: NO_RULES)
+
+    def load(self, twins: dict[str, Twin], bound: dict[str, Bound]) -> None:
+        """Take what is on disk."""
+        self.twins, self.stored = twins, dict(twins)
+        self.bound, self.stored_bound = bound, dict(bound)
+
+    def bind(self, view: DeviceView, rules: Mapping[str, ValueRule]) -> Change:
+        """Belong to this Device from now on; return what follows for the twins."""
+        before = self.bound.keys() | (frozenset() if self.view is None else self.view.properties)
+        gone = frozenset(before - view.properties.keys())
+        self.view, self.rules = view, rules
+        wanted = wanted_of(view, rules)
+        return bind(self.twins, wanted, gone, now_ms(), uid=view.meta.uid, bound=self.bound)
+
+    def begin(self, change: Change) -> None:
+        """Have a change that is on its way to disk."""
+        self.twins.update(change.changed)
+        _note_bound(self.bound, change)
+
+    def written(self, change: Change) -> None:
+        """Know that a change is on disk."""
+        self.stored.update(change.changed)
+        _note_bound(self.stored_bound, change)
 
     def undo(self, change: Change) -> None:
         """Take a failed change out of memory, except where a later one is on top of it.
@@ -46,6 +74,21 @@ class LocalDevice:
                 del self.twins[name]
             else:
                 self.twins[name] = before
+        for name, it in change.bound.items():
+            if self.bound.get(name) is it:
+                _set_bound(self.bound, name, self.stored_bound.get(name))
+
+
+def _note_bound(bound: dict[str, Bound], change: Change) -> None:
+    for name, it in change.bound.items():
+        _set_bound(bound, name, it)
+
+
+def _set_bound(bound: dict[str, Bound], name: str, it: Bound | None) -> None:
+    if it is None:
+        bound.pop(name, None)
+    else:
+        bound[name] = it
 
 
 DEVICE_TOPICS = "$hw/events/device"

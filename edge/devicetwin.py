@@ -18,7 +18,7 @@ import msgspec
 
 from edge.attributes import Attributes
 from edge.clock import now_ms, rfc3339, stamp
-from edge.deviceforms import LocalDevice, member_of, row_of, topic_of, wanted_of
+from edge.deviceforms import LocalDevice, member_of, row_of, topic_of
 from edge.deviceport import CLOUD, MAPPER, MQTT, DeviceListener, Updated
 from edge.hub import Sender
 from edge.membership import Membership
@@ -30,7 +30,6 @@ from edge.twinrules import (
     Change,
     Twins,
     alive,
-    bind,
     changes_of,
     deltas,
     report,
@@ -126,10 +125,9 @@ class DeviceTwin:
         for row in await self._store.devices():
             self._devices[row.id] = LocalDevice(row)
         await self.attributes.load()
-        for device, twins in (await self._store.twins()).items():
-            if device in self._devices:
-                self._devices[device].twins = twins
-                self._devices[device].stored = dict(twins)
+        twins, bound = await self._store.twins(), await self._store.bound()
+        for name, device in self._devices.items():
+            device.load(twins.get(name, {}), bound.get(name, {}))
         for entry in await self._store.meta_of_type("devicemodel"):
             self.put_model(msgspec.json.decode(entry.value))
         for entry in await self._store.meta_of_type("device"):
@@ -296,7 +294,7 @@ class DeviceTwin:
             span.end(refusal)
             done(refusal)
             return
-        device.twins.update(change.changed)
+        device.begin(change)
 
         def answer(result: int | GatewayError) -> None:
             if isinstance(result, GatewayError):
@@ -307,18 +305,21 @@ class DeviceTwin:
                 return
             self._metrics.edge_twin_updates.labels(origin, "ok").inc()
             span.end()
-            device.stored.update(change.changed)
+            device.written(change)
             self._reports.stored(str(key), result)
             done(change)
+            if change.bound and not change.changed:
+                return  # nothing that anybody sees
             self._announce(device, key, change, event_id)
             if origin != MAPPER and deltas(device.twins):
                 for listener in self._listeners:
                     listener.desired_changed(key, span.context)
 
-        if not change.changed and row is None:
+        if not change.changed and not change.bound and row is None:
             answer(0)
         else:
-            self._store.change(device.row, change.changed, row, MAX_WAITING, answer)
+            cells = (device.row, change.changed, change.bound, row)
+            self._store.change(*cells, MAX_WAITING, answer)
 
     def _twin_report(self, key: DeviceKey, change: Change, trace: TraceContext) -> Report:
         made = stamp()
@@ -395,14 +396,10 @@ class DeviceTwin:
     ) -> None:
         model = self._models.get(_model_key(view))
         previous = device.view
-        before = frozenset() if previous is None else frozenset(previous.properties)
-        device.view = view
-        device.rules = NO_RULES if model is None else model.rules
-        wanted = wanted_of(view, device.rules)
-        change = bind(device.twins, wanted, before - frozenset(view.properties), now_ms())
+        change = device.bind(view, NO_RULES if model is None else model.rules)
         for listener in self._listeners:
             listener.device_bound(view, model, trace)
-        if not change.changed:
+        if not change.changed and not change.bound:
             return
 
         def bound(result: Change | GatewayError) -> None:

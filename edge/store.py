@@ -16,7 +16,16 @@ from functools import partial
 import msgspec
 
 from edge.quarantine import SetAside, put_aside_if_damaged, remember, until_damaged
-from edge.twincells import PUT_TWIN, SELECT_TWINS, cells_of, twin_of
+from edge.twincells import (
+    DROP_BOUND,
+    PUT_BOUND,
+    PUT_TWIN,
+    SELECT_BOUND,
+    SELECT_TWINS,
+    cells_of,
+    twin_of,
+)
+from edge.twinrules import Bound
 from gateway.errors import GatewayError
 from gateway.store.database import Database
 from gateway.store.disk import Disk
@@ -205,6 +214,13 @@ class EdgeStore:
             out.setdefault(device, {})[name] = twin_of(*cells)
         return out
 
+    async def bound(self) -> dict[str, dict[str, Bound]]:
+        """Return which desired values were last taken over: device id -> property -> value."""
+        out: dict[str, dict[str, Bound]] = {}
+        for device, name, *cells in await self._rows(SELECT_BOUND, ()):
+            out.setdefault(device, {})[name] = Bound(*cells)
+        return out
+
     def put_device(self, row: DeviceRow, done: Done) -> None:
         self._write(done, _PUT_DEVICE, [_cells(row)])
 
@@ -221,11 +237,12 @@ class EdgeStore:
         self,
         device: DeviceRow,
         twins: Mapping[str, Twin],
+        bound: Mapping[str, Bound | None],
         report: Report | None,
         limit: int,
         done: Callable[[int | GatewayError], None],
     ) -> None:
-        """Write changed twins and the report about them, both or neither.
+        """Write changed twins, what was taken over from the Device and the report, all or nothing.
 
         Shape:  `done` gets the report's row id, 0 without one, `MERGED` when the device had `limit`
                 reports waiting and this one was put into a waiting one. The device's own row is
@@ -235,6 +252,7 @@ class EdgeStore:
         def work(connection: sqlite3.Connection) -> int:
             connection.execute(_KEEP_DEVICE, _cells(device))
             connection.executemany(PUT_TWIN, [cells_of(device.id, *item) for item in twins.items()])
+            _put_bound(connection, device.id, bound)
             return 0 if report is None else _put_report(connection, report, self._limit(limit))
 
         self.database.submit(work, done)
@@ -355,6 +373,16 @@ _PUT_DEVICE = (
     " description = excluded.description, state = excluded.state,"
     " last_online = excluded.last_online"
 )
+
+
+def _put_bound(
+    connection: sqlite3.Connection, device: str, bound: Mapping[str, Bound | None]
+) -> None:
+    for name, it in bound.items():
+        if it is None:
+            connection.execute(DROP_BOUND, (device, name))
+        else:
+            connection.execute(PUT_BOUND, (device, name, it.uid, it.text))
 
 
 def _plain(done: Done) -> Callable[[object], None]:

@@ -20,6 +20,10 @@ PUT_TWIN = (
     " metadata = excluded.metadata"
 )
 
+SELECT_BOUND = "SELECT deviceid, name, uid, desired FROM device_bound"
+PUT_BOUND = "INSERT OR REPLACE INTO device_bound (deviceid, name, uid, desired) VALUES (?, ?, ?, ?)"
+DROP_BOUND = "DELETE FROM device_bound WHERE deviceid = ? AND name = ?"
+
 
 def cells_of(device: str, name: str, twin: Twin) -> tuple[object, ...]:
     """Return the row of a device's property, as `PUT_TWIN` takes it."""

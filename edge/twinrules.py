@@ -47,13 +47,25 @@ Twins: TypeAlias = Mapping[str, Twin]
 Asks: TypeAlias = Mapping[str, Twin | None]
 
 
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The desired value that was last taken over from a Device; `text` None: it wanted nothing."""
+
+    uid: str
+    text: str | None
+
+
+_NOTHING_BOUND: Mapping[str, Bound] = MappingProxyType({})
+
+
 @dataclass(slots=True)
 class Change:
     """What follows from a request.
 
     Shape:  `changed` maps each touched property to its new twin; `before` to its old one (None: new);
             `result` is what the client is told; `sync` what the cloud is told; `rejected` names the sides
-            that lost against newer local data (`temp.expected`).
+            that lost against newer local data (`temp.expected`); `bound` is what to remember of the
+            Device's desired values (None: nothing any more).
     """
 
     changed: dict[str, Twin] = field(default_factory=dict)
@@ -61,6 +73,7 @@ class Change:
     result: dict[str, Twin | None] = field(default_factory=dict)
     sync: dict[str, Twin | None] = field(default_factory=dict)
     rejected: list[str] = field(default_factory=list)
+    bound: dict[str, Bound | None] = field(default_factory=dict)
 
     def note(self, name: str, before: Twin | None, after: Twin) -> None:
         if before != after:
@@ -384,13 +397,22 @@ class Wanted:
     is_usable: bool = True
 
 
-def bind(twins: Twins, wanted: Mapping[str, Wanted], gone: frozenset[str], now_ms: int) -> Change:
+def bind(
+    twins: Twins,
+    wanted: Mapping[str, Wanted],
+    gone: frozenset[str],
+    now_ms: int,
+    *,
+    uid: str = "",
+    bound: Mapping[str, Bound] = _NOTHING_BOUND,
+) -> Change:
     """Take over a Device's properties: desired values become expected ones, lost properties go.
 
-    Shape:  `gone` are the properties that the Device had before and has no longer. Only what differs
-            is written, so the same Device again changes nothing.
+    Shape:  `gone` are the properties that the Device had before and has no longer; `bound` what was
+            taken over before. Only what differs is written, so the same Device again changes nothing,
+            and a desired value that is still the same leaves a later wish of the edge alone.
     """
-    change = Change()
+    change = Change(bound={name: None for name in gone if name in bound})
     for name in gone:
         stored = twins.get(name)
         if stored is not None and not is_deleted(stored):
@@ -399,8 +421,29 @@ def bind(twins: Twins, wanted: Mapping[str, Wanted], gone: frozenset[str], now_m
     for name, want in wanted.items():
         stored = twins.get(name)
         fresh = stored is None or is_deleted(stored)
-        change.note(name, stored, _bound(stored or Twin(), fresh, want, now_ms))
+        base, before = stored or Twin(), bound.get(name)
+        if not fresh and before is not None and _is_taken(base, want, before, uid):
+            want = Wanted(want.text, want.type, is_usable=False)
+        elif want.is_usable and before != Bound(uid, want.text):
+            change.bound[name] = Bound(uid, want.text)
+        change.note(name, stored, _bound(base, fresh, want, now_ms))
     return change
+
+
+def _is_taken(base: Twin, want: Wanted, before: Bound, uid: str) -> bool:
+    """True when this desired value was taken over before, and what is expected since may stay."""
+    if before != Bound(uid, want.text):
+        return False
+    held = text_of(base.expected)
+    return held is None or type_of(base) == want.type or _fits(want.type, held)
+
+
+def _fits(kind: str, text: str) -> bool:
+    try:
+        check_value("expected", kind, text)
+    except BadRequest:
+        return False
+    return True
 
 
 def _bound(base: Twin, fresh: bool, want: Wanted, now_ms: int) -> Twin:

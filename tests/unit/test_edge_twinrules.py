@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.twinrules import (
+    Bound,
     Twins,
     Wanted,
     alive,
@@ -349,6 +350,67 @@ def test_the_same_device_again_changes_nothing() -> None:
 def test_an_equal_desired_value_in_another_text_changes_nothing() -> None:
     first = bind({}, {"t": Wanted("25", "float")}, frozenset(), NOW).changed
     assert not bind(first, {"t": Wanted("25.0", "float")}, frozenset(), NOW).changed
+
+
+DEVICE = {"temp": Wanted("2", "int")}
+WISHED = {"temp": a_twin(expected="4", expected_version=(1, 1))}
+
+
+def bound_as(text: str | None, uid: str = "u") -> dict[str, Bound]:
+    return {"temp": Bound(uid, text)}
+
+
+def test_a_desired_value_that_was_taken_over_leaves_a_later_wish_alone() -> None:
+    first = bind({}, DEVICE, frozenset(), NOW, uid="u")
+    assert first.bound == bound_as("2")
+    again = bind(WISHED, DEVICE, frozenset(), NOW, uid="u", bound=bound_as("2"))
+    assert (again.changed, again.bound) == ({}, {})
+
+
+@pytest.mark.parametrize("bound", [{}, bound_as("1"), bound_as(None), bound_as("2", "before")])
+def test_a_desired_value_that_is_new_wins_over_a_wish(bound: dict[str, Bound]) -> None:
+    change = bind(WISHED, DEVICE, frozenset(), NOW, uid="u", bound=bound)
+    assert change.changed["temp"].expected == value("2")
+    assert change.bound == bound_as("2")
+
+
+def test_a_device_that_goes_on_wanting_nothing_leaves_a_wish_alone() -> None:
+    nothing = {"temp": Wanted(None, "int")}
+    change = bind(WISHED, nothing, frozenset(), NOW, uid="u", bound=bound_as(None))
+    assert not change.changed
+    change = bind(WISHED, nothing, frozenset(), NOW, uid="u", bound=bound_as("2"))
+    assert change.changed["temp"].expected is None
+
+
+def test_a_desired_value_that_equals_the_wish_is_remembered() -> None:
+    same = {"temp": Wanted("4", "int")}
+    change = bind(WISHED, same, frozenset(), NOW, uid="u", bound=bound_as("2"))
+    assert (change.changed, change.bound) == ({}, bound_as("4"))
+
+
+def test_a_desired_value_that_the_model_forbids_is_not_remembered() -> None:
+    bad = {"temp": Wanted("9", "int", is_usable=False)}
+    assert not bind(WISHED, bad, frozenset(), NOW, uid="u", bound=bound_as("2")).bound
+    good = {"temp": Wanted("9", "int")}
+    change = bind(WISHED, good, frozenset(), NOW, uid="u", bound=bound_as("2"))
+    assert change.changed["temp"].expected == value("9")
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("float", "4"), ("boolean", "true")])
+def test_a_wish_stays_under_another_type_if_it_is_one_of_it(kind: str, expected: str) -> None:
+    wanted = {"temp": Wanted("true", kind)}
+    change = bind(WISHED, wanted, frozenset(), NOW, uid="u", bound=bound_as("true"))
+    assert change.changed["temp"].metadata == {"type": kind}
+    assert change.changed["temp"].expected is not None
+    assert change.changed["temp"].expected.value == expected
+
+
+def test_what_was_taken_over_is_forgotten_with_its_property() -> None:
+    change = bind(WISHED, {}, frozenset({"temp"}), NOW, uid="u", bound=bound_as("2"))
+    assert change.bound == {"temp": None}
+    deleted = {"temp": Twin(metadata={"type": DELETED})}
+    change = bind(deleted, DEVICE, frozenset(), NOW, uid="u", bound=bound_as("2"))
+    assert change.changed["temp"].expected == value("2")
 
 
 def test_a_new_desired_value_keeps_what_the_device_reported() -> None:
