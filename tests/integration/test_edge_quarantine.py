@@ -167,6 +167,7 @@ async def used_while_it_breaks(data_dir: Path, cloud: FakeCloud) -> None:
             with suppress(StoreUnavailable):
                 await node.core.store.database.write(lambda c: c.execute("PRAGMA shrink_memory"))
             await node.publish("event//default:d1", b"more")
+            await asyncio.sleep(0)  # a closed store refuses without a pause, and could never end
 
 
 async def test_a_store_that_breaks_in_use_ends_the_node_and_is_put_aside_at_the_next_start(
