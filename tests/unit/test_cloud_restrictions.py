@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from cloud.references import MIRROR
 from cloud.restrictions import (
-    MIRROR,
     check_event_of,
     check_mirror_pod,
     event_from,
