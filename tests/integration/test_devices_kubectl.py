@@ -195,9 +195,14 @@ async def test_a_device_of_v1alpha2_is_driven_by_a_real_edge(tmp_path: Path) -> 
             await eventually(is_dimmed, "the wish of the manifest")
             await cloud.want("default:lamp", "on", True)
             await eventually(is_on, "the wish of an application")
-            status: Any = await cloud.object(GROUP_VERSION, "devicestatuses", "default", "lamp")
-            values = {t["propertyName"]: t["reported"]["value"] for t in status["status"]["twins"]}
-            assert values == {"on": "true", "brightness": "40"}
+
+            async def is_written() -> bool:
+                status: Any = await cloud.object(GROUP_VERSION, "devicestatuses", "default", "lamp")
+                twins = status["status"]["twins"]
+                values = {twin["propertyName"]: twin["reported"]["value"] for twin in twins}
+                return bool(values == {"on": "true", "brightness": "40"})
+
+            await eventually(is_written, "both in the DeviceStatus")
 
 
 async def test_kubectl_shows_what_admission_refuses_and_warns_of(tmp_path: Path) -> None:
