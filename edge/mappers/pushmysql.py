@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from edge.mappers.pushaddress import Address, read_address
 from edge.mappers.pushing import AT_ONCE, Sample
 from edge.mappers.pushtimes import clock_text
+from edge.mappers.sharedlinks import SharedLinks
 from gateway.errors import Rejected, Undeliverable
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import mapping, text
@@ -48,7 +49,7 @@ class MysqlServers:
     """The connections, one to each server, database and user."""
 
     def __init__(self) -> None:
-        self._links: dict[_Server, _Link] = {}
+        self._links: SharedLinks[_Server, _Link] = SharedLinks(FIELD, MAX_SERVERS)
 
     def make(self, config: JsonObject) -> MysqlPusher:
         """Read `mysql` of a `dbMethod`. Errors: Rejected, also where PyMySQL is not installed."""
@@ -62,25 +63,13 @@ class MysqlServers:
         if os.environ.get("PASSWORD"):
             address.require_secrecy(f"{FIELD}.addr", "the password")
         server = address, database, user
-        if server not in self._links and len(self._links) >= MAX_SERVERS:
-            raise Rejected(f"{FIELD}: at most {MAX_SERVERS} servers")
-        link = self._links.setdefault(server, _Link(address, database, user))
-        link.users += 1
-        return MysqlPusher(link, lambda: self._release(server))
-
-    def _release(self, server: _Server) -> None:
-        link = self._links[server]
-        link.users -= 1
-        if not link.users:
-            link.close()
-            del self._links[server]
+        return MysqlPusher(*self._links.take(server, lambda: _Link(address, database, user)))
 
 
 class _Link:
     """One connection in a thread of its own."""
 
     def __init__(self, address: Address, database: str, user: str) -> None:
-        self.users = 0
         self._address = address
         self._database = database
         self._user = user

@@ -17,6 +17,7 @@ import msgspec
 from edge.mappers.pushaddress import Address, read_address
 from edge.mappers.pushing import AT_ONCE, Sample
 from edge.mappers.redisclient import RedisClient
+from edge.mappers.sharedlinks import SharedLinks
 from gateway.errors import GatewayError, Rejected
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import mapping
@@ -31,7 +32,7 @@ class RedisServers:
     """The connections, one to each server and database."""
 
     def __init__(self) -> None:
-        self._links: dict[_Server, _Link] = {}
+        self._links: SharedLinks[_Server, _Link] = SharedLinks(FIELD)
 
     def make(self, config: JsonObject) -> RedisPusher:
         """Read `redis` of a `dbMethod`. Errors: Rejected."""
@@ -48,23 +49,13 @@ class RedisServers:
         if password:
             address.require_secrecy(f"{FIELD}.addr", "the password")
         server = address, database
-        link = self._links.setdefault(server, _Link(address, database, password))
-        link.users += 1
-        return RedisPusher(link, lambda: self._release(server))
-
-    def _release(self, server: _Server) -> None:
-        link = self._links[server]
-        link.users -= 1
-        if not link.users:
-            link.close()
-            del self._links[server]
+        return RedisPusher(*self._links.take(server, lambda: _Link(address, database, password)))
 
 
 class _Link:
     """One connection and who uses it."""
 
     def __init__(self, address: Address, database: int, password: str) -> None:
-        self.users = 0
         self._at = address, password, database
         self._client: RedisClient | None = None
         self._turn = asyncio.Lock()
