@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from edge.clock import now_ms, stamp
+from edge.upgrading import CHUNK, answered
 from edge.websocket import ClientSession, Closed, Event, Opened, Refused, Text, TooLong
 from gateway.config.edge import EdgeHub as HubSettings
 from gateway.errors import GatewayError, Rejected, TooLarge, Undeliverable
@@ -58,7 +59,6 @@ STABLE_SECONDS = 10.0
 """A link that lived this long starts the pauses between tries anew: two machines that joined as one node,
 and so take the link from each other, must not do it several times a second.
 """
-CHUNK = 65_536
 
 T = TypeVar("T")
 
@@ -432,15 +432,7 @@ async def _upgrade(
         mask=lambda: os.urandom(4),
         limit=MAX_FRAME,
     )
-    writer.write(session.to_send())
-    while True:
-        events = session.receive(await reader.read(CHUNK))
-        if not events:
-            continue
-        first, *rest = events
-        if isinstance(first, Opened):
-            return session, first, rest
-        raise _refusal(first)
+    return session, *await answered(session, reader, writer, _refusal)
 
 
 def _refusal(event: Event) -> GatewayError:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from edge.machine import address_of
 from edge.streamlinks import Links
+from edge.upgrading import CHUNK, answered
 from edge.websocket import ClientSession, Closed, Event, Opened, Refused, Text
 from gateway.errors import GatewayError, MalformedPacket, Undeliverable
 from gateway.wire.cloudedge.tunnel import (
@@ -39,7 +40,6 @@ PING_SECONDS = 5.0
 SILENT_SECONDS = 30.0
 HANDSHAKE_SECONDS = 30.0
 GOODBYE_SECONDS = 1.0
-CHUNK = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,17 +188,13 @@ async def _upgrade(
         mask=lambda: os.urandom(4),
         limit=MAX_MESSAGE,
     )
-    writer.write(session.to_send())
-    while True:
-        events = session.receive(await reader.read(CHUNK))
-        if not events:
-            continue
-        first, *rest = events
-        if isinstance(first, Opened):
-            return session, first, rest
-        if isinstance(first, Refused):
-            raise Undeliverable(f"the cloud refused the tunnel: {first.status} {first.reason}")
-        raise Undeliverable("the cloud closed the connection instead of answering the upgrade")
+    return session, *await answered(session, reader, writer, _refusal)
+
+
+def _refusal(event: Event) -> GatewayError:
+    if isinstance(event, Refused):
+        return Undeliverable(f"the cloud refused the tunnel: {event.status} {event.reason}")
+    return Undeliverable("the cloud closed the connection instead of answering the upgrade")
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:
