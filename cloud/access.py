@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from cloud.accessrules import RBAC, access_spec
-from cloud.informer import Change, Informer, Key
 from cloud.nodepods import Need, NodePods
 from cloud.syncbook import Held, SyncBook
 from cloud.wanted import FIRST, WantedObject
 from gateway.errors import GatewayError, NotFound
 from gateway.kube.client import KubeClient
+from gateway.kube.informer import Change, Informer, Key
 from gateway.model.json import Json, JsonObject
 from gateway.runtime.backoff import Backoff
 from gateway.wire.cloudedge.devices import ObjectMeta, mapping

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from cloud.informer import Change, Informer
 from cloud.mapping import Layout, NotMappable, layout_of, tenant_of, thing_id
 from cloud.statuses import belongs_to
 from gateway.kube.client import KubeClient
+from gateway.kube.informer import Change, Informer
 from gateway.model.json import Json, JsonObject
 from gateway.runtime.module import Module
 from gateway.wire.cloudedge.devices import (

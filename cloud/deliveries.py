@@ -16,9 +16,9 @@ from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge.devices import mapping, number
 
 if TYPE_CHECKING:
-    from cloud.informer import Key
     from cloud.rules import Rules
     from gateway.kube.client import KubeClient
+    from gateway.kube.informer import Key
     from gateway.observe.metrics import Metrics
 
 log = logging.getLogger(__name__)

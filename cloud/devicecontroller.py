@@ -26,7 +26,6 @@ from cloud.devicethings import (
     Twinned,
 )
 from cloud.guard import DeviceGuard
-from cloud.keyworker import KeyWorker
 from cloud.mapping import (
     DELETE_ANNOTATION,
     Layout,
@@ -59,6 +58,7 @@ from gateway.model.json import Json, JsonObject
 from gateway.model.ports import Things
 from gateway.model.thing import Thing, ThingEvent, ThingMessage
 from gateway.model.trace import TraceContext
+from gateway.runtime.keyworker import KeyWorker
 from gateway.twin.documents import same
 from gateway.wire.cloudedge.devices import DEVICES, GROUP_VERSION, DeviceView
 from gateway.wire.cloudedge.subjects import DeviceKey

@@ -33,12 +33,12 @@ from cloud.appparts import (
     unwanted,
 )
 from cloud.chores import Chores
-from cloud.informer import Change, Informer, Key
 from cloud.mirrors import Mirrors, Place
 from cloud.nodegroups import NodeGroups
 from cloud.podnotices import PodNotices
 from gateway.errors import Conflict, GatewayError, NotFound
 from gateway.kube.client import KubeClient, PatchType
+from gateway.kube.informer import Change, Informer, Key
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge.devices import ObjectMeta, mapping, text
 

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from cloud.informer import Change, Informer, Key
 from gateway.errors import Undeliverable
 from gateway.kube.client import KubeClient
+from gateway.kube.informer import Change, Informer, Key
 from gateway.model.json import JsonObject
 
 READY_SECONDS = 10.0

@@ -27,9 +27,9 @@ from cloud.groupmembers import (
     node_statuses,
 )
 from cloud.identity import ready_condition
-from cloud.informer import Change, Informer
 from gateway.errors import GatewayError, NotFound
 from gateway.kube.client import KubeClient
+from gateway.kube.informer import Change, Informer
 from gateway.model.json import Json, JsonObject
 from gateway.runtime.backoff import Backoff
 from gateway.wire.cloudedge.devices import ObjectMeta, mapping

@@ -10,9 +10,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from cloud.informer import Change, Informer, Key
 from cloud.references import Reference, account_of, references
 from gateway.kube.client import KubeClient
+from gateway.kube.informer import Change, Informer, Key
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import ObjectMeta, mapping, text
 from gateway.wire.cloudedge.names import EDGE_LABEL

@@ -18,7 +18,6 @@ from cloud.catalog import STORE, Catalog
 from cloud.certificates import Issued
 from cloud.hub import CloudHub
 from cloud.identity import LEASE_NAMESPACE, LEASES, ready_condition
-from cloud.informer import Change
 from cloud.leases import Renewals
 from cloud.nodebook import NodeBook
 from cloud.restrictions import CERTIFICATE, CLOUDCORE, REPLACED, TUNNEL
@@ -26,6 +25,7 @@ from cloud.sessions import stamp
 from cloud.syncbook import SyncBook
 from gateway.errors import Conflict, GatewayError
 from gateway.kube.client import KubeClient, PatchType
+from gateway.kube.informer import Change
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge.devices import ObjectMeta, mapping
 from gateway.wire.cloudedge.link import Ending, ObjectMessage

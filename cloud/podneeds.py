@@ -11,10 +11,10 @@ import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from cloud.informer import Change, Informer, Key
 from cloud.nodepods import Need, NodePods
 from gateway.errors import GatewayError, NotFound
 from gateway.kube.client import KubeClient
+from gateway.kube.informer import Change, Informer, Key
 from gateway.model.json import JsonObject
 from gateway.runtime.backoff import Backoff
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from cloud.chores import Chores
-from cloud.informer import Change
 from cloud.nodepods import uid_of
 from gateway.errors import GatewayError
+from gateway.kube.informer import Change
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import ObjectMeta, mapping, text
 from gateway.wire.cloudedge.names import EDGE_LABEL

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from cloud.informer import Change, Informer, Key
 from cloud.routes import (
     BusToRest,
     RestToBus,
@@ -21,6 +20,7 @@ from cloud.routes import (
 )
 from cloud.sessions import stamp
 from gateway.errors import GatewayError
+from gateway.kube.informer import Change, Informer, Key
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import mapping, text
 from gateway.wire.cloudedge.link import ObjectMessage

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from cloud.catalog import Catalog
-from cloud.informer import number_of
 from cloud.statuses import (
     NOBODY,
     Faults,
@@ -27,6 +26,7 @@ from cloud.statuses import (
 )
 from gateway.errors import Conflict, NotFound
 from gateway.kube.client import KubeClient
+from gateway.kube.informer import number_of
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import GROUP_VERSION, STATUSES, DeviceView, ObjectMeta
 from gateway.wire.kube.status import AlreadyExists

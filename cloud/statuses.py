@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cloud.informer import number_of
 from cloud.mapping import (
     Layout,
     features_patch,
@@ -18,6 +17,7 @@ from cloud.mapping import (
     reported_by_thing,
 )
 from gateway.errors import GatewayError
+from gateway.kube.informer import number_of
 from gateway.model.json import Json, JsonObject
 from gateway.twin.documents import same
 from gateway.wire.cloudedge.devices import GROUP_VERSION, DeviceView, mapping, text

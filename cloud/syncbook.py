@@ -16,9 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from cloud.informer import Change, Informer, number_of
 from gateway.errors import GatewayError, NotFound, Rejected
 from gateway.kube.client import KubeClient
+from gateway.kube.informer import Change, Informer, number_of
 from gateway.model.json import JsonObject
 from gateway.runtime.backoff import Backoff
 from gateway.wire.cloudedge.devices import ObjectMeta, mapping, text

@@ -20,8 +20,6 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from cloud.identity import ready_condition
-from cloud.informer import Change, Informer
-from cloud.keyworker import KeyWorker
 from cloud.references import Reference
 from cloud.restrictions import CLOUDCORE
 from cloud.sessions import Inbound
@@ -38,7 +36,9 @@ from cloud.taskflow import (
     wake_at,
 )
 from gateway.errors import Conflict, Forbidden, NotFound, Unprocessable
+from gateway.kube.informer import Change, Informer
 from gateway.model.json import Json, JsonObject
+from gateway.runtime.keyworker import KeyWorker
 from gateway.wire.cloudedge.devices import ObjectMeta, mapping
 from gateway.wire.cloudedge.envelope import Envelope, Stamp
 from gateway.wire.cloudedge.link import ObjectMessage

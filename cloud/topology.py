@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cloud.groupmembers import group_of
-from cloud.informer import Change, Informer
 from cloud.slices import RANGE_GROUP, TOPOLOGY
 from gateway.kube.client import KubeClient
+from gateway.kube.informer import Change, Informer
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import ObjectMeta
 

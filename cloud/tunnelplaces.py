@@ -10,16 +10,16 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from cloud.keyworker import KeyWorker
 from cloud.restrictions import TUNNEL
 from gateway.errors import NotFound
 from gateway.model.json import JsonObject
+from gateway.runtime.keyworker import KeyWorker
 
 if TYPE_CHECKING:
-    from cloud.informer import Change
     from cloud.peers import Peers
     from cloud.streams import Tunnels
     from gateway.kube.client import KubeClient
+    from gateway.kube.informer import Change
 
 
 class TunnelPlaces:

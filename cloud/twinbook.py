@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from cloud.catalog import Catalog
 from cloud.devicethings import Twinned
-from cloud.informer import number_of
 from cloud.mapping import NotMappable
+from gateway.kube.informer import number_of
 from gateway.model.thing import EventAction, Thing, ThingEvent
 from gateway.wire.cloudedge.devices import DeviceView
 from gateway.wire.cloudedge.subjects import DeviceKey

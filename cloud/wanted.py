@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from cloud.informer import number_of
 from cloud.syncbook import NEVER, Held
+from gateway.kube.informer import number_of
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.names import Operation, Source
 

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 from cloud.apikinds import ApiKinds
 from cloud.apiverbs import Asked, list_page
 from cloud.authorizer import Authorizer, View
-from cloud.informer import Change, Informer, Key
 from cloud.sessions import stamp
 from cloud.slices import KINDS, Topology, as_seen
 from gateway.errors import NotBuilt, QuotaExceeded, Undeliverable
+from gateway.kube.informer import Change, Informer, Key
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import ObjectMeta
 from gateway.wire.cloudedge.link import ObjectMessage

@@ -79,9 +79,15 @@ class KubeClient(Protocol):
     """
 
     async def get(
-        self, group_version: str, plural: str, namespace: str | None, name: str
+        self,
+        group_version: str,
+        plural: str,
+        namespace: str | None,
+        name: str,
+        *,
+        subresource: str | None = None,
     ) -> JsonObject:
-        """Return the newest state of one object."""
+        """Return the newest state of one object, or of its `subresource` (`scale`)."""
 
     async def list(
         self,
@@ -151,8 +157,11 @@ class KubeClient(Protocol):
         uid: str | None = None,
         resource_version: str | None = None,
         grace_seconds: int | None = None,
+        propagation: str = "Background",
     ) -> None:
         """Delete an object, now or once its finalizers are gone; Conflict when a precondition fails.
+
+        Shape:  `propagation` says what becomes of its dependents: `Background`, `Foreground`, `Orphan`.
 
         Units:  `grace_seconds` for kinds that end gracefully (Pods): 0 removes at once, None waits as
                 long as the object says.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from gateway.errors import BadRequest, NotFound, Undeliverable
+from gateway.errors import BadRequest, NotBuilt, NotFound, Undeliverable
 from gateway.kube.admission import WriteOptions
 from gateway.kube.auth import MASTERS, Access, User, acting_as, require, require_own
 from gateway.kube.checks import DeleteOptions, as_version
@@ -85,9 +85,17 @@ class LocalClient:
         return self._objects.resource(group_version, plural)
 
     async def get(
-        self, group_version: str, plural: str, namespace: str | None, name: str
+        self,
+        group_version: str,
+        plural: str,
+        namespace: str | None,
+        name: str,
+        *,
+        subresource: str | None = None,
     ) -> JsonObject:
-        resource = self._find("get", group_version, plural, namespace, name)
+        resource = self._find("get", group_version, plural, namespace, name, subresource)
+        if subresource not in (None, "status"):
+            raise NotBuilt(f"{subresource} of {plural} is not built")
         return self._objects.get(resource, namespace, name).object
 
     async def list(
@@ -185,12 +193,13 @@ class LocalClient:
         uid: str | None = None,
         resource_version: str | None = None,
         grace_seconds: int | None = None,
+        propagation: str = "Background",
     ) -> None:
         resource = self._find("delete", group_version, plural, namespace, name)
         options = DeleteOptions(
             uid=uid,
             resource_version=resource_version,
-            policy="Background",
+            policy=propagation,
             grace_seconds=grace_seconds,
         )
         await self._objects.delete(resource, namespace, name, options)

@@ -110,9 +110,15 @@ class RemoteClient:
         """Headers of the user that is acted for."""
 
     async def get(
-        self, group_version: str, plural: str, namespace: str | None, name: str
+        self,
+        group_version: str,
+        plural: str,
+        namespace: str | None,
+        name: str,
+        *,
+        subresource: str | None = None,
     ) -> JsonObject:
-        return await self._call("GET", _path(group_version, plural, namespace, name))
+        return await self._call("GET", _path(group_version, plural, namespace, name, subresource))
 
     async def list(
         self,
@@ -199,12 +205,14 @@ class RemoteClient:
         uid: str | None = None,
         resource_version: str | None = None,
         grace_seconds: int | None = None,
+        propagation: str = "Background",
     ) -> None:
         preconditions = cast(JsonObject, _query(uid=uid, resourceVersion=resource_version))
         body: JsonObject = {
             "kind": "DeleteOptions",
             "apiVersion": "v1",
             "preconditions": preconditions,
+            "propagationPolicy": propagation,
         }
         if grace_seconds is not None:
             body["gracePeriodSeconds"] = grace_seconds

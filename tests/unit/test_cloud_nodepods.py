@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from cloud.informer import Change
 from cloud.nodepods import Need, NodePods
+from gateway.kube.informer import Change
 from gateway.model.json import JsonObject
 
 EDGE: JsonObject = {"metadata": {"name": "e", "labels": {"node-role.kubernetes.io/edge": ""}}}

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from cloud.informer import Change
 from cloud.nodes import NodeWatch
 from gateway.config.cloud import CloudHub
+from gateway.kube.informer import Change
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.names import EDGE_LABEL
 

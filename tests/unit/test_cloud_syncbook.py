@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cloud.informer import Change
 from cloud.syncbook import NEVER, Held, SyncBook
+from gateway.kube.informer import Change
 from gateway.model.json import JsonObject
 
 NODE, UID = "edge-1", "u1"

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from cloud.informer import Change, Informer
-from cloud.keyworker import KeyWorker
 from cloud.wanted import is_later
 from gateway.errors import Gone, NotFound, StoreUnavailable
 from gateway.kube.client import EventType, ObjectList, WatchEvent
+from gateway.kube.informer import Change, Informer
 from gateway.model.json import JsonObject
+from gateway.runtime.keyworker import KeyWorker
 
 
 def an_object(name: str, version: str, uid: str = "") -> JsonObject:
