@@ -68,6 +68,27 @@ class LabelSelector:
 
 EVERY_LABEL = LabelSelector()
 
+_OPERATORS = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "absent"}
+
+
+def read_selector(selector: JsonObject) -> LabelSelector:
+    """Read a selector as objects have it (`matchLabels`, `matchExpressions`); an empty one takes all.
+
+    A term with an operator that is not known matches nothing: validation has refused it before.
+    """
+    labels, expressions = selector.get("matchLabels"), selector.get("matchExpressions")
+    terms = [
+        Requirement(key, "in", frozenset({str(value)}))
+        for key, value in (labels if isinstance(labels, dict) else {}).items()
+    ]
+    for entry in expressions if isinstance(expressions, list) else []:
+        term = entry if isinstance(entry, dict) else {}
+        values = term.get("values")
+        operator = _OPERATORS.get(str(term.get("operator")), "in")
+        held = frozenset(str(value) for value in (values if isinstance(values, list) else []))
+        terms.append(Requirement(str(term.get("key")), operator, held))
+    return LabelSelector(tuple(terms))
+
 
 def parse_labels(text: str | None) -> LabelSelector:
     """Read a label selector.
