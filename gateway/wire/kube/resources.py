@@ -35,8 +35,20 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class ScalePaths:
+    """Where a kind keeps what `scale` shows, as JSON paths from the root of the object.
+
+    Shape:  `selector` may lead to a label selector, to a map of labels or to a text; "" where there is none.
+    """
+
+    spec: str = ".spec.replicas"
+    status: str = ".status.replicas"
+    selector: str = ".spec.selector"
+
+
+@dataclass(frozen=True, slots=True)
 class Subresource:
-    """`status`, or `scale` with its paths."""
+    """A part of an object, or something done with it, that has a path of its own."""
 
     name: str
     kind: str
@@ -52,7 +64,8 @@ class ResourceType:
     Shape:  `storage_key` names what is stored once for all versions of a kind; `type_name` names its type in
             the catalogue for built-in kinds; `is_custom` for custom resources, which take no strategic merge;
             `counts_generation` where spec and status are apart; `fields` maps selectable fields to paths;
-            `is_virtual` for kinds that are answered and never stored (reviews).
+            `is_virtual` for kinds that are answered and never stored (reviews); `scale` for kinds with
+            replicas, which have the subresource of that name.
     """
 
     group: str
@@ -70,6 +83,7 @@ class ResourceType:
     columns: tuple[Column, ...] = ()
     fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     subresources: tuple[Subresource, ...] = ()
+    scale: ScalePaths | None = None
     is_custom: bool = False
     counts_generation: bool = True
     is_virtual: bool = False

@@ -21,7 +21,7 @@ _TOKEN = re.compile(r"\s*(==|!=|[=!(),<>]|[^\s=!(),<>]+)")
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One term: `operator` is `in`, `notin`, `exists`, `absent`, `gt` or `lt`."""
+    """One term: `operator` is `=`, `in`, `notin`, `exists`, `absent`, `gt` or `lt`."""
 
     key: str
     operator: str
@@ -30,7 +30,7 @@ class Requirement:
     def matches(self, labels: Mapping[str, Json]) -> bool:
         value = labels.get(self.key)
         match self.operator:
-            case "in":
+            case "in" | "=":
                 return value in self.values
             case "notin":
                 return value not in self.values
