@@ -78,7 +78,7 @@ def read_selector(selector: JsonObject) -> LabelSelector:
     """
     labels, expressions = selector.get("matchLabels"), selector.get("matchExpressions")
     terms = [
-        Requirement(key, "in", frozenset({str(value)}))
+        Requirement(key, "=", frozenset({str(value)}))
         for key, value in (labels if isinstance(labels, dict) else {}).items()
     ]
     for entry in expressions if isinstance(expressions, list) else []:
@@ -88,6 +88,23 @@ def read_selector(selector: JsonObject) -> LabelSelector:
         held = frozenset(str(value) for value in (values if isinstance(values, list) else []))
         terms.append(Requirement(str(term.get("key")), operator, held))
     return LabelSelector(tuple(terms))
+
+
+def selector_text(selector: LabelSelector) -> str:
+    """Write a selector as lists take it, its terms by key."""
+    return ",".join(_term_text(term) for term in sorted(selector.terms, key=lambda term: term.key))
+
+
+def _term_text(term: Requirement) -> str:
+    values = ",".join(sorted(term.values))
+    match term.operator:
+        case "=":
+            return f"{term.key}={values}"
+        case "exists":
+            return term.key
+        case "absent":
+            return f"!{term.key}"
+    return f"{term.key} {term.operator} ({values})"
 
 
 def parse_labels(text: str | None) -> LabelSelector:
