@@ -61,6 +61,7 @@ from gateway.hono.remote.setup import build_relay, is_remote
 from gateway.hono.stored_commands import StoredCommands
 from gateway.hono.traffic import Traffic
 from gateway.kube.cluster import ClusterApi, is_cluster
+from gateway.kube.control.manager import ControllerManager
 from gateway.kube.module import KubeApi
 from gateway.model.json import JsonObject
 from gateway.observe.metrics import Metrics
@@ -265,6 +266,13 @@ def build_kube(shared: Shared) -> KubeApi | ClusterApi:
         shared.settings.data_dir,
         hosts=shared.settings.cloud.advertise,
     )
+
+
+def build_controllers(shared: Shared, kube: KubeApi | ClusterApi) -> list[Module]:
+    """Build the control loops of the embedded API; a cluster has its own."""
+    if isinstance(kube, ClusterApi):
+        return []
+    return [ControllerManager(kube.client, shared.settings.kube.controllers)]
 
 
 def _northbound(shared: Shared, gateway: Gateway) -> list[Module]:

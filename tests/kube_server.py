@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.config.kube import Kube, KubeHttps
+from gateway.kube.control.manager import ControllerManager
 from gateway.kube.module import KubeApi
 from gateway.observe.metrics import Metrics
 from gateway.runtime.listener import Endpoints
@@ -38,8 +39,13 @@ class KubeServer:
 
 
 @asynccontextmanager
-async def kube_server(folder: Path, settings: Kube | None = None) -> AsyncIterator[KubeServer]:
-    """Run a server on `folder` for the length of the block; a second block continues with its data."""
+async def kube_server(
+    folder: Path, settings: Kube | None = None, *, controllers: tuple[str, ...] = ()
+) -> AsyncIterator[KubeServer]:
+    """Run a server on `folder` for the length of the block; a second block continues with its data.
+
+    Shape:  `controllers` names control loops that run beside it, as `kube.controllers` does.
+    """
     endpoints, metrics = Endpoints(), Metrics()
     api = KubeApi(
         settings or Kube(https=KubeHttps(bind="127.0.0.1:0")),
@@ -48,5 +54,9 @@ async def kube_server(folder: Path, settings: Kube | None = None) -> AsyncIterat
         metrics,
         folder,
     )
-    async with running(api):
+    async with AsyncExitStack() as up:
+        await up.enter_async_context(running(api))
+        if controllers:
+            manager = ControllerManager(api.client, controllers)
+            await up.enter_async_context(running(manager))
         yield KubeServer(api, endpoints, folder, metrics)

@@ -15,7 +15,7 @@ from gateway.cli.clusters import install_crds
 from gateway.cli.options import settings_of, settings_options
 from gateway.cli.serving import Process, start
 from gateway.config import Settings
-from gateway.core import Once, build_gateway, build_kube
+from gateway.core import Once, build_controllers, build_gateway, build_kube
 from gateway.runtime.module import Module
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -120,7 +120,8 @@ def _cloud_side(shared: Process) -> Sequence[Module]:
     from cloud.core import build_cloud
 
     built, kube = build_gateway(shared), build_kube(shared)
-    return [*built.modules, kube, *build_cloud(shared, built, kube)]
+    controllers = build_controllers(shared, kube)
+    return [*built.modules, kube, *controllers, *build_cloud(shared, built, kube)]
 
 
 def _everything(shared: Process) -> Sequence[Module]:
@@ -147,7 +148,8 @@ def _everything(shared: Process) -> Sequence[Module]:
 
     local = build_edge(shared, ticket=ticket, server=lambda: shared.endpoints.get("cloudhub.wss"))
     shared.documents[status.PATH] = partial(status.of_core, local)
-    modules = [*built.modules, kube, *cloud_modules, *local.modules]
+    controllers = build_controllers(shared, kube)
+    modules = [*built.modules, kube, *controllers, *cloud_modules, *local.modules]
     if shared.settings.demo:
         modules.append(Once("cloud.demo", lambda: demo.provision(client, local.node_name)))
     return modules

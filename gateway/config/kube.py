@@ -28,6 +28,9 @@ class Kube:
     """Context of the kubeconfig; empty: its current one."""
     install_crds: bool = False
     """True brings CloudCore's CustomResourceDefinitions to the cluster at each start."""
+    controllers: tuple[str, ...] = ("*",)
+    """Control loops that run beside the embedded server, as `kube-controller-manager --controllers` names
+    them: `*` for all, `name` for one, `-name` for not that one."""
     https: KubeHttps = field(default_factory=KubeHttps)
     watch_window: int = 10_000
     """Changes kept for watches to resume from; older resourceVersions are answered with 410."""

@@ -71,7 +71,12 @@ class Informer:
 
     @property
     def name(self) -> str:
-        return f"cloud.watch.{self._plural}"
+        return f"kube.watch.{self._plural}"
+
+    @property
+    def version(self) -> str:
+        """Up to where the collection is known; empty before it was listed."""
+        return self._version
 
     def put(self, item: JsonObject) -> None:
         """Take in an object that was read by itself, unless a newer state is known."""
@@ -110,8 +115,8 @@ class Informer:
         """Say once what is missing; the clusters of others do not know our kinds by themselves."""
         log.log(
             logging.WARNING if self._is_served else logging.DEBUG,
-            "the cluster does not serve a kind that CloudCore needs: install its"
-            " CustomResourceDefinitions there; trying again until they are",
+            "the cluster does not serve a kind that is needed here: install its"
+            " CustomResourceDefinition there; trying again until it is",
             extra={
                 "plural": self._plural,
                 "group_version": self._group_version,

@@ -21,7 +21,7 @@ from edge.join import JoinRequest
 from edge.twinrules import deltas
 from gateway.cli.serving import NOBODY, Process
 from gateway.config import load
-from gateway.core import build_gateway, build_kube
+from gateway.core import build_controllers, build_gateway, build_kube
 from gateway.errors import GatewayError
 from gateway.kube.client import KubeClient
 from gateway.runtime import users
@@ -152,7 +152,8 @@ async def a_stack(folder: Path) -> AsyncIterator[Stack]:
     known, _ = users.load_or_create(cloud_dir, demo=True)
     cloud = Process(settings, known)
     gateway, kube = build_gateway(cloud), build_kube(cloud)
-    modules: list[Module] = [*gateway.modules, kube, *build_cloud(cloud, gateway, kube)]
+    modules: list[Module] = [*gateway.modules, kube, *build_controllers(cloud, kube)]
+    modules += build_cloud(cloud, gateway, kube)
     async with AsyncExitStack() as up, aiohttp.ClientSession() as session:
         for module in modules:
             await up.enter_async_context(running(module))

@@ -171,7 +171,7 @@ async def test_a_cluster_without_our_kinds_is_explained_once_and_asked_again(
     assert seen == [("a", "-", "1")]
     told = [record for record in caplog.records if record.levelname == "WARNING"]
     assert len(told) == 1
-    assert "install its CustomResourceDefinitions" in told[0].getMessage()
+    assert "install its CustomResourceDefinition" in told[0].getMessage()
 
 
 # --- key worker ----------------------------------------------------------------------------------
