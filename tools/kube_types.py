@@ -5,7 +5,7 @@
 DEFINITIONS is a JSON Schema catalogue with the `x-kubernetes-*` extensions, as the PyPI package
 `kubernetes-validate` carries one per Kubernetes version; PROTOBUF maps `<group/version>.<Kind>` to
 `{"<field number>": ["<json name>", "<type>", 1 if pointer]}` as `gateway.wire.kube.protobuf` reads it.
-Writes `gateway/kube/data/types.json` and `gateway/kube/data/protobuf.json`. Prose is left out.
+Writes one file per package into `gateway/kube/data/types` and `gateway/kube/data/protobuf`, without prose.
 """
 
 from __future__ import annotations
@@ -17,75 +17,119 @@ from typing import Any
 
 API = "io.k8s.api."
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."
-RBAC = ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
-ROOTS = (
-    *(
-        API + "core.v1." + kind
-        for kind in (
-            "Node",
-            "Namespace",
-            "ConfigMap",
-            "Secret",
-            "ServiceAccount",
-            "Event",
-            "Pod",
-            "Service",
-            "Endpoints",
-            "PersistentVolume",
-            "PersistentVolumeClaim",
-        )
+EXTENSIONS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1."
+KINDS = {
+    "core/v1": (
+        "Binding",
+        "ComponentStatus",
+        "ConfigMap",
+        "Endpoints",
+        "Event",
+        "LimitRange",
+        "Namespace",
+        "Node",
+        "PersistentVolume",
+        "PersistentVolumeClaim",
+        "Pod",
+        "PodTemplate",
+        "ReplicationController",
+        "ResourceQuota",
+        "Secret",
+        "Service",
+        "ServiceAccount",
     ),
-    API + "coordination.v1.Lease",
-    API + "discovery.v1.EndpointSlice",
-    API + "storage.v1.VolumeAttachment",
-    API + "certificates.v1.CertificateSigningRequest",
-    API + "policy.v1.Eviction",
-    *(API + "rbac.v1." + kind for kind in RBAC),
-    API + "authentication.v1.TokenRequest",
-    API + "authentication.v1.TokenReview",
-    API + "authorization.v1.SelfSubjectAccessReview",
-    API + "authorization.v1.SelfSubjectRulesReview",
-    API + "authentication.v1.SelfSubjectReview",
-    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
+    "apps/v1": ("ControllerRevision", "DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"),
+    "authentication.k8s.io/v1": ("SelfSubjectReview", "TokenRequest", "TokenReview"),
+    "authorization.k8s.io/v1": (
+        "LocalSubjectAccessReview",
+        "SelfSubjectAccessReview",
+        "SelfSubjectRulesReview",
+        "SubjectAccessReview",
+    ),
+    "autoscaling/v1": ("HorizontalPodAutoscaler", "Scale"),
+    "autoscaling/v2": ("HorizontalPodAutoscaler",),
+    "batch/v1": ("CronJob", "Job"),
+    "certificates.k8s.io/v1": ("CertificateSigningRequest",),
+    "coordination.k8s.io/v1": ("Lease",),
+    "discovery.k8s.io/v1": ("EndpointSlice",),
+    "events.k8s.io/v1": ("Event",),
+    "networking.k8s.io/v1": (
+        "IPAddress",
+        "Ingress",
+        "IngressClass",
+        "NetworkPolicy",
+        "ServiceCIDR",
+    ),
+    "node.k8s.io/v1": ("RuntimeClass",),
+    "policy/v1": ("Eviction", "PodDisruptionBudget"),
+    "rbac.authorization.k8s.io/v1": ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"),
+    "scheduling.k8s.io/v1": ("PriorityClass",),
+    "storage.k8s.io/v1": (
+        "CSIDriver",
+        "CSINode",
+        "CSIStorageCapacity",
+        "StorageClass",
+        "VolumeAttachment",
+        "VolumeAttributesClass",
+    ),
+}
+"""Every kind that is served or taken in a body, by group and version."""
+
+
+def package(group_version: str) -> str:
+    """`storage.k8s.io/v1` -> `io.k8s.api.storage.v1.`, the types' package in the catalogue."""
+    group, version = group_version.split("/")
+    return f"{API}{group.partition('.')[0]}.{version}."
+
+
+ROOTS = (
+    *(package(version) + kind for version, kinds in KINDS.items() for kind in kinds),
+    EXTENSIONS + "CustomResourceDefinition",
     META + "DeleteOptions",
     META + "Status",
     META + "ListMeta",
 )
 PROTOBUF_ROOTS = (
-    *(
-        "core/v1." + kind
-        for kind in (
-            "Node",
-            "Namespace",
-            "ConfigMap",
-            "Secret",
-            "ServiceAccount",
-            "Event",
-            "Pod",
-            "Service",
-            "Endpoints",
-            "PersistentVolume",
-            "PersistentVolumeClaim",
-        )
-    ),
-    "coordination.k8s.io/v1.Lease",
-    "discovery.k8s.io/v1.EndpointSlice",
-    "storage.k8s.io/v1.VolumeAttachment",
-    "certificates.k8s.io/v1.CertificateSigningRequest",
-    "policy/v1.Eviction",
-    *("rbac.authorization.k8s.io/v1." + kind for kind in RBAC),
-    "authentication.k8s.io/v1.TokenRequest",
-    "authentication.k8s.io/v1.TokenReview",
-    "authorization.k8s.io/v1.SelfSubjectAccessReview",
-    "authorization.k8s.io/v1.SelfSubjectRulesReview",
-    "authentication.k8s.io/v1.SelfSubjectReview",
+    *(f"{version}.{kind}" for version, kinds in KINDS.items() for kind in kinds),
     "meta/v1.DeleteOptions",
 )
-KEY_DEFAULTS = {
-    (API + "core.v1.ContainerPort", "protocol"): "TCP",
-    (API + "core.v1.ServicePort", "protocol"): "TCP",
+NODE = "node.k8s.io/v1."
+MORE_MESSAGES = {
+    NODE + "RuntimeClass": {
+        "1": ["metadata", "meta/v1.ObjectMeta"],
+        "2": ["handler", "s"],
+        "3": ["overhead", NODE + "Overhead", 1],
+        "4": ["scheduling", NODE + "Scheduling", 1],
+    },
+    NODE + "Overhead": {"1": ["podFixed", "%Quantity"]},
+    NODE + "Scheduling": {
+        "1": ["nodeSelector", "%s"],
+        "2": ["tolerations", "*core/v1.Toleration"],
+    },
 }
-"""Defaults that elements of keyed lists need before they can be told apart; the catalogue leaves them out."""
+"""Messages that the reference lacks."""
+DEFAULTS: dict[tuple[str, str], Any] = {
+    ("AzureDiskVolumeSource", "cachingMode"): "ReadWrite",
+    ("AzureDiskVolumeSource", "fsType"): "ext4",
+    ("AzureDiskVolumeSource", "kind"): "Shared",
+    ("AzureDiskVolumeSource", "readOnly"): False,
+    ("ContainerPort", "protocol"): "TCP",
+    ("ISCSIPersistentVolumeSource", "iscsiInterface"): "default",
+    ("ISCSIVolumeSource", "iscsiInterface"): "default",
+    ("RBDPersistentVolumeSource", "keyring"): "/etc/ceph/keyring",
+    ("RBDPersistentVolumeSource", "pool"): "rbd",
+    ("RBDPersistentVolumeSource", "user"): "admin",
+    ("RBDVolumeSource", "keyring"): "/etc/ceph/keyring",
+    ("RBDVolumeSource", "pool"): "rbd",
+    ("RBDVolumeSource", "user"): "admin",
+    ("ReplicationControllerSpec", "replicas"): 1,
+    ("ScaleIOPersistentVolumeSource", "fsType"): "xfs",
+    ("ScaleIOPersistentVolumeSource", "storageMode"): "ThinProvisioned",
+    ("ScaleIOVolumeSource", "fsType"): "xfs",
+    ("ScaleIOVolumeSource", "storageMode"): "ThinProvisioned",
+    ("ServicePort", "protocol"): "TCP",
+}
+"""Defaults that a server publishes with its types and the catalogue leaves out."""
 OUT = Path(__file__).parent.parent / "gateway" / "kube" / "data"
 
 
@@ -140,21 +184,48 @@ def message_types(fields: dict[str, list[Any]], known: dict[str, Any]) -> list[s
 def main(definitions_path: str, protobuf_path: str) -> None:
     definitions = json.loads(Path(definitions_path).read_text("utf-8"))
     catalogue = reduced(definitions.get("$defs") or definitions["definitions"])
-    for (name, key), value in KEY_DEFAULTS.items():
-        catalogue[name]["properties"][key]["default"] = value
+    for (kind, key), value in DEFAULTS.items():
+        catalogue[f"{API}core.v1.{kind}"]["properties"][key]["default"] = value
     names = closure(ROOTS, lambda name: references(catalogue[name]))
-    write("types.json", {name: catalogue[name] for name in names})
-    messages = json.loads(Path(protobuf_path).read_text("utf-8"))
+    write("types", {name: without_fixed_kind(catalogue[name]) for name in names})
+    messages = json.loads(Path(protobuf_path).read_text("utf-8")) | MORE_MESSAGES
+    inline = set(messages.pop("_inline"))
     served = closure(PROTOBUF_ROOTS, lambda name: message_types(messages[name], messages))
-    write("protobuf.json", {name: messages[name] for name in served})
+    write("protobuf", {name: unfolded(messages[name], messages, inline) for name in served})
 
 
-def write(name: str, table: dict[str, Any]) -> None:
-    lines = ",\n".join(
-        f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'), sort_keys=True)}"
-        for key, value in sorted(table.items())
-    )
-    (OUT / name).write_text("{\n" + lines + "\n}\n", "utf-8")
+def without_fixed_kind(definition: Any) -> Any:
+    """A server publishes `apiVersion` and `kind` as plain text."""
+    for key in ("apiVersion", "kind"):
+        field = definition.get("properties", {}).get(key)
+        if isinstance(field, dict):
+            field.pop("enum", None)
+    return definition
+
+
+def unfolded(
+    fields: dict[str, list[Any]], known: dict[str, Any], inline: set[str]
+) -> dict[str, list[Any]]:
+    """Fields whose message is part of its parent in JSON get the empty name."""
+    return {
+        number: ["", *row[1:]] if row[0] in inline and row[1] in known else row
+        for number, row in fields.items()
+    }
+
+
+def write(folder: str, table: dict[str, Any]) -> None:
+    """One file for each package: what is not asked for is not read."""
+    packages: dict[str, dict[str, Any]] = {}
+    for name, value in sorted(table.items()):
+        packages.setdefault(name.rpartition(".")[0], {})[name] = value
+    for package_name, entries in packages.items():
+        lines = ",\n".join(
+            f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'), sort_keys=True)}"
+            for key, value in entries.items()
+        )
+        path = OUT / folder / f"{package_name.replace('/', '_')}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{\n" + lines + "\n}\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ import yaml
 
 from gateway.errors import BadRequest, UnsupportedMediaType
 from gateway.kube.admission import WriteOptions
-from gateway.kube.builtin import protobuf_table
 from gateway.kube.checks import DeleteOptions
 from gateway.kube.client import PatchType
 from gateway.kube.strategies import table
+from gateway.kube.typedata import protobuf_table
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.names import quoted
 from gateway.wire.kube.patches import shallow

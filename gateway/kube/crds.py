@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from gateway.kube.builtin import DEFINITIONS, OBJECT_META, catalogue
+from gateway.kube.builtin import DEFINITIONS
 from gateway.kube.client import EventType
 from gateway.kube.strategies import table
+from gateway.kube.typedata import OBJECT_META, catalogue
 from gateway.kube.watch import Change
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.resources import Column, Registry, ResourceType, Subresource

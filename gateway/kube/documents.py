@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from gateway.kube.builtin import KUBERNETES_VERSION, catalogue
+from gateway.kube.typedata import KUBERNETES_VERSION, catalogue
 from gateway.model.json import JsonObject
 from gateway.wire.kube import discovery, openapi
 from gateway.wire.kube.requests import aggregated_version

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest, UnsupportedMediaType
+from gateway.kube.typedata import protobuf_table
 from gateway.wire.kube.protobuf import MAGIC, MessageTable, decode
 
 TABLE: MessageTable = {
@@ -26,7 +27,7 @@ TABLE: MessageTable = {
         "11": ["on", "b"],
         "12": ["raw", "RawExtension"],
         "13": ["extra", "%L:s"],
-        "14": ["source", "core/v1.Source"],
+        "14": ["", "core/v1.Source"],
         "15": ["self", "core/v1.Thing", 1],
     },
     "core/v1.Source": {"1": ["path", "s"]},
@@ -74,7 +75,7 @@ def test_every_kind_of_value_is_read() -> None:
             piece(14, piece(1, b"/p")),
         )
     )
-    assert decode(body(item), TABLE, frozenset({"source"})) == {
+    assert decode(body(item), TABLE) == {
         "apiVersion": "v1",
         "kind": "Thing",
         "metadata": {"name": "x", "creationTimestamp": "2026-11-22T20:00:00Z"},
@@ -100,6 +101,16 @@ def test_zero_values_that_are_no_pointers_are_absent() -> None:
         "apiVersion": "v1",
         "kind": "Thing",
         "metadata": {"name": "x"},
+    }
+
+
+def test_the_source_of_a_volume_is_part_of_the_volume() -> None:
+    source = piece(1, piece(1, b"/"))
+    spec = piece(1, piece(1, b"host-root") + piece(2, source))
+    assert decode(body(piece(2, spec), kind=b"Pod"), protobuf_table()) == {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "spec": {"volumes": [{"name": "host-root", "hostPath": {"path": "/"}}]},
     }
 
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest, Conflict, Forbidden, GatewayError, NotFound, Unprocessable
-from gateway.kube.builtin import builtin_registry, catalogue, definitions
+from gateway.kube.builtin import builtin_registry, definitions
 from gateway.kube.crds import kinds_of
+from gateway.kube.typedata import catalogue
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube import discovery, names, openapi, requests
 from gateway.wire.kube.clock import age, parse_rfc3339, rfc3339, rfc3339_micro

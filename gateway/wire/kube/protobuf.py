@@ -26,13 +26,14 @@ MessageTable: TypeAlias = "Mapping[str, Mapping[str, FieldRow]]"
 """`<group/version>.<Kind>` -> field number as text -> (JSON name, type, 1 if pointer).
 
 Type codes: `s` text, `i` integer, `b` bool, `d` double, `y` bytes, `*T` repeated, `%T` map from text to T,
-`L:T` a wrapper whose field 1 repeats T, a special name, else a message of the table.
+`L:T` a wrapper whose field 1 repeats T, a special name, else a message of the table. A message under the
+empty JSON name is part of its parent.
 """
 
 _Value: TypeAlias = "int | bytes"
 
 
-def decode(body: bytes, table: MessageTable, inline: frozenset[str] = frozenset()) -> JsonObject:
+def decode(body: bytes, table: MessageTable) -> JsonObject:
     """Read a whole body into an object with apiVersion and kind.
 
     Errors: BadRequest for bytes that are no such message; UnsupportedMediaType for a kind without a table.
@@ -47,7 +48,7 @@ def decode(body: bytes, table: MessageTable, inline: frozenset[str] = frozenset(
         raise UnsupportedMediaType(
             f"protobuf body of {api_version} {kind}: send it as application/json"
         )
-    reader = _Reader(table, inline)
+    reader = _Reader(table)
     item = reader.message(name, _bytes(outer.get(2, b"")), 0)
     return {"apiVersion": api_version, "kind": kind, **item}
 
@@ -129,9 +130,8 @@ def _text(value: _Value) -> str:
 class _Reader:
     """Reads messages with one table."""
 
-    def __init__(self, table: MessageTable, inline: frozenset[str]) -> None:
+    def __init__(self, table: MessageTable) -> None:
         self._table = table
-        self._inline = inline
 
     def message(self, name: str, data: bytes, depth: int) -> JsonObject:
         if depth > MAX_DEPTH:
@@ -154,7 +154,7 @@ class _Reader:
             self._entry(entries, code[1:], _bytes(value), depth)
         else:
             read = self._value(code, value, depth)
-            if name in self._inline and isinstance(read, dict):
+            if not name and isinstance(read, dict):
                 out.update(read)
             elif is_pointer or read not in ("", 0, False, None, {}):
                 out[name] = read

@@ -1,0 +1,94 @@
+"""The kinds of the core group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gateway.kube.kinds.rows import ALL, paths, row
+from gateway.wire.kube.resources import (
+    STANDARD_VERBS,
+    ResourceType,
+    ScalePaths,
+    Subresource,
+)
+
+_INVOLVED = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
+EVENT_FIELDS = {
+    **{f"involvedObject.{field}": ("involvedObject", field) for field in _INVOLVED},
+    **paths("reason", "type", "reportingComponent"),
+    "source": ("source", "component"),
+}
+_POD_FIELDS = paths(
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "spec.hostNetwork",
+    "status.phase",
+    "status.podIP",
+    "status.podIPs",
+    "status.nominatedNodeName",
+)
+_TOKEN = Subresource("token", "TokenRequest", ("create",), "authentication.k8s.io", "v1")
+_EVICTION = Subresource("eviction", "Eviction", ("create",), "policy", "v1")
+_NAMESPACE_VERBS = tuple(verb for verb in STANDARD_VERBS if verb != "deletecollection")
+_REPLICATION = ScalePaths()
+
+
+def kinds() -> Iterator[ResourceType]:
+    """Rows in the order of discovery."""
+    yield row("v1", "configmaps", "ConfigMap", short=("cm",))
+    yield row("v1", "endpoints", "Endpoints", short=("ep",))
+    yield row("v1", "events", "Event", short=("ev",), fields=EVENT_FIELDS)
+    yield row("v1", "limitranges", "LimitRange", short=("limits",))
+    yield row(
+        "v1",
+        "namespaces",
+        "Namespace",
+        namespaced=False,
+        short=("ns",),
+        status=True,
+        verbs=_NAMESPACE_VERBS,
+        fields=paths("status.phase"),
+    )
+    yield row(
+        "v1",
+        "nodes",
+        "Node",
+        namespaced=False,
+        short=("no",),
+        status=True,
+        fields=paths("spec.unschedulable"),
+    )
+    yield row("v1", "persistentvolumeclaims", "PersistentVolumeClaim", short=("pvc",), status=True)
+    yield row(
+        "v1", "persistentvolumes", "PersistentVolume", namespaced=False, short=("pv",), status=True
+    )
+    yield row(
+        "v1",
+        "pods",
+        "Pod",
+        short=("po",),
+        categories=ALL,
+        status=True,
+        generation=True,
+        more=(_EVICTION,),
+        fields=_POD_FIELDS,
+    )
+    yield row("v1", "podtemplates", "PodTemplate", generation=True)
+    yield row(
+        "v1",
+        "replicationcontrollers",
+        "ReplicationController",
+        short=("rc",),
+        categories=ALL,
+        status=True,
+        scale=_REPLICATION,
+        generation=True,
+        fields=paths("status.replicas"),
+    )
+    yield row("v1", "resourcequotas", "ResourceQuota", short=("quota",), status=True)
+    yield row("v1", "secrets", "Secret", fields=paths("type"))
+    yield row("v1", "serviceaccounts", "ServiceAccount", short=("sa",), more=(_TOKEN,))
+    yield row("v1", "services", "Service", short=("svc",), categories=ALL, status=True,
+              fields=paths("spec.clusterIP", "spec.type"))  # fmt: skip
