@@ -68,7 +68,7 @@ class LabelSelector:
 
 EVERY_LABEL = LabelSelector()
 
-_OPERATORS = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "absent"}
+_WORDS = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "absent"}
 
 
 def read_selector(selector: JsonObject) -> LabelSelector:
@@ -84,7 +84,7 @@ def read_selector(selector: JsonObject) -> LabelSelector:
     for entry in expressions if isinstance(expressions, list) else []:
         term = entry if isinstance(entry, dict) else {}
         values = term.get("values")
-        operator = _OPERATORS.get(str(term.get("operator")), "in")
+        operator = _WORDS.get(str(term.get("operator")), "in")
         held = frozenset(str(value) for value in (values if isinstance(values, list) else []))
         terms.append(Requirement(str(term.get("key")), operator, held))
     return LabelSelector(tuple(terms))
