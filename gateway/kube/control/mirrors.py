@@ -94,8 +94,17 @@ class Mirror:
             self._informer.put(item)
 
     def doom(self, item: JsonObject) -> None:
-        """Note that we deleted this object: until the watch shows what became of it, it counts as gone."""
-        self._doomed[key_of(item)] = str(metadata_of(item).get("uid") or "")
+        """Note that we deleted this object: until the watch shows what became of it, it counts as gone.
+
+        News from before the deletion does not bring it back.
+        """
+        if self._is_to_go(key_of(item), uid_of(item)):
+            self._doomed[key_of(item)] = uid_of(item)
+
+    def _is_to_go(self, key: Key, uid: str) -> bool:
+        """True for an object that is there still, and does not say itself that it is being deleted."""
+        known = metadata_of(self.objects.get(key, {}))
+        return known.get("uid") == uid and not known.get("deletionTimestamp")
 
     def is_doomed(self, item: JsonObject) -> bool:
         """True for an object that we deleted, or that is being deleted."""
@@ -109,7 +118,9 @@ class Mirror:
         await self._informer.run(ready)
 
     def _on_change(self, change: Change) -> None:
-        self._doomed.pop(change.key, None)
+        doomed = self._doomed.get(change.key)
+        if doomed is not None and not self._is_to_go(change.key, doomed):
+            del self._doomed[change.key]
         for index in self._indexes.values():
             index.take(change)
         for listener in self._listeners:
