@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from secrets import choice
+from typing import cast
 
 import msgspec
 
 from gateway.errors import BadRequest, MethodNotAllowed, NotFound, UnsupportedMediaType
 from gateway.kube.client import PatchType
-from gateway.kube.strategies import own_table, table
+from gateway.kube.strategies import own_table, strategy_of, table
 from gateway.kube.watch import Key, Stored
 from gateway.model.json import Json, JsonObject
+from gateway.wire.kube.clock import rfc3339
 from gateway.wire.kube.names import required
 from gateway.wire.kube.patches import apply_json_patch, apply_merge_patch
 from gateway.wire.kube.resources import ResourceType
@@ -141,8 +143,53 @@ def unstored(key: Key, item: JsonObject) -> Stored:
 
 
 def as_version(resource: ResourceType, stored: Stored) -> Stored:
-    """The object as this version of its kind shows it (versions of a kind differ in their name only)."""
+    """The object as this version of its kind shows it (most versions differ in their name only)."""
+    if resource.view is not None:
+        shown = resource.view.shown(stored.object)
+        return Stored(stored.key, stored.version, shown, msgspec.json.encode(shown))
     if stored.object.get("apiVersion") == resource.group_version:
         return stored
     item: JsonObject = {**stored.object, "apiVersion": resource.group_version}
     return Stored(stored.key, stored.version, item, msgspec.json.encode(item))
+
+
+ORPHAN, FOREGROUND = "orphan", "foregroundDeletion"
+_POLICY_FINALIZERS = {"Orphan": ORPHAN, "Foreground": FOREGROUND}
+
+
+def deletion_marked(
+    resource: ResourceType, item: JsonObject, how: DeleteOptions, now: float
+) -> JsonObject:
+    """The object with its mark of deletion and the finalizers that the policy asks for."""
+    marked = dict(item)
+    metadata = own_table(marked, "metadata")
+    finalizers = [
+        each
+        for each in cast("list[Json]", metadata.get("finalizers") or [])
+        if how.policy is None or each not in _POLICY_FINALIZERS.values()
+    ]
+    wanted = _POLICY_FINALIZERS.get(how.policy or "")
+    if wanted:
+        finalizers.append(wanted)
+    metadata["finalizers"] = finalizers
+    if not finalizers:
+        del metadata["finalizers"]
+    grace = strategy_of(resource.storage_key).grace(item, how.grace_seconds)
+    is_new = _shorten(metadata, grace, how.grace_seconds, now)
+    if is_new and resource.counts_generation:
+        generation = metadata.get("generation")
+        metadata["generation"] = (generation if isinstance(generation, int) else 0) + 1
+    if resource.storage_key == "namespaces":
+        own_table(marked, "status")["phase"] = "Terminating"
+    return marked
+
+
+def _shorten(metadata: JsonObject, grace: int, asked: int | None, now: float) -> bool:
+    """Say until when the object may take to end; later words only shorten it. True when it is new."""
+    is_new = not metadata.get("deletionTimestamp")
+    held = metadata.get("deletionGracePeriodSeconds")
+    if not is_new and (asked is None or not isinstance(held, int) or grace >= held):
+        return False
+    metadata["deletionTimestamp"] = rfc3339(now + grace)
+    metadata["deletionGracePeriodSeconds"] = grace
+    return is_new

@@ -14,11 +14,11 @@ from contextlib import asynccontextmanager
 from gateway.errors import Conflict, GatewayError, NotFound, RevisionConflict
 from gateway.kube.admission import WriteOptions
 from gateway.kube.builtin import DEFINITIONS
-from gateway.kube.checks import DeleteOptions
+from gateway.kube.checks import FOREGROUND, ORPHAN, DeleteOptions
 from gateway.kube.client import EventType, PatchType
 from gateway.kube.crds import kinds_of
 from gateway.kube.lostpods import LostPods
-from gateway.kube.objects import FOREGROUND, ORPHAN, Objects
+from gateway.kube.objects import Objects
 from gateway.kube.strategies import CLEANUP, table
 from gateway.kube.watch import Change, Filter, Key, Stored
 from gateway.model.json import Json, JsonObject

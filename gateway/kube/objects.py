@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
 from gateway.errors import (
@@ -27,6 +27,7 @@ from gateway.kube.checks import (
     as_version,
     check_name,
     check_preconditions,
+    deletion_marked,
     is_finished,
     metadata_namespace,
     named,
@@ -35,8 +36,9 @@ from gateway.kube.checks import (
 )
 from gateway.kube.client import PatchType
 from gateway.kube.hooks import Hooks
+from gateway.kube.rights import Rights
 from gateway.kube.storage import Snapshot, Storage
-from gateway.kube.strategies import own_table, strategy_of, table
+from gateway.kube.strategies import table
 from gateway.kube.watch import Filter, Key, Stored, Watcher
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube import fields
@@ -57,8 +59,6 @@ from gateway.wire.kube.status import (
 MAX_TRIES = 8
 
 PROTECTED_NAMESPACES = ("default", "kube-system", "kube-public")
-ORPHAN, FOREGROUND = "orphan", "foregroundDeletion"
-_POLICY_FINALIZERS = {"Orphan": ORPHAN, "Foreground": FOREGROUND}
 
 T = TypeVar("T")
 Asking = Callable[[Stored, Json], Awaitable[JsonObject]]
@@ -94,6 +94,7 @@ class Objects:
         """(kind's storage key, subresource) -> who answers a create of it."""
         self.accounts: Accounts | None = None
         self.hooks = Hooks()
+        self.rights = Rights(storage, self.hooks)
 
     # --- reads ------------------------------------------------------------------------------------
 
@@ -166,7 +167,17 @@ class Objects:
         if table(item, "metadata").get("resourceVersion"):
             raise BadRequest("resourceVersion should not be set on objects to be created")
         item = named(resource, namespace, item)
-        return await self._create(resource, item, options, remarks, None)
+        return await self._create_shown(resource, item, options, remarks)
+
+    async def _create_shown(
+        self, resource: ResourceType, item: JsonObject, options: WriteOptions, remarks: Remarks
+    ) -> Written:
+        """Store a new object in its stored form and say how the asked-for kind shows it."""
+        if resource.view is None:
+            return await self._create(resource, item, options, remarks, None)
+        home, kept = self.registry.home(resource), resource.view.kept(item)
+        written = await self._create(home, kept, options, remarks, None)
+        return replace(written, stored=as_version(resource, written.stored))
 
     async def _create(
         self,
@@ -179,7 +190,7 @@ class Objects:
         manager = fields.Manager(options.manager, "Update", resource.group_version)
         fresh = admission.admitted_new(
             resource,
-            self.hooks.changed(resource, item, None),
+            self.hooks.changed(resource, self.hooks.stamped(resource, item, options.user), None),
             uid=str(uuid.uuid4()),
             now=rfc3339(self.now()),
             manager=manager,
@@ -296,6 +307,18 @@ class Objects:
         subresource: str | None,
         remarks: Remarks,
     ) -> Written:
+        if resource.view is not None:
+            home, view = self.registry.home(resource), resource.view
+            written = await self._change(
+                home,
+                namespace,
+                name,
+                lambda before: view.kept(change(view.shown(before))),
+                options,
+                subresource,
+                remarks,
+            )
+            return replace(written, stored=as_version(resource, written.stored))
         manager = fields.Manager(
             options.manager, "Update", resource.group_version, subresource or ""
         )
@@ -348,6 +371,11 @@ class Objects:
         if not options.manager:
             cause = required("fieldManager", "is required for apply patch")
             raise invalid("PatchOptions", "meta.k8s.io", "", [cause])
+        if resource.view is not None:
+            raise NotBuilt(
+                f"server-side apply of {resource.plural} in {resource.group_version} is not built:"
+                f" apply them in {resource.view.home}"
+            )
         remarks = Remarks.of(options)
         item = admission.decoded(resource, config, options, remarks, is_patch=True)
         item = {**item, "metadata": {"name": name, **table(item, "metadata")}}
@@ -403,6 +431,9 @@ class Objects:
         Errors: NotFound; Conflict when a precondition fails; Forbidden for namespaces that must stay.
         """
         allow(resource, "delete")
+        if resource.view is not None:
+            gone = await self.delete(self.registry.home(resource), namespace, name, options)
+            return replace(gone, stored=as_version(resource, gone.stored))
         how = options or DeleteOptions()
         if resource.storage_key == "namespaces" and name in PROTECTED_NAMESPACES:
             raise forbidden("namespaces", "", name, "this namespace may not be deleted")
@@ -410,7 +441,7 @@ class Objects:
         async def attempt() -> Deleted:
             before = self.get(resource, namespace, name)
             check_preconditions(resource, before, how)
-            marked = self._marked(resource, before.object, how)
+            marked = deletion_marked(resource, before.object, how, self.now())
             if is_finished(marked):
                 if not how.dry_run:
                     return Deleted(await self.storage.remove(before), is_gone=True)
@@ -422,42 +453,6 @@ class Objects:
             return Deleted(await self.storage.replace(before, marked), is_gone=False)
 
         return await self._retried(resource, name, attempt)
-
-    def _marked(self, resource: ResourceType, item: JsonObject, how: DeleteOptions) -> JsonObject:
-        """The object with its mark of deletion and the finalizers that the policy asks for."""
-        marked = dict(item)
-        metadata = own_table(marked, "metadata")
-        finalizers = [
-            each
-            for each in cast("list[Json]", metadata.get("finalizers") or [])
-            if how.policy is None or each not in _POLICY_FINALIZERS.values()
-        ]
-        wanted = _POLICY_FINALIZERS.get(how.policy or "")
-        if wanted:
-            finalizers.append(wanted)
-        metadata["finalizers"] = finalizers
-        if not finalizers:
-            del metadata["finalizers"]
-        is_new = self._shorten(resource, item, metadata, how.grace_seconds)
-        if is_new and resource.counts_generation:
-            generation = metadata.get("generation")
-            metadata["generation"] = (generation if isinstance(generation, int) else 0) + 1
-        if resource.storage_key == "namespaces":
-            own_table(marked, "status")["phase"] = "Terminating"
-        return marked
-
-    def _shorten(
-        self, resource: ResourceType, item: JsonObject, metadata: JsonObject, asked: int | None
-    ) -> bool:
-        """Say until when the object may take to end; later words only shorten it. True when it is new."""
-        grace, now = strategy_of(resource.storage_key).grace(item, asked), self.now()
-        is_new = not metadata.get("deletionTimestamp")
-        held = metadata.get("deletionGracePeriodSeconds")
-        if not is_new and (asked is None or not isinstance(held, int) or grace >= held):
-            return False
-        metadata["deletionTimestamp"] = rfc3339(now + grace)
-        metadata["deletionGracePeriodSeconds"] = grace
-        return is_new
 
     async def delete_collection(
         self, resource: ResourceType, wanted: Filter, options: DeleteOptions

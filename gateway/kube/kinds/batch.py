@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from gateway.kube.kinds.rows import ALL, row
 from gateway.wire.kube.resources import ResourceType
+from gateway.wire.kube.views import AUTOSCALERS
 
 
 def kinds() -> Iterator[ResourceType]:
@@ -17,6 +18,15 @@ def kinds() -> Iterator[ResourceType]:
         short=("hpa",),
         categories=ALL,
         status=True,
+    )
+    yield row(
+        "autoscaling/v1",
+        "horizontalpodautoscalers",
+        "HorizontalPodAutoscaler",
+        short=("hpa",),
+        categories=ALL,
+        status=True,
+        view=AUTOSCALERS,
     )
     yield row(
         "batch/v1",

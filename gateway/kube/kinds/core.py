@@ -1,4 +1,4 @@
-"""The kinds of the core group."""
+"""The kinds of the core group, and events in their second form."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from gateway.wire.kube.resources import (
     ScalePaths,
     Subresource,
 )
+from gateway.wire.kube.views import EVENTS
 
 _INVOLVED = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
 EVENT_FIELDS = {
     **{f"involvedObject.{field}": ("involvedObject", field) for field in _INVOLVED},
     **paths("reason", "type", "reportingComponent"),
     "source": ("source", "component"),
+}
+_VIEWED_EVENT_FIELDS = {
+    **{f"regarding.{field}": ("involvedObject", field) for field in _INVOLVED},
+    **paths("reason", "type"),
+    "reportingController": ("reportingComponent",),
 }
 _POD_FIELDS = paths(
     "spec.nodeName",
@@ -92,3 +98,5 @@ def kinds() -> Iterator[ResourceType]:
     yield row("v1", "serviceaccounts", "ServiceAccount", short=("sa",), more=(_TOKEN,))
     yield row("v1", "services", "Service", short=("svc",), categories=ALL, status=True,
               fields=paths("spec.clusterIP", "spec.type"))  # fmt: skip
+    yield row("events.k8s.io/v1", "events", "Event", short=("ev",), fields=_VIEWED_EVENT_FIELDS,
+              view=EVENTS)  # fmt: skip

@@ -10,6 +10,7 @@ from gateway.wire.kube.resources import (
     ResourceType,
     ScalePaths,
     Subresource,
+    View,
 )
 
 ALL = ("all",)
@@ -32,6 +33,7 @@ def row(
     fields: Mapping[str, tuple[str, ...]] | None = None,
     generation: bool = False,
     type_name: str = "",
+    view: View | None = None,
 ) -> ResourceType:
     """A kind of a group.
 
@@ -57,6 +59,7 @@ def row(
         subresources=tuple(sorted((*own, *more), key=lambda sub: sub.name)),
         scale=scale,
         counts_generation=generation,
+        view=view,
     )
 
 

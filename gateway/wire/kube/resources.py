@@ -5,9 +5,10 @@ Discovery, OpenAPI, tables, storage and HTTP read this; serving a further kind i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from gateway.model.json import JsonObject
 from gateway.wire.kube.schema import ANYTHING, Schema
 
 STANDARD_VERBS = (
@@ -57,6 +58,19 @@ class Subresource:
     version: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """How a kind shows what another kind stores.
+
+    Shape:  `home` is the group/version that the stored form has, under the same plural.
+    """
+
+    home: str
+    storage_key: str
+    shown: Callable[[JsonObject], JsonObject]
+    kept: Callable[[JsonObject], JsonObject]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ResourceType:
     """One kind in one version.
@@ -65,7 +79,7 @@ class ResourceType:
             the catalogue for built-in kinds; `is_custom` for custom resources, which take no strategic merge;
             `counts_generation` where spec and status are apart; `fields` maps selectable fields to paths;
             `is_virtual` for kinds that are answered and never stored (reviews); `scale` for kinds with
-            replicas, which have the subresource of that name.
+            replicas, which have the subresource of that name; `view` for a second form of another kind.
     """
 
     group: str
@@ -87,6 +101,7 @@ class ResourceType:
     is_custom: bool = False
     counts_generation: bool = True
     is_virtual: bool = False
+    view: View | None = None
 
     @property
     def group_version(self) -> str:
@@ -94,6 +109,8 @@ class ResourceType:
 
     @property
     def storage_key(self) -> str:
+        if self.view is not None:
+            return self.view.storage_key
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     @property
@@ -127,6 +144,10 @@ class Registry:
 
     def find(self, group_version: str, plural: str) -> ResourceType | None:
         return self._types.get((group_version, plural))
+
+    def home(self, item: ResourceType) -> ResourceType:
+        """The kind that a view is stored as; the kind itself where it is no view."""
+        return item if item.view is None else self._types[item.view.home, item.plural]
 
     def of_kind(self, group_version: str, kind: str) -> ResourceType | None:
         return next(
