@@ -1,31 +1,34 @@
-"""Who calls, and what they may do.
-
-Administrators (`system:masters`) may do everything; node identities what an edge node needs; everybody else,
-anonymous callers among them, may read health and version, and authenticated ones discovery too. Roles and
-bindings are not built yet, so nobody in between exists.
-"""
+"""Who calls: by client certificate, bearer token, in another's name, or nobody."""
 
 from __future__ import annotations
 
+import hashlib
 import hmac
+import ssl
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.errors import BadRequest, Forbidden, Unauthenticated
+from gateway.errors import Unauthenticated
 
 MASTERS = "system:masters"
 NODES = "system:nodes"
 AUTHENTICATED = "system:authenticated"
 UNAUTHENTICATED = "system:unauthenticated"
+CREDENTIAL = "authentication.kubernetes.io/credential-id"
+"""Extra fact about a caller: which certificate or token it showed."""
+
+Extra = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A caller."""
+    """A caller. Shape: `extra` are further facts, by name."""
 
     name: str
     groups: tuple[str, ...] = ()
     uid: str = ""
+    extra: Extra = ()
 
 
 ANONYMOUS = User("system:anonymous", (UNAUTHENTICATED,))
@@ -33,7 +36,11 @@ ANONYMOUS = User("system:anonymous", (UNAUTHENTICATED,))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """What a request wants: an object, or a plain path."""
+    """What a request wants: an object, or a plain path.
+
+    Shape:  `name` is also set for a list or watch of one name; `fields` are the terms of a field selector
+            that ask for equality, as (path, value).
+    """
 
     verb: str
     path: str = ""
@@ -42,26 +49,88 @@ class Access:
     subresource: str = ""
     namespace: str = ""
     name: str = ""
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+def selected(fields: str | None) -> tuple[tuple[str, str], ...]:
+    """The terms of a field selector's text that ask for equality."""
+    found = []
+    for term in (fields or "").split(","):
+        path, equals, value = term.partition("=")
+        if equals and not path.endswith("!"):
+            found.append((path.strip(), value.removeprefix("=").strip()))
+    return tuple(found)
+
+
+def access_to(
+    verb: str,
+    group: str,
+    resource: str,
+    *,
+    subresource: str = "",
+    namespace: str = "",
+    name: str = "",
+    fields: str | None = None,
+) -> Access:
+    """What a request for objects wants; `fields` is the text of its field selector."""
+    terms = selected(fields) if verb in _MANY else ()
+    if verb in _MANY and not name:
+        name = next((value for path, value in terms if path == "metadata.name"), "")
+    if resource == "namespaces" and not group and not namespace and verb not in _MANY:
+        namespace = name
+    return Access(
+        verb=verb,
+        group=group,
+        resource=resource,
+        subresource=subresource,
+        namespace=namespace,
+        name=name,
+        fields=terms,
+    )
+
+
+_MANY = ("list", "watch", "deletecollection")
+
+TokenJudge = Callable[[str], "User | None"]
+"""Says whose a token is; None when it is of another kind. Errors: Unauthenticated."""
 
 
 class Authenticator:
-    """Reads certificates and bearer tokens."""
+    """Reads certificates and bearer tokens.
+
+    Shape:  `tokens` are known ones, `judges` are asked in turn about others; without `anonymous` a caller has
+            to show something.
+    """
 
     def __init__(
-        self, tokens: Mapping[str, User], judge: Callable[[str], User] | None = None
+        self,
+        tokens: Mapping[str, User],
+        judges: Sequence[TokenJudge] = (),
+        *,
+        anonymous: bool = True,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._tokens = tuple((token.encode(), user) for token, user in tokens.items())
-        self._judge = judge
-        """Says whose any other token is. Errors: Unauthenticated."""
+        self._judges = tuple(judges)
+        self._anonymous = anonymous
+        self._now = now
 
-    def user(self, certificate: Mapping[str, object] | None, authorization: str | None) -> User:
-        """Return the caller; a token counts before a certificate is looked at only when there is none.
+    def user(
+        self,
+        certificate: Mapping[str, object] | None,
+        authorization: str | None,
+        der: bytes | None = None,
+    ) -> User:
+        """Return the caller; a token is looked at only when there is no certificate.
 
-        Errors: Unauthenticated for a wrong token.
+        Shape:  `certificate` as the TLS layer reads it, verified but for its time; `der` the whole of it.
+        Errors: Unauthenticated for a wrong token, a certificate that ended, or nobody where nobody may.
         """
         if certificate:
-            return _from_certificate(certificate)
+            return _from_certificate(certificate, der, self._now())
         if authorization is None:
+            if not self._anonymous:
+                raise Unauthenticated("Unauthorized")
             return ANONYMOUS
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer":
@@ -72,40 +141,29 @@ class Authenticator:
         sent = token.encode("utf-8", "surrogateescape")  # header bytes need not be UTF-8
         for known, user in self._tokens:
             if hmac.compare_digest(known, sent):
-                return _authenticated(user)
-        if self._judge is None:
-            raise Unauthenticated("Unauthorized")
+                return authenticated(user)
         try:
-            return self._judge(token)
+            for judge in self._judges:
+                found = judge(token)
+                if found is not None:
+                    return authenticated(found)
         except Unauthenticated as error:
             raise Unauthenticated("Unauthorized") from error
+        raise Unauthenticated("Unauthorized")
+
+    def of_token(self, token: str) -> User:
+        """Return whose a token is. Errors: Unauthenticated, without saying why."""
+        return self._from_token(token)
 
 
-def acting_as(user: User, name: str | None, groups: Sequence[str], uid: str | None) -> User:
-    """The user that an administrator speaks for (`kubectl --as`), or the caller itself.
-
-    Errors: Forbidden for others; BadRequest for groups without a user.
-    """
-    if name is None:
-        if groups or uid:
-            raise BadRequest("requested groups or a uid without impersonating a user")
+def authenticated(user: User) -> User:
+    """Add the group of all who showed who they are."""
+    if AUTHENTICATED in user.groups:
         return user
-    if MASTERS not in user.groups:
-        raise Forbidden(
-            f'users "{name}" is forbidden: User "{user.name}" cannot impersonate resource "users"'
-            ' in API group "" at the cluster scope',
-            details={"name": name, "kind": "users"},
-        )
-    if name == ANONYMOUS.name:
-        return User(name, (*groups, UNAUTHENTICATED), uid or "")
-    return _authenticated(User(name, tuple(groups), uid or ""))
+    return User(user.name, (*user.groups, AUTHENTICATED), user.uid, user.extra)
 
 
-def _authenticated(user: User) -> User:
-    return User(user.name, (*user.groups, AUTHENTICATED), user.uid)
-
-
-def _from_certificate(certificate: Mapping[str, object]) -> User:
+def _from_certificate(certificate: Mapping[str, object], der: bytes | None, now: float) -> User:
     """CN is the user, each O a group; the handshake has verified the chain."""
     name, groups = "", []
     subject = certificate.get("subject")
@@ -115,87 +173,16 @@ def _from_certificate(certificate: Mapping[str, object]) -> User:
                 name = str(value)
             elif key == "organizationName":
                 groups.append(str(value))
-    if not name:
+    if not name or not _is_valid_at(certificate, now):
         raise Unauthenticated("Unauthorized")
-    return _authenticated(User(name, tuple(groups)))
+    extra: Extra = ()
+    if der:
+        extra = ((CREDENTIAL, (f"X509SHA256={hashlib.sha256(der).hexdigest()}",)),)
+    return authenticated(User(name, tuple(groups), "", extra))
 
 
-OPEN_PATHS = ("/healthz", "/livez", "/readyz", "/version")
-DISCOVERY_PATHS = ("/api", "/apis", "/openapi")
-SELF_REVIEWS = ("selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews")
-
-READ = ("get", "list", "watch")
-NODE_RULES: Mapping[str, tuple[str, ...]] = {
-    "nodes": (*READ, "create", "patch", "update"),
-    "nodes/status": ("patch", "update"),
-    "leases": (*READ, "create", "patch", "update", "delete"),
-    "events": ("create", "patch", "update"),
-    "pods": READ,
-    "tokenreviews": ("create",),
-}
-"""Secrets, ConfigMaps and tokens of its Pods a node gets through CloudCore, which knows its Pods."""
-
-
-def is_allowed(user: User, access: Access) -> bool:
-    """Decide by group, as the roles that a cluster starts with would."""
-    if MASTERS in user.groups:
-        return True
-    if not access.resource:
-        return access.verb in ("get", "head") and _may_read_path(user, access.path)
-    if AUTHENTICATED not in user.groups:
+def _is_valid_at(certificate: Mapping[str, object], now: float) -> bool:
+    begin, end = certificate.get("notBefore"), certificate.get("notAfter")
+    if isinstance(begin, str) and now < ssl.cert_time_to_seconds(begin):
         return False
-    if access.resource in SELF_REVIEWS:
-        return access.verb == "create"
-    return NODES in user.groups and _node_may(user, access)
-
-
-def _may_read_path(user: User, path: str) -> bool:
-    if _is_below(path, OPEN_PATHS):
-        return True
-    return AUTHENTICATED in user.groups and _is_below(path, DISCOVERY_PATHS)
-
-
-def _is_below(path: str, roots: tuple[str, ...]) -> bool:
-    return any(path == root or path.startswith(root + "/") for root in roots)
-
-
-def _node_may(user: User, access: Access) -> bool:
-    resource = f"{access.resource}/{access.subresource}" if access.subresource else access.resource
-    if access.verb not in NODE_RULES.get(resource, ()):
-        return False
-    own = user.name.removeprefix("system:node:")
-    if access.resource == "leases":
-        return access.namespace == "kube-node-lease" and access.name in ("", own)
-    if access.resource == "nodes" and access.verb not in (*READ, "create"):
-        return access.name == own
-    return True
-
-
-def require_own(user: User, access: Access) -> None:
-    """Refuse a node that makes the Node or Lease of another, as `access` names it. Errors: Forbidden."""
-    if NODES not in user.groups or MASTERS in user.groups:
-        return
-    own = user.name.removeprefix("system:node:")
-    if access.resource in ("nodes", "leases") and access.name != own:
-        raise _forbidden(user, access)
-
-
-def require(user: User, access: Access) -> None:
-    """Raise what a caller without the right is told. Errors: Forbidden."""
-    if is_allowed(user, access):
-        return
-    raise _forbidden(user, access)
-
-
-def _forbidden(user: User, access: Access) -> Forbidden:
-    if not access.resource:
-        return Forbidden(f'forbidden: User "{user.name}" cannot {access.verb} path "{access.path}"')
-    where = f'in the namespace "{access.namespace}"' if access.namespace else "at the cluster scope"
-    plural = f"{access.resource}.{access.group}" if access.group else access.resource
-    resource = f"{access.resource}/{access.subresource}" if access.subresource else access.resource
-    named = f' "{access.name}"' if access.name else ""
-    return Forbidden(
-        f'{plural}{named} is forbidden: User "{user.name}" cannot {access.verb} resource'
-        f' "{resource}" in API group "{access.group}" {where}',
-        details={"name": access.name, "group": access.group, "kind": access.resource},
-    )
+    return not isinstance(end, str) or now <= ssl.cert_time_to_seconds(end)

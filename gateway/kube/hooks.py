@@ -6,10 +6,11 @@ none of the rules. Answers look like a webhook's, so that kubectl shows what it 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from gateway.kube.admission import Remarks
+from gateway.kube.auth import User
 from gateway.kube.strategies import table
 from gateway.model.json import JsonObject
 from gateway.wire.kube.resources import ResourceType
@@ -38,6 +39,28 @@ class Review:
 
 
 @dataclass(frozen=True, slots=True)
+class Write:
+    """A write to judge by who writes.
+
+    Shape:  `user` is None for us; `part` the subresource, None for the object itself.
+    """
+
+    user: User | None
+    resource: ResourceType
+    item: JsonObject
+    old: JsonObject | None = None
+    part: str | None = None
+
+    @property
+    def namespace(self) -> str:
+        return str(table(self.item, "metadata").get("namespace") or "")
+
+    @property
+    def name(self) -> str:
+        return str(table(self.item, "metadata").get("name") or "")
+
+
+@dataclass(frozen=True, slots=True)
 class Opinion:
     """What somebody thinks of a write: why it is refused ("" when it is not), and what to warn of."""
 
@@ -46,6 +69,10 @@ class Opinion:
 
 
 Judge = Callable[[Review], Awaitable[Opinion]]
+Guard = Callable[[Write], None]
+"""Refuses a write for who writes it. Errors: Forbidden."""
+Stamp = Callable[[JsonObject, User], JsonObject]
+"""Notes in a new object who made it; returns a copy."""
 Changer = Callable[[JsonObject], JsonObject]
 """Returns the object as it shall be, the same one where nothing is to be done; changes nothing in place."""
 
@@ -56,6 +83,8 @@ class Hooks:
     def __init__(self) -> None:
         self._changers: dict[str, dict[str, Changer]] = {}
         self._judges: dict[str, dict[str, Judge]] = {}
+        self._guards: dict[str, list[Guard]] = {}
+        self._stamps: dict[str, Stamp] = {}
 
     def change(self, kind: str, name: str, changer: Changer) -> None:
         """Let `changer` complete what is written of a kind, e.g. `pods`."""
@@ -67,6 +96,20 @@ class Hooks:
         Shape:  `name` is the webhook's that refusals are shown under. All versions of a kind are judged.
         """
         self._judges.setdefault(kind, {})[name] = judge
+
+    def guard(self, kinds: Iterable[str], guard: Guard) -> None:
+        """Let `guard` judge writes of these kinds, of their subresources too, by who writes."""
+        for kind in kinds:
+            self._guards.setdefault(kind, []).append(guard)
+
+    def stamp(self, kind: str, stamp: Stamp) -> None:
+        """Let new objects of a kind say who made them."""
+        self._stamps[kind] = stamp
+
+    def stamped(self, resource: ResourceType, item: JsonObject, user: User | None) -> JsonObject:
+        """Return a new object with what it says of its maker."""
+        stamp = self._stamps.get(resource.storage_key)
+        return item if stamp is None or user is None else stamp(item, user)
 
     def changed(self, resource: ResourceType, item: JsonObject, part: str | None) -> JsonObject:
         """Return a document as the changers of its kind complete it; `part` is its subresource."""
@@ -86,7 +129,12 @@ class Hooks:
         remarks: Remarks,
         part: str | None = None,
     ) -> None:
-        """Ask the judges of a kind about a write. Errors: BadRequest, as of a webhook that denies."""
+        """Ask guards and judges of a kind about a write.
+
+        Errors: Forbidden for who may not; BadRequest, as of a webhook that denies.
+        """
+        for guard in self._guards.get(resource.storage_key, ()):
+            guard(Write(remarks.user, resource, item, old, part))
         if part is not None:
             return
         async for name, opinion in self.opinions(

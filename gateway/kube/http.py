@@ -8,16 +8,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
 import msgspec
 from aiohttp import web
 
 from gateway.errors import BadRequest, GatewayError, NotFound, TooLarge
 from gateway.kube import listing
-from gateway.kube.auth import Access, Authenticator, User, acting_as, require, require_own
+from gateway.kube.admission import WriteOptions
+from gateway.kube.auth import Access, Authenticator, User, access_to
 from gateway.kube.bodies import delete_options, read_object, read_patch, write_options
 from gateway.kube.checks import metadata_namespace
 from gateway.kube.documents import JSON, Document, Documents
+from gateway.kube.impersonation import impersonated, wanted_of
 from gateway.kube.objects import Objects, Written
 from gateway.kube.reviews import review
 from gateway.kube.strategies import table
@@ -37,6 +40,9 @@ MAX_WARNING = 256
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 _PATCH_OPTIONS, _CREATE_OPTIONS, _UPDATE_OPTIONS = "PatchOptions", "CreateOptions", "UpdateOptions"
+
+_USER = "kube.user"
+"""Where a request keeps whom it is made for."""
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -93,23 +99,25 @@ class KubeHttp:
         return response
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
-        transport = request.transport
-        certificate = transport.get_extra_info("peercert") if transport else None
-        headers = request.headers
-        user = acting_as(
-            self._authenticator.user(certificate, headers.get("Authorization")),
-            headers.get("Impersonate-User"),
-            headers.getall("Impersonate-Group", []),
-            headers.get("Impersonate-Uid"),
-        )
+        user = request[_USER] = self._caller(request)
         target = parse_target(request.path)
         if target is not None:
             return await self._on_resource(request, user, target)
         path = request.path.rstrip("/") or "/"
-        require(user, Access(verb=request.method.lower(), path=path))
+        self.objects.rights.require(user, Access(verb=request.method.lower(), path=path))
         if request.method not in ("GET", "HEAD"):
             return web.Response(status=405, text="405 method not allowed")
         return self._on_path(request, path)
+
+    def _caller(self, request: web.Request) -> User:
+        """Return whom the request is made for. Errors: Unauthenticated; Forbidden; BadRequest."""
+        transport, headers = request.transport, request.headers
+        certificate = transport.get_extra_info("peercert") if transport else None
+        caller = self._authenticator.user(
+            certificate, headers.get("Authorization"), _der(transport) if certificate else None
+        )
+        wanted = wanted_of(headers.items())
+        return impersonated(self.objects.rights.authorizer, caller, wanted)
 
     # --- plain paths ------------------------------------------------------------------------------
 
@@ -131,18 +139,16 @@ class KubeHttp:
     ) -> web.StreamResponse:
         verb = verb_of(request, target)
         group = target.group_version.rpartition("/")[0]
-        own_namespace = target.name if target.plural == "namespaces" and not group else ""
-        require(
-            user,
-            Access(
-                verb=verb,
-                group=group,
-                resource=target.plural,
-                subresource=target.subresource,
-                namespace=target.namespace or own_namespace,
-                name=target.name,
-            ),
+        access = access_to(
+            verb,
+            group,
+            target.plural,
+            subresource=target.subresource,
+            namespace=target.namespace,
+            name=target.name,
+            fields=request.query.get("fieldSelector"),
         )
+        self.objects.rights.require(user, access)
         registry = self.objects.registry
         resource = registry.find(target.group_version, target.plural)
         if resource is None:
@@ -152,7 +158,7 @@ class KubeHttp:
         if target.namespace and not resource.namespaced:
             raise NotFound("the server could not find the requested resource")
         if resource.is_virtual:
-            return await self._on_review(request, resource, user)
+            return await self._on_review(request, resource, user, target.namespace)
         if target.subresource and resource.subresource(target.subresource) is None:
             raise NotFound("the server could not find the requested resource")
         if verb == "create":
@@ -163,14 +169,14 @@ class KubeHttp:
         return await handler(self, request, resource, target)
 
     async def _on_review(
-        self, request: web.Request, resource: ResourceType, user: User
+        self, request: web.Request, resource: ResourceType, user: User, namespace: str
     ) -> web.Response:
         if request.method != "POST":
             return error_response(listing.method_not_allowed(resource))
         body = read_object(await _body(request), request.headers.get("Content-Type"))
         question: JsonObject = body if isinstance(body, dict) else {}
         question = {**question, "kind": resource.kind, "apiVersion": resource.group_version}
-        answer = review(resource.plural, question, user, self.objects.accounts)
+        answer = review(resource.plural, question, user, self.objects, namespace)
         return _json(msgspec.json.encode(answer), status=201)
 
     async def _get(
@@ -204,6 +210,7 @@ class KubeHttp:
     ) -> web.Response:
         if target.subresource:
             body = read_object(await _body(request), request.headers.get("Content-Type"))
+            self.objects.rights.require_asking(user, _asked(target), body)
             answer = await self.objects.ask(
                 resource, target.namespace or None, target.name, target.subresource, body
             )
@@ -211,18 +218,17 @@ class KubeHttp:
         if target.name:
             raise listing.method_not_allowed(resource)
         listing.check_verb(resource, "create")
-        options = write_options(request.query, _agent(request), kind=_CREATE_OPTIONS)
+        options = _options(request, _CREATE_OPTIONS)
         body = read_object(await _body(request), request.headers.get("Content-Type"))
         if resource.namespaced and not target.namespace:
             _check_body_namespace(resource, body)
-        _check_maker(user, target, body)
         written = await self.objects.create(resource, target.namespace or None, body, options)
         return self._written(request, resource, written)
 
     async def _update(
         self, request: web.Request, resource: ResourceType, target: Target
     ) -> web.Response:
-        options = write_options(request.query, _agent(request), kind=_UPDATE_OPTIONS)
+        options = _options(request, _UPDATE_OPTIONS)
         body = read_object(await _body(request), request.headers.get("Content-Type"))
         written = await self.objects.update(
             resource,
@@ -237,7 +243,7 @@ class KubeHttp:
     async def _patch(
         self, request: web.Request, resource: ResourceType, target: Target
     ) -> web.Response:
-        options = write_options(request.query, _agent(request), kind=_PATCH_OPTIONS)
+        options = _options(request, _PATCH_OPTIONS)
         body = await _body(request)
         patch, kind = read_patch(body, request.headers.get("Content-Type"))
         written = await self.objects.patch(
@@ -324,25 +330,20 @@ def verb_of(request: web.Request, target: Target) -> str:
     return request.method.lower()
 
 
+def _asked(target: Target) -> Access:
+    return Access(
+        verb="create",
+        group=target.group_version.rpartition("/")[0],
+        resource=target.plural,
+        subresource=target.subresource,
+        namespace=target.namespace,
+        name=target.name,
+    )
+
+
 def _check_body_namespace(resource: ResourceType, body: Json) -> None:
     metadata = table(body, "metadata") if isinstance(body, dict) else {}
     metadata_namespace(resource, dict(metadata), None)
-
-
-def _check_maker(user: User, target: Target, body: Json) -> None:
-    """A new object is named in the body alone: judge again. Errors: Forbidden."""
-    metadata = table(body, "metadata") if isinstance(body, dict) else {}
-    group = target.group_version.rpartition("/")[0]
-    require_own(
-        user,
-        Access(
-            verb="create",
-            group=group,
-            resource=target.plural,
-            namespace=target.namespace,
-            name=str(metadata.get("name") or ""),
-        ),
-    )
 
 
 async def _body(request: web.Request) -> bytes:
@@ -359,6 +360,18 @@ def _header_text(text: str) -> str:
     """What a quoted string in a header may hold: field names come from clients and may be anything."""
     plain = "".join(mark if mark.isprintable() else "?" for mark in text[:MAX_WARNING])
     return plain.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _der(transport: asyncio.Transport | None) -> bytes | None:
+    """The whole certificate of the caller."""
+    tls = transport.get_extra_info("ssl_object") if transport else None
+    return tls.getpeercert(binary_form=True) if tls is not None else None
+
+
+def _options(request: web.Request, kind: str) -> WriteOptions:
+    """How to write, and for whom. Errors: Unprocessable."""
+    options = write_options(request.query, _agent(request), kind=kind)
+    return replace(options, user=request[_USER])
 
 
 def _agent(request: web.Request) -> str:

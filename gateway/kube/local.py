@@ -6,8 +6,9 @@ import builtins
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from gateway.errors import BadRequest, NotBuilt, NotFound, Undeliverable
+from gateway.kube import impersonation
 from gateway.kube.admission import WriteOptions
-from gateway.kube.auth import MASTERS, Access, User, acting_as, require, require_own
+from gateway.kube.auth import MASTERS, Access, User, access_to
 from gateway.kube.checks import DeleteOptions, as_version
 from gateway.kube.client import NO_QUERY, EventType, ObjectList, PatchType, WatchEvent, plain_path
 from gateway.kube.documents import Documents
@@ -36,11 +37,11 @@ class LocalClient:
         self._manager = manager
         self._user = user
         """Whose rights count; None for all of them."""
-        self._options = WriteOptions(manager=manager, validation="Ignore")
-        self._forcing = WriteOptions(manager=manager, validation="Ignore", force=True)
+        self._options = WriteOptions(manager=manager, validation="Ignore", user=user)
+        self._forcing = WriteOptions(manager=manager, validation="Ignore", force=True, user=user)
 
     def acting_as(self, user: str, groups: Sequence[str] = ()) -> LocalClient:
-        other = acting_as(ADMIN, user, groups, None)
+        other = impersonation.acting_as(user, groups)
         return LocalClient(self._objects, self._documents, manager=self._manager, user=other)
 
     async def read(
@@ -52,7 +53,7 @@ class LocalClient:
     ) -> bytes:
         plain = plain_path(path).rstrip("/") or "/"
         if self._user is not None:
-            require(self._user, Access(verb="get", path=plain))
+            self._objects.rights.require(self._user, Access(verb="get", path=plain))
         found = self._documents.find(plain, accept)
         if found is None:
             raise NotFound("the server could not find the requested resource")
@@ -68,20 +69,28 @@ class LocalClient:
         namespace: str | None,
         name: str = "",
         subresource: str | None = None,
+        *,
+        fields: str | None = None,
+        asked: Json = None,
     ) -> ResourceType:
-        """Return a kind, where the user may do this to it. Errors: Forbidden; NotFound."""
+        """Return a kind, where the user may do this to it; `asked` is what it asks of an object.
+
+        Errors: Forbidden; NotFound.
+        """
         if self._user is not None:
-            access = Access(
-                verb=verb,
-                group=group_version.rpartition("/")[0],
-                resource=plural,
+            rights = self._objects.rights
+            access = access_to(
+                verb,
+                group_version.rpartition("/")[0],
+                plural,
                 subresource=subresource or "",
                 namespace=namespace or "",
                 name=name,
+                fields=fields,
             )
-            require(self._user, access)
-            if verb == "create":
-                require_own(self._user, access)
+            rights.require(self._user, access)
+            if asked is not None:
+                rights.require_asking(self._user, access, asked)
         return self._objects.resource(group_version, plural)
 
     async def get(
@@ -109,7 +118,7 @@ class LocalClient:
         limit: int | None = None,
         page: str | None = None,
     ) -> ObjectList:
-        resource = self._find("list", group_version, plural, namespace)
+        resource = self._find("list", group_version, plural, namespace, fields=fields)
         wanted = self._objects.filter(resource, namespace, labels, fields)
         token = read_token(page) if page else None
         found = self._objects.page(
@@ -135,12 +144,15 @@ class LocalClient:
         name: str = "",
         subresource: str | None = None,
     ) -> JsonObject:
-        named = name or str(table(body, "metadata").get("name") or "")
-        resource = self._find("create", group_version, plural, namespace, named, subresource)
+        asked = body if subresource is not None else None
+        resource = self._find(
+            "create", group_version, plural, namespace, name, subresource, asked=asked
+        )
         if subresource is not None:
             return await self._objects.ask(resource, namespace, name, subresource, body)
         if resource.is_virtual:
-            return review(plural, body, self._user or ADMIN, self._objects.accounts)
+            question = {**body, "kind": resource.kind, "apiVersion": resource.group_version}
+            return review(plural, question, self._user or ADMIN, self._objects, namespace or "")
         return (await self._objects.create(resource, namespace, body, self._options)).stored.object
 
     async def update(
@@ -215,7 +227,7 @@ class LocalClient:
         fields: str | None = None,
     ) -> AsyncIterator[WatchEvent]:
         objects = self._objects
-        resource = self._find("watch", group_version, plural, namespace)
+        resource = self._find("watch", group_version, plural, namespace, fields=fields)
         wanted = objects.filter(resource, namespace, labels, fields)
         first: builtins.list[WatchEvent] = []
         if resource_version in (None, "", "0"):

@@ -12,6 +12,7 @@ from gateway.errors import Conflict
 from gateway.kube.admission import WriteOptions
 from gateway.kube.askings import serve_askings
 from gateway.kube.auth import MASTERS, Authenticator, User
+from gateway.kube.bootstrap_policy import install_policy
 from gateway.kube.builtin import DEFINITIONS, builtin_registry, definitions
 from gateway.kube.certs import Identity, ensure_identity
 from gateway.kube.client import KubeClient, PatchType
@@ -120,7 +121,7 @@ class KubeApi:
         front = KubeHttp(
             self.objects,
             documents,
-            Authenticator(tokens, lambda token: accounts.user(token)[0]),
+            Authenticator(tokens, (lambda token: accounts.user(token)[0],)),
             self._metrics,
             max_body=https.max_body,
         )
@@ -149,6 +150,7 @@ class KubeApi:
                 await self.objects.create(namespaces, None, body, INSTALLER)
         for definition in definitions():
             await self._install_definition(definition)
+        await install_policy(self.objects)
 
     async def _install_definition(self, definition: JsonObject) -> None:
         """Create a definition of ours, or bring it up to what this version of Twinspan serves."""

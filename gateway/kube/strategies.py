@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 from gateway.errors import BadRequest
 from gateway.model.json import Json, JsonObject
+from gateway.wire.kube import rbac
 from gateway.wire.kube.names import (
     Rule,
     config_key_fault,
     invalid_value,
     label_fault,
+    path_segment_fault,
     qualified_fault,
     quoted,
     required,
@@ -307,6 +309,16 @@ STRATEGIES: Mapping[str, Strategy] = {
     "leases.coordination.k8s.io": Strategy(faults=_lease_faults),
     "events": Strategy(faults=_event_faults),
     "pods": Strategy(prepare_pod, pod_faults, grace=pod_grace),
+    f"roles.{rbac.GROUP}": Strategy(faults=rbac.role_faults, name_rule=path_segment_fault),
+    f"clusterroles.{rbac.GROUP}": Strategy(
+        faults=rbac.cluster_role_faults, name_rule=path_segment_fault
+    ),
+    f"rolebindings.{rbac.GROUP}": Strategy(
+        rbac.prepare_binding, rbac.binding_faults, name_rule=path_segment_fault
+    ),
+    f"clusterrolebindings.{rbac.GROUP}": Strategy(
+        rbac.prepare_binding, rbac.cluster_binding_faults, name_rule=path_segment_fault
+    ),
     "customresourcedefinitions.apiextensions.k8s.io": Strategy(
         _prepare_definition, _definition_faults
     ),

@@ -15,8 +15,12 @@ def kinds() -> Iterator[ResourceType]:
     """Rows in the order of discovery."""
     yield review(AUTHENTICATION, "selfsubjectreviews", "SelfSubjectReview")
     yield review(AUTHENTICATION, "tokenreviews", "TokenReview")
+    yield review(
+        AUTHORIZATION, "localsubjectaccessreviews", "LocalSubjectAccessReview", namespaced=True
+    )
     yield review(AUTHORIZATION, "selfsubjectaccessreviews", "SelfSubjectAccessReview")
     yield review(AUTHORIZATION, "selfsubjectrulesreviews", "SelfSubjectRulesReview")
+    yield review(AUTHORIZATION, "subjectaccessreviews", "SubjectAccessReview")
     yield row(
         "certificates.k8s.io/v1",
         "certificatesigningrequests",

@@ -1,0 +1,55 @@
+"""Who may do what on one API: its judges, and the guards of what is written."""
+
+from __future__ import annotations
+
+from gateway.kube.auth import Access, User
+from gateway.kube.authorizer import Chain, Decision, Masters, require
+from gateway.kube.escalation import Escalation
+from gateway.kube.hooks import Hooks
+from gateway.kube.nodeaccess import NodeAccess, node_name
+from gateway.kube.noderestriction import RESTRICTED_KINDS, NodeRestriction
+from gateway.kube.rbac import KINDS, Rbac
+from gateway.kube.storage import Storage
+from gateway.model.json import Json
+
+
+class Rights:
+    """Judges that follow `storage`, and guards registered at `hooks`."""
+
+    def __init__(self, storage: Storage, hooks: Hooks) -> None:
+        self.rbac = Rbac(storage)
+        self.authorizer = Chain((Masters(), NodeAccess(storage), self.rbac))
+        self._restriction = NodeRestriction(storage)
+        hooks.guard(sorted(KINDS), Escalation(self.authorizer, self.rbac))
+        hooks.guard(RESTRICTED_KINDS, self._restriction)
+
+    def require(self, user: User, access: Access) -> Decision:
+        """Return the decision that allows a request.
+
+        Errors: Forbidden, with the text of a real server; NotFound for what a node would remove in vain.
+        """
+        decision = require(self.authorizer, user, access)
+        if access.verb == "delete" and access.resource and not access.subresource:
+            node = node_name(user)
+            if node:
+                self._restriction.check_removal(
+                    node, access.resource, access.namespace, access.name
+                )
+        return decision
+
+    def require_asking(self, user: User, access: Access, body: Json) -> None:
+        """Judge by its body what a node asks of an object: a token, an eviction. Errors: Forbidden."""
+        node = node_name(user)
+        if not node:
+            return
+        namespace, name = access.namespace, access.name
+        match (access.resource, access.subresource):
+            case ("serviceaccounts", "token"):
+                document = body if isinstance(body, dict) else {}
+                self._restriction.check_token(node, namespace, name, document)
+            case ("pods", "eviction"):
+                self._restriction.check_removal(node, "pods", namespace, name)
+
+    def may(self, user: User, access: Access) -> bool:
+        """True when a request is allowed."""
+        return self.authorizer.decide(user, access).allowed
