@@ -78,20 +78,26 @@ class Claims:
         """Return what names this owner as its controller, doomed or not, matching or not."""
         return self._owned.get(uid_of(owner))
 
-    async def claim(self, owner: JsonObject, selector: LabelSelector) -> list[JsonObject]:
+    async def claim(
+        self,
+        owner: JsonObject,
+        selector: LabelSelector,
+        among: Callable[[JsonObject], bool] = lambda _: True,
+    ) -> list[JsonObject]:
         """Return what belongs to an owner, after adopting and releasing what has to change hands.
 
-        Doomed objects are among them. Errors: GatewayError when an adoption failed; try again.
+        Shape:  `among` says which objects are looked at; doomed ones are looked at, too.
+        Errors: GatewayError when an adoption or a release failed; try again.
         """
         held, fresh = [], _Once(lambda: self._check_alive(owner))
-        for item in self.owned(owner):
+        for item in filter(among, self.owned(owner)):
             if selector.matches(item):
                 held.append(item)
             elif not is_deleting(owner):
                 await self._release(owner, item)
         if is_deleting(owner):
             return held
-        for item in self._orphans.get(key_of(owner)[0]):
+        for item in filter(among, self._orphans.get(key_of(owner)[0])):
             if selector.matches(item) and not self.mirror.is_doomed(item):
                 await fresh.run()
                 adopted = await self._adopt(owner, item)
