@@ -39,7 +39,8 @@ _LISTS = ("rules", "subjects")
 def policy() -> Iterator[JsonObject]:
     """Yield the objects as they shall be."""
     data = (resources.files("gateway.kube.data") / "policy.json").read_bytes()
-    for entry in msgspec.json.decode(data, type=list[dict[str, Json]]):
+    entries: list[JsonObject] = msgspec.json.decode(data)
+    for entry in entries:
         metadata: JsonObject = {
             "name": entry["name"],
             "labels": {**BOOTSTRAPPING, **table(entry, "labels")},

@@ -109,7 +109,7 @@ class Rbac:
         return Held(rules, tuple(grant.fault for grant in grants if grant.fault))
 
     def role_rules(self, kind: str, namespace: str, name: str) -> tuple[Rule, ...] | None:
-        """Return the rules that a `roleRef` means; None where there is no such role. `namespace` is the binding's."""
+        """Return the rules of a `roleRef` of a binding in `namespace`; None where there is no such role."""
         self._read()
         is_cluster = kind == "ClusterRole"
         key = Key(CLUSTER_ROLES, "", name) if is_cluster else Key(ROLES, namespace, name)
