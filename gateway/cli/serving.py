@@ -89,7 +89,11 @@ def start(settings: Settings, build: Build) -> None:
     exposure.check(settings)
     logs.set_up(settings.observe.logs.level, settings.observe.logs.form)
     with process.only_one(settings.data_dir):
-        known, is_new = users.load_or_create(settings.data_dir, demo=settings.demo)
+        known, is_new = users.load_or_create(
+            settings.data_dir,
+            demo=settings.demo,
+            file=Path(settings.credentials_file) if settings.credentials_file else None,
+        )
         if is_new:
             _show_users(known, settings.data_dir)
         process.run(run_modules(Process(settings, known), build))

@@ -22,6 +22,9 @@ class Settings:
     min_free_bytes: int = 16_777_216
     """Bytes of the disk of `data_dir` that stay free (a quarter of a small one): below it what adds to
     things, registry, connections and events is refused with 503, so that deleting still works; 0 for none."""
+    credentials_file: str = ""
+    """File of users and passwords that somebody else keeps (a mounted Secret), in the form of
+    `<data-dir>/credentials.json`; empty: that file, with random passwords made at the first start."""
     demo: bool = False
     """True adds the sample tenant, devices, users, virtual devices and their well-known passwords."""
     insecure: bool = False

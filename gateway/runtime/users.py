@@ -36,12 +36,18 @@ DEMO = Users(
 )
 
 
-def load_or_create(data_dir: Path, *, demo: bool) -> tuple[Users, bool]:
+def load_or_create(data_dir: Path, *, demo: bool, file: Path | None = None) -> tuple[Users, bool]:
     """Return the users in force, and whether they were made just now (then they are to be shown).
 
-    Errors: InvalidSetting when the file is there and cannot be read as users.
+    Shape:  `file` holds users that somebody else keeps, in the form of `credentials.json`.
+    Errors: InvalidSetting when the file is there and cannot be read as users, or `file` is not there.
     """
-    users, is_new = (DEMO, False) if demo else _kept(data_dir / CREDENTIALS)
+    if demo:
+        users, is_new = DEMO, False
+    elif file is not None:
+        users, is_new = _parse(file), False
+    else:
+        users, is_new = _kept(data_dir / CREDENTIALS)
     if is_new:
         write_private(data_dir / CREDENTIALS, json.dumps(asdict(users), indent=2))
     write_private(data_dir / USERS, json.dumps(asdict(users), indent=2))
