@@ -222,7 +222,7 @@ def test_kubectl_is_told_how_a_pod_is() -> None:
     kind = builtin_registry().find("v1", "pods")
     assert kind is not None
     cells: Any = table(kind, [{**a_pod(), "status": running}], {}, 0)["rows"]
-    assert cells[0]["cells"][:4] == ["p1", "1/1", "Running", 3]
+    assert cells[0]["cells"][:4] == ["p1", "1/1", "Running", "3"]
     assert cells[0]["cells"][5:7] == ["10.0.0.9", "edge-1"]
 
 
