@@ -32,6 +32,10 @@ class Kube:
     """Control loops that run beside the embedded server, as `kube-controller-manager --controllers` names
     them: `*` for all, `name` for one, `-name` for not that one."""
     https: KubeHttps = field(default_factory=KubeHttps)
+    token_file: str = ""
+    """File with bearer tokens of users of the embedded server: `token,user,uid,"group1,group2"` a line."""
+    anonymous: bool = True
+    """False answers 401 to callers who show neither certificate nor token, whatever they ask."""
     watch_window: int = 10_000
     """Changes kept for watches to resume from; older resourceVersions are answered with 410."""
     watch_window_bytes: int = 4_194_304

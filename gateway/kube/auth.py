@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.errors import Unauthenticated
+from gateway.model.json import JsonObject
 
 MASTERS = "system:masters"
 NODES = "system:nodes"
@@ -154,6 +155,18 @@ class Authenticator:
     def of_token(self, token: str) -> User:
         """Return whose a token is. Errors: Unauthenticated, without saying why."""
         return self._from_token(token)
+
+
+def user_info(user: User) -> JsonObject:
+    """A user as reviews and audit events show it."""
+    info: JsonObject = {"username": user.name}
+    if user.uid:
+        info["uid"] = user.uid
+    if user.groups:
+        info["groups"] = [*user.groups]
+    if user.extra:
+        info["extra"] = {key: [*values] for key, values in user.extra}
+    return info
 
 
 def authenticated(user: User) -> User:

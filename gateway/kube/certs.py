@@ -1,7 +1,7 @@
 """The API server's own certificate authority: made on first start, kept in the data directory.
 
 Files (keys with mode 0600): `ca.crt`, `ca.key`, `server.crt`, `server.key`, `admin.crt`, `admin.key`,
-`admin.token`, `accounts.key`. The server's certificate is made anew when it is near its end or lacks a host
+`admin.token`, `accounts.pem`. The server's certificate is made anew when it is near its end or lacks a host
 name.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.kube.signing import make_key
 from gateway.runtime.certificates import (
     Pair,
     is_usable,
@@ -33,6 +34,8 @@ STANDARD_HOSTS = (
     "kubernetes.default.svc",
     "10.96.0.1",
 )
+NO_TIME_CHECK = ssl.VerifyFlags(0x200000)
+"""Who shows a certificate that ended is told so (401), not cut off: the authenticator looks at its time."""
 ADMIN_USER, ADMIN_GROUP = "kubernetes-admin", "system:masters"
 
 
@@ -46,7 +49,7 @@ class Identity:
     admin: Pair
     token: str
     account_key: bytes
-    """Signs tokens of ServiceAccounts."""
+    """Signs tokens of ServiceAccounts: EC P-256, as PEM."""
 
     def server_context(self) -> ssl.SSLContext:
         """TLS that asks for client certificates of our authority and accepts none."""
@@ -55,6 +58,7 @@ class Identity:
         context.load_cert_chain(self.folder / "server.crt", self.folder / "server.key")
         context.load_verify_locations(cadata=self.authority.certificate.decode())
         context.verify_mode = ssl.CERT_OPTIONAL
+        context.verify_flags |= NO_TIME_CHECK
         context.set_alpn_protocols(["http/1.1"])
         return context
 
@@ -73,8 +77,16 @@ def ensure_identity(folder: Path, hosts: Iterable[str] = ()) -> Identity:
     admin = kept(folder, "admin")
     if admin is None or not is_usable(admin, ()):
         admin = save(folder, "admin", issue(authority, ADMIN_USER, groups=(ADMIN_GROUP,)))
-    token, key = _token(folder / "admin.token"), _token(folder / "accounts.key")
-    return Identity(folder, authority, server, admin, token, key.encode())
+    token, key = _token(folder / "admin.token"), _account_key(folder)
+    return Identity(folder, authority, server, admin, token, key)
+
+
+def _account_key(folder: Path) -> bytes:
+    path = folder / "accounts.pem"
+    if not path.exists():
+        write_private(path, make_key())
+    (folder / "accounts.key").unlink(missing_ok=True)  # of former versions: its tokens are refused
+    return path.read_bytes()
 
 
 def _token(path: Path) -> str:

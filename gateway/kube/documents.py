@@ -51,6 +51,8 @@ class Documents:
         self._kept: dict[str, tuple[int, bytes]] = {}
         self.address = ""
         self.is_ready = False
+        self.fixed: dict[str, Document] = {}
+        """Further documents by their paths."""
 
     def find(self, path: str, accept: str | None) -> Document | None:
         """Return what `path` (without a last slash) shows, None where there is no such path."""
@@ -58,6 +60,9 @@ class Documents:
             return Document(b"ok", PLAIN)
         if path == "/readyz" or path.startswith("/readyz/"):
             return Document(b"ok", PLAIN) if self.is_ready else Document(b"not ready", PLAIN, 500)
+        fixed = self.fixed.get(path)
+        if fixed is not None:
+            return fixed
         known = self._PATHS.get(path)
         return known(self, accept) if known is not None else self._of_group(path)
 

@@ -13,6 +13,7 @@ from gateway.kube.admission import WriteOptions
 from gateway.kube.askings import serve_askings
 from gateway.kube.auth import MASTERS, Authenticator, User
 from gateway.kube.bootstrap_policy import install_policy
+from gateway.kube.bootstraptokens import BootstrapTokens
 from gateway.kube.builtin import DEFINITIONS, builtin_registry, definitions
 from gateway.kube.certs import Identity, ensure_identity
 from gateway.kube.client import KubeClient, PatchType
@@ -21,11 +22,13 @@ from gateway.kube.crds import Definitions
 from gateway.kube.documents import Documents
 from gateway.kube.hooks import Hooks
 from gateway.kube.http import KubeHttp
+from gateway.kube.issuer import identity_documents, issuer_document
 from gateway.kube.kubeconfig import admin_kubeconfig, write_private
 from gateway.kube.local import LocalClient
 from gateway.kube.objects import Objects
 from gateway.kube.storage import Storage
 from gateway.kube.strategies import table
+from gateway.kube.tokenfile import read_tokens
 from gateway.kube.watch import Key
 from gateway.model.json import JsonObject
 from gateway.observe.metrics import Metrics
@@ -115,13 +118,24 @@ class KubeApi:
 
     async def _serve(self, identity: Identity, ready: Callable[[], None]) -> None:
         tokens = {identity.token: User("kubernetes-admin", (MASTERS,))}
+        if self._settings.token_file:
+            tokens = await asyncio.to_thread(read_tokens, self._settings.token_file) | tokens
         https = self._settings.https
         documents = self._documents
         accounts = serve_askings(self.objects, identity.account_key)
+        bootstrap = BootstrapTokens(self.objects.storage, self.objects.now)
+        authenticator = Authenticator(
+            tokens,
+            (accounts.judge, bootstrap.judge),
+            anonymous=self._settings.anonymous,
+            now=self.objects.now,
+        )
+        accounts.others = authenticator.of_token
+        documents.fixed.update(identity_documents(accounts))
         front = KubeHttp(
             self.objects,
             documents,
-            Authenticator(tokens, (lambda token: accounts.user(token)[0],)),
+            authenticator,
             self._metrics,
             max_body=https.max_body,
         )
@@ -134,6 +148,7 @@ class KubeApi:
             ssl=identity.server_context(),
         ):
             documents.address = self._endpoints.get(ENDPOINT)
+            documents.fixed.update(issuer_document(documents.address))
             text = admin_kubeconfig(identity, reachable(documents.address))
             await asyncio.to_thread(write_private, self._folder / KUBECONFIG, text)
             documents.is_ready = True

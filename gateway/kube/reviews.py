@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.errors import BadRequest
-from gateway.kube.auth import Access, User, access_to
+from gateway.kube.auth import Access, User, access_to, user_info
 from gateway.kube.strategies import table
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.clock import rfc3339
@@ -51,18 +51,6 @@ def review(
         stamp = {**table(answer, "metadata"), "creationTimestamp": rfc3339(objects.now())}
         return answer | {"metadata": stamp, "status": _who(question)}
     return answer | {"status": _ANSWERS[plural](question)}
-
-
-def user_info(user: User) -> JsonObject:
-    """A user as reviews and audit events show it."""
-    info: JsonObject = {"username": user.name}
-    if user.uid:
-        info["uid"] = user.uid
-    if user.groups:
-        info["groups"] = [*user.groups]
-    if user.extra:
-        info["extra"] = {key: [*values] for key, values in user.extra}
-    return info
 
 
 def _who(question: Question) -> JsonObject:
