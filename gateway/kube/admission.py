@@ -12,8 +12,9 @@ from typing import cast
 
 import msgspec
 
-from gateway.errors import BadRequest, Conflict
+from gateway.errors import BadRequest
 from gateway.kube.auth import User
+from gateway.kube.ownership import claims_of_new, claims_of_next
 from gateway.kube.strategies import own_table, strategy_of, table
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube import fields, validate
@@ -67,8 +68,11 @@ def decoded(
     remarks: Remarks,
     *,
     is_patch: bool = False,
+    is_config: bool = False,
 ) -> JsonObject:
     """Read a document as an object of its kind: right type, known fields only.
+
+    Shape:  `is_config` for an apply: what is empty in it is meant.
 
     Errors: BadRequest for another kind, a value of the wrong type, unknown fields under `Strict`.
     """
@@ -82,8 +86,10 @@ def decoded(
     kept, unknown = validate.pruned(resource.schema, item)
     if unknown:
         _report_unknown(unknown, options, remarks, prefix)
+    if is_config:
+        return cast("JsonObject", kept)
     if not resource.is_custom:
-        kept = validate.without_nulls(resource.schema, kept)
+        kept = validate.without_empty(resource.schema, kept)
     return _with_plain_metadata(cast("JsonObject", kept))
 
 
@@ -182,8 +188,7 @@ def admitted_new(
     fresh = _defaulted(resource, fresh)
     check(resource, fresh, None)
     if claims is None:
-        managed = fields.managed_part(fresh)
-        claims = fields.after_update(resource.schema, {}, managed, (), manager, now)
+        claims = claims_of_new(resource, fresh, manager, now)
     return with_claims(fresh, claims)
 
 
@@ -239,7 +244,6 @@ def admitted_next(
     """
     _check_identity(resource, before, item)
     wanted = _clone(item)
-    sent = _claims_of(before, wanted)
     after = _scoped(resource, before, wanted, subresource)
     _keep_metadata(before, after)
     if subresource is None:
@@ -250,8 +254,7 @@ def admitted_next(
         check(resource, after, before)
         _check_finalizers(resource, before, after)
     if claims is None:
-        old, new = fields.managed_part(before), fields.managed_part(after)
-        claims = fields.after_update(resource.schema, old, new, sent, manager, now)
+        claims = claims_of_next(resource, before, after, item, manager, now)
     return with_claims(after, claims)
 
 
@@ -266,14 +269,6 @@ def _check_identity(resource: ResourceType, before: JsonObject, item: JsonObject
         raise conflict(resource.plural, resource.group, name, why)
     if version and version not in ("0", old.get("resourceVersion")):
         raise conflict(resource.plural, resource.group, name)
-
-
-def _claims_of(before: JsonObject, item: JsonObject) -> tuple[fields.Claim, ...]:
-    """Ownership as the client sends it back; an empty list resets it, none at all keeps it."""
-    sent = table(item, "metadata").get("managedFields")
-    if sent is None:
-        sent = table(before, "metadata").get("managedFields")
-    return fields.read_claims(sent)
 
 
 def _scoped(
@@ -369,105 +364,3 @@ def with_claims(item: JsonObject, claims: Sequence[fields.Claim]) -> JsonObject:
 
 def is_same(before: JsonObject, after: JsonObject) -> bool:
     return validate.canonical(before) == validate.canonical(after)
-
-
-# --- apply ----------------------------------------------------------------------------------------
-
-
-def applied(
-    resource: ResourceType,
-    before: JsonObject | None,
-    config: JsonObject,
-    subresource: str | None,
-    *,
-    now: str,
-    manager: fields.Manager,
-    force: bool,
-) -> tuple[JsonObject, tuple[fields.Claim, ...]]:
-    """Lay an applied configuration over the live object; returns the merged document and who owns what.
-
-    Errors: BadRequest when the configuration carries managedFields; Conflict naming each contested field.
-    """
-    if table(config, "metadata").get("managedFields"):
-        raise BadRequest("metadata.managedFields must be nil")
-    live = fields.managed_part(before) if before is not None else {}
-    claims = fields.read_claims(table(before or {}, "metadata").get("managedFields"))
-    wanted = _apply_scope(resource, fields.managed_part(config), subresource)
-    result = fields.apply(resource.schema, live, wanted, claims, manager, now, force=force)
-    if result.conflicts:
-        foreign = _not_from_client_side(resource, live, result.conflicts, manager)
-        if foreign:
-            raise apply_conflict(foreign)
-        result = fields.apply(resource.schema, live, wanted, claims, manager, now, force=True)
-    base = table(before if before is not None else config, "metadata")
-    merged = dict(result.document)
-    server_kept = {key: value for key, value in base.items() if key not in _OWNED_METADATA}
-    merged["metadata"] = server_kept | table(merged, "metadata")
-    for key in ("apiVersion", "kind"):
-        merged[key] = config.get(key)
-    return merged, result.claims
-
-
-LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-UPGRADING_MANAGER = "kubectl"
-
-
-def _not_from_client_side(
-    resource: ResourceType,
-    live: JsonObject,
-    conflicts: Sequence[fields.FieldConflict],
-    manager: fields.Manager,
-) -> list[fields.FieldConflict]:
-    """Conflicts that are more than kubectl's own earlier client-side apply of the same object."""
-    text = table(table(live, "metadata"), "annotations").get(LAST_APPLIED)
-    if manager.name != UPGRADING_MANAGER or not isinstance(text, str):
-        return list(conflicts)
-    try:
-        last = msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return list(conflicts)
-    part = fields.managed_part(last) if isinstance(last, dict) else {}
-    owned = fields.paths_of(resource.schema, part) - fields.changed_paths(
-        resource.schema, live, part
-    )
-    return [item for item in conflicts if item.path not in owned]
-
-
-_OWNED_METADATA = ("labels", "annotations", "finalizers", "ownerReferences", "managedFields")
-
-
-def _apply_scope(resource: ResourceType, config: JsonObject, subresource: str | None) -> JsonObject:
-    if subresource == "status":
-        return {key: value for key, value in config.items() if key == "status"}
-    dropped = ("status",) if resource.has_status else ()
-    return {key: value for key, value in config.items() if key not in dropped}
-
-
-def apply_conflict(conflicts: Sequence[fields.FieldConflict]) -> Conflict:
-    """409 as kubectl explains it: one cause per field."""
-    by_manager: dict[str, list[str]] = {}
-    for item in conflicts:
-        by_manager.setdefault(_conflict_text(item.manager), []).append(
-            fields.describe_path(item.path)
-        )
-    parts = [
-        f"conflict with {who}: {paths[0]}"
-        if len(paths) == 1
-        else f"conflicts with {who}:\n" + "\n".join(f"- {path}" for path in paths)
-        for who, paths in by_manager.items()
-    ]
-    count = f"{len(conflicts)} conflict" + ("s" if len(conflicts) > 1 else "")
-    causes = [
-        Cause(
-            "FieldManagerConflict",
-            f"conflict with {_conflict_text(item.manager)}",
-            fields.describe_path(item.path),
-        ).as_json()
-        for item in conflicts
-    ]
-    return Conflict(f"Apply failed with {count}: " + "\n".join(parts), details={"causes": causes})
-
-
-def _conflict_text(manager: fields.Manager) -> str:
-    sub = f' with subresource "{manager.subresource}"' if manager.subresource else ""
-    return f'"{manager.name}"{sub} using {manager.api_version}'

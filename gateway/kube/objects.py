@@ -37,6 +37,7 @@ from gateway.kube.checks import (
 from gateway.kube.client import PatchType
 from gateway.kube.hooks import Hooks
 from gateway.kube.rights import Rights
+from gateway.kube.ownership import applied
 from gateway.kube.storage import Snapshot, Storage
 from gateway.kube.strategies import table
 from gateway.kube.watch import Filter, Key, Stored, Watcher
@@ -377,7 +378,9 @@ class Objects:
                 f" apply them in {resource.view.home}"
             )
         remarks = Remarks.of(options)
-        item = admission.decoded(resource, config, options, remarks, is_patch=True)
+        item = admission.decoded(
+            resource, config, options, remarks, is_patch=True, is_config=True
+        )
         item = {**item, "metadata": {"name": name, **table(item, "metadata")}}
         check_name(item, name)
         metadata_namespace(resource, table(item, "metadata"), namespace)
@@ -392,11 +395,10 @@ class Objects:
             elif subresource is not None:
                 raise not_found(resource.plural, resource.group, name)
             now = rfc3339(self.now())
-            merged, claims = admission.applied(
+            merged, claims = applied(
                 resource,
                 before.object if before else None,
                 item,
-                subresource,
                 now=now,
                 manager=manager,
                 force=options.force,

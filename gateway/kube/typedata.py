@@ -49,7 +49,8 @@ class Shelf(Mapping[str, JsonObject]):
 @cache
 def catalogue() -> Catalogue:
     """The types of the built-in kinds."""
-    return Catalogue(Shelf("types"))
+    zeros = (resources.files("gateway.kube.data") / "zeros.json").read_bytes()
+    return Catalogue(Shelf("types"), msgspec.json.decode(zeros))
 
 
 @cache

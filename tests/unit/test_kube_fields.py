@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
 from gateway.model.json import Json, JsonObject
-from gateway.wire.kube import fields
-from gateway.wire.kube.fields import Claim, Manager, Path
+from gateway.wire.kube import fields, fieldsets
+from gateway.wire.kube.fields import Claim, Manager
+from gateway.wire.kube.fieldsets import Path
+from gateway.wire.kube.merging import merge
 from gateway.wire.kube.schema import ANYTHING, read_schema
 
 TYPE = read_schema(
@@ -63,7 +65,7 @@ def test_paths_name_fields_elements_and_members() -> None:
         "selector": {"k": "v"},
     }
     key = 'k:{"port":80,"protocol":"TCP"}'
-    assert fields.paths_of(TYPE, value) == {
+    assert fieldsets.paths_of(TYPE, value) == {
         ("f:data", "f:a"),
         ("f:ports", key),
         ("f:ports", key, "f:port"),
@@ -75,10 +77,22 @@ def test_paths_name_fields_elements_and_members() -> None:
 
 
 def test_an_element_without_its_key_is_refused() -> None:
-    with pytest.raises(BadRequest, match="port"):
-        fields.paths_of(TYPE, {"ports": [{"name": "web"}]})
-    with pytest.raises(BadRequest, match="expected an object"):
-        fields.paths_of(TYPE, {"ports": ["web"]})
+    keyed = {
+        "type": "array",
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["a", "b"],
+    }
+    with pytest.raises(BadRequest, match=r'omits all key fields \["a" "b"\]'):
+        fieldsets.paths_of(read_schema(keyed), [{"name": "web"}])
+    with pytest.raises(BadRequest, match="non-map"):
+        fieldsets.paths_of(TYPE, {"ports": ["web"]})
+    with pytest.raises(BadRequest, match="no plain value"):
+        fieldsets.paths_of(TYPE, {"tags": [{}]})
+
+
+def test_an_element_is_named_by_the_keys_that_it_has() -> None:
+    step = fieldsets.element_step(TYPE.properties["ports"], {"name": "web"})
+    assert step == 'k:{"protocol":"TCP"}'
 
 
 STEPS = st.sampled_from(["f:a", "f:b", 'k:{"n":"1"}', 'v:"x"'])
@@ -87,12 +101,12 @@ PATHS = st.frozensets(st.lists(STEPS, min_size=1, max_size=4).map(tuple))
 
 @given(PATHS)
 def test_a_set_survives_its_written_form(paths: frozenset[Path]) -> None:
-    assert fields.read_fields_v1(fields.fields_v1(paths)) == paths
+    assert fieldsets.read_fields_v1(fieldsets.fields_v1(paths)) == paths
 
 
 def test_the_written_form_is_that_of_kubernetes() -> None:
     paths = frozenset({("f:data",), ("f:data", "f:a"), ("f:spec", "f:b")})
-    assert fields.fields_v1(paths) == {"f:data": {".": {}, "f:a": {}}, "f:spec": {"f:b": {}}}
+    assert fieldsets.fields_v1(paths) == {"f:data": {".": {}, "f:a": {}}, "f:spec": {"f:b": {}}}
 
 
 JSONS = st.recursive(
@@ -106,17 +120,31 @@ DOCUMENTS = st.dictionaries(st.sampled_from("abc"), JSONS, max_size=3)
 
 
 @given(DOCUMENTS, DOCUMENTS)
-def test_documents_differ_exactly_where_paths_changed(old: JsonObject, new: JsonObject) -> None:
-    changed = fields.changed_paths(ANYTHING, old, new)
-    assert fields.changed_paths(ANYTHING, new, new) == frozenset()
-    if not changed:
-        assert set(new) <= set(old)
+def test_documents_differ_where_paths_came_went_or_changed(
+    old: JsonObject, new: JsonObject
+) -> None:
+    found, back = fieldsets.compare(ANYTHING, old, new), fieldsets.compare(ANYTHING, new, old)
+    assert not fieldsets.compare(ANYTHING, new, new)
+    assert (found.added, found.modified, found.removed) == (back.removed, back.modified, back.added)
+    if not found:
+        assert old == new
+
+
+@given(DOCUMENTS, DOCUMENTS)
+def test_what_came_is_in_the_new_document_and_what_went_in_the_old(
+    old: JsonObject, new: JsonObject
+) -> None:
+    found = fieldsets.compare(ANYTHING, old, new)
+    everything = fieldsets.paths_of(ANYTHING, new) | {
+        path[:length] for path in fieldsets.paths_of(ANYTHING, new) for length in range(len(path))
+    }
+    assert found.added | found.modified <= everything
 
 
 @given(DOCUMENTS, DOCUMENTS)
 def test_an_applied_document_is_in_the_result(live: JsonObject, config: JsonObject) -> None:
     result = fields.apply(ANYTHING, live, config, (), ANN, "now", force=False)
-    assert fields.merge(ANYTHING, result.document, config) == result.document
+    assert merge(ANYTHING, result.document, config) == result.document
 
 
 def test_an_update_takes_what_it_changes() -> None:
@@ -125,11 +153,7 @@ def test_an_update_takes_what_it_changes() -> None:
     owned = frozenset({("f:data", "f:a"), ("f:data", "f:b")})
     writer = Manager("eve", "Update", "v1")
     claims = fields.after_update(TYPE, old, new, (Claim(ANN, "before", owned),), writer, "now")
-    assert claims == (
-        Claim(ANN, "before", frozenset()),
-        Claim(writer, "now", frozenset({("f:data", "f:a"), ("f:data", "f:c")})),
-    )
-    assert fields.write_claims(claims) == fields.write_claims(claims[1:])
+    assert claims == (Claim(writer, "now", frozenset({("f:data", "f:a"), ("f:data", "f:c")})),)
 
 
 def test_an_update_without_change_leaves_claims_alone() -> None:
@@ -158,10 +182,10 @@ def test_another_value_for_a_held_field_is_a_conflict() -> None:
     assert clash.document == first.document
     (conflict,) = clash.conflicts
     assert conflict.manager == ANN
-    assert fields.describe_path(conflict.path) == ".data.a"
+    assert fieldsets.describe_path(conflict.path) == ".data.a"
     forced = applied(first.document, {"data": {"a": "2"}}, first.claims, BOB, force=True)
     assert forced.document == {"data": {"a": "2"}}
-    assert {claim.manager: claim.paths for claim in forced.claims}[ANN] == frozenset()
+    assert [claim.manager for claim in forced.claims] == [BOB]
 
 
 def test_keyed_elements_merge_and_go_one_by_one() -> None:
@@ -179,8 +203,8 @@ def objects(value: Json) -> list[JsonObject]:
 
 def test_a_path_is_shown_as_conflicts_show_it() -> None:
     path = ("f:spec", "f:ports", 'k:{"port":80,"protocol":"TCP"}', "f:name")
-    assert fields.describe_path(path) == '.spec.ports[port=80,protocol="TCP"].name'
-    assert fields.describe_path(("f:tags", 'v:"x"')) == '.tags[="x"]'
+    assert fieldsets.describe_path(path) == '.spec.ports[port=80,protocol="TCP"].name'
+    assert fieldsets.describe_path(("f:tags", 'v:"x"')) == '.tags[="x"]'
 
 
 def test_server_kept_metadata_has_no_manager() -> None:
@@ -190,9 +214,54 @@ def test_server_kept_metadata_has_no_manager() -> None:
         "spec": {},
     }
     assert fields.managed_part(item) == {"metadata": {"labels": {"a": "1"}}, "spec": {}}
-    assert fields.managed_part({"metadata": {"name": "n"}}) == {}
+    assert fields.managed_part({"metadata": {"name": "n"}}) == {"metadata": {}}
 
 
-def test_broken_claims_are_left_out() -> None:
+def test_broken_claims_are_as_good_as_none() -> None:
     assert fields.read_claims("x") == ()
     assert fields.read_claims([{}, 5]) == ()
+
+
+def test_entries_stand_in_the_order_of_operation_time_and_name() -> None:
+    path = frozenset({("f:a",)})
+    claims = [
+        Claim(Manager("b", "Update", "v1"), "2026-01-01T00:00:00Z", path),
+        Claim(Manager("c", "Apply", "v1"), "2026-01-02T00:00:00Z", path),
+        Claim(Manager("a", "Update", "v1"), "2026-01-01T00:00:00Z", path),
+    ]
+    entries = objects(fields.write_claims(claims))
+    assert [entry["manager"] for entry in entries] == ["c", "a", "b"]
+
+
+def test_more_than_ten_writers_are_put_together() -> None:
+    claims: tuple[Claim, ...] = ()
+    old: JsonObject = {}
+    for number in range(13):
+        new: JsonObject = {**old, f"k{number}": 1}
+        who = Manager(f"m{number:02}", "Update", "v1")
+        claims = fields.after_update(ANYTHING, old, new, claims, who, f"t{number:02}")
+        old = new
+    assert len(claims) == 10
+    (ancient,) = [claim for claim in claims if claim.manager.name == "ancient-changes"]
+    assert ancient.paths == {(f"f:k{number}",) for number in range(4)}
+
+
+def test_an_applied_list_keeps_its_order_and_foreign_neighbours() -> None:
+    schema = TYPE.properties["tags"]
+    live: JsonObject = {"l": ["a", "x", "b", "c"]}
+    parent = read_schema({"type": "object", "properties": {"l": dict(schema.source)}})
+    assert merge(parent, live, {"l": ["c", "b", "n"]}) == {"l": ["a", "x", "c", "b", "n"]}
+    with pytest.raises(BadRequest, match="duplicate entries for key"):
+        merge(parent, live, {"l": ["a", "a"]})
+
+
+def test_the_same_applier_in_another_version_is_one_entry() -> None:
+    one, other = Manager("ann", "Apply", "v1"), Manager("ann", "Apply", "v2")
+    assert one.is_same(other)
+    assert not Manager("ann", "Update", "v1").is_same(Manager("ann", "Update", "v2"))
+
+
+@pytest.mark.parametrize("managed", [[], [{}]])
+def test_two_ways_reset_ownership(managed: Json) -> None:
+    assert fields.is_reset(managed)
+    assert not fields.is_reset(None)

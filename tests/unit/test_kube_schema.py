@@ -9,7 +9,7 @@ import pytest
 from gateway.errors import BadRequest
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.schema import Catalogue, Schema, read_schema
-from gateway.wire.kube.validate import defaulted, faults, pruned, type_fault, without_nulls
+from gateway.wire.kube.validate import defaulted, faults, pruned, type_fault, without_empty
 
 
 def schema_of(**properties: Any) -> Schema:
@@ -248,7 +248,7 @@ def test_nulls_of_known_fields_are_absent() -> None:
     schema = schema_of(
         a=TEXT, l={"type": "array", "items": {"type": "object", "properties": {"n": TEXT}}}
     )
-    assert without_nulls(schema, {"a": None, "l": [{"n": None}]}) == {"l": [{}]}
+    assert without_empty(schema, {"a": None, "l": [{"n": None}]}) == {"l": [{}]}
 
 
 def test_a_catalogue_may_refer_to_itself() -> None:

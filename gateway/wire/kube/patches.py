@@ -38,16 +38,16 @@ def apply_json_patch(document: JsonObject, operations: Json) -> JsonObject:
         result = _patched(_clone(document), _clone(operations))
     except jsonpatch.InvalidJsonPatch as error:
         raise _unprocessable(f"error decoding patch: {error}") from error
-    except jsonpatch.JsonPatchTestFailed as error:
-        raise _unprocessable(f"{_REJECTED}: a test operation failed") from error
     except (
         jsonpatch.JsonPatchException,
         jsonpointer.JsonPointerException,
         RecursionError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
     ) as error:
-        raise _unprocessable(f"{_REJECTED}: {error}") from error
-    except (TypeError, KeyError, IndexError, AttributeError) as error:
-        raise _unprocessable(f"{_REJECTED}: the patch does not fit the object") from error
+        raise _unprocessable(_REJECTED) from error
     return _as_object(shallow(result))
 
 

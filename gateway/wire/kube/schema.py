@@ -9,8 +9,9 @@ schemas; JSON Schema validation, the part that Kubernetes allows.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from gateway.errors import BadRequest
 from gateway.model.json import Json, JsonObject
@@ -48,7 +49,8 @@ class Schema:
     Shape:  `type` is a JSON type or "" for anything; `properties` are declared fields (a dict that is filled
             once, while the catalogue is read, so that types may contain themselves); `additional` is the type
             of a map's values; `list_type` is `atomic`, `set` or `map`; `list_keys` the keys of a `map` list;
-            `merge_key` and `patch_strategy` steer strategic merge; `source` is the JSON it was read from.
+            `merge_key` and `patch_strategy` steer strategic merge; `zeros` are fields of a built-in type that
+            are kept although empty; `source` is the JSON it was read from.
     """
 
     type: str = ""
@@ -68,6 +70,7 @@ class Schema:
     map_type: str = "granular"
     merge_key: str = ""
     patch_strategy: frozenset[str] = frozenset()
+    zeros: frozenset[str] = frozenset()
     limits: Limits = NO_LIMITS
     any_of: tuple[Schema, ...] = ()
     source: Mapping[str, Json] = field(default_factory=dict)
@@ -107,10 +110,18 @@ _LIMIT_KEYS = {
 
 
 class Catalogue:
-    """Named types that may refer to one another; each is read when it is first asked for."""
+    """Named types that may refer to one another; each is read when it is first asked for.
 
-    def __init__(self, definitions: Mapping[str, JsonObject]) -> None:
+    Shape:  `zeros` names, by type, the fields that are kept although they are empty.
+    """
+
+    def __init__(
+        self,
+        definitions: Mapping[str, JsonObject],
+        zeros: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
         self._definitions = definitions
+        self._zeros = zeros
         self._read: dict[str, Schema] = {}
 
     @property
@@ -126,12 +137,11 @@ class Catalogue:
         if known is None:
             source = self._definitions[name]
             fields: dict[str, Schema] = {}
-            self._read[name] = known = self._shallow(source, fields)
+            zeros = frozenset(self._zeros.get(name, ()))
+            known = _with_children(source, fields, None, None, (), zeros)
+            self._read[name] = known
             self._fill(source, fields)
         return known
-
-    def _shallow(self, source: JsonObject, fields: dict[str, Schema]) -> Schema:
-        return _with_children(source, fields, None, None, ())
 
     def _fill(self, source: JsonObject, fields: dict[str, Schema]) -> None:
         for name, item in _table(source.get("properties")).items():
@@ -203,6 +213,7 @@ def _with_children(
     items: Schema | None,
     additional: Schema | None,
     any_of: tuple[Schema, ...],
+    zeros: frozenset[str] = frozenset(),
 ) -> Schema:
     one_of = source.get("oneOf")
     return Schema(
@@ -224,6 +235,7 @@ def _with_children(
         map_type=_text(source.get("x-kubernetes-map-type")) or "granular",
         merge_key=_text(source.get("x-kubernetes-patch-merge-key")),
         patch_strategy=_strategies(source),
+        zeros=zeros,
         limits=_limits(source),
         source=source,
     )

@@ -307,21 +307,31 @@ def _prune_object(schema: Schema, value: JsonObject, path: str, dropped: list[st
     return kept
 
 
-def without_nulls(schema: Schema, value: Json) -> Json:
-    """Return the value without null fields, which a decoder of built-in kinds takes as absent."""
+def without_empty(schema: Schema, value: Json) -> Json:
+    """Return the value as a built-in type keeps it: without nulls, and without what is as good as absent."""
     if isinstance(value, list):
         items = schema.items
-        return [without_nulls(items, item) for item in value] if items is not None else value
+        return [without_empty(items, item) for item in value] if items is not None else value
     if not isinstance(value, dict):
         return value
     out: JsonObject = {}
+    declared, zeros = schema.properties, schema.zeros
     for name, item in value.items():
         child = schema.child(name)
         if child is None:
             out[name] = item
-        elif item is not None:
-            out[name] = without_nulls(child, item)
+        elif item is None or (
+            not item and name in declared and name not in zeros and _is_empty(child, item)
+        ):
+            continue
+        else:
+            out[name] = without_empty(child, item)
     return out
+
+
+def _is_empty(schema: Schema, value: Json) -> bool:
+    """True for what a field does not show when it need not be there; parts of their own stay."""
+    return not isinstance(value, dict) or schema.additional is not None
 
 
 def defaulted(schema: Schema, value: Json) -> Json:
