@@ -30,3 +30,9 @@ class Context:
     mirrors: Mirrors
     events: EventRecorder
     now: Callable[[], float] = time.time
+    client: Callable[[str], KubeClient] | None = None
+    """Makes a client that writes under another name."""
+
+    def as_writer(self, name: str) -> KubeClient:
+        """Return a client that writes under this name, where there can be one."""
+        return self.kube if self.client is None else self.client(name)

@@ -1,0 +1,1 @@
+"""Which node a Pod goes to: decisions over a picture of the cluster. Source: Kubernetes, "Scheduling"."""
