@@ -12,7 +12,10 @@ from collections.abc import Callable, Mapping
 from gateway.errors import InvalidSetting
 from gateway.kube.client import KubeClient
 from gateway.kube.control.context import Context, Controller
+from gateway.kube.control.daemonset import daemon_sets
 from gateway.kube.control.mirrors import Mirrors
+from gateway.kube.control.replicasets import replica_sets, replication_controllers
+from gateway.kube.control.statefulset import stateful_sets
 from gateway.kube.events import EventRecorder
 
 log = logging.getLogger(__name__)
@@ -20,7 +23,12 @@ log = logging.getLogger(__name__)
 MANAGER = "kube-controller-manager"
 SETTING = "kube.controllers"
 
-CONTROLLERS: Mapping[str, Callable[[Context], Controller]] = {}
+CONTROLLERS: Mapping[str, Callable[[Context], Controller]] = {
+    "daemonset": daemon_sets,
+    "replicaset": replica_sets,
+    "replicationcontroller": replication_controllers,
+    "statefulset": stateful_sets,
+}
 """Name, as `kube-controller-manager --controllers` knows it -> how it is built."""
 
 
@@ -63,7 +71,9 @@ class ControllerManager:
         kube = self._client(MANAGER)
         mirrors = Mirrors(kube)
         events = EventRecorder(kube, MANAGER, now=self._now)
-        context = Context(kube=kube, mirrors=mirrors, events=events, now=self._now)
+        context = Context(
+            kube=kube, mirrors=mirrors, events=events, now=self._now, client=self._client
+        )
         controllers = [CONTROLLERS[name](context) for name in self._names]
         in_sync = asyncio.Event()
         async with asyncio.TaskGroup() as group:
