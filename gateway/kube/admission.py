@@ -18,6 +18,7 @@ from gateway.kube.ownership import claims_of_new, claims_of_next
 from gateway.kube.strategies import own_table, strategy_of, table
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube import fields, validate
+from gateway.wire.kube.doors import changes_spec, door_faults, taken
 from gateway.wire.kube.names import invalid_value, metadata_faults, quoted
 from gateway.wire.kube.resources import ResourceType
 from gateway.wire.kube.status import Cause, conflict, invalid
@@ -200,13 +201,17 @@ def _defaulted(resource: ResourceType, item: JsonObject) -> JsonObject:
     return cast("JsonObject", validate.defaulted(resource.schema, item))
 
 
-def check(resource: ResourceType, item: JsonObject, old: JsonObject | None) -> None:
+def check(
+    resource: ResourceType, item: JsonObject, old: JsonObject | None, part: str | None = None
+) -> None:
     """Judge a completed object. Errors: Unprocessable with a cause per fault."""
     strategy = strategy_of(resource.storage_key)
     causes = metadata_faults(table(item, "metadata"), strategy.name_rule)
     if resource.is_custom:
         causes += validate.faults(resource.schema, item)
-    causes += strategy.faults(item, old)
+    causes += strategy.faults(item, None if changes_spec(part) else old)
+    if old is not None:
+        causes += door_faults(resource, part, old, item)
     if causes:
         name = table(item, "metadata").get("name")
         raise invalid(resource.kind, resource.group, str(name or ""), causes)
@@ -244,14 +249,14 @@ def admitted_next(
     """
     _check_identity(resource, before, item)
     wanted = _clone(item)
-    after = _scoped(resource, before, wanted, subresource)
+    after = dict(taken(resource, before, wanted, subresource))
     _keep_metadata(before, after)
-    if subresource is None:
+    if subresource is None or changes_spec(subresource):
         _complete(resource, after, before)
     after = _defaulted(resource, after)
     _count_generation(resource, before, after)
     if validate.canonical(_bare(after)) != validate.canonical(_bare(before)):
-        check(resource, after, before)
+        check(resource, after, before, subresource)
         _check_finalizers(resource, before, after)
     if claims is None:
         claims = claims_of_next(resource, before, after, item, manager, now)
@@ -269,22 +274,6 @@ def _check_identity(resource: ResourceType, before: JsonObject, item: JsonObject
         raise conflict(resource.plural, resource.group, name, why)
     if version and version not in ("0", old.get("resourceVersion")):
         raise conflict(resource.plural, resource.group, name)
-
-
-def _scoped(
-    resource: ResourceType, before: JsonObject, item: JsonObject, subresource: str | None
-) -> JsonObject:
-    """The parts that this door may change: all but status, or status alone."""
-    if subresource == "status":
-        after = dict(before)
-        if not resource.is_custom:
-            after["metadata"] = item.get("metadata", {})
-        after.pop("status", None)
-        return after | ({"status": item["status"]} if "status" in item else {})
-    if not resource.has_status:
-        return item
-    item.pop("status", None)
-    return item | ({"status": before["status"]} if "status" in before else {})
 
 
 def _keep_metadata(before: JsonObject, after: JsonObject) -> None:

@@ -1,28 +1,25 @@
-"""What objects are asked for by a create of a subresource: a ServiceAccount's token, a Pod's eviction."""
+"""What objects are asked for by a create of a subresource: tokens, bindings, evictions."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from gateway.kube.accounts import Accounts
-from gateway.kube.bodies import delete_options
+from gateway.kube.bindings import bind
+from gateway.kube.evictions import evict
 from gateway.kube.objects import Objects
-from gateway.kube.strategies import table
-from gateway.kube.watch import Stored
-from gateway.model.json import Json, JsonObject
-from gateway.wire.kube.status import success
+from gateway.kube.questions import Question
+from gateway.model.json import JsonObject
 
 
 def serve_askings(objects: Objects, key: bytes) -> Accounts:
-    """Let ServiceAccounts have tokens, signed with `key`, and Pods be evicted."""
-
-    async def evict(pod: Stored, body: Json) -> JsonObject:
-        """Delete a Pod as its Eviction says; there are no disruption budgets that could forbid it."""
-        options = table(body if isinstance(body, dict) else {}, "deleteOptions")
-        namespace, name = pod.key.namespace, pod.key.name
-        pods = objects.resource("v1", "pods")
-        deleted = await objects.delete(pods, namespace, name, delete_options(options, {}))
-        return success(name, "", "pods", str(table(deleted.stored.object, "metadata").get("uid")))
-
+    """Let ServiceAccounts have tokens, signed with `key`, and Pods be bound and evicted."""
     objects.accounts = accounts = Accounts(objects, key)
-    objects.askings["serviceaccounts", "token"] = accounts.token
-    objects.askings["pods", "eviction"] = evict
+
+    async def token(question: Question) -> JsonObject:
+        return await accounts.token(question.stored, question.body)
+
+    objects.askings["serviceaccounts", "token"] = token
+    objects.askings["pods", "eviction"] = partial(evict, objects)
+    objects.askings["pods", "binding"] = partial(bind, objects)
     return accounts

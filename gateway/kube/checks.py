@@ -18,6 +18,7 @@ from gateway.wire.kube.clock import rfc3339
 from gateway.wire.kube.names import required
 from gateway.wire.kube.patches import apply_json_patch, apply_merge_patch
 from gateway.wire.kube.resources import ResourceType
+from gateway.wire.kube.schema import Schema
 from gateway.wire.kube.status import conflict, invalid
 from gateway.wire.kube.strategic import apply_strategic
 
@@ -112,9 +113,12 @@ def check_preconditions(resource: ResourceType, before: Stored, how: DeleteOptio
 
 
 def patcher(
-    resource: ResourceType, patch_type: PatchType
+    resource: ResourceType, patch_type: PatchType, schema: Schema
 ) -> Callable[[JsonObject, Json], JsonObject]:
-    """The way to apply a kind of patch. Errors: UnsupportedMediaType where a kind does not take it."""
+    """The way to apply a kind of patch to documents of a type.
+
+    Errors: UnsupportedMediaType where a kind does not take it.
+    """
     if patch_type is PatchType.JSON:
         return apply_json_patch
     if patch_type is PatchType.MERGE:
@@ -124,7 +128,7 @@ def patcher(
             "the body of the request was in an unknown format - accepted media types include:"
             f" {PatchType.JSON}, {PatchType.MERGE}, {PatchType.APPLY}"
         )
-    return lambda document, patch: apply_strategic(resource.schema, document, patch)
+    return lambda document, patch: apply_strategic(schema, document, patch)
 
 
 def is_finished(item: JsonObject) -> bool:

@@ -11,7 +11,7 @@ from gateway.kube.strategies import table
 from gateway.kube.typedata import OBJECT_META, catalogue
 from gateway.kube.watch import Change
 from gateway.model.json import Json, JsonObject
-from gateway.wire.kube.resources import Column, Registry, ResourceType, Subresource
+from gateway.wire.kube.resources import Column, Registry, ResourceType, ScalePaths, Subresource
 from gateway.wire.kube.schema import Schema, read_schema
 
 _TEXT = Schema(type="string")
@@ -45,6 +45,7 @@ def _kind(spec: JsonObject, row: JsonObject) -> ResourceType:
         columns=tuple(_columns(row.get("additionalPrinterColumns"))),
         fields=dict(_selectable(row.get("selectableFields"))),
         subresources=tuple(_subresources(table(row, "subresources"), str(names.get("kind")))),
+        scale=_scale(table(row, "subresources")),
         is_custom=True,
     )
 
@@ -83,9 +84,21 @@ def _selectable(rows: Json) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _subresources(rows: JsonObject, kind: str) -> Iterator[Subresource]:
-    """`status` only: `scale` of custom resources is not built, so discovery does not show it."""
     if "status" in rows:
         yield Subresource("status", kind)
+    if "scale" in rows:
+        yield Subresource("scale", "Scale", group="autoscaling", version="v1")
+
+
+def _scale(rows: JsonObject) -> ScalePaths | None:
+    scale = rows.get("scale")
+    if not isinstance(scale, dict):
+        return None
+    return ScalePaths(
+        str(scale.get("specReplicasPath")),
+        str(scale.get("statusReplicasPath")),
+        str(scale.get("labelSelectorPath") or ""),
+    )
 
 
 class Definitions:

@@ -15,12 +15,13 @@ from aiohttp import web
 
 from gateway.errors import BadRequest, GatewayError, NotFound, TooLarge
 from gateway.kube import listing
-from gateway.kube.admission import WriteOptions
+from gateway.kube.admission import Remarks, WriteOptions
 from gateway.kube.auth import Access, Authenticator, User, access_to
 from gateway.kube.bodies import delete_options, read_object, read_patch, write_options
-from gateway.kube.checks import metadata_namespace
+from gateway.kube.checks import allow, metadata_namespace
 from gateway.kube.documents import JSON, Document, Documents
 from gateway.kube.impersonation import impersonated, wanted_of
+from gateway.kube.lenses import shown_through
 from gateway.kube.objects import Objects, Written
 from gateway.kube.reviews import review
 from gateway.kube.strategies import table
@@ -34,6 +35,7 @@ from gateway.wire.kube.status import status_of
 log = logging.getLogger(__name__)
 
 SERVER = "kube"
+BINDINGS = "bindings"
 BODY_SECONDS = 30.0
 MAX_WARNING = 256
 """Characters of one warning in a header."""
@@ -41,7 +43,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 _PATCH_OPTIONS, _CREATE_OPTIONS, _UPDATE_OPTIONS = "PatchOptions", "CreateOptions", "UpdateOptions"
 
-_USER = "kube.user"
+_USER = web.RequestKey("kube.user", User)
 """Where a request keeps whom it is made for."""
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -174,17 +176,32 @@ class KubeHttp:
         if request.method != "POST":
             return error_response(listing.method_not_allowed(resource))
         body = read_object(await _body(request), request.headers.get("Content-Type"))
+        if resource.plural == BINDINGS:
+            return await self._bind(request, namespace, body)
         question: JsonObject = body if isinstance(body, dict) else {}
         question = {**question, "kind": resource.kind, "apiVersion": resource.group_version}
         answer = review(resource.plural, question, user, self.objects, namespace)
         return _json(msgspec.json.encode(answer), status=201)
+
+    async def _bind(self, request: web.Request, namespace: str, body: Json) -> web.Response:
+        """The older place of a Pod's Binding, which names the Pod itself."""
+        metadata = table(body, "metadata") if isinstance(body, dict) else {}
+        name = str(metadata.get("name") or "")
+        pods = self.objects.resource("v1", "pods")
+        options = _options(request, _CREATE_OPTIONS)
+        remarks = Remarks.of(options)
+        answer = await self.objects.ask(pods, namespace, name, "binding", body, options, remarks)
+        return _warned(_json(msgspec.json.encode(answer), status=201), remarks)
 
     async def _get(
         self, request: web.Request, resource: ResourceType, target: Target
     ) -> web.Response:
         wanted = listing.wanted_form(request.headers.get("Accept"))
         listing.check_version(request.query, self.objects.storage.version)
+        if target.subresource:
+            allow(resource, "get", target.subresource)
         stored = self.objects.get(resource, target.namespace, target.name)
+        stored = shown_through(resource, target.subresource, stored)
         body = listing.one(resource, stored, wanted, request.query, self.objects.now())
         return _json(body)
 
@@ -209,12 +226,7 @@ class KubeHttp:
         self, request: web.Request, resource: ResourceType, target: Target, user: User
     ) -> web.Response:
         if target.subresource:
-            body = read_object(await _body(request), request.headers.get("Content-Type"))
-            self.objects.rights.require_asking(user, _asked(target), body)
-            answer = await self.objects.ask(
-                resource, target.namespace or None, target.name, target.subresource, body
-            )
-            return _json(msgspec.json.encode(answer), status=201)
+            return await self._ask(request, resource, target, user)
         if target.name:
             raise listing.method_not_allowed(resource)
         listing.check_verb(resource, "create")
@@ -224,6 +236,26 @@ class KubeHttp:
             _check_body_namespace(resource, body)
         written = await self.objects.create(resource, target.namespace or None, body, options)
         return self._written(request, resource, written)
+
+    async def _ask(
+        self, request: web.Request, resource: ResourceType, target: Target, user: User
+    ) -> web.Response:
+        """A create of a subresource."""
+        allow(resource, "create", target.subresource)
+        options = _options(request, _CREATE_OPTIONS)
+        body = read_object(await _body(request), request.headers.get("Content-Type"))
+        self.objects.rights.require_asking(user, _asked(target), body)
+        remarks = Remarks.of(options)
+        answer = await self.objects.ask(
+            resource,
+            target.namespace or None,
+            target.name,
+            target.subresource,
+            body,
+            options,
+            remarks,
+        )
+        return _warned(_json(msgspec.json.encode(answer), status=201), remarks)
 
     async def _update(
         self, request: web.Request, resource: ResourceType, target: Target
@@ -303,13 +335,16 @@ class KubeHttp:
     ) -> web.Response:
         wanted = listing.wanted_form(request.headers.get("Accept"))
         body = listing.one(resource, written.stored, wanted, request.query, self.objects.now())
-        response = _json(body, status=201 if written.is_new else 200)
-        for text in written.remarks.texts:
-            response.headers.add("Warning", f'299 - "{_header_text(text)}"')
-        return response
+        return _warned(_json(body, status=201 if written.is_new else 200), written.remarks)
 
 
 # --- helpers --------------------------------------------------------------------------------------
+
+
+def _warned(response: web.Response, remarks: Remarks) -> web.Response:
+    for text in remarks.texts:
+        response.headers.add("Warning", f'299 - "{_header_text(text)}"')
+    return response
 
 
 def verb_of(request: web.Request, target: Target) -> str:

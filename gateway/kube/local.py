@@ -5,13 +5,14 @@ from __future__ import annotations
 import builtins
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from gateway.errors import BadRequest, NotBuilt, NotFound, Undeliverable
+from gateway.errors import BadRequest, NotFound, Undeliverable
 from gateway.kube import impersonation
 from gateway.kube.admission import WriteOptions
 from gateway.kube.auth import MASTERS, Access, User, access_to
-from gateway.kube.checks import DeleteOptions, as_version
+from gateway.kube.checks import DeleteOptions, allow, as_version
 from gateway.kube.client import NO_QUERY, EventType, ObjectList, PatchType, WatchEvent, plain_path
 from gateway.kube.documents import Documents
+from gateway.kube.lenses import shown_through
 from gateway.kube.objects import Objects
 from gateway.kube.reviews import review
 from gateway.kube.strategies import table
@@ -103,9 +104,10 @@ class LocalClient:
         subresource: str | None = None,
     ) -> JsonObject:
         resource = self._find("get", group_version, plural, namespace, name, subresource)
-        if subresource not in (None, "status"):
-            raise NotBuilt(f"{subresource} of {plural} is not built")
-        return self._objects.get(resource, namespace, name).object
+        if subresource is not None:
+            allow(resource, "get", subresource)
+        stored = self._objects.get(resource, namespace, name)
+        return shown_through(resource, subresource, stored).object
 
     async def list(
         self,

@@ -36,8 +36,10 @@ from gateway.kube.checks import (
 )
 from gateway.kube.client import PatchType
 from gateway.kube.hooks import Hooks
-from gateway.kube.rights import Rights
+from gateway.kube.lenses import lens_of, shown_through
 from gateway.kube.ownership import applied
+from gateway.kube.questions import Asking, Question, kind_of
+from gateway.kube.rights import Rights
 from gateway.kube.storage import Snapshot, Storage
 from gateway.kube.strategies import table
 from gateway.kube.watch import Filter, Key, Stored, Watcher
@@ -61,8 +63,9 @@ MAX_TRIES = 8
 
 PROTECTED_NAMESPACES = ("default", "kube-system", "kube-public")
 
+SILENT = WriteOptions(validation="Ignore")
+
 T = TypeVar("T")
-Asking = Callable[[Stored, Json], Awaitable[JsonObject]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,14 +235,47 @@ class Objects:
         name: str,
         subresource: str,
         body: Json,
+        options: WriteOptions = SILENT,
+        remarks: Remarks | None = None,
     ) -> JsonObject:
-        """Create a subresource of an object (a token of a ServiceAccount). Errors: NotFound; NotBuilt."""
+        """Create a subresource of an object (a token of a ServiceAccount, a Pod's binding).
+
+        Errors: NotFound; BadRequest for another document than is asked for; NotBuilt; of who answers.
+        """
         allow(resource, "create", subresource)
+        sub, asking = (
+            resource.subresource(subresource),
+            self.askings.get((resource.storage_key, subresource)),
+        )
+        if sub is None or asking is None:
+            raise NotBuilt(f"{subresource} of {resource.plural} is not built")
+        told = remarks or Remarks.of(options)
+        item = admission.decoded(kind_of(resource, sub), body, options, told)
+        metadata_namespace(resource, table(item, "metadata"), namespace)
         stored = self.get(resource, namespace, name)
-        asking = self.askings.get((resource.storage_key, subresource))
-        if asking is not None:
-            return await asking(stored, body)
-        raise NotBuilt(f"{subresource} of {resource.plural} is not built")
+        await self.hooks.check(resource, stored.object, stored.object, told, subresource)
+        return await asking(Question(resource, stored, item, options))
+
+    async def rewrite(
+        self,
+        resource: ResourceType,
+        namespace: str | None,
+        name: str,
+        change: Callable[[JsonObject], JsonObject],
+        *,
+        dry_run: bool = False,
+    ) -> Stored:
+        """Change an object as the server itself does: nothing is judged, no field changes its owner.
+
+        Errors: NotFound; what `change` raises; Conflict when others are first too often.
+        """
+        options = WriteOptions(dry_run=dry_run)
+
+        async def attempt() -> Stored:
+            before = self.get(resource, namespace, name)
+            return await self._store(before, change(before.object), options)
+
+        return await self._retried(resource, name, attempt)
 
     # --- update -----------------------------------------------------------------------------------
 
@@ -259,14 +295,18 @@ class Objects:
         """
         allow(resource, "update", subresource)
         remarks = Remarks.of(options)
-        item = admission.decoded(resource, body, options, remarks)
+        lens = lens_of(resource, subresource)
+        item = admission.decoded(lens.kind if lens else resource, body, options, remarks)
         check_name(item, name)
         metadata_namespace(resource, table(item, "metadata"), namespace)
         self.get(resource, namespace, name)
-        admission.require_version(resource, item)
-        return await self._change(
-            resource, namespace, name, lambda _before: item, options, subresource, remarks
-        )
+        if lens is None:
+            admission.require_version(resource, item)
+
+        def change(before: JsonObject) -> JsonObject:
+            return lens.take(before, item) if lens else item
+
+        return await self._change(resource, namespace, name, change, options, subresource, remarks)
 
     async def patch(
         self,
@@ -286,15 +326,16 @@ class Objects:
         allow(resource, "patch", subresource)
         if patch_type is PatchType.APPLY:
             return await self._apply(resource, namespace, name, patch, options, subresource)
-        apply = patcher(resource, patch_type)
+        lens = lens_of(resource, subresource)
+        kind = lens.kind if lens else resource
+        apply = patcher(resource, patch_type, kind.schema)
         remarks = Remarks.of(options)
 
         def change(before: JsonObject) -> JsonObject:
-            patched = admission.decoded(
-                resource, apply(before, patch), options, remarks, is_patch=True
-            )
+            document = apply(lens.base(before) if lens else before, patch)
+            patched = admission.decoded(kind, document, options, remarks, is_patch=True)
             check_name(patched, name)
-            return patched
+            return lens.take(before, patched) if lens else patched
 
         return await self._change(resource, namespace, name, change, options, subresource, remarks)
 
@@ -335,7 +376,8 @@ class Objects:
                 manager=manager,
             )
             await self.hooks.check(resource, before.object, after, remarks, subresource)
-            return Written(await self._store(before, after, options), remarks=remarks)
+            stored = await self._store(before, after, options)
+            return Written(shown_through(resource, subresource, stored), remarks=remarks)
 
         return await self._retried(resource, name, attempt)
 
@@ -378,12 +420,14 @@ class Objects:
                 f" apply them in {resource.view.home}"
             )
         remarks = Remarks.of(options)
-        item = admission.decoded(
-            resource, config, options, remarks, is_patch=True, is_config=True
-        )
+        lens = lens_of(resource, subresource)
+        kind = lens.kind if lens else resource
+        item = admission.decoded(kind, config, options, remarks, is_patch=True, is_config=True)
         item = {**item, "metadata": {"name": name, **table(item, "metadata")}}
         check_name(item, name)
         metadata_namespace(resource, table(item, "metadata"), namespace)
+        if lens is not None:
+            item = lens.config(item)
         manager = fields.Manager(
             options.manager, "Apply", resource.group_version, subresource or ""
         )
@@ -415,7 +459,8 @@ class Objects:
                 claims=claims,
             )
             await self.hooks.check(resource, before.object, after, remarks, subresource)
-            return Written(await self._store(before, after, options), remarks=remarks)
+            stored = await self._store(before, after, options)
+            return Written(shown_through(resource, subresource, stored), remarks=remarks)
 
         return await self._retried(resource, name, attempt)
 

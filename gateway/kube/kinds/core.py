@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.kube.kinds.rows import ALL, paths, row
+from gateway.kube.kinds.rows import ALL, paths, review, row
 from gateway.wire.kube.resources import (
     STANDARD_VERBS,
     ResourceType,
@@ -36,13 +36,20 @@ _POD_FIELDS = paths(
     "status.nominatedNodeName",
 )
 _TOKEN = Subresource("token", "TokenRequest", ("create",), "authentication.k8s.io", "v1")
-_EVICTION = Subresource("eviction", "Eviction", ("create",), "policy", "v1")
+_POD_PARTS = (
+    Subresource("binding", "Binding", ("create",)),
+    Subresource("ephemeralcontainers", "Pod"),
+    Subresource("eviction", "Eviction", ("create",), "policy", "v1"),
+    Subresource("resize", "Pod"),
+)
+_FINALIZE = Subresource("finalize", "Namespace", ("update",))
 _NAMESPACE_VERBS = tuple(verb for verb in STANDARD_VERBS if verb != "deletecollection")
 _REPLICATION = ScalePaths()
 
 
 def kinds() -> Iterator[ResourceType]:
     """Rows in the order of discovery."""
+    yield review("v1", "bindings", "Binding", namespaced=True)
     yield row("v1", "configmaps", "ConfigMap", short=("cm",))
     yield row("v1", "endpoints", "Endpoints", short=("ep",))
     yield row("v1", "events", "Event", short=("ev",), fields=EVENT_FIELDS)
@@ -55,6 +62,7 @@ def kinds() -> Iterator[ResourceType]:
         short=("ns",),
         status=True,
         verbs=_NAMESPACE_VERBS,
+        more=(_FINALIZE,),
         fields=paths("status.phase"),
     )
     yield row(
@@ -78,7 +86,7 @@ def kinds() -> Iterator[ResourceType]:
         categories=ALL,
         status=True,
         generation=True,
-        more=(_EVICTION,),
+        more=_POD_PARTS,
         fields=_POD_FIELDS,
     )
     yield row("v1", "podtemplates", "PodTemplate", generation=True)

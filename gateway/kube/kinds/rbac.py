@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gateway.kube.kinds.rows import paths, review, row
-from gateway.wire.kube.resources import ResourceType
+from gateway.wire.kube.resources import ResourceType, Subresource
 
 AUTHENTICATION, AUTHORIZATION = "authentication.k8s.io/v1", "authorization.k8s.io/v1"
 RBAC = "rbac.authorization.k8s.io/v1"
@@ -28,6 +28,7 @@ def kinds() -> Iterator[ResourceType]:
         namespaced=False,
         short=("csr",),
         status=True,
+        more=(Subresource("approval", "CertificateSigningRequest"),),
         fields=paths("spec.signerName"),
     )
     yield row(RBAC, "clusterrolebindings", "ClusterRoleBinding", namespaced=False)

@@ -44,7 +44,7 @@ def prepare_pod(item: JsonObject, old: JsonObject | None) -> None:
         spec.setdefault(key, value)
     spec.setdefault("securityContext", {})
     spec["serviceAccount"] = spec["serviceAccountName"]
-    for container in _containers(spec):
+    for container in (*_containers(spec), *_objects(spec.get("ephemeralContainers"))):
         _complete_container(container)
     for volume in _objects(spec.get("volumes")):
         _complete_volume(volume)
