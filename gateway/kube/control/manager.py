@@ -16,6 +16,7 @@ from gateway.kube.control.daemonset import daemon_sets
 from gateway.kube.control.mirrors import Mirrors
 from gateway.kube.control.replicasets import replica_sets, replication_controllers
 from gateway.kube.control.statefulset import stateful_sets
+from gateway.kube.control.scheduler import Scheduler
 from gateway.kube.events import EventRecorder
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ MANAGER = "kube-controller-manager"
 SETTING = "kube.controllers"
 
 CONTROLLERS: Mapping[str, Callable[[Context], Controller]] = {
+    "scheduler": Scheduler,
     "daemonset": daemon_sets,
     "replicaset": replica_sets,
     "replicationcontroller": replication_controllers,
