@@ -28,8 +28,11 @@ _GROUPS = (core, apps, batch, policy, networking, rbac, storage, extensions)
 def definitions() -> tuple[JsonObject, ...]:
     """The custom resource definitions that every start installs."""
     folder = resources.files("gateway.kube.data.crds")
-    texts = sorted((entry.name, entry.read_text("utf-8")) for entry in folder.iterdir())
-    return tuple(yaml.safe_load(text) for name, text in texts if name.endswith(".yaml"))
+    files = sorted(
+        (entry for entry in folder.iterdir() if entry.name.endswith(".yaml")),
+        key=lambda entry: entry.name,
+    )
+    return tuple(yaml.safe_load(entry.read_text("utf-8")) for entry in files)
 
 
 def builtin_registry() -> Registry:
