@@ -18,6 +18,7 @@ from gateway.kube.informer import Change, Informer, Key
 from gateway.model.json import Json, JsonObject
 from gateway.runtime.keyworker import KeyWorker
 from gateway.wire.kube.clock import rfc3339
+from gateway.wire.kube.daemons import target_node
 from gateway.wire.kube.parts import part, rows, text
 
 Fate: TypeAlias = Literal["waiting", "running", "ready", "succeeded", "failed"]
@@ -39,8 +40,8 @@ def ready(_pod: JsonObject) -> Fate:
 class FakeKubelet:
     """Does with each Pod what `fate` says of it; asks again with `review`.
 
-    Shape:  Pods without a Node are bound to `node` unless it is empty; deleted Pods go at once while
-            `lets_go`, and stay Terminating otherwise.
+    Shape:  Pods without a Node are bound to the one they are pinned to, else to `node`, unless that is
+            empty; deleted Pods go at once while `lets_go`, and stay Terminating otherwise.
     """
 
     kube: KubeClient
@@ -95,15 +96,15 @@ class FakeKubelet:
         elif part(pod, "spec").get("nodeName"):
             await self._report(key, pod)
         elif self.node:
-            await self._bind(key)
+            await self._bind(key, target_node(pod) or self.node)
 
     async def _remove(self, key: Key, pod: JsonObject) -> None:
         uid = text(part(pod, "metadata").get("uid"))
         with suppress(GatewayError):
             await self.kube.delete("v1", "pods", *key, uid=uid, grace_seconds=0)
 
-    async def _bind(self, key: Key) -> None:
-        target: JsonObject = {"apiVersion": "v1", "kind": "Node", "name": self.node}
+    async def _bind(self, key: Key, node: str) -> None:
+        target: JsonObject = {"apiVersion": "v1", "kind": "Node", "name": node}
         body: JsonObject = {
             "apiVersion": "v1",
             "kind": "Binding",

@@ -113,6 +113,13 @@ class Mirror:
             self._doomed.get(key_of(item), "-") == meta.get("uid")
         )
 
+    def as_seen(self, item: JsonObject) -> JsonObject:
+        """Return an object as it is known to be: one that we deleted says so."""
+        meta = metadata_of(item)
+        if meta.get("deletionTimestamp") or not self.is_doomed(item):
+            return item
+        return {**item, "metadata": {**meta, "deletionTimestamp": meta.get("creationTimestamp")}}
+
     async def run(self, ready: Callable[[], None]) -> None:
         """Follow the cluster until cancelled; ready once everything is known, or the kind is not served."""
         await self._informer.run(ready)
