@@ -272,7 +272,7 @@ def build_controllers(shared: Shared, kube: KubeApi | ClusterApi) -> list[Module
     """Build the control loops of the embedded API; a cluster has its own."""
     if isinstance(kube, ClusterApi):
         return []
-    return [ControllerManager(kube.client, shared.settings.kube.controllers)]
+    return [ControllerManager(kube.client, shared.settings.kube.controllers, keys=kube.keys)]
 
 
 def _northbound(shared: Shared, gateway: Gateway) -> list[Module]:

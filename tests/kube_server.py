@@ -57,6 +57,6 @@ async def kube_server(
     async with AsyncExitStack() as up:
         await up.enter_async_context(running(api))
         if controllers:
-            manager = ControllerManager(api.client, controllers)
+            manager = ControllerManager(api.client, controllers, keys=api.keys)
             await up.enter_async_context(running(manager))
         yield KubeServer(api, endpoints, folder, metrics)

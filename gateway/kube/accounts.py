@@ -89,15 +89,17 @@ class Accounts:
             "kubernetes.io": binding,
         }
 
-    def secret_token(self, account: Stored, secret: Stored) -> str:
+    def secret_token(self, account: JsonObject, secret: JsonObject) -> str:
         """Make the token of a Secret for an account: it ends with the Secret, not before."""
+        meta = table(account, "metadata")
+        namespace, name = str(meta.get("namespace")), str(meta.get("name"))
         claims = {
             "iss": "kubernetes/serviceaccount",
-            "kubernetes.io/serviceaccount/namespace": account.key.namespace,
-            "kubernetes.io/serviceaccount/secret.name": secret.key.name,
-            "kubernetes.io/serviceaccount/service-account.name": account.key.name,
-            "kubernetes.io/serviceaccount/service-account.uid": _uid(account),
-            "sub": _user_name(account.key.namespace, account.key.name),
+            "kubernetes.io/serviceaccount/namespace": namespace,
+            "kubernetes.io/serviceaccount/secret.name": table(secret, "metadata").get("name"),
+            _LEGACY_NAME: name,
+            f"{_LEGACY}.uid": meta.get("uid"),
+            "sub": _user_name(namespace, name),
         }
         return self._key.sign(claims)
 

@@ -17,6 +17,7 @@ from gateway.kube.bootstraptokens import BootstrapTokens
 from gateway.kube.builtin import DEFINITIONS, builtin_registry, definitions
 from gateway.kube.certs import Identity, ensure_identity
 from gateway.kube.client import KubeClient, PatchType
+from gateway.kube.control.keys import Keys
 from gateway.kube.controllers import STANDARD_NAMESPACES, Controllers
 from gateway.kube.crds import Definitions
 from gateway.kube.documents import Documents
@@ -85,10 +86,18 @@ class KubeApi:
         self.objects = Objects(storage, registry)
         self._documents = Documents(registry)
         self._definitions = Definitions(registry)
+        self._identity: Identity | None = None
 
     def client(self, manager: str) -> KubeClient:
         """A client in this process; `manager` names it in `managedFields`. Works while the module runs."""
         return LocalClient(self.objects, self._documents, manager=manager)
+
+    def keys(self) -> Keys | None:
+        """Return what its control loops sign with, None before it runs."""
+        accounts, identity = self.objects.accounts, self._identity
+        if accounts is None or identity is None:
+            return None
+        return Keys(identity.authority, accounts.secret_token)
 
     @property
     def hooks(self) -> Hooks:
@@ -104,6 +113,7 @@ class KubeApi:
     async def run(self, ready: Callable[[], None]) -> None:
         """Work until cancelled."""
         identity = await asyncio.to_thread(ensure_identity, self._folder, self._hosts)
+        self._identity = identity
         controllers = Controllers(self.objects, identity.authority.certificate.decode())
         storage = self.objects.storage
         storage.listen(self._definitions.on_change)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from gateway.kube.auth import Access, User
 from gateway.kube.authorizer import Chain, Decision, Masters, require
+from gateway.kube.csrguards import KIND as REQUESTS
+from gateway.kube.csrguards import RequestGuard, stamp
 from gateway.kube.escalation import Escalation
 from gateway.kube.hooks import Hooks
 from gateway.kube.nodeaccess import NodeAccess, node_name
@@ -11,6 +13,8 @@ from gateway.kube.noderestriction import RESTRICTED_KINDS, NodeRestriction
 from gateway.kube.rbac import KINDS, Rbac
 from gateway.kube.storage import Storage
 from gateway.model.json import Json
+
+_CHANGES = ("update", "patch", "delete")
 
 
 class Rights:
@@ -22,6 +26,8 @@ class Rights:
         self._restriction = NodeRestriction(storage)
         hooks.guard(sorted(KINDS), Escalation(self.authorizer, self.rbac))
         hooks.guard(RESTRICTED_KINDS, self._restriction)
+        hooks.guard((REQUESTS,), RequestGuard(self.authorizer))
+        hooks.stamp(REQUESTS, stamp)
 
     def require(self, user: User, access: Access) -> Decision:
         """Return the decision that allows a request.
@@ -29,12 +35,12 @@ class Rights:
         Errors: Forbidden, with the text of a real server; NotFound for what a node would remove in vain.
         """
         decision = require(self.authorizer, user, access)
-        if access.verb == "delete" and access.resource and not access.subresource:
-            node = node_name(user)
-            if node:
-                self._restriction.check_removal(
-                    node, access.resource, access.namespace, access.name
-                )
+        node = node_name(user) if access.resource else None
+        if not node:
+            return decision
+        is_removal = access.verb == "delete" and not access.subresource
+        if is_removal or (access.resource == "nodes" and access.verb in _CHANGES):
+            self._restriction.check_removal(node, access.resource, access.namespace, access.name)
         return decision
 
     def require_asking(self, user: User, access: Access, body: Json) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from gateway.errors import BadRequest
 from gateway.model.json import Json, JsonObject
-from gateway.wire.kube import rbac
+from gateway.wire.kube import rbac, signingrequests
 from gateway.wire.kube.names import (
     Rule,
     config_key_fault,
@@ -309,6 +309,9 @@ STRATEGIES: Mapping[str, Strategy] = {
     "leases.coordination.k8s.io": Strategy(faults=_lease_faults),
     "events": Strategy(faults=_event_faults),
     "pods": Strategy(prepare_pod, pod_faults, grace=pod_grace),
+    "certificatesigningrequests.certificates.k8s.io": Strategy(
+        signingrequests.prepare, signingrequests.faults, name_rule=path_segment_fault
+    ),
     f"roles.{rbac.GROUP}": Strategy(faults=rbac.role_faults, name_rule=path_segment_fault),
     f"clusterroles.{rbac.GROUP}": Strategy(
         faults=rbac.cluster_role_faults, name_rule=path_segment_fault

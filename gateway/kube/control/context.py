@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.kube.client import KubeClient
+from gateway.kube.control.keys import Keys, no_keys
 from gateway.kube.control.mirrors import Mirrors
 from gateway.kube.events import EventRecorder
 
@@ -32,6 +33,8 @@ class Context:
     now: Callable[[], float] = time.time
     client: Callable[[str], KubeClient] | None = None
     """Makes a client that writes under another name."""
+    keys: Callable[[], Keys | None] = no_keys
+    """Keys of the API, where it is our own."""
 
     def as_writer(self, name: str) -> KubeClient:
         """Return a client that writes under this name, where there can be one."""
