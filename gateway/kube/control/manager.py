@@ -11,12 +11,16 @@ from collections.abc import Callable, Mapping
 
 from gateway.errors import InvalidSetting
 from gateway.kube.client import KubeClient
+from gateway.kube.control.certificates import Approving, Cleaning, Signing
+from gateway.kube.control.clusterroles import Aggregation
 from gateway.kube.control.context import Context, Controller
 from gateway.kube.control.daemonset import daemon_sets
+from gateway.kube.control.keys import Keys, no_keys
 from gateway.kube.control.mirrors import Mirrors
 from gateway.kube.control.replicasets import replica_sets, replication_controllers
-from gateway.kube.control.statefulset import stateful_sets
 from gateway.kube.control.scheduler import Scheduler
+from gateway.kube.control.statefulset import stateful_sets
+from gateway.kube.control.tokensecrets import TokenSecrets
 from gateway.kube.events import EventRecorder
 
 log = logging.getLogger(__name__)
@@ -26,6 +30,11 @@ SETTING = "kube.controllers"
 
 CONTROLLERS: Mapping[str, Callable[[Context], Controller]] = {
     "scheduler": Scheduler,
+    "clusterrole-aggregation": Aggregation,
+    "csrapproving": Approving,
+    "csrcleaner": Cleaning,
+    "csrsigning": Signing,
+    "serviceaccount-token": TokenSecrets,
     "daemonset": daemon_sets,
     "replicaset": replica_sets,
     "replicationcontroller": replication_controllers,
@@ -52,7 +61,7 @@ def chosen(wanted: tuple[str, ...]) -> tuple[str, ...]:
 class ControllerManager:
     """Module: runs control loops once their mirrors are complete.
 
-    Shape:  `client` makes a client that writes under a name.
+    Shape:  `client` makes a client that writes under a name; `keys` are those of an API of our own.
     """
 
     name = "kube.controllers"
@@ -63,8 +72,10 @@ class ControllerManager:
         wanted: tuple[str, ...] = ("*",),
         *,
         now: Callable[[], float] = time.time,
+        keys: Callable[[], Keys | None] = no_keys,
     ) -> None:
         self._client = client
+        self._keys = keys
         self._names = chosen(wanted)
         self._now = now
 
@@ -74,7 +85,12 @@ class ControllerManager:
         mirrors = Mirrors(kube)
         events = EventRecorder(kube, MANAGER, now=self._now)
         context = Context(
-            kube=kube, mirrors=mirrors, events=events, now=self._now, client=self._client
+            kube=kube,
+            mirrors=mirrors,
+            events=events,
+            now=self._now,
+            client=self._client,
+            keys=self._keys,
         )
         controllers = [CONTROLLERS[name](context) for name in self._names]
         in_sync = asyncio.Event()
