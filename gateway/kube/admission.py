@@ -80,6 +80,10 @@ def decoded(
     if not isinstance(body, dict):
         raise BadRequest("the object provided is unrecognized: expected a JSON object")
     item = _typed(resource, body)
+    if not resource.is_custom and not is_config:
+        quick = validate.taken(resource.schema, item)
+        if quick is not None:
+            return _with_plain_metadata(quick)
     prefix = "" if is_patch else f"{_cannot(resource)}: "
     fault = _type_fault(resource, item)
     if fault:
@@ -255,7 +259,7 @@ def admitted_next(
         _complete(resource, after, before)
     after = _defaulted(resource, after)
     _count_generation(resource, before, after)
-    if validate.canonical(_bare(after)) != validate.canonical(_bare(before)):
+    if not validate.are_same(_bare(after), _bare(before)):
         check(resource, after, before, subresource)
         _check_finalizers(resource, before, after)
     if claims is None:
@@ -293,15 +297,15 @@ def _count_generation(resource: ResourceType, before: JsonObject, after: JsonObj
     if not resource.counts_generation:
         return
     ignored = ("metadata", "status") if resource.has_status else ("metadata",)
-    if _without(before, ignored) == _without(after, ignored):
+    if validate.are_same(_without(before, ignored), _without(after, ignored)):
         return
     metadata = own_table(after, "metadata")
     generation = metadata.get("generation")
     metadata["generation"] = (generation if isinstance(generation, int) else 0) + 1
 
 
-def _without(item: JsonObject, keys: Sequence[str]) -> bytes:
-    return validate.canonical({key: value for key, value in item.items() if key not in keys})
+def _without(item: JsonObject, keys: Sequence[str]) -> JsonObject:
+    return {key: value for key, value in item.items() if key not in keys}
 
 
 def _bare(item: JsonObject) -> JsonObject:
@@ -352,4 +356,4 @@ def with_claims(item: JsonObject, claims: Sequence[fields.Claim]) -> JsonObject:
 
 
 def is_same(before: JsonObject, after: JsonObject) -> bool:
-    return validate.canonical(before) == validate.canonical(after)
+    return validate.are_same(before, after)

@@ -104,6 +104,18 @@ def test_a_set_survives_its_written_form(paths: frozenset[Path]) -> None:
     assert fieldsets.read_fields_v1(fieldsets.fields_v1(paths)) == paths
 
 
+@given(PATHS, PATHS)
+def test_trees_take_and_lose_members_as_sets_do(
+    left: frozenset[Path], right: frozenset[Path]
+) -> None:
+    tree = fieldsets.fields_v1(left)
+    read = fieldsets.read_fields_v1
+    assert read(fieldsets.tree_with(tree, right)) == left | right
+    assert read(fieldsets.tree_without(tree, right)) == left - right
+    assert {path for path in right if fieldsets.tree_has(tree, path)} == left & right
+    assert read(tree) == left, "a tree is never changed"
+
+
 def test_the_written_form_is_that_of_kubernetes() -> None:
     paths = frozenset({("f:data",), ("f:data", "f:a"), ("f:spec", "f:b")})
     assert fieldsets.fields_v1(paths) == {"f:data": {".": {}, "f:a": {}}, "f:spec": {"f:b": {}}}
@@ -152,12 +164,12 @@ def test_an_update_takes_what_it_changes() -> None:
     new: JsonObject = {"data": {"a": "9", "c": "3"}}
     owned = frozenset({("f:data", "f:a"), ("f:data", "f:b")})
     writer = Manager("eve", "Update", "v1")
-    claims = fields.after_update(TYPE, old, new, (Claim(ANN, "before", owned),), writer, "now")
-    assert claims == (Claim(writer, "now", frozenset({("f:data", "f:a"), ("f:data", "f:c")})),)
+    claims = fields.after_update(TYPE, old, new, (Claim.of(ANN, "before", owned),), writer, "now")
+    assert claims == (Claim.of(writer, "now", frozenset({("f:data", "f:a"), ("f:data", "f:c")})),)
 
 
 def test_an_update_without_change_leaves_claims_alone() -> None:
-    claims = (Claim(ANN, "before", frozenset({("f:data", "f:a")})),)
+    claims = (Claim.of(ANN, "before", frozenset({("f:data", "f:a")})),)
     same: JsonObject = {"data": {"a": "1"}}
     assert fields.after_update(TYPE, same, dict(same), claims, BOB, "now") is claims
 
@@ -225,9 +237,9 @@ def test_broken_claims_are_as_good_as_none() -> None:
 def test_entries_stand_in_the_order_of_operation_time_and_name() -> None:
     path = frozenset({("f:a",)})
     claims = [
-        Claim(Manager("b", "Update", "v1"), "2026-01-01T00:00:00Z", path),
-        Claim(Manager("c", "Apply", "v1"), "2026-01-02T00:00:00Z", path),
-        Claim(Manager("a", "Update", "v1"), "2026-01-01T00:00:00Z", path),
+        Claim.of(Manager("b", "Update", "v1"), "2026-01-01T00:00:00Z", path),
+        Claim.of(Manager("c", "Apply", "v1"), "2026-01-02T00:00:00Z", path),
+        Claim.of(Manager("a", "Update", "v1"), "2026-01-01T00:00:00Z", path),
     ]
     entries = objects(fields.write_claims(claims))
     assert [entry["manager"] for entry in entries] == ["c", "a", "b"]

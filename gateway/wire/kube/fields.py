@@ -19,6 +19,9 @@ from gateway.wire.kube.fieldsets import (
     outside,
     paths_of,
     read_fields_v1,
+    tree_has,
+    tree_with,
+    tree_without,
     with_named,
     without_paths,
 )
@@ -78,15 +81,30 @@ class Manager:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The fields of one manager and when they last changed (empty: never told)."""
+    """The fields of one manager and when they last changed (empty: never told).
+
+    Shape:  `tree` is the set as `FieldsV1` writes it; most writes touch few of its fields.
+    """
 
     manager: Manager
     time: str
-    paths: Paths
+    tree: JsonObject
+
+    @classmethod
+    def of(cls, manager: Manager, time: str, paths: Iterable[Path]) -> Claim:
+        return cls(manager, time, fields_v1(paths))
+
+    @property
+    def paths(self) -> Paths:
+        return read_fields_v1(self.tree)
 
     def less(self, paths: Iterable[Path]) -> Claim:
-        left = self.paths.difference(paths)
-        return self if len(left) == len(self.paths) else replace(self, paths=left)
+        left = tree_without(self.tree, paths)
+        return self if left is self.tree else replace(self, tree=left)
+
+    def holds(self, paths: Iterable[Path]) -> list[Path]:
+        """Those of the paths that are this manager's."""
+        return [path for path in paths if tree_has(self.tree, path)]
 
 
 def is_reset(managed: Json) -> bool:
@@ -117,12 +135,13 @@ def _claim(entry: JsonObject) -> Claim:
         return str(entry.get(key) or "")
 
     manager = Manager(text("manager"), text("operation"), text("apiVersion"), text("subresource"))
-    return Claim(manager, text("time"), read_fields_v1(entry.get("fieldsV1")))
+    tree = entry.get("fieldsV1")
+    return Claim(manager, text("time"), tree if isinstance(tree, dict) else {})
 
 
 def write_claims(claims: Iterable[Claim]) -> list[Json]:
     """Write `metadata.managedFields`, in order; managers without fields vanish."""
-    return [_entry(claim) for claim in sorted(claims, key=_order) if claim.paths]
+    return [_entry(claim) for claim in sorted(claims, key=_order) if claim.tree]
 
 
 def _order(claim: Claim) -> tuple[str, ...]:
@@ -139,7 +158,7 @@ def _entry(claim: Claim) -> JsonObject:
     }
     if claim.time:
         entry["time"] = claim.time
-    entry |= {"fieldsType": "FieldsV1", "fieldsV1": fields_v1(claim.paths)}
+    entry |= {"fieldsType": "FieldsV1", "fieldsV1": claim.tree}
     if manager.subresource:
         entry["subresource"] = manager.subresource
     return entry
@@ -167,10 +186,11 @@ def after_update(
     found = _compared(schema, old, new, reset, blank)
     if not found:
         return claims
-    out = [claim.less(found.written | found.removed) for claim in claims]
+    touched = found.written | found.removed
+    out = [claim.less(touched) for claim in claims]
     if found.written:
-        out = _joined(out, Claim(who, now, frozenset(found.written)))
-    return _few(tuple(claim for claim in out if claim.paths))
+        out = _joined(out, who, now, found.written)
+    return _few(tuple(claim for claim in out if claim.tree))
 
 
 def _compared(
@@ -183,11 +203,12 @@ def _compared(
     return found
 
 
-def _joined(claims: list[Claim], mine: Claim) -> list[Claim]:
+def _joined(claims: list[Claim], who: Manager, now: str, paths: set[Path]) -> list[Claim]:
     """Add fields to a manager's entry, or an entry with them."""
-    held = [claim for claim in claims if claim.manager.is_same(mine.manager)]
-    others = [claim for claim in claims if not claim.manager.is_same(mine.manager)]
-    return [*others, replace(mine, paths=mine.paths.union(*(claim.paths for claim in held)))]
+    held = [claim for claim in claims if claim.manager.is_same(who)]
+    others = [claim for claim in claims if not claim.manager.is_same(who)]
+    tree = held[0].tree if held else {}
+    return [*others, Claim(who, now, tree_with(tree, paths))]
 
 
 def _few(claims: tuple[Claim, ...]) -> tuple[Claim, ...]:
@@ -207,7 +228,7 @@ def _few(claims: tuple[Claim, ...]) -> tuple[Claim, ...]:
         held = first[version]
         kept.remove(held)
         bucket = Manager(ANCIENT, "Update", version)
-        first[version] = Claim(bucket, claim.time, held.paths | claim.paths)
+        first[version] = Claim.of(bucket, claim.time, held.paths | claim.paths)
         kept.append(first[version])
         surplus -= 1
     return tuple(kept)
@@ -263,7 +284,7 @@ def apply(
     wanted = outside(paths_of(schema, config), reset) - _METADATA
     held = next((claim for claim in claims if claim.manager.is_same(who)), None)
     others = tuple(claim for claim in claims if claim is not held)
-    if held is not None and held.paths:
+    if held is not None and held.tree:
         owned = wanted.union(*(claim.paths for claim in others))
         merged = _pruned(schema, merged, held.paths, owned)
     found = _compared(schema, live, merged, reset, blank)
@@ -271,9 +292,9 @@ def apply(
     if conflicts and not force:
         return Applied(live, claims, conflicts)
     time = now if live != merged else (held.time if held is not None else "")
-    mine = Claim(who, time, wanted)
+    mine = Claim.of(who, time, wanted)
     left = [claim.less(found.written | found.removed) for claim in others]
-    return Applied(merged, tuple(claim for claim in (*left, mine) if claim.paths), ())
+    return Applied(merged, tuple(claim for claim in (*left, mine) if claim.tree), ())
 
 
 def _conflicts(claims: tuple[Claim, ...], found: Comparison) -> tuple[FieldConflict, ...]:
@@ -281,7 +302,7 @@ def _conflicts(claims: tuple[Claim, ...], found: Comparison) -> tuple[FieldConfl
     return tuple(
         FieldConflict(claim.manager, path, claim.time)
         for claim in claims
-        for path in sorted(claim.paths & written)
+        for path in sorted(claim.holds(written))
     )
 
 

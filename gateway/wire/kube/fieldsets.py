@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
+import msgspec
+
 from gateway.errors import BadRequest
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.schema import ANYTHING, Schema
@@ -81,9 +83,7 @@ def element_step(schema: Schema, item: Json) -> str:
 
 
 def compact(value: Json) -> str:
-    if isinstance(value, str) and value.isascii() and value.isalnum():
-        return f'"{value}"'
-    return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    return msgspec.json.encode(value, order="sorted").decode()
 
 
 def by_step(schema: Schema, items: Json) -> dict[str, list[Json]]:
@@ -183,6 +183,9 @@ def compare(schema: Schema, old: Json, new: Json) -> Comparison:
 def _compare(schema: Schema, old: Json, new: Json, path: Path, found: Comparison) -> None:
     if old is new:
         return
+    if type(old) not in _CONTAINERS and type(new) not in _CONTAINERS:
+        _compare_leaves(old, new, path, found)
+        return
     is_leaf = False
     shapes = [new] if old is ABSENT or old is None else [old]
     if new is not ABSENT and new is not None and _shape(schema, new) != _shape(schema, shapes[0]):
@@ -195,6 +198,9 @@ def _compare(schema: Schema, old: Json, new: Json, path: Path, found: Comparison
         found.added.add(path)
     elif new is ABSENT:
         found.removed.add(path)
+
+
+_CONTAINERS = (dict, list)
 
 
 def _shape(schema: Schema, value: Json) -> int:
@@ -318,11 +324,25 @@ def _type_at(types: dict[Path, Schema | None], path: Path) -> Schema | None:
 
 def without_paths(schema: Schema, value: JsonObject, paths: Iterable[Path]) -> JsonObject:
     """The document without those fields and elements; what is emptied by that becomes null."""
-    tree = _tree(paths)
+    tree = _marked(paths)
     if not tree:
         return value
     out = _cut(schema, value, tree)
     return out if isinstance(out, dict) else {}
+
+
+def _marked(paths: Iterable[Path]) -> JsonObject:
+    """Nest steps; `.` marks that the path itself is a member."""
+    root: JsonObject = {}
+    for path in paths:
+        node = root
+        for step in path:
+            child = node.get(step)
+            if child is None:
+                child = node[step] = {}
+            node = cast("JsonObject", child)
+        node["."] = {}
+    return root
 
 
 def _cut(schema: Schema, value: Json, tree: JsonObject) -> Json:
@@ -360,32 +380,95 @@ def _cut_list(schema: Schema, value: list[Json], tree: JsonObject) -> Json:
 
 
 def fields_v1(paths: Iterable[Path]) -> JsonObject:
-    """Write a set as the tree that `managedFields` carries."""
-    return _without_lone_dots(_tree(sorted(paths)))
-
-
-def _tree(paths: Iterable[Path]) -> JsonObject:
-    """Nest steps; `.` marks that the path itself is a member."""
+    """Write a set as the tree that `managedFields` carries: `.` marks a member that has members below."""
     root: JsonObject = {}
-    for path in paths:
-        node = root
-        for step in path:
-            child = node.get(step)
-            if child is None:
-                child = node[step] = {}
-            node = cast("JsonObject", child)
-        node["."] = {}
+    stack = [root]
+    last: Path = ()
+    for path in sorted(paths):
+        shared = _shared(last, path)
+        del stack[shared + 1 :]
+        if shared and shared == len(last):
+            stack[-1]["."] = {}
+        for step in path[shared:]:
+            child: JsonObject = {}
+            stack[-1][step] = child
+            stack.append(child)
+        last = path
     return root
 
 
-def _without_lone_dots(node: JsonObject) -> JsonObject:
-    out: JsonObject = {}
-    for key, child in node.items():
-        if key != ".":
-            out[key] = _without_lone_dots(cast("JsonObject", child))
-        elif len(node) > 1:
-            out = {".": {}, **out}
-    return out
+def _shared(one: Path, other: Path) -> int:
+    """How many steps two paths begin with together."""
+    for at, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return at
+    return min(len(one), len(other))
+
+
+def tree_with(tree: JsonObject, paths: Iterable[Path]) -> JsonObject:
+    """The tree with more members; shares nothing that changes."""
+    if not tree:
+        return fields_v1(paths)
+    root = dict(tree)
+    own: set[int] = {id(root)}
+    for path in paths:
+        _plant(root, path, own)
+    return root
+
+
+def _plant(root: JsonObject, path: Path, own: set[int]) -> None:
+    """Put one member in; `own` are the nodes that nobody else holds."""
+    node, is_new = root, False
+    for step in path:
+        child = node.get(step)
+        if not node and not is_new and node is not root:
+            node["."] = {}  # it was a member without members below
+        is_new = child is None
+        if child is None or id(child) not in own:
+            child = {} if child is None else dict(cast("JsonObject", child))
+            own.add(id(child))
+            node[step] = child
+        node = cast("JsonObject", child)
+    if node and not is_new:
+        node["."] = {}
+
+
+def tree_without(tree: JsonObject, paths: Iterable[Path]) -> JsonObject:
+    """The tree without those members; the same one when none is in it."""
+    for path in paths:
+        tree = _pull(tree, path, 0)
+    return tree
+
+
+def _pull(node: JsonObject, path: Path, at: int) -> JsonObject:
+    if at == len(path):
+        if not node or "." not in node:
+            return node
+        return {step: child for step, child in node.items() if step != "."}
+    step = path[at]
+    child = node.get(step)
+    if not isinstance(child, dict):
+        return node
+    if at + 1 == len(path) and child.keys() <= {"."}:
+        left = {other: below for other, below in node.items() if other != step}
+    else:
+        below = _pull(child, path, at + 1)
+        if below is child:
+            return node
+        left = {**node, step: below}
+        if not below and "." not in child:
+            del left[step]
+    return {} if left.keys() == {"."} else left
+
+
+def tree_has(tree: JsonObject, path: Path) -> bool:
+    """True when the path is a member."""
+    node: Json = tree
+    for step in path:
+        node = node.get(step) if isinstance(node, dict) else None
+        if node is None:
+            return False
+    return isinstance(node, dict) and (not node or "." in node)
 
 
 def read_fields_v1(tree: Json) -> Paths:

@@ -74,6 +74,8 @@ class Schema:
     limits: Limits = NO_LIMITS
     any_of: tuple[Schema, ...] = ()
     source: Mapping[str, Json] = field(default_factory=dict)
+    memo: dict[str, bool] = field(default_factory=dict)
+    """What has been found out about the type once."""
 
     @property
     def is_open(self) -> bool:
@@ -84,6 +86,17 @@ class Schema:
         """The type of a field or of a map's value; None when it is unknown."""
         declared = self.properties.get(name)
         return self.additional if declared is None else declared
+
+    @property
+    def fills(self) -> bool:
+        """True when there is a default somewhere below."""
+        known = self.memo.get("fills")
+        if known is None:
+            self.memo["fills"] = False  # while types that contain themselves are looked through
+            below = (*self.properties.values(), self.additional, self.items)
+            known = any(child.has_default or child.fills for child in below if child is not None)
+            self.memo["fills"] = known
+        return known
 
     def default_of(self, name: str) -> Json:
         """The default of a declared field; None where it has none."""

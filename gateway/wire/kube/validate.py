@@ -273,6 +273,68 @@ def _first(found: Iterator[str | None]) -> str | None:
     return next((item for item in found if item), None)
 
 
+# --- all at once ----------------------------------------------------------------------------------
+
+
+class _Misfit(Exception):
+    """Something is not as the type says; what, is found out by others."""
+
+
+def taken(schema: Schema, value: JsonObject) -> JsonObject | None:
+    """What a sound document of a built-in kind becomes: as `pruned` and `without_empty` leave it.
+
+    None for a document with a fault or an unknown field; the slow functions then say which.
+    """
+    try:
+        return _take_object(schema, value)
+    except _Misfit:
+        return None
+
+
+def _take(schema: Schema, value: Json) -> Json:
+    if isinstance(value, dict):
+        return _take_object(schema, value)
+    if isinstance(value, list):
+        if schema.type not in ("array", "") or schema.int_or_string:
+            raise _Misfit
+        items = schema.items
+        return value if items is None else [_take(items, item) for item in value]
+    if isinstance(value, str) and schema.type == "string" and not schema.format:
+        return value
+    if value is not None and not _fits(schema, value):
+        raise _Misfit
+    return value
+
+
+def _fits(schema: Schema, value: Json) -> bool:
+    if not _has_type(schema, value):
+        return False
+    check = _FORMATS.get(schema.format)
+    return check is None or not isinstance(value, str) or check(value)
+
+
+def _take_object(schema: Schema, value: JsonObject) -> JsonObject:
+    if schema.type not in ("object", "") or schema.int_or_string:
+        raise _Misfit
+    out: JsonObject = {}
+    declared, zeros, additional = schema.properties, schema.zeros, schema.additional
+    for name, item in value.items():
+        child = declared.get(name)
+        if child is None:
+            if additional is not None:
+                if item is not None:
+                    out[name] = _take(additional, item)
+            elif schema.is_open or (schema.embedded and name in _EMBEDDED_FIELDS):
+                out[name] = item
+            else:
+                raise _Misfit
+        elif item is not None:
+            kept = _take(child, item)
+            if item or name in zeros or not _is_empty(child, item):
+                out[name] = kept
+    return out
+
+
 # --- pruning and defaults ------------------------------------------------------------------------
 
 
@@ -336,6 +398,8 @@ def _is_empty(schema: Schema, value: Json) -> bool:
 
 def defaulted(schema: Schema, value: Json) -> Json:
     """Return the value with the defaults of absent fields; null counts as absent where it is not allowed."""
+    if not schema.fills:
+        return value
     if isinstance(value, list):
         items = schema.items
         return [defaulted(items, item) for item in value] if items is not None else value
@@ -354,6 +418,11 @@ def defaulted(schema: Schema, value: Json) -> Json:
         if child.has_default and name not in out:
             out[name] = defaulted(child, copy.deepcopy(child.default))
     return out
+
+
+def are_same(left: JsonObject, right: JsonObject) -> bool:
+    """True for equal documents; most that differ are told apart without being written."""
+    return left == right and canonical(left) == canonical(right)
 
 
 def canonical(value: Json) -> bytes:
