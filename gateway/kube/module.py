@@ -27,6 +27,7 @@ from gateway.kube.issuer import identity_documents, issuer_document
 from gateway.kube.kubeconfig import admin_kubeconfig, write_private
 from gateway.kube.local import LocalClient
 from gateway.kube.objects import Objects
+from gateway.kube.priorities import install_priorities
 from gateway.kube.storage import Storage
 from gateway.kube.strategies import table
 from gateway.kube.tokenfile import read_tokens
@@ -173,6 +174,7 @@ class KubeApi:
             if self.objects.storage.get(Key("namespaces", "", name)) is None:
                 body: JsonObject = {"metadata": {"name": name}}
                 await self.objects.create(namespaces, None, body, INSTALLER)
+        await install_priorities(self.objects, INSTALLER)
         for definition in definitions():
             await self._install_definition(definition)
         await install_policy(self.objects)
