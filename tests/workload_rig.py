@@ -16,7 +16,7 @@ from tests.fake_kubelet import FakeKubelet
 from tests.kube_server import KubeServer, kube_server
 
 T = TypeVar("T")
-PATIENCE = 20.0
+PATIENCE = 15.0
 GLANCE = 0.02
 NAMESPACE = "default"
 

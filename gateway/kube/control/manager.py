@@ -15,6 +15,7 @@ from gateway.kube.control.certificates import Approving, Cleaning, Signing
 from gateway.kube.control.clusterroles import Aggregation
 from gateway.kube.control.context import Context, Controller
 from gateway.kube.control.daemonset import daemon_sets
+from gateway.kube.control.deployments import Deployments
 from gateway.kube.control.disruption import Disruption
 from gateway.kube.control.keys import Keys, no_keys
 from gateway.kube.control.mirrors import Mirrors
@@ -38,6 +39,7 @@ CONTROLLERS: Mapping[str, Callable[[Context], Controller]] = {
     "serviceaccount-token": TokenSecrets,
     "daemonset": daemon_sets,
     "disruption": Disruption,
+    "deployment": Deployments,
     "replicaset": replica_sets,
     "replicationcontroller": replication_controllers,
     "statefulset": stateful_sets,
