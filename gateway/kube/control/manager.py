@@ -19,9 +19,12 @@ from gateway.kube.control.deployments import Deployments
 from gateway.kube.control.disruption import Disruption
 from gateway.kube.control.keys import Keys, no_keys
 from gateway.kube.control.mirrors import Mirrors
+from gateway.kube.control.nodelifecycle import NodeLifecycle
+from gateway.kube.control.podgc import PodCollector
 from gateway.kube.control.replicasets import replica_sets, replication_controllers
 from gateway.kube.control.scheduler import Scheduler
 from gateway.kube.control.statefulset import stateful_sets
+from gateway.kube.control.tainteviction import TaintEviction
 from gateway.kube.control.tokensecrets import TokenSecrets
 from gateway.kube.events import EventRecorder
 
@@ -32,6 +35,9 @@ SETTING = "kube.controllers"
 
 CONTROLLERS: Mapping[str, Callable[[Context], Controller]] = {
     "scheduler": Scheduler,
+    "nodelifecycle": NodeLifecycle,
+    "podgc": PodCollector,
+    "taint-eviction-controller": TaintEviction,
     "clusterrole-aggregation": Aggregation,
     "csrapproving": Approving,
     "csrcleaner": Cleaning,
