@@ -16,6 +16,22 @@ class KubeHttps:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KubeAudit:
+    """The log of who asked the API for what: one `audit.k8s.io/v1` Event a line."""
+
+    path: str = ""
+    """File to append to, `-` for standard output; empty: no audit log."""
+    level: str = "Metadata"
+    """`Metadata`, `Request` (with what was sent) or `RequestResponse`; Secrets and tokens: metadata alone."""
+    max_size: int = 104_857_600
+    """Bytes after which the file is renamed and a new one begun."""
+    max_backups: int = 10
+    """Renamed files that are kept."""
+    queue: int = 10_000
+    """Events that wait to be written; one more is dropped and counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kube:
     """The Kubernetes API: `https` and `watch_*` are of the embedded server, the others lead to a cluster."""
 
@@ -34,6 +50,7 @@ class Kube:
     https: KubeHttps = field(default_factory=KubeHttps)
     token_file: str = ""
     """File with bearer tokens of users of the embedded server: `token,user,uid,"group1,group2"` a line."""
+    audit: KubeAudit = field(default_factory=KubeAudit)
     anonymous: bool = True
     """False answers 401 to callers who show neither certificate nor token, whatever they ask."""
     watch_window: int = 10_000

@@ -13,9 +13,12 @@ from dataclasses import replace
 import msgspec
 from aiohttp import web
 
+from gateway.config.kube import KubeAudit
 from gateway.errors import BadRequest, GatewayError, NotFound, TooLarge
 from gateway.kube import listing
 from gateway.kube.admission import Remarks, WriteOptions
+from gateway.kube.audit import AuditLog
+from gateway.kube.auditing import Auditing, note_body, note_caller, note_decision
 from gateway.kube.auth import Access, Authenticator, User, access_to
 from gateway.kube.bodies import delete_options, read_object, read_patch, write_options
 from gateway.kube.checks import allow, metadata_namespace
@@ -60,17 +63,20 @@ class KubeHttp:
         metrics: Metrics,
         *,
         max_body: int,
+        audit: AuditLog | None = None,
     ) -> None:
         self.objects = objects
         self.documents = documents
         self._authenticator = authenticator
         self._metrics = metrics
         self._max_body = max_body
+        self._auditing = Auditing(audit or AuditLog(KubeAudit(), metrics))
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=self._max_body)
         app.router.add_route("*", "/{path:.*}", self.answer)
         app.on_shutdown.append(self._end_watches)
+        app.on_response_prepare.append(self._auditing.on_prepare)
         return app
 
     async def _end_watches(self, _app: web.Application) -> None:
@@ -82,6 +88,7 @@ class KubeHttp:
         """Answer a request; every failure becomes a `Status`."""
         loop_time = asyncio.get_running_loop().time
         started = loop_time()
+        self._auditing.begin(request)
         try:
             response = await self._dispatch(request)
         except GatewayError as error:
@@ -94,6 +101,7 @@ class KubeHttp:
         except Exception:
             log.exception("request failed", extra={"method": request.method, "path": request.path})
             response = error_response(GatewayError("Internal error occurred"))
+        self._auditing.end(request, response)
         method = request.method if request.method in METHODS else "other"
         self._metrics.http_requests.labels(SERVER, method, str(response.status)).inc()
         if isinstance(response, web.Response):
@@ -106,7 +114,7 @@ class KubeHttp:
         if target is not None:
             return await self._on_resource(request, user, target)
         path = request.path.rstrip("/") or "/"
-        self.objects.rights.require(user, Access(verb=request.method.lower(), path=path))
+        self._require(request, user, Access(verb=request.method.lower(), path=path))
         if request.method not in ("GET", "HEAD"):
             return web.Response(status=405, text="405 method not allowed")
         return self._on_path(request, path)
@@ -118,8 +126,17 @@ class KubeHttp:
         caller = self._authenticator.user(
             certificate, headers.get("Authorization"), _der(transport) if certificate else None
         )
+        note_caller(request, caller, caller)
         wanted = wanted_of(headers.items())
-        return impersonated(self.objects.rights.authorizer, caller, wanted)
+        user = impersonated(self.objects.rights.authorizer, caller, wanted)
+        note_caller(request, caller, user)
+        return user
+
+    def _require(self, request: web.Request, user: User, access: Access) -> None:
+        """Errors: Forbidden."""
+        decision = self.objects.rights.authorizer.decide(user, access)
+        note_decision(request, decision)
+        self.objects.rights.require_decided(user, access, decision)
 
     # --- plain paths ------------------------------------------------------------------------------
 
@@ -150,7 +167,7 @@ class KubeHttp:
             name=target.name,
             fields=request.query.get("fieldSelector"),
         )
-        self.objects.rights.require(user, access)
+        self._require(request, user, access)
         registry = self.objects.registry
         resource = registry.find(target.group_version, target.plural)
         if resource is None:
@@ -385,10 +402,12 @@ async def _body(request: web.Request) -> bytes:
     """The whole body. Errors: BadRequest (408) when it does not come; HTTPRequestEntityTooLarge."""
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            return await request.read()
+            body = await request.read()
     except TimeoutError as error:
         text = "the body of the request did not arrive in time"
         raise BadRequest(text, status=408, details={"reason": "Timeout"}) from error
+    note_body(request, body)
+    return body
 
 
 def _header_text(text: str) -> str:

@@ -11,6 +11,7 @@ from gateway.config.kube import Kube
 from gateway.errors import Conflict
 from gateway.kube.admission import WriteOptions
 from gateway.kube.askings import serve_askings
+from gateway.kube.audit import AuditLog
 from gateway.kube.auth import MASTERS, Authenticator, User
 from gateway.kube.bootstrap_policy import install_policy
 from gateway.kube.bootstraptokens import BootstrapTokens
@@ -88,6 +89,7 @@ class KubeApi:
         self._documents = Documents(registry)
         self._definitions = Definitions(registry)
         self._identity: Identity | None = None
+        self._audit = AuditLog(settings.audit, metrics)
 
     def client(self, manager: str) -> KubeClient:
         """A client in this process; `manager` names it in `managedFields`. Works while the module runs."""
@@ -124,7 +126,7 @@ class KubeApi:
                 self._definitions.install(stored.object)
             await self._install()
             self.watch_depths()
-            async with controllers.running():
+            async with controllers.running(), self._audit.running():
                 await self._serve(identity, ready)
 
     async def _serve(self, identity: Identity, ready: Callable[[], None]) -> None:
@@ -149,6 +151,7 @@ class KubeApi:
             authenticator,
             self._metrics,
             max_body=https.max_body,
+            audit=self._audit,
         )
         async with serve_app(
             self._endpoints,

@@ -448,6 +448,7 @@ class Objects:
                 force=options.force,
             )
             if before is None:
+                self.rights.require_create(options.user, resource, namespace)
                 return await self._create(resource, merged, options, remarks, claims)
             after = admission.admitted_next(
                 resource,

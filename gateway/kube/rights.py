@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gateway.kube.auth import Access, User
-from gateway.kube.authorizer import Chain, Decision, Masters, require
+from gateway.kube.auth import Access, User, access_to
+from gateway.kube.authorizer import Chain, Decision, Masters, refusal
 from gateway.kube.csrguards import KIND as REQUESTS
 from gateway.kube.csrguards import RequestGuard, stamp
 from gateway.kube.escalation import Escalation
@@ -13,6 +13,7 @@ from gateway.kube.noderestriction import RESTRICTED_KINDS, NodeRestriction
 from gateway.kube.rbac import KINDS, Rbac
 from gateway.kube.storage import Storage
 from gateway.model.json import Json
+from gateway.wire.kube.resources import ResourceType
 
 _CHANGES = ("update", "patch", "delete")
 
@@ -34,7 +35,12 @@ class Rights:
 
         Errors: Forbidden, with the text of a real server; NotFound for what a node would remove in vain.
         """
-        decision = require(self.authorizer, user, access)
+        return self.require_decided(user, access, self.authorizer.decide(user, access))
+
+    def require_decided(self, user: User, access: Access, decision: Decision) -> Decision:
+        """The same, where the judges have decided already. Errors: as `require`."""
+        if not decision.allowed:
+            raise refusal(user, access, decision.reason)
         node = node_name(user) if access.resource else None
         if not node:
             return decision
@@ -42,6 +48,14 @@ class Rights:
         if is_removal or (access.resource == "nodes" and access.verb in _CHANGES):
             self._restriction.check_removal(node, access.resource, access.namespace, access.name)
         return decision
+
+    def require_create(
+        self, user: User | None, resource: ResourceType, namespace: str | None
+    ) -> None:
+        """An apply that creates needs the right to create, too. Errors: Forbidden."""
+        if user is not None:
+            group, plural = resource.group, resource.plural
+            self.require(user, access_to("create", group, plural, namespace=namespace or ""))
 
     def require_asking(self, user: User, access: Access, body: Json) -> None:
         """Judge by its body what a node asks of an object: a token, an eviction. Errors: Forbidden."""

@@ -339,6 +339,11 @@ class Metrics:
         self.kube_watchers = Gauge(
             "twinspan_kube_watchers", "Open watches on the embedded API.", registry=registry
         )
+        self.kube_audit_dropped = Counter(
+            "twinspan_kube_audit_dropped",
+            "Audit events that were lost: too many waited, or the file could not be written.",
+            registry=registry,
+        )
 
         # --- stores -----------------------------------------------------------------------------
         self.store_commit_seconds = Histogram(
