@@ -1,4 +1,4 @@
-"""What happens by itself: namespaces empty out, dependents follow owners, old events and lost Pods go.
+"""What happens by itself: namespaces empty out, dependents follow owners, old events go.
 
 One worker takes dirty keys in turn; the set of dirty keys is bounded by the number of objects. A step that
 fails is tried again later; each step reads the newest state and may run any number of times.
@@ -17,7 +17,6 @@ from gateway.kube.builtin import DEFINITIONS
 from gateway.kube.checks import FOREGROUND, ORPHAN, DeleteOptions
 from gateway.kube.client import EventType, PatchType
 from gateway.kube.crds import kinds_of
-from gateway.kube.lostpods import LostPods
 from gateway.kube.objects import Objects
 from gateway.kube.strategies import CLEANUP, table
 from gateway.kube.watch import Change, Filter, Key, Stored
@@ -90,7 +89,6 @@ class Controllers:
         self._objects = objects
         self._root_certificate = root_certificate
         self._owners = Owners()
-        self._lost_pods = LostPods(objects)
         self._dirty: dict[Key, None] = {}
         self._wake = asyncio.Event()
 
@@ -339,11 +337,10 @@ class Controllers:
     # --- time -------------------------------------------------------------------------------------
 
     async def _sweep(self) -> None:
-        """Forget old events and lost Pods, and look again at what waits: a failure may have lost a mark."""
+        """Forget old events, and look again at what waits: a failure may have lost a mark."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             await self._forget_events()
-            await self._lost_pods.sweep(asyncio.get_running_loop().time())
             for stored in list(self._everything()):
                 if is_deleting(stored.object):
                     self._mark(stored.key)
