@@ -1,4 +1,4 @@
-"""`twinspan token|kubeconfig`: what an operator of CloudCore asks for."""
+"""`twinspan token`: what an operator of CloudCore asks for."""
 
 from __future__ import annotations
 
@@ -33,17 +33,6 @@ def kubeconfig_file(data_dir: Path | None) -> Path:
             description="Start it with: twinspan up, or give --data-dir.",
         )
     return file
-
-
-@click.command()
-@data_dir_option
-def kubeconfig(data_dir: Path | None) -> None:
-    """Print the administrator's kubeconfig of the embedded Kubernetes API.
-
-    \b
-    twinspan kubeconfig > kubeconfig; kubectl --kubeconfig kubeconfig get nodes
-    """
-    click.echo(kubeconfig_file(data_dir).read_text("utf-8"), nl=False)
 
 
 @click.command()

@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cloud": ("gateway.cli.run:cloud", "Run CloudCore, with the gateway and the Kubernetes API."),
     "edge": ("gateway.cli.edge:edge", "Join this machine to a cloud and run EdgeCore."),
     "token": ("gateway.cli.cloud:token", "Print a token with which an edge node joins."),
-    "kubeconfig": ("gateway.cli.cloud:kubeconfig", "Print a kubeconfig of the embedded API."),
+    "kubeconfig": ("gateway.cli.kubeconfigs:kubeconfig", "Print a kubeconfig of the embedded API."),
     "config": ("gateway.cli.config:config", "Show effective settings, or their schema."),
     "tenant": ("gateway.cli.registry:tenant", "Create, show, list and delete tenants."),
     "device": ("gateway.cli.registry:device", "Create, show, list and delete devices."),

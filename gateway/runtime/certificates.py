@@ -100,11 +100,17 @@ def make_authority(name: str) -> Pair:
 
 
 def issue(
-    authority: Pair, user: str, *, groups: Sequence[str] = (), hosts: Sequence[str] = ()
+    authority: Pair,
+    user: str,
+    *,
+    groups: Sequence[str] = (),
+    hosts: Sequence[str] = (),
+    seconds: float = LEAF_DAYS * 86_400.0,
 ) -> Pair:
     """Issue a certificate: for a server when it has `hosts`, else for a client with user and groups.
 
     Shape:  `user` is a common name, or without groups a whole name as in RFC 4514.
+    Units:  `seconds` it is good for.
     """
     issuer = x509.load_pem_x509_certificate(authority.certificate)
     signer = serialization.load_pem_private_key(authority.key, None)
@@ -113,7 +119,7 @@ def issue(
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _subject(user, groups)
     purpose = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
-    builder = _leaf(_builder(subject, issuer.subject, key, LEAF_DAYS), purpose, issuer)
+    builder = _leaf(_builder(subject, issuer.subject, key, seconds / 86_400), purpose, issuer)
     if hosts:
         names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
         builder = builder.add_extension(names, critical=False)
@@ -128,7 +134,7 @@ def _subject(name: str, groups: Sequence[str] = ()) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: float
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
