@@ -172,7 +172,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
     apps = build_apps(cluster, catalog, pods, events, leadership)
     access = Access(cluster, pods, syncs, delivery, leadership)
     router = build_router(settings.router, cluster, hub, events, metrics, peers, process.endpoints)
-    nodes = NodeWatch(cluster, catalog, hub, book, syncs, metrics, settings.hub)
+    nodes = NodeWatch(catalog, hub, book, syncs, metrics, settings.hub)
     tasks = (
         NodeTasks(cluster, hub, catalog.nodes, leadership, metrics, address)
         if settings.tasks.enabled

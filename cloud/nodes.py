@@ -2,8 +2,8 @@
 
 Deleting a Node ends its session, revokes what was issued to it, and forgets what it held; a deletion while
 CloudCore was down is noticed at the next start, also where the Node was made again meanwhile. An update goes
-to the edge unless only its own status reports changed it. Where nobody else does (the embedded API), a Node
-whose lease ran out turns `Unknown`.
+to the edge unless only its own status reports changed it. Whether a Node is still heard of is for the cluster
+to say: its node lifecycle controller reads the Leases.
 """
 
 from __future__ import annotations
@@ -17,14 +17,11 @@ from typing import TYPE_CHECKING
 from cloud.catalog import STORE, Catalog
 from cloud.certificates import Issued
 from cloud.hub import CloudHub
-from cloud.identity import LEASE_NAMESPACE, LEASES, ready_condition
-from cloud.leases import Renewals
 from cloud.nodebook import NodeBook
 from cloud.restrictions import CERTIFICATE, CLOUDCORE, REPLACED, TUNNEL
 from cloud.sessions import stamp
 from cloud.syncbook import SyncBook
-from gateway.errors import Conflict, GatewayError
-from gateway.kube.client import KubeClient, PatchType
+from gateway.errors import GatewayError
 from gateway.kube.informer import Change
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge.devices import ObjectMeta, mapping
@@ -32,7 +29,6 @@ from gateway.wire.cloudedge.link import Ending, ObjectMessage
 from gateway.wire.cloudedge.names import EDGE_LABEL, Operation
 from gateway.wire.cloudedge.subjects import Subject
 from gateway.wire.cloudedge.to_edge import change_object, end_node
-from gateway.wire.kube.clock import rfc3339
 
 if TYPE_CHECKING:
     from gateway.config.cloud import CloudHub as HubSettings
@@ -40,15 +36,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CHECK_SECONDS = 10.0
 RETRY_SECONDS = 1.0
 DAY_SECONDS = 86_400.0
 _OWN_WORDS = frozenset({CLOUDCORE, CERTIFICATE, REPLACED, STORE, TUNNEL})
-_OWN_CONDITIONS = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
 
 class NodeWatch:
-    """Module: does what Node changes ask for, one after another; and watches leases.
+    """Module: does what Node changes ask for, one after another.
 
     Also a listener of the hub: a Node that changed while its edge was away goes there when it is back.
     """
@@ -57,7 +51,6 @@ class NodeWatch:
 
     def __init__(
         self,
-        kube: KubeClient,
         catalog: Catalog,
         hub: CloudHub,
         book: NodeBook,
@@ -65,7 +58,6 @@ class NodeWatch:
         metrics: Metrics,
         settings: HubSettings,
     ) -> None:
-        self._kube = kube
         self._catalog = catalog
         self._hub = hub
         self._book = book
@@ -74,7 +66,6 @@ class NodeWatch:
         self._settings = settings
         self._waiting: dict[tuple[str, bool], Change] = {}
         self._wake = asyncio.Event()
-        self._renewals = Renewals()
         self._unsent: dict[str, str] = {}
         """Nodes that others have changed and whose edges have not acknowledged it here, with the version."""
         catalog.on_node(self._note)
@@ -89,13 +80,11 @@ class NodeWatch:
             if self._catalog.node_annotations(name) is None:
                 self._syncs.drop_node(name)  # whoever knew it
         ready()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch_leases())
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                while self._waiting:
-                    await self._take(next(iter(self._waiting)))
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                await self._take(next(iter(self._waiting)))
 
     def _is_gone(self, name: str) -> bool:
         """True where the Node that was seen last is not there, also where another has its name."""
@@ -212,66 +201,6 @@ class NodeWatch:
         is_node = known is not None and ObjectMeta.read(known).uid == item.key
         if is_node and self._unsent.get(node) == item.version:
             del self._unsent[node]
-
-    # --- leases -------------------------------------------------------------------------------------
-
-    async def _watch_leases(self) -> None:
-        """Mark lost nodes, now and then."""
-        while True:
-            try:
-                await self._check_leases()
-            except GatewayError as error:
-                log.info("leases not checked", extra={"cause": error.message})
-            await asyncio.sleep(CHECK_SECONDS)
-
-    async def _check_leases(self) -> None:
-        found = await self._kube.list(LEASES, "leases", LEASE_NAMESPACE)
-        leases = {ObjectMeta.read(lease).name: lease for lease in found.items}
-        self._renewals.keep(leases)
-        now = time.monotonic()
-        for name, lease in leases.items():
-            has_run_out = self._renewals.has_run_out(name, lease, now)
-            node = self._catalog.nodes.objects.get(("", name))
-            if node is not None and has_run_out and _looks_ready(node):
-                await self._mark_unknown(name, node)
-
-    async def _mark_unknown(self, name: str, node: JsonObject) -> None:
-        conditions = mapping(node.get("status")).get("conditions")
-        known = [
-            c.get("type")
-            for c in (conditions if isinstance(conditions, list) else [])
-            if isinstance(c, dict)
-        ]
-        now = rfc3339(time.time())
-        lost: list[Json] = [
-            {
-                "type": kind,
-                "status": "Unknown",
-                "reason": "NodeStatusUnknown",
-                "message": "Kubelet stopped posting node status.",
-                "lastTransitionTime": now,
-            }
-            for kind in _OWN_CONDITIONS
-            if kind in known
-        ]
-        seen: JsonObject = {"resourceVersion": ObjectMeta.read(node).version}
-        try:
-            await self._kube.patch(
-                "v1",
-                "nodes",
-                None,
-                name,
-                {"metadata": seen, "status": {"conditions": lost}},
-                patch_type=PatchType.STRATEGIC,
-                subresource="status",
-            )
-        except Conflict:
-            return  # the node has just said something itself
-        log.info("node lost: its lease ran out", extra={"node": name})
-
-
-def _looks_ready(node: JsonObject) -> bool:
-    return ready_condition(node) == "True" and EDGE_LABEL in ObjectMeta.read(node).labels
 
 
 def _is_other(old: JsonObject, new: JsonObject) -> bool:

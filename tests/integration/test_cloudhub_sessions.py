@@ -456,30 +456,6 @@ async def test_what_changed_of_a_node_while_it_was_away_goes_there_when_it_is_ba
             assert content_of(update)["metadata"]["labels"]["zone"] == "b"
 
 
-async def test_a_node_whose_lease_ran_out_turns_unknown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cloud.nodes.CHECK_SECONDS", 0.05)
-    async with (
-        a_cloud(tmp_path) as cloud,
-        an_edge(cloud, "edge-1", await join(cloud, "edge-1")) as edge,
-    ):
-        await edge.register()
-        spec: JsonObject = {
-            "renewTime": "2020-01-01T00:00:00.000000Z",
-            "leaseDurationSeconds": 1,
-        }
-        lease = Subject("kube-node-lease", "lease", "edge-1")
-        await edge.ask_object(lease, Operation.INSERT, {"spec": spec})
-
-        async def is_unknown() -> bool:
-            node = await cloud.kube.get("v1", "nodes", None, "edge-1")
-            conditions = node["status"]["conditions"]  # type: ignore[index, call-overload]
-            return [c["status"] for c in conditions] == ["Unknown"]  # type: ignore[union-attr, index, call-overload]
-
-        await eventually(is_unknown)
-
-
 async def test_the_cloud_says_goodbye_when_it_stops(tmp_path: Path) -> None:
     async with a_cloud(tmp_path) as cloud:
         certificate = await join(cloud, "edge-1")

@@ -11,7 +11,6 @@ import pytest
 
 from cloud.bases import Bases
 from cloud.devicethings import DeviceThings, Twinned
-from cloud.leases import Renewals
 from cloud.nodes import NodeWatch
 from cloud.removals import Removals
 from cloud.reports import Reports
@@ -35,32 +34,6 @@ def a_view(uid: str) -> DeviceView:
     document = a_device()
     document["metadata"]["uid"] = uid  # type: ignore[index, call-overload]
     return DeviceView.read(document)
-
-
-# --- leases --------------------------------------------------------------------------------------
-
-
-def a_lease(renewed: str, seconds: int | None = 40) -> JsonObject:
-    return {"spec": {"renewTime": renewed, "leaseDurationSeconds": seconds}}
-
-
-def test_a_node_whose_clock_is_years_behind_is_alive_while_it_renews() -> None:
-    renewals = Renewals()
-    for at in range(0, 200, 20):
-        assert not renewals.has_run_out("n", a_lease(f"1970-01-01T00:00:{at // 20:02}Z"), float(at))
-
-
-def test_a_lease_that_stands_still_runs_out_by_our_clock() -> None:
-    renewals = Renewals()
-    future = a_lease("2099-01-01T00:00:00Z")
-    assert [renewals.has_run_out("n", future, at) for at in (0.0, 40.0, 40.1)] == [
-        False,
-        False,
-        True,
-    ]
-    assert not renewals.has_run_out("n", a_lease("2099-01-01T00:00:10Z"), 50.0)
-    renewals.keep([])
-    assert not renewals.has_run_out("n", a_lease("2099-01-01T00:00:10Z"), 500.0)
 
 
 # --- things of Devices -----------------------------------------------------------------------------
@@ -315,11 +288,7 @@ async def test_a_revocation_that_could_not_be_kept_is_kept_later(
         nodes=SimpleNamespace(objects={("", "n"): node}),
     )
 
-    async def nothing(*_: object, **__: object) -> Any:
-        return SimpleNamespace(items=[])
-
     watch = NodeWatch(
-        cast("Any", SimpleNamespace(list=nothing)),
         cast("Any", catalog),
         cast("Any", Quiet()),
         cast("Any", Book()),

@@ -59,7 +59,7 @@ async def test_a_node_that_was_deleted_between_two_looks_was_deleted(
 ) -> None:
     book = Book()
     quiet: Any = Quiet()
-    watch = NodeWatch(quiet, quiet, quiet, book, quiet, quiet, CloudHub())  # type: ignore[arg-type]
+    watch = NodeWatch(quiet, quiet, book, quiet, quiet, CloudHub())  # type: ignore[arg-type]
     watch._note(Change(("", "edge-1"), a_node(old), a_node(new)))
     while watch._waiting:
         await watch._take(next(iter(watch._waiting)))
