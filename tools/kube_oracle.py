@@ -226,6 +226,40 @@ def a_service(rng: random.Random) -> dict[str, Any]:
     return {"spec": spec}
 
 
+def an_account(rng: random.Random) -> dict[str, Any]:
+    return {
+        "secrets": [{"name": name} for name in some(rng, ["s1", "s2", "s3", "s4"])],
+        "imagePullSecrets": [{"name": name} for name in some(rng, ["i1", "i2"])],
+    }
+
+
+def directed(rng: random.Random, document: dict[str, Any]) -> dict[str, Any]:
+    """A strategic patch with directives of every kind."""
+    rows = document.get("secrets", [])
+    for row in rows:
+        if rng.random() < 0.25:
+            row["$patch"] = "delete"
+    if rng.random() < 0.15:
+        rows.append({"$patch": "replace"})
+    if rng.random() < 0.4:
+        names = [row["name"] for row in rows if "$patch" not in row]
+        more = [name for name in ("s1", "s2", "s3", "s4") if name not in names]
+        order = names + some(rng, more) if rng.random() < 0.7 else some(rng, names + more)
+        document["$setElementOrder/secrets"] = [{"name": name} for name in order]
+    metadata = document["metadata"]
+    if rng.random() < 0.2:
+        metadata["$deleteFromPrimitiveList/finalizers"] = some(
+            rng, ["w.example.com/a", "w.example.com/b"], 1
+        )
+    if rng.random() < 0.2 and "finalizers" in metadata:
+        metadata["$setElementOrder/finalizers"] = metadata["finalizers"]
+    if "labels" in metadata and rng.random() < 0.3:
+        metadata["labels"]["$patch"] = rng.choice(["replace", "delete"])
+    elif "labels" in metadata and rng.random() < 0.3:
+        metadata["labels"]["$retainKeys"] = some(rng, ["a", "b", "c"])
+    return document
+
+
 def a_custom(rng: random.Random) -> dict[str, Any]:
     spec: dict[str, Any] = {}
     if rng.random() < 0.6:
@@ -321,6 +355,7 @@ DEFINITION: dict[str, Any] = {
 
 SUBJECTS = (
     Subject("configmap", "/api/v1", "v1", "ConfigMap", a_configmap),
+    Subject("serviceaccount", "/api/v1", "v1", "ServiceAccount", an_account),
     Subject("deployment", "/apis/apps/v1", "apps/v1", "Deployment", a_deployment, has_status=True),
     Subject("service", "/api/v1", "v1", "Service", a_service, has_status=True),
     Subject(
@@ -447,6 +482,8 @@ class Walk:
     def _strategic(self) -> list[str]:
         wanted = self.document()
         del wanted["metadata"]["name"]
+        if self.subject.name == "serviceaccount":
+            wanted = directed(self.rng, wanted)
         return self._both("PATCH", self.object + self._query(), wanted, TYPES["strategic"])
 
     def _json(self) -> list[str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 
-import jsonpatch
-import jsonpointer
 import msgspec
 
 from gateway.errors import BadRequest, Unprocessable
@@ -17,11 +16,16 @@ MAX_COPIED = 3_145_728
 MAX_DEPTH = 128
 """Levels of a document; a patch of flat operations could pile up any number."""
 
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,9})")
+
 _REJECTED = "the server rejected our request due to an error in our request"
 
 
 def apply_json_patch(document: JsonObject, operations: Json) -> JsonObject:
     """Apply RFC 6902 operations to a copy; neither document nor operations are changed.
+
+    As the API server does, a `replace` of a field that is not there adds it, and a negative index counts from
+    the end of a list.
 
     Errors: BadRequest for what is no JSON Patch or nests too deeply; Unprocessable (422) for a failing test
             or a missing path, (413) for too many operations or bytes copied.
@@ -34,33 +38,120 @@ def apply_json_patch(document: JsonObject, operations: Json) -> JsonObject:
         raise _too_large(
             f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(operations)}"
         )
-    try:
-        result = _patched(_clone(document), _clone(operations))
-    except jsonpatch.InvalidJsonPatch as error:
-        raise _unprocessable(f"error decoding patch: {error}") from error
-    except (
-        jsonpatch.JsonPatchException,
-        jsonpointer.JsonPointerException,
-        RecursionError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-    ) as error:
-        raise _unprocessable(_REJECTED) from error
-    return _as_object(shallow(result))
-
-
-def _patched(document: Any, operations: Any) -> Json:
+    holder: JsonObject = {"": _clone(document)}
     copied = 0
-    for operation in operations:
-        patch = jsonpatch.JsonPatch([operation])
-        if operation.get("op") == "copy":
-            copied += _size(jsonpointer.resolve_pointer(document, operation.get("from", "")))
-            if copied > MAX_COPIED:
-                raise _too_large(f"The copies of a JSON patch may add {MAX_COPIED} bytes at most")
-        document = patch.apply(document, in_place=True)
-    return cast("Json", document)
+    for operation in _clone(operations):
+        copied += _do(holder, operation)
+        if copied > MAX_COPIED:
+            raise _too_large(f"The copies of a JSON patch may add {MAX_COPIED} bytes at most")
+    return _as_object(shallow(holder[""]))
+
+
+def _do(holder: JsonObject, operation: JsonObject) -> int:
+    """Do one operation on the document in `holder`; returns the bytes that were copied."""
+    kind, path = operation.get("op"), _pointer(operation.get("path"))
+    if kind in ("add", "replace", "test") and "value" not in operation:
+        operation["value"] = None
+    if kind == "test":
+        if not _are_equal(_get(holder, path, missing_is_null=True), operation["value"]):
+            raise _unfit()
+    elif kind == "remove":
+        _take(holder, path)
+    elif kind == "add":
+        _add(holder, path, operation["value"])
+    elif kind == "replace":
+        _replace(holder, path, operation["value"])
+    elif kind == "move":
+        _add(holder, path, _take(holder, _pointer(operation.get("from"))))
+    elif kind == "copy":
+        value = _clone(_get(holder, _pointer(operation.get("from")), missing_is_null=True))
+        _add(holder, path, value)
+        return _size(value)
+    else:
+        raise _unfit()
+    return 0
+
+
+def _pointer(text: Json) -> list[str]:
+    """The steps of a JSON pointer, below the holder."""
+    if not isinstance(text, str) or (text and not text.startswith("/")):
+        raise _unfit()
+    return [step.replace("~1", "/").replace("~0", "~") for step in text.split("/")]
+
+
+def _parent(holder: JsonObject, path: list[str]) -> Json:
+    node: Json = holder
+    for step in path[:-1]:
+        if isinstance(node, dict):
+            node = node.get(step)
+        elif isinstance(node, list):
+            node = node[_index(step, len(node) - 1)]
+        else:
+            raise _unfit()
+    return node
+
+
+def _index(step: str, most: int) -> int:
+    """The place that a step names in a list; negative ones count from behind. Errors: Unprocessable."""
+    if not _NUMBER.fullmatch(step):
+        raise _unfit()
+    at = int(step)
+    if at < 0:
+        at += most + 1
+    if not 0 <= at <= most:
+        raise _unfit()
+    return at
+
+
+def _get(holder: JsonObject, path: list[str], *, missing_is_null: bool = False) -> Json:
+    parent, key = _parent(holder, path), path[-1]
+    if isinstance(parent, list):
+        return parent[_index(key, len(parent) - 1)]
+    if isinstance(parent, dict) and (missing_is_null or key in parent):
+        return parent.get(key)
+    raise _unfit()
+
+
+def _take(holder: JsonObject, path: list[str]) -> Json:
+    parent, key = _parent(holder, path), path[-1]
+    if isinstance(parent, list):
+        return parent.pop(_index(key, len(parent) - 1))
+    if isinstance(parent, dict) and key in parent and parent is not holder:
+        return parent.pop(key)
+    raise _unfit()
+
+
+def _add(holder: JsonObject, path: list[str], value: Json) -> None:
+    parent, key = _parent(holder, path), path[-1]
+    if isinstance(parent, dict):
+        parent[key] = value
+    elif isinstance(parent, list):
+        parent.insert(len(parent) if key == "-" else _index(key, len(parent)), value)
+    else:
+        raise _unfit()
+
+
+def _replace(holder: JsonObject, path: list[str], value: Json) -> None:
+    parent, key = _parent(holder, path), path[-1]
+    if isinstance(parent, dict):
+        parent[key] = value
+    elif isinstance(parent, list):
+        parent[_index(key, len(parent) - 1)] = value
+    else:
+        raise _unfit()
+
+
+def _are_equal(left: Json, right: Json) -> bool:
+    """Equality of JSON, in which true is not 1."""
+    return left == right and _text(left) == _text(right)
+
+
+def _text(value: Json) -> bytes:
+    return msgspec.json.encode(value, order="deterministic")
+
+
+def _unfit() -> Unprocessable:
+    return _unprocessable(_REJECTED)
 
 
 def _clone(value: Any) -> Any:
