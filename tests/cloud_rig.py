@@ -29,6 +29,7 @@ from gateway.ditto.service import PoliciesService, ThingsService
 from gateway.errors import GatewayError
 from gateway.hono.traffic import Traffic
 from gateway.kube.client import KubeClient
+from gateway.kube.control.manager import ControllerManager
 from gateway.kube.module import KubeApi
 from gateway.model.json import Json, JsonObject
 from gateway.model.message import Message, Upload
@@ -47,6 +48,7 @@ from gateway.wire.cloudedge.subjects import DeviceKey, Subject
 from gateway.wire.cloudedge.to_edge import ObjectChanged, read_to_edge
 from gateway.wire.cloudedge.twins import Twin, TwinUpdate, TwinValue, TwinVersion, ValueMetadata
 from tests.cloud_samples import DEVICES, a_device, a_model, a_node, a_request
+from tests.kube_server import GROUND
 
 FREE = "127.0.0.1:0"
 OPERATOR = "nginx:ditto"
@@ -255,6 +257,7 @@ async def a_cloud(
         data_dir,
     )
     modules: list[Module] = [StoreModule(gateway_db), things, api]
+    modules.append(ControllerManager(api.client, GROUND, keys=api.keys))
     if cloudcore:
         modules += build_cloud(process, gateway, api)
     stop, is_up = asyncio.Event(), asyncio.Event()

@@ -15,6 +15,9 @@ from gateway.runtime.listener import Endpoints
 from gateway.runtime.module import running
 from gateway.store.database import Database
 
+GROUND = ("garbagecollector", "namespace", "root-ca-cert-publisher", "serviceaccount")
+"""The control loops without which no API server is like any other."""
+
 
 @dataclass(frozen=True, slots=True)
 class KubeServer:
@@ -40,11 +43,11 @@ class KubeServer:
 
 @asynccontextmanager
 async def kube_server(
-    folder: Path, settings: Kube | None = None, *, controllers: tuple[str, ...] = ()
+    folder: Path, settings: Kube | None = None, *, controllers: tuple[str, ...] | None = ()
 ) -> AsyncIterator[KubeServer]:
     """Run a server on `folder` for the length of the block; a second block continues with its data.
 
-    Shape:  `controllers` names control loops that run beside it, as `kube.controllers` does.
+    Shape:  `controllers` names control loops that run beside those of the `GROUND`; None for none at all.
     """
     endpoints, metrics = Endpoints(), Metrics()
     api = KubeApi(
@@ -56,7 +59,7 @@ async def kube_server(
     )
     async with AsyncExitStack() as up:
         await up.enter_async_context(running(api))
-        if controllers:
-            manager = ControllerManager(api.client, controllers, keys=api.keys)
+        if controllers is not None:
+            manager = ControllerManager(api.client, (*GROUND, *controllers), keys=api.keys)
             await up.enter_async_context(running(manager))
         yield KubeServer(api, endpoints, folder, metrics)

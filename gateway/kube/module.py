@@ -19,10 +19,10 @@ from gateway.kube.builtin import DEFINITIONS, builtin_registry, definitions
 from gateway.kube.certs import Identity, ensure_identity
 from gateway.kube.client import KubeClient, PatchType
 from gateway.kube.control.keys import Keys
-from gateway.kube.controllers import STANDARD_NAMESPACES, Controllers
 from gateway.kube.crds import Definitions
 from gateway.kube.documents import Documents
 from gateway.kube.hooks import Hooks
+from gateway.kube.housekeeping import STANDARD_NAMESPACES, Housekeeping
 from gateway.kube.http import KubeHttp
 from gateway.kube.issuer import identity_documents, issuer_document
 from gateway.kube.kubeconfig import admin_kubeconfig, write_private
@@ -53,7 +53,7 @@ def reachable(address: str) -> str:
 
 
 class KubeApi:
-    """Keeps the objects, runs the controllers and serves `kube.https`.
+    """Keeps the objects and serves `kube.https`.
 
     Shape:  `database` has the schema `kube` and is run by this module; certificates and the administrator's
             kubeconfig live in `data_dir/kube`; `hosts` are further names for the server's certificate.
@@ -117,16 +117,16 @@ class KubeApi:
         """Work until cancelled."""
         identity = await asyncio.to_thread(ensure_identity, self._folder, self._hosts)
         self._identity = identity
-        controllers = Controllers(self.objects, identity.authority.certificate.decode())
+        housekeeping = Housekeeping(self.objects)
         storage = self.objects.storage
         storage.listen(self._definitions.on_change)
-        storage.listen(controllers.on_change)
+        storage.listen(housekeeping.on_change)
         async with self._database.running(), storage.running():
             for stored in storage.all(DEFINITIONS):
                 self._definitions.install(stored.object)
             await self._install()
             self.watch_depths()
-            async with controllers.running(), self._audit.running():
+            async with housekeeping.running(), self._audit.running():
                 await self._serve(identity, ready)
 
     async def _serve(self, identity: Identity, ready: Callable[[], None]) -> None:

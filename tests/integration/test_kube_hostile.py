@@ -27,7 +27,7 @@ YAML = {"Content-Type": "application/yaml"}
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[KubeServer]:
     settings = Kube(https=KubeHttps(bind="127.0.0.1:0"), watch_buffer=5)
-    async with kube_server(tmp_path, settings) as running:
+    async with kube_server(tmp_path, settings, controllers=None) as running:
         yield running
 
 

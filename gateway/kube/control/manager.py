@@ -14,18 +14,24 @@ from gateway.kube.client import KubeClient
 from gateway.kube.control.certificates import Approving, Cleaning, Signing
 from gateway.kube.control.clusterroles import Aggregation
 from gateway.kube.control.context import Context, Controller
+from gateway.kube.control.cronjob import CronJobController
 from gateway.kube.control.daemonset import daemon_sets
 from gateway.kube.control.deployments import Deployments
 from gateway.kube.control.disruption import Disruption
+from gateway.kube.control.garbage import GarbageCollector
+from gateway.kube.control.job import JobController
 from gateway.kube.control.keys import Keys, no_keys
 from gateway.kube.control.mirrors import Mirrors
+from gateway.kube.control.namespaces import NamespaceController
 from gateway.kube.control.nodelifecycle import NodeLifecycle
 from gateway.kube.control.podgc import PodCollector
 from gateway.kube.control.replicasets import replica_sets, replication_controllers
 from gateway.kube.control.scheduler import Scheduler
 from gateway.kube.control.statefulset import stateful_sets
 from gateway.kube.control.tainteviction import TaintEviction
+from gateway.kube.control.tenancy import root_certificates, service_accounts
 from gateway.kube.control.tokensecrets import TokenSecrets
+from gateway.kube.control.ttl import TtlController
 from gateway.kube.events import EventRecorder
 
 log = logging.getLogger(__name__)
@@ -43,6 +49,13 @@ CONTROLLERS: Mapping[str, Callable[[Context], Controller]] = {
     "csrcleaner": Cleaning,
     "csrsigning": Signing,
     "serviceaccount-token": TokenSecrets,
+    "cronjob": CronJobController,
+    "garbagecollector": GarbageCollector,
+    "job": JobController,
+    "namespace": NamespaceController,
+    "root-ca-cert-publisher": root_certificates,
+    "serviceaccount": service_accounts,
+    "ttl-after-finished": TtlController,
     "daemonset": daemon_sets,
     "disruption": Disruption,
     "deployment": Deployments,
