@@ -25,6 +25,7 @@ from cloud.restrictions import (
     own_words,
     status_patch_of,
 )
+from cloud.runtimetaint import taints_for
 from cloud.sessions import Inbound, stamp
 from gateway.errors import (
     Conflict,
@@ -59,6 +60,7 @@ log = logging.getLogger(__name__)
 EVENTS = "v1"
 _COUNTED = ("count", "lastTimestamp", "message")
 """What changes in an event that happens again."""
+TAINT_ATTEMPTS = 5
 ROOT_CERTIFICATE = "kube-root-ca.crt"
 """ConfigMap that a cluster keeps its CA in, in each namespace."""
 
@@ -193,16 +195,39 @@ class EdgeController:
         status = self._place.told(mapping(sent.get("status")))
         body: JsonObject = {**sent, "apiVersion": "v1", "kind": "Node", "metadata": wanted}
         body |= {"status": status} if status else {}
+        spec = mapping(sent.get("spec"))
+        taints = taints_for(spec.get("taints"), status)
+        if taints is not None:
+            body["spec"] = {**spec, "taints": taints}
         try:
             node = await self._kube.create("v1", "nodes", None, body)
         except AlreadyExists:
             patch: JsonObject = {
                 "metadata": {"labels": wanted["labels"], "annotations": annotations}
             }
-            node = await self._kube.patch("v1", "nodes", None, name, patch)
+            await self._kube.patch("v1", "nodes", None, name, patch)
+            node = await self._taint(name, status)
         if status and node.get("status") != status:
             node = await self._patch_status("nodes", None, name, {"status": status})
         return node
+
+    async def _taint(self, name: str, status: JsonObject) -> JsonObject:
+        """Bring the taint for nodes that run nothing in line with what the edge says. Errors: Conflict."""
+        for _ in range(TAINT_ATTEMPTS - 1):
+            try:
+                return await self._taint_once(name, status)
+            except Conflict:
+                continue  # others write taints, too
+        return await self._taint_once(name, status)
+
+    async def _taint_once(self, name: str, status: JsonObject) -> JsonObject:
+        node = await self._kube.get("v1", "nodes", None, name)
+        taints = taints_for(mapping(node.get("spec")).get("taints"), status)
+        if taints is None:
+            return node
+        seen: JsonObject = {"resourceVersion": ObjectMeta.read(node).version}
+        patch: JsonObject = {"metadata": seen, "spec": {"taints": taints or None}}
+        return await self._kube.patch("v1", "nodes", None, name, patch)
 
     async def _get_node(self, ask: Ask) -> JsonObject:
         return await self._kube.get("v1", "nodes", None, ask.own())

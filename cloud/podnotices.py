@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cloud.chores import Chores
 from cloud.nodepods import uid_of
+from cloud.runtimetaint import runs_nothing
 from gateway.errors import GatewayError
 from gateway.kube.informer import Change
 from gateway.model.json import JsonObject
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REASON = "WorkloadsNotBuilt"
-NO_RUNTIME = "none:"
-"""How the container runtime of a node without one begins (`none://`)."""
 RECENT_SECONDS = 3_600.0
 """How long the API keeps Events; what Pods and nodes of before were told of stays told."""
 MAX_TOLD = 50_000
@@ -107,8 +106,7 @@ class PodNotices:
 def _runs_nothing(node: JsonObject | None) -> bool:
     if node is None or EDGE_LABEL not in ObjectMeta.read(node).labels:
         return False
-    info = mapping(mapping(node.get("status")).get("nodeInfo"))
-    return text(info.get("containerRuntimeVersion")).startswith(NO_RUNTIME)
+    return runs_nothing(node.get("status")) is True
 
 
 def _made(item: JsonObject) -> float:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cloud.runtimetaint import KEY
 from gateway.model.json import JsonObject
-from tests.cloud_rig import CloudCore, a_cloud, a_node, eventually
+from gateway.wire.cloudedge.names import Operation
+from gateway.wire.cloudedge.subjects import Subject
+from tests.cloud_rig import CloudCore, a_cloud, a_node, an_edge, eventually, join
 from tests.integration.test_cloud_nodegroups import a_pod
 
 REASON = "WorkloadsNotBuilt"
@@ -69,3 +72,23 @@ async def test_a_pod_at_an_edge_that_runs_nothing_is_told_of_once(tmp_path: Path
         for name in ("early", "late"):
             await cloud.kube.delete("v1", "pods", "default", name, grace_seconds=0)
         assert sorted(await told(cloud)) == ["after", "early", "late"]
+
+
+async def test_an_edge_that_runs_nothing_takes_no_pods_until_it_does(tmp_path: Path) -> None:
+    async with a_cloud(tmp_path) as cloud:
+        certificate = await join(cloud, "edge-1")
+
+        async def registered(runtime: str) -> list[Any]:
+            node: Any = a_node("edge-1")
+            node["status"]["nodeInfo"] = {"containerRuntimeVersion": runtime}
+            async with an_edge(cloud, "edge-1", certificate) as edge:
+                await edge.ask_object(Subject(None, "node", "edge-1"), Operation.INSERT, node)
+            stored: Any = await cloud.kube.get("v1", "nodes", None, "edge-1")
+            return [taint["key"] for taint in stored["spec"].get("taints") or []]
+
+        assert await registered("none://") == [KEY]
+        assert await registered("none://") == [KEY]
+        mine: JsonObject = {"spec": {"taints": [{"key": "mine", "effect": "NoSchedule"}]}}
+        await cloud.kube.patch("v1", "nodes", None, "edge-1", mine)
+        assert await registered("none://") == ["mine", KEY]
+        assert await registered("containerd://2.1.0") == ["mine"]
