@@ -53,6 +53,10 @@ class Kube:
     audit: KubeAudit = field(default_factory=KubeAudit)
     anonymous: bool = True
     """False answers 401 to callers who show neither certificate nor token, whatever they ask."""
+    service_network: str = "10.96.0.0/16"
+    """Where Services of the embedded API get their addresses (ClusterIP) from."""
+    node_ports: str = "30000-32767"
+    """Where Services of type NodePort and LoadBalancer get their ports from: first-last."""
     watch_window: int = 10_000
     """Changes kept for watches to resume from; older resourceVersions are answered with 410."""
     watch_window_bytes: int = 4_194_304

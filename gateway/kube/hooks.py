@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from gateway.kube.admission import Remarks
 from gateway.kube.auth import User
@@ -75,6 +76,8 @@ Stamp = Callable[[JsonObject, User], JsonObject]
 """Notes in a new object who made it; returns a copy."""
 Changer = Callable[[JsonObject], JsonObject]
 """Returns the object as it shall be, the same one where nothing is to be done; changes nothing in place."""
+Allot: TypeAlias = "Callable[[JsonObject, JsonObject | None], JsonObject]"
+"""Gives an object that is about to be stored what it needs of something scarce; (new, old) -> new."""
 
 
 class Hooks:
@@ -85,6 +88,7 @@ class Hooks:
         self._judges: dict[str, dict[str, Judge]] = {}
         self._guards: dict[str, list[Guard]] = {}
         self._stamps: dict[str, Stamp] = {}
+        self._allots: dict[str, Allot] = {}
 
     def change(self, kind: str, name: str, changer: Changer) -> None:
         """Let `changer` complete what is written of a kind, e.g. `pods`."""
@@ -105,6 +109,21 @@ class Hooks:
     def stamp(self, kind: str, stamp: Stamp) -> None:
         """Let new objects of a kind say who made them."""
         self._stamps[kind] = stamp
+
+    def allot(self, kind: str, allot: Allot) -> None:
+        """Let `allot` have the last word on what is stored of a kind, e.g. addresses of `services`."""
+        self._allots[kind] = allot
+
+    def allotted(
+        self,
+        resource: ResourceType,
+        item: JsonObject,
+        old: JsonObject | None,
+        part: str | None = None,
+    ) -> JsonObject:
+        """Return what is to be stored. Errors: Unprocessable for what cannot be had."""
+        allot = self._allots.get(resource.storage_key)
+        return item if allot is None or part is not None else allot(item, old)
 
     def stamped(self, resource: ResourceType, item: JsonObject, user: User | None) -> JsonObject:
         """Return a new object with what it says of its maker."""

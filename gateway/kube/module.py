@@ -28,7 +28,9 @@ from gateway.kube.issuer import identity_documents, issuer_document
 from gateway.kube.kubeconfig import admin_kubeconfig, write_private
 from gateway.kube.local import LocalClient
 from gateway.kube.objects import Objects
+from gateway.kube.ownservice import publish
 from gateway.kube.priorities import install_priorities
+from gateway.kube.serviceaddresses import SERVICES, ServiceAddresses
 from gateway.kube.storage import Storage
 from gateway.kube.strategies import table
 from gateway.kube.tokenfile import read_tokens
@@ -86,6 +88,8 @@ class KubeApi:
             buffer=settings.watch_buffer,
         )
         self.objects = Objects(storage, registry)
+        self._addresses = ServiceAddresses(settings.service_network, settings.node_ports)
+        self.objects.hooks.allot(SERVICES, self._addresses.allot)
         self._documents = Documents(registry)
         self._definitions = Definitions(registry)
         self._identity: Identity | None = None
@@ -121,9 +125,12 @@ class KubeApi:
         storage = self.objects.storage
         storage.listen(self._definitions.on_change)
         storage.listen(housekeeping.on_change)
+        storage.listen(self._addresses.on_change)
         async with self._database.running(), storage.running():
             for stored in storage.all(DEFINITIONS):
                 self._definitions.install(stored.object)
+            for stored in storage.all(SERVICES):
+                self._addresses.enter(stored.object)
             await self._install()
             self.watch_depths()
             async with housekeeping.running(), self._audit.running():
@@ -163,6 +170,7 @@ class KubeApi:
         ):
             documents.address = self._endpoints.get(ENDPOINT)
             documents.fixed.update(issuer_document(documents.address))
+            await publish(self.objects, self._addresses.first, documents.address)
             text = admin_kubeconfig(identity, reachable(documents.address))
             await asyncio.to_thread(write_private, self._folder / KUBECONFIG, text)
             documents.is_ready = True

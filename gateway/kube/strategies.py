@@ -26,6 +26,8 @@ from gateway.wire.kube.names import (
 )
 from gateway.wire.kube.pods import pod_faults, pod_grace, prepare_pod
 from gateway.wire.kube.schema import read_schema
+from gateway.wire.kube.servicefaults import service_faults, service_name_fault
+from gateway.wire.kube.services import prepare_service
 from gateway.wire.kube.status import Cause
 
 NAME_LABEL = "kubernetes.io/metadata.name"
@@ -308,6 +310,7 @@ STRATEGIES: Mapping[str, Strategy] = {
     "nodes": Strategy(faults=_node_faults, keeps_status=True),
     "leases.coordination.k8s.io": Strategy(faults=_lease_faults),
     "events": Strategy(faults=_event_faults),
+    "services": Strategy(prepare_service, service_faults, name_rule=service_name_fault),
     "pods": Strategy(prepare_pod, pod_faults, grace=pod_grace),
     "certificatesigningrequests.certificates.k8s.io": Strategy(
         signingrequests.prepare, signingrequests.faults, name_rule=path_segment_fault
