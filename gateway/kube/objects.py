@@ -208,6 +208,7 @@ class Objects:
         await self.hooks.check(resource, None, fresh, remarks)
         if self.storage.get(key) is not None:
             raise already_exists(resource.plural, resource.group, key.name)
+        fresh = self.hooks.allotted(resource, fresh, None)
         if options.dry_run:
             return Written(unstored(key, fresh), is_new=True, remarks=remarks)
         try:
@@ -376,6 +377,7 @@ class Objects:
                 manager=manager,
             )
             await self.hooks.check(resource, before.object, after, remarks, subresource)
+            after = self.hooks.allotted(resource, after, before.object, subresource)
             stored = await self._store(before, after, options)
             return Written(shown_through(resource, subresource, stored), remarks=remarks)
 
@@ -460,6 +462,7 @@ class Objects:
                 claims=claims,
             )
             await self.hooks.check(resource, before.object, after, remarks, subresource)
+            after = self.hooks.allotted(resource, after, before.object, subresource)
             stored = await self._store(before, after, options)
             return Written(shown_through(resource, subresource, stored), remarks=remarks)
 
