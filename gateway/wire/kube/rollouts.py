@@ -94,16 +94,19 @@ def new_set_resize(
 def old_set_resizes(
     deployment: JsonObject, new: JsonObject, olds: Sequence[JsonObject]
 ) -> list[Resize]:
-    """Return how old sets shrink: first by what does not serve anyway, then by what can be spared."""
+    """Return how old sets shrink: first by what does not serve anyway, then by what can be spared.
+
+    Nothing is given up while a set has not said yet what its last change came to.
+    """
     active = sorted((item for item in olds if wanted(item)), key=age_order)
     limits = limits_of(deployment)
-    waiting = wanted(new) - available(new)
+    waiting = wanted(new) - serving(new)
     room = _total([*active, new]) - limits.least - waiting
-    if not active or room <= 0:
+    if not active or room <= 0 or any(is_unseen(item) for item in [*active, new]):
         return []
     sizes = {_name(item): wanted(item) for item in active}
     steps = _unhealthy(active, sizes, room)
-    spare = sum(available(item) for item in [*active, new]) - limits.least
+    spare = sum(serving(item) for item in [*active, new]) - limits.least
     return steps + _spared(active, sizes, spare)
 
 
@@ -111,7 +114,7 @@ def _unhealthy(sets: Sequence[JsonObject], sizes: dict[str, int], room: int) -> 
     steps = []
     for item in sets:
         size = sizes[_name(item)]
-        fewer = min(room, size - available(item))
+        fewer = min(room, size - serving(item))
         if fewer > 0:
             steps.append(Resize(_name(item), size, size - fewer))
             sizes[_name(item)] = size - fewer
@@ -223,6 +226,17 @@ def _rounded(value: float) -> int:
 def available(item: JsonObject) -> int:
     """Return how many Pods of a set serve for long enough."""
     return whole(part(item, "status").get("availableReplicas"))
+
+
+def serving(item: JsonObject) -> int:
+    """Return how many Pods of a set will serve when it has its size."""
+    return min(available(item), wanted(item))
+
+
+def is_unseen(item: JsonObject) -> bool:
+    """True while a status is about an older size."""
+    generation = whole(part(item, "metadata").get("generation"))
+    return generation > whole(part(item, "status").get("observedGeneration"))
 
 
 def age_order(item: JsonObject) -> tuple[str, str]:
