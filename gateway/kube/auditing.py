@@ -18,7 +18,7 @@ from gateway.kube.bodies import read_object
 from gateway.model.json import Json
 from gateway.wire.kube.requests import parse_target
 
-ENTRY = "kube.audit"
+ENTRY = web.RequestKey("kube.audit", Entry)
 """Where a request keeps its entry."""
 MAX_URI, MAX_AGENT = 4_096, 1_024
 _ID = re.compile(rf"[!-~]{{1,{MAX_ID}}}")

@@ -131,7 +131,8 @@ def old_at(item: JsonObject) -> float | None:
     made = parse_rfc3339(_table(item.get("metadata")).get("creationTimestamp"))
     ends = [] if made is None or conditions(item) else [made + DAY]
     for condition in conditions(item):
-        kind, when = condition.get("type"), parse_rfc3339(condition.get("lastUpdateTime"))
+        kind, stamp = condition.get("type"), parse_rfc3339(condition.get("lastUpdateTime"))
+        when = made if stamp is None else stamp
         if when is None:
             continue
         if kind in (DENIED, FAILED) or (kind == APPROVED and is_issued(item)):
