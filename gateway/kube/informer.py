@@ -173,11 +173,13 @@ class Informer:
         return has_news
 
     def _take(self, event: WatchEvent) -> None:
-        """Take in one event; one from before the state that `put` brought is old news."""
-        key = _key(event.object)
-        if not self._is_kept(key) or _is_older(event.object, self.objects.get(key)):
+        """Take in one event; what `put` brought already, or is older, is no news."""
+        key, is_gone = _key(event.object), event.type is EventType.DELETED
+        known = self.objects.get(key)
+        if not self._is_kept(key) or _is_older(event.object, known):
             return
-        self._set(key, None if event.type is EventType.DELETED else event.object)
+        if is_gone or not _is_same(known, event.object):
+            self._set(key, None if is_gone else event.object)
 
     def _is_kept(self, key: Key) -> bool:
         return self._keep is None or self._keep(key)

@@ -23,7 +23,9 @@ K = TypeVar("K", bound=Hashable)
 class KeyWorker(Generic[K]):
     """The owner runs it inside its TaskGroup.
 
-    Units:  `pause` seconds between two runs of one key; `at_once` runs of different keys side by side.
+    Units:  `pause` seconds between two runs of one key; `at_once` runs of different keys side by side;
+            `news_after` seconds after a failure a key that is asked for runs again, without waiting out its
+            back-off: None waits it out.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class KeyWorker(Generic[K]):
         *,
         pause: float = 0.1,
         at_once: int = 32,
+        news_after: float | None = None,
     ) -> None:
         self._group = group
         self._work = work
@@ -40,6 +43,8 @@ class KeyWorker(Generic[K]):
         self._slots = asyncio.Semaphore(at_once)
         self._asked: dict[K, bool] = {}
         self._hurry = asyncio.Event()
+        self._news_after = news_after
+        self._news: dict[K, asyncio.Event] = {}
 
     def __len__(self) -> int:
         return len(self._asked)
@@ -48,6 +53,8 @@ class KeyWorker(Generic[K]):
         """Ask for a run of `key`."""
         if key in self._asked:
             self._asked[key] = True
+            if key in self._news:
+                self._news[key].set()
             return
         self._asked[key] = True
         self._group.create_task(self._drain(key))
@@ -56,6 +63,8 @@ class KeyWorker(Generic[K]):
         """What failed is tried again now: its cause is gone."""
         self._hurry.set()
         self._hurry = asyncio.Event()
+        for news in self._news.values():
+            news.set()
 
     async def _drain(self, key: K) -> None:
         backoff = Backoff(0.2, 30.0)
@@ -67,11 +76,22 @@ class KeyWorker(Generic[K]):
                     await asyncio.sleep(self._pause)
                 else:
                     self._asked[key] = True
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(backoff.next()):
-                            await self._hurry.wait()
+                    await self._wait_out(key, backoff.next())
         finally:
             del self._asked[key]
+
+    async def _wait_out(self, key: K, seconds: float) -> None:
+        """Wait before the next try, less when somebody hurries, or asks for the key with news."""
+        if self._news_after is None:
+            await _within(seconds, self._hurry)
+            return
+        news = self._news[key] = asyncio.Event()
+        try:
+            first = min(self._news_after, seconds)
+            await _within(first, self._hurry)
+            await _within(seconds - first, news)
+        finally:
+            del self._news[key]
 
     async def _run(self, key: K) -> bool:
         async with self._slots:
@@ -83,3 +103,10 @@ class KeyWorker(Generic[K]):
             except Exception:  # top of a task: a bug with one key must not end the others
                 log.exception("work failed", extra={"key": str(key)})
         return True
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Wait for an event, for some time at most."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

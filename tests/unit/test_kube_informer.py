@@ -325,3 +325,26 @@ def test_versions_are_compared_as_numbers_where_they_are(
     version: str, than: str, *, later: bool
 ) -> None:
     assert is_later(version, than) is later
+
+
+async def test_news_about_what_failed_is_not_kept_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.runtime.backoff.Backoff.next", lambda _: 600.0)
+    is_broken, runs = True, 0
+
+    async def work(_: str) -> None:
+        nonlocal runs
+        runs += 1
+        if is_broken:
+            raise StoreUnavailable
+
+    async with working(work, news_after=0.0) as worker:
+        worker.poke("a")
+        worker.poke("a")  # before the failure: it waits for the back-off, as one that knew no more
+        await until(lambda: runs == 1)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert runs == 1
+        is_broken = False
+        worker.poke("a")
+        await until(lambda: len(worker) == 0)
+    assert runs == 2

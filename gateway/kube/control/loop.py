@@ -9,6 +9,8 @@ from typing import Generic, TypeVar
 from gateway.runtime.keyworker import KeyWorker
 
 K = TypeVar("K", bound=Hashable)
+NEWS_SECONDS = 0.2
+"""What failed runs again after this time when its key is poked: news may have removed the cause."""
 MAX_DELAY_SECONDS = 30 * 86_400.0
 """Clocks are set and loops restart: who waits longer looks again in between."""
 
@@ -61,7 +63,11 @@ class Loop(Generic[K]):
         try:
             async with asyncio.TaskGroup() as group:
                 self._worker = KeyWorker(
-                    group, self._work, pause=self._pause, at_once=self._at_once
+                    group,
+                    self._work,
+                    pause=self._pause,
+                    at_once=self._at_once,
+                    news_after=NEWS_SECONDS,
                 )
                 for key in self._early:
                     self._worker.poke(key)
