@@ -3,13 +3,16 @@
 All objects are kept in memory, as text, the latest ones parsed too; the database is the truth that memory is
 filled from. A write allots the next resourceVersion, checks the old one inside the writer's transaction, and
 reaches memory and watchers when it is committed, so nobody ever sees a version that a power loss could take
-back. Versions may have gaps (a refused write), they never return.
+back. Versions may have gaps (a refused write), they never return: a start takes its first one from the time
+of day, where that is further on, so that not even a file that was put back from a copy, or that lost its end,
+gives out one again. Who asks to go on from before a start is told to list anew (410).
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -44,6 +47,11 @@ MAX_OBJECT = 1_572_864
 
 LITTLE = 1_024
 """Bytes by which an object may grow on a disk that is nearly full: leases and conditions have to go on."""
+
+VERSIONS_PER_SECOND = 10_000
+"""Versions that may be given out in a second, on average, for a start to be sure to lie beyond them."""
+FIRST_DAY = 1_704_067_200
+"""Seconds of the day from which versions count, 2024-01-01."""
 
 _Statement = Callable[[sqlite3.Connection], None]
 
@@ -131,12 +139,14 @@ class Storage:
         window: int = 10_000,
         window_bytes: int = 4_194_304,
         buffer: int = 1_000,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._window = window
         self._window_bytes = window_bytes
         self._awake: deque[Stored] = deque()
         self._buffer = buffer
+        self._now = now
         self._kinds: dict[str, Kind] = {}
         self._allotted = 0
         self._floor = 0
@@ -148,7 +158,7 @@ class Storage:
     async def running(self) -> AsyncIterator[None]:
         """Load everything; the database must be running. Leaving ends all watches."""
         rows, clock = await self._database.read(_load)
-        self.version = self._allotted = self._floor = clock
+        self.version = self._allotted = self._floor = self._beginning(clock)
         self._kinds.clear()
         for row in rows:
             stored = _stored(row)
@@ -157,6 +167,10 @@ class Storage:
             yield
         finally:
             self.end_watches()
+
+    def _beginning(self, newest: int) -> int:
+        """A version that nobody can have seen, whatever has become of the file."""
+        return max(newest + 1, int((self._now() - FIRST_DAY) * VERSIONS_PER_SECOND))
 
     def end_watches(self) -> None:
         """Close every watch; readers come back with their last version."""

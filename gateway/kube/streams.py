@@ -41,9 +41,17 @@ class Encoder:
         self._wanted = wanted
         self._query = query
         self._is_first = True
+        self._form = f"{wanted.form} {wanted.version} {resource.group_version}"
 
     def line(self, item: Item) -> bytes:
-        return _line(item.type, self._shown(as_version(self._resource, item.stored)))
+        """An event as a line; watchers that want it in the same form share it."""
+        if self._wanted.form == "table":
+            return _line(item.type, self._shown(as_version(self._resource, item.stored)))
+        known = item.lines.get(self._form)
+        if known is None:
+            known = _line(item.type, self._shown(as_version(self._resource, item.stored)))
+            item.lines[self._form] = known
+        return known
 
     def _shown(self, stored: Stored) -> bytes:
         if self._wanted.form == "object":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 
 import msgspec
@@ -95,26 +95,45 @@ class Filter:
         return bool(self.labels.terms or self.fields.terms)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Item:
-    """What a watcher gets: the event and the state that it shows."""
+    """What a watcher gets: the event and the state that it shows.
+
+    Shape:  `lines` are its written forms, which all watchers that get it share.
+    """
 
     type: EventType
     stored: Stored
+    lines: dict[str, bytes] = field(default_factory=dict)
 
 
-def seen_through(change: Change, wanted: Filter) -> Item | None:
-    """Turn a change into what a watcher with this filter sees; None when it sees nothing."""
-    is_in = change.type is not EventType.DELETED and wanted.matches(change.after)
-    was_in = change.before is not None and wanted.matches(change.before)
-    if is_in:
-        return Item(EventType.MODIFIED if was_in else EventType.ADDED, change.after)
-    if not was_in:
-        return None
-    if change.type is EventType.DELETED:
-        return Item(EventType.DELETED, change.after)
-    before = change.before
-    return Item(EventType.DELETED, stamped(before, change.after.version)) if before else None
+class Views:
+    """A change as watchers see it, each way made once for all of them."""
+
+    __slots__ = ("_items", "change")
+
+    def __init__(self, change: Change) -> None:
+        self.change = change
+        self._items: dict[EventType, Item] = {}
+
+    def seen_through(self, wanted: Filter) -> Item | None:
+        """What a watcher with this filter sees; None when it sees nothing."""
+        change = self.change
+        is_in = change.type is not EventType.DELETED and wanted.matches(change.after)
+        was_in = change.before is not None and wanted.matches(change.before)
+        if is_in:
+            return self._item(EventType.MODIFIED if was_in else EventType.ADDED)
+        return self._item(EventType.DELETED) if was_in else None
+
+    def _item(self, kind: EventType) -> Item:
+        known = self._items.get(kind)
+        if known is None:
+            change = self.change
+            shown = change.after
+            if kind is EventType.DELETED is not change.type and change.before is not None:
+                shown = stamped(change.before, shown.version)  # it left what is watched
+            known = self._items[kind] = Item(kind, shown)
+        return known
 
 
 def stamped(stored: Stored, version: int) -> Stored:
@@ -141,9 +160,9 @@ class Watcher:
         self._wake = asyncio.Event()
         self._closed = False
 
-    def offer(self, change: Change) -> None:
+    def offer(self, views: Views) -> None:
         """Queue what this watcher sees of a change; too many waiting ends the watch."""
-        item = seen_through(change, self.wanted)
+        item = views.seen_through(self.wanted)
         if item is None or self._closed:
             return
         if len(self._items) >= self._bound:
@@ -162,6 +181,10 @@ class Watcher:
     @property
     def is_closed(self) -> bool:
         return self._closed
+
+    def waiting(self) -> tuple[Item, ...]:
+        """What nobody has come for yet."""
+        return tuple(self._items)
 
     async def next(self, until: float | None = None) -> list[Item] | None:
         """Return everything that waits; an empty list when `until` (loop time) passed, None at the end."""
@@ -211,8 +234,9 @@ class Window:
             oldest = self._changes.popleft().after
             self._bytes -= len(oldest.body)
             self.floor = oldest.version
+        views = Views(change)
         for watcher in tuple(self._watchers):
-            watcher.offer(change)
+            watcher.offer(views)
 
     def since(self, version: int) -> list[Change]:
         """Changes after a version, oldest first. Errors: Gone when some are forgotten."""
@@ -231,7 +255,7 @@ class Window:
         missed = self.since(since)
         watcher = Watcher(wanted, max(bound, len(missed) + 1), self._watchers.discard)
         for change in missed:
-            watcher.offer(change)
+            watcher.offer(Views(change))
         self._watchers.add(watcher)
         return watcher
 
