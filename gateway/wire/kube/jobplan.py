@@ -333,7 +333,7 @@ def births(found: Look) -> list[int | None]:
 
     Where one has to wait for its back-off, `again` says for how long.
     """
-    missing = wanted(found) - found.running
+    missing = 0 if found.is_suspended else wanted(found) - found.running
     if found.replaces_failed_only:
         missing -= found.terminating
     if missing <= 0:
