@@ -131,6 +131,8 @@ def check(wanted: Wanted) -> None:
         raise InvalidSetting("--token: not together with --user")
     if wanted.ttl is not None and wanted.user is None and wanted.account is None:
         raise InvalidSetting("--ttl: needs --user or --token")
+    if wanted.account is not None:
+        _split(wanted.account)
     names = [("--user", wanted.user), *(("--group", group) for group in wanted.groups)]
     for option, name in names:
         if name is not None and (not name or len(name) > MAX_NAME or "=" in name):
