@@ -64,6 +64,7 @@ def test_a_revision_brings_its_template_back() -> None:
     assert part(body, "metadata")["name"] == "w-abc"
     assert part(body, "metadata")["labels"] == {"app": "w", "hash": "abc"}
     assert body["revision"] == 3
+    assert list(part(body, "data", "spec", "template")) == ["$patch", "metadata", "spec"]
     assert restored(an_owner("b", replicas=2), body) == an_owner(replicas=2)
 
 

@@ -130,9 +130,16 @@ def new_revision(
         "apiVersion": GROUP_VERSION,
         "kind": KIND,
         "metadata": metadata,
-        "data": revision_data(owner),
+        "data": _sorted(revision_data(owner)),
         "revision": number,
     }
+
+
+def _sorted(value: Json) -> Json:
+    """Sort keys: servers compare what a revision holds byte by byte, and write it sorted when patched."""
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
 def history_limit(owner: JsonObject) -> int:
