@@ -18,6 +18,7 @@ from gateway.kube.control.cronjob import CronJobController
 from gateway.kube.control.daemonset import daemon_sets
 from gateway.kube.control.deployments import Deployments
 from gateway.kube.control.disruption import Disruption
+from gateway.kube.control.endpoints import EndpointsController, EndpointSlices, MirroredSlices
 from gateway.kube.control.garbage import GarbageCollector
 from gateway.kube.control.job import JobController
 from gateway.kube.control.keys import Keys, no_keys
@@ -59,6 +60,9 @@ CONTROLLERS: Mapping[str, Callable[[Context], Controller]] = {
     "daemonset": daemon_sets,
     "disruption": Disruption,
     "deployment": Deployments,
+    "endpoint": EndpointsController,
+    "endpointslice": EndpointSlices,
+    "endpointslicemirroring": MirroredSlices,
     "replicaset": replica_sets,
     "replicationcontroller": replication_controllers,
     "statefulset": stateful_sets,
