@@ -184,6 +184,7 @@ def message_types(fields: dict[str, list[Any]], known: dict[str, Any]) -> list[s
 def main(definitions_path: str, protobuf_path: str) -> None:
     definitions = json.loads(Path(definitions_path).read_text("utf-8"))
     catalogue = reduced(definitions.get("$defs") or definitions["definitions"])
+    catalogue["io.k8s.apimachinery.pkg.api.resource.Quantity"]["format"] = "quantity"
     for (kind, key), value in DEFAULTS.items():
         catalogue[f"{API}core.v1.{kind}"]["properties"][key]["default"] = value
     names = closure(ROOTS, lambda name: references(catalogue[name]))

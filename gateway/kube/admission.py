@@ -18,6 +18,7 @@ from gateway.kube.ownership import claims_of_new, claims_of_next
 from gateway.kube.strategies import own_table, strategy_of, table
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube import fields, validate
+from gateway.wire.kube.amounts import with_shortest
 from gateway.wire.kube.doors import changes_spec, door_faults, taken
 from gateway.wire.kube.names import invalid_value, metadata_faults, quoted
 from gateway.wire.kube.resources import ResourceType
@@ -202,7 +203,8 @@ def _complete(resource: ResourceType, item: JsonObject, old: JsonObject | None) 
 
 
 def _defaulted(resource: ResourceType, item: JsonObject) -> JsonObject:
-    return cast("JsonObject", validate.defaulted(resource.schema, item))
+    done = validate.defaulted(resource.schema, item)
+    return cast("JsonObject", done if resource.is_custom else with_shortest(resource.schema, done))
 
 
 def check(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from gateway.errors import BadRequest
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube import rbac, signingrequests
+from gateway.wire.kube.kindrules import RULES
 from gateway.wire.kube.names import (
     Rule,
     config_key_fault,
@@ -328,6 +329,10 @@ STRATEGIES: Mapping[str, Strategy] = {
     "customresourcedefinitions.apiextensions.k8s.io": Strategy(
         _prepare_definition, _definition_faults
     ),
+    **{
+        key: Strategy(rules.prepare, rules.faults, name_rule=rules.name_rule)
+        for key, rules in RULES.items()
+    },
 }
 
 PLAIN = Strategy()
