@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.errors import BadRequest
 from gateway.kube.client import KubeClient
@@ -16,6 +20,17 @@ __all__ = ["client", "server"]
 RBAC = "rbac.authorization.k8s.io/v1"
 RULES: JsonObject = {"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]}
 ROLE_REF: JsonObject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"}
+
+
+def a_request() -> str:
+    """A certificate signing request as objects carry it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name.from_rfc4514_string("O=system:nodes,CN=system:node:n1")
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    pem = request.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    return base64.b64encode(pem).decode()
+
+
 KINDS: list[tuple[str, str, str | None, JsonObject]] = [
     ("v1", "services", "default", {"spec": {"ports": [{"port": 80, "protocol": "TCP"}]}}),
     ("v1", "endpoints", "default", {"subsets": [{"addresses": [{"ip": "10.0.0.1"}]}]}),
@@ -58,7 +73,13 @@ KINDS: list[tuple[str, str, str | None, JsonObject]] = [
         "certificates.k8s.io/v1",
         "certificatesigningrequests",
         None,
-        {"spec": {"request": "cmVx", "signerName": "kubernetes.io/kubelet-serving"}},
+        {
+            "spec": {
+                "request": a_request(),
+                "signerName": "kubernetes.io/kubelet-serving",
+                "usages": ["server auth"],
+            }
+        },
     ),
     (RBAC, "roles", "default", RULES),
     (RBAC, "clusterroles", None, RULES),
