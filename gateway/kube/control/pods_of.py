@@ -28,6 +28,7 @@ from gateway.kube.informer import Change, Key
 from gateway.model.json import JsonObject
 from gateway.wire.kube.parts import text
 from gateway.wire.kube.podstate import is_deleting
+from gateway.wire.kube.replicas import selector_of
 from gateway.wire.kube.selectors import LabelSelector
 from gateway.wire.kube.status import AlreadyExists
 from gateway.wire.kube.templates import owner_reference, pod_from
@@ -148,7 +149,9 @@ class Claims:
                 poke(key_of(owner))
         if change.new is not None and controller_of(change.new) is None and _is_news(change):
             for owner in self.owners.in_namespace(change.key[0]):
-                poke(key_of(owner))
+                selector = selector_of(owner)
+                if selector is not None and selector.matches(change.new):
+                    poke(key_of(owner))
 
     def owner_of(self, item: JsonObject) -> JsonObject | None:
         """Return the owner that an object names, None when it is of another kind, or gone."""
