@@ -30,7 +30,12 @@ ENDED = ("Succeeded", "Failed")
 AWAY_SECONDS = 300
 """So long a Pod stays where its node is not heard of, when it does not say itself."""
 _AWAY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
-_CHANGEABLE = ("activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations")
+_CHANGEABLE = (
+    "activeDeadlineSeconds",
+    "schedulingGates",
+    "terminationGracePeriodSeconds",
+    "tolerations",
+)
 _GATED: Final[JsonObject] = {
     "type": "PodScheduled",
     "status": "False",
@@ -125,6 +130,7 @@ def _fixed_faults(spec: JsonObject, before: JsonObject) -> Iterator[Cause]:
     ):
         yield from _toleration_faults(spec, before)
         yield from _deadline_faults(spec, before)
+        yield from _gate_faults(spec, before)
         return
     yield forbidden("spec", _FIXED)
 
@@ -145,6 +151,15 @@ def _toleration_faults(spec: JsonObject, before: JsonObject) -> Iterator[Cause]:
         if len(kept) >= len(rows(before.get("tolerations"))) and _only_seconds(spec, before):
             return
         yield forbidden("spec.tolerations", why)
+
+
+def _gate_faults(spec: JsonObject, before: JsonObject) -> Iterator[Cause]:
+    """Gates go, they do not come."""
+    known = [row.get("name") for row in rows(before.get("schedulingGates"))]
+    for at, row in enumerate(rows(spec.get("schedulingGates"))):
+        if row.get("name") not in known:
+            why = f"only deletion is allowed, but found new scheduling gate '{row.get('name')}'"
+            yield forbidden(f"spec.schedulingGates[{at}].name", why)
 
 
 def _only_seconds(spec: JsonObject, before: JsonObject) -> bool:
