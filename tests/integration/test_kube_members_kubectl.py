@@ -71,7 +71,7 @@ async def finished(kubectl: Kubectl, which: str) -> str:
 async def test_both_kinds_come_up_and_are_shown(rig: Workloads, kubectl: Kubectl) -> None:
     await kubectl.ok("apply", "-f", "-", stdin=MEMBERS)
     assert 'daemon set "agent" successfully rolled out' in await finished(kubectl, "ds/agent")
-    assert "2 pods" in await finished(kubectl, "sts/web")
+    assert "2 new pods have been updated" in await finished(kubectl, "sts/web")
     shown = (await kubectl.ok("get", "sts,ds")).out
     lines = [line.split() for line in shown.split("\n")]
     assert ["statefulset.apps/web", "2/2"] in [line[:2] for line in lines]

@@ -32,7 +32,7 @@ from gateway.wire.kube.budgets import (
     stale_target,
 )
 from gateway.wire.kube.disruption import budgets_of
-from gateway.wire.kube.parts import labels_of, part, rows, text, whole
+from gateway.wire.kube.parts import part, rows, text, whole
 from gateway.wire.kube.selectors import read_selector
 
 PLACE = "policy/v1", "poddisruptionbudgets"
@@ -80,14 +80,12 @@ class Disruption:
             self._staying.forget(change.key)
         else:
             self._watch_target(change.key, change.new)
-            self._tell_many(change.old, change.new)
+            self._tell_many(change.new)
 
     def _budgets_of(self, pod: JsonObject) -> list[JsonObject]:
         return budgets_of(pod, self._budgets.in_namespace(key_of(pod)[0]))
 
-    def _tell_many(self, old: JsonObject | None, pod: JsonObject) -> None:
-        if old is not None and labels_of(old) == labels_of(pod):
-            return
+    def _tell_many(self, pod: JsonObject) -> None:
         found = self._budgets_of(pod)
         if len(found) > 1:
             namespace, name = key_of(pod)
