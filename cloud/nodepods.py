@@ -72,8 +72,8 @@ class NodePods:
 
     def service_accounts(self, node: str) -> frozenset[tuple[str, str]]:
         return frozenset(
-            (ObjectMeta.read(pod).namespace, account)
-            for pod in self._by_node.get(node, {}).values()
+            (key[0], account)
+            for key, pod in self._by_node.get(node, {}).items()
             if (account := account_of(pod))
         )
 
