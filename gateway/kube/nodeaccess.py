@@ -39,10 +39,10 @@ RULES = (
 
 
 def node_name(user: User) -> str | None:
-    """Return the node that a user is; "" where its name says none, None for who is no node at all."""
-    if NODES not in user.groups:
+    """Return the node that a user is, by group and name; None for who is none, "" for one without name."""
+    if NODES not in user.groups or not user.name.startswith(PREFIX):
         return None
-    return user.name.removeprefix(PREFIX) if user.name.startswith(PREFIX) else ""
+    return user.name.removeprefix(PREFIX)
 
 
 @dataclass(frozen=True, slots=True)
