@@ -20,7 +20,7 @@ from cloud.authorizer import Authorizer, View
 from cloud.restrictions import check_same_words, check_words
 from cloud.slices import Topology, as_seen
 from gateway.errors import BadRequest, MethodNotAllowed, NotBuilt, TooLarge
-from gateway.kube.bodies import delete_options, read_patch
+from gateway.kube.bodies import delete_options, patch_type, read_patch
 from gateway.kube.client import KubeClient, ObjectList
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge.applications import ApiKey, Application, Verb
@@ -224,7 +224,8 @@ class ApiVerbs:
         key, option = asked.key, asked.option
         options = mapping(option.get("Options"))
         asked.check_whole(options)
-        patch, kind = read_patch(_data(option), text(option.get("PatchType")))
+        kind = patch_type(text(option.get("PatchType")))
+        patch = read_patch(_data(option), kind)
         if asked.is_node:
             check_words(asked.node, patch)
         subresources = option.get("Subresources")

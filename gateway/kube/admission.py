@@ -12,14 +12,15 @@ from typing import cast
 
 import msgspec
 
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, GatewayError
 from gateway.kube.auth import User
 from gateway.kube.ownership import claims_of_new, claims_of_next
 from gateway.kube.strategies import own_table, strategy_of, table
+from gateway.kube.typedata import catalogue
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube import fields, validate
 from gateway.wire.kube.amounts import with_shortest
-from gateway.wire.kube.doors import changes_spec, door_faults, taken
+from gateway.wire.kube.doors import changes_spec, door_faults, taken, without_ephemeral
 from gateway.wire.kube.names import invalid_value, metadata_faults, quoted
 from gateway.wire.kube.resources import ResourceType
 from gateway.wire.kube.status import Cause, conflict, invalid
@@ -32,7 +33,8 @@ class WriteOptions:
     """How a write is to be done.
 
     Shape:  `manager` names who writes, for `managedFields`; `validation` is `Ignore`, `Warn` or `Strict`;
-            `force` lets an apply take over foreign fields; `user` is whose rights count, None for all.
+            `force` lets an apply take over foreign fields; `user` is whose rights count, None for all;
+            `repeated` are paths of fields that the body has twice.
     """
 
     manager: str = "unknown"
@@ -40,6 +42,7 @@ class WriteOptions:
     validation: str = "Warn"
     force: bool = False
     user: User | None = None
+    repeated: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -83,14 +86,14 @@ def decoded(
     item = _typed(resource, body)
     if not resource.is_custom and not is_config:
         quick = validate.taken(resource.schema, item)
-        if quick is not None:
+        if quick is not None and not options.repeated:
             return _with_plain_metadata(quick)
     prefix = "" if is_patch else f"{_cannot(resource)}: "
     fault = _type_fault(resource, item)
     if fault:
-        raise BadRequest(f"{_cannot(resource)}: {fault}")
+        raise BadRequest(f"{prefix}{fault}")
     kept, unknown = validate.pruned(resource.schema, item)
-    if unknown:
+    if unknown or options.repeated:
         _report_unknown(unknown, options, remarks, prefix)
     if is_config:
         return cast("JsonObject", kept)
@@ -105,16 +108,41 @@ def _cannot(resource: ResourceType) -> str:
 
 def _typed(resource: ResourceType, body: JsonObject) -> JsonObject:
     version, kind = body.get("apiVersion"), body.get("kind")
-    if version not in (None, "", resource.group_version):
+    is_same_version = version in (None, "", resource.group_version)
+    if is_same_version and kind in (None, "", resource.kind):
+        return {**body, "apiVersion": resource.group_version, "kind": resource.kind}
+    if resource.is_custom and is_same_version:
+        name = str(table(body, "metadata").get("name") or "")
+        cause = invalid_value("kind", kind, f"must be {resource.kind}")
+        raise invalid(str(kind), resource.group, name, [cause])
+    if resource.is_custom or (kind == resource.kind and "/" in str(version)):
         raise BadRequest(
             f"the API version in the data ({version}) does not match the expected API version"
             f" ({resource.group_version})"
         )
-    if kind not in (None, "", resource.kind):
-        raise BadRequest(
-            f"{kind} cannot be handled as a {resource.kind}: the kind in the data differs"
-        )
-    return {**body, "apiVersion": resource.group_version, "kind": resource.kind}
+    raise BadRequest(_other_kind(resource, str(version or resource.group_version), str(kind)))
+
+
+def _other_kind(resource: ResourceType, group_version: str, kind: str) -> str:
+    """Why an object of another kind is not taken, in the words of an API server."""
+    group, _, version = group_version.rpartition("/")
+    prefix = f'{kind} in version "{version}" cannot be handled as a {resource.kind}'
+    name = f"io.k8s.api.{group.partition('.')[0] or 'core'}.{version}.{kind}"
+    if _is_type(name):
+        target = f"{resource.group.partition('.')[0] or 'core'}.{resource.kind}"
+        return f"{prefix}: converting ({version}.{kind}) to ({target}): unknown conversion"
+    scheme = "pkg/runtime/scheme.go:111"
+    return (
+        f'{prefix}: no kind "{kind}" is registered for version "{group_version}" in scheme'
+        f' "{scheme}"'
+    )
+
+
+def _is_type(name: str) -> bool:
+    try:
+        return bool(catalogue().source(name))
+    except KeyError:
+        return False
 
 
 def _type_fault(resource: ResourceType, item: JsonObject) -> str | None:
@@ -130,7 +158,10 @@ def _type_fault(resource: ResourceType, item: JsonObject) -> str | None:
 def _report_unknown(
     unknown: Sequence[str], options: WriteOptions, remarks: Remarks, prefix: str
 ) -> None:
-    texts = [f"unknown field {quoted(path)}" for path in unknown]
+    texts = [
+        *(f"duplicate field {quoted(path)}" for path in options.repeated),
+        *(f"unknown field {quoted(path)}" for path in unknown),
+    ]
     if options.validation == "Strict":
         raise BadRequest(f"{prefix}strict decoding error: {', '.join(texts)}")
     if options.validation == "Warn":
@@ -215,7 +246,10 @@ def check(
     causes = metadata_faults(table(item, "metadata"), strategy.name_rule)
     if resource.is_custom:
         causes += validate.faults(resource.schema, item)
-    causes += strategy.faults(item, None if changes_spec(part) else old)
+    if changes_spec(part):
+        causes += strategy.faults(without_ephemeral(item), None)
+    else:
+        causes += strategy.faults(item, old)
     if old is not None:
         causes += door_faults(resource, part, old, item)
     if causes:
@@ -278,6 +312,9 @@ def _check_identity(resource: ResourceType, before: JsonObject, item: JsonObject
             f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old.get('uid')}"
         )
         raise conflict(resource.plural, resource.group, name, why)
+    if version and not str(version).isdigit():
+        text = f'strconv.ParseUint: parsing "{version}": invalid syntax'
+        raise GatewayError(text, details={"reason": ""})
     if version and version not in ("0", old.get("resourceVersion")):
         raise conflict(resource.plural, resource.group, name)
 

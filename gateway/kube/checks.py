@@ -9,7 +9,7 @@ from typing import cast
 
 import msgspec
 
-from gateway.errors import BadRequest, MethodNotAllowed, NotFound, UnsupportedMediaType
+from gateway.errors import BadRequest, UnsupportedMediaType
 from gateway.kube.client import PatchType
 from gateway.kube.strategies import own_table, strategy_of, table
 from gateway.kube.watch import Key, Stored
@@ -19,7 +19,7 @@ from gateway.wire.kube.names import required
 from gateway.wire.kube.patches import apply_json_patch, apply_merge_patch
 from gateway.wire.kube.resources import ResourceType
 from gateway.wire.kube.schema import Schema
-from gateway.wire.kube.status import conflict, invalid
+from gateway.wire.kube.status import conflict, invalid, not_allowed, not_served
 from gateway.wire.kube.strategic import apply_strategic
 
 SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
@@ -44,15 +44,12 @@ def allow(resource: ResourceType, verb: str, subresource: str | None = None) -> 
     if subresource is not None:
         sub = resource.subresource(subresource)
         if sub is None:
-            raise NotFound("the server could not find the requested resource")
+            raise not_served()
         verbs = sub.verbs
     else:
         verbs = resource.verbs
     if verb not in verbs:
-        raise MethodNotAllowed(
-            "the server does not allow this method on the requested resource",
-            details={"kind": resource.plural, "group": resource.group},
-        )
+        raise not_allowed()
 
 
 def metadata_namespace(resource: ResourceType, metadata: JsonObject, namespace: str | None) -> None:
@@ -63,8 +60,7 @@ def metadata_namespace(resource: ResourceType, metadata: JsonObject, namespace: 
     own = metadata.get("namespace")
     if own and own != namespace:
         raise BadRequest(
-            f"the namespace of the provided object does not match the namespace sent on the request"
-            f" ({own} is not {namespace})"
+            "the namespace of the provided object does not match the namespace sent on the request"
         )
     metadata["namespace"] = namespace
 
@@ -90,6 +86,10 @@ def named(resource: ResourceType, namespace: str | None, item: JsonObject) -> Js
 def check_name(item: JsonObject, name: str) -> None:
     """Refuse a document of another name than the request's. Errors: BadRequest."""
     own = table(item, "metadata").get("name")
+    if not own:
+        raise BadRequest(
+            f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )
     if own != name:
         raise BadRequest(
             f"the name of the object ({own}) does not match the name on the URL ({name})"
@@ -100,16 +100,24 @@ def check_preconditions(resource: ResourceType, before: Stored, how: DeleteOptio
     """Refuse a deletion of another state than the client means. Errors: Conflict."""
     metadata = table(before.object, "metadata")
     checks = (
-        ("UID", how.uid, metadata.get("uid")),
-        ("ResourceVersion", how.resource_version, metadata.get("resourceVersion")),
+        ("UID", how.uid, metadata.get("uid"), "deleted and then recreated"),
+        ("ResourceVersion", how.resource_version, metadata.get("resourceVersion"), "modified"),
     )
-    for word, wanted, found in checks:
-        if wanted and wanted != found:
+    is_namespace = resource.storage_key == "namespaces"
+    word_of_kind = resource.plural if is_namespace else resource.kind
+    for word, wanted, found, what in checks:
+        if not wanted or wanted == found:
+            continue
+        why = (
+            f"the {word} in the precondition ({wanted}) does not match the {word} in record"
+            f" ({found}). The object might have been {what}"
+        )
+        if is_namespace:
             why = (
                 f"Precondition failed: {word} in precondition: {wanted},"
                 f" {word} in object meta: {found}"
             )
-            raise conflict(resource.plural, resource.group, before.key.name, why)
+        raise conflict(word_of_kind, resource.group, before.key.name, why)
 
 
 def patcher(
@@ -124,9 +132,10 @@ def patcher(
     if patch_type is PatchType.MERGE:
         return apply_merge_patch
     if resource.is_custom:
+        known = (PatchType.JSON, PatchType.MERGE, PatchType.APPLY)
         raise UnsupportedMediaType(
             "the body of the request was in an unknown format - accepted media types include:"
-            f" {PatchType.JSON}, {PatchType.MERGE}, {PatchType.APPLY}"
+            f" {', '.join(known)}"
         )
     return lambda document, patch: apply_strategic(schema, document, patch)
 

@@ -14,34 +14,42 @@ import msgspec
 from aiohttp import web
 
 from gateway.config.kube import KubeAudit
-from gateway.errors import BadRequest, GatewayError, NotFound, TooLarge
+from gateway.errors import BadRequest, GatewayError, TooLarge
 from gateway.kube import listing
 from gateway.kube.admission import Remarks, WriteOptions
+from gateway.kube.answers import answer, error_response, no_such_path, plain_json, shown
 from gateway.kube.audit import AuditLog
 from gateway.kube.auditing import Auditing, note_body, note_caller, note_decision
 from gateway.kube.auth import Access, Authenticator, User, access_to
-from gateway.kube.bodies import delete_options, read_object, read_patch, write_options
-from gateway.kube.checks import allow, metadata_namespace
-from gateway.kube.documents import JSON, Document, Documents
+from gateway.kube.bodies import (
+    delete_options,
+    patch_type,
+    read_object,
+    read_patch,
+    repeated_fields,
+    write_options,
+)
+from gateway.kube.checks import allow
+from gateway.kube.client import PatchType
+from gateway.kube.documents import Documents
 from gateway.kube.impersonation import impersonated, wanted_of
-from gateway.kube.lenses import shown_through
+from gateway.kube.lenses import lens_of, shown_through
 from gateway.kube.objects import Objects, Written
+from gateway.kube.patching import check_config
 from gateway.kube.reviews import review
 from gateway.kube.strategies import table
 from gateway.kube.streams import stream_watch
 from gateway.model.json import Json, JsonObject
 from gateway.observe.metrics import Metrics
-from gateway.wire.kube.requests import Target, flag, parse_target
+from gateway.wire.kube.requests import Target, Wanted, flag, parse_target
 from gateway.wire.kube.resources import ResourceType
-from gateway.wire.kube.status import status_of
+from gateway.wire.kube.status import not_allowed, not_found, not_served
 
 log = logging.getLogger(__name__)
 
 SERVER = "kube"
 BINDINGS = "bindings"
 BODY_SECONDS = 30.0
-MAX_WARNING = 256
-"""Characters of one warning in a header."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 _PATCH_OPTIONS, _CREATE_OPTIONS, _UPDATE_OPTIONS = "PatchOptions", "CreateOptions", "UpdateOptions"
@@ -116,7 +124,7 @@ class KubeHttp:
         path = request.path.rstrip("/") or "/"
         self._require(request, user, Access(verb=request.method.lower(), path=path))
         if request.method not in ("GET", "HEAD"):
-            return web.Response(status=405, text="405 method not allowed")
+            raise not_allowed()
         return self._on_path(request, path)
 
     def _caller(self, request: web.Request) -> User:
@@ -142,14 +150,24 @@ class KubeHttp:
 
     def _on_path(self, request: web.Request, path: str) -> web.Response:
         found = self.documents.find(path, request.headers.get("Accept"))
-        if found is None:
-            return no_such_path()
-        if found.is_cacheable:
-            return _cacheable(request, found)
-        headers = {"Content-Type": found.content_type}
-        if found.content_type == JSON:
-            headers = dict(_JSON_HEADERS)
-        return web.Response(body=found.body, status=found.status, headers=headers)
+        if found is not None:
+            return shown(request, found)
+        if self._is_below_a_group(path):
+            raise not_served()
+        return no_such_path()
+
+    def _is_below_a_group(self, path: str) -> bool:
+        """True for paths below `/api` and the built-in groups, whose errors are objects."""
+        first, _, rest = path.strip("/").partition("/")
+        if first == "api":
+            return bool(rest)
+        group, _, below = rest.partition("/")
+        known = self.objects.registry
+        return (
+            first == "apis"
+            and bool(below)
+            and any(item.group == group and not item.is_custom for item in known)
+        )
 
     # --- objects ----------------------------------------------------------------------------------
 
@@ -171,34 +189,34 @@ class KubeHttp:
         registry = self.objects.registry
         resource = registry.find(target.group_version, target.plural)
         if resource is None:
-            if target.group_version not in registry.group_versions():
-                return no_such_path()
-            raise NotFound("the server could not find the requested resource")
+            if self._is_below_a_group(request.path):
+                raise not_served()
+            return no_such_path()
         if target.namespace and not resource.namespaced:
-            raise NotFound("the server could not find the requested resource")
+            raise not_served()
         if resource.is_virtual:
             return await self._on_review(request, resource, user, target.namespace)
         if target.subresource and resource.subresource(target.subresource) is None:
-            raise NotFound("the server could not find the requested resource")
-        if verb == "create":
-            return await self._create(request, resource, target, user)
+            if resource.is_custom:
+                raise not_found(resource.plural, resource.group, target.name)
+            raise not_served()
         handler = self._VERBS.get(verb)
-        if handler is None:
-            return web.Response(status=405, text="405 method not allowed")
+        if handler is None or not _fits(resource, target, verb):
+            raise not_allowed()
         return await handler(self, request, resource, target)
 
     async def _on_review(
         self, request: web.Request, resource: ResourceType, user: User, namespace: str
     ) -> web.Response:
         if request.method != "POST":
-            return error_response(listing.method_not_allowed(resource))
-        body = read_object(await _body(request), request.headers.get("Content-Type"))
+            raise not_allowed()
+        body = await self._object(request, None)
         if resource.plural == BINDINGS:
             return await self._bind(request, namespace, body)
         question: JsonObject = body if isinstance(body, dict) else {}
         question = {**question, "kind": resource.kind, "apiVersion": resource.group_version}
-        answer = review(resource.plural, question, user, self.objects, namespace)
-        return _json(msgspec.json.encode(answer), status=201)
+        told = review(resource.plural, question, user, self.objects, namespace)
+        return plain_json(msgspec.json.encode(told), status=201)
 
     async def _bind(self, request: web.Request, namespace: str, body: Json) -> web.Response:
         """The older place of a Pod's Binding, which names the Pod itself."""
@@ -207,63 +225,84 @@ class KubeHttp:
         pods = self.objects.resource("v1", "pods")
         options = _options(request, _CREATE_OPTIONS)
         remarks = Remarks.of(options)
-        answer = await self.objects.ask(pods, namespace, name, "binding", body, options, remarks)
-        return _warned(_json(msgspec.json.encode(answer), status=201), remarks)
+        told = await self.objects.ask(pods, namespace, name, "binding", body, options, remarks)
+        return await answer(request, msgspec.json.encode(told), status=201, remarks=remarks)
 
     async def _get(
         self, request: web.Request, resource: ResourceType, target: Target
     ) -> web.Response:
-        wanted = listing.wanted_form(request.headers.get("Accept"))
-        listing.check_version(request.query, self.objects.storage.version)
+        wanted = listing.wanted_form(request.headers.get("Accept"), resource)
         if target.subresource:
             allow(resource, "get", target.subresource)
+        self._check_version(request)
         stored = self.objects.get(resource, target.namespace, target.name)
         stored = shown_through(resource, target.subresource, stored)
         body = listing.one(resource, stored, wanted, request.query, self.objects.now())
-        return _json(body)
+        return await answer(request, body, wanted)
+
+    def _check_version(self, request: web.Request) -> None:
+        """Errors: TooEarly; GatewayError (500) for a version that is none, as an API server answers."""
+        try:
+            listing.check_version(request.query, self.objects.storage.version)
+        except BadRequest as error:
+            raise GatewayError(str(error), details={"reason": ""}) from error
 
     async def _list(
         self, request: web.Request, resource: ResourceType, target: Target
     ) -> web.StreamResponse:
         listing.check_verb(resource, "list")
-        wanted = listing.wanted_form(request.headers.get("Accept"))
+        wanted = listing.wanted_form(request.headers.get("Accept"), resource, is_list=True)
         namespace = target.namespace or None
-        return _json(listing.collection(self.objects, resource, namespace, wanted, request.query))
+        body = listing.collection(self.objects, resource, namespace, wanted, request.query)
+        return await answer(request, body, wanted)
 
     async def _watch(
         self, request: web.Request, resource: ResourceType, target: Target
     ) -> web.StreamResponse:
         listing.check_verb(resource, "watch")
-        wanted = listing.wanted_form(request.headers.get("Accept"))
+        wanted = listing.wanted_form(request.headers.get("Accept"), resource, is_list=True)
         namespace = target.namespace or None
         with self._metrics.kube_watchers.track_inprogress():
             return await stream_watch(request, self.objects, resource, namespace, wanted)
 
+    async def _object(self, request: web.Request, resource: ResourceType | None) -> JsonObject:
+        """The object in the body. Errors: UnsupportedMediaType; BadRequest."""
+        content_type = request.headers.get("Content-Type")
+        return read_object(await _body(request), content_type, resource)
+
+    async def _written_as(
+        self, request: web.Request, resource: ResourceType, options: WriteOptions
+    ) -> tuple[JsonObject, WriteOptions]:
+        """The object in the body, and the options that know of fields that it has twice."""
+        content_type = request.headers.get("Content-Type")
+        body = await _body(request)
+        item = read_object(body, content_type, resource)
+        if options.validation != "Ignore":
+            options = replace(options, repeated=repeated_fields(body, content_type, item))
+        return item, options
+
     async def _create(
-        self, request: web.Request, resource: ResourceType, target: Target, user: User
+        self, request: web.Request, resource: ResourceType, target: Target
     ) -> web.Response:
         if target.subresource:
-            return await self._ask(request, resource, target, user)
-        if target.name:
-            raise listing.method_not_allowed(resource)
+            return await self._ask(request, resource, target)
         listing.check_verb(resource, "create")
+        wanted = listing.wanted_form(request.headers.get("Accept"), resource)
         options = _options(request, _CREATE_OPTIONS)
-        body = read_object(await _body(request), request.headers.get("Content-Type"))
-        if resource.namespaced and not target.namespace:
-            _check_body_namespace(resource, body)
+        body, options = await self._written_as(request, resource, options)
         written = await self.objects.create(resource, target.namespace or None, body, options)
-        return self._written(request, resource, written)
+        return await self._written(request, resource, wanted, written)
 
     async def _ask(
-        self, request: web.Request, resource: ResourceType, target: Target, user: User
+        self, request: web.Request, resource: ResourceType, target: Target
     ) -> web.Response:
         """A create of a subresource."""
         allow(resource, "create", target.subresource)
         options = _options(request, _CREATE_OPTIONS)
-        body = read_object(await _body(request), request.headers.get("Content-Type"))
-        self.objects.rights.require_asking(user, _asked(target), body)
+        body = await self._object(request, None)
+        self.objects.rights.require_asking(request[_USER], _asked(target), body)
         remarks = Remarks.of(options)
-        answer = await self.objects.ask(
+        told = await self.objects.ask(
             resource,
             target.namespace or None,
             target.name,
@@ -272,13 +311,14 @@ class KubeHttp:
             options,
             remarks,
         )
-        return _warned(_json(msgspec.json.encode(answer), status=201), remarks)
+        return await answer(request, msgspec.json.encode(told), status=201, remarks=remarks)
 
     async def _update(
         self, request: web.Request, resource: ResourceType, target: Target
     ) -> web.Response:
+        wanted = listing.wanted_form(request.headers.get("Accept"), resource)
         options = _options(request, _UPDATE_OPTIONS)
-        body = read_object(await _body(request), request.headers.get("Content-Type"))
+        body, options = await self._written_as(request, resource, options)
         written = await self.objects.update(
             resource,
             target.namespace or None,
@@ -287,14 +327,18 @@ class KubeHttp:
             options,
             subresource=target.subresource or None,
         )
-        return self._written(request, resource, written)
+        return await self._written(request, resource, wanted, written)
 
     async def _patch(
         self, request: web.Request, resource: ResourceType, target: Target
     ) -> web.Response:
-        options = _options(request, _PATCH_OPTIONS)
-        body = await _body(request)
-        patch, kind = read_patch(body, request.headers.get("Content-Type"))
+        kind = patch_type(request.headers.get("Content-Type"))
+        wanted = listing.wanted_form(request.headers.get("Accept"), resource)
+        options = _options(request, _PATCH_OPTIONS, kind)
+        patch = read_patch(await _body(request), kind)
+        if kind is PatchType.APPLY:
+            lens = lens_of(resource, target.subresource)
+            check_config(lens.kind if lens else resource, patch)
         written = await self.objects.patch(
             resource,
             target.namespace or None,
@@ -304,31 +348,35 @@ class KubeHttp:
             options,
             subresource=target.subresource or None,
         )
-        return self._written(request, resource, written)
+        return await self._written(request, resource, wanted, written)
 
     async def _delete(
         self, request: web.Request, resource: ResourceType, target: Target
     ) -> web.Response:
+        wanted = listing.wanted_form(request.headers.get("Accept"), resource)
         options = delete_options(await self._options_body(request), request.query)
         namespace = target.namespace or None
         deleted = await self.objects.delete(resource, namespace, target.name, options)
-        return _json(msgspec.json.encode(self.objects.deletion_status(resource, deleted)))
+        told = msgspec.json.encode(self.objects.deletion_status(resource, deleted))
+        return await answer(request, told, wanted)
 
     async def _delete_collection(
         self, request: web.Request, resource: ResourceType, target: Target
     ) -> web.Response:
         listing.check_verb(resource, "deletecollection")
-        options = delete_options(await self._options_body(request), request.query)
+        wanted = listing.wanted_form(request.headers.get("Accept"), resource, is_list=True)
         query = request.query
-        wanted = self.objects.filter(
+        listing.check_options(query)
+        selected = self.objects.filter(
             resource,
             target.namespace or None,
             query.get("labelSelector"),
             query.get("fieldSelector"),
         )
-        items = await self.objects.delete_collection(resource, wanted, options)
+        options = delete_options(await self._options_body(request), query)
+        items = await self.objects.delete_collection(resource, selected, options)
         metadata: JsonObject = {"resourceVersion": str(self.objects.storage.version)}
-        return _json(listing.joined(resource, items, metadata))
+        return await answer(request, listing.joined(resource, items, metadata), wanted)
 
     async def _options_body(self, request: web.Request) -> Json:
         body = await _body(request)
@@ -341,33 +389,44 @@ class KubeHttp:
         "get": _get,
         "list": _list,
         "watch": _watch,
+        "create": _create,
         "update": _update,
         "patch": _patch,
         "delete": _delete,
         "deletecollection": _delete_collection,
     }
 
-    def _written(
-        self, request: web.Request, resource: ResourceType, written: Written
+    async def _written(
+        self, request: web.Request, resource: ResourceType, wanted: Wanted, written: Written
     ) -> web.Response:
-        wanted = listing.wanted_form(request.headers.get("Accept"))
         body = listing.one(resource, written.stored, wanted, request.query, self.objects.now())
-        return _warned(_json(body, status=201 if written.is_new else 200), written.remarks)
+        status = 201 if written.is_new else 200
+        return await answer(request, body, wanted, status=status, remarks=written.remarks)
 
 
 # --- helpers --------------------------------------------------------------------------------------
 
 
-def _warned(response: web.Response, remarks: Remarks) -> web.Response:
-    for text in remarks.texts:
-        response.headers.add("Warning", f'299 - "{_header_text(text)}"')
-    return response
+_OF_COLLECTIONS = ("create", "list", "watch", "deletecollection")
+_EVERYWHERE = ("list", "watch")
+
+
+def _fits(resource: ResourceType, target: Target, verb: str) -> bool:
+    """True where a verb can be: of an object or of many, in a namespace or in all."""
+    if target.subresource:
+        sub = resource.subresource(target.subresource)
+        return sub is not None and verb in sub.verbs
+    if (verb in _OF_COLLECTIONS) is bool(target.name):
+        return False
+    if target.name or target.namespace or not resource.namespaced:
+        return True
+    return verb in _EVERYWHERE
 
 
 def verb_of(request: web.Request, target: Target) -> str:
     """The API's verb: reads of a collection are list or watch, deletions may be of a collection."""
     match request.method:
-        case "GET" | "HEAD":
+        case "GET":
             if target.name:
                 return "get"
             return "watch" if flag(request.query, "watch") else "list"
@@ -393,11 +452,6 @@ def _asked(target: Target) -> Access:
     )
 
 
-def _check_body_namespace(resource: ResourceType, body: Json) -> None:
-    metadata = table(body, "metadata") if isinstance(body, dict) else {}
-    metadata_namespace(resource, dict(metadata), None)
-
-
 async def _body(request: web.Request) -> bytes:
     """The whole body. Errors: BadRequest (408) when it does not come; HTTPRequestEntityTooLarge."""
     try:
@@ -410,54 +464,17 @@ async def _body(request: web.Request) -> bytes:
     return body
 
 
-def _header_text(text: str) -> str:
-    """What a quoted string in a header may hold: field names come from clients and may be anything."""
-    plain = "".join(mark if mark.isprintable() else "?" for mark in text[:MAX_WARNING])
-    return plain.replace("\\", "\\\\").replace('"', '\\"')
-
-
 def _der(transport: asyncio.Transport | None) -> bytes | None:
     """The whole certificate of the caller."""
     tls = transport.get_extra_info("ssl_object") if transport else None
     return tls.getpeercert(binary_form=True) if tls is not None else None
 
 
-def _options(request: web.Request, kind: str) -> WriteOptions:
+def _options(request: web.Request, kind: str, patch: PatchType | None = None) -> WriteOptions:
     """How to write, and for whom. Errors: Unprocessable."""
-    options = write_options(request.query, _agent(request), kind=kind)
+    options = write_options(request.query, _agent(request), kind=kind, patch=patch)
     return replace(options, user=request[_USER])
 
 
 def _agent(request: web.Request) -> str:
     return request.headers.get("User-Agent", "")
-
-
-def _json(body: bytes, *, status: int = 200) -> web.Response:
-    return web.Response(body=body, status=status, headers=_JSON_HEADERS)
-
-
-_JSON_HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
-
-
-def _cacheable(request: web.Request, document: Document) -> web.Response:
-    """An answer that the client may keep and ask about by its tag."""
-    headers = {"ETag": document.tag, "Vary": "Accept", "Cache-Control": "public"}
-    if request.headers.get("If-None-Match") == document.tag:
-        return web.Response(status=304, headers=headers)
-    headers["Content-Type"] = document.content_type
-    return web.Response(body=document.body, headers=headers)
-
-
-def no_such_path() -> web.Response:
-    return web.Response(status=404, text="404 page not found\n")
-
-
-def error_response(error: GatewayError) -> web.Response:
-    """A `Status` with the error's code."""
-    response = _json(msgspec.json.encode(status_of(error)), status=error.status)
-    wait = error.details.get("retryAfterSeconds")
-    if error.status == 503 and wait is None:
-        wait = 1
-    if wait is not None:
-        response.headers["Retry-After"] = str(wait)
-    return response

@@ -12,9 +12,11 @@ from functools import partial
 import msgspec
 
 from gateway.kube.questions import asked_kind
+from gateway.kube.strategies import table
 from gateway.kube.watch import Stored
 from gateway.model.json import JsonObject
 from gateway.wire.kube import scale
+from gateway.wire.kube.names import invalid_value
 from gateway.wire.kube.resources import ResourceType
 from gateway.wire.kube.status import invalid
 
@@ -62,18 +64,23 @@ def shown_through(resource: ResourceType, subresource: str | None, stored: Store
 
 def _scaled(resource: ResourceType, item: JsonObject, document: JsonObject) -> JsonObject:
     """Errors: Unprocessable for replicas that cannot be."""
-    _judge(item, document)
+    _judge(resource, item, document)
     return scale.scaled(resource, item, document)
 
 
 def _config(resource: ResourceType, document: JsonObject) -> JsonObject:
-    _judge(document, document)
+    _judge(resource, document, document)
     return scale.applied_scale(resource, document)
 
 
-def _judge(named: JsonObject, document: JsonObject) -> None:
+def _judge(resource: ResourceType, named: JsonObject, document: JsonObject) -> None:
     faults = scale.scale_faults(document)
+    if faults and resource.is_custom:
+        path = resource.scale.spec if resource.scale else ""
+        value = scale.replicas_of(document)
+        cause = invalid_value(path, value, "should be a non-negative integer")
+        name = str(table(named, "metadata").get("name") or "")
+        raise invalid(resource.kind, resource.group, name, [cause])
     if faults:
-        metadata = named.get("metadata")
-        name = metadata.get("name") if isinstance(metadata, dict) else ""
-        raise invalid(scale.KIND, "autoscaling", str(name), faults)
+        name = str(table(named, "metadata").get("name") or "")
+        raise invalid(scale.KIND, "autoscaling", name, faults)

@@ -6,37 +6,59 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from gateway.errors import BadRequest, MethodNotAllowed
+from gateway.errors import BadRequest, Gone
 from gateway.kube.objects import Objects
+from gateway.kube.storage import Snapshot
 from gateway.kube.strategies import table
-from gateway.kube.watch import Stored
+from gateway.kube.watch import Filter, Stored
 from gateway.model.json import JsonObject
 from gateway.wire.kube import requests, tables
-from gateway.wire.kube.requests import PageToken, Wanted
+from gateway.wire.kube.requests import INCONSISTENT, PageToken, Wanted, write_token
 from gateway.wire.kube.resources import ResourceType
-from gateway.wire.kube.status import NotAcceptable, future_version
+from gateway.wire.kube.status import (
+    Cause,
+    NotAcceptable,
+    expired,
+    future_version,
+    invalid,
+    not_allowed,
+)
 
 MAX_LIMIT = 100_000
 
 
-def wanted_form(accept: str | None) -> Wanted:
-    """The form of the answer. Errors: NotAcceptable when the client takes no JSON."""
+MEDIA = ("application/json", "application/yaml")
+_STREAMS = (*MEDIA, "application/json;stream=watch")
+
+
+def wanted_form(accept: str | None, resource: ResourceType, *, is_list: bool = False) -> Wanted:
+    """The form of the answer. Errors: NotAcceptable when the client takes none that there is."""
+    if not requests.takes_media(accept):
+        known = ", ".join(_STREAMS if is_list else MEDIA)
+        raise NotAcceptable(f"406: Not Acceptable\n\nAvailable representations: {known}")
     wanted = requests.negotiate(accept)
     if wanted is None:
-        raise NotAcceptable("only the following media types are accepted: application/json")
+        raise NotAcceptable(f"only the following media types are accepted: {', '.join(MEDIA)}")
+    _check_shape(wanted, resource, is_list=is_list)
     return wanted
 
 
-def check_verb(resource: ResourceType, verb: str) -> None:
-    if verb not in resource.verbs:
-        raise method_not_allowed(resource)
-
-
-def method_not_allowed(resource: ResourceType) -> MethodNotAllowed:
-    return MethodNotAllowed(
-        "the server does not allow this method on the requested resource",
-        details={"kind": resource.plural, "group": resource.group},
+def _check_shape(wanted: Wanted, resource: ResourceType, *, is_list: bool) -> None:
+    """Errors: NotAcceptable for one object where many are asked for, or the other way round."""
+    if wanted.form != "partial" or is_list == wanted.kind.endswith("List"):
+        return
+    package = resource.group.partition(".")[0] or "core"
+    kind = resource.collection_kind if is_list else resource.kind
+    came = "is a list" if is_list else "is not a list"
+    raise NotAcceptable(
+        f"you requested {wanted.kind}, but the requested object {came} (*{package}.{kind})"
     )
+
+
+def check_verb(resource: ResourceType, verb: str) -> None:
+    """Errors: MethodNotAllowed."""
+    if verb not in resource.verbs:
+        raise not_allowed()
 
 
 def check_version(query: Mapping[str, str], current: int) -> int | None:
@@ -45,6 +67,47 @@ def check_version(query: Mapping[str, str], current: int) -> int | None:
     if version is not None and version > current:
         raise future_version(version, current)
     return version
+
+
+def options_faults(query: Mapping[str, str], *, watches: bool) -> list[Cause]:
+    """What does not go together in the options of a list or watch."""
+    match, version = query.get("resourceVersionMatch") or "", query.get("resourceVersion") or ""
+    initial = "sendInitialEvents" in query
+    known = ("NotOlderThan",) if watches else ("Exact", "NotOlderThan")
+    rows = (
+        (watches and initial and match != "NotOlderThan",
+         "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
+        (watches and bool(match) and not initial,
+         "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"),
+        (not watches and bool(match) and not version,
+         "resourceVersionMatch is forbidden unless resourceVersion is provided"),
+        (bool(match) and bool(query.get("continue")),
+         "resourceVersionMatch is forbidden when continue is provided"),
+    )  # fmt: skip
+    field = "resourceVersionMatch"
+    found = [
+        Cause("FieldValueForbidden", f"Forbidden: {why}", field) for wrong, why in rows if wrong
+    ]
+    if match and match not in known:
+        words = ", ".join(f'"{word}"' for word in (known if watches else (*known, "")))
+        text = f'Unsupported value: "{match}": supported values: {words}'
+        found.append(Cause("FieldValueNotSupported", text, field))
+    if not watches and match == "Exact" and version == "0":
+        text = 'Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
+        found.append(Cause("FieldValueForbidden", text, field))
+    if not watches and initial:
+        text = "Forbidden: sendInitialEvents is forbidden for list"
+        found.append(Cause("FieldValueForbidden", text, "sendInitialEvents"))
+    return found
+
+
+def check_options(query: Mapping[str, str], *, watches: bool = False) -> None:
+    """Refuse options of a list or watch that make no sense. Errors: BadRequest; Unprocessable."""
+    for key in ("limit", "timeoutSeconds"):
+        requests.integer(query, key)
+    faults = options_faults(query, watches=watches)
+    if faults:
+        raise invalid("ListOptions", "meta.k8s.io", "", faults)
 
 
 def partial(item: JsonObject, version: str) -> JsonObject:
@@ -81,7 +144,8 @@ def as_table(
     """A table of objects. Errors: BadRequest for an unknown `includeObject`."""
     include = query.get("includeObject") or "Metadata"
     if include not in ("Metadata", "Object", "None"):
-        raise BadRequest(f"unrecognized includeObject value: {include}")
+        why = f"Invalid value: \"{include}\": must be 'Metadata', 'Object', 'None', or empty"
+        raise BadRequest(f"Unable to convert to Table as requested: includeObject: {why}")
     return tables.table(
         resource,
         (item.object for item in items),
@@ -116,16 +180,17 @@ def collection(
 
     Errors: BadRequest; Gone for a page or version that is no longer kept; TooEarly.
     """
+    check_options(query)
     selected = objects.filter(
         resource, namespace, query.get("labelSelector"), query.get("fieldSelector")
     )
     limit = min(requests.number(query, "limit") or 0, MAX_LIMIT)
-    version, after = _place(objects, query)
-    page = objects.page(resource, selected, limit=limit, after=after, version=version)
+    version, after = _place(objects, query, namespace)
+    page = _page(objects, resource, selected, limit, version, after)
     metadata: JsonObject = {"resourceVersion": str(page.version)}
     if page.last is not None:
         token = PageToken(page.version, page.last.namespace, page.last.name)
-        metadata["continue"] = requests.write_token(token)
+        metadata["continue"] = write_token(token)
         if not selected.selects:
             metadata["remainingItemCount"] = page.rest
     if wanted.form == "table":
@@ -136,21 +201,51 @@ def collection(
     return joined(resource, page.items, metadata)
 
 
-def _place(objects: Objects, query: Mapping[str, str]) -> tuple[int | None, tuple[str, str] | None]:
-    """The version to list at (None is the newest) and the item to go on after."""
-    version = check_version(query, objects.storage.version)
-    match = query.get("resourceVersionMatch")
+def _page(
+    objects: Objects,
+    resource: ResourceType,
+    selected: Filter,
+    limit: int,
+    version: int | None,
+    after: tuple[str, str] | None,
+) -> Snapshot:
+    """Errors: Gone, with a token to go on all the same, for a page of a forgotten version."""
+    try:
+        return objects.page(resource, selected, limit=limit, after=after, version=version)
+    except Gone as error:
+        if after is None:
+            raise
+        raise expired(_TOO_OLD, write_token(PageToken(INCONSISTENT, *after))) from error
+
+
+_TOO_OLD = (
+    "The provided continue parameter is too old to display a consistent list result. You can start a new"
+    " list without the continue parameter, or use the continue token in this response to retrieve the"
+    " remainder of the results. Continuing with the provided token results in an inconsistent list -"
+    " objects that were created, modified, or deleted between the time the first chunk was returned and"
+    " now may show up in the list."
+)
+
+
+def _place(
+    objects: Objects, query: Mapping[str, str], namespace: str | None
+) -> tuple[int | None, tuple[str, str] | None]:
+    """The version to list at (None is the newest) and the item to go on after.
+
+    Errors: BadRequest; TooEarly.
+    """
     text = query.get("continue")
     if text:
-        if version:
-            raise BadRequest("specifying resource version is not allowed when using continue")
         token = requests.read_token(text)
-        return token.version, (token.namespace, token.name)
-    if match is not None and version is None:
-        raise BadRequest("resourceVersionMatch is forbidden unless resourceVersion is provided")
-    if match not in (None, "Exact", "NotOlderThan"):
-        raise BadRequest(f'resourceVersionMatch: Unsupported value: "{match}"')
-    return (version if match == "Exact" and version else None), None
+        if requests.resource_version(query):
+            raise BadRequest("specifying resource version is not allowed when using continue")
+        version = None if token.version == INCONSISTENT else token.version
+        return version, (token.namespace or namespace or "", token.name)
+    try:
+        asked = check_version(query, objects.storage.version)
+    except BadRequest as error:
+        raise BadRequest(f"invalid resource version: {error}") from error
+    return (asked if query.get("resourceVersionMatch") == "Exact" and asked else None), None
 
 
 def _partials(items: Iterable[Stored], metadata: JsonObject, wanted: Wanted) -> bytes:

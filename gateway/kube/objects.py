@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
 from gateway.errors import (
     BadRequest,
+    GatewayError,
     NotBuilt,
     NotFound,
     RevisionConflict,
@@ -38,7 +39,8 @@ from gateway.kube.client import PatchType
 from gateway.kube.hooks import Hooks
 from gateway.kube.lenses import lens_of, shown_through
 from gateway.kube.ownership import applied
-from gateway.kube.questions import Asking, Question, kind_of
+from gateway.kube.patching import check_patched, decoded_patch, identified
+from gateway.kube.questions import Asking, Question, kind_of, of_today
 from gateway.kube.rights import Rights
 from gateway.kube.storage import Snapshot, Storage
 from gateway.kube.strategies import table
@@ -66,6 +68,11 @@ PROTECTED_NAMESPACES = ("default", "kube-system", "kube-public")
 SILENT = WriteOptions(validation="Ignore")
 
 T = TypeVar("T")
+
+
+def _selectable(resource: ResourceType) -> Mapping[str, tuple[str, ...]] | None:
+    """Fields to select by; None where a built-in kind has none of its own."""
+    return resource.fields if resource.fields or resource.is_custom else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +140,7 @@ class Objects:
     ) -> Filter:
         """Read the selectors of a list or watch. Errors: BadRequest."""
         return Filter(
-            namespace or None, parse_labels(labels), parse_fields(selected, resource.fields)
+            namespace or None, parse_labels(labels), parse_fields(selected, _selectable(resource))
         )
 
     def page(
@@ -169,7 +176,8 @@ class Objects:
         remarks = Remarks.of(options)
         item = admission.decoded(resource, body, options, remarks)
         if table(item, "metadata").get("resourceVersion"):
-            raise BadRequest("resourceVersion should not be set on objects to be created")
+            text = "resourceVersion should not be set on objects to be created"
+            raise GatewayError(text, details={"reason": ""})
         item = named(resource, namespace, item)
         return await self._create_shown(resource, item, options, remarks)
 
@@ -251,7 +259,7 @@ class Objects:
         if sub is None or asking is None:
             raise NotBuilt(f"{subresource} of {resource.plural} is not built")
         told = remarks or Remarks.of(options)
-        item = admission.decoded(kind_of(resource, sub), body, options, told)
+        item = admission.decoded(kind_of(resource, sub), of_today(body), options, told)
         metadata_namespace(resource, table(item, "metadata"), namespace)
         stored = self.get(resource, namespace, name)
         await self.hooks.check(resource, stored.object, stored.object, told, subresource)
@@ -334,8 +342,8 @@ class Objects:
 
         def change(before: JsonObject) -> JsonObject:
             document = apply(lens.base(before) if lens else before, patch)
-            patched = admission.decoded(kind, document, options, remarks, is_patch=True)
-            check_name(patched, name)
+            patched = decoded_patch(kind, patch_type, patch, document, options, remarks)
+            check_patched(resource, before, patched)
             return lens.take(before, patched) if lens else patched
 
         return await self._change(resource, namespace, name, change, options, subresource, remarks)
@@ -438,7 +446,7 @@ class Objects:
             before = self.storage.get(self.key(resource, namespace, name))
             if before is not None:
                 before = as_version(resource, before)
-            elif subresource is not None:
+            elif subresource is not None or table(item, "metadata").get("uid"):
                 raise not_found(resource.plural, resource.group, name)
             now = rfc3339(self.now())
             merged, claims = applied(
@@ -449,6 +457,7 @@ class Objects:
                 manager=manager,
                 force=options.force,
             )
+            merged = identified(merged, item)
             if before is None:
                 self.rights.require_create(options.user, resource, namespace)
                 return await self._create(resource, merged, options, remarks, claims)

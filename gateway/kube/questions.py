@@ -9,7 +9,7 @@ from functools import cache
 from gateway.kube.admission import Remarks, WriteOptions
 from gateway.kube.typedata import catalogue
 from gateway.kube.watch import Stored
-from gateway.model.json import JsonObject
+from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.resources import ResourceType, Subresource
 
 CREATED = 201
@@ -59,6 +59,18 @@ def asked_kind(group: str, version: str, kind: str) -> ResourceType:
 def kind_of(resource: ResourceType, sub: Subresource) -> ResourceType:
     """The kind of documents that a subresource takes."""
     return asked_kind(sub.group or resource.group, sub.version or resource.version, sub.kind)
+
+
+EARLIER = {"policy/v1beta1": "policy/v1"}
+"""Versions that documents may still be of, whose fields are the same."""
+
+
+def of_today(body: Json) -> Json:
+    """A document of an earlier version as one of the version that is served."""
+    version = body.get("apiVersion") if isinstance(body, dict) else None
+    if isinstance(body, dict) and isinstance(version, str) and version in EARLIER:
+        return {**body, "apiVersion": EARLIER[version]}
+    return body
 
 
 def done() -> JsonObject:

@@ -10,7 +10,7 @@ from contextlib import suppress
 import msgspec
 from aiohttp import web
 
-from gateway.errors import GatewayError, Gone
+from gateway.errors import BadRequest, GatewayError, Gone
 from gateway.kube import listing
 from gateway.kube.checks import as_version
 from gateway.kube.client import EventType
@@ -125,6 +125,11 @@ async def stream_watch(
     Errors: BadRequest, Unprocessable, TooEarly before the first byte; a forgotten version is an ERROR event.
     """
     query = request.query
+    listing.check_options(query, watches=True)
+    if query.get("continue"):
+        text = "Forbidden: resourceVersionMatch is forbidden when continue is provided"
+        cause = Cause("FieldValueForbidden", text, "resourceVersionMatch")
+        raise invalid("ListOptions", "meta.k8s.io", "", [cause])
     selected = objects.filter(
         resource, namespace, query.get("labelSelector"), query.get("fieldSelector")
     )
@@ -183,20 +188,10 @@ def _start(query: Mapping[str, str]) -> tuple[int, bool | None]:
     Errors: Unprocessable for options that do not go together.
     """
     initial = requests.flag(query, "sendInitialEvents")
-    match = query.get("resourceVersionMatch")
-    version = requests.resource_version(query) or 0
-    faults: list[Cause] = []
-    if initial is None and match:
-        text = "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
-        faults.append(Cause("FieldValueForbidden", text, "resourceVersionMatch"))
-    if initial is not None and not match:
-        text = "Forbidden: resourceVersionMatch is required for watch with sendInitialEvents"
-        faults.append(Cause("FieldValueForbidden", text, "resourceVersionMatch"))
-    if initial is not None and match not in (None, "", "NotOlderThan"):
-        text = f'Unsupported value: "{match}": supported values: "NotOlderThan"'
-        faults.append(Cause("FieldValueNotSupported", text, "resourceVersionMatch"))
-    if faults:
-        raise invalid("ListOptions", "meta.k8s.io", "", faults)
+    try:
+        version = requests.resource_version(query) or 0
+    except BadRequest as error:
+        raise GatewayError(str(error), details={"reason": ""}) from error
     return version, initial
 
 

@@ -6,10 +6,10 @@ Subresources that show another kind (`scale`) are not here. Source: Kubernetes A
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from gateway.model.json import Json, JsonObject
-from gateway.wire.kube.names import invalid_value, quoted
+from gateway.wire.kube.names import invalid_value, quoted, required
 from gateway.wire.kube.parts import part, rows
 from gateway.wire.kube.pods import qos_class
 from gateway.wire.kube.resources import ResourceType
@@ -51,6 +51,15 @@ def door_faults(
 def changes_spec(door: str | None) -> bool:
     """True for doors that let the spec of a Pod change where it is fixed otherwise."""
     return door in (EPHEMERAL, RESIZE)
+
+
+def without_ephemeral(item: JsonObject) -> JsonObject:
+    """A Pod as it would be without containers for debugging: they have rules of their own."""
+    spec = {key: value for key, value in part(item, "spec").items() if key != _EPHEMERAL_KEY}
+    return {**item, "spec": spec}
+
+
+_EPHEMERAL_KEY = "ephemeralContainers"
 
 
 # --- taking ---------------------------------------------------------------------------------------
@@ -159,9 +168,9 @@ _TAKES: Mapping[tuple[str, str], Take] = {
 
 
 def _ephemeral_faults(before: JsonObject, after: JsonObject) -> list[Cause]:
-    """A debugging container that was added stays as it is."""
+    """A debugging container says what it runs, and stays as it is once it was added."""
+    found = [*_new_faults(part(after, "spec"))]
     kept = {row.get("name"): row for row in rows(part(after, "spec").get("ephemeralContainers"))}
-    found = []
     for row in rows(part(before, "spec").get("ephemeralContainers")):
         name = quoted(row.get("name"))
         if row.get("name") not in kept:
@@ -172,6 +181,22 @@ def _ephemeral_faults(before: JsonObject, after: JsonObject) -> list[Cause]:
             continue
         found.append(_forbidden("spec.ephemeralContainers", why))
     return found
+
+
+def _new_faults(spec: JsonObject) -> Iterator[Cause]:
+    seen = {row.get("name") for key in _OTHERS for row in rows(spec.get(key))}
+    for at, row in enumerate(rows(spec.get(_EPHEMERAL_KEY))):
+        path, name = f"spec.{_EPHEMERAL_KEY}[{at}]", row.get("name")
+        if not name:
+            yield required(f"{path}.name")
+        elif name in seen:
+            yield Cause("FieldValueDuplicate", f"Duplicate value: {quoted(name)}", f"{path}.name")
+        seen.add(name)
+        if not row.get("image"):
+            yield required(f"{path}.image")
+
+
+_OTHERS = ("containers", "initContainers")
 
 
 def _resize_faults(before: JsonObject, after: JsonObject) -> list[Cause]:

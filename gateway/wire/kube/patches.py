@@ -32,11 +32,12 @@ def apply_json_patch(document: JsonObject, operations: Json) -> JsonObject:
     """
     if not isinstance(operations, list) or not all(isinstance(item, dict) for item in operations):
         raise BadRequest(
-            "error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch"
+            "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp"
         )
     if len(operations) > MAX_OPERATIONS:
         raise _too_large(
-            f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(operations)}"
+            "Request entity too large: The allowed maximum operations in a JSON patch is"
+            f" {MAX_OPERATIONS}, got {len(operations)}"
         )
     holder: JsonObject = {"": _clone(document)}
     copied = 0
@@ -198,8 +199,19 @@ def apply_merge_patch(document: JsonObject, patch: Json) -> JsonObject:
     Errors: BadRequest when the patch is no object.
     """
     if not isinstance(patch, dict):
-        raise BadRequest("error decoding patch: expected a JSON object")
+        raise BadRequest(no_object(patch))
     return cast("JsonObject", _merged(document, patch))
+
+
+def no_object(patch: Json) -> str:
+    """Why a patch that is no object is refused."""
+    if patch is None:
+        return "Invalid JSON Patch"
+    kind = {list: "array", str: "string", bool: "bool"}.get(type(patch), "number")
+    return (
+        f"error decoding patch: json: cannot unmarshal {kind} into Go value of type"
+        " map[string]interface {}"
+    )
 
 
 def _merged(target: Json, patch: Json) -> Json:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -54,10 +55,16 @@ def _below(group_version: str, parts: list[str]) -> Target | None:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The form of an answer: `form` is `object`, `table` or `partial`; `version` of meta.k8s.io."""
+    """The form of an answer.
+
+    Shape:  `form` is `object`, `table` or `partial`; `version` of meta.k8s.io; `kind` as the client wrote it;
+            `is_yaml` for YAML instead of JSON.
+    """
 
     form: str = "object"
     version: str = "v1"
+    kind: str = field(default="", compare=False)
+    is_yaml: bool = False
 
 
 PLAIN = Wanted()
@@ -71,19 +78,32 @@ def media_parts(text: str) -> tuple[str, dict[str, str]]:
     return name.lower(), {key.strip().lower(): value.strip().strip('"') for key, _, value in pairs}
 
 
+_MEDIA = ("application/json", "application/yaml", "*/*", "application/*")
+
+
+def takes_media(accept: str | None) -> bool:
+    """True when the client takes one of the media types that there are, in whatever form."""
+    if not accept:
+        return True
+    return any(media_parts(item)[0] in _MEDIA for item in accept[:MAX_ACCEPT].split(","))
+
+
 def negotiate(accept: str | None) -> Wanted | None:
-    """The first form of JSON that the client takes; None when it takes none."""
+    """The first form of JSON or YAML that the client takes; None when it takes none."""
     if not accept:
         return PLAIN
     for item in accept[:MAX_ACCEPT].split(","):
         name, parameters = media_parts(item)
-        if name not in ("application/json", "*/*", "application/*"):
+        if name not in _MEDIA:
             continue
-        form = _FORMS.get(parameters.get("as", ""))
+        kind = parameters.get("as", "")
+        form, is_yaml = _FORMS.get(kind), name == "application/yaml"
         if form is not None and parameters.get("g", "meta.k8s.io") in ("meta.k8s.io", ""):
             version = parameters.get("v", "v1")
-            if form == "object" or version in ("v1", "v1beta1"):
-                return Wanted(form, version if form != "object" else "v1")
+            if form == "object":
+                return Wanted(is_yaml=True) if is_yaml else PLAIN
+            if version in ("v1", "v1beta1"):
+                return Wanted(form, version, kind, is_yaml)
     return None
 
 
@@ -111,34 +131,46 @@ def aggregated_version(accept: str | None, known: tuple[str, ...]) -> str | None
 
 
 def flag(query: Mapping[str, str], key: str) -> bool | None:
-    """Read a boolean parameter; None when it is absent. Errors: BadRequest."""
+    """Read a boolean parameter, true unless it says otherwise; None when it is absent."""
     text = query.get(key)
-    if text is None:
-        return None
-    if text.lower() in ("true", "1", "t", ""):
-        return True
-    if text.lower() in ("false", "0", "f"):
-        return False
-    raise BadRequest(f'{key}: expected true or false, got "{text}"')
+    return None if text is None else text.lower() not in ("false", "0")
 
 
-def number(query: Mapping[str, str], key: str) -> int | None:
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+
+
+def integer(query: Mapping[str, str], key: str) -> int | None:
     """Read a whole number; None when it is absent. Errors: BadRequest."""
     text = query.get(key)
     if not text:
         return None
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise BadRequest(f'{key}: expected a whole number, got "{text}"')
+    if not _INTEGER.fullmatch(text):
+        raise BadRequest(f"strconv.ParseInt: parsing {_quoted(text)}: invalid syntax")
     return int(text)
+
+
+def number(query: Mapping[str, str], key: str) -> int | None:
+    """Read how many; None when it is absent or below 0. Errors: BadRequest."""
+    found = integer(query, key)
+    return None if found is not None and found < 0 else found
 
 
 def resource_version(query: Mapping[str, str]) -> int | None:
     """Read `resourceVersion`; None when it is absent. Errors: BadRequest."""
-    try:
-        return number(query, "resourceVersion")
-    except BadRequest as error:
-        text = query["resourceVersion"]
-        raise BadRequest(f'resourceVersion: Invalid value: "{text}": invalid version') from error
+    text = query.get("resourceVersion")
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise BadRequest(f"resourceVersion: Invalid value: {_quoted(text)}: {_no_uint(text)}")
+    return int(text)
+
+
+def _no_uint(text: str) -> str:
+    return f"strconv.ParseUint: parsing {_quoted(text)}: invalid syntax"
+
+
+def _quoted(text: str) -> str:
+    return msgspec.json.encode(text).decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +182,14 @@ class PageToken:
     name: str
 
 
+_FORM_OF_TOKENS = "meta.k8s.io/v1"
+INCONSISTENT = -1
+"""The version of a token that goes on with the newest state, whatever changed meanwhile."""
+
+
 def write_token(token: PageToken) -> str:
-    text = msgspec.json.encode([token.version, token.namespace, token.name])
+    start = f"{token.namespace}/{token.name}\0" if token.namespace else f"{token.name}\0"
+    text = msgspec.json.encode({"v": _FORM_OF_TOKENS, "rv": token.version, "start": start})
     return base64.urlsafe_b64encode(text).decode().rstrip("=")
 
 
@@ -159,9 +197,22 @@ def read_token(text: str) -> PageToken:
     """Read a continue token. Errors: BadRequest."""
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        version, namespace, name = msgspec.json.decode(raw, type=tuple[int, str, str])
+        found = msgspec.json.decode(raw, type=_Token)
     except (binascii.Error, ValueError, msgspec.DecodeError) as error:
-        raise BadRequest(
-            "continue key is not valid: it was not given out by this server"
-        ) from error
-    return PageToken(version, namespace, name)
+        raise _bad_token("it was not given out by this server") from error
+    if found.v != _FORM_OF_TOKENS:
+        raise _bad_token(f"server does not recognize this encoded version {_quoted(found.v)}")
+    if not found.start or found.rv == 0 or found.rv < INCONSISTENT:
+        raise _bad_token("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
+    namespace, _, name = found.start.removesuffix("\0").rpartition("/")
+    return PageToken(found.rv, namespace, name)
+
+
+class _Token(msgspec.Struct):
+    v: str = ""
+    rv: int = 0
+    start: str = ""
+
+
+def _bad_token(why: str) -> BadRequest:
+    return BadRequest(f"invalid continue token: continue key is not valid: {why}")

@@ -71,8 +71,7 @@ def scaled(resource: ResourceType, item: JsonObject, scale: JsonObject) -> JsonO
     Errors: BadRequest for a custom resource whose Scale does not say how many.
     """
     paths = _paths(resource)
-    spec = scale.get("spec")
-    replicas = spec.get("replicas") if isinstance(spec, dict) else None
+    replicas = replicas_of(scale)
     if replicas is None and resource.is_custom:
         raise BadRequest(f'the spec replicas field "{paths.spec}" cannot be empty')
     changed = _with(item, _steps(paths.spec), replicas or 0)
@@ -98,10 +97,15 @@ def applied_scale(resource: ResourceType, scale: JsonObject) -> JsonObject:
     return config
 
 
+def replicas_of(scale: JsonObject) -> Json:
+    """How many a Scale asks for; None when it does not say."""
+    spec = scale.get("spec")
+    return spec.get("replicas") if isinstance(spec, dict) else None
+
+
 def scale_faults(scale: JsonObject) -> list[Cause]:
     """What is wrong with a Scale."""
-    spec = scale.get("spec")
-    replicas = spec.get("replicas") if isinstance(spec, dict) else None
+    replicas = replicas_of(scale)
     if isinstance(replicas, int) and replicas < 0:
         return [invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")]
     return []

@@ -122,11 +122,14 @@ def parse_labels(text: str | None) -> LabelSelector:
         reader.next()
         terms.append(reader.term())
     if reader.peek():
-        raise reader.fault("',' or the end")
+        raise BadRequest(f"found '{reader.peek()}', expected: ',' or 'end of string'")
     return LabelSelector(tuple(terms))
 
 
 _OPERATORS = {"=": "in", "==": "in", "!=": "notin", ">": "gt", "<": "lt"}
+
+
+_MARKS = ("", "!", "=", "==", "!=", ">", "<", "(", ")", ",")
 
 
 class _Reader:
@@ -146,10 +149,7 @@ class _Reader:
         return token
 
     def fault(self, wanted: str) -> BadRequest:
-        return BadRequest(
-            f"unable to parse requirement: found '{self.peek()}', expected: {wanted}"
-            f" in selector {self.text!r}"
-        )
+        return BadRequest(f"unable to parse requirement: found '{self.peek()}', expected: {wanted}")
 
     def term(self) -> Requirement:
         if self.peek() == "!":
@@ -171,11 +171,14 @@ class _Reader:
         value = "" if self.peek() in ("", ",") else self.value()
         if operator in ("gt", "lt") and not re.fullmatch(r"-?\d+", value):
             raise BadRequest(
-                f"for 'Gt', 'Lt' operators, the value must be an integer, got {value!r}"
+                f'unable to parse requirement: values[0]: Invalid value: "{value}":'
+                " for 'Gt', 'Lt' operators, the value must be an integer"
             )
         return Requirement(key, operator, frozenset((value,)))
 
     def key(self) -> str:
+        if self.peek() in _MARKS:
+            raise self.fault("identifier")
         token = self.next()
         why = qualified_fault(token)
         if why:
@@ -197,6 +200,8 @@ class _Reader:
             raise self.fault("'('")
         found = set()
         while True:
+            if not self.peek():
+                raise self.fault("',', ')' or identifier")
             found.add("" if self.peek() in (",", ")") else self.value())
             mark = self.next()
             if mark == ")":
@@ -269,8 +274,14 @@ def parse_fields(
     terms = [_field_term(part, text) for part in _split_escaped(text) if part]
     for term in terms:
         if term.path not in _COMMON_FIELDS and term.path not in (known or {}):
-            raise BadRequest(f"field label not supported: {term.path}")
+            raise BadRequest(_unknown_field(term.path, known))
     return FieldSelector(tuple(terms), known)
+
+
+def _unknown_field(path: str, known: Mapping[str, tuple[str, ...]] | None) -> str:
+    if known is not None:
+        return f"field label not supported: {path}"
+    return f'"{path}" is not a known field selector: only "metadata.name", "metadata.namespace"'
 
 
 def _field_term(part: str, text: str) -> FieldTerm:

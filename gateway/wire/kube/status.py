@@ -149,13 +149,27 @@ def denied(webhook: str, why: str) -> BadRequest:
     return BadRequest(text, details={"reason": ""})
 
 
-def expired(message: str) -> Gone:
-    return Gone(message, details={"reason": "Expired"})
+def expired(message: str, page: str = "") -> Gone:
+    """410; `page` is a token with which a list goes on all the same, inconsistently."""
+    details: dict[str, object] = {"reason": "Expired"}
+    if page:
+        details["continue"] = page
+    return Gone(message, details=details)
+
+
+def not_served() -> NotFound:
+    """404 for a path below a group that is there."""
+    return NotFound("the server could not find the requested resource")
+
+
+def not_allowed() -> MethodNotAllowed:
+    """405 for a method that a resource does not have."""
+    return MethodNotAllowed("the server does not allow this method on the requested resource")
 
 
 def future_version(asked: int, current: int) -> TooEarly:
     return TooEarly(
-        f"Too large resource version: {asked}, current: {current}",
+        f"Timeout: Too large resource version: {asked}, current: {current}",
         details={
             "reason": "Timeout",
             "retryAfterSeconds": 1,
@@ -180,10 +194,11 @@ _DETAIL_KEYS = ("name", "group", "kind", "uid", "causes", "retryAfterSeconds")
 def status_of(error: GatewayError) -> JsonObject:
     """Render an error as a `Status` object."""
     details = {key: error.details[key] for key in _DETAIL_KEYS if error.details.get(key)}
+    page = error.details.get("continue")
     status: JsonObject = {
         "kind": "Status",
         "apiVersion": "v1",
-        "metadata": {},
+        "metadata": {"continue": page} if isinstance(page, str) else {},
         "status": "Failure",
         "message": error.message,
         "code": error.status,

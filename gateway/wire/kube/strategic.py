@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from gateway.errors import BadRequest
 from gateway.model.json import Json, JsonObject
+from gateway.wire.kube.patches import no_object
 from gateway.wire.kube.schema import ANYTHING, Schema
 
 DIRECTIVE = "$patch"
@@ -25,7 +26,7 @@ def apply_strategic(schema: Schema, document: JsonObject, patch: Json) -> JsonOb
     Errors: BadRequest for a directive that is unknown or misplaced, or an element without its merge key.
     """
     if not isinstance(patch, dict):
-        raise BadRequest("error decoding patch: expected a JSON object")
+        raise BadRequest(no_object(patch).removeprefix("error decoding patch: "))
     return _merge_map(schema, document, patch)
 
 
