@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
+from gateway.wire.kube.nodeterms import NodeWish
 from gateway.wire.kube.scheduling.cluster import Cluster, NodeInfo
 from gateway.wire.kube.scheduling.needs import CPU, MEMORY
 from gateway.wire.kube.scheduling.neighbours import (
@@ -32,6 +34,7 @@ from gateway.wire.kube.scheduling.volumes import (
 )
 from gateway.wire.kube.taints import NO_SCHEDULE, UNSCHEDULABLE, Taint, is_tolerated, repels
 
+Filter: TypeAlias = "Callable[[Cycle, NodeInfo], Refusal | None]"
 STORAGE = "ephemeral-storage"
 _FIRST = {CPU: 0, MEMORY: 1, STORAGE: 2}
 _CLOSED = Taint(UNSCHEDULABLE, "", NO_SCHEDULE)
@@ -70,6 +73,11 @@ class Cycle:
         return tuple(sorted(found, key=lambda entry: (_FIRST.get(entry[0], 9), entry[0])))
 
     @cached_property
+    def filters(self) -> tuple[Filter, ...]:
+        """The filters that have something to ask about this Pod."""
+        return tuple(filter_ for filter_, concerns in FILTERS.items() if concerns(self))
+
+    @cached_property
     def volumes(self) -> Volumes | None:
         return volumes_of(self.pod, self.cluster)
 
@@ -84,7 +92,7 @@ class Cycle:
 
 def refusal(cycle: Cycle, node: NodeInfo) -> Refusal | None:
     """Ask all filters; None where the Pod may go."""
-    for filter_ in FILTERS:
+    for filter_ in cycle.filters:
         found = filter_(cycle, node)
         if found is not None:
             return found
@@ -204,15 +212,16 @@ def suits_neighbours(cycle: Cycle, node: NodeInfo) -> Refusal | None:
     return None if is_welcome(node, found) else _UNWELCOME
 
 
-FILTERS: tuple[Callable[[Cycle, NodeInfo], Refusal | None], ...] = (
-    is_open,
-    tolerates,
-    is_wanted,
-    has_ports,
-    has_room,
-    has_claim,
-    has_volumes,
-    has_zone,
-    is_spread,
-    suits_neighbours,
-)
+FILTERS: Mapping[Filter, Callable[[Cycle], bool]] = {
+    is_open: lambda _: True,
+    tolerates: lambda _: True,
+    is_wanted: lambda cycle: cycle.pod.wish != NodeWish(),
+    has_ports: lambda cycle: bool(cycle.pod.ports),
+    has_room: lambda _: True,
+    has_claim: lambda cycle: cycle.volumes is not None,
+    has_volumes: lambda cycle: cycle.volumes is not None,
+    has_zone: lambda cycle: cycle.volumes is not None,
+    is_spread: lambda cycle: bool(cycle.spreads),
+    suits_neighbours: lambda cycle: cycle.neighbours is not None,
+}
+"""Filter -> whether it has something to ask about a Pod."""

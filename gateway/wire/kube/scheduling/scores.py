@@ -48,13 +48,12 @@ def balance(pod: PodInfo, _cluster: Cluster, nodes: list[NodeInfo]) -> list[int]
 
 
 def _evenness(node: NodeInfo, more: Mapping[str, int]) -> int:
-    shares = [
-        min((node.requested[resource] + more.get(resource, 0)) / node.allocatable[resource], 1.0)
-        for resource in _COMPARED
-        if node.allocatable.get(resource)
-    ]
-    spread = abs(shares[0] - shares[1]) / 2 if len(shares) == 2 else 0.0
-    return int((1 - spread) * TOP)
+    cpu, memory = node.allocatable.get(CPU, 0), node.allocatable.get(MEMORY, 0)
+    if not cpu or not memory:
+        return TOP
+    one = min((node.requested[CPU] + more.get(CPU, 0)) / cpu, 1.0)
+    other = min((node.requested[MEMORY] + more.get(MEMORY, 0)) / memory, 1.0)
+    return int((1 - abs(one - other) / 2) * TOP)
 
 
 def few_taints(pod: PodInfo, _cluster: Cluster, nodes: list[NodeInfo]) -> list[int]:
