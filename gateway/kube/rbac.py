@@ -90,6 +90,7 @@ class Rbac:
         self._bindings: dict[Key, Binding] = {}
         self._of: dict[_Subject, dict[Key, None]] = {}
         self._users: dict[tuple[str, tuple[str, ...]], Grants] = {}
+        self._gathered: dict[Key, tuple[Rule, ...]] = {}
         storage.listen(self._on_change)
 
     # --- questions --------------------------------------------------------------------------------
@@ -115,13 +116,6 @@ class Rbac:
         key = Key(CLUSTER_ROLES, "", name) if is_cluster else Key(ROLES, namespace, name)
         role = self._roles.get(key)
         return None if role is None else self._effective(key, role)
-
-    def gathered(self, name: str) -> tuple[Rule, ...]:
-        """Return the rules that a ClusterRole's `aggregationRule` gathers now."""
-        self._read()
-        key = Key(CLUSTER_ROLES, "", name)
-        role = self._roles.get(key)
-        return () if role is None else self._effective(key, role)
 
     # --- working out ------------------------------------------------------------------------------
 
@@ -157,10 +151,13 @@ class Rbac:
     def _effective(self, key: Key, role: Role) -> tuple[Rule, ...]:
         if not role.gathers:
             return role.rules
-        found: dict[Rule, None] = {}
-        for other in self._selected(key, role.gathers, {key}):
-            found.update(dict.fromkeys(other.rules))
-        return tuple(found)
+        known = self._gathered.get(key)
+        if known is None:
+            found: dict[Rule, None] = {}
+            for other in self._selected(key, role.gathers, {key}):
+                found.update(dict.fromkeys(other.rules))
+            known = self._gathered[key] = tuple(found)
+        return known
 
     def _selected(
         self, key: Key, gathers: Sequence[LabelSelector], seen: set[Key]
@@ -190,6 +187,7 @@ class Rbac:
         if not self._is_read or change.after.key.kind not in KINDS:
             return
         self._users.clear()
+        self._gathered.clear()
         self._drop(change.after.key)
         if change.type is not EventType.DELETED:
             self._put(change.after)
