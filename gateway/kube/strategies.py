@@ -18,7 +18,6 @@ from gateway.wire.kube.names import (
     Rule,
     config_key_fault,
     invalid_value,
-    label_fault,
     path_segment_fault,
     qualified_fault,
     quoted,
@@ -33,6 +32,7 @@ from gateway.wire.kube.status import Cause
 
 NAME_LABEL = "kubernetes.io/metadata.name"
 MAX_DATA = 1_048_576
+DOCKER_CONFIG = ".dockerconfigjson"
 
 
 def _keep(_item: JsonObject, _old: JsonObject | None) -> None:
@@ -105,6 +105,11 @@ def _data_faults(item: JsonObject, old: JsonObject | None) -> list[Cause]:
         for key in table(item, part)
         if (why := config_key_fault(key))
     ]
+    twice = table(item, "data").keys() & table(item, "binaryData").keys()
+    found += [
+        invalid_value(f"data[{key}]", key, "duplicate of key present in binaryData")
+        for key in sorted(twice)
+    ]
     size = sum(
         len(str(value)) for part in ("data", "binaryData") for value in table(item, part).values()
     )
@@ -127,8 +132,29 @@ def _immutable_faults(item: JsonObject, old: JsonObject | None) -> list[Cause]:
     ]
 
 
+_SECRET_KEYS: Mapping[str, tuple[str, ...]] = {
+    "kubernetes.io/tls": ("tls.crt", "tls.key"),
+    "kubernetes.io/ssh-auth": ("ssh-privatekey",),
+    "kubernetes.io/dockerconfigjson": (DOCKER_CONFIG,),
+    "kubernetes.io/dockercfg": (".dockercfg",),
+}
+
+
+def _secret_type_faults(item: JsonObject) -> list[Cause]:
+    """What a Secret of a known type must hold."""
+    kind, data = str(item.get("type") or ""), table(item, "data")
+    found = [required(f"data[{key}]") for key in _SECRET_KEYS.get(kind, ()) if key not in data]
+    if kind == "kubernetes.io/basic-auth" and not {"username", "password"} & data.keys():
+        found += [required("data[username]"), required("data[password]")]
+    name = "kubernetes.io/service-account.name"
+    notes = table(table(item, "metadata"), "annotations")
+    if kind == "kubernetes.io/service-account-token" and not notes.get(name):
+        found.append(required(f"metadata.annotations[{name}]"))
+    return found
+
+
 def _secret_faults(item: JsonObject, old: JsonObject | None) -> list[Cause]:
-    found = _data_faults(item, old)
+    found = _data_faults(item, old) + _secret_type_faults(item)
     if old is not None and item.get("type") != old.get("type"):
         found.append(invalid_value("type", item.get("type"), "field is immutable"))
     return found
@@ -142,10 +168,22 @@ _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 def _node_faults(item: JsonObject, _old: JsonObject | None) -> list[Cause]:
     taints = table(item, "spec").get("taints")
     found: list[Cause] = []
+    seen: list[tuple[Json, Json]] = []
     for at, taint in enumerate(taints if isinstance(taints, list) else []):
         if isinstance(taint, dict):
             found += _taint_faults(taint, f"metadata.taints[{at}]")
+            mark = (taint.get("key"), taint.get("effect"))
+            if mark in seen:
+                found.append(_twice(taint, f"metadata.taints[{at}]"))
+            seen.append(mark)
     return found
+
+
+def _twice(taint: JsonObject, path: str) -> Cause:
+    shown = f'{{"Key":"{taint.get("key")}","Value":"{taint.get("value") or ""}",'
+    shown += f'"Effect":"{taint.get("effect")}","TimeAdded":null}}'
+    why = f"Duplicate value: {shown}: taints must be unique by key and effect pair"
+    return Cause("FieldValueDuplicate", why, path)
 
 
 def _taint_faults(taint: JsonObject, path: str) -> list[Cause]:
@@ -305,7 +343,7 @@ def _condition(kind: str, reason: str, message: str, since: Json) -> JsonObject:
 
 
 STRATEGIES: Mapping[str, Strategy] = {
-    "namespaces": Strategy(_prepare_namespace, name_rule=label_fault),
+    "namespaces": Strategy(_prepare_namespace, name_rule=service_name_fault),
     "configmaps": Strategy(faults=_data_faults),
     "secrets": Strategy(_prepare_secret, _secret_faults),
     "nodes": Strategy(faults=_node_faults, keeps_status=True),

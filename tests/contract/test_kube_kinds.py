@@ -69,18 +69,6 @@ KINDS: list[tuple[str, str, str | None, JsonObject]] = [
         None,
         {"spec": {"attacher": "a", "nodeName": "n", "source": {"persistentVolumeName": "pv"}}},
     ),
-    (
-        "certificates.k8s.io/v1",
-        "certificatesigningrequests",
-        None,
-        {
-            "spec": {
-                "request": a_request(),
-                "signerName": "kubernetes.io/kubelet-serving",
-                "usages": ["server auth"],
-            }
-        },
-    ),
     (RBAC, "roles", "default", RULES),
     (RBAC, "clusterroles", None, RULES),
     (RBAC, "rolebindings", "default", {"roleRef": ROLE_REF}),

@@ -264,7 +264,7 @@ def test_metadata_faults_name_their_field() -> None:
     found = {cause.field for cause in names.metadata_faults(metadata, names.subdomain_fault)}
     assert found == {
         "metadata.name", "metadata.labels", "metadata.annotations", "metadata.finalizers",
-        "metadata.ownerReferences[0].uid",
+        "metadata.ownerReferences.uid",
     }  # fmt: skip
     assert names.metadata_faults({}, names.subdomain_fault)[0].reason == "FieldValueRequired"
 

@@ -174,8 +174,8 @@ _OWNER_FIELDS = ("apiVersion", "kind", "name", "uid")
 
 def _owner_faults(owners: Json) -> list[Cause]:
     return [
-        invalid_value(f"metadata.ownerReferences[{at}].{field}", "", f"{field} must not be empty")
-        for at, owner in enumerate(owners if isinstance(owners, list) else [])
+        invalid_value(f"metadata.ownerReferences.{field}", "", "must not be empty")
+        for owner in (owners if isinstance(owners, list) else [])
         for field in _OWNER_FIELDS
         if not (isinstance(owner, dict) and owner.get(field))
     ]

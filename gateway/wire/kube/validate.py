@@ -16,6 +16,7 @@ import msgspec
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.clock import parse_rfc3339
 from gateway.wire.kube.names import invalid_value, quoted, required
+from gateway.wire.kube.quantity import quantity
 from gateway.wire.kube.schema import Schema
 from gateway.wire.kube.status import Cause
 
@@ -196,6 +197,7 @@ def _is_base64(text: str) -> bool:
 _FORMATS: dict[str, Callable[[str], bool]] = {
     "date-time": lambda text: parse_rfc3339(text) is not None,
     "byte": _is_base64,
+    "quantity": lambda text: quantity(text) is not None,
 }
 
 
@@ -247,6 +249,10 @@ def type_fault(schema: Schema, value: Json, path: str = "") -> str | None:
 _FORMAT_FAULTS = {
     "date-time": 'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" in {path}',
     "byte": "illegal base64 data in {path}",
+    "quantity": (
+        "quantities must match the regular expression"
+        " '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+    ),
 }
 
 _GO_KIND = {
