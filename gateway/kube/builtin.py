@@ -21,6 +21,8 @@ from gateway.model.json import JsonObject
 from gateway.wire.kube.resources import Registry
 
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
+_LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The one in C reads ten times as fast."""
 _GROUPS = (core, apps, batch, policy, networking, rbac, storage, extensions)
 
 
@@ -32,7 +34,7 @@ def definitions() -> tuple[JsonObject, ...]:
         (entry for entry in folder.iterdir() if entry.name.endswith(".yaml")),
         key=lambda entry: entry.name,
     )
-    return tuple(yaml.safe_load(entry.read_text("utf-8")) for entry in files)
+    return tuple(yaml.load(entry.read_text("utf-8"), _LOADER) for entry in files)  # noqa: S506  a safe one
 
 
 def builtin_registry() -> Registry:
