@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from cloud.access import Access
@@ -19,6 +20,7 @@ from cloud.events import EventRecorder
 from cloud.hub import CloudHub
 from cloud.identity import Identity
 from cloud.joining import JoinServer
+from cloud.kubelets import EdgeKubelets
 from cloud.leadership import LeaseLeadership
 from cloud.nodeasks import NodeAsks
 from cloud.nodebook import NodeBook
@@ -44,6 +46,7 @@ from gateway.config.tree import Settings
 from gateway.hono.traffic import Traffic
 from gateway.kube.client import KubeClient
 from gateway.kube.hooks import Hooks
+from gateway.kube.kubelets import Kubelets
 from gateway.model.ports import Downstream, Ingress, Things
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
@@ -95,6 +98,7 @@ class Clients(Protocol):
     def client(self, manager: str) -> KubeClient: ...
     @property
     def hooks(self) -> Hooks: ...
+    def reach(self, way: Callable[[Kubelets], Kubelets]) -> None: ...
 
 
 def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> list[Module]:
@@ -207,7 +211,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         hub,
         joining,
         *_webhook(process, identity, kube.hooks),
-        *_streams(process, identity, book, cluster, peers),
+        *_streams(process, identity, book, kube, peers),
     ]
 
 
@@ -220,13 +224,14 @@ def _webhook(process: ProcessParts, identity: Identity, hooks: Hooks) -> list[Mo
 
 
 def _streams(
-    process: ProcessParts, identity: Identity, book: NodeBook, kube: KubeClient, peers: Peers
+    process: ProcessParts, identity: Identity, book: NodeBook, kube: Clients, peers: Peers
 ) -> list[Module]:
     """Return the stream tunnels and the listener for API servers, none where they are switched off."""
     settings, metrics = process.settings.cloud.stream, process.metrics
     if not settings.enabled:
         return []
     tunnels = Tunnels(settings, identity, book, process.endpoints, metrics)
-    places = TunnelPlaces(kube, peers, tunnels)
+    kube.reach(lambda others: EdgeKubelets(tunnels, others))
+    places = TunnelPlaces(kube.client(MANAGER), peers, tunnels)
     server = StreamServer(settings, identity, tunnels, peers, process.endpoints, metrics)
     return [places, tunnels, server]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Protocol
 
 from cloud.references import Reference
+from gateway.kube.kubelets import ByteStream, Headers
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.tunnel import FrameType
-
-Headers = Mapping[str, Sequence[str]]
-"""HTTP header name -> values."""
 
 
 class Leadership(Protocol):
@@ -38,19 +36,6 @@ class PodsOfNodes(Protocol):
 
     def on_change(self, listener: Callable[[str], None]) -> None:
         """Tell `listener` the node whose Pods changed; before `run`. Calls are short and never raise."""
-
-
-class ByteStream(Protocol):
-    """A connection to a kubelet at the edge, raw bytes both ways."""
-
-    async def read(self) -> bytes:
-        """Return what came next, b"" at the end. Errors: Undeliverable when the tunnel broke."""
-
-    async def write(self, data: bytes) -> None:
-        """Send bytes. Errors: Undeliverable."""
-
-    async def close(self) -> None:
-        """End the connection; never raises."""
 
 
 class NodeStreams(Protocol):

@@ -21,9 +21,9 @@ from aiohttp import WSMsgType, web
 
 from cloud.certificates import NodeCertificate, read_node_certificate
 from cloud.joining import peer_certificate, refusal
-from cloud.ports import Headers
 from cloud.sessions import refused
 from gateway.errors import GatewayError, MalformedPacket, Undeliverable
+from gateway.kube.kubelets import Headers
 from gateway.runtime.listener import Endpoints, serve_app
 from gateway.wire.cloudedge.names import Refusal
 from gateway.wire.cloudedge.tunnel import (
@@ -65,7 +65,7 @@ Send = Callable[[Frame], Awaitable[None]]
 
 
 class TunnelStream:
-    """One request through a tunnel (`cloud.ports.ByteStream`)."""
+    """One request through a tunnel (`gateway.kube.kubelets.ByteStream`)."""
 
     def __init__(self, number: int, send: Send, forget: Callable[[int], None]) -> None:
         self._number = number

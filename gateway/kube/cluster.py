@@ -15,6 +15,7 @@ from gateway.kube.builtin import definitions
 from gateway.kube.client import KubeClient, PatchType
 from gateway.kube.credentials import find_access
 from gateway.kube.hooks import Hooks
+from gateway.kube.kubelets import Kubelets
 from gateway.kube.remote import Connection, RemoteClient
 from gateway.kube.strategies import table
 from gateway.model.json import JsonObject
@@ -55,6 +56,9 @@ class ClusterApi:
     def client(self, manager: str) -> KubeClient:
         """A client of the cluster; `manager` names it in `managedFields`. Works while the module runs."""
         return RemoteClient(self._connection, manager)
+
+    def reach(self, way: Callable[[Kubelets], Kubelets]) -> None:
+        """Nothing to be done: a cluster's API server asks kubelets by itself."""
 
     @property
     def is_well(self) -> bool:

@@ -33,9 +33,11 @@ from gateway.kube.checks import allow
 from gateway.kube.client import PatchType
 from gateway.kube.documents import Documents
 from gateway.kube.impersonation import impersonated, wanted_of
+from gateway.kube.kubelets import Kubelets, NoKubelets
 from gateway.kube.lenses import lens_of, shown_through
 from gateway.kube.objects import Objects, Written
 from gateway.kube.patching import check_config
+from gateway.kube.podstreams import STREAMED, UPGRADES, PodStreams
 from gateway.kube.reviews import review
 from gateway.kube.strategies import table
 from gateway.kube.streams import stream_watch
@@ -72,8 +74,10 @@ class KubeHttp:
         *,
         max_body: int,
         audit: AuditLog | None = None,
+        kubelets: Kubelets | None = None,
     ) -> None:
         self.objects = objects
+        self._streams = PodStreams(objects, kubelets or NoKubelets())
         self.documents = documents
         self._authenticator = authenticator
         self._metrics = metrics
@@ -203,6 +207,10 @@ class KubeHttp:
         handler = self._VERBS.get(verb)
         if handler is None or not _fits(resource, target, verb):
             raise not_allowed()
+        if target.subresource in STREAMED and resource.storage_key == "pods":
+            if target.subresource in UPGRADES and verb != "create":
+                self._require(request, user, replace(access, verb="create"))
+            return await self._streams.answer(request, target)
         return await handler(self, request, resource, target)
 
     async def _on_review(

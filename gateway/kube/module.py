@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 from gateway.config.kube import Kube
-from gateway.errors import Conflict
+from gateway.errors import Conflict, Undeliverable
 from gateway.kube import podadmission
 from gateway.kube.admission import WriteOptions
 from gateway.kube.askings import serve_askings
@@ -27,6 +28,8 @@ from gateway.kube.housekeeping import STANDARD_NAMESPACES, Housekeeping
 from gateway.kube.http import KubeHttp
 from gateway.kube.issuer import identity_documents, issuer_document
 from gateway.kube.kubeconfig import admin_kubeconfig, write_private
+from gateway.kube.kubeletlogin import kubelet_tls
+from gateway.kube.kubelets import DirectKubelets, Kubelets
 from gateway.kube.local import LocalClient
 from gateway.kube.objects import Objects
 from gateway.kube.ownservice import publish
@@ -95,11 +98,21 @@ class KubeApi:
         self._documents = Documents(registry)
         self._definitions = Definitions(registry)
         self._identity: Identity | None = None
+        self._kubelets: Kubelets = DirectKubelets(self._kubelet_tls)
         self._audit = AuditLog(settings.audit, metrics)
 
     def client(self, manager: str) -> KubeClient:
         """A client in this process; `manager` names it in `managedFields`. Works while the module runs."""
         return LocalClient(self.objects, self._documents, manager=manager)
+
+    def reach(self, way: Callable[[Kubelets], Kubelets]) -> None:
+        """Put another way to kubelets before those there are; before it runs."""
+        self._kubelets = way(self._kubelets)
+
+    def _kubelet_tls(self) -> ssl.SSLContext:
+        if self._identity is None:
+            raise Undeliverable("the API server is not ready")
+        return kubelet_tls(self._identity)
 
     def keys(self) -> Keys | None:
         """Return what its control loops sign with, None before it runs."""
@@ -161,6 +174,7 @@ class KubeApi:
             self._metrics,
             max_body=https.max_body,
             audit=self._audit,
+            kubelets=self._kubelets,
         )
         async with serve_app(
             self._endpoints,

@@ -36,7 +36,12 @@ _POD_FIELDS = paths(
     "status.nominatedNodeName",
 )
 _TOKEN = Subresource("token", "TokenRequest", ("create",), "authentication.k8s.io", "v1")
+_UPGRADED = ("create", "get")
 _POD_PARTS = (
+    Subresource("attach", "PodAttachOptions", _UPGRADED),
+    Subresource("exec", "PodExecOptions", _UPGRADED),
+    Subresource("log", "Pod", ("get",)),
+    Subresource("portforward", "PodPortForwardOptions", _UPGRADED),
     Subresource("binding", "Binding", ("create",)),
     Subresource("ephemeralcontainers", "Pod"),
     Subresource("eviction", "Eviction", ("create",), "policy", "v1"),

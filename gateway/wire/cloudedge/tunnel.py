@@ -52,6 +52,7 @@ _PATHS = {
     "containerLogs": FrameType.LOGS,
     "exec": FrameType.EXEC,
     "attach": FrameType.ATTACH,
+    "portForward": FrameType.EXEC,
     "stats": FrameType.METRICS,
     "metrics": FrameType.METRICS,
 }
