@@ -196,14 +196,17 @@ class PodsOf(Claims):
     async def delete(self, owner: JsonObject, pod: JsonObject) -> None:
         """Delete a Pod; from now on the mirror counts it as doomed. One that is gone is no error.
 
-        Errors: what the server says; an Event tells it too.
+        Errors: Conflict when another one has its name by now, which the mirror will show: look again;
+                what the server says otherwise; an Event tells it too.
         """
         namespace, name = key_of(pod)
         try:
             await self._kube.delete("v1", "pods", namespace, name, uid=uid_of(pod))
-        except (NotFound, Conflict):  # gone, or another one has its name by now
+        except NotFound:
             self.mirror.doom(pod)
             return
+        except Conflict:
+            raise
         except GatewayError as error:
             self._tell_of(owner, "FailedDelete", f"Error deleting: {error.message}", WARNING)
             raise

@@ -61,10 +61,13 @@ class Revisions:
         return newest, collisions
 
     async def delete(self, revisions: Iterable[JsonObject]) -> None:
-        """Delete revisions; one that is gone is no error."""
+        """Delete revisions; one that is gone is no error.
+
+        Errors: Conflict when another one has its name by now: look again; what the server says.
+        """
         for revision in revisions:
             namespace, name = key_of(revision)
-            with suppress(NotFound, Conflict):  # gone, or another one has its name by now
+            with suppress(NotFound):
                 await self._kube.delete(
                     GROUP_VERSION, PLURAL, namespace, name, uid=uid_of(revision)
                 )

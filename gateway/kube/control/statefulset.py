@@ -193,9 +193,11 @@ class StatefulSets:
         namespace, name = key_of(pod)
         try:
             await self._context.kube.delete("v1", "pods", namespace, name, uid=uid_of(pod))
-        except (NotFound, Conflict):
+        except NotFound:
             self._pods.mirror.doom(pod)
             return
+        except Conflict:  # another one has its name, which the mirror will show
+            raise
         except GatewayError as error:
             self._tell_pod(run, "delete", pod, error)
             raise
