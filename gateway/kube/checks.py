@@ -160,8 +160,8 @@ def as_version(resource: ResourceType, stored: Stored) -> Stored:
     if resource.view is not None:
         shown = resource.view.shown(stored.object)
         return Stored(stored.key, stored.version, shown, msgspec.json.encode(shown))
-    if stored.object.get("apiVersion") == resource.group_version:
-        return stored
+    if not resource.is_custom or stored.object.get("apiVersion") == resource.group_version:
+        return stored  # a built-in kind without a view is stored as it is shown
     item: JsonObject = {**stored.object, "apiVersion": resource.group_version}
     return Stored(stored.key, stored.version, item, msgspec.json.encode(item))
 
