@@ -57,6 +57,7 @@ from gateway.wire.kube.status import (
     conflict,
     forbidden,
     invalid,
+    namespace_ending,
     not_found,
     success,
 )
@@ -231,11 +232,7 @@ class Objects:
         if stored is None:
             raise not_found("namespaces", "", key.namespace)
         if table(stored.object, "metadata").get("deletionTimestamp"):
-            why = (
-                f"unable to create new content in namespace {key.namespace}"
-                " because it is being terminated"
-            )
-            raise forbidden(resource.plural, resource.group, key.name, why)
+            raise namespace_ending(resource.plural, resource.group, key.name, key.namespace)
 
     async def ask(
         self,

@@ -283,8 +283,15 @@ async def test_a_namespace_goes_when_all_in_it_is_gone(kube: KubeClient) -> None
         "Some content in the namespace has finalizers remaining:"
         " example.org/held in 1 resource instances"
     )
-    with pytest.raises(Forbidden, match="because it is being terminated"):
+    with pytest.raises(Forbidden, match="because it is being terminated") as refused:
         await make(kube, "late", namespace="room")
+    assert refused.value.details["causes"] == [
+        {
+            "reason": "NamespaceTerminating",
+            "message": "namespace room is being terminated",
+            "field": "metadata.namespace",
+        }
+    ]
     assert await gone(kube, "plain", MAPS, "room")()
     await kube.patch(*MAPS, "room", "held", {"metadata": {"finalizers": None}})
     await until(gone(kube, "room", NAMESPACES, None))

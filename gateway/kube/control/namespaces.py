@@ -79,13 +79,15 @@ class NamespaceController:
     # --- its content ------------------------------------------------------------------------------
 
     async def _delete(self, namespace: JsonObject, kinds: list[Kind], content: Content) -> None:
-        for kind in kinds:
+        async def delete(kind: Kind) -> None:
             try:
                 await self._delete_kind(namespace, kind, content)
             except (NotFound, MethodNotAllowed):
-                continue  # it is not served any more
+                return  # it is not served any more
             except GatewayError as error:
                 content.failures.append(error.message)
+
+        await side_by_side([lambda kind=kind: delete(kind) for kind in kinds])  # type: ignore[misc]
 
     async def _delete_kind(self, namespace: JsonObject, kind: Kind, content: Content) -> None:
         name = key_of(namespace)[1]

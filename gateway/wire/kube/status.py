@@ -128,6 +128,15 @@ def forbidden(plural: str, group: str, name: str, why: str) -> Forbidden:
     )
 
 
+def namespace_ending(plural: str, group: str, name: str, namespace: str) -> Forbidden:
+    """403 for a create in a namespace that is being deleted; controllers look for its cause."""
+    why = f"unable to create new content in namespace {namespace} because it is being terminated"
+    refused = forbidden(plural, group, name, why)
+    told = f"namespace {namespace} is being terminated"
+    cause = Cause("NamespaceTerminating", told, "metadata.namespace")
+    return Forbidden(refused.message, details={**refused.details, "causes": [cause.as_json()]})
+
+
 def invalid(kind: str, group: str, name: str, causes: Sequence[Cause]) -> Unprocessable:
     """422 with one cause per fault, in the form that kubectl prints."""
     texts = [cause.text for cause in causes]
