@@ -206,7 +206,7 @@ class NodeLifecycle:
         self._looked = now
         for name in list(self._nodes.objects):
             await self._attempt(partial(self._check, name[1], now))
-        await self._attempt(partial(self._evict, now))
+        await self._evict(now)
 
     async def _attempt(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
         try:
@@ -245,14 +245,14 @@ class NodeLifecycle:
                 log.warning("no node is heard of: nothing is evicted", extra={"nodes": len(nodes)})
             self._was_cut_off = True
             for node in nodes:
-                await self._write_taints(node, sparing_taints(node))
+                await self._attempt(partial(self._write_taints, node, sparing_taints(node)))
             return
         if self._was_cut_off:
             self._was_cut_off = False
             self._hear_all(now)
         pause = _pause([node for node in nodes if not is_edge(node)])
         for node in nodes:
-            await self._evict_from(node, now, pause)
+            await self._attempt(partial(self._evict_from, node, now, pause))
 
     async def _evict_from(self, node: JsonObject, now: float, pause: float | None) -> None:
         if is_edge(node):
