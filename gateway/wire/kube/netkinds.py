@@ -93,10 +93,9 @@ def prepare_slice(item: JsonObject, _old: JsonObject | None) -> None:
 
 def slice_faults(item: JsonObject, old: JsonObject | None) -> list[Cause]:
     """What is wrong with an EndpointSlice; its type of addresses stays."""
-    found = [*_slice(item)]
-    if old is None:
-        return found
-    return [*found, *fixed("addressType", old.get("addressType"), item.get("addressType"))]
+    if old is not None and old.get("addressType") != item.get("addressType"):
+        return [*fixed("addressType", old.get("addressType"), item.get("addressType"))]
+    return [*_slice(item)]
 
 
 def _slice(item: JsonObject) -> Iterator[Cause]:

@@ -33,7 +33,6 @@ _AWAY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _CHANGEABLE = (
     "activeDeadlineSeconds",
     "schedulingGates",
-    "terminationGracePeriodSeconds",
     "tolerations",
 )
 _GATED: Final[JsonObject] = {
@@ -56,10 +55,10 @@ def prepare_pod(item: JsonObject, old: JsonObject | None) -> None:
     spec.setdefault("enableServiceLinks", True)
     fill(spec, {"serviceAccountName": "default"})
     spec["serviceAccount"] = spec["serviceAccountName"]
+    _bear_absence(spec)
     if old is None:
         spec.setdefault("priority", 0)
         fill(spec, {"preemptionPolicy": "PreemptLowerPriority"})
-        _bear_absence(spec)
         item["status"] = _first_status(item, spec)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.amounts import shortest
 from gateway.wire.kube.containerrules import no_way_back
-from gateway.wire.kube.judging import Judge, all_fixed, fixed, forbidden, known, named, only_one
+from gateway.wire.kube.judging import Judge, fixed, forbidden, known, named, only_one
 from gateway.wire.kube.names import (
     QUALIFIED_RULE,
     invalid_value,
@@ -240,10 +240,10 @@ def class_faults(item: JsonObject, old: JsonObject | None) -> list[Cause]:
     """What is wrong with a StorageClass; it stays as it was made."""
     found = [*_class(item)]
     if old is not None:
-        for name in ("parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"):
-            if canonical(old.get(name)) != canonical(item.get(name)):
-                why = f"updates to {name} are forbidden."
-                found.append(forbidden(name, why))
+        if canonical(old.get("parameters")) != canonical(item.get("parameters")):
+            found.append(forbidden("parameters", "updates to parameters are forbidden."))
+        for name in ("provisioner", "reclaimPolicy", "volumeBindingMode"):
+            found += fixed(name, old.get(name), item.get(name))
     return found
 
 
@@ -300,8 +300,12 @@ def driver_faults(item: JsonObject, old: JsonObject | None) -> list[Cause]:
         modes = ("Ephemeral", "Persistent")
         found += known(f"spec.volumeLifecycleModes[{at}]", mode, modes)
     if old is not None:
-        names = ("attachRequired", "volumeLifecycleModes")
-        found += all_fixed(part(old, "spec"), spec, "spec", names)
+        before = part(old, "spec")
+        needs, had = spec.get("attachRequired"), before.get("attachRequired")
+        if needs != had:
+            found.append(invalid_value("spec.attachedRequired", needs, "field is immutable"))
+        modes_before = before.get("volumeLifecycleModes")
+        found += fixed("spec.volumeLifecycleModes", modes_before, spec.get("volumeLifecycleModes"))
     return found
 
 
