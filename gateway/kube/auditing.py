@@ -49,6 +49,12 @@ class Auditing:
             entry.code = response.status
             self._log.add(entry, STARTED)
 
+    def cut(self, request: web.Request) -> None:
+        """Note that an answer ended before its end: a watch at the end of the server."""
+        entry: Entry = request[ENTRY]
+        if entry.level:
+            self._log.add(entry, COMPLETE)
+
     def end(self, request: web.Request, response: web.StreamResponse) -> None:
         """Note what was answered."""
         entry: Entry = request[ENTRY]

@@ -110,6 +110,9 @@ class KubeHttp:
             response = error_response(TooLarge(limit))
         except web.HTTPException as error:
             response = web.Response(status=error.status, text=error.reason)
+        except asyncio.CancelledError:
+            self._auditing.cut(request)
+            raise
         except Exception:
             log.exception("request failed", extra={"method": request.method, "path": request.path})
             response = error_response(GatewayError("Internal error occurred"))
