@@ -17,8 +17,10 @@ from tests.kubectl import Kubectl, find_kubectls
 
 async def a_pod(rig: Rig, name: str, node: str = "edge-1") -> None:
     async with asyncio.timeout(20):
-        while not (await rig.cloud.kube.list("v1", "nodes", fields=f"metadata.name={node}")).items:
-            await asyncio.sleep(0.05)  # the edge makes its Node after it is linked
+        while not (  # noqa: ASYNC110  the edge makes its Node after it is linked
+            await rig.cloud.kube.list("v1", "nodes", fields=f"metadata.name={node}")
+        ).items:
+            await asyncio.sleep(0.05)
     spec: JsonObject = {"nodeName": node, "containers": [{"name": "c", "image": "i"}]}
     body: JsonObject = {"metadata": {"name": name}, "spec": spec}
     await rig.cloud.kube.create("v1", "pods", "default", body)
