@@ -11,6 +11,7 @@ from gateway.errors import GatewayError, QuotaExceeded
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.clock import rfc3339
 from gateway.wire.kube.parts import part, rows, text
+from gateway.wire.kube.templates import owner_reference
 from tests.workload_rig import Workloads, eventually, name_of, workloads
 
 BUDGETS = "policy/v1", "poddisruptionbudgets"
@@ -143,6 +144,75 @@ async def test_an_owner_that_cannot_be_asked_stops_evictions(tmp_path: Path) -> 
         assert condition["message"] == "configmaps does not implement the scale subresource"
         with pytest.raises(GatewayError):
             await evict(rig, "owned")
+
+
+async def test_the_pods_of_a_deployment_are_as_many_as_it_wants(tmp_path: Path) -> None:
+    async with a_rig(tmp_path) as rig:
+        template: JsonObject = {
+            "metadata": {"labels": {"app": "web"}},
+            "spec": {"containers": [{"name": "web", "image": "web:1"}]},
+        }
+        selector: JsonObject = {"matchLabels": {"app": "web"}}
+        reference: JsonObject | None = None
+        for kind, plural, replicas in (
+            ("Deployment", "deployments", 5),
+            ("ReplicaSet", "replicasets", 2),
+        ):
+            metadata: JsonObject = {"name": "web"}
+            if reference is not None:
+                metadata["ownerReferences"] = [reference]
+            body: JsonObject = {
+                "apiVersion": "apps/v1",
+                "kind": kind,
+                "metadata": metadata,
+                "spec": {"replicas": replicas, "selector": selector, "template": template},
+            }
+            stored = await rig.kube.create("apps/v1", plural, "default", body)
+            reference = owner_reference("apps/v1", kind, stored)
+        await add_pod(rig, "web-1", reference)
+        await add_budget(rig, maxUnavailable=1)
+        status = await until_allowed(rig, 0, 1)
+        assert (status["expectedPods"], status["desiredHealthy"]) == (5, 4)
+
+
+async def test_an_owner_of_another_kind_is_asked_for_its_scale(tmp_path: Path) -> None:
+    async with a_rig(tmp_path) as rig:
+        schema: JsonObject = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+        scale: JsonObject = {
+            "specReplicasPath": ".spec.size",
+            "statusReplicasPath": ".status.size",
+        }
+        version: JsonObject = {
+            "name": "v1",
+            "served": True,
+            "storage": True,
+            "schema": {"openAPIV3Schema": schema},
+            "subresources": {"status": {}, "scale": scale},
+        }
+        definition: JsonObject = {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": "herds.farm.example"},
+            "spec": {
+                "group": "farm.example",
+                "scope": "Namespaced",
+                "names": {"plural": "herds", "kind": "Herd", "singular": "herd"},
+                "versions": [version],
+            },
+        }
+        crds = "apiextensions.k8s.io/v1", "customresourcedefinitions"
+        await rig.kube.create(*crds, None, definition)
+        herd: JsonObject = {
+            "apiVersion": "farm.example/v1",
+            "kind": "Herd",
+            "metadata": {"name": "cows"},
+            "spec": {"size": 7},
+        }
+        stored = await rig.kube.create("farm.example/v1", "herds", "default", herd)
+        await add_pod(rig, "cow", owner_reference("farm.example/v1", "Herd", stored))
+        await add_budget(rig, maxUnavailable=2)
+        status = await until_allowed(rig, 0, 1)
+        assert (status["expectedPods"], status["desiredHealthy"]) == (7, 5)
 
 
 def _has_failed(status: JsonObject) -> bool:

@@ -14,7 +14,7 @@ from gateway.errors import GatewayError
 from gateway.kube.client import PatchType
 from gateway.kube.control.context import Context
 from gateway.kube.control.loop import Loop
-from gateway.kube.control.mirrors import key_of, metadata_of, uid_of
+from gateway.kube.control.mirrors import Mirror, key_of, metadata_of, uid_of
 from gateway.kube.control.pods_of import (
     OwnerKind,
     PodsOf,
@@ -38,6 +38,7 @@ from gateway.wire.kube.daemonplans import (
 from gateway.wire.kube.daemons import (
     DaemonView,
     Fit,
+    Placement,
     by_node,
     daemon_template,
     placement_of,
@@ -52,6 +53,8 @@ DAEMON_SET = OwnerKind("apps/v1", "daemonsets", "DaemonSet", "daemonset-controll
 PLACE = DAEMON_SET.group_version, DAEMON_SET.plural
 BURST = 250
 """So many Pods are made, and so many deleted, in one run."""
+PAUSE = 0.05
+"""Between two looks at one DaemonSet: what many nodes report at once is taken in with one look."""
 FIRST_HOLD, LAST_HOLD = 1.0, 900.0
 MAX_HOLDS = 10_000
 EVERYTHING = "This daemon set is selecting all pods. A non-empty selector is required."
@@ -65,8 +68,9 @@ class DaemonSets:
         self._pods = PodsOf(context, DAEMON_SET)
         self._revisions = Revisions(context, DAEMON_SET, REVISION_LABEL)
         self._nodes = context.mirrors.of("v1", "nodes")
+        self._fits = Fits(self._nodes)
         self._holds = Holds()
-        self._loop: Loop[Key] = Loop(self._settle)
+        self._loop: Loop[Key] = Loop(self._settle, pause=PAUSE)
         self._pods.listen(self._loop.poke)
         self._revisions.claims.listen(self._loop.poke)
         self._nodes.on_change(self._on_node)
@@ -77,14 +81,8 @@ class DaemonSets:
 
     def _on_node(self, change: Change) -> None:
         """Look at the DaemonSets that judge a node otherwise than before."""
-        if change.old is not None and change.new is not None and _is_alike(change.old, change.new):
-            return
-        for key, daemon_set in self._pods.owners.objects.items():
-            placement = placement_of(daemon_set)
-            old, new = (
-                None if node is None else placement.fit(node) for node in (change.old, change.new)
-            )
-            if old != new:
+        if change.old is None or change.new is None or not _is_alike(change.old, change.new):
+            for key in self._fits.follow(change):
                 self._loop.poke(key)
 
     # --- one DaemonSet ----------------------------------------------------------------------------
@@ -93,6 +91,7 @@ class DaemonSets:
         daemon_set = self._pods.owners.get(*key)
         if daemon_set is None:
             self._loop.forget(key)
+            self._fits.forget(key)
             return
         selector = read_selector(part(daemon_set, "spec", "selector"))
         if not selector.terms:
@@ -107,18 +106,18 @@ class DaemonSets:
         newest, collisions = await self._revisions.settle(daemon_set, history, whole(known))
         await self._merge(daemon_set, history)
         run = _Run(daemon_set, selector, labels_of(newest).get(REVISION_LABEL, ""))
-        error = await self._tend(key, run)
+        view = self._view(run)
+        plan = self._plan(key, run, view)
+        error = await self._carry_out(run, plan)
         if error is None:
             await self._clean(run, history)
-        await self._report(key, run, collisions if collisions or known is not None else None)
+        seen = view if plan.is_empty else self._view(run)
+        await self._report(key, seen, collisions if collisions or known is not None else None)
         if error is not None:
             raise error  # the loop tries again, later and later
 
     def _view(self, run: _Run) -> DaemonView:
-        placement = placement_of(run.daemon_set)
-        nodes: Mapping[str, Fit] = {
-            name: placement.fit(node) for (_, name), node in self._nodes.objects.items()
-        }
+        nodes = self._fits.of(run.daemon_set)
         pods = by_node(self._seen(run))
         return DaemonView(run.daemon_set, run.short, nodes, pods, self._context.now())
 
@@ -127,9 +126,8 @@ class DaemonSets:
         found = (pod for pod in self._pods.owned(run.daemon_set) if run.selector.matches(pod))
         return [self._pods.mirror.as_seen(pod) for pod in found]
 
-    async def _tend(self, key: Key, run: _Run) -> GatewayError | None:
+    def _plan(self, key: Key, run: _Run, view: DaemonView) -> DaemonPlan:
         """Give every node its Pod; once nothing is left to do, go on with an update."""
-        view = self._view(run)
         generation = whole(part(run.daemon_set, "status").get("observedGeneration"))
         name = f"{uid_of(run.daemon_set)}/{generation}"
         plan = plan_nodes(view, lambda node: self._holds.seconds((name, node), view.now) > 0)
@@ -143,7 +141,7 @@ class DaemonSets:
             self._loop.poke_after(key, self._holds.seconds((name, node), view.now))
         if plan.is_empty and view.rolls:
             plan = plan_update(view)
-        return await self._carry_out(run, plan)
+        return plan
 
     async def _carry_out(self, run: _Run, plan: DaemonPlan) -> GatewayError | None:
         nodes = iter(plan.create[:BURST])
@@ -191,17 +189,17 @@ class DaemonSets:
 
     # --- status and Events ------------------------------------------------------------------------
 
-    async def _report(self, key: Key, run: _Run, collisions: int | None) -> None:
-        view = self._view(run)
-        generation = whole(metadata_of(run.daemon_set).get("generation"))
+    async def _report(self, key: Key, view: DaemonView, collisions: int | None) -> None:
+        daemon_set = view.daemon_set
+        generation = whole(metadata_of(daemon_set).get("generation"))
         status = daemon_status(view, generation, collisions)
         wait = seconds_to_available(
             (pods[0] for pods in view.pods.values()), view.min_ready_seconds, view.now
         )
         if wait is not None:
             self._loop.poke_after(key, wait)
-        if not is_same_status(status, part(run.daemon_set, "status")):
-            await write_status(self._context, PLACE, DAEMON_SET.named(run.daemon_set), status)
+        if not is_same_status(status, part(daemon_set, "status")):
+            await write_status(self._context, PLACE, DAEMON_SET.named(daemon_set), status)
 
     def _tell_ended(self, run: _Run, pod: JsonObject, how: str, deed: str) -> None:
         namespace, name = key_of(pod)
@@ -226,6 +224,54 @@ class _Run:
     daemon_set: JsonObject
     selector: LabelSelector
     short: str
+
+
+class Fits:
+    """How nodes fit DaemonSets, remembered until one of them changes: fleets are large."""
+
+    def __init__(self, nodes: Mirror) -> None:
+        self._nodes = nodes
+        self._known: dict[Key, _Known] = {}
+
+    def of(self, daemon_set: JsonObject) -> Mapping[str, Fit]:
+        """Return how each node fits, by name."""
+        key, version = key_of(daemon_set), _version_of(daemon_set)
+        known = self._known.get(key)
+        if known is None or known.version != version:
+            placement = placement_of(daemon_set)
+            fits = {name: placement.fit(node) for (_, name), node in self._nodes.objects.items()}
+            known = self._known[key] = _Known(version, placement, fits)
+        return known.fits
+
+    def follow(self, change: Change) -> list[Key]:
+        """Take in what became of a node; return the DaemonSets that judge it otherwise now."""
+        name = change.key[1]
+        found: list[Key] = []
+        for key, known in self._known.items():
+            old = known.fits.pop(name, None)
+            new = None if change.new is None else known.placement.fit(change.new)
+            if new is not None:
+                known.fits[name] = new
+            if old != new:
+                found.append(key)
+        return found
+
+    def forget(self, key: Key) -> None:
+        """A DaemonSet is gone."""
+        self._known.pop(key, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Shape: `version` is the uid and the generation of the DaemonSet that was judged."""
+
+    version: tuple[str, int]
+    placement: Placement
+    fits: dict[str, Fit]
+
+
+def _version_of(daemon_set: JsonObject) -> tuple[str, int]:
+    return uid_of(daemon_set), whole(metadata_of(daemon_set).get("generation"))
 
 
 class Holds:

@@ -38,6 +38,8 @@ from gateway.wire.kube.selectors import read_selector
 PLACE = "policy/v1", "poddisruptionbudgets"
 KIND = "PodDisruptionBudget"
 COMPONENT = "controllermanager"
+PAUSE = 0.05
+"""Between two looks at one budget: what many Pods report at once is taken in with one look."""
 OWNERS = {
     ("", "ReplicationController"): ("v1", "replicationcontrollers"),
     ("apps", "ReplicaSet"): ("apps/v1", "replicasets"),
@@ -61,7 +63,7 @@ class Disruption:
         self._budgets = context.mirrors.of(*PLACE)
         self._pods = context.mirrors.of("v1", "pods")
         self._owners = {kind: context.mirrors.of(*place) for kind, place in OWNERS.items()}
-        self._loop: Loop[Key] = Loop(self._settle)
+        self._loop: Loop[Key] = Loop(self._settle, pause=PAUSE)
         self._staying: Loop[Key] = Loop(self._clear)
         self._budgets.on_change(lambda change: self._loop.poke(change.key))
         self._pods.on_change(self._on_pod)

@@ -93,7 +93,7 @@ def _living(
 def _tend(
     plan: DaemonPlan, view: DaemonView, node: str, living: list[JsonObject], fit: Fit
 ) -> None:
-    if view.max_surge(1) == 0:
+    if not view.surges:
         plan.delete += living[1:]
     elif not living:
         if fit.runs:
@@ -208,14 +208,18 @@ def daemon_status(view: DaemonView, generation: int, collisions: int | None) -> 
     """Return the status of a DaemonSet as it is written; counts of 0 are left out where they may be."""
     counts = dict.fromkeys(_COUNTS, 0)
     counts["observedGeneration"] = generation
+    min_ready = view.min_ready_seconds
     for node, fit in view.nodes.items():
         pods = view.pods.get(node, ())
         counts["desiredNumberScheduled"] += fit.runs
         if pods:
             counts["currentNumberScheduled" if fit.runs else "numberMisscheduled"] += 1
         if pods and fit.runs:
-            counts["numberReady"] += is_ready(pods[0])
-            counts["numberAvailable"] += _serves(view, pods[0])
+            serves = is_ready(pods[0])
+            counts["numberReady"] += serves
+            counts["numberAvailable"] += serves and (
+                min_ready <= 0 or is_available(pods[0], min_ready, view.now)
+            )
             counts["updatedNumberScheduled"] += view.is_updated(pods[0])
     counts["numberUnavailable"] = counts["desiredNumberScheduled"] - counts["numberAvailable"]
     status: JsonObject = {key: value for key, value in counts.items() if value or key in _ALWAYS}

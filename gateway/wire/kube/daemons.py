@@ -162,12 +162,15 @@ def by_node(pods: Iterable[JsonObject], *, with_ended: bool = False) -> dict[str
     Shape:  Pods that ended and are being deleted are somebody else's work: only `with_ended` counts them.
     """
     found: dict[str, list[JsonObject]] = {}
-    for pod in sorted(pods, key=_rank):
+    for pod in pods:
         if not with_ended and is_ended(pod) and is_deleting(pod):
             continue
         node = target_node(pod)
         if node is not None:
             found.setdefault(node, []).append(pod)
+    for several in found.values():
+        if len(several) > 1:
+            several.sort(key=_rank)
     return found
 
 
@@ -195,13 +198,16 @@ class DaemonView:
     pods: Mapping[str, list[JsonObject]]
     now: float
     generation: str | None = field(init=False)
+    surges: bool = field(init=False)
+    """True when a node may have two Pods while it changes."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "generation", template_generation(self.daemon_set))
+        object.__setattr__(self, "surges", self.max_surge(1) > 0)
 
     def is_updated(self, pod: JsonObject) -> bool:
         """True for a Pod of the newest template."""
-        labels = labels_of(pod)
+        labels = part(pod, "metadata", "labels")
         counted = labels.get(GENERATION_LABEL)
         return labels.get(REVISION_LABEL) == self.short or (
             counted is not None and counted == self.generation
