@@ -32,6 +32,8 @@ from gateway.wire.kube.parts import part, text
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 64
+"""Deletions side by side: a store takes many in one go."""
 DISCOVERY_SECONDS = 30.0
 MAX_GONE = 4_096
 """Owners that are remembered as gone."""
@@ -61,7 +63,7 @@ class GarbageCollector:
         self._in_sync = asyncio.Event()
         self._puzzling: set[str] = set()
         """Objects whose owners are of kinds that nobody serves; bounded by dependents."""
-        self._loop: Loop[str] = Loop(self._work, at_once=16)
+        self._loop: Loop[str] = Loop(self._work, at_once=AT_ONCE)
         self._look = asyncio.Event()
         definitions = context.mirrors.of(*DEFINITIONS)
         definitions.on_change(lambda _change: self._look.set())
