@@ -77,6 +77,10 @@ def test_a_new_set_takes_the_room_that_there_is() -> None:
     assert first_size(deployment, [a_set("a", 20)]) == 0
     new = a_set("b", 3)
     assert new_set_resize(deployment, new, [a_set("a", 8)]) == [Resize("b", 3, 5)]
+    late = a_set("a", 8)
+    part(late, "status")["replicas"] = 10  # two are still to be deleted
+    assert new_set_resize(deployment, new, [late]) == []
+    assert first_size(deployment, [late]) == 3
     assert new_set_resize(deployment, a_set("b", 12), []) == [Resize("b", 12, 10)]
     assert new_set_resize(deployment, a_set("b", 10), []) == []
 
@@ -254,4 +258,5 @@ def test_a_scale_in_proportion_comes_to_what_is_allowed(
     assert sorted(step.name for step in steps) == [f"s{at}" for at in range(len(held))]
     grows = allowed > sum(held)
     assert all(step.after >= step.before if grows else step.after <= step.before for step in steps)
-    assert sum(step.after for step in steps) == allowed
+    total = sum(step.after for step in steps)
+    assert total == allowed or (total > allowed and steps[0].after == 0)

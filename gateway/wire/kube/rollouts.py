@@ -77,7 +77,7 @@ def first_size(deployment: JsonObject, olds: Iterable[JsonObject]) -> int:
     limits = limits_of(deployment)
     if not is_rolling(deployment):
         return limits.replicas
-    return max(0, min(limits.most - _total(olds), limits.replicas))
+    return max(0, min(limits.most - _present(olds), limits.replicas))
 
 
 def new_set_resize(
@@ -87,7 +87,7 @@ def new_set_resize(
     limits, size = limits_of(deployment), wanted(new)
     if size >= limits.replicas or not is_rolling(deployment):
         return _resized(new, limits.replicas)
-    room = limits.most - _total([*olds, new])
+    room = limits.most - _present([*olds, new])
     return _resized(new, size + max(0, min(room, limits.replicas - size)))
 
 
@@ -259,6 +259,11 @@ def _annotated(item: JsonObject, key: str) -> int | None:
 
 def _resized(item: JsonObject, size: int) -> list[Resize]:
     return [] if wanted(item) == size else [Resize(_name(item), wanted(item), size)]
+
+
+def _present(sets: Iterable[JsonObject]) -> int:
+    """How many Pods sets have or will have: one that was told to shrink may not have come to it."""
+    return sum(max(wanted(item), whole(part(item, "status").get("replicas"))) for item in sets)
 
 
 def _total(sets: Iterable[JsonObject]) -> int:
