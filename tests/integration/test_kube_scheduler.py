@@ -226,3 +226,24 @@ async def test_a_binding_that_fails_gives_its_place_back_and_is_tried_again(
             return ("Warning", "FailedScheduling", text) in await events(kube, "a")
 
         await eventually(told)
+
+
+async def test_a_namesake_that_comes_while_a_binding_fails_gets_its_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, first = LocalClient.create, ["a"]
+
+    async def create(self: LocalClient, *args: Any, **more: Any) -> JsonObject:
+        if more.get("subresource") == "binding" and first:
+            first.pop()
+            await self.delete(*PODS, "a", grace_seconds=0)
+            await original(self, *PODS, named("a", labels={"is": "new"}))
+        return await original(self, *args, **more)
+
+    monkeypatch.setattr(LocalClient, "create", create)
+    async with scheduling(tmp_path) as kube:
+        await kube.create("v1", "nodes", None, a_node("n", pods="1"))
+        await kube.create(*PODS, named("a"))
+        assert await placed(kube, "a") == "n"
+        pod: Any = await kube.get(*PODS, "a")
+        assert pod["metadata"]["labels"] == {"is": "new"}

@@ -56,6 +56,7 @@ class Scheduler:
         self._assumed: dict[Key, str] = {}
         """Pods that were placed here, with their uid, until the API shows it."""
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._looks_at = 0.0
         self._news = asyncio.Event()
         self._pods = context.mirrors.of("v1", "pods")
         context.mirrors.of("v1", "nodes").on_change(self._node_changed)
@@ -80,7 +81,7 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         while True:
             self._news.clear()
-            self._queue.wake_forgotten(loop.time())
+            self._wake_forgotten(loop.time())
             key = self._queue.pop(loop.time())
             if key is not None:
                 return key
@@ -90,6 +91,11 @@ class Scheduler:
                     await self._news.wait()
             except TimeoutError:
                 continue
+
+    def _wake_forgotten(self, now: float) -> None:
+        if now >= self._looks_at:
+            self._looks_at = now + LOOK_SECONDS
+            self._queue.wake_forgotten(now)
 
     async def _finish(self, key: Key, work: Callable[[], Awaitable[None]]) -> None:
         """Write down one decision; a Pod for which that fails is tried again."""
@@ -147,7 +153,7 @@ class Scheduler:
         except GatewayError as error:
             await self._not_bound(pod, stored, error)
             return
-        self._queue.drop(pod.key)
+        self._settle(pod)
         self._tell(stored, "Scheduled", f"Successfully assigned {namespace}/{name} to {node}")
 
     async def _not_bound(self, pod: PodInfo, stored: JsonObject, error: GatewayError) -> None:
@@ -161,13 +167,19 @@ class Scheduler:
             self._unassume(pod)
             raise
         if is_settled:
-            self._queue.drop(pod.key)
+            self._settle(pod)
             return  # the watch will show where it is, or that it is gone
         self._unassume(pod)
         message = f"binding rejected: {error.message}"
         self._tell(stored, "FailedScheduling", message, WARNING)
         await self._write_condition(pod, stored, BROKEN, message, pod.nominated)
         raise error
+
+    def _settle(self, pod: PodInfo) -> None:
+        """A Pod has its node, or is gone; a namesake that came since goes on waiting."""
+        waiting = self._pending.get(pod.key)
+        if waiting is None or waiting.uid == pod.uid:
+            self._queue.drop(pod.key)
 
     async def _has_node(self, pod: PodInfo) -> bool:
         """Ask whether a Pod is bound, or is not there any more."""
