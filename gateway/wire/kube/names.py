@@ -173,12 +173,27 @@ _OWNER_FIELDS = ("apiVersion", "kind", "name", "uid")
 
 
 def _owner_faults(owners: Json) -> list[Cause]:
-    return [
+    rows = [row for row in owners if isinstance(row, dict)] if isinstance(owners, list) else []
+    found = [
         invalid_value(f"metadata.ownerReferences.{field}", "", "must not be empty")
-        for owner in (owners if isinstance(owners, list) else [])
+        for owner in rows
         for field in _OWNER_FIELDS
-        if not (isinstance(owner, dict) and owner.get(field))
+        if not owner.get(field)
     ]
+    return found + _controller_faults([row for row in rows if row.get("controller") is True])
+
+
+def _controller_faults(controllers: list[JsonObject]) -> list[Cause]:
+    """One owner at most controls an object."""
+    if len(controllers) < 2:
+        return []
+    first, second = (f"{row.get('kind')}/{row.get('name')}" for row in controllers[:2])
+    why = (
+        'Only one reference can have Controller set to true. Found "true" in references for'
+        f" {first} and {second}"
+    )
+    shown: list[Json] = [*controllers]
+    return [invalid_value("metadata.ownerReferences", shown, why)]
 
 
 def _texts(value: Json) -> list[str]:
