@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from gateway.errors import Forbidden
+from gateway.kube.admission import WriteOptions
 from gateway.kube.client import KubeClient
 from gateway.model.json import Json, JsonObject
 from tests.contract.test_kube_client import client, server
+from tests.kube_server import KubeServer
 
 __all__ = ["client", "server"]
 
@@ -91,3 +93,11 @@ async def test_a_pod_that_is_stored_keeps_its_token(client: KubeClient) -> None:
     made["metadata"]["labels"] = {"a": "b"}
     again: Any = await client.update("v1", "pods", "default", made)
     assert again["spec"] == made["spec"]
+
+
+async def test_who_writes_what_is_only_stored_is_told(server: KubeServer) -> None:
+    objects = server.api.objects
+    kind = objects.resource("networking.k8s.io/v1", "networkpolicies")
+    body: JsonObject = {"metadata": {"name": "n"}, "spec": {"podSelector": {}}}
+    written = await objects.create(kind, "default", body, WriteOptions())
+    assert written.remarks.texts == ["NetworkPolicy is stored and not enforced"]

@@ -124,3 +124,12 @@ def test_an_escaped_comma_belongs_to_the_value() -> None:
 def test_the_pinned_name_is_known() -> None:
     assert parse_fields("metadata.name=n").name == "n"
     assert parse_fields("metadata.name!=n").name is None
+
+
+def test_a_field_that_is_absent_reads_as_its_kind_says() -> None:
+    known = {"spec.unschedulable": ("spec", "unschedulable", "=false"), "type": ("type",)}
+    free: JsonObject = {"spec": {}}
+    cordoned: JsonObject = {"spec": {"unschedulable": True}}
+    selector = parse_fields("spec.unschedulable=false", known)
+    assert [selector.matches(item) for item in (free, cordoned, {})] == [True, False, True]
+    assert parse_fields("type=", known).matches(free)

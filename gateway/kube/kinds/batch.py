@@ -38,4 +38,4 @@ def kinds() -> Iterator[ResourceType]:
         generation=True,
     )
     yield row("batch/v1", "jobs", "Job", categories=ALL, status=True, generation=True,
-              fields={"status.successful": ("status", "succeeded")})  # fmt: skip
+              fields={"status.successful": ("status", "succeeded", "=0")})  # fmt: skip

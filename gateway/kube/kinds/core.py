@@ -24,17 +24,20 @@ _VIEWED_EVENT_FIELDS = {
     **paths("reason", "type"),
     "reportingController": ("reportingComponent",),
 }
-_POD_FIELDS = paths(
-    "spec.nodeName",
-    "spec.restartPolicy",
-    "spec.schedulerName",
-    "spec.serviceAccountName",
-    "spec.hostNetwork",
-    "status.phase",
-    "status.podIP",
-    "status.podIPs",
-    "status.nominatedNodeName",
-)
+_POD_FIELDS = {
+    **paths(
+        "spec.nodeName",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "spec.serviceAccountName",
+        "status.phase",
+        "status.podIP",
+        "status.podIPs",
+        "status.nominatedNodeName",
+    ),
+    "spec.host": ("spec", "nodeName"),
+    "spec.hostNetwork": ("spec", "hostNetwork", "=false"),
+}
 _TOKEN = Subresource("token", "TokenRequest", ("create",), "authentication.k8s.io", "v1")
 _UPGRADED = ("create", "get")
 _POD_PARTS = (
@@ -77,7 +80,7 @@ def kinds() -> Iterator[ResourceType]:
         namespaced=False,
         short=("no",),
         status=True,
-        fields=paths("spec.unschedulable"),
+        fields={"spec.unschedulable": ("spec", "unschedulable", "=false")},
     )
     yield row("v1", "persistentvolumeclaims", "PersistentVolumeClaim", short=("pvc",), status=True)
     yield row(
@@ -104,7 +107,7 @@ def kinds() -> Iterator[ResourceType]:
         status=True,
         scale=_REPLICATION,
         generation=True,
-        fields=paths("status.replicas"),
+        fields={"status.replicas": ("status", "replicas", "=0")},
     )
     yield row("v1", "resourcequotas", "ResourceQuota", short=("quota",), status=True)
     yield row("v1", "secrets", "Secret", fields=paths("type"))

@@ -243,15 +243,23 @@ class FieldSelector:
         )
 
 
+ABSENT_AS = "="
+
+
 def field_text(item: Json, steps: tuple[str, ...]) -> str:
-    """The value at a path as text; booleans as `true` and `false`, absent as empty."""
+    """The value at a path as text; booleans as `true` and `false`.
+
+    Shape:  absent is empty, or what a last step `=text` says: `("spec", "unschedulable", "=false")`.
+    """
+    absent = ""
     for step in steps:
-        if not isinstance(item, dict):
-            return ""
-        item = item.get(step)
+        if step.startswith(ABSENT_AS):
+            absent = step[len(ABSENT_AS) :]
+            break
+        item = item.get(step) if isinstance(item, dict) else None
     if isinstance(item, bool):
         return "true" if item else "false"
-    return "" if item is None or isinstance(item, (dict, list)) else str(item)
+    return absent if item is None or isinstance(item, (dict, list)) else str(item)
 
 
 EVERY_FIELD = FieldSelector()
