@@ -71,7 +71,7 @@ async def test_a_node_moves_and_nothing_is_lost_or_sent_twice(tmp_path: Path) ->
             await edge.object("default/pod/last")
             await has_sync(one, "last", last["metadata"]["resourceVersion"])
             assert objects(edge) == [("insert", "default/pod/last")]
-            rights = {"default"}  # of the ServiceAccount that the Pods run as
+            rights = {"default", "kube-root-ca.crt"}  # of the account that the Pods run as
             assert set(await syncs(one)) - rights == {"p1", "new", "cm-1", "last"}
             names = [item["metadata"]["name"] for item in await all_syncs(one)]
             assert len(names) == len(set(names)) == 5
