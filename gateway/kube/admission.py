@@ -245,7 +245,11 @@ def check(
     strategy = strategy_of(resource.storage_key)
     causes = metadata_faults(table(item, "metadata"), strategy.name_rule)
     if resource.is_custom:
-        causes += validate.faults(resource.schema, item)
+        causes += (
+            validate.faults(resource.schema, item)
+            if old is None
+            else validate.faults(resource.schema, item, old=old)
+        )
     if changes_spec(part):
         causes += strategy.faults(without_ephemeral(item), None)
     else:

@@ -21,6 +21,7 @@ from gateway.wire.kube.resources import ResourceType
 from gateway.wire.kube.schema import Schema
 from gateway.wire.kube.status import conflict, invalid, not_allowed, not_served
 from gateway.wire.kube.strategic import apply_strategic
+from gateway.wire.kube.validate import defaulted
 
 SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 SUFFIX_LENGTH = 5
@@ -160,9 +161,16 @@ def as_version(resource: ResourceType, stored: Stored) -> Stored:
     if resource.view is not None:
         shown = resource.view.shown(stored.object)
         return Stored(stored.key, stored.version, shown, msgspec.json.encode(shown))
-    if not resource.is_custom or stored.object.get("apiVersion") == resource.group_version:
+    if not resource.is_custom:
         return stored  # a built-in kind without a view is stored as it is shown
-    item: JsonObject = {**stored.object, "apiVersion": resource.group_version}
+    held = stored.object
+    is_named = held.get("apiVersion") == resource.group_version
+    if is_named and not resource.schema.fills:
+        return stored
+    item = cast("JsonObject", defaulted(resource.schema, held))  # defaults may be younger than it
+    if is_named and item == held:
+        return stored
+    item = {**item, "apiVersion": resource.group_version}
     return Stored(stored.key, stored.version, item, msgspec.json.encode(item))
 
 

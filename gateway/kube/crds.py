@@ -7,12 +7,14 @@ from dataclasses import replace
 
 from gateway.kube.builtin import DEFINITIONS
 from gateway.kube.client import EventType
+from gateway.kube.hooks import Hooks, Opinion, Review
 from gateway.kube.strategies import table
 from gateway.kube.typedata import OBJECT_META, catalogue
 from gateway.kube.watch import Change
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.resources import Column, Registry, ResourceType, ScalePaths, Subresource
 from gateway.wire.kube.schema import Schema, read_schema
+from gateway.wire.kube.structural import RULES, has_rules
 
 _TEXT = Schema(type="string")
 
@@ -101,6 +103,14 @@ def _scale(rows: JsonObject) -> ScalePaths | None:
     )
 
 
+async def rules_are_not_evaluated(review: Review) -> Opinion:
+    """Warn of rules in CEL: they are stored, and nobody judges objects by them."""
+    versions = table(review.item, "spec").get("versions")
+    if review.wants_warnings and has_rules(versions):
+        return Opinion(warnings=(f"{RULES} are stored, but not evaluated",))
+    return Opinion()
+
+
 class Definitions:
     """Keeps the registry in step with the stored definitions."""
 
@@ -111,6 +121,10 @@ class Definitions:
         """Serve what a definition says. Errors: BadRequest."""
         for kind in kinds_of(definition):
             self._registry.add(kind)
+
+    def register(self, hooks: Hooks) -> None:
+        """Have a say about definitions that are written."""
+        hooks.judge(DEFINITIONS, "rules", rules_are_not_evaluated)
 
     def on_change(self, change: Change) -> None:
         if change.after.key.kind != DEFINITIONS:

@@ -97,6 +97,7 @@ class KubeApi:
         podadmission.register(self.objects.hooks, storage)
         self._documents = Documents(registry)
         self._definitions = Definitions(registry)
+        self._definitions.register(self.objects.hooks)
         self._identity: Identity | None = None
         self._kubelets: Kubelets = DirectKubelets(self._kubelet_tls)
         self._audit = AuditLog(settings.audit, metrics)

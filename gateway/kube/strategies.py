@@ -10,9 +10,9 @@ import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gateway.errors import BadRequest
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube import rbac, signingrequests
+from gateway.wire.kube.definitions import definition_faults
 from gateway.wire.kube.kindrules import RULES
 from gateway.wire.kube.names import (
     Rule,
@@ -25,7 +25,6 @@ from gateway.wire.kube.names import (
     subdomain_fault,
 )
 from gateway.wire.kube.pods import pod_faults, pod_grace, prepare_pod
-from gateway.wire.kube.schema import read_schema
 from gateway.wire.kube.servicefaults import service_faults, service_name_fault
 from gateway.wire.kube.services import prepare_service
 from gateway.wire.kube.status import Cause
@@ -224,75 +223,7 @@ def _event_faults(item: JsonObject, _old: JsonObject | None) -> list[Cause]:
 # --- definitions ------------------------------------------------------------------------------------
 
 
-def _definition_faults(item: JsonObject, old: JsonObject | None) -> list[Cause]:
-    spec = table(item, "spec")
-    names, metadata = table(spec, "names"), table(item, "metadata")
-    group = spec.get("group")
-    found = [required(f"spec.{key}") for key in ("group", "scope", "versions") if not spec.get(key)]
-    found += [required(f"spec.names.{key}") for key in ("plural", "kind") if not names.get(key)]
-    if found:
-        return found
-    wanted = f"{names['plural']}.{group}"
-    if metadata.get("name") != wanted:
-        why = f'must be spec.names.plural+"."+spec.group: must be "{wanted}"'
-        found.append(invalid_value("metadata.name", metadata.get("name"), why))
-    if spec.get("scope") not in ("Namespaced", "Cluster"):
-        text = (
-            f'Unsupported value: {quoted(spec["scope"])}: supported values: "Cluster", "Namespaced"'
-        )
-        found.append(Cause("FieldValueNotSupported", text, "spec.scope"))
-    found += _approval_faults(item, group)
-    return found + _version_faults(spec.get("versions")) + _fixed_faults(spec, old)
-
-
-def _version_faults(versions: Json) -> list[Cause]:
-    rows = [row for row in versions if isinstance(row, dict)] if isinstance(versions, list) else []
-    found: list[Cause] = []
-    for at, row in enumerate(rows):
-        path = f"spec.versions[{at}].schema.openAPIV3Schema"
-        schema = table(table(row, "schema"), "openAPIV3Schema")
-        why = _schema_fault(schema)
-        if not schema:
-            found.append(required(path, "schemas are required"))
-        elif why:
-            found.append(invalid_value(path, "", why))
-    if sum(row.get("storage") is True for row in rows) != 1:
-        why = "must have exactly one version marked as storage version"
-        found.append(invalid_value("spec.versions", versions, why))
-    return found
-
-
-def _schema_fault(schema: JsonObject) -> str | None:
-    try:
-        read_schema(schema)
-    except BadRequest as error:
-        return error.message
-    return None
-
-
-def _approval_faults(item: JsonObject, group: Json) -> list[Cause]:
-    """Groups of the Kubernetes community are not for everybody."""
-    text = str(group)
-    notes = table(table(item, "metadata"), "annotations")
-    if not text.endswith((".k8s.io", ".kubernetes.io")) or notes.get(APPROVAL):
-        return []
-    why = "protected groups must have approval annotation"
-    return [required(f"metadata.annotations[{APPROVAL}]", why)]
-
-
-def _fixed_faults(spec: JsonObject, old: JsonObject | None) -> list[Cause]:
-    if old is None:
-        return []
-    before = table(old, "spec")
-    return [
-        invalid_value(f"spec.{key}", spec.get(key), "field is immutable")
-        for key in ("group", "scope")
-        if spec.get(key) != before.get(key)
-    ]
-
-
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
-APPROVAL = "api-approved.kubernetes.io"
 
 
 def _prepare_definition(item: JsonObject, old: JsonObject | None) -> None:
@@ -365,7 +296,7 @@ STRATEGIES: Mapping[str, Strategy] = {
         rbac.prepare_binding, rbac.cluster_binding_faults, name_rule=path_segment_fault
     ),
     "customresourcedefinitions.apiextensions.k8s.io": Strategy(
-        _prepare_definition, _definition_faults
+        _prepare_definition, definition_faults
     ),
     **{
         key: Strategy(rules.prepare, rules.faults, name_rule=rules.name_rule)

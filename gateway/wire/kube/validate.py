@@ -44,17 +44,25 @@ def join(path: str, name: str) -> str:
 # --- faults ------------------------------------------------------------------------------------
 
 
-def faults(schema: Schema, value: Json, path: str = "") -> list[Cause]:
-    """Everything that is wrong with a value, at most `MAX_FAULTS`, in the order of the document."""
+_NEW: Json = object()  # type: ignore[assignment]  # equal to nothing: there was no such value before
+
+
+def faults(schema: Schema, value: Json, path: str = "", *, old: Json = _NEW) -> list[Cause]:
+    """Everything that is wrong with a value, at most `MAX_FAULTS`, in the order of the document.
+
+    Shape:  `old` is what was stored before: what an update leaves as it was is not judged again.
+    """
     found: list[Cause] = []
-    for cause in _walk(schema, value, path):
+    for cause in _walk(schema, value, path, old):
         found.append(cause)
         if len(found) >= MAX_FAULTS:
             break
     return found
 
 
-def _walk(schema: Schema, value: Json, path: str) -> Iterator[Cause]:
+def _walk(schema: Schema, value: Json, path: str, old: Json = _NEW) -> Iterator[Cause]:
+    if old is not _NEW and old == value and canonical(old) == canonical(value):
+        return
     if value is None:
         if not schema.nullable and schema.type:
             yield _wrong_type(path, "null", schema.type)
@@ -64,9 +72,9 @@ def _walk(schema: Schema, value: Json, path: str) -> Iterator[Cause]:
         return
     yield from _limit_faults(schema, value, path)
     if isinstance(value, dict):
-        yield from _object_faults(schema, value, path)
+        yield from _object_faults(schema, value, path, old)
     elif isinstance(value, list):
-        yield from _list_faults(schema, value, path)
+        yield from _list_faults(schema, value, path, old)
 
 
 def _type_name(schema: Schema) -> str:
@@ -95,7 +103,7 @@ def _wrong_type(path: str, came: str, wanted: str) -> Cause:
     return Cause("FieldValueTypeInvalid", text, path)
 
 
-def _object_faults(schema: Schema, value: JsonObject, path: str) -> Iterator[Cause]:
+def _object_faults(schema: Schema, value: JsonObject, path: str, old: Json) -> Iterator[Cause]:
     for name in schema.required:
         if name not in value:
             yield required(join(path, name))
@@ -105,13 +113,21 @@ def _object_faults(schema: Schema, value: JsonObject, path: str) -> Iterator[Cau
     if limits.min_properties is not None and len(value) < limits.min_properties:
         rule = f"should have at least {limits.min_properties} properties"
         yield invalid_value(path, value, f"{path} in body {rule}")
+    before = old if isinstance(old, dict) else {}
     for name, item in value.items():
         child = schema.child(name)
         if child is not None:
-            yield from _walk(child, item, join(path, name))
+            yield from _walk(child, item, join(path, name), before.get(name, _NEW))
 
 
-def _list_faults(schema: Schema, value: list[Json], path: str) -> Iterator[Cause]:
+def _before(schema: Schema, old: Json) -> dict[bytes, Json]:
+    """The elements that a list had, where they can be told apart: by their keys."""
+    if schema.list_type != "map" or not isinstance(old, list):
+        return {}
+    return {canonical(_identity(schema, item)): item for item in old}
+
+
+def _list_faults(schema: Schema, value: list[Json], path: str, old: Json) -> Iterator[Cause]:
     limits = schema.limits
     if limits.max_items is not None and len(value) > limits.max_items:
         yield _too_many(path, len(value), limits.max_items)
@@ -119,8 +135,10 @@ def _list_faults(schema: Schema, value: list[Json], path: str) -> Iterator[Cause
         rule = f"should have at least {limits.min_items} items"
         yield invalid_value(path, value, f"{path} in body {rule}")
     if schema.items is not None:
+        before = _before(schema, old)
         for at, item in enumerate(value):
-            yield from _walk(schema.items, item, f"{path}[{at}]")
+            held = before.get(canonical(_identity(schema, item)), _NEW) if before else _NEW
+            yield from _walk(schema.items, item, f"{path}[{at}]", held)
     yield from _duplicates(schema, value, path)
 
 
