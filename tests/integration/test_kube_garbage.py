@@ -188,10 +188,14 @@ async def test_what_lost_its_owner_while_nobody_looked_goes_at_the_next_start(
         owner, keeper = await make(kube, "owner"), await make(kube, "keeper")
         await make(kube, "child", owned_by(owner))
         await make(kube, "kept", owned_by(keeper))
+        abroad = await make(kube, "abroad", owned_by(keeper), namespace="kube-public")
+        await make(kube, "deceived", owned_by(abroad))
         await kube.delete(*MAPS, NS, "owner")
     async with kube_server(tmp_path) as server:
         kube = server.api.client("tests")
         await until(gone(kube, "child"))
+        await until(gone(kube, "abroad", MAPS, "kube-public"))
+        await until(gone(kube, "deceived"))
         assert await metadata(kube, "kept")
 
 

@@ -118,7 +118,7 @@ class Passing:
 
 async def test_a_follower_tells_of_all_and_lists_again_when_the_past_is_gone() -> None:
     told: list[str] = []
-    listed: list[set[str]] = []
+    listed: list[dict[str, str]] = []
     is_gone = asyncio.Event()
 
     def gone(uid: str) -> None:
@@ -138,7 +138,7 @@ async def test_a_follower_tells_of_all_and_lists_again_when_the_past_is_gone() -
             await is_gone.wait()
         task.cancel()
     assert told == ["1a", "b", "2a", "b", "-b"]
-    assert listed == [{"1a", "b"}, {"2a", "b"}]
+    assert listed == [{"1a": "n", "b": "n"}, {"2a": "n", "b": "n"}]
 
 
 # --- discovery --------------------------------------------------------------------------------------

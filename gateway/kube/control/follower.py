@@ -20,8 +20,8 @@ PAGE = 500
 class Follower:
     """Tells `seen` of each object that is there or changes, `gone` of each that goes.
 
-    After a list `listed` gets the uids of all there are: what else was known is gone. Ready after the first
-    list, or once the kind turns out not to be listed for us.
+    After a list `listed` gets uid and namespace of all there are: what else was known is gone. Ready after
+    the first list, or once the kind turns out not to be listed for us.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Follower:
         *,
         seen: Callable[[JsonObject], None],
         gone: Callable[[str], None],
-        listed: Callable[[set[str]], None],
+        listed: Callable[[dict[str, str]], None],
     ) -> None:
         self._kube = kube
         self._place = place
@@ -62,19 +62,19 @@ class Follower:
             await asyncio.sleep(backoff.next())
 
     async def _list(self) -> None:
-        uids: set[str] = set()
+        found: dict[str, str] = {}
         page: str | None = None
         while True:
             answer = await self._kube.list(*self._place, limit=PAGE, page=page)
             for item in answer.items:
-                uids.add(_uid(item))
+                found[_uid(item)] = text(part(item, "metadata").get("namespace"))
                 self._seen(item)
             page = answer.next_page
             if not page:
                 break
             await asyncio.sleep(0)
         self._version = answer.resource_version
-        self._listed(uids)
+        self._listed(found)
 
     async def _watch(self) -> bool:
         has_news = False

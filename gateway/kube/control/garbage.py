@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from typing import TypeAlias
 
 from gateway.errors import Conflict, GatewayError, NotFound
 from gateway.kube.control.context import Context
@@ -41,6 +42,8 @@ PAGE = 500
 COMPONENT = "garbage-collector-controller"
 IGNORED = frozenset({("", "events"), ("events.k8s.io", "events")})
 DEFINITIONS = "apiextensions.k8s.io/v1", "customresourcedefinitions"
+Where: TypeAlias = "tuple[tuple[str, str], str]"
+"""Group version and plural; namespace, empty for what has none."""
 POLICIES = {ORPHAN: "Orphan", FOREGROUND: "Foreground"}
 
 
@@ -51,14 +54,14 @@ class GarbageCollector:
         self._kube = context.kube
         self._events = context.events
         self._graph = Graph()
-        self._alive: dict[str, tuple[str, str]] = {}
-        """uid -> place of owners that were found to be there; bounded by those that have dependents."""
+        self._alive: dict[str, Where] = {}
+        """uid -> where an owner was found to be; bounded by those that have dependents."""
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._found = Discovered(())
         self._following: dict[Kind, asyncio.Task[None]] = {}
         self._waiting: set[Kind] = set()
         """Kinds that were not listed yet."""
-        self._first: dict[str, tuple[str, str]] = {}
+        self._first: dict[str, Where] = {}
         """What lists showed until all of them were there: who of it owns something is known then."""
         self._in_sync = asyncio.Event()
         self._puzzling: set[str] = set()
@@ -115,7 +118,7 @@ class GarbageCollector:
             kind.place,
             seen=lambda item: self._seen(kind.place, item),
             gone=self._take_away,
-            listed=lambda uids: self._listed(kind.place, uids),
+            listed=lambda found: self._listed(kind.place, found),
         )
         self._following[kind] = group.create_task(follower.run(lambda: self._known(kind)))
 
@@ -135,19 +138,21 @@ class GarbageCollector:
         if self._waiting or not self._following:
             return
         self._alive |= {
-            uid: place for uid, place in self._first.items() if self._graph.is_owner(uid)
+            uid: where for uid, where in self._first.items() if self._graph.is_owner(uid)
         }
         self._first.clear()
         self._in_sync.set()
 
-    def _listed(self, place: tuple[str, str], uids: set[str]) -> None:
+    def _listed(self, place: tuple[str, str], found: dict[str, str]) -> None:
         """Note what went while nobody watched, and which owners are there."""
-        gone = [node.uid for node in self._graph.of(place) if node.uid not in uids]
-        gone += [uid for uid, where in self._alive.items() if where == place and uid not in uids]
+        gone = [node.uid for node in self._graph.of(place) if node.uid not in found]
+        gone += [
+            uid for uid, (where, _) in self._alive.items() if where == place and uid not in found
+        ]
         for uid in gone:
             self._take_away(uid)
         if self._waiting:
-            self._first |= dict.fromkeys(uids, place)
+            self._first |= {uid: (place, namespace) for uid, namespace in found.items()}
 
     # --- what changes -----------------------------------------------------------------------------
 
@@ -170,14 +175,15 @@ class GarbageCollector:
             self._loop.poke(node.uid)
 
     def _is_to_judge(self, node: Node) -> bool:
-        return not node.is_deleting and any(map(self._is_in_doubt, node.owners))
+        return not node.is_deleting and any(self._is_in_doubt(node, one) for one in node.owners)
 
-    def _is_in_doubt(self, owner: str) -> bool:
-        """True for an owner of which it is not known that it is there, and stays."""
+    def _is_in_doubt(self, node: Node, owner: str) -> bool:
+        """True for an owner of which it is not known that it is there, may own this, and stays."""
         known = self._graph.get(owner)
         if known is not None:
-            return known.waits_for == FOREGROUND
-        return owner not in self._alive
+            return known.waits_for == FOREGROUND or known.namespace not in ("", node.namespace)
+        where = self._alive.get(owner)
+        return where is None or where[1] not in ("", node.namespace)
 
     def _take_away(self, uid: str) -> None:
         self._alive.pop(uid, None)
@@ -329,14 +335,15 @@ class GarbageCollector:
             self._tell_misplaced(node, reference)
             return None
         name = text(reference.get("name"))
-        owner = await self._get(kind.place, node.namespace if kind.is_namespaced else "", name, uid)
+        where = kind.place, node.namespace if kind.is_namespaced else ""
+        owner = await self._get(*where, name, uid)
         if owner is None:
             if kind.is_namespaced and await self._is_elsewhere(kind, name, uid):
                 self._tell_misplaced(node, reference)
             return "absent"
         if uid in self._gone:  # it went while we asked
             return "absent"
-        self._alive[uid] = kind.place
+        self._alive[uid] = where
         return "waits" if waits_for_dependents(owner) else "solid"
 
     async def _is_elsewhere(self, kind: Kind, name: str, uid: str) -> bool:
