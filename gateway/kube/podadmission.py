@@ -213,8 +213,17 @@ def _remark(said: str) -> Judge:
     return judge
 
 
+async def _claims_stay_pending(review: Review) -> Opinion:
+    """Say to who makes a StatefulSet with claims what becomes of them: its controller writes them."""
+    if review.old is not None or not part(review.item, "spec").get("volumeClaimTemplates"):
+        return Opinion()
+    said = "spec.volumeClaimTemplates: claims are made; nothing here provides or binds a volume"
+    return Opinion(warnings=(said,))
+
+
 def register(hooks: Hooks, storage: Storage) -> None:
     """Let new Pods be completed, and writers be told what is not acted upon."""
     hooks.change(PODS, "pods.admission", PodAdmission(storage).admit)
     for kind, said in STORED_ONLY.items():
         hooks.judge(kind, "stored.only", _remark(said))
+    hooks.judge("statefulsets.apps", "stored.only", _claims_stay_pending)

@@ -135,3 +135,13 @@ async def test_a_set_is_scaled_and_a_drain_heeds_the_budget(
     assert "Cannot evict pod as it would violate the pod's disruption budget" in refused.text
     await kubectl.ok("delete", "pdb", "web")
     await kubectl.ok("drain", "node-1", "--ignore-daemonsets", TIMEOUT)
+
+
+async def test_who_asks_for_volumes_is_told_that_nothing_provides_them(kubectl: Kubectl) -> None:
+    claims = """
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+"""
+    said = (await kubectl.ok("apply", "-f", "-", stdin=MEMBERS.partition("---")[0] + claims)).err
+    assert "Warning: spec.volumeClaimTemplates: claims are made; nothing here provides" in said
