@@ -164,6 +164,13 @@ def _secret_faults(item: JsonObject, old: JsonObject | None) -> list[Cause]:
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
+def _prepare_node(item: JsonObject, _old: JsonObject | None) -> None:
+    """The first of a node's networks and the list of them tell the same."""
+    network = table(item, "spec").get("podCIDR")
+    if network and not table(item, "spec").get("podCIDRs"):
+        own_table(item, "spec")["podCIDRs"] = [network]
+
+
 def _node_faults(item: JsonObject, _old: JsonObject | None) -> list[Cause]:
     taints = table(item, "spec").get("taints")
     found: list[Cause] = []
@@ -277,7 +284,7 @@ STRATEGIES: Mapping[str, Strategy] = {
     "namespaces": Strategy(_prepare_namespace, name_rule=service_name_fault),
     "configmaps": Strategy(faults=_data_faults),
     "secrets": Strategy(_prepare_secret, _secret_faults),
-    "nodes": Strategy(faults=_node_faults, keeps_status=True),
+    "nodes": Strategy(_prepare_node, _node_faults, keeps_status=True),
     "leases.coordination.k8s.io": Strategy(faults=_lease_faults),
     "events": Strategy(faults=_event_faults),
     "services": Strategy(prepare_service, service_faults, name_rule=service_name_fault),
