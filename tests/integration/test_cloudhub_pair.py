@@ -74,7 +74,7 @@ async def test_a_node_moves_and_nothing_is_lost_or_sent_twice(tmp_path: Path) ->
             rights = {"default", "kube-root-ca.crt"}  # of the account that the Pods run as
             assert set(await syncs(one)) - rights == {"p1", "new", "cm-1", "last"}
             names = [item["metadata"]["name"] for item in await all_syncs(one)]
-            assert len(names) == len(set(names)) == 5
+            assert len(names) == len(set(names)) == 6
 
 
 async def test_a_join_that_replaces_at_one_cloudcore_revokes_at_the_other(tmp_path: Path) -> None:
