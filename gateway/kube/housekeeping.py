@@ -96,7 +96,9 @@ class Housekeeping:
             return True
         except GatewayError as error:
             if not isinstance(error, Conflict):
-                log.warning("a definition stays", extra={"definition": key.name, "cause": error.message})
+                log.warning(
+                    "a definition stays", extra={"definition": key.name, "cause": error.message}
+                )
             return False
         return True
 
@@ -133,9 +135,10 @@ class Housekeeping:
         """Forget old events."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            await self._forget_events()
+            await self.forget_events()
 
-    async def _forget_events(self) -> None:
+    async def forget_events(self) -> None:
+        """Delete Events that are an hour old, and the oldest beyond `MAX_EVENTS`."""
         resource = self._objects.resource("v1", "events")
         before = self._objects.now() - EVENT_SECONDS
         events = sorted(
