@@ -35,12 +35,13 @@ from gateway.kube.documents import Documents
 from gateway.kube.impersonation import impersonated, wanted_of
 from gateway.kube.kubelets import Kubelets, NoKubelets
 from gateway.kube.lenses import lens_of, shown_through
-from gateway.kube.objects import Objects, Written
+from gateway.kube.objects import Objects
 from gateway.kube.patching import check_config
 from gateway.kube.podstreams import STREAMED, UPGRADES, PodStreams
 from gateway.kube.reviews import review
 from gateway.kube.strategies import table
 from gateway.kube.streams import stream_watch
+from gateway.kube.written import Written, deletion_status
 from gateway.model.json import Json, JsonObject
 from gateway.observe.metrics import Metrics
 from gateway.wire.kube.requests import Target, Wanted, flag, parse_target
@@ -368,7 +369,7 @@ class KubeHttp:
         options = delete_options(await self._options_body(request), request.query)
         namespace = target.namespace or None
         deleted = await self.objects.delete(resource, namespace, target.name, options)
-        told = msgspec.json.encode(self.objects.deletion_status(resource, deleted))
+        told = msgspec.json.encode(deletion_status(resource, deleted))
         return await answer(request, told, wanted)
 
     async def _delete_collection(

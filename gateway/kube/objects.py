@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar, cast
 
 from gateway.errors import (
@@ -45,6 +45,7 @@ from gateway.kube.rights import Rights
 from gateway.kube.storage import Snapshot, Storage
 from gateway.kube.strategies import table
 from gateway.kube.watch import Filter, Key, Stored, Watcher
+from gateway.kube.written import Deleted, Written, selectable
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube import fields
 from gateway.wire.kube.clock import rfc3339
@@ -59,38 +60,13 @@ from gateway.wire.kube.status import (
     invalid,
     namespace_ending,
     not_found,
-    success,
 )
 
 MAX_TRIES = 8
-
 PROTECTED_NAMESPACES = ("default", "kube-system", "kube-public")
 
 SILENT = WriteOptions(validation="Ignore")
-
 T = TypeVar("T")
-
-
-def _selectable(resource: ResourceType) -> Mapping[str, tuple[str, ...]] | None:
-    """Fields to select by; None where a built-in kind has none of its own."""
-    return resource.fields if resource.fields or resource.is_custom else None
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What a write led to."""
-
-    stored: Stored
-    is_new: bool = False
-    remarks: Remarks = field(default_factory=Remarks)
-
-
-@dataclass(frozen=True, slots=True)
-class Deleted:
-    """The last state, and whether it is gone or waits for finalizers."""
-
-    stored: Stored
-    is_gone: bool
 
 
 class Objects:
@@ -141,7 +117,7 @@ class Objects:
     ) -> Filter:
         """Read the selectors of a list or watch. Errors: BadRequest."""
         return Filter(
-            namespace or None, parse_labels(labels), parse_fields(selected, _selectable(resource))
+            namespace or None, parse_labels(labels), parse_fields(selected, selectable(resource))
         )
 
     def page(
@@ -249,10 +225,8 @@ class Objects:
         Errors: NotFound; BadRequest for another document than is asked for; NotBuilt; of who answers.
         """
         allow(resource, "create", subresource)
-        sub, asking = (
-            resource.subresource(subresource),
-            self.askings.get((resource.storage_key, subresource)),
-        )
+        sub = resource.subresource(subresource)
+        asking = self.askings.get((resource.storage_key, subresource))
         if sub is None or asking is None:
             raise NotBuilt(f"{subresource} of {resource.plural} is not built")
         told = remarks or Remarks.of(options)
@@ -524,10 +498,3 @@ class Objects:
                 continue  # somebody else was first
             deleted.append(gone.stored)
         return deleted
-
-    def deletion_status(self, resource: ResourceType, deleted: Deleted) -> JsonObject:
-        """What the client of a delete is told: success, or the object that lingers."""
-        if not deleted.is_gone:
-            return deleted.stored.object
-        uid = str(table(deleted.stored.object, "metadata").get("uid"))
-        return success(deleted.stored.key.name, resource.group, resource.plural, uid)
