@@ -1,8 +1,9 @@
 """Kubernetes Events of the control loops: what `kubectl describe` and `kubectl events` show.
 
-An Event that happens again counts up the one that is there. Bounded: at most `MAX_WAITING` wait to be
-written, newer ones are dropped then; a burst about one object is cut after `BURST`, as client-go does.
-Source: Kubernetes API concepts, core/v1 Event; client-go's event correlation (25 at once, one in 5 minutes).
+An Event that happens again counts up the one that is there; those that differ in their text alone share one
+from the tenth on. Bounded: at most `MAX_WAITING` wait to be written, newer ones are dropped then; a burst
+about one object is cut after `BURST`, as client-go does. Source: Kubernetes API concepts, core/v1 Event;
+client-go's event correlation (25 at once, one in 5 minutes; 10 texts in 10 minutes).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.errors import GatewayError, NotFound
 from gateway.kube.client import KubeClient
@@ -26,6 +27,9 @@ MAX_REMEMBERED = 4_096
 MAX_MESSAGE = 1_024
 BURST = 25
 REFILL_SECONDS = 300.0
+SIMILAR = 10
+SIMILAR_SECONDS = 600.0
+COMBINED = "(combined from similar events): "
 NORMAL, WARNING = "Normal", "Warning"
 
 
@@ -33,6 +37,14 @@ NORMAL, WARNING = "Normal", "Warning"
 class _Budget:
     left: float
     seen: float
+
+
+@dataclass(slots=True)
+class _Similar:
+    """Texts of Events that are alike otherwise, and when the last one came."""
+
+    seen: float
+    texts: dict[str, None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,7 @@ class EventRecorder:
         self._queue: asyncio.Queue[tuple[tuple[str, ...], JsonObject]] = asyncio.Queue(MAX_WAITING)
         self._known: OrderedDict[tuple[str, ...], _Known] = OrderedDict()
         self._budgets: OrderedDict[tuple[str, str], _Budget] = OrderedDict()
+        self._similar: OrderedDict[tuple[str, ...], _Similar] = OrderedDict()
 
     def record(
         self,
@@ -75,7 +88,11 @@ class EventRecorder:
         if not self._may((source, uid)):
             return
         text = message[:MAX_MESSAGE]
-        key = (source, uid, str(reference.get("fieldPath") or ""), type_, reason, text)
+        key: tuple[str, ...] = (source, uid, type_, reason)
+        if self._is_one_of_many(key, text):
+            text = COMBINED + text
+        else:
+            key = (*key, str(reference.get("fieldPath") or ""), text)
         try:
             self._queue.put_nowait((key, self._event(reference, type_, reason, text, source)))
         except asyncio.QueueFull:
@@ -103,11 +120,31 @@ class EventRecorder:
         budget.left -= 1
         return True
 
+    def _is_one_of_many(self, group: tuple[str, ...], text: str) -> bool:
+        """True when this text is at least the tenth of its kind in a while."""
+        now = self._now()
+        similar = self._similar.get(group)
+        if similar is None or now - similar.seen > SIMILAR_SECONDS:
+            similar = self._similar[group] = _Similar(now)
+        similar.seen = now
+        similar.texts[text] = None
+        self._similar.move_to_end(group)
+        while len(self._similar) > MAX_REMEMBERED:
+            self._similar.popitem(last=False)
+        if len(similar.texts) < SIMILAR:
+            return False
+        similar.texts.pop(next(iter(similar.texts)))
+        return True
+
     async def _write(self, key: tuple[str, ...], event: JsonObject) -> None:
         namespace = str(metadata(event)["namespace"])
         known = self._known.get(key)
         if known is not None:
-            again: JsonObject = {"count": known.count + 1, "lastTimestamp": event["lastTimestamp"]}
+            again: JsonObject = {
+                "count": known.count + 1,
+                "lastTimestamp": event["lastTimestamp"],
+                "message": event["message"],
+            }
             try:
                 await self._kube.patch("v1", "events", namespace, known.name, again)
             except NotFound:  # its hour is over: a new one

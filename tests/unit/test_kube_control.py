@@ -126,6 +126,41 @@ async def test_an_event_that_happens_again_is_counted_and_a_burst_is_cut() -> No
     assert (involved["kind"], involved["uid"]) == ("Pod", "u-a")
 
 
+async def test_events_that_differ_in_their_text_share_one_from_the_tenth_on() -> None:
+    created: list[JsonObject] = []
+    patched: list[JsonObject] = []
+
+    async def create(*at: Any) -> JsonObject:
+        created.append(at[3])
+        return cast(JsonObject, at[3])
+
+    async def patch(*at: Any) -> JsonObject:
+        patched.append(at[4])
+        return {}
+
+    clock = [1_000.0]
+    kube = cast(KubeClient, SimpleNamespace(create=create, patch=patch))
+    events = EventRecorder(kube, "some-controller", now=lambda: clock[0])
+    about: JsonObject = {"apiVersion": "v1", "kind": "Pod", **pod("a", 1)}
+    for number in range(12):
+        events.record(about, "Created", f"made {number}")
+    clock[0] += 3_600.0
+    events.record(about, "Created", "made 12")
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(events.run())
+        async with asyncio.timeout(10):
+            while len(created) < 11:  # noqa: ASYNC110  no event of its own
+                await asyncio.sleep(0)
+        task.cancel()
+    assert [event["message"] for event in created[:9]] == [f"made {n}" for n in range(9)]
+    assert created[9]["message"] == "(combined from similar events): made 9"
+    assert [(event["count"], event["message"]) for event in patched] == [
+        (2, "(combined from similar events): made 10"),
+        (3, "(combined from similar events): made 11"),
+    ]
+    assert created[10]["message"] == "made 12"
+
+
 def test_controllers_are_chosen_as_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     def nobody(_context: object) -> Any:
         raise AssertionError
