@@ -129,13 +129,9 @@ async def test_pods_without_an_owner_count_only_for_a_plain_minimum(tmp_path: Pa
 
 async def test_an_owner_that_cannot_be_asked_stops_evictions(tmp_path: Path) -> None:
     async with a_rig(tmp_path) as rig:
-        owner: JsonObject = {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "name": "boss",
-            "uid": "u",
-            "controller": True,
-        }
+        boss: JsonObject = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "boss"}}
+        stored = await rig.kube.create("v1", "configmaps", "default", boss)
+        owner = owner_reference("v1", "ConfigMap", stored)
         await add_pod(rig, "owned", owner)
         await add_budget(rig, maxUnavailable=1)
         status = await rig.until(BUDGETS, "web", _has_failed)
