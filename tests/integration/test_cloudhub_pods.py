@@ -178,8 +178,11 @@ async def test_pods_and_secrets_of_other_nodes_stay_away(tmp_path: Path) -> None
         await make_pod(cloud, a_pod("last"))
         await edge.object("default/pod/last")
         came = [e.route.resource for e in edge.received if not e.parent_id]
-        rights = "default/serviceaccountaccess/default"  # of the account of its own Pod
-        assert [resource for resource in came if resource != rights] == ["default/pod/last"]
+        own = {  # of the account of its own Pod, and for its token
+            "default/serviceaccountaccess/default",
+            "default/configmap/kube-root-ca.crt",
+        }
+        assert [resource for resource in came if resource not in own] == ["default/pod/last"]
 
 
 async def test_what_happens_while_a_node_is_away_reaches_it_when_it_is_back(tmp_path: Path) -> None:
