@@ -25,7 +25,8 @@ from gateway.wire.kube.validate import defaulted
 
 SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 SUFFIX_LENGTH = 5
-MAX_GENERATED_BASE = 248
+MAX_GENERATED_BASE = 58
+"""With the suffix a generated name is a label, and may be a host name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +203,7 @@ def deletion_marked(
         metadata["generation"] = (generation if isinstance(generation, int) else 0) + 1
     if resource.storage_key == "namespaces":
         own_table(marked, "status")["phase"] = "Terminating"
+        metadata.pop("deletionGracePeriodSeconds", None)
     return marked
 
 

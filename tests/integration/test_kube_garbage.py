@@ -280,7 +280,9 @@ async def test_a_namespace_goes_when_all_in_it_is_gone(kube: KubeClient) -> None
 
     told = await eventually(remaining, lambda found: found.get("status") == "True")
     assert told["message"] == ("Some resources are remaining: configmaps. has 1 resource instances")
-    status = part(await kube.get(*NAMESPACES, None, "room"), "status")
+    room = await kube.get(*NAMESPACES, None, "room")
+    assert "deletionGracePeriodSeconds" not in part(room, "metadata")
+    status = part(room, "status")
     assert status["phase"] == "Terminating"
     held = find(rows(status.get("conditions")), "NamespaceFinalizersRemaining") or {}
     assert held["message"] == (

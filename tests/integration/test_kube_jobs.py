@@ -90,6 +90,18 @@ async def test_each_index_has_its_pod(tmp_path: Path) -> None:
         assert all(name.startswith(("pi-0-", "pi-1-", "pi-2-")) for name in names(pods))
 
 
+async def test_pods_of_a_job_with_a_long_name_have_names_of_hosts(tmp_path: Path) -> None:
+    name = "j" * 63
+    async with workloads(tmp_path, "job") as rig:
+        await rig.kube.create(*JOBS, NS, a_job(name, fate="running"))
+        indexed = a_job("i" * 60, fate="running", completionMode="Indexed")
+        await rig.kube.create(*JOBS, NS, indexed)
+        pods = await rig.until_pods(lambda pods: len(pods) == 2)
+        found = sorted(names(pods))
+        assert [len(each) for each in found] == [63, 63]
+        assert found[0].startswith("i" * 55 + "-0-")
+
+
 async def test_a_job_fails_with_its_last_attempt_and_counts_it(tmp_path: Path) -> None:
     async with workloads(tmp_path, "job") as rig:
         rig.kubelet.fate = fated
