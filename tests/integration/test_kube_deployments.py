@@ -299,3 +299,39 @@ async def test_a_restart_in_the_middle_of_a_rollout_goes_on(tmp_path: Path) -> N
         await until_complete(rig, 6)
         assert {image_of(pod) for pod in await rig.pods()} == {"web:2"}
         assert sizes(await sets(rig)) == [0, 6]
+
+
+async def test_pods_that_are_refused_are_told_at_set_and_deployment(tmp_path: Path) -> None:
+    async with a_rig(tmp_path) as rig:
+        await rig.kube.create(*DEPLOYMENTS, "default", a_deployment(2))
+        await until_complete(rig, 2)
+        wrong: JsonObject = {"template": {"spec": {"priorityClassName": "no-such-class"}}}
+        await change(rig, **wrong)
+        status = await until(rig, lambda status: bool(reason(status, "ReplicaFailure")))
+        told = find(rows(status["conditions"]), "ReplicaFailure")
+        assert told is not None
+        assert told["reason"] == "FailedCreate"
+        assert "no PriorityClass with name no-such-class was found" in text(told["message"])
+        assert whole(status["availableReplicas"]) == 2
+        events = await eventually(
+            rig.told, lambda told: any(reason == "FailedCreate" for reason, _ in told)
+        )
+        assert any(text.startswith('Error creating: pods "web-') for _, text in events)
+        right: JsonObject = {"template": {"spec": {"priorityClassName": None}}}
+        await change(rig, **right)
+        await until_complete(rig, 2)
+        await until(rig, lambda status: not reason(status, "ReplicaFailure"))
+
+
+async def test_a_change_in_the_middle_of_a_rollout_turns_it_to_the_newest(tmp_path: Path) -> None:
+    async with a_rig(tmp_path) as rig:
+        limits: JsonObject = {"rollingUpdate": {"maxSurge": 2, "maxUnavailable": 1}}
+        await rig.kube.create(*DEPLOYMENTS, "default", a_deployment(5, strategy=limits))
+        await until_complete(rig, 5)
+        rig.kubelet.fate = image_fate("web:2")
+        await set_image(rig, "web:2")
+        await eventually(lambda: sets(rig), lambda found: sizes(found) == [4, 3])
+        await set_image(rig, "web:3")
+        await until_complete(rig, 5)
+        assert sizes(await sets(rig)) == [0, 0, 5]
+        assert {image_of(pod) for pod in await rig.pods()} == {"web:3"}
