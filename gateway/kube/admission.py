@@ -206,10 +206,12 @@ def admitted_new(
     now: str,
     manager: fields.Manager,
     claims: tuple[fields.Claim, ...] | None = None,
+    sent: JsonObject | None = None,
 ) -> JsonObject:
     """Complete and check a decoded object that is to be created; its name is set already.
 
-    Shape:  `claims` says who owns what when an apply has worked it out; else `manager` owns all.
+    Shape:  `claims` says who owns what when an apply has worked it out; else `manager` owns what was in
+            `sent`, the object before rules completed it.
     Errors: Unprocessable, naming every fault.
     """
     fresh = _clone(item)
@@ -225,7 +227,7 @@ def admitted_new(
     fresh = _defaulted(resource, fresh)
     check(resource, fresh, None)
     if claims is None:
-        claims = claims_of_new(resource, fresh, manager, now)
+        claims = claims_of_new(resource, item if sent is None else sent, item, fresh, manager, now)
     return with_claims(fresh, claims)
 
 
@@ -340,11 +342,18 @@ def _count_generation(resource: ResourceType, before: JsonObject, after: JsonObj
     if not resource.counts_generation:
         return
     ignored = ("metadata", "status") if resource.has_status else ("metadata",)
-    if validate.are_same(_without(before, ignored), _without(after, ignored)):
+    if validate.are_same(_without(before, ignored), _without(after, ignored)) and not (
+        resource.storage_key == "deployments.apps" and _notes(before) != _notes(after)
+    ):
         return
     metadata = own_table(after, "metadata")
     generation = metadata.get("generation")
     metadata["generation"] = (generation if isinstance(generation, int) else 0) + 1
+
+
+def _notes(item: JsonObject) -> JsonObject:
+    """Annotations: of a Deployment, they count as wishes."""
+    return table(table(item, "metadata"), "annotations")
 
 
 def _without(item: JsonObject, keys: Sequence[str]) -> JsonObject:

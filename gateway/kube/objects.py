@@ -12,13 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar, cast
 
-from gateway.errors import (
-    BadRequest,
-    GatewayError,
-    NotBuilt,
-    NotFound,
-    RevisionConflict,
-)
+from gateway.errors import BadRequest, GatewayError, NotBuilt, NotFound, RevisionConflict
 from gateway.kube import admission
 from gateway.kube.accounts import Accounts
 from gateway.kube.admission import Remarks, WriteOptions
@@ -184,6 +178,7 @@ class Objects:
             now=rfc3339(self.now()),
             manager=manager,
             claims=claims,
+            sent=item,
         )
         metadata = table(fresh, "metadata")
         key = self.key(

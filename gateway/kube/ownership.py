@@ -11,10 +11,10 @@ from gateway.errors import BadRequest, Conflict
 from gateway.kube.strategies import own_table, table
 from gateway.model.json import JsonObject
 from gateway.wire.kube import fields
-from gateway.wire.kube.fieldsets import Paths, child_of, compare, describe_path, paths_of
+from gateway.wire.kube.fieldsets import NOTHING, Paths, child_of, compare, describe_path, paths_of
 from gateway.wire.kube.resources import ResourceType
 from gateway.wire.kube.status import Cause
-from gateway.wire.kube.tracked import blank_of, over_blank, reset_of
+from gateway.wire.kube.tracked import blank_of, given_to, over_blank, reset_of
 from gateway.wire.kube.validate import without_empty
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -24,10 +24,19 @@ Claims = tuple[fields.Claim, ...]
 
 
 def claims_of_new(
-    resource: ResourceType, fresh: JsonObject, manager: fields.Manager, now: str
+    resource: ResourceType,
+    sent: JsonObject,
+    item: JsonObject,
+    fresh: JsonObject,
+    manager: fields.Manager,
+    now: str,
 ) -> Claims:
-    """Whoever creates an object owns what is in it."""
-    return _updated(resource, {}, fresh, (), manager, now)
+    """Whoever creates an object owns what is in it, but for what the server gave it.
+
+    Shape:  `sent` is what came, `item` the same after rules completed it, `fresh` what will be stored.
+    """
+    given = given_to(resource, sent, item)
+    return _updated(resource, {}, fresh, (), manager, now, given)
 
 
 def claims_of_next(
@@ -55,6 +64,7 @@ def _updated(
     claims: Claims,
     manager: fields.Manager,
     now: str,
+    given: Paths = NOTHING,
 ) -> Claims:
     try:
         return fields.after_update(
@@ -64,7 +74,7 @@ def _updated(
             claims,
             manager,
             now,
-            reset=reset_of(resource, manager.subresource or None),
+            reset=reset_of(resource, manager.subresource or None) | given,
             blank=blank_of(resource),
         )
     except BadRequest:

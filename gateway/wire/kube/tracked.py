@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import cast
 
 from gateway.model.json import JsonObject
-from gateway.wire.kube.fieldsets import NOTHING, Paths
+from gateway.wire.kube.fieldsets import NOTHING, Paths, compare
+from gateway.wire.kube.parts import part
 from gateway.wire.kube.resources import ResourceType
 
 _POD: JsonObject = {"containers": None}
@@ -143,12 +144,12 @@ def over_blank(blank: JsonObject, item: JsonObject) -> JsonObject:
     if not blank:
         return item
     out = dict(item)
-    for name, part in blank.items():
+    for name, below in blank.items():
         held = item.get(name)
         if held is None:
-            out[name] = part
-        elif isinstance(part, dict) and isinstance(held, dict) and part:
-            out[name] = over_blank(part, held)
+            out[name] = below
+        elif isinstance(below, dict) and isinstance(held, dict) and below:
+            out[name] = over_blank(below, held)
     return out
 
 
@@ -171,3 +172,47 @@ def reset_of(resource: ResourceType, subresource: str | None) -> Paths:
             return _ALL_BUT_STATUS
         return _STATUS_DOORS.get(resource.storage_key, _SPEC)
     return _STATUS if resource.has_status else NOTHING
+
+
+_JOB_LABELS = (
+    "batch.kubernetes.io/controller-uid",
+    "batch.kubernetes.io/job-name",
+    "controller-uid",
+    "job-name",
+)
+_GIVEN: Mapping[str, tuple[tuple[str, ...], ...]] = MappingProxyType(
+    {
+        "namespaces": (("spec", "finalizers"),),
+        "services": (("spec", "clusterIPs"), ("spec", "clusterIP")),
+        "jobs.batch": (
+            ("spec", "selector"),
+            *(
+                (*place, "labels", *label)
+                for place in (("metadata",), ("spec", "template", "metadata"))
+                for label in ((), *((name,) for name in _JOB_LABELS))
+            ),
+        ),
+        "pods": tuple(
+            ("spec", name)
+            for name in (
+                "priority",
+                "preemptionPolicy",
+                "serviceAccount",
+                "serviceAccountName",
+                "tolerations",
+            )
+        ),
+        "customresourcedefinitions.apiextensions.k8s.io": (("metadata", "finalizers"),),
+    }
+)
+"""Parts that the server gives a new object which has none."""
+
+
+def given_to(resource: ResourceType, sent: JsonObject, item: JsonObject) -> Paths:
+    """What a new object got from the server, and by the rules that complete it, not from its maker."""
+    found = set() if item is sent else compare(resource.schema, sent, item).added
+    for path in _GIVEN.get(resource.storage_key, ()):
+        held = part(sent, *path[:-1])
+        if path[-1] not in held:
+            found.add(tuple(f"f:{step}" for step in path))
+    return frozenset(found)
