@@ -335,13 +335,15 @@ async def test_dependents_follow_unless_another_owner_lives(client: KubeClient) 
     )
     await client.delete(*DEVICES, "default", "a")
     async with asyncio.timeout(10):
-        first = await anext(watch)
-    assert (first.type, meta(first.object)["name"]) == (EventType.DELETED, "one")
-    await client.get(*STATUSES, "default", "both")
+        seen = [await anext(watch), await anext(watch)]
+    told = {(event.type, meta(event.object)["name"]) for event in seen}
+    assert told == {(EventType.DELETED, "one"), (EventType.MODIFIED, "both")}
+    both = await client.get(*STATUSES, "default", "both")
+    assert meta(both)["ownerReferences"] == references[1:]  # the one that is gone is forgotten
     await client.delete(*DEVICES, "default", "b")
     async with asyncio.timeout(10):
-        second = await anext(watch)
-    assert (second.type, meta(second.object)["name"]) == (EventType.DELETED, "both")
+        last = await anext(watch)
+    assert (last.type, meta(last.object)["name"]) == (EventType.DELETED, "both")
 
 
 async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
