@@ -292,9 +292,6 @@ def _only(items: list[Json]) -> Json:
     return items[0] if items else ABSENT
 
 
-# --- sets and documents ---------------------------------------------------------------------------
-
-
 def with_named(schema: Schema, paths: Iterable[Path]) -> set[Path]:
     """The set and the declared fields on the way to its members (entries of maps are not declared)."""
     out: set[Path] = set()
