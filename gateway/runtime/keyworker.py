@@ -25,7 +25,7 @@ class KeyWorker(Generic[K]):
 
     Units:  `pause` seconds between two runs of one key; `at_once` runs of different keys side by side;
             `news_after` seconds after a failure a key that is asked for runs again, without waiting out its
-            back-off: None waits it out.
+            back-off: None waits it out; `max_wait` seconds of back-off at most.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class KeyWorker(Generic[K]):
         pause: float = 0.1,
         at_once: int = 32,
         news_after: float | None = None,
+        max_wait: float = 30.0,
     ) -> None:
         self._group = group
         self._work = work
@@ -44,6 +45,7 @@ class KeyWorker(Generic[K]):
         self._asked: dict[K, bool] = {}
         self._hurry = asyncio.Event()
         self._news_after = news_after
+        self._max_wait = max_wait
         self._news: dict[K, asyncio.Event] = {}
 
     def __len__(self) -> int:
@@ -67,7 +69,7 @@ class KeyWorker(Generic[K]):
             news.set()
 
     async def _drain(self, key: K) -> None:
-        backoff = Backoff(0.2, 30.0)
+        backoff = Backoff(0.2, self._max_wait)
         try:
             while self._asked[key]:
                 self._asked[key] = False

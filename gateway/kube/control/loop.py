@@ -9,6 +9,8 @@ from typing import Generic, TypeVar
 from gateway.runtime.keyworker import KeyWorker
 
 K = TypeVar("K", bound=Hashable)
+MAX_WAIT_SECONDS = 5.0
+"""Between two tries at most: a loop that rests is a cluster that does not mend itself."""
 NEWS_SECONDS = 0.2
 """What failed runs again after this time when its key is poked: news may have removed the cause."""
 MAX_DELAY_SECONDS = 30 * 86_400.0
@@ -68,6 +70,7 @@ class Loop(Generic[K]):
                     pause=self._pause,
                     at_once=self._at_once,
                     news_after=NEWS_SECONDS,
+                    max_wait=MAX_WAIT_SECONDS,
                 )
                 for key in self._early:
                     self._worker.poke(key)
