@@ -12,8 +12,9 @@ from gateway.kube.auth import MASTERS, Access, User, access_to
 from gateway.kube.checks import DeleteOptions, allow, as_version
 from gateway.kube.client import NO_QUERY, EventType, ObjectList, PatchType, WatchEvent, plain_path
 from gateway.kube.documents import Documents
-from gateway.kube.lenses import shown_through
+from gateway.kube.lenses import lens_of, shown_through
 from gateway.kube.objects import Objects
+from gateway.kube.patching import check_config
 from gateway.kube.reviews import review
 from gateway.kube.strategies import table
 from gateway.kube.watch import Item
@@ -186,6 +187,9 @@ class LocalClient:
         force: bool = False,
     ) -> JsonObject:
         resource = self._find("patch", group_version, plural, namespace, name, subresource)
+        if patch_type is PatchType.APPLY:
+            lens = lens_of(resource, subresource)
+            check_config(lens.kind if lens else resource, patch)
         written = await self._objects.patch(
             resource,
             namespace,

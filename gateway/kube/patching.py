@@ -60,9 +60,9 @@ def check_patched(resource: ResourceType, before: JsonObject, patched: JsonObjec
             "the namespace of the provided object does not match the namespace sent on the request"
         )
     uid = new.get("uid")
-    if uid and uid != old.get("uid"):
+    if uid and uid != old.get("uid"):  # judged as any object's, and as this kind's: told twice
         cause = invalid_value("metadata.uid", uid, "field is immutable")
-        raise invalid(resource.kind, resource.group, name, [cause])
+        raise invalid(resource.kind, resource.group, name, [cause, cause])
 
 
 def check_config(resource: ResourceType, config: Json) -> None:

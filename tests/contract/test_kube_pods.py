@@ -129,7 +129,7 @@ READY, SCHEDULED = {"type": "Ready", "status": "False"}, {"type": "PodScheduled"
         (
             {"conditions": [SCHEDULED]},
             {"conditions": [READY]},
-            {"conditions": [SCHEDULED, READY]},
+            {"conditions": [READY, SCHEDULED]},
         ),
         (
             {"conditions": [SCHEDULED, READY]},
@@ -156,8 +156,8 @@ READY, SCHEDULED = {"type": "Ready", "status": "False"}, {"type": "PodScheduled"
         ),
         (
             {"podIPs": [{"ip": "10.0.0.1"}]},
-            {"podIP": "10.0.0.2", "podIPs": [{"ip": "10.0.0.2"}]},
-            {"podIP": "10.0.0.2", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}]},
+            {"podIP": "fd00::2", "podIPs": [{"ip": "fd00::2"}]},
+            {"podIP": "fd00::2", "podIPs": [{"ip": "fd00::2"}, {"ip": "10.0.0.1"}]},
         ),
         (
             {"podIPs": [{"ip": "10.0.0.1"}]},
@@ -167,9 +167,13 @@ READY, SCHEDULED = {"type": "Ready", "status": "False"}, {"type": "PodScheduled"
                     {"$patch": "delete", "ip": "10.0.0.1"},
                 ]
             },
-            {"podIPs": [{"ip": "10.0.0.2"}]},
+            {"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]},
         ),
-        ({}, {"hostIPs": [{"ip": "127.0.0.1"}]}, {"hostIPs": [{"ip": "127.0.0.1"}]}),
+        (
+            {},
+            {"hostIP": "127.0.0.1", "hostIPs": [{"ip": "127.0.0.1"}]},
+            {"hostIP": "127.0.0.1", "hostIPs": [{"ip": "127.0.0.1"}]},
+        ),
         ({"message": "m", "reason": "r"}, {"message": None}, {"reason": "r"}),
         ({"phase": "Pending"}, {"$patch": "replace", "phase": "Running"}, {"phase": "Running"}),
         (
@@ -208,8 +212,35 @@ async def test_a_status_patch_with_another_uid_or_of_no_pod_is_refused(client: K
     with pytest.raises(NotFound):
         await patch_status(client, {"status": {"phase": "Running"}})
     await client.create(*POD, a_pod())
-    with pytest.raises(Conflict):
+    with pytest.raises(Unprocessable, match=r'uid: Invalid value: "other": field is immutable$'):
         await patch_status(client, {"metadata": {"uid": "other"}, "status": {"phase": "Running"}})
+    body = a_pod()
+    body["metadata"] = {"name": "p1", "uid": "other"}
+    with pytest.raises(Conflict, match="Precondition failed: UID in precondition: other, UID in"):
+        await client.update(*POD, body, subresource="status")
+
+
+@pytest.mark.parametrize(
+    ("status", "fault"),
+    [
+        (
+            {"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}]},
+            r'status.podIPs: Invalid value: \[{"IP":"10.0.0.1"},{"IP":"10.0.0.2"}\]: may specify no',
+        ),
+        ({"podIP": "x"}, r'status.podIPs\[0\]: Invalid value: "x": must be a valid IP address'),
+        (
+            {"hostIP": "10.0.0.1", "hostIPs": [{"ip": "10.0.0.2"}]},
+            r'status.hostIPs\[0\].ip: Invalid value: "10.0.0.2": must be equal to `hostIP`',
+        ),
+        ({"qosClass": "Guaranteed"}, 'status.qosClass: Invalid value: "Guaranteed": field is imm'),
+    ],
+)
+async def test_a_status_that_cannot_be_a_pod_s_is_refused(
+    client: KubeClient, status: JsonObject, fault: str
+) -> None:
+    await client.create(*POD, a_pod())
+    with pytest.raises(Unprocessable, match=fault):
+        await client.patch(*POD, "p1", {"status": status}, subresource="status")
 
 
 def test_kubectl_is_told_how_a_pod_is() -> None:
@@ -229,7 +260,7 @@ def test_kubectl_is_told_how_a_pod_is() -> None:
 
 async def test_ports_without_a_protocol_are_tcp_also_when_applied(client: KubeClient) -> None:
     container: JsonObject = {"name": "c", "image": "i:1", "ports": [{"containerPort": 80}]}
-    pod = a_pod(containers=[container])
+    pod: JsonObject = {"apiVersion": "v1", "kind": "Pod", **a_pod(containers=[container])}
     applied: Any = await client.patch(*POD, "p1", pod, patch_type=PatchType.APPLY)
     assert applied["spec"]["containers"][0]["ports"] == [{"containerPort": 80, "protocol": "TCP"}]
     again: Any = await client.patch(*POD, "p1", pod, patch_type=PatchType.APPLY)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.names import invalid_value, quoted, required
 from gateway.wire.kube.parts import part, rows
+from gateway.wire.kube.podaddresses import pod_status_faults, with_agreeing_addresses
 from gateway.wire.kube.pods import qos_class
 from gateway.wire.kube.resources import ResourceType
 from gateway.wire.kube.status import Cause
@@ -89,7 +90,7 @@ def _pod_status(before: JsonObject, item: JsonObject) -> JsonObject:
     status = part(item, "status")
     quality = status.get("qosClass") or part(before, "status").get("qosClass")
     status = {**status, **({"qosClass": quality} if quality else {})}
-    return {**before, "metadata": metadata, "status": status}
+    return {**before, "metadata": metadata, "status": with_agreeing_addresses(status)}
 
 
 def _deployment_status(before: JsonObject, item: JsonObject) -> JsonObject:
@@ -252,6 +253,7 @@ def _fixed(amounts: JsonObject) -> JsonObject:
 
 
 _JUDGES: Mapping[tuple[str, str], Judge] = {
+    ("pods", STATUS): pod_status_faults,
     ("pods", EPHEMERAL): _ephemeral_faults,
     ("pods", RESIZE): _resize_faults,
 }

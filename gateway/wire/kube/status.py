@@ -138,8 +138,8 @@ def namespace_ending(plural: str, group: str, name: str, namespace: str) -> Forb
 
 
 def invalid(kind: str, group: str, name: str, causes: Sequence[Cause]) -> Unprocessable:
-    """422 with one cause per fault, in the form that kubectl prints."""
-    texts = [cause.text for cause in causes]
+    """422 with one cause per fault, in the form that kubectl prints; what is said twice shows once."""
+    texts = list(dict.fromkeys(cause.text for cause in causes))
     faults = texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
     return Unprocessable(
         f'{group_resource(kind, group)} "{name}" is invalid: {faults}',
