@@ -12,6 +12,7 @@ packages=(
   mariadb-server        # and there
   iproute2              # network namespaces for cut links
   libfaketime           # clocks that jump
+  systemd               # systemd-analyze judges the units of deploy/
   gcc libc6-dev libssl-dev libsasl2-dev pkg-config python3-dev python3-venv   # python-qpid-proton with TLS
 )
 missing=()
