@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.errors import Unauthenticated
+from gateway.errors import BadRequest, Unauthenticated
 from gateway.model.json import JsonObject
+from gateway.wire.kube.selectors import parse_fields
 
 MASTERS = "system:masters"
 NODES = "system:nodes"
@@ -54,13 +55,15 @@ class Access:
 
 
 def selected(fields: str | None) -> tuple[tuple[str, str], ...]:
-    """The terms of a field selector's text that ask for equality."""
-    found = []
-    for term in (fields or "").split(","):
-        path, equals, value = term.partition("=")
-        if equals and not path.endswith("!"):
-            found.append((path.strip(), value.removeprefix("=").strip()))
-    return tuple(found)
+    """The terms of a field selector's text that ask for equality, split exactly as the list will be.
+
+    Shape:  none for a text that is no selector: such a request is refused after it was judged.
+    """
+    try:
+        terms = parse_fields(fields, any_field=True).terms
+    except BadRequest:
+        return ()
+    return tuple((term.path, term.value) for term in terms if term.is_equal)
 
 
 def access_to(

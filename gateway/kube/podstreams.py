@@ -2,13 +2,15 @@
 
 Exec, attach and port-forward are upgrades. Which ones there are (SPDY, WebSocket and its versions) is the
 kubelet's matter: its answer is the client's from the head on, a refusal too, and clients try their next
-protocol then. Nothing is read in between.
+protocol then. Of the answer only its head is read: where it is no 101, nothing of the client goes to the
+kubelet any more, whose connection trusts whatever comes as the API server's own request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import cast
@@ -28,8 +30,14 @@ log = logging.getLogger(__name__)
 LOG = "log"
 UPGRADES = ("exec", "attach", "portforward")
 STREAMED = (LOG, *UPGRADES)
+SWITCHING = 101
 ANSWER_SECONDS = 30.0
 """How long the kubelet's head is waited for."""
+REFUSAL_SECONDS = 10.0
+"""How long the rest of a refusal is waited for."""
+MAX_HEAD = 65_536
+MAX_REFUSAL = 1_048_576
+_PIECE = 65_536
 MAX_WAITING = 1_048_576
 """Bytes of a client that wait for its kubelet; reading from the client pauses above."""
 _HANDED_ON = ("connection", "upgrade", "content-length", "content-type", "origin")
@@ -96,17 +104,39 @@ class PodStreams:
         stream = await self._kubelets.upgrade(self._node(pod), request.method, path, asked, headers)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                first = await stream.read()
+                first = await _head(stream)
         except TimeoutError as error:
             await stream.close()
             raise Undeliverable("the node's kubelet does not answer") from error
         except BaseException:
             await stream.close()
             raise
-        if not first:
-            await stream.close()
-            raise Undeliverable("the node's kubelet closed the connection")
         return await _carry(request, first, stream)
+
+
+_STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n", re.IGNORECASE)
+_END = b"\r\n\r\n"
+
+
+async def _head(stream: ByteStream) -> bytes:
+    """Read at least the head of the kubelet's answer. Errors: Undeliverable."""
+    first = b""
+    while _END not in first:
+        piece = await stream.read()
+        if not piece:
+            raise Undeliverable("the node's kubelet closed the connection")
+        first += piece
+        if len(first) > MAX_HEAD + _PIECE:
+            raise Undeliverable("the node's kubelet answers with a head that is too long")
+    if not _STATUS.match(first):
+        raise Undeliverable("the node's kubelet answers something that is no HTTP")
+    return first
+
+
+def _status(first: bytes) -> int:
+    found = _STATUS.match(first)
+    return int(found[1]) if found else 502
 
 
 async def _refusal(told: Answer) -> GatewayError:
@@ -186,6 +216,20 @@ async def _carry(request: web.Request, first: bytes, stream: ByteStream) -> web.
     transport = cast("asyncio.Transport", request.transport)
     client = _Client(transport, request.protocol)
     transport.set_protocol(client)
+    try:
+        if _status(first) == SWITCHING:
+            await _both_ways(client, first, stream)
+        else:
+            await _refuse(client, first, stream)
+    except Undeliverable as error:
+        log.debug("a stream of a pod ended", extra={"cause": error.message})
+    finally:
+        await stream.close()
+        transport.close()
+    return web.StreamResponse(status=_status(first))
+
+
+async def _both_ways(client: _Client, first: bytes, stream: ByteStream) -> None:
     async with asyncio.TaskGroup() as group:
         up = group.create_task(_up(client, stream))
         try:
@@ -196,10 +240,22 @@ async def _carry(request: web.Request, first: bytes, stream: ByteStream) -> web.
             log.debug("a stream of a pod ended", extra={"cause": error.message})
         finally:
             up.cancel()
-            await stream.close()
-            transport.close()
-    status = int(first[9:12]) if first[:7] == b"HTTP/1." and first[9:12].isdigit() else 200
-    return web.StreamResponse(status=status)
+
+
+async def _refuse(client: _Client, first: bytes, stream: ByteStream) -> None:
+    """Tell the client what the kubelet said instead, and take nothing more from it.
+
+    Errors: Undeliverable when an end breaks.
+    """
+    length = _LENGTH.search(first, 0, first.index(_END) + 2)
+    whole = first.index(_END) + len(_END) + (int(length[1]) if length else MAX_REFUSAL)
+    whole, told = min(whole, MAX_REFUSAL), first[:whole]
+    await client.write(told)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(REFUSAL_SECONDS):
+            while len(told) < whole and (piece := await stream.read()):
+                told += piece
+                await client.write(piece)
 
 
 async def _pieces(stream: ByteStream) -> AsyncIterator[bytes]:

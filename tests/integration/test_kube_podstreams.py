@@ -30,6 +30,8 @@ class Kubelet:
     users: list[str] = field(default_factory=list)
     port: int = 0
     refusal: str = ""
+    later: bytes = b""
+    """What came on the connection after a refusal, which does not end it."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -52,6 +54,7 @@ class Kubelet:
                 f"HTTP/1.1 400 Bad Request\r\nContent-Length: {len(text)}\r\n\r\n".encode()
             )
             writer.write(text)
+            self.later = await reader.read(65_536)
         elif "containerLogs" in head:
             writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
             for line in (b"one\n", b"two\n"):
@@ -216,6 +219,16 @@ async def test_the_end_of_the_kubelets_side_ends_the_clients(tmp_path: Path) -> 
         reader, _ = await upgraded(server, f"{POD}/portforward?ports=80")
         assert (await reader.read()).startswith(b"HTTP/1.1 400 Bad Request")
         assert kubelet.heads[0].startswith("POST /portForward/default/p?ports=80 ")
+
+
+async def test_after_a_refusal_nothing_of_the_client_reaches_the_kubelet(tmp_path: Path) -> None:
+    async with kube_server(tmp_path) as server, a_kubelet(server, tmp_path) as kubelet:
+        kubelet.refusal = "no"
+        reader, writer = await upgraded(server, f"{POD}/exec?container=c&command=a&stdout=1")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 400 Bad Request")
+        writer.write(b"POST /run/kube-system/other/c?cmd=id HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await reader.read() == b"no"
+        assert kubelet.later == b""
 
 
 @pytest.mark.parametrize("name", list(find_kubectls()))

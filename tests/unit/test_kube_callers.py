@@ -98,3 +98,11 @@ def test_a_list_of_one_name_is_judged_by_that_name() -> None:
     assert (access.name, access.fields) == ("one", (("metadata.name", "one"),))
     assert access_to("get", "", "namespaces", name="x").namespace == "x"
     assert access_to("list", "", "namespaces").namespace == ""
+
+
+@pytest.mark.parametrize(
+    "fields", [r"type!=y\,metadata.name=one", r"metadata.name!=x\,spec.nodeName=n1", "metadata"]
+)
+def test_what_a_list_will_not_be_limited_by_gives_no_right(fields: str) -> None:
+    access = access_to("list", "", "secrets", namespace="x", fields=fields)
+    assert (access.name, access.fields) == ("", ())

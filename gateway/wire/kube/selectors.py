@@ -268,11 +268,15 @@ _COMMON_FIELDS = ("metadata.name", "metadata.namespace")
 
 
 def parse_fields(
-    text: str | None, known: Mapping[str, tuple[str, ...]] | None = None
+    text: str | None,
+    known: Mapping[str, tuple[str, ...]] | None = None,
+    *,
+    any_field: bool = False,
 ) -> FieldSelector:
     """Read a field selector.
 
-    Shape:  `known` maps the labels that this kind supports, beside name and namespace, to their paths.
+    Shape:  `known` maps the labels that this kind supports, beside name and namespace, to their paths;
+            `any_field` takes others too, for who reads the terms before the kind is known.
     Errors: BadRequest for bad syntax and for a field that cannot be selected.
     """
     if not text or not text.strip():
@@ -280,7 +284,7 @@ def parse_fields(
     if len(text) > MAX_SELECTOR:
         raise BadRequest(f"field selector: at most {MAX_SELECTOR} characters, got {len(text)}")
     terms = [_field_term(part, text) for part in _split_escaped(text) if part]
-    for term in terms:
+    for term in () if any_field else terms:
         if term.path not in _COMMON_FIELDS and term.path not in (known or {}):
             raise BadRequest(_unknown_field(term.path, known))
     return FieldSelector(tuple(terms), known)
