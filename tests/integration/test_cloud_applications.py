@@ -175,7 +175,8 @@ async def test_status_is_written_by_updatestatus_and_by_patch(tmp_path: Path) ->
         assert written["status"]["phase"] == "Running"
         option = {**a_patch("application/merge-patch+json", {"status": {"phase": ""}}, "status")}
         option["Name"] = "edge-1"
-        assert document(await ask(edge, Verb.PATCH, node, option=option))["status"]["phase"] == ""
+        patched = document(await ask(edge, Verb.PATCH, node, option=option))
+        assert "phase" not in patched["status"]  # empty is not there, as elsewhere
 
 
 async def test_a_list_comes_in_pages_and_by_selector(tmp_path: Path) -> None:
@@ -192,7 +193,7 @@ async def test_a_list_comes_in_pages_and_by_selector(tmp_path: Path) -> None:
         assert await names(fieldSelector="metadata.name=b") == (["b"], "")
         first, rest = await names(limit=2)
         assert first == ["a", "b"]
-        assert await names(**{"limit": 2, "continue": rest}) == (["c"], "")
+        assert await names(**{"limit": 2, "continue": rest}) == (["c", "kubernetes"], "")
 
 
 async def test_a_node_gets_no_page_larger_than_ours(
@@ -399,19 +400,21 @@ async def test_of_pods_a_node_lists_its_own(tmp_path: Path, is_enabled: bool) ->
 
 async def test_pods_at_the_edge_find_the_api_at_the_edge(tmp_path: Path) -> None:
     slices = ApiKey("discovery.k8s.io", "v1", "endpointslices", "default")
-    body: JsonObject = {
-        "metadata": {"name": "kubernetes", "namespace": "default"},
+    places: JsonObject = {
         "addressType": "IPv4",
         "endpoints": [{"addresses": ["10.1.2.3"]}],
         "ports": [{"name": "https", "port": 6443, "protocol": "TCP"}],
     }
-    other: JsonObject = {**body, "metadata": {"name": "other", "namespace": "default"}}
+    other: JsonObject = {**places, "metadata": {"name": "other", "namespace": "default"}}
     async with a_node(tmp_path) as (cloud, edge):
-        for each in (body, other):
-            await cloud.kube.create("discovery.k8s.io/v1", "endpointslices", "default", each)
+        group = ("discovery.k8s.io/v1", "endpointslices", "default")
+        await cloud.kube.create(*group, other)
+        own = await cloud.kube.patch(*group, "kubernetes", places)
 
         def place(item: Any) -> tuple[str, int]:
             return item["endpoints"][0]["addresses"][0], item["ports"][0]["port"]
+
+        assert place(own) == ("10.1.2.3", 6443)
 
         app = make_application("edge-1", slices, Verb.WATCH, option={})
         assert (await send(edge, app)).is_approved
