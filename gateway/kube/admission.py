@@ -302,7 +302,7 @@ def admitted_next(
     elif subresource == "status":
         strategy_of(resource.storage_key).prepare_status(after)
     after = _defaulted(resource, after)
-    _count_generation(resource, before, after)
+    _count_generation(resource, before, after, subresource)
     if not validate.are_same(_bare(after), _bare(before)):
         check(resource, after, before, subresource)
         _check_finalizers(resource, before, after)
@@ -340,12 +340,15 @@ def _keep_metadata(before: JsonObject, after: JsonObject) -> None:
             del new[key]
 
 
-def _count_generation(resource: ResourceType, before: JsonObject, after: JsonObject) -> None:
+def _count_generation(
+    resource: ResourceType, before: JsonObject, after: JsonObject, part: str | None
+) -> None:
     if not resource.counts_generation:
         return
     ignored = ("metadata", "status") if resource.has_status else ("metadata",)
+    counts_notes = resource.storage_key == "deployments.apps" and part is None
     if validate.are_same(_without(before, ignored), _without(after, ignored)) and not (
-        resource.storage_key == "deployments.apps" and _notes(before) != _notes(after)
+        counts_notes and _notes(before) != _notes(after)
     ):
         return
     metadata = own_table(after, "metadata")

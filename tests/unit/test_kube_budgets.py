@@ -79,6 +79,14 @@ def test_a_granted_eviction_counts_as_done_for_two_minutes() -> None:
     assert healthy(pods, noted) == 2
 
 
+def test_a_pod_that_was_made_since_under_the_same_name_is_another_one() -> None:
+    meta: JsonObject = {"name": "web-0", "creationTimestamp": rfc3339(NOW - 9)}
+    pod = {**a_pod("web-0"), "metadata": meta}
+    noted = noted_evictions(a_budget({"disruptedPods": {"web-0": rfc3339(NOW - 10)}}), [pod], NOW)
+    assert (noted.pods, noted.expired) == ({}, ())
+    assert healthy([pod], noted) == 1
+
+
 def test_the_status_says_how_many_may_go_and_why() -> None:
     noted = noted_evictions(a_budget(), [], NOW)
     status = budget_status(a_budget(), Demand(5, 3), 4, noted, NOW)

@@ -72,15 +72,17 @@ def noted_evictions(budget: JsonObject, pods: Iterable[JsonObject], now: float) 
     expired: list[JsonObject] = []
     ends: list[float] = []
     for pod in pods:
-        name = text(part(pod, "metadata").get("name"))
+        meta = part(pod, "metadata")
+        name = text(meta.get("name"))
         if is_deleting(pod) or name not in granted:
             continue
-        end = (parse_rfc3339(granted[name]) or 0.0) + NOTED_SECONDS
+        since = parse_rfc3339(granted[name]) or 0.0
+        end = since + NOTED_SECONDS
         if end < now:
             expired.append(pod)
-        else:
+        elif (parse_rfc3339(meta.get("creationTimestamp")) or 0.0) < since:
             kept[name] = text(granted[name])
-            ends.append(end)
+            ends.append(end)  # else it is another Pod of that name, made since by a StatefulSet
     return Noted(kept, tuple(expired), min(ends, default=None))
 
 
