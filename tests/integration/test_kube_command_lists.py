@@ -8,12 +8,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from gateway.model.json import JsonObject
-from gateway.wire.kube.parts import part, rows, text
 from tests.command_lists import FOLDER, Player
-from tests.fake_kubelet import FakeKubelet, Fate
-from tests.fake_nodes import fake_nodes
-from tests.kube_server import KubeServer, kube_server
+from tests.kube_server import KubeServer
+from tests.kube_stage import kube_stage
 from tests.kubectl import find_kubectls
 
 KUBECTLS = find_kubectls()
@@ -28,22 +25,10 @@ pytestmark = [
 ]
 
 
-def fate(pod: JsonObject) -> Fate:
-    """Containers whose image is called `once` end at once; all others serve."""
-    images = [text(row.get("image")) for row in rows(part(pod, "spec").get("containers"))]
-    return "succeeded" if images[0].startswith("once") else "ready"
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[KubeServer]:
-    folder = tmp_path_factory.mktemp("cloud")
-    async with kube_server(folder, controllers=("*",)) as running:
-        kube = running.api.client("kubelet")
-        async with (
-            fake_nodes(kube, "node-1", "node-2", "node-3"),
-            FakeKubelet(kube, fate, node="").running(),
-        ):
-            yield running
+    async with kube_stage(tmp_path_factory.mktemp("cloud")) as running:
+        yield running
 
 
 @pytest.mark.parametrize("path", LISTS, ids=lambda path: path.stem)
