@@ -198,6 +198,15 @@ def test_the_next_waits_for_the_seconds_that_count_as_ready() -> None:
     assert deeds(view(stateful_set, [alive(first, since=NOW - 30)])) == [("create", "web-1")]
 
 
+def test_more_members_than_fit_into_memory_are_made_some_at_a_time() -> None:
+    wanted = a_set(2_147_483_647, podManagementPolicy="Parallel")
+    found = plan(view(wanted, []))
+    assert [name_of(step.pod) for step in found.stages[0]] == [f"web-{at}" for at in range(500)]
+    made = [step.pod for step in found.stages[0]]
+    births = [step for step in plan(view(wanted, made)).stages[0] if step.deed is Deed.CREATE]
+    assert (len(births), name_of(births[0].pod)) == (500, "web-500")
+
+
 def test_in_parallel_all_are_made_at_once() -> None:
     found = plan(view(a_set(podManagementPolicy="Parallel"), []))
     assert not found.in_order

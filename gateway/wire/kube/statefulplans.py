@@ -25,6 +25,8 @@ _COUNTS = (
     "availableReplicas",
     "observedGeneration",
 )
+MAX_BIRTHS = 500
+"""New Pods of one look: a set side by side may want more than fit into memory. The next look goes on."""
 _ALWAYS = frozenset(("replicas", "availableReplicas"))
 """These are written also when they are 0."""
 
@@ -156,10 +158,12 @@ def plan(view: StatefulView) -> StatefulPlan:
 def _plan_members(view: StatefulView) -> tuple[list[Step], bool]:
     """Bring every member to life. True when the rest has to wait."""
     steps: list[Step] = []
-    members = view.members()
+    members, births = view.members(), 0
     for ordinal in ordinals(view.stateful_set):
-        is_blocked = _plan_member(view, steps, ordinal, members.get(ordinal))
-        if is_blocked and view.in_order:
+        pod = members.get(ordinal)
+        births += pod is None
+        is_blocked = _plan_member(view, steps, ordinal, pod)
+        if is_blocked and (view.in_order or births >= MAX_BIRTHS):
             return steps, True
     return steps, False
 
