@@ -12,6 +12,25 @@ from gateway.model.json import JsonObject
 from gateway.wire.kube.resources import ResourceType
 from gateway.wire.kube.status import success
 
+SHOWN_WHEN_GONE = frozenset(
+    {
+        "namespaces",
+        "persistentvolumeclaims",
+        "persistentvolumes",
+        "pods",
+        "podtemplates",
+        "resourcequotas",
+        "serviceaccounts",
+        "services",
+        "csidrivers.storage.k8s.io",
+        "csinodes.storage.k8s.io",
+        "storageclasses.storage.k8s.io",
+        "volumeattachments.storage.k8s.io",
+        "volumeattributesclasses.storage.k8s.io",
+    }
+)
+"""Kinds whose clients read the object itself from the answer to a delete, and no Status."""
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -31,8 +50,8 @@ class Deleted:
 
 
 def deletion_status(resource: ResourceType, deleted: Deleted) -> JsonObject:
-    """What the client of a delete is told: success, or the object that lingers."""
-    if not deleted.is_gone:
+    """What the client of a delete is told: success, or the object that lingers or was."""
+    if not deleted.is_gone or resource.storage_key in SHOWN_WHEN_GONE:
         return deleted.stored.object
     uid = str(table(deleted.stored.object, "metadata").get("uid"))
     return success(deleted.stored.key.name, resource.group, resource.plural, uid)

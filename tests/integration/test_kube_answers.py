@@ -84,3 +84,22 @@ async def test_a_subresource_is_not_deleted(http: aiohttp.ClientSession) -> None
         assert response.status == 405
     async with http.get("/api/v1/namespaces/default") as response:
         assert "deletionTimestamp" not in (await response.json())["metadata"]
+
+
+async def test_a_deleted_pod_is_answered_as_a_pod_and_a_map_with_success(
+    http: aiohttp.ClientSession,
+) -> None:
+    await a_map(http, "gone")
+    pods = "/api/v1/namespaces/default/pods"
+    pod = {"metadata": {"name": "gone"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    async with http.post(pods, json=pod) as response:
+        assert response.status == 201, await response.text()
+    async with http.delete(f"{pods}/gone") as response:
+        answer = await response.json()
+        assert (answer["kind"], answer["metadata"]["name"]) == ("Pod", "gone")
+        assert answer["status"]["phase"] == "Pending"
+    async with http.get(f"{pods}/gone") as response:
+        assert response.status == 404
+    async with http.delete(f"{MAPS}/gone") as response:
+        answer = await response.json()
+        assert (answer["kind"], answer["status"]) == ("Status", "Success")
