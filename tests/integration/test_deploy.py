@@ -118,7 +118,8 @@ def test_ports_of_containers_services_and_policies_meet(helm: Path) -> None:
 
 
 def selects(labels: dict[str, str], pod: dict[str, Any]) -> bool:
-    return labels.items() <= pod["metadata"]["labels"].items()
+    known: dict[str, str] = pod["metadata"]["labels"]
+    return labels.items() <= known.items()
 
 
 def test_containers_run_without_rights(helm: Path) -> None:

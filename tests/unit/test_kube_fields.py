@@ -77,7 +77,7 @@ def test_paths_name_fields_elements_and_members() -> None:
 
 
 def test_an_element_without_its_key_is_refused() -> None:
-    keyed = {
+    keyed: JsonObject = {
         "type": "array",
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["a", "b"],
