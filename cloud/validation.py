@@ -279,5 +279,6 @@ def with_autonomy(pod: JsonObject) -> JsonObject:
     tolerations = held if isinstance(held, list) else []
     kept = [each for each in tolerations if mapping(each).get("key") != UNREACHABLE]
     stays: JsonObject = {"key": UNREACHABLE, "operator": "Exists"}
-    wanted: list[Json] = [*kept, stays]
-    return pod if wanted == tolerations else {**pod, "spec": {**spec, "tolerations": wanted}}
+    if stays in tolerations and len(kept) == len(tolerations) - 1:
+        return pod
+    return {**pod, "spec": {**spec, "tolerations": [*kept, stays]}}

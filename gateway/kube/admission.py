@@ -299,8 +299,6 @@ def admitted_next(
     _keep_metadata(before, after)
     if subresource is None or changes_spec(subresource):
         _complete(resource, after, before)
-    elif subresource == "status":
-        strategy_of(resource.storage_key).prepare_status(after)
     after = _defaulted(resource, after)
     _count_generation(resource, before, after, subresource)
     if not validate.are_same(_bare(after), _bare(before)):

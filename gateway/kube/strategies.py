@@ -24,7 +24,7 @@ from gateway.wire.kube.names import (
     required,
     subdomain_fault,
 )
-from gateway.wire.kube.pods import complete_status, pod_faults, pod_grace, prepare_pod
+from gateway.wire.kube.pods import pod_faults, pod_grace, prepare_pod
 from gateway.wire.kube.servicefaults import service_faults, service_name_fault
 from gateway.wire.kube.services import prepare_service
 from gateway.wire.kube.status import Cause
@@ -36,10 +36,6 @@ DOCKER_CONFIG = ".dockerconfigjson"
 
 def _keep(_item: JsonObject, _old: JsonObject | None) -> None:
     """Nothing to complete."""
-
-
-def _as_reported(_item: JsonObject) -> None:
-    """Nothing to fill in."""
 
 
 def _fine(_item: JsonObject, _old: JsonObject | None) -> list[Cause]:
@@ -60,7 +56,6 @@ class Strategy:
     name_rule: Rule = subdomain_fault
     keeps_status: bool = False
     grace: Callable[[JsonObject, int | None], int] = _at_once
-    prepare_status: Callable[[JsonObject], None] = _as_reported
 
 
 def table(item: JsonObject, key: str) -> JsonObject:
@@ -293,7 +288,7 @@ STRATEGIES: Mapping[str, Strategy] = {
     "leases.coordination.k8s.io": Strategy(faults=_lease_faults),
     "events": Strategy(faults=_event_faults),
     "services": Strategy(prepare_service, service_faults, name_rule=service_name_fault),
-    "pods": Strategy(prepare_pod, pod_faults, grace=pod_grace, prepare_status=complete_status),
+    "pods": Strategy(prepare_pod, pod_faults, grace=pod_grace),
     "certificatesigningrequests.certificates.k8s.io": Strategy(
         signingrequests.prepare, signingrequests.faults, name_rule=path_segment_fault
     ),

@@ -312,8 +312,16 @@ async def test_a_pod_that_is_to_stay_offline_tolerates_that_for_ever(tmp_path: P
         assert pod["spec"]["tolerations"] == [
             {"key": "spot", "operator": "Exists"},
             {"key": "node.kubernetes.io/unreachable", "operator": "Exists"},
+            {  # every Pod's, added by the API itself
+                "key": "node.kubernetes.io/not-ready",
+                "operator": "Exists",
+                "effect": "NoExecute",
+                "tolerationSeconds": 300,
+            },
         ]
         await kubectl.ok("label", "pod", "stays", "a=b")
+        again: Any = (await kubectl.ok("get", "pod", "stays", "-o", "json")).json
+        assert again["spec"] == pod["spec"]
         plain = POD.replace("stays", "goes").replace("autonomy", "none")
         await kubectl.ok("apply", "-f", "-", stdin=plain)
         pod = (await kubectl.ok("get", "pod", "goes", "-o", "json")).json

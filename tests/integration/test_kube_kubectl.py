@@ -379,7 +379,7 @@ async def test_server_side_apply_keeps_owners_apart(newest: Kubectl) -> None:
     said = await newest.fails(
         "apply", "--server-side", "--field-manager=other", "-f", "-", stdin=other
     )
-    assert 'conflict with "kubectl" using devices.kubeedge.io/v1beta1: .spec.nodeName' in said.err
+    assert 'conflict with "kubectl": .spec.nodeName' in said.err
     await newest.ok(
         "apply",
         "--server-side",

@@ -294,6 +294,8 @@ def test_a_pod_with_the_label_is_never_evicted_for_an_unreachable_node() -> None
         pod = with_autonomy(a_pod(cast("Json", before), **label))
         assert cast("Any", pod)["spec"] == {"containers": [], "tolerations": after}
         assert with_autonomy(pod) is pod
+    late = a_pod(cast("Json", [STAYS, other]), **label)
+    assert with_autonomy(late) is late  # what others added later does not move it
 
 
 def test_a_pod_without_the_label_is_left_alone() -> None:

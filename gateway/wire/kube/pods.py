@@ -62,14 +62,6 @@ def prepare_pod(item: JsonObject, old: JsonObject | None) -> None:
         item["status"] = _first_status(item, spec)
 
 
-def complete_status(item: JsonObject) -> None:
-    """Bring the addresses together: `podIP` is the first of `podIPs`; where they differ, it is right."""
-    status = part(item, "status")
-    first, several = status.get("podIP"), rows(status.get("podIPs"))
-    if first and (not several or several[0].get("ip") != first):
-        status["podIPs"] = [{"ip": first}]
-
-
 def _first_status(item: JsonObject, spec: JsonObject) -> JsonObject:
     status: JsonObject = {"phase": "Pending", "qosClass": qos_class(spec)}
     if spec.get("schedulingGates"):
