@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from gateway.kube.client import KubeClient, PatchType
 from gateway.model.json import JsonObject
 from gateway.wire.kube.clock import rfc3339, rfc3339_micro
+from gateway.wire.kube.status import AlreadyExists
 
 RENEW_SECONDS = 8.0
 ROOM: JsonObject = {"cpu": "16", "memory": "32Gi", "pods": "110", "ephemeral-storage": "100Gi"}
@@ -30,19 +31,20 @@ async def fake_nodes(kube: KubeClient, *names: str) -> AsyncIterator[None]:
 
 async def _join(kube: KubeClient, name: str) -> None:
     labels: JsonObject = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}
-    await kube.create(
-        "v1",
-        "nodes",
-        None,
-        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}},
-    )
+    node: JsonObject = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels},
+    }
     lease: JsonObject = {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
         "metadata": {"name": name, "namespace": "kube-node-lease"},
         "spec": {"holderIdentity": name, "leaseDurationSeconds": 40},
     }
-    await kube.create("coordination.k8s.io/v1", "leases", "kube-node-lease", lease)
+    with suppress(AlreadyExists):  # it was here before
+        await kube.create("v1", "nodes", None, node)
+        await kube.create("coordination.k8s.io/v1", "leases", "kube-node-lease", lease)
     await _say_ready(kube, name)
 
 
