@@ -118,19 +118,30 @@ class Definitions:
         self._registry = registry
 
     def install(self, definition: JsonObject) -> None:
-        """Serve what a definition says. Errors: BadRequest."""
+        """Serve what a definition says; a built-in kind stays as it is. Errors: BadRequest."""
         for kind in kinds_of(definition):
-            self._registry.add(kind)
+            if not self._registry.has_builtin(kind.group, kind.plural):
+                self._registry.add(kind)
 
     def register(self, hooks: Hooks) -> None:
         """Have a say about definitions that are written."""
+        hooks.judge(DEFINITIONS, "builtin", self._is_of_a_builtin)
         hooks.judge(DEFINITIONS, "rules", rules_are_not_evaluated)
+
+    async def _is_of_a_builtin(self, review: Review) -> Opinion:
+        """Refuse a definition of a built-in kind: its end would be that of all objects of the kind."""
+        spec = table(review.item, "spec")
+        group, plural = str(spec.get("group")), str(table(spec, "names").get("plural"))
+        if self._registry.has_builtin(group, plural):
+            return Opinion(refusal=f"{plural}.{group} is a built-in kind")
+        return Opinion()
 
     def on_change(self, change: Change) -> None:
         if change.after.key.kind != DEFINITIONS:
             return
         if change.before is not None:
             for kind in kinds_of(change.before.object):
-                self._registry.remove(kind.group_version, kind.plural)
+                if not self._registry.has_builtin(kind.group, kind.plural):
+                    self._registry.remove(kind.group_version, kind.plural)
         if change.type is not EventType.DELETED:
             self.install(change.after.object)

@@ -46,6 +46,8 @@ def _name_faults(item: JsonObject, spec: JsonObject, names: JsonObject) -> Itera
     if metadata.get("name") != f"{names['plural']}.{group}":
         why = 'must be spec.names.plural+"."+spec.group'
         yield invalid_value("metadata.name", metadata.get("name"), why)
+    if "." not in group:
+        yield invalid_value("spec.group", group, "should be a domain with at least one dot")
     if spec["scope"] not in ("Namespaced", "Cluster"):
         yield _unsupported("spec.scope", spec["scope"], '"Cluster", "Namespaced"')
     if group.endswith((".k8s.io", ".kubernetes.io")) and not part(metadata, "annotations").get(

@@ -142,6 +142,12 @@ class Registry:
         if self._types.pop((group_version, plural), None) is not None:
             self.revision += 1
 
+    def has_builtin(self, group: str, plural: str) -> bool:
+        """True for a kind of ours, in whatever version: no definition may take its place."""
+        return any(
+            item.group == group and item.plural == plural and not item.is_custom for item in self
+        )
+
     def find(self, group_version: str, plural: str) -> ResourceType | None:
         return self._types.get((group_version, plural))
 

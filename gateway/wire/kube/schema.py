@@ -8,13 +8,13 @@ schemas; JSON Schema validation, the part that Kubernetes allows.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from gateway.errors import BadRequest
 from gateway.model.json import Json, JsonObject
+from gateway.wire.kube.regexes import Pattern
 
 MAX_DEPTH = 64
 
@@ -24,7 +24,7 @@ class Limits:
     """Bounds of a value; None where there is none."""
 
     enum: tuple[Json, ...] | None = None
-    pattern: re.Pattern[str] | None = None
+    pattern: Pattern | None = None
     minimum: float | None = None
     maximum: float | None = None
     exclusive_minimum: bool = False
@@ -283,10 +283,10 @@ def _limits(source: JsonObject) -> Limits:
     return Limits(**found) if found else NO_LIMITS  # type: ignore[arg-type]  # keys and types are the table's
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _compiled(pattern: str) -> Pattern:
     try:
-        return re.compile(pattern)
-    except re.error as error:
+        return Pattern(pattern)
+    except ValueError as error:
         raise BadRequest(f"schema: pattern {pattern!r} cannot be read: {error}") from error
 
 

@@ -5,12 +5,12 @@ Source: Kubernetes "CustomResourceDefinitions", structural schemas; the texts ar
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.names import invalid_value, quoted, required
 from gateway.wire.kube.parts import part
+from gateway.wire.kube.regexes import Pattern
 from gateway.wire.kube.schema import MAX_DEPTH, read_schema
 from gateway.wire.kube.status import Cause
 from gateway.wire.kube.validate import faults
@@ -159,8 +159,8 @@ def _pattern_faults(schema: JsonObject, path: str) -> Iterator[Cause]:
     pattern = schema.get("pattern")
     if isinstance(pattern, str):
         try:
-            re.compile(pattern)
-        except re.error as error:
+            Pattern(pattern)
+        except ValueError as error:
             why = f"must be a valid regular expression, but isn't: {error}"
             yield invalid_value(f"{path}.pattern", pattern, why)
 
