@@ -44,7 +44,7 @@ from gateway.kube.streams import stream_watch
 from gateway.kube.written import Written, deletion_status
 from gateway.model.json import Json, JsonObject
 from gateway.observe.metrics import Metrics
-from gateway.wire.kube.requests import Target, Wanted, flag, parse_target
+from gateway.wire.kube.requests import Target, Wanted, flag, number, parse_target
 from gateway.wire.kube.resources import ResourceType
 from gateway.wire.kube.status import not_allowed, not_found, not_served
 
@@ -272,7 +272,7 @@ class KubeHttp:
         self, request: web.Request, resource: ResourceType, target: Target
     ) -> web.StreamResponse:
         listing.check_verb(resource, "watch")
-        wanted = listing.wanted_form(request.headers.get("Accept"), resource, is_list=True)
+        wanted = listing.wanted_form(request.headers.get("Accept"), resource, watches=True)
         namespace = target.namespace or None
         with self._metrics.kube_watchers.track_inprogress():
             return await stream_watch(request, self.objects, resource, namespace, wanted)
@@ -386,7 +386,9 @@ class KubeHttp:
             query.get("fieldSelector"),
         )
         options = delete_options(await self._options_body(request), query)
-        items = await self.objects.delete_collection(resource, selected, options)
+        items = await self.objects.delete_collection(
+            resource, selected, options, limit=number(query, "limit") or 0
+        )
         metadata: JsonObject = {"resourceVersion": str(self.objects.storage.version)}
         return await answer(request, listing.joined(resource, items, metadata), wanted)
 

@@ -28,17 +28,23 @@ MAX_LIMIT = 100_000
 
 
 MEDIA = ("application/json", "application/yaml")
-_STREAMS = (*MEDIA, "application/json;stream=watch")
+_STREAM = "application/json;stream=watch"
 
 
-def wanted_form(accept: str | None, resource: ResourceType, *, is_list: bool = False) -> Wanted:
-    """The form of the answer. Errors: NotAcceptable when the client takes none that there is."""
+def wanted_form(
+    accept: str | None, resource: ResourceType, *, is_list: bool = False, watches: bool = False
+) -> Wanted:
+    """The form of the answer; a watch tells of one object after the other.
+
+    Errors: NotAcceptable when the client takes none that there is.
+    """
     if not requests.takes_media(accept):
-        known = ", ".join(_STREAMS if is_list else MEDIA)
+        known = ", ".join((*MEDIA, _STREAM) if is_list or watches else MEDIA)
         raise NotAcceptable(f"406: Not Acceptable\n\nAvailable representations: {known}")
-    wanted = requests.negotiate(accept)
+    wanted = requests.negotiate(accept, watches=watches)
     if wanted is None:
-        raise NotAcceptable(f"only the following media types are accepted: {', '.join(MEDIA)}")
+        known = _STREAM if watches else ", ".join(MEDIA)
+        raise NotAcceptable(f"only the following media types are accepted: {known}")
     _check_shape(wanted, resource, is_list=is_list)
     return wanted
 
@@ -101,6 +107,15 @@ def options_faults(query: Mapping[str, str], *, watches: bool) -> list[Cause]:
     return found
 
 
+def check_include(query: Mapping[str, str]) -> str:
+    """What a table's rows carry of their objects. Errors: BadRequest."""
+    include = query.get("includeObject") or "Metadata"
+    if include not in ("Metadata", "Object", "None"):
+        why = f"Invalid value: \"{include}\": must be 'Metadata', 'Object', 'None', or empty"
+        raise BadRequest(f"Unable to convert to Table as requested: includeObject: {why}")
+    return include
+
+
 def check_options(query: Mapping[str, str], *, watches: bool = False) -> None:
     """Refuse options of a list or watch that make no sense. Errors: BadRequest; Unprocessable."""
     for key in ("limit", "timeoutSeconds"):
@@ -142,17 +157,13 @@ def as_table(
     with_columns: bool = True,
 ) -> JsonObject:
     """A table of objects. Errors: BadRequest for an unknown `includeObject`."""
-    include = query.get("includeObject") or "Metadata"
-    if include not in ("Metadata", "Object", "None"):
-        why = f"Invalid value: \"{include}\": must be 'Metadata', 'Object', 'None', or empty"
-        raise BadRequest(f"Unable to convert to Table as requested: includeObject: {why}")
     return tables.table(
         resource,
         (item.object for item in items),
         metadata,
         now,
         version=wanted.version,
-        include=include,
+        include=check_include(query),
         with_columns=with_columns,
     )
 
@@ -214,7 +225,7 @@ def _page(
         return objects.page(resource, selected, limit=limit, after=after, version=version)
     except Gone as error:
         if after is None:
-            raise
+            raise expired("The resourceVersion for the provided list is too old.") from error
         raise expired(_TOO_OLD, write_token(PageToken(INCONSISTENT, *after))) from error
 
 

@@ -38,7 +38,7 @@ from gateway.kube.questions import Asking, Question, kind_of, of_today
 from gateway.kube.rights import Rights
 from gateway.kube.storage import Snapshot, Storage
 from gateway.kube.strategies import table
-from gateway.kube.watch import Filter, Key, Stored, Watcher
+from gateway.kube.watch import Filter, Key, Stored, Watcher, stamped
 from gateway.kube.written import Deleted, Written, selectable
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube import fields
@@ -363,7 +363,8 @@ class Objects:
         if options.dry_run:
             return unstored(before.key, after)
         if is_finished(after):
-            return await self.storage.remove(before, after)
+            gone = await self.storage.remove(before)
+            return stamped(unstored(before.key, after), gone.version)
         return await self.storage.replace(before, after)
 
     async def _retried(
@@ -481,12 +482,12 @@ class Objects:
         return await self._retried(resource, name, attempt)
 
     async def delete_collection(
-        self, resource: ResourceType, wanted: Filter, options: DeleteOptions
+        self, resource: ResourceType, wanted: Filter, options: DeleteOptions, *, limit: int = 0
     ) -> list[Stored]:
-        """Delete everything that matches; returns the last states."""
+        """Delete everything that matches, or the first `limit`; returns the last states."""
         allow(resource, "deletecollection")
         deleted = []
-        for stored in self.page(resource, wanted).items:
+        for stored in self.page(resource, wanted, limit=limit).items:
             try:
                 gone = await self.delete(resource, stored.key.namespace, stored.key.name, options)
             except NotFound:

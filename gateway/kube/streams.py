@@ -133,6 +133,8 @@ async def stream_watch(
     selected = objects.filter(
         resource, namespace, query.get("labelSelector"), query.get("fieldSelector")
     )
+    if wanted.form == "table":
+        listing.check_include(query)
     until = asyncio.get_running_loop().time() + _seconds(query)
     encoder = Encoder(objects, resource, wanted, query)
     version, initial = _start(query)

@@ -182,7 +182,10 @@ def test_a_path_names_its_target(path: str, target: Target | None) -> None:
     assert requests.parse_target(path) == target
 
 
-OLD_TABLES = "application/json;as=Table;v=v9,application/json;as=Table;v=v1beta1,*/*"
+OLD_TABLES = (
+    "application/json;as=Table;v=v9;g=meta.k8s.io,"
+    "application/json;as=Table;v=v1beta1;g=meta.k8s.io,*/*"
+)
 TABLES = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 
 
@@ -197,6 +200,12 @@ TABLES = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
         ("application/vnd.kubernetes.protobuf,application/json", Wanted()),
         ("application/vnd.kubernetes.protobuf", None),
         ("text/html", None),
+        ("application/*", None),
+        ("application/json;as=Table;v=v1", None),
+        ("application/json;as=Table;g=meta.k8s.io", None),
+        ("application/json;stream=watch", None),
+        ("application/yaml;q=0.1,application/json;q=0.9", Wanted()),
+        ("*/*,application/yaml", Wanted(is_yaml=True)),
     ],
 )  # fmt: skip
 def test_the_first_form_that_is_had_is_taken(accept: str | None, wanted: Wanted | None) -> None:

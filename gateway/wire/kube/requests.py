@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from gateway.errors import BadRequest
+from gateway.wire.kube.jsontext import fault_of
 
 _SUBRESOURCES_OF_NAMESPACES = ("status", "finalize")
 
@@ -78,32 +78,46 @@ def media_parts(text: str) -> tuple[str, dict[str, str]]:
     return name.lower(), {key.strip().lower(): value.strip().strip('"') for key, _, value in pairs}
 
 
-_MEDIA = ("application/json", "application/yaml", "*/*", "application/*")
+_MEDIA = ("application/json", "application/yaml", "*/*")
 
 
 def takes_media(accept: str | None) -> bool:
     """True when the client takes one of the media types that there are, in whatever form."""
-    if not accept:
-        return True
-    return any(media_parts(item)[0] in _MEDIA for item in accept[:MAX_ACCEPT].split(","))
+    return not accept or any(name in _MEDIA for name, _ in accepted(accept))
 
 
-def negotiate(accept: str | None) -> Wanted | None:
-    """The first form of JSON or YAML that the client takes; None when it takes none."""
+def accepted(accept: str | None) -> list[tuple[str, dict[str, str]]]:
+    """The media types that a client takes, the dearest first; `*/*` comes after what is named."""
+    items = [media_parts(item) for item in (accept or "")[:MAX_ACCEPT].split(",")]
+    return sorted(items, key=lambda item: (-_dearness(item[1].get("q")), item[0] == "*/*"))
+
+
+def _dearness(text: str | None) -> float:
+    try:
+        return 1.0 if text is None else float(text)
+    except ValueError:
+        return 1.0
+
+
+def negotiate(accept: str | None, *, watches: bool = False) -> Wanted | None:
+    """The form of JSON or YAML that the client would rather have; None when it takes none.
+
+    A stream of events is JSON, and may be asked for as one.
+    """
     if not accept:
         return PLAIN
-    for item in accept[:MAX_ACCEPT].split(","):
-        name, parameters = media_parts(item)
-        if name not in _MEDIA:
+    for name, parameters in accepted(accept):
+        if name not in _MEDIA or (watches and name == "application/yaml"):
+            continue
+        if parameters.get("stream", "") not in (("", "watch") if watches else ("",)):
             continue
         kind = parameters.get("as", "")
         form, is_yaml = _FORMS.get(kind), name == "application/yaml"
-        if form is not None and parameters.get("g", "meta.k8s.io") in ("meta.k8s.io", ""):
-            version = parameters.get("v", "v1")
-            if form == "object":
-                return Wanted(is_yaml=True) if is_yaml else PLAIN
-            if version in ("v1", "v1beta1"):
-                return Wanted(form, version, kind, is_yaml)
+        version = parameters.get("v", "")
+        if form == "object":
+            return Wanted(is_yaml=True) if is_yaml else PLAIN
+        if form and parameters.get("g") == "meta.k8s.io" and version in ("v1", "v1beta1"):
+            return Wanted(form, version, kind, is_yaml)
     return None
 
 
@@ -136,17 +150,22 @@ def flag(query: Mapping[str, str], key: str) -> bool | None:
     return None if text is None else text.lower() not in ("false", "0")
 
 
-_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_DIGITS = 30
+"""What is longer is out of range whatever follows."""
 
 
 def integer(query: Mapping[str, str], key: str) -> int | None:
     """Read a whole number; None when it is absent. Errors: BadRequest."""
     text = query.get(key)
-    if not text:
+    if text is None:
         return None
     if not _INTEGER.fullmatch(text):
         raise BadRequest(f"strconv.ParseInt: parsing {_quoted(text)}: invalid syntax")
-    return int(text)
+    found = int(text[:_DIGITS])
+    if not -(2**63) <= found < 2**63:
+        raise BadRequest(f"strconv.ParseInt: parsing {_quoted(text)}: value out of range")
+    return found
 
 
 def number(query: Mapping[str, str], key: str) -> int | None:
@@ -195,17 +214,24 @@ def write_token(token: PageToken) -> str:
 
 def read_token(text: str) -> PageToken:
     """Read a continue token. Errors: BadRequest."""
+    odd = _NO_TOKEN.search(text)
+    if odd is not None or len(text) % 4 == 1:
+        at = odd.start() if odd is not None else len(text) - 1
+        raise _bad_token(f"illegal base64 data at input byte {at}")
+    raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         found = msgspec.json.decode(raw, type=_Token)
-    except (binascii.Error, ValueError, msgspec.DecodeError) as error:
-        raise _bad_token("it was not given out by this server") from error
+    except (ValueError, RecursionError) as error:
+        raise _bad_token(fault_of(raw)) from error
     if found.v != _FORM_OF_TOKENS:
-        raise _bad_token(f"server does not recognize this encoded version {_quoted(found.v)}")
+        raise _bad_token(f"server does not recognize this encoded version {found.v}")
     if not found.start or found.rv == 0 or found.rv < INCONSISTENT:
         raise _bad_token("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
     namespace, _, name = found.start.removesuffix("\0").rpartition("/")
     return PageToken(found.rv, namespace, name)
+
+
+_NO_TOKEN = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class _Token(msgspec.Struct):

@@ -166,9 +166,14 @@ def expired(message: str, page: str = "") -> Gone:
     return Gone(message, details=details)
 
 
+_NO_DETAILS: Mapping[str, object] = {"details": {}}
+"""What clients are told where an answer has details, and none to give."""
+
+
 def not_served() -> NotFound:
     """404 for a path below a group that is there."""
-    return NotFound("the server could not find the requested resource")
+    text = "the server could not find the requested resource"
+    return NotFound(text, details=dict(_NO_DETAILS))
 
 
 def not_allowed() -> MethodNotAllowed:
@@ -215,7 +220,7 @@ def status_of(error: GatewayError) -> JsonObject:
     reason = reason_of(error)
     if reason:
         status["reason"] = reason
-    if details:
+    if details or error.details.get("details") == {}:
         status["details"] = cast("Json", details)
     return status
 

@@ -55,7 +55,7 @@ def table(
         "kind": "Table",
         "apiVersion": f"meta.k8s.io/{version}",
         "metadata": metadata,
-        "columnDefinitions": [_definition(column) for column in columns] if with_columns else [],
+        "columnDefinitions": [_definition(column) for column in columns] if with_columns else None,
         "rows": [_row(resource, columns, item, now, version, include) for item in items],
     }
 
@@ -87,6 +87,8 @@ def _row(
             "apiVersion": f"meta.k8s.io/{version}",
             "metadata": item.get("metadata", {}),
         }
+    else:
+        row["object"] = None
     return row
 
 

@@ -1,0 +1,150 @@
+"""Lists, watches and plain paths in the forms that a Kubernetes API server gives them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.kube_server import KubeServer, kube_server
+
+MAPS = "/api/v1/namespaces/default/configmaps"
+ONE_PARTIAL = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json"
+MANY_PARTIAL = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+MERGE = {"Content-Type": "application/merge-patch+json"}
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[KubeServer]:
+    async with kube_server(tmp_path) as running:
+        yield running
+
+
+class Asking:
+    """Requests as the administrator, or as nobody."""
+
+    def __init__(self, session: aiohttp.ClientSession, server: KubeServer) -> None:
+        self._session = session
+        self._url = server.url
+        self._token = {"Authorization": f"Bearer {server.token.strip()}"}
+
+    async def __call__(
+        self, method: str, path: str, body: Any = None, **headers: str
+    ) -> tuple[int, Any, Any]:
+        sent = self._token | {name.replace("_", "-"): value for name, value in headers.items()}
+        async with self._session.request(
+            method, self._url + path, json=body, headers=sent, ssl=False
+        ) as response:
+            text = await response.text()
+            lines = [json.loads(line) for line in text.splitlines()] if "watch=1" in path else None
+            is_json = response.content_type == "application/json" and text
+            found = lines if lines is not None else json.loads(text) if is_json else text
+            return response.status, response.headers, found
+
+
+@pytest.fixture
+async def ask(server: KubeServer) -> AsyncIterator[Asking]:
+    async with aiohttp.ClientSession() as session:
+        yield Asking(session, server)
+
+
+async def made(ask: Asking, name: str, **metadata: Any) -> str:
+    """Make a map and return its resourceVersion."""
+    _, _, item = await ask("POST", MAPS, {"metadata": {"name": name, **metadata}})
+    return str(item["metadata"]["resourceVersion"])
+
+
+async def test_a_watch_of_metadata_is_asked_for_as_one_object(ask: Asking) -> None:
+    version = int(await made(ask, "a")) - 1
+    path = f"{MAPS}?watch=1&timeoutSeconds=1&resourceVersion={version}"
+    status, _, events = await ask("GET", path, Accept=ONE_PARTIAL)
+    assert status == 200
+    assert [event["object"]["kind"] for event in events] == ["PartialObjectMetadata"]
+    status, _, refused = await ask("GET", path, Accept=MANY_PARTIAL)
+    assert status == 406
+    assert "is not a list" in refused[0]["message"]
+
+
+async def test_a_watch_is_no_yaml_and_a_list_no_stream(ask: Asking) -> None:
+    status, _, said = await ask("GET", f"{MAPS}?watch=1", Accept="application/yaml")
+    assert (status, said[0]["message"]) == (
+        406,
+        "only the following media types are accepted: application/json;stream=watch",
+    )
+    assert (await ask("GET", MAPS, Accept="application/json;stream=watch"))[0] == 406
+
+
+async def test_a_watch_of_tables_refuses_unknown_objects_before_it_begins(ask: Asking) -> None:
+    table = "application/json;as=Table;v=v1;g=meta.k8s.io"
+    status, _, _ = await ask("GET", f"{MAPS}?watch=1&includeObject=Some", Accept=table)
+    assert status == 400
+
+
+async def test_what_is_shown_as_deleted_is_what_was_there(ask: Asking) -> None:
+    version = await made(ask, "held", finalizers=["example.com/hold"])
+    await ask("DELETE", f"{MAPS}/held")
+    patch = {"metadata": {"finalizers": None}, "data": {"last": "words"}}
+    _, _, answered = await ask("PATCH", f"{MAPS}/held", patch, **MERGE)
+    assert answered["data"] == {"last": "words"}
+    path = f"{MAPS}?watch=1&timeoutSeconds=1&resourceVersion={version}"
+    _, _, events = await ask("GET", path)
+    last = events[-1]
+    assert last["type"] == "DELETED"
+    assert last["object"]["metadata"]["finalizers"] == ["example.com/hold"]
+    assert "data" not in last["object"]
+    assert int(last["object"]["metadata"]["resourceVersion"]) > int(version) + 1
+
+
+async def test_a_limit_bounds_how_many_are_deleted(ask: Asking) -> None:
+    for name in ("a", "b", "c"):
+        await made(ask, name, labels={"x": "1"})
+    _, _, gone = await ask("DELETE", f"{MAPS}?labelSelector=x%3D1&limit=2")
+    assert [item["metadata"]["name"] for item in gone["items"]] == ["a", "b"]
+    _, _, left = await ask("GET", f"{MAPS}?labelSelector=x%3D1")
+    assert [item["metadata"]["name"] for item in left["items"]] == ["c"]
+
+
+def token(text: bytes) -> str:
+    return base64.urlsafe_b64encode(text).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    ("page", "why"),
+    [
+        ("%25%25", "illegal base64 data at input byte 0"),
+        (token(b"i"), "invalid character 'i' looking for beginning of value"),
+        (
+            token(b'{"v":"meta.k8s.io/v2","rv":1,"start":"a"}'),
+            "server does not recognize this encoded version meta.k8s.io/v2",
+        ),
+    ],
+)
+async def test_a_page_that_is_none_is_refused_with_the_reason(
+    ask: Asking, page: str, why: str
+) -> None:
+    status, _, said = await ask("GET", f"{MAPS}?limit=1&continue={page}")
+    assert status == 400
+    assert said["message"] == f"invalid continue token: continue key is not valid: {why}"
+
+
+@pytest.mark.parametrize(
+    ("limit", "why"),
+    [
+        ("", 'parsing "": invalid syntax'),
+        ("99999999999999999999", 'parsing "99999999999999999999": value out of range'),
+    ],
+)
+async def test_a_limit_is_a_number_of_64_bits(ask: Asking, limit: str, why: str) -> None:
+    status, _, said = await ask("GET", f"{MAPS}?limit={limit}")
+    assert (status, said["message"]) == (400, f"strconv.ParseInt: {why}")
+
+
+async def test_a_version_that_is_forgotten_is_told_apart_from_a_page(ask: Asking) -> None:
+    status, _, said = await ask("GET", f"{MAPS}?resourceVersion=1&resourceVersionMatch=Exact")
+    assert status == 410
+    assert said["message"] == "The resourceVersion for the provided list is too old."
