@@ -12,9 +12,10 @@ from aiohttp import web
 
 from gateway.errors import GatewayError
 from gateway.kube.admission import Remarks
-from gateway.kube.documents import JSON, Document
+from gateway.kube.documents import JSON, PLAIN, Document
 from gateway.model.json import Json
-from gateway.wire.kube.requests import PLAIN, Wanted, flag
+from gateway.wire.kube.requests import PLAIN as AS_IT_IS
+from gateway.wire.kube.requests import Wanted, flag
 from gateway.wire.kube.status import status_of
 
 MAX_WARNING = 256
@@ -24,6 +25,7 @@ PACKED_FROM = 131_072
 _PEOPLE = ("curl", "Wget", "Mozilla/5.0")
 """User agents of people who read what is answered."""
 _UNCACHED = {"Cache-Control": "no-cache, private"}
+_AS_SAID = {"X-Content-Type-Options": "nosniff"}
 _YAML = "application/yaml"
 
 
@@ -35,7 +37,7 @@ def plain_json(body: bytes, *, status: int = 200) -> web.Response:
 async def answer(
     request: web.Request,
     body: bytes,
-    wanted: Wanted = PLAIN,
+    wanted: Wanted = AS_IT_IS,
     *,
     status: int = 200,
     remarks: Remarks | None = None,
@@ -90,10 +92,15 @@ def _header_text(text: str) -> str:
     return plain.replace("\\", "\\\\").replace('"', '\\"')
 
 
+def _known_tags(request: web.Request) -> list[str]:
+    sent = request.headers.get("If-None-Match", "")
+    return [tag.strip().removeprefix("W/") for tag in sent.split(",")]
+
+
 def cacheable(request: web.Request, document: Document) -> web.Response:
     """An answer that the client may keep and ask about by its tag."""
     headers = {"ETag": document.tag, "Vary": "Accept", "Cache-Control": "public"}
-    if request.headers.get("If-None-Match") == document.tag:
+    if document.tag in _known_tags(request):
         return web.Response(status=304, headers=headers)
     headers["Content-Type"] = document.content_type
     return web.Response(body=document.body, headers=headers)
@@ -104,11 +111,14 @@ def shown(request: web.Request, document: Document) -> web.Response:
     if document.is_cacheable:
         return cacheable(request, document)
     headers = {"Content-Type": document.content_type, **_UNCACHED}
+    if document.content_type == PLAIN:
+        headers |= _AS_SAID
     return web.Response(body=document.body, status=document.status, headers=headers)
 
 
 def no_such_path() -> web.Response:
-    return web.Response(status=404, text="404 page not found\n")
+    headers = {"Content-Type": PLAIN, **_UNCACHED, **_AS_SAID}
+    return web.Response(status=404, body=b"404 page not found\n", headers=headers)
 
 
 def error_response(error: GatewayError) -> web.Response:

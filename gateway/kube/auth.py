@@ -133,13 +133,16 @@ class Authenticator:
         if certificate:
             return _from_certificate(certificate, der, self._now())
         if authorization is None:
-            if not self._anonymous:
-                raise Unauthenticated("Unauthorized")
-            return ANONYMOUS
-        scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer":
+            return self._nobody()
+        scheme, _, token = authorization.strip().partition(" ")
+        if scheme.lower() == "bearer" and token.strip():
+            return self._from_token(token.strip())
+        return self._nobody()  # other schemes say nothing here
+
+    def _nobody(self) -> User:
+        if not self._anonymous:
             raise Unauthenticated("Unauthorized")
-        return self._from_token(token.strip())
+        return ANONYMOUS
 
     def _from_token(self, token: str) -> User:
         sent = token.encode("utf-8", "surrogateescape")  # header bytes need not be UTF-8

@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
+from multidict import MultiMapping
 
+from gateway.kube.client import NO_QUERY
 from gateway.kube.typedata import KUBERNETES_VERSION, catalogue
 from gateway.model.json import JsonObject
 from gateway.wire.kube import discovery, openapi
@@ -22,6 +24,7 @@ TITLE = "Kubernetes"
 GIT_VERSION = f"{KUBERNETES_VERSION}+twinspan"
 JSON = "application/json"
 PLAIN = "text/plain; charset=utf-8"
+PROBES = ("healthz", "livez", "readyz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +57,39 @@ class Documents:
         self.fixed: dict[str, Document] = {}
         """Further documents by their paths."""
 
-    def find(self, path: str, accept: str | None) -> Document | None:
+    def find(
+        self, path: str, accept: str | None, query: Mapping[str, str] = NO_QUERY
+    ) -> Document | None:
         """Return what `path` (without a last slash) shows, None where there is no such path."""
-        if path in ("/livez", "/healthz") or path.startswith(("/livez/", "/healthz/")):
-            return Document(b"ok", PLAIN)
-        if path == "/readyz" or path.startswith("/readyz/"):
-            return Document(b"ok", PLAIN) if self.is_ready else Document(b"not ready", PLAIN, 500)
+        _, probe, *checks = path.split("/", 2)
+        if probe in PROBES:
+            return self._health(probe, checks, query)
         fixed = self.fixed.get(path)
         if fixed is not None:
             return fixed
         known = self._PATHS.get(path)
         return known(self, accept) if known is not None else self._of_group(path)
+
+    def _health(self, probe: str, checks: list[str], query: Mapping[str, str]) -> Document | None:
+        """What a probe of health answers, one check of it, or each with `verbose`."""
+        known = {"ping": True} | ({"ready": self.is_ready} if probe == "readyz" else {})
+        if checks:
+            known = {name: is_well for name, is_well in known.items() if name == checks[0]}
+            if not known:
+                return None
+        left_out = query.getall("exclude", []) if isinstance(query, MultiMapping) else []
+        well = all(is_well or name in left_out for name, is_well in known.items())
+        if well and "verbose" not in query:
+            return Document(b"ok", PLAIN)
+        lines = [_verdict(name, name in left_out, is_well) for name, is_well in known.items()]
+        strange = [name for name in left_out if name not in known]
+        if strange:
+            names = ", ".join(f'"{name[:200]}"' for name in strange)
+            lines.append(f"warn: some health checks cannot be excluded: no matches for {names}")
+        lines.append(f"{probe} check {'passed' if well else 'failed'}")
+        return Document(
+            "".join(f"{line}\n" for line in lines).encode(), PLAIN, 200 if well else 500
+        )
 
     def _of_group(self, path: str) -> Document | None:
         parts = path.strip("/").split("/")
@@ -154,6 +179,12 @@ class Documents:
         "/openapi/v2": _openapi_v2,
         "/openapi/v3": _openapi_index,
     }
+
+
+def _verdict(name: str, is_left_out: bool, is_well: bool) -> str:
+    if is_left_out:
+        return f"[+]{name} excluded: ok"
+    return f"[+]{name} ok" if is_well else f"[-]{name} failed: reason withheld"
 
 
 def _cacheable(document: JsonObject | None) -> Document | None:

@@ -57,7 +57,11 @@ class Housekeeping:
 
     def on_change(self, change: Change) -> None:
         """Note what a committed change asks for."""
-        if change.after.key.kind == DEFINITIONS and change.type is not EventType.DELETED:
+        if change.after.key.kind != DEFINITIONS:
+            return
+        if change.type is EventType.DELETED:
+            self._objects.storage.end_watches(change.after.key.name)
+        else:
             self._judge(change.after)
 
     def _judge(self, stored: Stored) -> None:

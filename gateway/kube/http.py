@@ -157,7 +157,7 @@ class KubeHttp:
     # --- plain paths ------------------------------------------------------------------------------
 
     def _on_path(self, request: web.Request, path: str) -> web.Response:
-        found = self.documents.find(path, request.headers.get("Accept"))
+        found = self.documents.find(path, request.headers.get("Accept"), request.query)
         if found is not None:
             return shown(request, found)
         if self._is_below_a_group(path):
@@ -471,6 +471,8 @@ async def _body(request: web.Request) -> bytes:
     try:
         async with asyncio.timeout(BODY_SECONDS):
             body = await request.read()
+    except web.RequestPayloadError as error:
+        raise BadRequest("the body of the request is not packed as it says") from error
     except TimeoutError as error:
         text = "the body of the request did not arrive in time"
         raise BadRequest(text, status=408, details={"reason": "Timeout"}) from error

@@ -172,10 +172,11 @@ class Storage:
         """A version that nobody can have seen, whatever has become of the file."""
         return max(newest + 1, int((self._now() - FIRST_DAY) * VERSIONS_PER_SECOND))
 
-    def end_watches(self) -> None:
-        """Close every watch; readers come back with their last version."""
-        for kind in self._kinds.values():
-            kind.window.close()
+    def end_watches(self, of: str | None = None) -> None:
+        """Close every watch, or those of one kind; readers come back with their last version."""
+        for name, kind in self._kinds.items():
+            if of in (None, name):
+                kind.window.close()
 
     def _kind(self, name: str) -> Kind:
         kind = self._kinds.get(name)

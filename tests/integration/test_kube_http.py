@@ -95,7 +95,7 @@ async def test_a_wrong_token_is_unauthorized(server: KubeServer) -> None:
         assert reason(await ask(stranger, "GET", "/api/v1/nodes", 401)) == ("Unauthorized", 401)
     async with session(server) as basic:
         headers = {"Authorization": "Basic YTpi"}
-        await ask(basic, "GET", "/api/v1/nodes", 401, headers=headers)
+        await ask(basic, "GET", "/api/v1/nodes", 403, headers=headers)
 
 
 def client_context(

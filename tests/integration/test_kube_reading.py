@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -148,3 +149,67 @@ async def test_a_version_that_is_forgotten_is_told_apart_from_a_page(ask: Asking
     status, _, said = await ask("GET", f"{MAPS}?resourceVersion=1&resourceVersionMatch=Exact")
     assert status == 410
     assert said["message"] == "The resourceVersion for the provided list is too old."
+
+
+async def test_health_tells_of_each_check(ask: Asking) -> None:
+    status, headers, text = await ask("GET", "/readyz?verbose")
+    assert (status, text) == (200, "[+]ping ok\n[+]ready ok\nreadyz check passed\n")
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    _, _, text = await ask("GET", "/livez?verbose&exclude=ping&exclude=moon")
+    assert text == (
+        "[+]ping excluded: ok\n"
+        'warn: some health checks cannot be excluded: no matches for "moon"\n'
+        "livez check passed\n"
+    )
+    assert (await ask("GET", "/livez/ping"))[2] == "ok"
+    assert (await ask("GET", "/livez/moon"))[0] == 404
+
+
+@pytest.mark.parametrize("shown", ["Basic YTpi", "Bearer", "Digest a=b", ""])
+async def test_who_shows_nothing_that_counts_is_nobody(ask: Asking, shown: str) -> None:
+    status, _, said = await ask("GET", "/api/v1/pods", Authorization=shown)
+    assert status == 403
+    assert 'User "system:anonymous"' in said["message"]
+
+
+async def test_a_tag_is_found_among_several(ask: Asking) -> None:
+    _, headers, _ = await ask("GET", "/openapi/v2")
+    tags = f'"other", W/{headers["ETag"]}'
+    assert (await ask("GET", "/openapi/v2", If_None_Match=tags))[0] == 304
+    assert (await ask("GET", "/openapi/v2", If_None_Match='"other"'))[0] == 200
+
+
+async def test_a_body_that_is_not_packed_as_it_says_is_refused(ask: Asking) -> None:
+    status, _, said = await ask("POST", MAPS, {"metadata": {"name": "x"}}, Content_Encoding="gzip")
+    assert (status, said["reason"]) == (400, "BadRequest")
+
+
+async def test_a_watch_ends_with_its_definition(ask: Asking) -> None:
+    definition = {
+        "metadata": {"name": "moons.example.com"},
+        "spec": {
+            "group": "example.com",
+            "scope": "Namespaced",
+            "names": {"plural": "moons", "kind": "Moon"},
+            "versions": [
+                {
+                    "name": "v1",
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": {"type": "object"}},
+                }
+            ],
+        },
+    }
+    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    assert (await ask("POST", definitions, definition))[0] == 201
+    moons = "/apis/example.com/v1/namespaces/default/moons"
+    io = {"apiVersion": "example.com/v1", "kind": "Moon", "metadata": {"name": "io"}}
+    _, _, made = await ask("POST", moons, io)
+    version = made["metadata"]["resourceVersion"]
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        path = f"{moons}?watch=1&timeoutSeconds=60&resourceVersion={version}"
+        watching = group.create_task(ask("GET", path))
+        await ask("DELETE", f"{definitions}/moons.example.com")
+    last = watching.result()[2][-1]
+    assert (last["type"], last["object"]["metadata"]["name"]) == ("DELETED", "io")
