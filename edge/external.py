@@ -98,7 +98,7 @@ class ExternalBroker:
         )
 
     def _on_link(self, is_up: bool) -> None:
-        self._metrics.edge_external_mqtt_up.set(int(is_up))
+        self._metrics.edge.external_mqtt_up.set(int(is_up))
 
     def _on_message(self, message: Publish, done: Done) -> None:
         if message.retain or self.take is None:

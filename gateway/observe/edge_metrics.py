@@ -126,3 +126,8 @@ class EdgeMetrics:
             ("way", "outcome"),
             registry=registry,
         )
+        self.external_mqtt_up = Gauge(
+            "twinspan_edge_external_mqtt_up",
+            "1 while EventBus is connected to the external MQTT broker.",
+            registry=registry,
+        )

@@ -453,11 +453,6 @@ class Metrics:
             ("direction",),
             registry=registry,
         )
-        self.edge_external_mqtt_up = Gauge(
-            "twinspan_edge_external_mqtt_up",
-            "1 while EventBus is connected to the external MQTT broker.",
-            registry=registry,
-        )
         self.edge_mqtt_dropped = Counter(
             "twinspan_edge_mqtt_dropped",
             "Messages that the edge's broker could not keep or deliver, by cause.",
