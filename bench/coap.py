@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.cli.serving import settle_memory
 from gateway.runtime import process
+from gateway.runtime.memory import settle_memory
 from gateway.wire.coap import codec, options
 from gateway.wire.coap.codec import CON, NON, PUT, Message
 

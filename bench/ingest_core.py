@@ -16,7 +16,6 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from gateway.cli.serving import settle_memory
 from gateway.config.hono import MqttAdapter as MqttSettings
 from gateway.hono.adapters.mqtt import MqttAdapter
 from gateway.hono.adapters.mqtt_device import Rooms
@@ -24,6 +23,7 @@ from gateway.model.json import Json
 from gateway.model.message import Message
 from gateway.model.ports import Done
 from gateway.runtime import process
+from gateway.runtime.memory import settle_memory
 from gateway.runtime.module import running
 from tests.hono_rig import FREE, Consumer, Core, a_core, an_http_adapter
 

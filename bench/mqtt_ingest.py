@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any
 
 from bench.mqtt_sender import PASSWORD, USERNAME, Load
-from gateway.cli.serving import settle_memory
 from gateway.config.hono import MqttAdapter as Settings
 from gateway.errors import GatewayError
 from gateway.hono.adapters.admission import Lease
@@ -46,6 +45,7 @@ from gateway.model.registry import Assertion
 from gateway.observe.metrics import Metrics
 from gateway.runtime import process
 from gateway.runtime.listener import Endpoints
+from gateway.runtime.memory import settle_memory
 from gateway.runtime.module import running
 
 PATIENCE = 60.0

@@ -36,6 +36,8 @@ class NodePods:
     def __init__(self, kube: KubeClient) -> None:
         self._informer = Informer(kube, "v1", "pods", self._changed, fields=BOUND)
         self._by_node: defaultdict[str, dict[Key, JsonObject]] = defaultdict(dict)
+        self._accounts: defaultdict[str, Counter[Key]] = defaultdict(Counter)
+        """Node -> the ServiceAccounts of its Pods, with how many run as each."""
         self._needs: dict[Key, frozenset[Need]] = {}
         self._users: defaultdict[Need, Counter[str]] = defaultdict(Counter)
         self._edges: set[str] = set()
@@ -71,11 +73,7 @@ class NodePods:
         return any(need in needs_of(pod) for pod in self._by_node.get(node, {}).values())
 
     def service_accounts(self, node: str) -> frozenset[tuple[str, str]]:
-        return frozenset(
-            (key[0], account)
-            for key, pod in self._by_node.get(node, {}).items()
-            if (account := account_of(pod))
-        )
+        return frozenset(self._accounts.get(node, ()))
 
     def needs(self, node: str) -> Iterator[Need]:
         """Yield what the Pods of a node name, each once, by name."""
@@ -111,6 +109,8 @@ class NodePods:
 
     def _changed(self, change: Change) -> None:
         before, after = node_of(change.old), node_of(change.new)
+        self._count_account(before, change.key, change.old, -1)
+        self._count_account(after, change.key, change.new, 1)
         if before and before != after:
             self._set_needs(change.key, before, None)
             self._by_node[before].pop(change.key, None)
@@ -120,6 +120,17 @@ class NodePods:
             self._by_node[after][change.key] = change.new
             self._set_needs(change.key, after, change.new if after in self._edges else None)
         self._tell(change, [node for node in dict.fromkeys((before, after)) if node])
+
+    def _count_account(self, node: str, key: Key, pod: JsonObject | None, by: int) -> None:
+        account = "" if pod is None or not node else account_of(pod)
+        if not account:
+            return
+        counts, mark = self._accounts[node], (key[0], account)
+        counts[mark] += by
+        if not counts[mark]:
+            del counts[mark]
+        if not counts:
+            del self._accounts[node]
 
     def _tell(self, change: Change, nodes: Iterable[str]) -> None:
         if change.old is not None and uid_of(change.old) != uid_of(change.new):

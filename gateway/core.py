@@ -26,7 +26,7 @@ from gateway.ditto.fanout import Fanout
 from gateway.ditto.http import DittoServer, fallback, routes
 from gateway.ditto.namespace_access import AccessRules
 from gateway.ditto.operator_commands import piggybacks
-from gateway.ditto.passwords import PasswordChecks, hash_password
+from gateway.ditto.passwords import LazyHashes, PasswordChecks
 from gateway.ditto.service import PoliciesService, ThingsService
 from gateway.ditto.sse import EventStreams
 from gateway.ditto.subject_expiry import SubjectExpiry
@@ -423,12 +423,10 @@ def _ditto(shared: Shared, gateway: Gateway, connections: ConnectionHub) -> list
     settings, metrics = shared.settings.ditto, shared.metrics
     metrics.live_entities.watch("thing", lambda: len(gateway.things.memory))
     metrics.live_entities.watch("policy", lambda: len(gateway.policies.memory))
-    users = {
-        name: hash_password(password)
-        for name, password in {**shared.users.ditto, **shared.users.devops}.items()
-    }
-    if settings.http.users_file:
-        users |= read_users(Path(settings.http.users_file))
+    file = settings.http.users_file
+    known = {**shared.users.ditto, **shared.users.devops}
+    file = settings.http.users_file
+    users = LazyHashes(known, read_users(Path(file)) if file else {})
     auth = Authentication(
         users,
         PasswordChecks(),

@@ -13,6 +13,7 @@ import click
 
 from gateway.cli.exit_codes import exit_code_of, explain
 from gateway.errors import GatewayError
+from gateway.runtime.memory import collect_rarely
 
 COMMANDS: dict[str, tuple[str, str]] = {
     # name -> (module:attribute, one-line help); the help is here so that listing imports nothing
@@ -86,6 +87,7 @@ def root() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the command `twinspan`."""
+    collect_rarely()
     try:
         root.main(args=arguments, prog_name="twinspan", standalone_mode=False)
     except click.exceptions.Exit as error:

@@ -21,7 +21,7 @@ import click
 import msgspec
 
 from gateway.cli.exit_codes import exit_code_of, explain
-from gateway.cli.serving import NOBODY, Process, settle_memory
+from gateway.cli.serving import NOBODY, Process
 from gateway.config.loading import build
 from gateway.config.tree import Settings
 from gateway.errors import GatewayError
@@ -39,6 +39,7 @@ from gateway.observe.metrics import TEXT
 from gateway.observe.otlp import OtlpExport
 from gateway.runtime import process
 from gateway.runtime.listener import Endpoints
+from gateway.runtime.memory import settle_memory
 from gateway.runtime.module import Module, serve
 from gateway.runtime.small_http import Reply, fetch_document, serve_documents_at
 from gateway.southbound import Worker, build_worker

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from gateway.errors import StoreUnavailable, Undeliverable
@@ -27,6 +27,29 @@ MAX_COST = 10
 def hash_password(password: str, *, cost: int = MAX_COST) -> str:
     """Return a bcrypt hash as users files hold it."""
     return hash_bcrypt(password, cost)
+
+
+class LazyHashes(Mapping[str, str]):
+    """Name -> bcrypt hash; those of known passwords are made when somebody asks for them, not at the start.
+
+    Shape:  `hashes` are there already, and win.
+    """
+
+    def __init__(self, passwords: Mapping[str, str], hashes: Mapping[str, str]) -> None:
+        self._passwords = passwords
+        self._hashes = dict(hashes)
+
+    def __getitem__(self, name: str) -> str:
+        known = self._hashes.get(name)
+        if known is None:
+            known = self._hashes[name] = hash_password(self._passwords[name])
+        return known
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._passwords, **self._hashes})
+
+    def __len__(self) -> int:
+        return len({**self._passwords, **self._hashes})
 
 
 class PasswordChecks:

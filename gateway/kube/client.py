@@ -3,7 +3,8 @@
 Every method has the semantics of the HTTP verb of the same name: optimistic concurrency on
 `metadata.resourceVersion`, generation, finalizers, watches that can be resumed. Objects are plain JSON
 documents in the form of the API. A returned object is shared with others: read it, never mutate it;
-copy what you change (`copy.deepcopy`) and hand the copy to `update`.
+copy what you change (`copy.deepcopy`) and hand the copy to `update`. Lists and watches may leave out
+`metadata.managedFields`; a write without them keeps those that there are.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from gateway.errors import GatewayError, Gone, NotFound
 from gateway.kube.client import EventType, KubeClient, WatchEvent
 from gateway.model.json import JsonObject
 from gateway.runtime.backoff import Backoff
-from gateway.wire.cloudedge.devices import ObjectMeta
 
 log = logging.getLogger(__name__)
 
@@ -192,23 +191,38 @@ class Informer:
             self._on_change(Change(key, old, new))
 
 
+def _meta(item: JsonObject) -> JsonObject:
+    """Return the metadata: these questions are asked of every object of every event."""
+    found = item.get("metadata")
+    return found if isinstance(found, dict) else {}
+
+
 def _key(item: JsonObject) -> Key:
-    meta = ObjectMeta.read(item)
-    return meta.namespace, meta.name
+    meta = _meta(item)
+    namespace, name = meta.get("namespace"), meta.get("name")
+    return (
+        namespace if isinstance(namespace, str) else "",
+        name if isinstance(name, str) else "",
+    )
 
 
 def _is_same(old: JsonObject | None, new: JsonObject) -> bool:
     if old is None:
         return False
-    before, after = ObjectMeta.read(old), ObjectMeta.read(new)
-    return before.uid == after.uid and before.version == after.version
+    before, after = _meta(old), _meta(new)
+    return before.get("uid") == after.get("uid") and _version_of(old) == _version_of(new)
 
 
 def _is_older(item: JsonObject, than: JsonObject | None) -> bool:
     if than is None:
         return False
-    one, other = number_of(ObjectMeta.read(item).version), number_of(ObjectMeta.read(than).version)
+    one, other = number_of(_version_of(item)), number_of(_version_of(than))
     return one is not None and other is not None and one < other
+
+
+def _version_of(item: JsonObject) -> str:
+    found = _meta(item).get("resourceVersion")
+    return found if isinstance(found, str) else ""
 
 
 def number_of(version: str) -> int | None:

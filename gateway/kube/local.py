@@ -28,7 +28,8 @@ ADMIN = User("system:apiserver", (MASTERS,))
 class LocalClient:
     """Acts on the objects directly; `manager` names the writer in `managedFields`.
 
-    Fields that a kind does not know are dropped, as the API server drops them for any client.
+    Fields that a kind does not know are dropped, as the API server drops them for any client. Lists and
+    watches show objects without `managedFields`, the same object to all who ask.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class LocalClient:
         if found.last is not None:
             last = found.last
             following = write_token(PageToken(found.version, last.namespace, last.name))
-        return ObjectList([item.object for item in found.items], str(found.version), following)
+        return ObjectList([item.plain for item in found.items], str(found.version), following)
 
     async def create(
         self,
@@ -240,7 +241,7 @@ class LocalClient:
             page = objects.page(resource, wanted)
             since = page.version
             first = [
-                WatchEvent(EventType.ADDED, item.object, str(item.version)) for item in page.items
+                WatchEvent(EventType.ADDED, item.plain, str(item.version)) for item in page.items
             ]
             first.append(_bookmark(resource, since))
         else:
@@ -257,7 +258,7 @@ class LocalClient:
 
 
 def _event(resource: ResourceType, item: Item) -> WatchEvent:
-    return WatchEvent(item.type, as_version(resource, item.stored).object, str(item.stored.version))
+    return WatchEvent(item.type, as_version(resource, item.stored).plain, str(item.stored.version))
 
 
 def _bookmark(resource: ResourceType, version: int) -> WatchEvent:

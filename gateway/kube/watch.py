@@ -11,11 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import takewhile
+from weakref import ref
 
 import msgspec
 
 from gateway.kube.client import EventType
-from gateway.model.json import JsonObject
+from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.selectors import EVERY_FIELD, EVERY_LABEL, FieldSelector, LabelSelector
 from gateway.wire.kube.status import expired, future_version
 
@@ -33,20 +34,31 @@ class Stored:
     """An object as it is stored; never changed, only replaced.
 
     Shape:  `object` is read, never changed; `body` its JSON text. An object takes five times its text: one
-            that `rests` is kept as text alone, and read from it each time it is asked for.
+            that `rests` is kept as text alone, and read from it each time it is asked for. `plain` is the
+            object without `managedFields`, the same one for everybody in this process as long as somebody
+            keeps it.
     """
 
-    __slots__ = ("_object", "body", "key", "version")
+    __slots__ = ("_object", "_plain", "body", "key", "version")
 
     def __init__(self, key: Key, version: int, item: JsonObject | None, body: bytes) -> None:
         self.key = key
         self.version = version
         self.body = body
         self._object = item
+        self._plain: Callable[[], JsonObject | None] = _nobody
 
     @property
     def object(self) -> JsonObject:
         return _decode(self.body) if self._object is None else self._object
+
+    @property
+    def plain(self) -> JsonObject:
+        known = self._plain()
+        if known is None:
+            known = _without_managed_fields(self.object)
+            self._plain = ref(known)
+        return known
 
     @property
     def rests(self) -> bool:
@@ -62,6 +74,24 @@ class Stored:
 
 
 _decode: Callable[[bytes], JsonObject] = msgspec.json.Decoder(dict).decode
+
+
+class Plain(dict[str, Json]):
+    """An object that is known to be shared: it can be found again while somebody keeps it."""
+
+    __slots__ = ("__weakref__",)
+
+
+def _without_managed_fields(item: JsonObject) -> Plain:
+    plain = Plain(item)
+    metadata = item.get("metadata")
+    if isinstance(metadata, dict) and "managedFields" in metadata:
+        plain["metadata"] = {k: v for k, v in metadata.items() if k != "managedFields"}
+    return plain
+
+
+def _nobody() -> None:
+    """Stands for an object that nobody keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +116,7 @@ class Filter:
             return False
         if not self.selects:
             return True
-        item = stored.object
+        item = stored.plain if stored.rests else stored.object
         return self.labels.matches(item) and self.fields.matches(item)
 
     @property

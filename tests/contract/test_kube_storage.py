@@ -267,3 +267,14 @@ async def test_pages_of_one_namespace_stay_in_it_and_count_what_follows_there(
         assert [item.key.name for item in rest.items] == names
     assert storage.page(KIND, Filter("c")).items == []
     assert [item.key.namespace for item in storage.page(KIND, Filter("a")).items] == ["a"] * 3
+
+
+async def test_those_who_keep_an_object_share_it() -> None:
+    body = b'{"metadata":{"name":"a","managedFields":[{"manager":"m"}]},"data":{"x":"1"}}'
+    stored = Stored(Key("things", "", "a"), 1, None, body)
+    kept = stored.plain
+    assert kept == {"metadata": {"name": "a"}, "data": {"x": "1"}}
+    assert stored.plain is kept
+    assert "managedFields" in str(stored.object)
+    del kept
+    assert stored.plain == {"metadata": {"name": "a"}, "data": {"x": "1"}}
