@@ -180,7 +180,6 @@ async def test_plain_paths_come_from_the_cloud_and_are_kept(
         ("/api/v1/pods/p/log/x/y/z", 404),
         (f"{PODS}?limit=", 200),
         (f"{PODS}?labelSelector=(((", 400),
-        (f"{PODS}?watch=maybe", 400),
         (f"{PODS}/p1/log", 501),
         (f"{PODS}/p1/exec", 501),
     ],

@@ -137,6 +137,7 @@ async def test_a_watch_at_the_edge_shows_what_happens_in_the_cloud(tmp_path: Pat
         ) as stream:
             assert stream.status == 200
             lines = stream.content
+            assert await next_line(lines) == ("ADDED", "kubernetes")  # the API's own
             assert await next_line(lines) == ("ADDED", "one")
             await cloud.kube.create("v1", "services", "default", a_service("two"))
             assert await next_line(lines) == ("ADDED", "two")
@@ -156,6 +157,7 @@ async def test_what_a_pod_named_stays_shown_at_the_edge_while_a_watch_shows_it(
         an_edge(cloud, tmp_path / "edge") as node,
         asking(node) as ask,
     ):
+        await cloud.kube.create("v1", "serviceaccounts", "default", {"metadata": {"name": "robot"}})
         await cloud.kube.create("v1", "configmaps", "default", body)
         query = {"watch": "true", "fieldSelector": "metadata.name=named"}
         async with ask.session.get(ask.base + MAPS, params=query) as stream:
@@ -164,9 +166,9 @@ async def test_what_a_pod_named_stays_shown_at_the_edge_while_a_watch_shows_it(
 
             async def kept() -> list[str]:
                 found: list[Any] = await node.core.meta.list("configmap")
-                return [item["metadata"]["name"] for item in found]
+                return sorted(item["metadata"]["name"] for item in found)
 
-            await eventually(lambda: equals(kept, ["named"]))
+            await eventually(lambda: equals(kept, ["kube-root-ca.crt", "named"]))
             await cloud.kube.delete("v1", "pods", "default", "p1", grace_seconds=0)
             await eventually(lambda: equals(kept, []))
             gvr = gvr_of("", "v1", "configmaps")
