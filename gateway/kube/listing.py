@@ -40,7 +40,8 @@ def wanted_form(
     """
     if not requests.takes_media(accept):
         known = ", ".join((*MEDIA, _STREAM) if is_list or watches else MEDIA)
-        raise NotAcceptable(f"406: Not Acceptable\n\nAvailable representations: {known}")
+        text = f"406: Not Acceptable\n\nAvailable representations: {known}"
+        raise NotAcceptable(text, details={"details": {}})
     wanted = requests.negotiate(accept, watches=watches)
     if wanted is None:
         known = _STREAM if watches else ", ".join(MEDIA)
