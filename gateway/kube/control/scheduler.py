@@ -298,9 +298,14 @@ class Scheduler:
         if change.new is None or is_ended(change.new):
             self._pod_gone(change.key)
         elif part(change.new, "spec").get("nodeName"):
-            self._pod_placed(read_pod(change.new))
+            if not (self._is_counted(change.key) and _says_the_same(change.old, change.new)):
+                self._pod_placed(read_pod(change.new))
         else:
             self._pod_waits(change.new)
+
+    def _is_counted(self, key: Key) -> bool:
+        """True for a Pod that is placed for all the API knows."""
+        return key in self._cluster.placed and key not in self._assumed and key not in self._pending
 
     def _pod_gone(self, key: Key) -> None:
         was_placed = self._cluster.remove(key) is not None
@@ -349,3 +354,18 @@ class Scheduler:
 
 def _uid(item: JsonObject) -> str:
     return text(part(item, "metadata").get("uid"))
+
+
+_READ = ("uid", "labels", "creationTimestamp", "deletionTimestamp", "ownerReferences")
+_READ_OF_STATUS = ("startTime", "nominatedNodeName")
+
+
+def _says_the_same(old: JsonObject | None, new: JsonObject) -> bool:
+    """True where nothing changed that is read of a Pod: most changes are of its status."""
+    if old is None or part(old, "spec") != part(new, "spec"):
+        return False
+    before, after = part(old, "metadata"), part(new, "metadata")
+    if any(before.get(key) != after.get(key) for key in _READ):
+        return False
+    was, is_now = part(old, "status"), part(new, "status")
+    return all(was.get(key) == is_now.get(key) for key in _READ_OF_STATUS)

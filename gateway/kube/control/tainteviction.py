@@ -55,7 +55,9 @@ class TaintEviction:
     def _pod_changed(self, change: Change) -> None:
         if change.new is None:
             self._forget(change.key)
-        elif change.old is None or _stance(change.old) != _stance(change.new):
+        elif (change.old is None or _stance(change.old) != _stance(change.new)) and (
+            change.key in self._since or self._taints_at(change.new)
+        ):
             self._loop.poke(change.key)
 
     def _forget(self, key: Key) -> bool:
@@ -67,9 +69,7 @@ class TaintEviction:
         if pod is None or is_deleting(pod):
             self._forget(key)
             return
-        node = self._nodes.get(None, text(part(pod, "spec").get("nodeName")))
-        taints = () if node is None else _evicting(node)
-        seconds = stay(taints, tolerations_of(pod))
+        seconds = stay(self._taints_at(pod), tolerations_of(pod))
         if seconds is None:
             if self._forget(key):
                 self._tell(pod, f"Cancelling deletion of Pod {'/'.join(key)}")
@@ -80,6 +80,11 @@ class TaintEviction:
             self._loop.poke_after(key, left)
             return
         await self._evict(key, pod)
+
+    def _taints_at(self, pod: JsonObject) -> tuple[Taint, ...]:
+        """Return what drives Pods away from a Pod's node."""
+        node = self._nodes.get(None, text(part(pod, "spec").get("nodeName")))
+        return () if node is None else _evicting(node)
 
     def _begun(self, key: Key, uid: str) -> float:
         """Return since when a Pod's time runs."""
