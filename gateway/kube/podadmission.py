@@ -221,9 +221,36 @@ async def _claims_stay_pending(review: Review) -> Opinion:
     return Opinion(warnings=(said,))
 
 
+ENFORCED_BY_LABEL = "pod-security.kubernetes.io/enforce"
+
+
+async def _security_is_not_judged(review: Review) -> Opinion:
+    """Say to who asks for a Pod Security level that Pods are not held to it."""
+    wanted = _label(review.item, ENFORCED_BY_LABEL)
+    if wanted in (None, "privileged") or wanted == _label(review.old, ENFORCED_BY_LABEL):
+        return Opinion()
+    said = f"{ENFORCED_BY_LABEL}: stored and not enforced, Pods of any Pod Security level are taken"
+    return Opinion(warnings=(said,))
+
+
+async def _nothing_balances(review: Review) -> Opinion:
+    """Say to who wants a load balancer that the Service keeps waiting for its address."""
+    spec, before = part(review.item, "spec"), part(review.old or {}, "spec")
+    if spec.get("type") != "LoadBalancer" or before.get("type") == "LoadBalancer":
+        return Opinion()
+    said = "spec.type: nothing here gives a load balancer or an external address; the node port is there"
+    return Opinion(warnings=(said,))
+
+
+def _label(item: JsonObject | None, name: str) -> Json:
+    return part(part(item or {}, "metadata"), "labels").get(name)
+
+
 def register(hooks: Hooks, storage: Storage) -> None:
     """Let new Pods be completed, and writers be told what is not acted upon."""
     hooks.change(PODS, "pods.admission", PodAdmission(storage).admit)
     for kind, said in STORED_ONLY.items():
         hooks.judge(kind, "stored.only", _remark(said))
     hooks.judge("statefulsets.apps", "stored.only", _claims_stay_pending)
+    hooks.judge("namespaces", "stored.only", _security_is_not_judged)
+    hooks.judge("services", "stored.only", _nothing_balances)

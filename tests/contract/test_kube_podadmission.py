@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -101,3 +102,27 @@ async def test_who_writes_what_is_only_stored_is_told(server: KubeServer) -> Non
     body: JsonObject = {"metadata": {"name": "n"}, "spec": {"podSelector": {}}}
     written = await objects.create(kind, "default", body, WriteOptions())
     assert written.remarks.texts == ["NetworkPolicy is stored and not enforced"]
+
+
+async def test_a_security_level_of_a_namespace_is_told_to_count_for_nothing(
+    server: KubeServer,
+) -> None:
+    objects, kind = server.api.objects, server.api.objects.resource("v1", "namespaces")
+    level = "pod-security.kubernetes.io/enforce"
+    for name, wanted, count in [("a", "restricted", 1), ("b", "privileged", 0)]:
+        body: JsonObject = {"metadata": {"name": name, "labels": {level: wanted}}}
+        written = await objects.create(kind, None, body, WriteOptions())
+        assert len(written.remarks.texts) == count
+        assert all(level in text for text in written.remarks.texts)
+
+
+async def test_a_load_balancer_is_told_to_wait_in_vain_once(server: KubeServer) -> None:
+    objects, kind = server.api.objects, server.api.objects.resource("v1", "services")
+    spec: JsonObject = {"type": "LoadBalancer", "ports": [{"port": 80}]}
+    body: JsonObject = {"metadata": {"name": "s"}, "spec": spec}
+    written = await objects.create(kind, "default", body, WriteOptions())
+    assert [text.partition(":")[0] for text in written.remarks.texts] == ["spec.type"]
+    again: Any = deepcopy(written.stored.object)
+    again["metadata"]["labels"] = {"a": "b"}
+    changed = await objects.update(kind, "default", "s", again, WriteOptions())
+    assert changed.remarks.texts == []
