@@ -126,20 +126,24 @@ class AuditLog:
             yield
             return
         await asyncio.to_thread(self._file.open)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._write())
-            try:
-                yield
-            finally:
-                self._ends = True
-                self._wake.set()
-        await asyncio.to_thread(self._file.close)
+        try:
+            async with asyncio.TaskGroup() as group:
+                writer = group.create_task(self._write())
+                try:
+                    yield
+                finally:
+                    self._ends = True
+                    self._wake.set()
+                    await asyncio.wait([writer])  # before the group, when it is cancelled, ends it
+        finally:
+            await asyncio.to_thread(self._file.close)
 
     async def _write(self) -> None:
         while not self._ends:
             await self._wake.wait()
             self._wake.clear()
             await self._flush()
+        await self._flush()
 
     async def _flush(self) -> None:
         while self._waiting:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from gateway.config.kube import Kube, KubeAudit, KubeHttps
 from gateway.errors import InvalidSetting
-from gateway.kube.audit import AuditLog
+from gateway.kube.audit import AuditLog, Entry
 from gateway.observe.metrics import Metrics
 from tests.kube_callers import Caller, bearer, calling
 from tests.kube_server import kube_server
@@ -131,3 +133,23 @@ async def test_without_a_log_answers_have_their_id(tmp_path: Path) -> None:
 def test_an_unknown_level_is_named() -> None:
     with pytest.raises(InvalidSetting, match=r"kube\.audit\.level: expected one of"):
         AuditLog(KubeAudit(path="x", level="Everything"), Metrics())
+
+
+async def test_what_waits_when_the_log_is_stopped_is_written(tmp_path: Path) -> None:
+    log = AuditLog(settings(tmp_path).audit, Metrics())
+    entry = Entry("id", "/healthz", "get", None, [], "tester", datetime.now(UTC))
+
+    waits = asyncio.Event()
+
+    async def until_stopped() -> None:
+        async with log.running():
+            log.add(entry, "RequestReceived")
+            waits.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(until_stopped())
+    await waits.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [event["stage"] for event in events(tmp_path)] == ["RequestReceived"]
