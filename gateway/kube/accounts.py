@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from gateway.errors import NotFound, Unauthenticated
+from gateway.errors import BadRequest, NotFound, Unauthenticated
 from gateway.kube.auth import AUTHENTICATED, User, authenticated, user_info
 from gateway.kube.signing import SigningKey
 from gateway.kube.strategies import table
@@ -126,6 +126,11 @@ class Accounts:
         if reference.get("uid") not in (None, "", uid):
             why = f"the UID in the bound object reference ({reference.get('uid')}) does not match"
             raise conflict(plural, "", name, why)
+        if kind == "Pod" and _account_of(bound) != account.key.name:
+            raise BadRequest(
+                f'cannot bind token for serviceaccount "{account.key.name}" to pod running with different'
+                " serviceaccount name."
+            )
         binding[kind.lower()] = _name_and_uid(bound)
         node = table(bound.object, "spec").get("nodeName") if kind == "Pod" else None
         host = self._find("nodes", "", str(node)) if node else None
@@ -258,6 +263,10 @@ def _account_user(namespace: str, name: str, uid: str, facts: Mapping[str, str])
     groups = (GROUP, f"{GROUP}:{namespace}", AUTHENTICATED)
     extra = tuple((_FACT + key, (value,)) for key, value in sorted(facts.items()))
     return User(_user_name(namespace, name), groups, uid, extra)
+
+
+def _account_of(pod: Stored) -> str:
+    return str(table(pod.object, "spec").get("serviceAccountName") or "")
 
 
 def _uid(stored: Stored) -> str:

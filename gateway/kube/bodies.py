@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import TypeVar, cast
 
 import msgspec
 import yaml
@@ -28,6 +29,16 @@ from gateway.wire.kube.validate import type_fault
 JSON, YAML = "application/json", "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 MAX_MANAGER = 128
+MAX_AT_ONCE = 8_192
+"""Bytes of a body that is no JSON and still read at once."""
+T = TypeVar("T")
+
+
+async def read_aside(body: bytes, read: Callable[..., T], *how: object) -> T:
+    """Read a body; YAML is slow, so that a large one is read while others are served."""
+    if len(body) < MAX_AT_ONCE or body[:1] in (b"{", b"["):
+        return read(body, *how)
+    return await asyncio.to_thread(read, body, *how)
 
 
 class Unreadable(BadRequest):

@@ -24,6 +24,7 @@ from gateway.kube.auth import Access, Authenticator, User, access_to
 from gateway.kube.bodies import (
     delete_options,
     patch_type,
+    read_aside,
     read_object,
     read_patch,
     repeated_fields,
@@ -280,7 +281,7 @@ class KubeHttp:
     async def _object(self, request: web.Request, resource: ResourceType | None) -> JsonObject:
         """The object in the body. Errors: UnsupportedMediaType; BadRequest."""
         content_type = request.headers.get("Content-Type")
-        return read_object(await _body(request), content_type, resource)
+        return await read_aside(await _body(request), read_object, content_type, resource)
 
     async def _written_as(
         self, request: web.Request, resource: ResourceType, options: WriteOptions
@@ -288,7 +289,7 @@ class KubeHttp:
         """The object in the body, and the options that know of fields that it has twice."""
         content_type = request.headers.get("Content-Type")
         body = await _body(request)
-        item = read_object(body, content_type, resource)
+        item = await read_aside(body, read_object, content_type, resource)
         if options.validation != "Ignore":
             options = replace(options, repeated=repeated_fields(body, content_type, item))
         return item, options
@@ -347,7 +348,7 @@ class KubeHttp:
         kind = patch_type(request.headers.get("Content-Type"))
         wanted = listing.wanted_form(request.headers.get("Accept"), resource)
         options = _options(request, _PATCH_OPTIONS, kind)
-        patch = read_patch(await _body(request), kind)
+        patch = await read_aside(await _body(request), read_patch, kind)
         if kind is PatchType.APPLY:
             lens = lens_of(resource, target.subresource)
             check_config(lens.kind if lens else resource, patch)
