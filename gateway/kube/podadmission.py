@@ -15,7 +15,8 @@ from gateway.kube.hooks import Hooks, Judge, Opinion, Review
 from gateway.kube.storage import Storage
 from gateway.kube.watch import Key
 from gateway.model.json import Json, JsonObject
-from gateway.wire.kube.parts import part, rows, text
+from gateway.wire.kube.parts import annotations_of, part, rows, text
+from gateway.wire.kube.podrefs import MIRROR
 from gateway.wire.kube.policykinds import SYSTEM_CLASSES
 from gateway.wire.kube.status import forbidden
 
@@ -43,7 +44,10 @@ class PodAdmission:
             return item
         spec = dict(part(item, "spec"))
         pod = {**item, "spec": spec}
-        self._set_account(pod, spec)
+        if MIRROR not in annotations_of(
+            pod
+        ):  # a node makes it of a file; it may name nothing of the API
+            self._set_account(pod, spec)
         self._set_runtime(pod, spec)
         self._set_priority(pod, spec)
         return pod

@@ -91,3 +91,27 @@ async def test_a_comma_that_is_no_separator_widens_no_right(
     for selector, status in (("metadata.name=mine", 200), (r"type!=x\,metadata.name=mine", 403)):
         async with http.get(SECRETS, params={"fieldSelector": selector}, headers=jane) as answer:
             assert answer.status == status
+
+
+async def test_a_node_shows_its_static_pods(
+    server: KubeServer, http: aiohttp.ClientSession
+) -> None:
+    admin = bearer(server.token)
+    async with http.post("/api/v1/nodes", json={"metadata": {"name": "n1"}}, headers=admin) as told:
+        uid = (await told.json())["metadata"]["uid"]
+    owner = {"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": uid, "controller": True}
+    pod: dict[str, Any] = {
+        "metadata": {
+            "name": "static-n1",
+            "annotations": {"kubernetes.io/config.mirror": "1"},
+            "ownerReferences": [owner],
+        },
+        "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]},
+    }
+    node = admin | {"Impersonate-User": "system:node:n1", "Impersonate-Group": "system:nodes"}
+    place = "/api/v1/namespaces/default/pods"
+    async with http.post(place, json=pod, headers=node) as answer:
+        assert answer.status == 201, await answer.text()
+    pod["metadata"]["name"], pod["spec"]["serviceAccountName"] = "static-2", "default"
+    async with http.post(place, json=pod, headers=node) as answer:
+        assert answer.status == 403

@@ -10,7 +10,8 @@ from typing import Final
 
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.judging import forbidden
-from gateway.wire.kube.parts import part, rows
+from gateway.wire.kube.parts import annotations_of, part, rows
+from gateway.wire.kube.podrefs import MIRROR
 from gateway.wire.kube.podrules import no_ephemeral, spec_faults
 from gateway.wire.kube.podspecs import (
     CONTAINERS,
@@ -53,8 +54,9 @@ def prepare_pod(item: JsonObject, old: JsonObject | None) -> None:
     complete_ports_of_host(spec)
     complete_requests(spec)
     spec.setdefault("enableServiceLinks", True)
-    fill(spec, {"serviceAccountName": "default"})
-    spec["serviceAccount"] = spec["serviceAccountName"]
+    if MIRROR not in annotations_of(item):  # such a Pod names nothing of the API
+        fill(spec, {"serviceAccountName": "default"})
+        spec["serviceAccount"] = spec["serviceAccountName"]
     _bear_absence(spec)
     if old is None:
         spec.setdefault("priority", 0)
