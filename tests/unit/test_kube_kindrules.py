@@ -257,3 +257,7 @@ def test_amounts_are_found_wherever_they_are() -> None:
         "limits": {"cpu": "1", "memory": "1Gi"},
         "name": "1024Mi",
     }
+
+
+def test_an_amount_beyond_all_bounds_is_the_most_there_is() -> None:
+    assert [shortest(text) for text in ("1e300", "-1e300")] == [str(2**63 - 1), str(1 - 2**63)]

@@ -32,8 +32,8 @@ def shortest(amount: str) -> str:
         return amount
     with localcontext() as exact:
         exact.prec = 80
-        value = value.quantize(_NANO, ROUND_CEILING) if value > 0 else -_rounded(-value)
         value = min(max(value, Decimal(-_MOST)), Decimal(_MOST)) if abs(value) > _MOST else value
+        value = value.quantize(_NANO, ROUND_CEILING) if value > 0 else -_rounded(-value)
         return _written(amount, value)
 
 
