@@ -133,7 +133,7 @@ async def test_every_watcher_ends_with_what_is_stored(server: KubeServer, way: s
         await asyncio.gather(*(write(client, seed, 80) for seed in range(8)))
 
         async def is_same(mirror: Mirror) -> bool:
-            stored = (await client.list(*CONFIGMAPS, "s", labels=mirror.labels)).items
+            stored = (await reader.list(*CONFIGMAPS, "s", labels=mirror.labels)).items
             failed = [task for task in following if task.done()]
             for task in failed:
                 task.result()
