@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -121,6 +121,17 @@ class KubeApi:
         if accounts is None or identity is None:
             return None
         return Keys(identity.authority, accounts.secret_token)
+
+    @property
+    def is_well(self) -> bool:
+        """True while objects can be written."""
+        return not self._database.fault
+
+    def facts(self) -> Mapping[str, str | int | bool]:
+        """Return what an operator wants to know."""
+        return (
+            {} if self.is_well else {"cause": f"kube.db cannot be written: {self._database.fault}"}
+        )
 
     @property
     def hooks(self) -> Hooks:

@@ -117,6 +117,8 @@ class Database:
         self.on_damage: Callable[[StoreDamaged], None] = _keep_on
         """Told on the loop's thread when the open file turns out to be broken; it is asked no second time."""
         self._is_damaged = False
+        self.fault = ""
+        """Why the last group could not be written; empty since one was."""
 
     @property
     def is_open(self) -> bool:
@@ -291,7 +293,9 @@ class Database:
                 result = tight if tight and grows else _in_savepoint(connection, work)
                 answers.append((done, result))
             connection.execute("COMMIT")
+            self.fault = ""
         except sqlite3.Error as error:
+            self.fault = str(error)
             log.warning("store cannot write", extra={"store": self.schema, "cause": str(error)})
             self._note_damage(error)
             _undo(connection)
