@@ -12,7 +12,6 @@ from gateway.errors import StoreUnavailable
 from gateway.model.json import JsonObject
 from tests.kube_server import KubeServer, kube_server
 
-
 CAUSE = "kube.db cannot be written: database or disk is full"
 
 
