@@ -41,6 +41,15 @@ class Document:
         return f'"{digest(self.body)}"'
 
 
+_GO_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def go_platform(system: str, machine: str) -> str:
+    """Name system and machine as Go does, from what this language calls them."""
+    machine = machine.lower()
+    return f"{system.lower()}/{_GO_MACHINES.get(machine, machine)}"
+
+
 def digest(body: bytes) -> str:
     """Return the hash that names a document."""
     return hashlib.sha256(body).hexdigest().upper()
@@ -112,7 +121,7 @@ class Documents:
             "buildDate": "1970-01-01T00:00:00Z",
             "goVersion": "",
             "compiler": "",
-            "platform": f"{platform.system().lower()}/{platform.machine()}",
+            "platform": go_platform(platform.system(), platform.machine()),
         }
         return Document(msgspec.json.encode(facts))
 

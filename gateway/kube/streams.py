@@ -178,9 +178,10 @@ def first_version(objects: Objects, first: tuple[list[Stored], int]) -> int:
 
 
 def _seconds(query: Mapping[str, str]) -> float:
-    asked = requests.number(query, "timeoutSeconds")
+    """How long a watch lasts: one that asks for less than nothing is over when it begins."""
+    asked = requests.integer(query, "timeoutSeconds")
     if asked:
-        return float(min(asked, LONGEST_SECONDS))
+        return float(min(max(asked, 0), LONGEST_SECONDS))
     return LONGEST_SECONDS / 2 * (1 + random.random())  # noqa: S311  spreads the clients' returns
 
 

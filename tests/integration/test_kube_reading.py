@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import platform
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from gateway.kube.documents import go_platform
 from tests.kube_server import KubeServer, kube_server
 
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -47,6 +49,14 @@ class Asking:
             found = lines if lines is not None else json.loads(text) if is_json else text
             return response.status, response.headers, found
 
+    async def raw(self, method: str, path: str, body: str) -> tuple[int, str]:
+        """Send a document as it is written."""
+        sent = self._token | {"Content-Type": "application/json"}
+        async with self._session.request(
+            method, self._url + path, data=body, headers=sent, ssl=False
+        ) as response:
+            return response.status, await response.text()
+
 
 @pytest.fixture
 async def ask(server: KubeServer) -> AsyncIterator[Asking]:
@@ -69,6 +79,43 @@ async def test_a_watch_of_metadata_is_asked_for_as_one_object(ask: Asking) -> No
     status, _, refused = await ask("GET", path, Accept=MANY_PARTIAL)
     assert status == 406
     assert "is not a list" in refused[0]["message"]
+
+
+@pytest.mark.parametrize("seconds", [-1, -(2**63)])
+async def test_a_watch_of_less_than_no_time_is_over_when_it_begins(
+    ask: Asking, seconds: int
+) -> None:
+    await made(ask, "a")
+    async with asyncio.timeout(20):
+        status, _, events = await ask("GET", f"{MAPS}?watch=1&timeoutSeconds={seconds}")
+    assert status == 200
+    assert "a" in [event["object"]["metadata"]["name"] for event in events]
+
+
+async def test_a_watch_of_more_seconds_than_a_number_holds_is_refused(ask: Asking) -> None:
+    status, _, refused = await ask("GET", f"{MAPS}?watch=1&timeoutSeconds={10**20}")
+    assert (status, refused[0]["reason"]) == (400, "BadRequest")
+
+
+PODS = "/api/v1/namespaces/default/pods"
+
+
+@pytest.mark.parametrize("amount", ["1e300", "-1e300", "1e400", "1e-300", str(10**40)])
+async def test_an_amount_as_a_number_beyond_all_bounds_is_no_internal_error(
+    ask: Asking, amount: str
+) -> None:
+    container = {"name": "c", "image": "x", "resources": {"requests": {"memory": "AMOUNT"}}}
+    spec = {"containers": [container]}
+    body = json.dumps({"metadata": {"generateName": "p-"}, "spec": spec})
+    status, said = await ask.raw("POST", PODS, body.replace('"AMOUNT"', amount))
+    assert status in (201, 400, 422), said
+
+
+async def test_the_platform_is_named_as_go_names_it(ask: Asking) -> None:
+    _, _, version = await ask("GET", "/version")
+    assert version["platform"] == go_platform(platform.system(), platform.machine())
+    named = [go_platform("Linux", machine) for machine in ("x86_64", "aarch64", "riscv64")]
+    assert named == ["linux/amd64", "linux/arm64", "linux/riscv64"]
 
 
 async def test_a_watch_is_no_yaml_and_a_list_no_stream(ask: Asking) -> None:

@@ -35,6 +35,12 @@ def following(schedule: str, after: str, zone: str = "UTC", count: int = 1) -> l
     return found
 
 
+def test_a_schedule_beyond_all_length_is_not_read() -> None:
+    with pytest.raises(BadRequest, match="at most 1000 characters, found 1001"):
+        parse_schedule("*," * 496 + "* * * * *")
+    assert parse_schedule("*," * 495 + "*  * * * *")
+
+
 @pytest.mark.parametrize(
     ("schedule", "after", "expected"),
     [

@@ -9,7 +9,7 @@ import pytest
 from gateway.errors import BadRequest
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.schema import Catalogue, Schema, read_schema
-from gateway.wire.kube.validate import defaulted, faults, pruned, type_fault, without_empty
+from gateway.wire.kube.validate import defaulted, faults, pruned, taken, type_fault, without_empty
 
 
 def schema_of(**properties: Any) -> Schema:
@@ -242,6 +242,32 @@ def test_the_decoder_names_the_first_wrong_type() -> None:
     assert type_fault(schema, {"spec": {"on": None}}, "Node") is None
     when = schema_of(at={"type": "string", "format": "date-time"})
     assert "parsing time" in str(type_fault(when, {"at": "noon"}))
+
+
+@pytest.mark.parametrize(
+    ("bits", "value", "shown"),
+    [
+        ("int32", 2**31, "2147483648"),
+        ("int32", -(2**31) - 1, "-2147483649"),
+        ("int32", 1.5, "1.5"),
+        ("int64", 2**63, "9223372036854775808"),
+        ("int64", 1e300, "1e+300"),
+    ],
+)
+def test_a_number_without_room_in_its_bits_is_refused(bits: str, value: Json, shown: str) -> None:
+    schema = schema_of(n={"type": "integer", "format": bits})
+    assert type_fault(schema, {"n": value}, "Job") == (
+        f"json: cannot unmarshal number {shown} into Go struct field Job.n of type {bits}"
+    )
+    assert taken(schema, {"n": value}) is None
+
+
+@pytest.mark.parametrize(("bits", "most"), [("int32", 2**31 - 1), ("int64", 2**63 - 1)])
+def test_the_largest_and_the_least_number_are_taken(bits: str, most: int) -> None:
+    schema = schema_of(n={"type": "integer", "format": bits})
+    for value in (most, -most - 1):
+        assert type_fault(schema, {"n": value}, "Job") is None
+        assert taken(schema, {"n": value}) == {"n": value}
 
 
 def test_nulls_of_known_fields_are_absent() -> None:

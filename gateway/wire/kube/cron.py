@@ -16,6 +16,8 @@ from gateway.errors import BadRequest
 
 YEARS_AHEAD: Final = 5
 """A schedule that has no instant within these years has none."""
+MAX_LENGTH: Final = 1_000
+"""A longer schedule is not read; one that names each minute, hour, day and month has 400 characters."""
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -125,6 +127,8 @@ def parse_schedule(text: str, zone: tzinfo = UTC) -> Schedule | Every:
     """
     if not text:
         raise BadRequest("empty spec string")
+    if len(text) > MAX_LENGTH:
+        raise BadRequest(f"expected at most {MAX_LENGTH} characters, found {len(text)}")
     if text.startswith(_ZONES):
         name, _, text = text.partition("=")[2].partition(" ")
         zone, text = find_zone(name), text.strip()

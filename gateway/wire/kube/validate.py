@@ -247,8 +247,8 @@ def type_fault(schema: Schema, value: Json, path: str = "") -> str | None:
     """
     if value is None:
         return None
-    if not _has_type(schema, value):
-        came, wanted = _GO_KIND[kind_of(value)], _go_type(schema)
+    if not _is_decodable(schema, value):
+        came, wanted = _came(schema, value), _go_type(schema)
         return f"json: cannot unmarshal {came} into Go struct field {path} of type {wanted}"
     if isinstance(value, dict):
         return _first(
@@ -262,6 +262,21 @@ def type_fault(schema: Schema, value: Json, path: str = "") -> str | None:
     if isinstance(value, str) and schema.format in _FORMATS and not _FORMATS[schema.format](value):
         return _FORMAT_FAULTS[schema.format].format(path=path, value=value)
     return None
+
+
+def _is_decodable(schema: Schema, value: Json) -> bool:
+    """True for a value of the right JSON type; a whole number has to have room in its bits, too."""
+    if not _has_type(schema, value):
+        return False
+    if schema.type != "integer" or not isinstance(value, (int, float)):
+        return True
+    low, high = _INT_RANGES.get(schema.format, _INT_RANGES["int64"])
+    return low <= value <= high
+
+
+def _came(schema: Schema, value: Json) -> str:
+    kind = _GO_KIND[kind_of(value)]
+    return f"{kind} {value}" if kind == "number" and schema.type == "integer" else kind
 
 
 _FORMAT_FAULTS = {
@@ -331,7 +346,7 @@ def _take(schema: Schema, value: Json) -> Json:
 
 
 def _fits(schema: Schema, value: Json) -> bool:
-    if not _has_type(schema, value):
+    if not _is_decodable(schema, value):
         return False
     check = _FORMATS.get(schema.format)
     return check is None or not isinstance(value, str) or check(value)
