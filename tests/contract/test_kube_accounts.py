@@ -68,7 +68,9 @@ async def test_a_token_is_good_for_its_audiences_alone(client: KubeClient) -> No
 
 async def test_a_token_ends_with_what_it_is_bound_to(client: KubeClient) -> None:
     await make_account(client)
-    pod: Any = await client.create(*POD, a_pod(node=""))
+    body: Any = a_pod(node="")
+    body["spec"]["serviceAccountName"] = "app"
+    pod: Any = await client.create(*POD, body)
     reference = {"kind": "Pod", "apiVersion": "v1", "name": "p1", "uid": pod["metadata"]["uid"]}
     token = (await ask(client, "app", boundObjectRef=reference))["status"]["token"]
     assert (await review(client, token))["authenticated"] is True
