@@ -469,9 +469,17 @@ async def test_a_command_that_was_under_way_in_a_crash_comes_again(
         silent.username_pw_set(f"sensor1@{TENANT}", "hono-secret")
         got: list[bytes] = []
         silent.on_message = lambda _c, _u, message: got.append(bytes(message.payload))
+        granted: list[object] = []
+        silent.on_subscribe = lambda *said: granted.append(said)
+
+        def listen(*_: object) -> None:
+            silent.subscribe("command///req/#", 1)
+
+        silent.on_connect = listen
         silent.connect("127.0.0.1", int(port))
         silent.loop_start()
-        silent.subscribe("command///req/#", 1)
+        # a command for a device that does not listen yet is refused, and comes no second time
+        await asyncio.to_thread(eventually, lambda: bool(granted))
         marked = f"crash {time.time()}".encode()
         await command_with_aiokafka(broker, "4711", marked, subject="hold")
         await asyncio.to_thread(eventually, lambda: marked in got)
