@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from gateway.errors import Conflict, NotFound
@@ -44,7 +45,7 @@ _MESSAGES = {
 }
 
 
-class _Requests:
+class _Requests(ABC):
     """What the three loops share: one key for each request, looked at when it changes."""
 
     def __init__(self, context: Context) -> None:
@@ -68,8 +69,9 @@ class _Requests:
         if item is not None:
             await self._handle(item)
 
+    @abstractmethod
     async def _handle(self, item: JsonObject) -> None:
-        raise NotImplementedError
+        """Do what there is to do for a request."""
 
     async def _write(self, item: JsonObject, status: JsonObject, part: str) -> None:
         """Write a status; who was first is looked at again when the change comes."""

@@ -5,6 +5,7 @@ Source: kube-controller-manager's endpoint, endpointslice and endpointslicemirro
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -45,7 +46,7 @@ PAUSE_SECONDS = 0.1
 """Between two looks at one Service: Pods come in crowds."""
 
 
-class _OfServices:
+class _OfServices(ABC):
     """What the loops over Services share: which Services a change is about."""
 
     def __init__(self, context: Context) -> None:
@@ -59,8 +60,9 @@ class _OfServices:
     async def run(self) -> None:
         await self._loop.run()
 
+    @abstractmethod
     async def _look(self, key: Key) -> None:
-        raise NotImplementedError
+        """Bring what leads to the Pods of a Service up to date."""
 
     def _on_pod(self, change: Change) -> None:
         states = [state for state in (change.old, change.new) if state is not None]
