@@ -147,7 +147,9 @@ async def test_the_rules_that_a_role_gathers_are_written_into_it(tmp_path: Path)
 
         async def is_shown() -> bool:
             role = await admin.ask("GET", f"{RBAC}/clusterroles/admin", 200)
-            return any("rolebindings" in rule.get("resources", []) for rule in role["rules"] or [])
+            return any(
+                "rolebindings" in rule.get("resources", []) for rule in role.get("rules") or []
+            )
 
         await eventually(is_shown)
 
