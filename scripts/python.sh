@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 purpose=${1:?run, dev or peers}
 case "$purpose" in
-  run) target='-e .[coap]' ;;
+  run) target='-e .[coap,workloads]' ;;
   dev) target='-e .[dev]' ;;
   peers) target='-e .[dev,peers]' ;;
   *) echo "scripts/python.sh: expected run, dev or peers, got '$purpose'" >&2; exit 2 ;;

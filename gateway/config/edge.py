@@ -12,6 +12,7 @@ from gateway.config.edge_services import (
     Plugins,
     ServiceBus,
 )
+from gateway.config.edge_workloads import Workloads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,5 +111,6 @@ class Edge:
     stream: EdgeStream = field(default_factory=EdgeStream)
     tasks: EdgeTasks = field(default_factory=EdgeTasks)
     plugins: Plugins = field(default_factory=Plugins)
+    workloads: Workloads = field(default_factory=Workloads)
     telemetry_map: dict[str, str] = field(default_factory=dict)
     """More topics to send northbound: MQTT topic filter -> `telemetry` or `event`."""
