@@ -12,7 +12,7 @@ from gateway.config.edge_services import (
     Plugins,
     ServiceBus,
 )
-from gateway.config.edge_workloads import Workloads
+from gateway.config.edge_workloads import Network, Workloads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,5 +112,6 @@ class Edge:
     tasks: EdgeTasks = field(default_factory=EdgeTasks)
     plugins: Plugins = field(default_factory=Plugins)
     workloads: Workloads = field(default_factory=Workloads)
+    network: Network = field(default_factory=Network)
     telemetry_map: dict[str, str] = field(default_factory=dict)
     """More topics to send northbound: MQTT topic filter -> `telemetry` or `event`."""

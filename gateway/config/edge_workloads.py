@@ -23,3 +23,31 @@ class Workloads:
     """Pods at a time; more are refused with `OutOfpods`."""
     labels: dict[str, str] = field(default_factory=dict)
     """More labels of this Node."""
+    cluster_dns: str = "169.254.20.10"
+    """IPv4 address of the cluster's DNS as Pods of this node are told it; EdgeCore answers there itself where
+    `edge.network.dns` allows it. Empty: Pods get the node's own resolvers."""
+    cluster_domain: str = "cluster.local"
+    """Domain of the cluster, behind `svc` and `pod`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """Cluster DNS and Services for Pods of this node; only where workloads run."""
+
+    dns: str = "auto"
+    """`auto`: answer on `edge.workloads.cluster_dns` where the rights are there, else one warning; `on`:
+    the node does not start without; `off`: another one answers there."""
+    services: str = "auto"
+    """The same for the addresses of Services; `off` where kube-proxy or a mesh runs on this machine."""
+    max_services: int = 2_000
+    """Ports of Services that are listened on; of more the last by name are left out, with a warning."""
+    max_connections: int = 2_000
+    """TCP connections through Services at a time; more are hung up on."""
+    max_clients: int = 2_000
+    """UDP peers of Services at a time; the one that was silent longest goes."""
+    udp_idle: float = 60.0
+    """Seconds of silence after which a UDP peer is forgotten."""
+    upstream: str = ""
+    """`host[:port]` of resolvers for all other names, comma-separated; empty takes the machine's."""
+    pod_cidr: str = ""
+    """More subnets of Pods, comma-separated, that may ask the DNS; those of the CNI configuration may."""
