@@ -12,6 +12,11 @@ packages=(
   mariadb-server        # and there
   iproute2              # network namespaces for cut links
   libfaketime           # clocks that jump
+  containerd            # the container runtime that edge nodes are tested with
+  runc                  # which starts its containers
+  containernetworking-plugins   # and its networks
+  iptables              # which need rules for ports and masquerading
+  busybox-static        # what the containers of the tests run
   systemd               # systemd-analyze judges the units of deploy/
   gcc libc6-dev libssl-dev libsasl2-dev pkg-config python3-dev python3-venv   # python-qpid-proton with TLS
 )

@@ -1,0 +1,79 @@
+"""The rig itself: a containerd of a test's own, and what it leaves behind: nothing."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import grpc
+import pytest
+from cri_api.v1 import api_pb2
+
+from tests.containerd import Containerd, running_containerd
+from tests.containerd import containerd as containerd
+
+
+def _sandbox(name: str, logs: Path) -> api_pb2.PodSandboxConfig:
+    return api_pb2.PodSandboxConfig(
+        metadata=api_pb2.PodSandboxMetadata(name=name, uid=f"uid-{name}", namespace="default"),
+        log_directory=str(logs),
+        port_mappings=[api_pb2.PortMapping(container_port=80, host_port=0)],
+        linux=api_pb2.LinuxPodSandboxConfig(),
+    )
+
+
+def _run(rig: Containerd, name: str, logs: Path) -> str:
+    with rig.calls() as stub:
+        config = _sandbox(name, logs)
+        sandbox = stub.RunPodSandbox(api_pb2.RunPodSandboxRequest(config=config)).pod_sandbox_id
+        container = stub.CreateContainer(
+            api_pb2.CreateContainerRequest(
+                pod_sandbox_id=sandbox,
+                config=api_pb2.ContainerConfig(
+                    metadata=api_pb2.ContainerMetadata(name="main"),
+                    image=api_pb2.ImageSpec(image=rig.image()),
+                    command=["sleep", "1000"],
+                    log_path="main.log",
+                ),
+                sandbox_config=config,
+            )
+        ).container_id
+        stub.StartContainer(api_pb2.StartContainerRequest(container_id=container))
+        return str(container)
+
+
+def test_a_container_survives_a_killed_containerd(containerd: Containerd, tmp_path: Path) -> None:
+    container = _run(containerd, "survivor", tmp_path)
+    containerd.restart(hard=True)
+    with containerd.calls() as stub:
+        state = stub.ContainerStatus(
+            api_pb2.ContainerStatusRequest(container_id=container)
+        ).status.state
+    containerd.remove_pods()
+    assert state == api_pb2.CONTAINER_RUNNING
+    assert containerd.sandboxes() == []
+
+
+def test_two_at_once_have_networks_of_their_own_and_leave_nothing(
+    containerd: Containerd, tmp_path: Path
+) -> None:
+    with running_containerd() as other:
+        _run(other, "other", tmp_path)
+        assert other.subnet != containerd.subnet
+        assert other.bridge in _interfaces()
+        assert containerd.sandboxes() == []
+        shims, folder, bridge = other.shims(), other.folder, other.bridge
+        other.kill()
+    assert len(shims) == 1
+    assert other.shims() == []
+    assert not folder.exists()
+    assert bridge not in _interfaces()
+
+
+def _interfaces() -> set[str]:
+    return {name for _, name in socket.if_nameindex()}
+
+
+def test_private_images_ask_for_credentials(containerd: Containerd) -> None:
+    with pytest.raises(grpc.RpcError, match="401 Unauthorized"):
+        containerd.pull("private/busybox")
