@@ -1,4 +1,6 @@
-"""gRPC over Unix sockets for calls with one request and one answer, on grpclib's HTTP/2.
+"""gRPC for calls with one request and one answer: over Unix sockets, as a client also over TCP.
+
+It is built on grpclib's HTTP/2.
 
 grpclib's own server and client read a message of any length into memory; here it is capped. Nobody imports
 this module but who serves mappers: the HTTP/2 library is loaded with it.
@@ -246,11 +248,19 @@ def _trailers(status: Status, message: str) -> list[tuple[str, str]]:
 
 
 class GrpcClient:
-    """One connection to a Unix socket."""
+    """One connection, to a Unix socket or over TCP."""
 
-    def __init__(self, protocol: H2Protocol, handler: ClientHandler) -> None:
+    def __init__(
+        self,
+        protocol: H2Protocol,
+        handler: ClientHandler,
+        authority: str = "localhost",
+        agent: str = "",
+    ) -> None:
         self._protocol = protocol
         self._handler = handler
+        self._authority = authority
+        self._agent = agent
 
     @classmethod
     async def connect(cls, path: str, seconds: float) -> GrpcClient:
@@ -264,6 +274,20 @@ class GrpcClient:
         async with asyncio.timeout(seconds):
             _, protocol = await loop.create_unix_connection(make, path)
         return cls(protocol, handler)
+
+    @classmethod
+    async def connect_tcp(cls, host: str, port: int, seconds: float, agent: str = "") -> GrpcClient:
+        """Connect without TLS; `agent` is sent as `user-agent`. Errors: OSError, TimeoutError."""
+        handler = ClientHandler()
+
+        def make() -> H2Protocol:
+            return _Protocol(handler, Configuration().__for_client__(), _h2(is_client=True))
+
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(seconds):
+            _, protocol = await loop.create_connection(make, host, port)
+        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return cls(protocol, handler, authority, agent)
 
     @property
     def is_lost(self) -> bool:
@@ -305,10 +329,11 @@ class GrpcClient:
                 (":method", "POST"),
                 (":scheme", "http"),
                 (":path", path),
-                (":authority", "localhost"),
+                (":authority", self._authority),
                 ("grpc-timeout", f"{int(seconds * 1_000)}m"),
                 ("te", "trailers"),
                 ("content-type", "application/grpc+proto"),
+                *([("user-agent", self._agent)] if self._agent else []),
                 *([("traceparent", trace)] if trace else []),
             ],
             _processor=self._protocol.processor,

@@ -110,15 +110,16 @@ async def open_stream(
     max_body: int = 2**62,
     ssl: tls.SSLContext | None = None,
     connect_seconds: float = 10.0,
+    host: str = "",
 ) -> AsyncIterator[HttpStream]:
     """Send one request and read its answer while it comes; leaving the block hangs up.
 
-    Only connecting has a time limit.
+    Only connecting has a time limit. `host` is the Host header where it is not the URL's.
 
     Errors: as `fetch`; those of the body from its iterator.
     """
     target = _target(url)
-    request = _request(method, target, headers, body)
+    request = _request(method, target, headers, body, host or target.authority)
     reader, writer = await _connect(target, ssl, connect_seconds, url)
     try:
         with _told(url):
@@ -148,11 +149,15 @@ def _target(url: str) -> _Target:
 
 
 def _request(
-    method: str, target: _Target, headers: Mapping[str, str | Sequence[str]], body: bytes
+    method: str,
+    target: _Target,
+    headers: Mapping[str, str | Sequence[str]],
+    body: bytes,
+    host: str,
 ) -> bytes:
     if not is_token(method):
         raise BadRequest(f"not an HTTP method: {method[:100]!r}")
-    lines = [("Host", target.authority), ("Connection", "close")]
+    lines = [("Host", host), ("Connection", "close")]
     if body or method not in _EMPTY_ALLOWED:
         lines.append(("Content-Length", str(len(body))))
     for name, value in headers.items():
