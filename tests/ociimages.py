@@ -188,7 +188,7 @@ def standard_images() -> dict[str, OciImage]:
         "busybox-env:1": busybox(Env=[PATH_ENV, "FROM_IMAGE=yes"], WorkingDir="/data"),
         "busybox-web:1": busybox(Entrypoint=["/bin/httpd", "-f", "-p", "8080", "-h", "/data"]),
         "broken:1": busybox(Entrypoint=["/no/such/program"]),
-        f"{PRIVATE}busybox:1": plain,
+        f"{PRIVATE}busybox:1": busybox(Labels={"for": "those who may"}),
     }
 
 
