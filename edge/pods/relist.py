@@ -63,6 +63,8 @@ class Relist:
         self._sandboxes: dict[str, tuple[bool, Sandbox]] = {}
         self._poke = asyncio.Event()
         self._turn = asyncio.Lock()
+        self._begun = self._done = 0
+        """Numbers of the last listing that began, and of the last that was finished."""
         self.first = asyncio.Event()
         """Set once all was listed."""
         self.error = ""
@@ -81,8 +83,15 @@ class Relist:
         return self._observed.get(uid, Observed(uid))
 
     async def look(self, uid: str) -> Observed:
-        """Ask the runtime and return what it has of a Pod now. Errors: RuntimeFault."""
-        await self._relist({uid})
+        """Ask the runtime and return what it has of a Pod now. Errors: RuntimeFault.
+
+        One listing serves all who asked before it began.
+        """
+        ticket = self._begun + 1
+        while self._done < ticket:
+            async with self._turn:
+                if self._done < ticket:
+                    await self._relist()
         return self.of(uid)
 
     async def run(self) -> None:
@@ -97,7 +106,8 @@ class Relist:
             delay = POLL_SECONDS
             self._poke.clear()
             try:
-                await self._relist()
+                async with self._turn:
+                    await self._relist()
                 backoff.reset()
             except RuntimeFault as error:
                 self._note(error.message)
@@ -120,18 +130,22 @@ class Relist:
                 log.debug("no events of the runtime now", extra={"cause": error.message})
             await asyncio.sleep(backoff.next())
 
-    async def _relist(self, only: set[str] | None = None) -> None:
-        """Errors: RuntimeFault; then what was known stands."""
-        async with self._turn:
-            sandboxes = await self._runtime.sandboxes()
-            containers = await self._runtime.containers()
-            listed = _by_pod(sandboxes, containers)
-            wanted = only if only is not None else {*listed, *self._observed}
-            changed = [uid for uid in wanted if await self._take(uid, listed.get(uid, _NOTHING))]
-            if only is None:
-                self._drop_details(sandboxes, containers)
-                self.first.set()
-            self._note("")
+    async def _relist(self) -> None:
+        """List all, one listing at a time. Errors: RuntimeFault; then what was known stands."""
+        self._begun += 1
+        number = self._begun
+        sandboxes = await self._runtime.sandboxes()
+        containers = await self._runtime.containers()
+        listed = _by_pod(sandboxes, containers)
+        changed = [
+            uid
+            for uid in {*listed, *self._observed}
+            if await self._take(uid, listed.get(uid, _NOTHING))
+        ]
+        self._drop_details(sandboxes, containers)
+        self._done = number
+        self._note("")
+        self.first.set()
         for uid in changed:
             for listener in self._listeners:
                 listener(uid)
