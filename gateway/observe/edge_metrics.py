@@ -131,3 +131,15 @@ class EdgeMetrics:
             "1 while EventBus is connected to the external MQTT broker.",
             registry=registry,
         )
+        self.pod_statuses = Counter(
+            "twinspan_edge_pod_statuses",
+            "Statuses of Pods that went to the API, by outcome: taken, refused, gone.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.pod_events = Counter(
+            "twinspan_edge_pod_events",
+            "Events about Pods and the Node, by outcome: sent, filtered as spam, dropped for want of room.",
+            ("outcome",),
+            registry=registry,
+        )
