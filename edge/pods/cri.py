@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -260,7 +260,7 @@ class CriRuntime:
         request = pb.PortForwardRequest(pod_sandbox_id=sandbox_id, port=ports)
         return (await self._ask("PortForward", request, pb.PortForwardResponse)).url
 
-    async def events(self) -> AsyncIterator[str]:
+    async def events(self) -> AsyncGenerator[str]:
         """Yield uids of our Pods in which something happened, until the runtime ends the stream."""
         stream = self._open().unary_stream(
             "/runtime.v1.RuntimeService/GetContainerEvents",
