@@ -523,7 +523,7 @@ async def fake_cri(images: Iterable[str] = ()) -> AsyncIterator[FakeCri]:
     folder = Path(tempfile.mkdtemp(prefix="tscri", dir="/tmp"))  # sockets need short names
     fake = FakeCri(folder)
     for name in images:
-        fake.addmake_image(name)
+        fake.add_image(name)
     await fake.start()
     try:
         yield fake
