@@ -234,8 +234,13 @@ class EdgeController:
 
     async def _patch_node(self, ask: Ask) -> JsonObject:
         patch = _patch_of(ask)
-        patch["status"] = self._place.told(mapping(patch.get("status")))
-        return await self._patch_status("nodes", None, ask.own(), patch)
+        status = self._place.told(mapping(patch.get("status")))
+        patch["status"] = status
+        name = ask.own()
+        node = await self._patch_status("nodes", None, name, patch)
+        if taints_for(mapping(node.get("spec")).get("taints"), status) is None:
+            return node
+        return await self._taint(name, status)  # its container runtime came since it registered
 
     async def _legacy_status(self, ask: Ask) -> None:
         status = self._place.told(mapping(ask.object().get("Status")))

@@ -1,8 +1,8 @@
 """A Node that runs nothing takes no Pods: the taint by which schedulers know. Pure.
 
-CloudCore sets and removes it, whenever an edge registers, by what the edge says of its container runtime;
-so it is there from the Node's first moment on, in every cluster. Pods that tolerate it are bound, kept at the
-edge, and stay Pending.
+CloudCore sets and removes it, whenever an edge registers or tells its status, by what the edge says of its
+container runtime; so it is there from the Node's first moment on, in every cluster. Pods that tolerate it are
+bound, kept at the edge, and stay Pending.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from edge.clock import now_ms, rfc3339
 from gateway.model.json import Json, JsonObject
@@ -89,6 +90,16 @@ def measure(folder: Path) -> Supplies:
     )
 
 
+class PodSide(Protocol):
+    """What a Node that runs Pods says beyond its machine."""
+
+    def told(self, status: JsonObject, now: int) -> JsonObject:
+        """Return the status to tell, from the machine's, as of `now` (ms)."""
+
+    def has_news(self) -> bool:
+        """True when something changed since the last status that ought to be told now."""
+
+
 class Machine:
     """This machine as a Node; its supplies are measured whenever its status is asked for.
 
@@ -113,6 +124,8 @@ class Machine:
         self._last_seen: dict[str, float] = {}
         self._turned: dict[str, tuple[bool, str]] = {}
         self.labels = dict(labels or {})
+        self.pods: PodSide | None = None
+        """Set where this machine runs Pods."""
         self.arch = _ARCH.get(platform.machine(), platform.machine())
         self.started = rfc3339(now_ms())
 
@@ -146,7 +159,7 @@ class Machine:
         """Return the Node's status as of `now` (ms)."""
         supplies = self._measure(self._folder)
         self._judge(supplies, now)
-        return {
+        status: JsonObject = {
             "capacity": _resources(supplies.memory, supplies.disk),
             "allocatable": _resources(
                 max(0, supplies.memory - MEMORY_RESERVE), supplies.disk - supplies.disk // 10
@@ -156,9 +169,12 @@ class Machine:
             "daemonEndpoints": {"kubeletEndpoint": {"Port": 10350}},
             "nodeInfo": self._info(),
         }
+        return status if self.pods is None else self.pods.told(status, now)
 
     def has_news(self, now: int) -> bool:
         """Measure; True when a pressure came or went since the last status."""
+        if self.pods is not None:
+            return self.pods.has_news()
         before = dict(self._turned)
         self._judge(self._measure(self._folder), now)
         return bool(before) and before != self._turned

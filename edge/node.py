@@ -66,14 +66,21 @@ class NodeAgent:
         self._sender = sender
         self._link = asyncio.Event()
         self._changed = asyncio.Event()
+        self._has_ended = False
+        """The link went since the session began."""
         self._lease: JsonObject | None = None
         self.is_registered = False
 
     def link_up(self, *, has_spool: bool) -> None:  # noqa: ARG002  every cloud has nodes
         self._link.set()
 
+    def kick(self) -> None:
+        """There is news of the Node: told at once, or with the next link."""
+        self._changed.set()
+
     def link_down(self) -> None:
         self._link.clear()
+        self._has_ended = True
         self._changed.set()  # whoever rests in a session starts over with the next link
         self.is_registered = False
 
@@ -82,6 +89,7 @@ class NodeAgent:
         while True:
             await self._link.wait()
             self._changed.clear()
+            self._has_ended = False
             try:
                 await self._one_session()
             except Undeliverable as error:
@@ -91,7 +99,7 @@ class NodeAgent:
             await self._rest(RETRY_SECONDS)
 
     async def _rest(self, seconds: float) -> None:
-        """Sleep, unless the link changes."""
+        """Sleep, unless the link changes or there is news."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
@@ -103,10 +111,15 @@ class NodeAgent:
         self.is_registered = True
         log.info("node registered", extra={"node": self._machine.name})
         time = asyncio.get_running_loop().time
-        next_report = time() + REPORT_SECONDS
-        while not self._changed.is_set():
-            await self._rest(RENEW_SECONDS)
-            await self._renew()
+        next_report, next_renewal = time() + REPORT_SECONDS, time() + RENEW_SECONDS
+        while True:
+            await self._rest(next_renewal - time())
+            if self._has_ended:
+                return
+            self._changed.clear()
+            if time() >= next_renewal:
+                await self._renew()
+                next_renewal = time() + RENEW_SECONDS
             if time() >= next_report or self._machine.has_news(now_ms()):
                 await self._patch_status()
                 next_report = time() + REPORT_SECONDS

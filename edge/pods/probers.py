@@ -7,8 +7,9 @@ At most 10 KiB of what a command prints are kept. Source: Kubernetes, probes; gR
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
+from edge.pods.environment import expand
 from edge.pods.podspec import Container, ExecAction, GrpcAction, Pod, Probe, TcpAction
 from edge.pods.probehttp import (
     VERSION,
@@ -165,22 +166,3 @@ def static_command(command: list[str], container: Container) -> list[str]:
     """Return a probe's command, `$(NAME)` replaced by what the container's env says literally."""
     known = {each.name: each.value for each in container.env if each.value_from is None}
     return [expand(part, known) for part in command]
-
-
-def expand(text: str, known: Mapping[str, str]) -> str:
-    """Replace `$(NAME)`; `$$` is a dollar sign, unknown names stay as they are."""
-    out: list[str] = []
-    rest = text
-    while True:
-        head, dollar, rest = rest.partition("$")
-        out.append(head)
-        if not dollar:
-            return "".join(out)
-        if rest.startswith("("):
-            name, paren, behind = rest[1:].partition(")")
-            if paren:
-                out.append(known.get(name, f"$({name})"))
-                rest = behind
-                continue
-        out.append("$")
-        rest = rest.removeprefix("$")

@@ -5,6 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 
+def _hard() -> dict[str, str]:
+    return {
+        "memory.available": "100Mi",
+        "nodefs.available": "10%",
+        "nodefs.inodesFree": "5%",
+        "imagefs.available": "15%",
+        "imagefs.inodesFree": "5%",
+        "pid.available": "10%",
+    }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workloads:
     """Pods of this node."""
@@ -19,10 +30,26 @@ class Workloads:
     """Folder of the Pods' volumes; empty takes `<data-dir>/edge/pods`."""
     logs: str = "/var/log/pods"
     """Folder of the containers' logs."""
+    bind: str = "127.0.0.1:10350"
+    """host:port of the kubelet's API, loopback only; port 0 takes a free one."""
     max_pods: int = 110
     """Pods at a time; more are refused with `OutOfpods`."""
     labels: dict[str, str] = field(default_factory=dict)
     """More labels of this Node."""
+    system_reserved: dict[str, str] = field(default_factory=dict)
+    """Amounts kept from Pods for the system: `cpu`, `memory`, `ephemeral-storage`."""
+    kube_reserved: dict[str, str] = field(default_factory=dict)
+    """The same for EdgeCore and the container runtime; both are taken off what is allocatable."""
+    eviction_hard: dict[str, str] = field(default_factory=_hard)
+    """Signal -> amount or percentage; with less available a Pod has to go at once. 0 switches one off."""
+    eviction_soft: dict[str, str] = field(default_factory=dict)
+    """The same, when it lasts for the time of `eviction_soft_grace`."""
+    eviction_soft_grace: dict[str, str] = field(default_factory=dict)
+    """Signal -> time, such as `1m30s`; each soft threshold needs one."""
+    eviction_minimum_reclaim: dict[str, str] = field(default_factory=dict)
+    """Signal -> amount or percentage to be available on top before eviction ends."""
+    eviction_interval: float = 10.0
+    """Seconds between looks at what is available."""
     cluster_dns: str = "169.254.20.10"
     """IPv4 address of the cluster's DNS as Pods of this node are told it; EdgeCore answers there itself where
     `edge.network.dns` allows it. Empty: Pods get the node's own resolvers."""

@@ -34,7 +34,7 @@ from edge.pods.podspec import (
     read_pod,
 )
 from edge.pods.probehttp import TriedInVain, Verdict
-from edge.pods.probers import Probers, expand
+from edge.pods.probers import Probers
 from edge.pods.proberules import Found
 from edge.pods.runtime import Ran, RuntimeFault
 from gateway.errors import GatewayError
@@ -277,20 +277,6 @@ async def test_a_runtime_that_fails_says_nothing_of_the_container() -> None:
     with pytest.raises(TriedInVain, match="no such shim"):
         await tried(Probe(exec=ExecAction(command=["true"])), runtime=commands)
     assert len(commands.asked) == 3
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("$(A)-$(B)", "1-$(B)"),
-        ("$$(A)", "$(A)"),
-        ("$A $", "$A $"),
-        ("$(A", "$(A"),
-        ("a$$b", "a$b"),
-    ],
-)
-def test_variables_are_expanded(text: str, expected: str) -> None:
-    assert expand(text, {"A": "1"}) == expected
 
 
 # --- gRPC ------------------------------------------------------------------------------------------
