@@ -20,6 +20,7 @@ from edge.eventbus import EventBus
 from edge.external import ExternalBroker, check_mode
 from edge.hub import EdgeHub, HubTarget
 from edge.identity import FOLDER, Identity
+from edge.kubeletaccess import KubeletToken, kubelet_of
 from edge.machine import Machine, address_of
 from edge.mappers.driver import DriverFactory
 from edge.mappers.localtopics import LocalTopics
@@ -267,7 +268,9 @@ def _tunnel(
         host, port = parse_bind(address, "edge.stream.server")
         return TunnelTarget(host, port, joined.node, identity.client_context())
 
-    return [EdgeStream(target, settings.stream.kubelet)] if settings.stream.enabled else []
+    token = KubeletToken(process.settings.data_dir / FOLDER)
+    kubelet = kubelet_of(settings.stream.kubelet, process.endpoints, token)
+    return [EdgeStream(target, kubelet)] if settings.stream.enabled else []
 
 
 def _tunnel_address(process: ProcessParts, joined: str, server: Callable[[], str] | None) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from edge.kubeletaccess import Kubelet
 from edge.machine import address_of
 from edge.streamlinks import Links
 from edge.upgrading import CHUNK, answered
@@ -55,12 +56,12 @@ class TunnelTarget:
 class EdgeStream:
     """The tunnel as a module. `target` is asked at each try, so that a new certificate counts at once.
 
-    Shape:  `kubelet` is the `host:port` that requests go to.
+    Shape:  `kubelet` tells where requests go, at each of them.
     """
 
     name = "edge.stream"
 
-    def __init__(self, target: Callable[[], TunnelTarget], kubelet: str) -> None:
+    def __init__(self, target: Callable[[], TunnelTarget], kubelet: Callable[[], Kubelet]) -> None:
         self._target = target
         self._kubelet = kubelet
         self._last_error = ""
@@ -109,7 +110,7 @@ class _Tunnel:
         session: ClientSession,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        kubelet: str,
+        kubelet: Callable[[], Kubelet],
         opened: Opened,
     ) -> None:
         self._session = session

@@ -1,7 +1,8 @@
 """Requests through the stream tunnel at the edge: each is one connection to the local kubelet.
 
 The kubelet is the one of `edge.stream.kubelet`, whatever host a request names, and only the paths of logs,
-metrics, exec and attach are asked for there. Exec and attach are raw bytes both ways after the kubelet's
+metrics, exec, attach and port-forward are asked for there. Our own kubelet is shown its token, whatever a
+request says of its sender. Exec and attach are raw bytes both ways after the kubelet's
 `101`. Source: KubeEdge, EdgeStream.
 """
 
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from urllib.parse import quote
 
+from edge.kubeletaccess import Kubelet
 from gateway.errors import GatewayError, MalformedPacket, Undeliverable
 from gateway.runtime.http_heads import MAX_HEAD, is_target, is_token, write_head
 from gateway.runtime.listener import parse_bind
@@ -41,7 +43,7 @@ CONNECT_SECONDS = 10.0
 REFUSAL_SECONDS = 10.0
 """In which a kubelet that refused an upgrade must have said why."""
 RAW = frozenset({FrameType.EXEC, FrameType.ATTACH})
-_OWN = frozenset({"host", "content-length", "transfer-encoding"})
+_OWN = frozenset({"host", "content-length", "transfer-encoding", "authorization"})
 _PATH_SAFE = "/:@!$&'()*+,;=~"
 Send = Callable[[Frame], Awaitable[None]]
 
@@ -49,13 +51,14 @@ Send = Callable[[Frame], Awaitable[None]]
 class Links:
     """The requests of one tunnel.
 
-    Shape:  `send` writes a frame and waits while too much waits before it. `frame_bytes` of data go into one.
+    Shape:  `kubelet` is asked at each request. `send` writes a frame and waits while too much waits before
+            it. `frame_bytes` of data go into one.
             `is_ours`: the cloud takes a reason for an answer, so a kubelet's refusal is told as one.
     """
 
     def __init__(
         self,
-        kubelet: str,
+        kubelet: Callable[[], Kubelet],
         send: Send,
         *,
         frame_bytes: int = SMALL_FRAME,
@@ -134,7 +137,9 @@ class Links:
         if kind in RAW:
             await self._carry_raw(number, connect, self._inputs[number])
             return
-        async with open_stream("GET", self._url(connect), headers=_headers(connect)) as answer:
+        kubelet = self._kubelet()
+        url = f"http://{kubelet.address}{_target(connect)}"
+        async with open_stream("GET", url, headers=_headers(connect, kubelet)) as answer:
             if self._is_ours and answer.status >= 300:
                 raise Undeliverable(f"the kubelet answered {answer.status}: {await _text(answer)}")
             pieces = lines(answer.body) if kind is FrameType.METRICS else answer.body
@@ -143,9 +148,10 @@ class Links:
 
     async def _carry_raw(self, number: int, connect: Connect, into: _Input) -> None:
         """Copy bytes both ways once the kubelet has agreed to an upgrade; what else it answers, one way."""
-        reader, writer = await _connect(self._kubelet)
+        kubelet = self._kubelet()
+        reader, writer = await _connect(kubelet.address)
         try:
-            writer.write(self._request(connect))
+            writer.write(_request(connect, kubelet))
             head = await _read_head(reader)
             await self._send_data(number, head)
             if head.split(b" ", 2)[1:2] == [b"101"]:
@@ -165,26 +171,33 @@ class Links:
         while data := await reader.read(self._frame_bytes):
             await self._send_data(number, data)
 
-    def _request(self, connect: Connect) -> bytes:
-        target = self._url(connect).removeprefix(f"http://{self._kubelet}")
-        if not is_token(connect.method) or not is_target(target):
-            raise MalformedPacket("exec: the request line is malformed")
-        fields = [(k, v) for k, values in connect.headers.items() for v in values]
-        fields = [(k, v) for k, v in fields if k.lower() not in _OWN]
-        try:
-            start = f"{connect.method} {target} HTTP/1.1"
-            return write_head(start, [("Host", self._kubelet), ("Content-Length", "0"), *fields])
-        except (ValueError, UnicodeError) as error:
-            raise MalformedPacket(f"exec: {error}") from error
-
     async def _send_data(self, number: int, data: bytes) -> None:
         for begin in range(0, len(data), self._frame_bytes):
             piece = data[begin : begin + self._frame_bytes]
             await self._send(Frame(number, FrameType.DATA, piece))
 
-    def _url(self, connect: Connect) -> str:
-        query = f"?{connect.query}" if connect.query else ""
-        return f"http://{self._kubelet}{quote(connect.path, safe=_PATH_SAFE)}{query}"
+
+def _target(connect: Connect) -> str:
+    query = f"?{connect.query}" if connect.query else ""
+    return f"{quote(connect.path, safe=_PATH_SAFE)}{query}"
+
+
+def _login(kubelet: Kubelet) -> dict[str, str]:
+    return {"Authorization": f"Bearer {kubelet.token}"} if kubelet.token else {}
+
+
+def _request(connect: Connect, kubelet: Kubelet) -> bytes:
+    target = _target(connect)
+    if not is_token(connect.method) or not is_target(target):
+        raise MalformedPacket("exec: the request line is malformed")
+    fields = [(k, v) for k, values in connect.headers.items() for v in values]
+    fields = [(k, v) for k, v in fields if k.lower() not in _OWN]
+    fields += _login(kubelet).items()
+    try:
+        start = f"{connect.method} {target} HTTP/1.1"
+        return write_head(start, [("Host", kubelet.address), ("Content-Length", "0"), *fields])
+    except (ValueError, UnicodeError) as error:
+        raise MalformedPacket(f"exec: {error}") from error
 
 
 class _Input:
@@ -231,10 +244,11 @@ async def _read_head(reader: asyncio.StreamReader) -> bytes:
         raise Undeliverable("the kubelet did not answer in HTTP") from error
 
 
-def _headers(connect: Connect) -> dict[str, list[str]]:
+def _headers(connect: Connect, kubelet: Kubelet) -> dict[str, str | list[str]]:
     """The headers for the kubelet; its own do not travel back, so nothing may be encoded."""
-    kept = {k: list(v) for k, v in connect.headers.items() if k.lower() != "accept-encoding"}
-    return {**kept, "Accept-Encoding": ["identity"]}
+    dropped = ("accept-encoding", "authorization")
+    kept = {k: list(v) for k, v in connect.headers.items() if k.lower() not in dropped}
+    return {**kept, "Accept-Encoding": ["identity"], **_login(kubelet)}
 
 
 async def _text(answer: HttpStream) -> str:

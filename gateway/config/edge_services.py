@@ -63,8 +63,9 @@ class EdgeStream:
     """False makes no tunnel."""
     server: str = ""
     """host:port of CloudStream's tunnel; empty takes port 10004 on the hub's host."""
-    kubelet: str = "127.0.0.1:10350"
-    """host:port of the kubelet API that requests through the tunnel go to, and nowhere else."""
+    kubelet: str = ""
+    """host:port of the kubelet API that requests through the tunnel go to, and nowhere else; empty takes
+    our own, without workloads 127.0.0.1:10350."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
