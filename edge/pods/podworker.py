@@ -72,12 +72,13 @@ class PodWorker:
         self._is_settled = False
         """All that a stopped Pod leaves beside its containers is cleared away."""
         self._is_told = False
+        self._is_cleared = False
+        """Nothing is left of it anywhere."""
         self._waiting: dict[str, HeldBack] = {}
         self._not_before: dict[str, float] = {}
         self._backoffs: dict[str, Backoff] = {}
         self._words: dict[str, str] = {}
         self._refreshed: float | None = None
-        self._volumes: MountedVolumes | None = None
 
     # --- what happens to it -------------------------------------------------------------------
 
@@ -134,7 +135,7 @@ class PodWorker:
         """Work until all of the Pod is cleared away."""
         await self._parts.relist.first.wait()
         backoff, hurried = Backoff(FIRST_RETRY, RETRY_CAP), 0
-        while not self._is_cleared():
+        while not self._is_cleared:
             delay: float | None
             try:
                 delay = await self._step()
@@ -154,11 +155,8 @@ class PodWorker:
             hurried = hurried + 1 if delay == 0.0 else 0
             if hurried > MOST_HURRIED:
                 delay = FIRST_RETRY  # what was done does not show: no busy loop
-            if delay != 0.0 and not self._is_cleared():
+            if delay != 0.0 and not self._is_cleared:
                 await self._rest(delay)
-
-    def _is_cleared(self) -> bool:
-        return self._is_gone and self.is_ended and self._is_told
 
     def _facts(self, error: GatewayError | None) -> dict[str, str]:
         namespace, name = self.pod.key
@@ -343,7 +341,7 @@ class PodWorker:
         except NotYet as error:
             self._parts.recorder.event(self.pod, "Warning", "FailedMount", error.message)
             raise
-        self._refreshed, self._volumes = asyncio.get_running_loop().time(), volumes
+        self._refreshed = asyncio.get_running_loop().time()
         return volumes
 
     async def _refresh(self) -> None:
@@ -353,7 +351,7 @@ class PodWorker:
             return
         self._refreshed = now
         try:
-            self._volumes = await self._parts.volumes.mount(self.pod)
+            await self._parts.volumes.mount(self.pod)
         except NotYet as error:
             self._parts.recorder.event(self.pod, "Warning", "FailedMount", error.message)
 
@@ -434,7 +432,7 @@ class PodWorker:
         self._parts.restarts.forget(self.pod.uid)
         if not self._is_orphan:
             self._parts.statuses.forget(self.pod.uid)
-        self._is_told = True
+        self._is_cleared = True
 
     # --- what is told -------------------------------------------------------------------------
 
