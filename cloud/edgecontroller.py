@@ -18,6 +18,7 @@ from cloud.nodeasks import NodeAsks, Unanswered
 from cloud.restrictions import (
     CERTIFICATE,
     CLOUDCORE,
+    check_event_about,
     check_event_of,
     check_mirror_pod,
     check_pod_of,
@@ -324,17 +325,37 @@ class EdgeController:
     # --- events ---------------------------------------------------------------------------------
 
     async def _create_event(self, ask: Ask) -> None:
-        body = event_from(ask.node, _named(ask, "Event", "v1"))
+        await self._store_event(ask, ask.name, _named(ask, "Event", "v1"))
+
+    async def _store_event(self, ask: Ask, name: str, sent: JsonObject) -> None:
+        body = event_from(ask.node, sent)
+        check_event_about(ask.node, body, await self._pod_of(body, ask.namespace))
         try:
             await self._kube.create(EVENTS, "events", ask.namespace, body)
         except AlreadyExists:
-            await self._change_event(ask, ask.name, body)
+            await self._change_event(ask, name, body)
+
+    async def _pod_of(self, event: JsonObject, namespace: str) -> JsonObject | None:
+        """Return the Pod that an event is about, None for another kind and for one that is gone."""
+        involved = mapping(event.get("involvedObject"))
+        if involved.get("kind") != "Pod" or not text(involved.get("name")):
+            return None
+        try:
+            return await self._kube.get("v1", "pods", namespace, text(involved.get("name")))
+        except NotFound:
+            return None
 
     async def _patch_event(self, ask: Ask) -> None:
         sent = ask.object()
         event = mapping(sent.get("event"))
-        name = text(mapping(event.get("metadata")).get("name")) or ask.name
-        await self._change_event(ask, name, event)
+        meta = mapping(event.get("metadata"))
+        name = text(meta.get("name")) or ask.name
+        try:
+            await self._change_event(ask, name, event)
+        except NotFound:  # the API keeps events for a while only
+            named: JsonObject = {"name": name, "namespace": ask.namespace}
+            anew: JsonObject = {**event, "apiVersion": "v1", "kind": "Event", "metadata": named}
+            await self._store_event(ask, name, anew)
 
     async def _change_event(self, ask: Ask, name: str, event: JsonObject) -> None:
         check_event_of(ask.node, await self._kube.get(EVENTS, "events", ask.namespace, name))

@@ -138,3 +138,16 @@ def check_event_of(node: str, event: JsonObject) -> None:
     if text(mapping(event.get("source")).get("host")) != node:
         meta = ObjectMeta.read(event)
         raise Forbidden(f"event {meta.namespace}/{meta.name} is not of node {node}")
+
+
+def check_event_about(node: str, event: JsonObject, pod: JsonObject | None) -> None:
+    """Refuse events about what is not this node's. Errors: Forbidden.
+
+    Shape:  `pod` is the Pod of that name, None where it is gone: its last events may come after its end.
+    """
+    involved = mapping(event.get("involvedObject"))
+    kind, name = text(involved.get("kind")), text(involved.get("name"))
+    if kind == "Pod" and pod is not None:
+        check_pod_of(node, pod)
+    elif kind != "Pod" and (kind, name) != ("Node", node):
+        raise Forbidden(f"node {node} may not tell of {kind[:50]} {name[:253]}")

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from cloud.restrictions import CERTIFICATE
+from gateway.errors import NotFound
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge import to_cloud
 from gateway.wire.cloudedge.devices import DeviceView
@@ -366,8 +367,11 @@ async def test_a_node_cannot_rewrite_the_events_of_others(tmp_path: Path) -> Non
         forged: JsonObject = {**event, "message": "forged"}
         await edge.send(to_cloud.ask(a_stamp(), subject, Operation.INSERT, forged))
         await edge.send(to_cloud.ask(a_stamp(), subject, Operation.PATCH, {"event": forged}))
+        of_another = Subject("default", "event", "of-another")
+        await edge.send(to_cloud.ask(a_stamp(), of_another, Operation.INSERT, forged))
         own = Subject("default", "event", "mine")
-        await edge.send(to_cloud.ask(a_stamp(), own, Operation.INSERT, forged))
+        about_me: JsonObject = {**forged, "involvedObject": {"kind": "Node", "name": "edge-1"}}
+        await edge.send(to_cloud.ask(a_stamp(), own, Operation.INSERT, about_me))
 
         async def is_stored() -> bool:
             return len((await cloud.kube.list("v1", "events", "default")).items) == 2
@@ -377,6 +381,31 @@ async def test_a_node_cannot_rewrite_the_events_of_others(tmp_path: Path) -> Non
         assert (await cloud.object("v1", "events", "default", "e"))["message"] == "theirs"
         mine = await cloud.object("v1", "events", "default", "mine")
         assert mine["source"]["host"] == "edge-1"
+        with pytest.raises(NotFound):
+            await cloud.object("v1", "events", "default", "of-another")
+
+
+async def test_an_event_that_the_api_has_forgotten_is_stored_anew_when_it_happens_again(
+    tmp_path: Path,
+) -> None:
+    async with (
+        a_cloud(tmp_path) as cloud,
+        an_edge(cloud, "edge-1", await join(cloud, "edge-1")) as edge,
+    ):
+        event: JsonObject = {
+            "involvedObject": {"kind": "Node", "name": "edge-1"},
+            "reason": "Starting",
+            "count": 7,
+        }
+        subject = Subject("default", "event", "edge-1.17")
+        again = to_cloud.ask(a_stamp(), subject, Operation.PATCH, {"event": event, "patchData": ""})
+        await edge.send(again)
+
+        async def is_stored() -> bool:
+            found = await cloud.kube.list("v1", "events", "default")
+            return [(e["count"], e["source"]) for e in found.items] == [(7, {"host": "edge-1"})]
+
+        await eventually(is_stored)
 
 
 async def test_what_is_not_built_is_answered_with_a_status(tmp_path: Path) -> None:

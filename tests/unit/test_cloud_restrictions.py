@@ -6,6 +6,7 @@ import pytest
 
 from cloud.references import MIRROR
 from cloud.restrictions import (
+    check_event_about,
     check_event_of,
     check_mirror_pod,
     event_from,
@@ -102,3 +103,33 @@ def test_an_event_is_of_the_node_that_sent_it() -> None:
         check_event_of("edge-2", event)
     with pytest.raises(Forbidden):
         check_event_of("edge-2", {"metadata": {"name": "e"}})
+
+
+@pytest.mark.parametrize(
+    ("involved", "pod"),
+    [
+        ({"kind": "Node", "name": "edge-2"}, None),
+        ({"kind": "Secret", "name": "edge-1"}, None),
+        ({}, None),
+        ({"kind": "Pod", "name": "p"}, a_pod(node="edge-2")),
+    ],
+)
+def test_events_about_what_is_not_the_node_s_are_refused(
+    involved: JsonObject, pod: JsonObject | None
+) -> None:
+    with pytest.raises(Forbidden):
+        check_event_about("edge-1", {"involvedObject": involved}, pod)
+
+
+@pytest.mark.parametrize(
+    ("involved", "pod"),
+    [
+        ({"kind": "Node", "name": "edge-1"}, None),
+        ({"kind": "Pod", "name": "p"}, a_pod()),
+        ({"kind": "Pod", "name": "gone"}, None),
+    ],
+)
+def test_events_about_its_pods_and_itself_are_the_node_s(
+    involved: JsonObject, pod: JsonObject | None
+) -> None:
+    check_event_about("edge-1", {"involvedObject": involved}, pod)
