@@ -59,6 +59,7 @@ class FakeRuntime:
     """Calls so far that change something."""
     address: str = "10.9.0."
     has_events: bool = False
+    was_cut: asyncio.Event = field(default_factory=asyncio.Event)
     _next: int = 0
 
     # --- for tests ----------------------------------------------------------------------------
@@ -113,6 +114,7 @@ class FakeRuntime:
 
     async def _die(self) -> None:
         self.cut = -1
+        self.was_cut.set()
         self.on_cut()
         await asyncio.Event().wait()
 
