@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from edge.pods.atomicwriter import Files, write_files
+from edge.pods.atomicwriter import DATA, Files, write_files
 from edge.pods.mounts import TMPFS, Mounts
 from edge.pods.subpaths import SubPaths, make_folders
 from edge.pods.trees import Usage, give_to_group, measure, remove_tree
@@ -153,6 +153,13 @@ class VolumeFolders:
             if not (path / inner).exists():
                 make_folders(path, inner)
         return changed
+
+    def shown(self, uid: str, name: str) -> str:
+        """Return the path of a volume that shows files of an earlier time, empty for none."""
+        if _LABEL.fullmatch(name) is None:
+            return ""
+        path = self.path(uid, name)
+        return str(path) if (path / DATA).is_dir() else ""
 
     def give(self, uid: str, name: str, path: Path, group: Group, *, read_only: bool) -> None:
         """Let the Pod's group into a folder that is not made here, once in the life of the Pod."""

@@ -74,11 +74,12 @@ class VolumeUse:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """A volume that is ready."""
+    """A volume: `fault` says why it is not up to date; with an empty path it is not there."""
 
     name: str
     path: str
     read_only: bool = False
+    fault: str = ""
 
 
 class PodVolumes:
@@ -108,6 +109,7 @@ class PodVolumes:
         """When a Pod's volumes are looked at again: uid -> monotonic seconds."""
         self._written: dict[Key, bytes] = {}
         """Digests of what the volumes hold, so that what did not change is not read from disk."""
+        self._found: dict[Key, _Made] = {}
         self._faults: dict[Key, str] = {}
         self._wake = asyncio.Event()
         self.kick: Callable[[str], None] = _unheard
@@ -129,13 +131,14 @@ class PodVolumes:
             self._pods[pod.uid] = pod
             self._due.pop(pod.uid, None)
             self._objects.use(pod)
-            made, faults = await self._make_all(pod, used_volumes(pod), always_tell=True)
-            self._schedule(pod.uid, failed=bool(faults))
-        if faults:
-            raise NotYet(CREATING, "; ".join(faults))
+            found = await self._make_all(pod, used_volumes(pod))
+            self._schedule(pod.uid, failed=any(each.fault for each in found))
+        missing = [each.fault for each in found if not each.path]
+        if missing:
+            raise NotYet(CREATING, "; ".join(missing))
         return MountedVolumes(
-            {each.name: each.path for each in made},
-            frozenset(each.name for each in made if each.read_only),
+            {each.name: each.path for each in found},
+            frozenset(each.name for each in found if each.read_only),
         )
 
     def mounts(
@@ -169,9 +172,9 @@ class PodVolumes:
         self._due.pop(uid, None)
         self._objects.forget(uid)
         self.tokens.forget(uid)
-        for table in (self._written, self._faults):
-            for key in [key for key in table if key[0] == uid]:
-                del table[key]
+        self._written = _without(uid, self._written)
+        self._found = _without(uid, self._found)
+        self._faults = _without(uid, self._faults)
 
     def _lock(self, uid: str) -> asyncio.Lock:
         """Return a Pod's lock: it is there as long as somebody has it or waits for it."""
@@ -211,28 +214,24 @@ class PodVolumes:
 
     # --- making -------------------------------------------------------------------------------
 
-    async def _make_all(
-        self, pod: Pod, volumes: list[Volume], *, always_tell: bool
-    ) -> tuple[list[_Made], list[str]]:
-        tries = await asyncio.gather(*(self._try(pod, volume) for volume in volumes))
-        made, faults = [], []
-        for volume, found in zip(volumes, tries, strict=True):
-            if isinstance(found, _Made):
-                made.append(found)
-                self._faults.pop((pod.uid, volume.name), None)
-            else:
-                faults.append(found)
-                self._tell(pod, volume, found, always_tell)
-        return made, faults
+    async def _make_all(self, pod: Pod, volumes: list[Volume]) -> list[_Made]:
+        found = await asyncio.gather(*(self._try(pod, volume) for volume in volumes))
+        for each in found:
+            self._tell(pod, each)
+        return found
 
-    def _tell(self, pod: Pod, volume: Volume, text: str, always: bool) -> None:
-        key = (pod.uid, volume.name)
-        if always or self._faults.get(key) != text:
-            self._recorder.event(pod, "Warning", FAILED_MOUNT, text)
-        self._faults[key] = text
+    def _tell(self, pod: Pod, made: _Made) -> None:
+        """Tell of a volume that is not up to date, once; of one that is not there who asked for it tells."""
+        key = (pod.uid, made.name)
+        if not made.fault:
+            self._faults.pop(key, None)
+            return
+        if made.path and self._faults.get(key) != made.fault:
+            self._recorder.event(pod, "Warning", FAILED_MOUNT, made.fault)
+        self._faults[key] = made.fault
 
-    async def _try(self, pod: Pod, volume: Volume) -> _Made | str:
-        """Make a volume, or return why it is not there."""
+    async def _try(self, pod: Pod, volume: Volume) -> _Made:
+        """Make a volume; one that has files keeps them where newer ones cannot be had."""
         try:
             check_label(volume.name)
             check_source(pod, volume)
@@ -241,16 +240,18 @@ class PodVolumes:
             why = error.message
         except OSError as error:
             why = str(error)
-        return f'MountVolume.SetUp failed for volume "{volume.name}" : {why}'
+        fault = f'MountVolume.SetUp failed for volume "{volume.name}" : {why}'
+        path = await _in_thread(self.folders.shown, pod.uid, volume.name)
+        return _Made(volume.name, path if is_files(volume) else "", read_only=True, fault=fault)
 
     async def _make(self, pod: Pod, volume: Volume) -> _Made:
-        if volume.host_path is not None:
-            path = await _in_thread(host_path, volume.host_path)
-            return _Made(volume.name, path)
-        if volume.persistent_volume_claim is not None:
-            return await self._claimed(pod, volume)
         if is_files(volume):
             return await self._show(pod, volume)
+        if volume.host_path is not None or volume.persistent_volume_claim is not None:
+            key = (pod.uid, volume.name)
+            if key not in self._found:
+                self._found[key] = await self._find(pod, volume)
+            return self._found[key]
         return await _in_thread(self._empty, pod, volume)
 
     def _empty(self, pod: Pod, volume: Volume) -> _Made:
@@ -264,7 +265,10 @@ class PodVolumes:
             path = self.folders.memory_dir(pod.uid, volume.name, size, group)
         return _Made(volume.name, str(path))
 
-    async def _claimed(self, pod: Pod, volume: Volume) -> _Made:
+    async def _find(self, pod: Pod, volume: Volume) -> _Made:
+        """Find a path of this machine, once in the life of a Pod."""
+        if volume.host_path is not None:
+            return _Made(volume.name, await _in_thread(host_path, volume.host_path))
         claim = volume.persistent_volume_claim
         assert claim is not None  # noqa: S101  for the type
         node = NodeView(self._node.name, self._node.labels())
@@ -378,8 +382,8 @@ class PodVolumes:
                 return
             self._objects.look_again(uid)
             volumes = [volume for volume in used_volumes(pod) if is_files(volume)]
-            _, faults = await self._make_all(pod, volumes, always_tell=False)
-            self._schedule(uid, failed=bool(faults))
+            found = await self._make_all(pod, volumes)
+            self._schedule(uid, failed=any(each.fault for each in found))
 
     def pod_changed(self, pod: Pod) -> None:
         """Take a Pod's new labels and annotations; one that is not mounted is left alone."""
@@ -422,6 +426,10 @@ class PodVolumes:
         at = time.monotonic() + wait
         self._due[uid] = min(at, self._due.get(uid, at))
         self._wake.set()
+
+
+def _without(uid: str, table: dict[Key, T]) -> dict[Key, T]:
+    return {key: value for key, value in table.items() if key[0] != uid}
 
 
 async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
