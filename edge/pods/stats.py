@@ -1,6 +1,6 @@
 """What the node, its Pods and their containers use: the port of those who show it.
 
-`edge.pods.statsource.Sampler` is the one behind it; samples are taken on demand and kept for ten seconds.
+`edge.pods.statsource.PodStats` is the one behind it; samples are taken on demand and kept for ten seconds.
 
 Source: kubelet stats v1alpha1, kubelet `/metrics/resource`, cAdvisor's Prometheus names.
 """
