@@ -12,13 +12,15 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+import msgspec
+
 from edge.metamanager import MetaManager
 from edge.pods.containerstatuses import Stop
 from edge.pods.parts import Parts
-from edge.pods.podspec import Pod, PodMeta, PodSpec, read_pod
+from edge.pods.podspec import Container, Handler, Lifecycle, Pod, PodMeta, PodSpec, read_pod
 from edge.pods.podworker import PodWorker
 from edge.pods.ports import Observed, Running
-from edge.pods.runtime import POD_NAME, POD_NAMESPACE
+from edge.pods.runtime import POD_NAME, POD_NAMESPACE, ContainerState
 from gateway.errors import GatewayError
 from gateway.model.json import JsonObject
 from gateway.model.trace import TraceContext
@@ -28,6 +30,8 @@ from gateway.wire.cloudedge.to_edge import ObjectChanged
 log = logging.getLogger(__name__)
 
 POD = "pod"
+PRE_STOP = "io.kubernetes.container.preStopHandler"
+"""Annotation of containers."""
 DISRUPTING = frozenset({"Evicted", "Preempting", "Terminated"})
 """Reasons for which this node ended a Pod that would have gone on: told in a condition of their own."""
 
@@ -199,6 +203,7 @@ class Edged:
                 for uid in self._parts.relist.uids():
                     if uid not in self._workers:
                         self._end_orphan(uid)
+                await self._parts.sweep([*self._workers, *self._orphans])
                 await asyncio.Event().wait()
         finally:
             self._group = None
@@ -255,19 +260,29 @@ class Edged:
         """Look at a Pod again: a probe's result, or what a volume shows, has changed."""
         worker = self._workers.get(uid)
         if worker is not None:
-            worker.refresh()
+            worker.retry()
 
 
 def _remembered(observed: Observed) -> Pod:
-    """Return what is still known of a Pod: its name."""
+    """Return what is still known of a Pod: its name, its containers and their hooks."""
     holder = observed.sandboxes[0] if observed.sandboxes else observed.containers[0]
     labels = holder.labels
+    containers = {each.name: _with_hook(each) for each in reversed(observed.containers)}
     meta = PodMeta(
         name=labels.get(POD_NAME, ""),
         namespace=labels.get(POD_NAMESPACE, ""),
         uid=observed.uid,
     )
-    return Pod(meta, PodSpec(), {})
+    return Pod(meta, PodSpec(containers=[*containers.values()]), {})
+
+
+def _with_hook(state: ContainerState) -> Container:
+    """Return a container with the hook before its end, which its annotations know."""
+    try:
+        hook = msgspec.json.decode(state.annotations.get(PRE_STOP, ""), type=Handler)
+    except msgspec.DecodeError:
+        return Container(name=state.name)
+    return Container(name=state.name, lifecycle=Lifecycle(pre_stop=hook))
 
 
 def _unwaited(_result: object) -> None:

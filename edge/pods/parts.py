@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from edge.pods.health import RuntimeHealth
@@ -19,6 +19,10 @@ SANDBOXES_AT_A_TIME = 4
 
 Admit = Callable[[Pod], None]
 """Raises NeverRuns for a Pod that this node refuses for good."""
+
+
+async def _swept(_uids: Iterable[str]) -> None:
+    """There is nothing to sweep."""
 
 
 def _nobody() -> frozenset[str]:
@@ -48,6 +52,8 @@ class Parts:
     host_ips: Callable[[], tuple[str, ...]] = _no_address
     oom_killed: Callable[[], frozenset[str]] = _nobody
     """Ids of containers in which the kernel killed for memory."""
+    sweep: Callable[[Iterable[str]], Awaitable[None]] = _swept
+    """Removes what was made for Pods that are not among these uids."""
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SANDBOXES_AT_A_TIME))
     clock: Callable[[], float] = time.time
     """Unix seconds."""

@@ -30,8 +30,8 @@ from gateway.wire.kube.clock import parse_rfc3339
 log = logging.getLogger(__name__)
 
 FIRST_RETRY, RETRY_CAP = 1.0, 10.0
-REFRESH_SECONDS = 60.0
-"""How often the volumes of a Pod are made anew: what they show may have changed."""
+LOOK_SECONDS = 60.0
+"""How long a Pod that waits for something is left alone at most."""
 NETWORK_SECONDS = 5.0
 MOST_HURRIED = 20
 """Steps in a row without a rest."""
@@ -78,7 +78,8 @@ class PodWorker:
         self._not_before: dict[str, float] = {}
         self._backoffs: dict[str, Backoff] = {}
         self._words: dict[str, str] = {}
-        self._refreshed: float | None = None
+        self._is_mounted = False
+        """The volumes are known to their room, as the Pod is now: it keeps them up to date."""
 
     # --- what happens to it -------------------------------------------------------------------
 
@@ -86,6 +87,8 @@ class PodWorker:
         """Take a newer object of the same Pod."""
         if pod.spec != self.pod.spec:
             self._not_before.clear()
+        if pod.meta != self.pod.meta:
+            self._is_mounted = False
         self.pod = pod
         if pod.is_deleting:
             self._shorten(pod.meta.deletion_grace_period_seconds)
@@ -108,9 +111,9 @@ class PodWorker:
     def wake(self) -> None:
         self._wake.set()
 
-    def refresh(self) -> None:
-        """What a volume shows has changed."""
-        self._refreshed = None
+    def retry(self) -> None:
+        """Something is there that may have been waited for."""
+        self._not_before.clear()
         self.wake()
 
     @property
@@ -232,7 +235,7 @@ class PodWorker:
         has_cleared = await self._clear(plan, observed)
         due = [name for name in plan.starts if self._is_due(name)]
         if not due and not plan.create_sandbox:
-            await self._refresh()
+            await self._remount()
             return 0.0 if has_cleared else self._next_start(plan)
         return await self._start(plan, observed)
 
@@ -250,7 +253,7 @@ class PodWorker:
     def _next_start(self, plan: Plan) -> float:
         now = self._parts.clock()
         waits = [self._not_before.get(name, now) - now for name in plan.starts]
-        return max(0.05, min([*waits, REFRESH_SECONDS]))
+        return max(0.05, min([*waits, LOOK_SECONDS]))
 
     # --- stopping what is in the way ----------------------------------------------------------
 
@@ -341,19 +344,15 @@ class PodWorker:
         except NotYet as error:
             self._parts.recorder.event(self.pod, "Warning", "FailedMount", error.message)
             raise
-        self._refreshed = asyncio.get_running_loop().time()
+        self._is_mounted = True
         return volumes
 
-    async def _refresh(self) -> None:
-        """Make the volumes anew now and then; one that fails keeps what it shows."""
-        now = asyncio.get_running_loop().time()
-        if self._refreshed is not None and now - self._refreshed < REFRESH_SECONDS:
-            return
-        self._refreshed = now
-        try:
-            await self._parts.volumes.mount(self.pod)
-        except NotYet as error:
-            self._parts.recorder.event(self.pod, "Warning", "FailedMount", error.message)
+    async def _remount(self) -> None:
+        """Make the volumes of a Pod that runs known again; one that fails keeps what it shows."""
+        if not self._is_mounted:
+            with suppress(NotYet):
+                await self._mount()
+            self._is_mounted = True
 
     async def _tidy(self, observed: Observed, current: Sandbox) -> None:
         """Remove old runs of init containers, and sandboxes that are dead and empty."""
@@ -386,9 +385,9 @@ class PodWorker:
         if not self._is_settled:
             await self._settle(observed)
         if self._is_gone:
-            await self._stopper.remove(
-                [each.id for each in observed.containers], [each.id for each in observed.sandboxes]
-            )
+            await self._stopper.remove([each.id for each in observed.containers])
+            await self._parts.configs.discard(self.pod)  # and the logs, which were read until now
+            await self._stopper.remove([], [each.id for each in observed.sandboxes])
             self._forget()
         elif self.pod.is_deleting and not self._is_told:
             self._parts.statuses.finished(self.pod)
@@ -418,13 +417,12 @@ class PodWorker:
         work.result()
 
     async def _settle(self, observed: Observed) -> None:
-        """Nothing runs any more: say how it ended, undo volumes and cgroup, let a successor start."""
+        """Nothing runs any more: say how it ended, undo volumes, let a successor start."""
         parts, pod = self._parts, self.pod
         parts.probes.forget(pod.uid)
         await self._report(observed, is_over=True)
         self.is_ended = True
         await parts.volumes.unmount(pod.uid)
-        await parts.configs.discard(pod)
         self._is_settled = True
         self._on_ended(pod)
 
