@@ -44,9 +44,10 @@ def _no_files(ref: FileKeyRef) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What a container is told of besides its Pod. An object that is not there is None."""
+    """What a container is told of besides its Pod; `missing` says why an object is not among them."""
 
-    objects: Mapping[Reference, JsonObject | None] = field(default_factory=dict)
+    objects: Mapping[Reference, JsonObject] = field(default_factory=dict)
+    missing: Mapping[Reference, str] = field(default_factory=dict)
     services: Mapping[str, str] = field(default_factory=dict)
     pod_ips: tuple[str, ...] = ()
     host_ips: tuple[str, ...] = ()
@@ -114,8 +115,8 @@ def _keyed(source: EnvSource) -> tuple[Reference, KeyRef] | None:
     return None
 
 
-def _absent(ref: Reference) -> NotYet:
-    return faulty(f'{ref.kind.lower()} "{ref.name}" not found')
+def _absent(ref: Reference, around: Surroundings) -> NotYet:
+    return faulty(around.missing.get(ref, f'{ref.kind.lower()} "{ref.name}" not found'))
 
 
 def _value(ref: Reference, key: str, value: Json) -> str:
@@ -156,7 +157,7 @@ def _from_object(source: EnvFrom, around: Surroundings) -> dict[str, str]:
     if item is None:
         if is_optional:
             return {}
-        raise _absent(ref)
+        raise _absent(ref, around)
     data = part(item, "data")
     return {source.prefix + key: _value(ref, key, value) for key, value in data.items()}
 
@@ -189,7 +190,7 @@ def _of_key(pod: Pod, source: EnvSource, around: Surroundings) -> str | None:
     if item is None:
         if key.optional:
             return None
-        raise _absent(ref)
+        raise _absent(ref, around)
     data = part(item, "data")
     if key.key in data:
         return _value(ref, key.key, data[key.key])

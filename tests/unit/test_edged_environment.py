@@ -24,7 +24,7 @@ from gateway.errors import BadRequest
 from gateway.model.json import Json, JsonObject
 
 SETTINGS, KEYS = Reference(CONFIG_MAP, "settings"), Reference(SECRET, "keys")
-OBJECTS: dict[Reference, JsonObject | None] = {
+OBJECTS: dict[Reference, JsonObject] = {
     SETTINGS: {"data": {"COLOUR": "red", "size": "9"}, "binaryData": {"raw": "AA=="}},
     KEYS: {"data": {"TOKEN": "c2VjcmV0", "blob": "/w==", "wrong": "%"}},
 }
