@@ -1,0 +1,41 @@
+"""The API's Node of this machine, as it came last: its labels, taints and uid are known without cloud."""
+
+from __future__ import annotations
+
+from edge.metamanager import MetaManager
+from gateway.model.json import JsonObject
+from gateway.model.trace import TraceContext
+from gateway.wire.cloudedge.names import Operation
+from gateway.wire.cloudedge.to_edge import ObjectChanged
+from gateway.wire.kube.parts import part, text
+
+NODE = "node"
+
+
+class NodeCopy:
+    """Taker of Nodes; `load` reads what is on disk."""
+
+    def __init__(self, name: str, meta: MetaManager) -> None:
+        self._name = name
+        self._meta = meta
+        self._node: JsonObject | None = None
+        meta.on_kind(NODE, self)
+
+    def object_changed(self, change: ObjectChanged, _trace: TraceContext | None) -> None:
+        if change.subject.name == self._name:
+            self._node = None if change.operation is Operation.DELETE else change.object
+
+    async def load(self) -> None:
+        """Read the stored Node, unless a newer one came."""
+        for item in await self._meta.list(NODE):
+            if text(part(item, "metadata").get("name")) == self._name and self._node is None:
+                self._node = item
+
+    @property
+    def node(self) -> JsonObject | None:
+        """The Node, None where none came yet."""
+        return self._node
+
+    @property
+    def uid(self) -> str:
+        return text(part(self._node or {}, "metadata").get("uid"))
