@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -32,11 +31,10 @@ from edge.pods.runtime import (
     Sandbox,
     SandboxConfig,
 )
-from gateway.errors import InvalidSetting
+from edge.pods.sockets import find_endpoint as find_endpoint
 
 Answer = TypeVar("Answer", bound=Message)
 
-SOCKETS = ("/run/containerd/containerd.sock", "/run/crio/crio.sock")
 MAX_ANSWER = 16 * 1024 * 1024
 """Bytes of one answer; the runtimes cap what an ExecSync prints at the same."""
 MAX_TEXT = 4_096
@@ -66,22 +64,6 @@ _FAULTS: Mapping[grpc.StatusCode, type[RuntimeFault]] = MappingProxyType(
         grpc.StatusCode.NOT_FOUND: RuntimeNotFound,
     }
 )
-
-
-def find_endpoint(setting: str) -> str | None:
-    """Return the runtime's socket as `unix://PATH`: the one set, else the first that is there.
-
-    Errors: InvalidSetting for a setting that names no absolute path.
-    """
-    if setting:
-        path = setting.removeprefix("unix://")
-        if not path.startswith("/"):
-            raise InvalidSetting(
-                f"edge.workloads.runtime: expected unix:///path/of/a.sock, got {setting[:100]!r}"
-            )
-        return f"unix://{path}"
-    found = next((each for each in SOCKETS if Path(each).is_socket()), None)
-    return None if found is None else f"unix://{found}"
 
 
 class CriRuntime:
@@ -305,6 +287,15 @@ class CriRuntime:
             await self._ask_images("RemoveImage", request, pb.RemoveImageResponse, CALL_SECONDS)
         except RuntimeNotFound:
             return
+
+    async def used_images(self) -> frozenset[str]:
+        """Return ids and names of images that any container uses, ours or not, and the sandboxes' own."""
+        listed = await self._ask(
+            "ListContainers", pb.ListContainersRequest(), pb.ListContainersResponse
+        )
+        status = await self._ask("Status", pb.StatusRequest(verbose=True), pb.StatusResponse)
+        used = {n for each in listed.containers for n in forms.image_names(each)}
+        return frozenset(used | {forms.sandbox_image(status)}) - {""}
 
     async def image_filesystems(self) -> list[FilesystemUsage]:
         answer = await self._ask_images(
