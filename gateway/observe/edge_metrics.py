@@ -126,6 +126,12 @@ class EdgeMetrics:
             ("way", "outcome"),
             registry=registry,
         )
+        self.evictions = Counter(
+            "twinspan_edge_evictions",
+            "Pods evicted, by the signal of a shortage, or `limit` for one over its own limits.",
+            ("signal",),
+            registry=registry,
+        )
         self.external_mqtt_up = Gauge(
             "twinspan_edge_external_mqtt_up",
             "1 while EventBus is connected to the external MQTT broker.",
@@ -141,5 +147,22 @@ class EdgeMetrics:
             "twinspan_edge_pod_events",
             "Events about Pods and the Node, by outcome: sent, filtered as spam, dropped for want of room.",
             ("outcome",),
+            registry=registry,
+        )
+        self.service_ports = Gauge(
+            "twinspan_edge_service_ports",
+            "Ports of Services that the edge listens on.",
+            registry=registry,
+        )
+        self.service_connections = Counter(
+            "twinspan_edge_service_connections",
+            "Connections (tcp) and peers (udp) through Services at the edge, by outcome.",
+            ("protocol", "outcome"),
+            registry=registry,
+        )
+        self.dns_queries = Counter(
+            "twinspan_edge_dns_queries",
+            "Questions to the edge's cluster DNS, by who answered (cluster, cache, upstream) and outcome.",
+            ("origin", "outcome"),
             registry=registry,
         )

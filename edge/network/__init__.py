@@ -1,0 +1,1 @@
+"""The network of a node's Pods: CNI configuration, cluster DNS, addresses of Services."""
