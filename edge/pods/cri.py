@@ -66,6 +66,21 @@ _FAULTS: Mapping[grpc.StatusCode, type[RuntimeFault]] = MappingProxyType(
 )
 
 
+def answers(endpoint: str) -> bool:
+    """True when something that speaks CRI v1 answers there; waits two seconds at most."""
+    with grpc.insecure_channel(endpoint, options=OPTIONS) as channel:
+        ask = channel.unary_unary(
+            "/runtime.v1.RuntimeService/Version",
+            request_serializer=pb.VersionRequest.SerializeToString,
+            response_deserializer=pb.VersionResponse.FromString,
+        )
+        try:
+            ask(pb.VersionRequest(), timeout=2.0)
+        except grpc.RpcError:
+            return False
+        return True
+
+
 class CriRuntime:
     """A runtime behind a CRI socket.
 
