@@ -32,6 +32,23 @@ class Workloads:
     """Folder of the containers' logs."""
     bind: str = "127.0.0.1:10350"
     """host:port of the kubelet's API, loopback only; port 0 takes a free one."""
+    parallel_pulls: int = 3
+    """Images pulled at a time; more wait."""
+    registry_credentials: str = ""
+    """File in the form of Docker's `config.json` with this node's own credentials of registries; they are
+    tried after those of a Pod's `imagePullSecrets`."""
+    image_gc_high: int = 85
+    """Percent of the images' disk in use from which images that nobody uses are removed; 100: never."""
+    image_gc_low: int = 80
+    """Percent down to which they are removed."""
+    image_gc_min_age: float = 120.0
+    """Seconds for which an image stays that is new on this node."""
+    image_gc_max_age: float = 0.0
+    """Seconds without use after which an image goes whatever the disk; 0: never."""
+    log_bytes: int = 10 * 1024 * 1024
+    """Bytes of a container's log from which it is rotated."""
+    log_files: int = 5
+    """Files kept of one container's log, the current one among them; at least 2."""
     max_pods: int = 110
     """Pods at a time; more are refused with `OutOfpods`."""
     labels: dict[str, str] = field(default_factory=dict)
