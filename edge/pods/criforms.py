@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+import msgspec
 from cri_api.v1 import api_pb2 as pb
 
 from edge.pods.runtime import (
@@ -69,6 +70,14 @@ _STATES = MappingProxyType(
     }
 )
 _SIGNALS = MappingProxyType({name: pb.Signal.Value(name) for name in pb.Signal.keys()})  # noqa: SIM118
+
+
+class _Settings(msgspec.Struct, frozen=True):
+    """Of containerd's settings, as its verbose status shows them."""
+
+    image: str = msgspec.field(name="sandboxImage", default="")
+
+
 RUNTIME_READY, NETWORK_READY = "RuntimeReady", "NetworkReady"
 
 
@@ -320,6 +329,20 @@ def container(item: pb.Container) -> ContainerState:
         labels=dict(item.labels),
         annotations=dict(item.annotations),
     )
+
+
+def image_names(item: pb.Container) -> tuple[str, ...]:
+    """Return all that a container calls its image."""
+    return item.image.image, item.image.user_specified_image, item.image_ref, item.image_id
+
+
+def sandbox_image(status: pb.StatusResponse) -> str:
+    """Return the image of sandboxes, where the runtime shows its settings; newer ones pin it instead."""
+    try:
+        shown = msgspec.json.decode(status.info.get("config", "{}"), type=_Settings)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return ""
+    return shown.image
 
 
 def container_status(status: pb.ContainerStatus, sandbox_id: str) -> ContainerState:
