@@ -51,6 +51,8 @@ _RESULTS = frozenset({"lease"})
 """Types whose queries are answered with `Object` and `Err`."""
 LIFE_USED = 0.8
 """Part of a token's life after which a new one is asked for."""
+DAY_MS = 86_400_000
+"""Age at which a new token is asked for, however long it is good for."""
 
 TokenListener = Callable[[str, str], None]
 
@@ -145,7 +147,7 @@ class CloudOrDisk:
         key = token_key(namespace, account, request)
         kept = await self._kept(key)
         now = now_ms()
-        if kept is not None and now < kept.came + (kept.ends - kept.came) * LIFE_USED:
+        if kept is not None and now < _renewal(kept):
             return _token_of(kept)
         try:
             return await self._new_token(key, namespace, account, request)
@@ -224,6 +226,11 @@ def _or_raise(found: JsonObject | ApiFailure) -> JsonObject:
 def _token_of(kept: _Kept) -> JsonObject:
     token: JsonObject = msgspec.json.decode(msgspec.json.encode(kept.request))
     return token
+
+
+def _renewal(kept: _Kept) -> float:
+    """Return when a new token is asked for (Unix ms)."""
+    return kept.came + min((kept.ends - kept.came) * LIFE_USED, DAY_MS)
 
 
 def _status_of(found: JsonObject) -> tuple[str, int]:

@@ -7,11 +7,14 @@ is sent from a write's `done`, that is after its commit.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -109,6 +112,7 @@ class EdgeStore:
         if found is not None:
             self._on_set_aside(found)
         async with self.database.running(is_examined=True):
+            await asyncio.to_thread(_for_owner_alone, self.database.path)
             self.edge_id = await self.database.write(_edge_id)
             self.set_aside = await self.database.write(partial(remember, found))
             ready()
@@ -333,6 +337,15 @@ _DROP_ENDED = "DELETE FROM meta WHERE type = ? AND json_extract(value, '$.ends')
 _RECORD_COLUMNS = "key, group_version_resource, namespace, name, resource_version, value"
 _SELECT_RECORDS = f"SELECT {_RECORD_COLUMNS} FROM meta_v2"  # noqa: S608  constants
 _PUT_RECORD = f"INSERT OR REPLACE INTO meta_v2 ({_RECORD_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608
+
+
+def _for_owner_alone(path: Path | None) -> None:
+    """Keep others of this machine from reading the file before Secrets and tokens are in it."""
+    if path is None:
+        return
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+        with suppress(FileNotFoundError):
+            path.with_name(name).chmod(0o600)
 
 
 def _delete_unless_later(connection: sqlite3.Connection, table: str, key: str, uid: str) -> bool:

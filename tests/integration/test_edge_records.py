@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -123,3 +124,19 @@ async def test_takers_and_watches_hear_of_an_object_once_it_is_on_disk(store: Ed
     assert taken == [("insert", "default/pod/p1"), ("delete", "default/pod/p1")]
     assert [operation for _, operation in told] == ["insert", "delete"]
     assert await store.records(PODS) == []
+
+
+async def test_no_one_else_reads_the_files_with_secrets_in_them(tmp_path: Path) -> None:
+    path = tmp_path / "edge.db"
+    for _ in range(2):
+        done: list[GatewayError | None] = []
+        kept = EdgeStore(Database(path, "edge"))
+        async with running(kept):
+            kept.put_record(a_record("a"), done.append)
+            await until(lambda: done)  # noqa: B023  waited for in its own turn
+            assert _modes(tmp_path) == {0o600}
+        path.chmod(0o644)
+
+
+def _modes(folder: Path) -> set[int]:
+    return {stat.S_IMODE(each.stat().st_mode) for each in folder.glob("edge.db*")}
