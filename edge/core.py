@@ -28,6 +28,7 @@ from edge.metamanager import MetaManager
 from edge.metaserver import Rooms, build_metaserver
 from edge.node import NodeAgent
 from edge.podless import PodlessNode
+from edge.pods.build import Ground, Pods, build_pods, endpoint_of
 from edge.quarantine import counted
 from edge.reports import Reports
 from edge.rotation import Rotation
@@ -94,6 +95,8 @@ class EdgeCore:
     devices: DeviceRooms
     store: EdgeStore
     tasks: TaskManager
+    pods: Pods | None = None
+    """None on a node that runs none."""
 
     @property
     def dmi(self) -> DmiServer | None:
@@ -172,9 +175,13 @@ def build_edge(
         ),
         drivers,
     )
-    node = NodeAgent(
-        Machine(name, data_dir / FOLDER, address=lambda: address_of(hub.transport)), hub
+    machine = Machine(
+        name,
+        data_dir / FOLDER,
+        settings.workloads.labels,
+        address=lambda: address_of(hub.transport),
     )
+    node = NodeAgent(machine, hub)
     for taker in (pump.take_answer, reports.take_answer, twin.membership.take_answer):
         hub.on_answer(taker)
     hub.on(ObjectChanged, meta.on_object)
@@ -188,9 +195,29 @@ def build_edge(
     hub.on(ServiceBusTarget, targets.on_target)
     entry = ServiceEntry(settings.servicebus, targets, hub, process.endpoints, metrics)
     api = CloudOrDisk(store, hub)
-    pods = PodlessNode(meta, api)
-    for listener in (reports, pump, twin.membership, node, pods):
+    endpoint = endpoint_of(settings.workloads)
+    pods = None
+    if endpoint is not None:
+        ground = Ground(
+            node=name,
+            folder=data_dir / FOLDER,
+            settings=settings.workloads,
+            store=store,
+            hub=hub,
+            meta=meta,
+            api=api,
+            machine=machine,
+            address=lambda: address_of(hub.transport),
+            kick=node.kick,
+            endpoints=process.endpoints,
+            metrics=metrics,
+        )
+        pods = build_pods(ground, endpoint)
+    podless = PodlessNode(meta, api) if pods is None else None
+    for listener in (reports, pump, twin.membership, node):
         hub.on_link(listener)
+    for each in [podless] if podless is not None else pods.listeners if pods is not None else []:
+        hub.on_link(each)
     tasks = build_tasks(process, name, store, hub, api)
     rooms = Rooms(
         name, identity.folder, store, hub, meta, twin, api, devices.methods, tasks.confirm
@@ -209,7 +236,8 @@ def build_edge(
         services,
         tasks,
         entry,
-        pods,
+        *([podless] if podless is not None else []),
+        *(pods.modules if pods is not None else []),
         node,
         *metaserver,
         *_tunnel(process, identity, server),
@@ -233,6 +261,7 @@ def build_edge(
         devices,
         store,
         tasks,
+        pods,
     )
 
 

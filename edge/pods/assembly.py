@@ -1,0 +1,269 @@
+"""Puts edged's rooms together; imported only where Pods run (see `edge.pods.build`)."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+
+from edge.clock import now_ms
+from edge.hub import LinkListener
+from edge.kubeletaccess import KubeletToken
+from edge.pods.admission import Admission, kernel_of
+from edge.pods.build import Ground, Pods
+from edge.pods.cgroups import Cgroups
+from edge.pods.cgrouptrees import Tree, driver_of, find_tree
+from edge.pods.configs import Folders, NodeFacts, PodConfigs
+from edge.pods.cri import CriRuntime
+from edge.pods.edged import Edged
+from edge.pods.health import RuntimeHealth
+from edge.pods.hooks import LifecycleHooks
+from edge.pods.images import PodImages, Puller
+from edge.pods.kubeletserver import KubeletServer
+from edge.pods.nodecopy import NodeCopy
+from edge.pods.nodeinfo import NodeInfo
+from edge.pods.objects import KINDS, PodObjects
+from edge.pods.parts import Parts
+from edge.pods.podfields import Amounts
+from edge.pods.podresources import Machine as Limits
+from edge.pods.podresources import qos_of
+from edge.pods.podspec import Pod
+from edge.pods.pressure import read_thresholds
+from edge.pods.probers import Probers
+from edge.pods.probes import PodProbes
+from edge.pods.recorder import EventRecorder
+from edge.pods.relist import Relist
+from edge.pods.resolvconf import Cluster
+from edge.pods.statsource import Places, PodStats
+from edge.pods.statuses import Statuses
+from edge.pods.volumecontents import NodeFacts as VolumeFacts
+from edge.pods.volumes import PodVolumes
+from gateway.runtime.module import Module
+
+log = logging.getLogger(__name__)
+
+TOP = "edgepods"
+"""Cgroup of all Pods of this machine's edges."""
+CONTAINERD_CONFIG = Path("/etc/containerd/config.toml")
+
+
+class _Rooms:
+    """One node's rooms, made in the order in which they need each other."""
+
+    def __init__(self, ground: Ground, endpoint: str) -> None:
+        self.ground = ground
+        settings, node = ground.settings, ground.node
+        self.folders = Folders(
+            pods=Path(settings.root) if settings.root else ground.folder / "pods",
+            logs=Path(settings.logs),
+            profiles=ground.folder / "seccomp",
+        )
+        self.runtime = CriRuntime(endpoint, node)
+        self.health = RuntimeHealth(self.runtime)
+        self.relist = Relist(self.runtime)
+        self.recorder = EventRecorder(node, ground.hub, ground.metrics)
+        self.statuses = Statuses(ground.api, ground.store, ground.metrics)
+        self.copy = NodeCopy(node, ground.meta)
+        self.node = self._node_info()
+        ground.machine.pods = self.node
+        self.objects = PodObjects(ground.api)
+        for kind in KINDS:
+            ground.meta.on_kind(kind, self.objects)
+        self.volumes = PodVolumes(
+            self.folders.pods, ground.api, self.objects, self._volume_facts(), self.recorder
+        )
+        self.tree = find_tree(driver_of("auto", _text(CONTAINERD_CONFIG)), TOP)
+        self.cgroups = Cgroups(self.tree)
+        self.configs = PodConfigs(
+            folders=self.folders,
+            facts=self._facts(),
+            objects=self.objects,
+            volumes=self.volumes,
+            cgroups=self.cgroups,
+            recorder=self.recorder,
+            image=self.runtime.image,
+        )
+        self.images = PodImages(self.runtime, Puller(self.runtime), self.objects, self.recorder)
+        self.probes = PodProbes(
+            Probers(self.runtime, ground.address), self.recorder, self._kick, self.statuses.known
+        )
+        self.admission = Admission(
+            node,
+            lambda: ground.machine.node(now_ms()),
+            self.recorder,
+            stored=lambda: self.copy.node,
+            kernel=kernel_of(platform.release()),
+        )
+        self.edged = Edged(ground.meta, ground.store, self._parts())
+        self.admission.view = self.edged
+        self.volumes.kick = self.edged.kick
+        self.stats = self._stats()
+
+    # --- single rooms -------------------------------------------------------------------------
+
+    def _node_info(self) -> NodeInfo:
+        settings = self.ground.settings
+        return NodeInfo(
+            self.ground.node,
+            self.runtime,
+            self.health,
+            self.recorder,
+            folder=self.folders.pods,
+            max_pods=settings.max_pods,
+            reserved=(settings.system_reserved, settings.kube_reserved),
+            thresholds=read_thresholds(
+                settings.eviction_hard,
+                settings.eviction_soft,
+                settings.eviction_soft_grace,
+                settings.eviction_minimum_reclaim,
+            ),
+            pressures=frozenset,
+            kick=self.ground.kick,
+        )
+
+    def _volume_facts(self) -> VolumeFacts:
+        machine = self.ground.machine
+        return VolumeFacts(
+            name=self.ground.node, allocatable=self._allocatable, labels=lambda: machine.labels
+        )
+
+    def _allocatable(self) -> Amounts:
+        told = self.node.allocatable
+        return {key: value for key, value in told.items() if isinstance(value, str | int | float)}
+
+    def _facts(self) -> NodeFacts:
+        settings = self.ground.settings
+        servers = (settings.cluster_dns,) if settings.cluster_dns else ()
+        cluster = Cluster(servers=servers, domain=settings.cluster_domain)
+        return NodeFacts(
+            machine=self._limits,
+            host_ips=self._host_ips,
+            allocatable=self._allocatable,
+            cluster=lambda: cluster,
+        )
+
+    def _limits(self) -> Limits:
+        pages = Path("/sys/kernel/mm/hugepages")
+        sizes = sorted(each.name for each in pages.glob("hugepages-*kB")) if self.tree else []
+        return Limits(
+            memory=self._memory,
+            page_sizes=tuple(_page_size(each) for each in sizes),
+            is_unified=self.tree is not None and self.tree.version == 2,
+            has_swap=_has_swap(self.tree),
+        )
+
+    @property
+    def _memory(self) -> int:
+        return _memory_total(_text(Path("/proc/meminfo")))
+
+    def _host_ips(self) -> tuple[str, ...]:
+        return (self.ground.address(),)
+
+    def _kick(self, uid: str) -> None:
+        self.edged.kick(uid)
+
+    def _parts(self) -> Parts:
+        return Parts(
+            runtime=self.runtime,
+            relist=self.relist,
+            health=self.health,
+            configs=self.configs,
+            volumes=self.volumes,
+            images=self.images,
+            hooks=LifecycleHooks(self.runtime, self.recorder),
+            probes=self.probes,
+            statuses=self.statuses,
+            recorder=self.recorder,
+            admit=self.admission,
+            host_ips=self._host_ips,
+            sweep=self._sweep,
+        )
+
+    async def _sweep(self, uids: Iterable[str]) -> None:
+        known = list(uids)
+        for uid in await self.volumes.remove_orphans(known):
+            log.info("volumes of a Pod that is no more were removed", extra={"uid": uid})
+        await self.configs.sweep(known)
+
+    def _stats(self) -> PodStats:
+        return PodStats(
+            self.ground.node,
+            self.runtime,
+            self.edged.pods,
+            places=Places(self.folders.pods, self.folders.logs),
+            tree=self.tree,
+            group_of=self._group_of,
+            probes=self._probe_totals,
+        )
+
+    def _probe_totals(self) -> dict[tuple[str, ...], int]:
+        return dict(self.probes.totals().items())
+
+    def _group_of(self, pod: Pod) -> str:
+        return self.tree.pod(qos_of(pod), pod.uid) if self.tree is not None else ""
+
+    def kubelet(self) -> KubeletServer:
+        ground = self.ground
+        return KubeletServer(
+            ground.settings,
+            ground.node,
+            ground.endpoints,
+            KubeletToken(ground.folder),
+            self.edged,
+            self.runtime,
+            ground.metrics,
+            self.stats,
+        )
+
+
+def assemble(ground: Ground, endpoint: str) -> Pods:
+    """Build all rooms. Errors: InvalidSetting."""
+    rooms = _Rooms(ground, endpoint)
+    listeners: list[LinkListener] = [rooms.recorder, rooms.statuses, rooms.volumes]
+    modules: list[Module] = [
+        rooms.recorder,
+        rooms.statuses,
+        rooms.volumes,
+        rooms.probes,
+        rooms.edged,
+        rooms.node,
+        rooms.kubelet(),
+    ]
+    return Pods(
+        modules=modules,
+        listeners=listeners,
+        view=rooms.edged,
+        runtime=rooms.runtime,
+        revoked=rooms.edged.revoked,
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _memory_total(meminfo: str) -> int:
+    """Return the machine's bytes of memory."""
+    first = meminfo.split()
+    return int(first[1]) * 1024 if first[:1] == ["MemTotal:"] else 0
+
+
+def _page_size(name: str) -> str:
+    """`hugepages-2048kB` as limits name it: `2MB`."""
+    size = int(name.removeprefix("hugepages-").removesuffix("kB"))
+    for unit in ("KB", "MB"):
+        if size < 1024:
+            return f"{size}{unit}"
+        size //= 1024
+    return f"{size}GB"
+
+
+def _has_swap(tree: Tree | None) -> bool:
+    """True where cgroups of version 2 count swap."""
+    if tree is None or tree.version != 2:
+        return False
+    return any(tree.mounts[""].glob("*/memory.swap.max"))
