@@ -90,13 +90,13 @@ class Cgroups:
                 text = f"failed to ensure that the pod's cgroup {group} exists: {error}"
                 raise NotYet("ContainerCreating", text) from error
 
-    async def remove(self, uid: str) -> None:
-        """Remove a Pod's group with all below; what still runs in it is killed. Again: no error."""
+    async def remove(self, uid: str, *, kill: bool = True) -> None:
+        """Remove a Pod's group with all below; what runs in it is killed, or keeps it. Again: no error."""
         tree = self._usable()
         if tree is None:
             return
         async with self._lock:
-            await asyncio.to_thread(self._remove, tree, uid)
+            await asyncio.to_thread(self._remove, tree, uid, kill=kill)
 
     async def usage(self, pod: Pod) -> Usage:
         """Return what a Pod uses as a whole; nothing is told where it has no group."""
@@ -168,11 +168,11 @@ class Cgroups:
 
     # --- removing ---------------------------------------------------------------------------------
 
-    def _remove(self, tree: Tree, uid: str) -> None:
+    def _remove(self, tree: Tree, uid: str, *, kill: bool) -> None:
         for qos in LEVELS:
             group = tree.pod(qos, uid)
             places = [each for each in _everywhere(tree, group) if each.is_dir()]
-            if not places:
+            if not places or (not kill and any(map(_processes, places))):
                 continue
             if tree.driver == SYSTEMD:
                 with suppress(OSError, subprocess.SubprocessError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -64,6 +65,7 @@ PORTS: Final = "io.kubernetes.container.ports"
 KEPT_LAST_WORDS: Final = 3
 """Runs of a container whose last words are kept."""
 MAX_ENV_FILE: Final = 1 << 20
+_UID: Final = re.compile(r"[0-9a-f-]{32,36}")
 _SELINUX: Final = Path("/sys/fs/selinux/enforce")
 
 
@@ -81,7 +83,7 @@ class PodCgroups(Protocol):
         """Return a Pod's cgroup as the runtime is told it; empty where there is none."""
 
     async def ensure(self, pod: Pod) -> None: ...
-    async def remove(self, uid: str) -> None: ...
+    async def remove(self, uid: str, *, kill: bool = True) -> None: ...
 
 
 def _nothing() -> tuple[JsonObject, ...]:
@@ -161,12 +163,13 @@ class PodConfigs:
     async def sweep(self, known: Iterable[str]) -> list[str]:
         """Remove what was made for Pods that nobody knows any more, and return their uids.
 
-        Only what has a folder of this edge is looked at: another edge of this machine has its own.
+        Only what has a folder of this edge is looked at (another edge of this machine has its own), so this
+        goes before volumes are swept. Nothing that runs is killed.
         """
         gone = await asyncio.to_thread(_uids, self.folders.pods)
         gone -= set(known)
         for uid in sorted(gone):
-            await self.cgroups.remove(uid)
+            await self.cgroups.remove(uid, kill=False)
             await asyncio.to_thread(self._sweep, uid)
         return sorted(gone)
 
@@ -377,7 +380,9 @@ def _own_mount(inside: str, path: Path) -> Mount:
 
 
 def _uids(folder: Path) -> set[str]:
-    return {each.name for each in folder.iterdir() if each.is_dir()} if folder.is_dir() else set()
+    """Return which Pods have a folder; what is not named by a uid is none."""
+    found = list(folder.iterdir()) if folder.is_dir() else []
+    return {each.name for each in found if _UID.fullmatch(each.name) and each.is_dir()}
 
 
 def _labels(pod: Pod) -> dict[str, str]:

@@ -72,6 +72,14 @@ class Workloads:
     `edge.network.dns` allows it. Empty: Pods get the node's own resolvers."""
     cluster_domain: str = "cluster.local"
     """Domain of the cluster, behind `svc` and `pod`."""
+    cgroup_root: str = "edgepods"
+    """Name of the cgroup of all Pods; two edges of one machine need two. Empty: Pods have no groups."""
+    cgroup_driver: str = "auto"
+    """`cgroupfs` or `systemd`, as the container runtime has it; `auto` reads containerd's configuration."""
+    pod_pids: int = 0
+    """Processes of one Pod at a time; 0 for no limit."""
+    seccomp_profiles: str = ""
+    """Folder of the seccomp profiles that Pods name; empty takes `<data-dir>/edge/seccomp`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
