@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 from edge.metamanager import MetaManager
 from gateway.model.json import JsonObject
 from gateway.model.trace import TraceContext
@@ -13,7 +16,9 @@ NODE = "node"
 
 
 class NodeCopy:
-    """Taker of Nodes; `load` reads what is on disk."""
+    """Taker of Nodes, and a module that first reads what is on disk: start it before whoever asks."""
+
+    name = "edge.pods.nodecopy"
 
     def __init__(self, name: str, meta: MetaManager) -> None:
         self._name = name
@@ -25,7 +30,12 @@ class NodeCopy:
         if change.subject.name == self._name:
             self._node = None if change.operation is Operation.DELETE else change.object
 
-    async def load(self) -> None:
+    async def run(self, ready: Callable[[], None]) -> None:
+        await self._load()
+        ready()
+        await asyncio.Event().wait()
+
+    async def _load(self) -> None:
         """Read the stored Node, unless a newer one came."""
         for item in await self._meta.list(NODE):
             if text(part(item, "metadata").get("name")) == self._name and self._node is None:
