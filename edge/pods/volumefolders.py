@@ -1,4 +1,4 @@
-"""The folders of Pods' volumes on this machine: made, filled, measured and removed. All of it blocks.
+"""The folders of Pods' volumes on this machine: made, filled and removed. All of it blocks.
 
 Shape: `<root>/<uid>/volumes/<name>` is a volume, on disk or a tmpfs; `<root>/<uid>/volume-subpaths/`
 holds what is bound for sub paths. Only this process enters `volumes`: a container gets its volume by a
@@ -21,7 +21,7 @@ from typing import Final
 from edge.pods.atomicwriter import DATA, Files, write_files
 from edge.pods.mounts import TMPFS, Mounts
 from edge.pods.subpaths import SubPaths, make_folders
-from edge.pods.trees import Usage, give_to_group, measure, remove_tree
+from edge.pods.trees import give_to_group, remove_tree
 from gateway.errors import BadRequest, NotBuilt
 
 log = logging.getLogger(__name__)
@@ -170,12 +170,6 @@ class VolumeFolders:
             )
             self._volumes_of(uid)
             mark.touch(mode=0o600)
-
-    # --- measuring ----------------------------------------------------------------------------
-
-    def measure(self, uid: str, name: str) -> Usage:
-        """Return what a volume takes."""
-        return measure(self.path(uid, name))
 
     # --- removing -----------------------------------------------------------------------------
 

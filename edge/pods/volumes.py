@@ -62,17 +62,6 @@ Key: TypeAlias = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class VolumeUse:
-    """What an emptyDir takes. Units: bytes; `limit` 0 for none."""
-
-    name: str
-    used_bytes: int
-    inodes: int
-    limit: int
-    in_memory: bool
-
-
-@dataclass(frozen=True, slots=True)
 class _Made:
     """A volume: `fault` says why it is not up to date; with an empty path it is not there."""
 
@@ -180,7 +169,7 @@ class PodVolumes:
         """Return a Pod's lock: it is there as long as somebody has it or waits for it."""
         return self._locks.setdefault(uid, asyncio.Lock())
 
-    # --- for Core and Node --------------------------------------------------------------------
+    # --- for Core -----------------------------------------------------------------------------
 
     async def remove_orphans(self, known: Collection[str]) -> list[str]:
         """Remove the folders of Pods that are neither known nor running; returns their uids."""
@@ -196,21 +185,6 @@ class PodVolumes:
             else:
                 removed.append(uid)
         return removed
-
-    def measure(self, pod: Pod) -> list[VolumeUse]:
-        """Return what a Pod's emptyDirs take. Blocks."""
-        return [
-            self._use_of(pod, volume, volume.empty_dir)
-            for volume in used_volumes(pod)
-            if volume.empty_dir is not None
-        ]
-
-    def _use_of(self, pod: Pod, volume: Volume, source: EmptyDir) -> VolumeUse:
-        usage = self.folders.measure(pod.uid, volume.name)
-        limit = memory_size(pod, EmptyDir(size_limit=source.size_limit), None)
-        return VolumeUse(
-            volume.name, usage.used_bytes, usage.inodes, limit, source.medium == MEMORY
-        )
 
     # --- making -------------------------------------------------------------------------------
 
