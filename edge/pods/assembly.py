@@ -182,9 +182,9 @@ class _Rooms:
 
     async def _sweep(self, uids: Iterable[str]) -> None:
         known = list(uids)
+        await self.configs.sweep(known)  # first: it knows the Pods by their folders, which go now
         for uid in await self.volumes.remove_orphans(known):
             log.info("volumes of a Pod that is no more were removed", extra={"uid": uid})
-        await self.configs.sweep(known)
 
     def _stats(self) -> PodStats:
         return PodStats(
