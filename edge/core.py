@@ -218,7 +218,7 @@ def build_edge(
         hub.on_link(listener)
     for each in [podless] if podless is not None else pods.listeners if pods is not None else []:
         hub.on_link(each)
-    tasks = build_tasks(process, name, store, hub, api)
+    tasks = build_tasks(process, name, store, hub, api, pods.images if pods is not None else None)
     rooms = Rooms(
         name, identity.folder, store, hub, meta, twin, api, devices.methods, tasks.confirm
     )

@@ -19,7 +19,7 @@ from edge.pods.cri import CriRuntime
 from edge.pods.edged import Edged
 from edge.pods.health import RuntimeHealth
 from edge.pods.hooks import LifecycleHooks
-from edge.pods.images import PodImages, Puller
+from edge.pods.housekeeping import build_images
 from edge.pods.kubeletserver import KubeletServer
 from edge.pods.nodecopy import NodeCopy
 from edge.pods.nodeinfo import NodeInfo
@@ -84,7 +84,9 @@ class _Rooms:
             recorder=self.recorder,
             image=self.runtime.image,
         )
-        self.images = PodImages(self.runtime, Puller(self.runtime), self.objects, self.recorder)
+        self.images = build_images(
+            settings, self.runtime, self.objects, self.recorder, lambda: self.edged.uids()
+        )
         self.probes = PodProbes(
             Probers(self.runtime, ground.address), self.recorder, self._kick, self.statuses.known
         )
@@ -170,7 +172,7 @@ class _Rooms:
             health=self.health,
             configs=self.configs,
             volumes=self.volumes,
-            images=self.images,
+            images=self.images.images,
             hooks=LifecycleHooks(self.runtime, self.recorder),
             probes=self.probes,
             statuses=self.statuses,
@@ -229,12 +231,14 @@ def assemble(ground: Ground, endpoint: str) -> Pods:
         rooms.edged,
         rooms.node,
         rooms.kubelet(),
+        rooms.images.housekeeping,
     ]
     return Pods(
         modules=modules,
         listeners=listeners,
         view=rooms.edged,
         runtime=rooms.runtime,
+        images=rooms.images.jobs,
         revoked=rooms.edged.revoked,
     )
 

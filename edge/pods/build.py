@@ -17,6 +17,7 @@ from edge.hub import EdgeHub, LinkListener
 from edge.machine import Machine
 from edge.metamanager import MetaManager
 from edge.pods.sockets import SOCKETS, find_endpoint
+from edge.ports import Images
 from edge.store import EdgeStore
 from gateway.config.edge_workloads import Workloads
 from gateway.errors import InvalidSetting
@@ -63,6 +64,8 @@ class Pods:
     listeners: list[LinkListener]
     view: PodView
     runtime: Runtime
+    images: Images
+    """Of pre-pull jobs."""
     revoked: Callable[[], None]
     """The Node was deleted: its Pods end."""
 

@@ -232,6 +232,10 @@ class Edged:
 
     # --- what others see ----------------------------------------------------------------------
 
+    def uids(self) -> frozenset[str] | None:
+        """Return whose containers are not to be touched by others; None while not all Pods are known."""
+        return frozenset((*self._workers, *self._orphans)) if self._knows_all else None
+
     def pods(self) -> list[Running]:
         return [self._running(each) for each in self._workers.values()]
 
