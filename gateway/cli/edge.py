@@ -14,6 +14,7 @@ from edge.core import build_edge
 from edge.identity import Identity
 from edge.join import JoinRequest, join
 from edge.machinechecks import machine_checks
+from gateway.cli.edge_cni import setup_cni_command, within_join
 from gateway.cli.join_report import JoinReport
 from gateway.cli.options import output_option, settings_of, settings_options
 from gateway.cli.output import print_data, print_rows
@@ -39,6 +40,8 @@ def edge() -> None:
     help="CloudHub's WebSocket listener.  [default: as the cloud says, else HOST:10000]",
 )
 @click.option("--replace", is_flag=True, help="Take the place of the node of that name.")
+@click.option("--setup-cni", is_flag=True, help="Give this node's Pods a network, too.")
+@click.option("--pod-cidr", default="", help="Pods' subnet for --setup-cni.  [default: by name]")
 @click.option("--run", "and_run", is_flag=True, help="Run EdgeCore afterwards.")
 @output_option
 @settings_options
@@ -48,6 +51,8 @@ def join_command(
     node_name: str,
     hub: str,
     replace: bool,
+    setup_cni: bool,
+    pod_cidr: str,
     and_run: bool,
     output: str,
     file: Path | None,
@@ -67,12 +72,17 @@ def join_command(
             report.tell(check)
         joined = join(request, Identity(settings.data_dir), report.tell)
         report.joined = joined.node
+        if setup_cni:
+            within_join(joined.node, pod_cidr, report.tell)
     if not report.is_data:
         click.secho(f"Node {joined.node} has joined {cloud}.", fg="green")
     if and_run:
         _run(settings)
     elif not report.is_data:
         click.echo(f"Start it: twinspan edge run --data-dir {settings.data_dir}")
+
+
+edge.add_command(setup_cni_command)
 
 
 @edge.command("run")

@@ -15,6 +15,9 @@ from gateway.errors import GatewayError
 class JoinReport:
     """Collects checks; `joined` is the node's name once it has joined."""
 
+    key = "joined"
+    """Of the document: whether all went well."""
+
     def __init__(self, output: str) -> None:
         self.is_data = output in ("json", "yaml")
         self.joined: str | None = None
@@ -53,7 +56,9 @@ class JoinReport:
             }
             for check in self._checks
         ]
-        document: dict[str, object] = {"joined": error is None, "node": self.joined}
+        document: dict[str, object] = {self.key: error is None}
+        if self.key == JoinReport.key:
+            document["node"] = self.joined
         document["checks"] = checks
         if error is not None:
             document["error"] = {"text": error.message, "mend": error.description}

@@ -1,0 +1,163 @@
+"""The CNI configuration that a node gets, in a made-up machine's folders."""
+
+from __future__ import annotations
+
+import json
+import os
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from edge.join import Check
+from edge.network.cni import (
+    FILE,
+    CniRefused,
+    CniRequest,
+    choose_subnet,
+    configured_subnets,
+    remove,
+    setup,
+)
+from edge.network.runtimefiles import read_runtime_files
+from gateway.errors import BadRequest
+
+ROUTES = """Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT
+eth0 00000000 010200C0 0003 0 0 0 00000000 0 0 0
+eth0 000200C0 00000000 0001 0 0 0 00FFFFFF 0 0 0
+"""
+
+
+def a_machine(root: Path, *plugins: str, mtu: int = 1500, routes: str = ROUTES) -> Path:
+    folder = root / "usr/lib/cni"
+    folder.mkdir(parents=True)
+    for name in plugins or ("bridge", "host-local", "loopback", "portmap", "bandwidth"):
+        (folder / name).write_text("")
+    (root / "proc/net").mkdir(parents=True)
+    (root / "proc/net/route").write_text(routes)
+    (root / "sys/class/net/eth0").mkdir(parents=True)
+    (root / "sys/class/net/eth0/mtu").write_text(f"{mtu}\n")
+    return root
+
+
+def told(root: Path, **more: str) -> dict[str, Check]:
+    return {check.name: check for check in setup(CniRequest(node="edge-1", root=root, **more))}
+
+
+def written(root: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads((root / "etc/cni/net.d" / FILE).read_text())
+    return found
+
+
+def test_a_configuration_is_written_once_and_kept(tmp_path: Path) -> None:
+    root = a_machine(tmp_path)
+    assert "written" in told(root)["CNI configuration"].text
+    first = written(root)
+    assert [plugin["type"] for plugin in first["plugins"]] == ["bridge", "portmap", "bandwidth"]  # type: ignore[attr-defined]
+    assert "as it should be" in told(root)["CNI configuration"].text
+    (subnet,) = configured_subnets(root / "etc/cni/net.d")
+    assert subnet.subnet_of(IPv4Network("10.88.0.0/16"))
+    found = told(root, pod_cidr="10.99.0.0/24")
+    assert "changed" in found["CNI configuration"].text
+    assert found["Pods of before"].mend
+
+
+def test_the_cluster_s_subnet_counts_before_one_by_name(tmp_path: Path) -> None:
+    found = told(a_machine(tmp_path), known="10.244.3.0/24")
+    assert found["Pods' subnet"].text.startswith("10.244.3.0/24")
+
+
+def test_a_subnet_that_the_machine_routes_elsewhere_is_not_taken() -> None:
+    first = choose_subnet("edge-1", [])
+    assert choose_subnet("edge-1", [IPv4Network("0.0.0.0/0")]) == first
+    second = choose_subnet("edge-1", [first])
+    assert not second.overlaps(first)
+    with pytest.raises(CniRefused, match="no subnet free"):
+        choose_subnet("edge-1", [IPv4Network("10.0.0.0/8")])
+
+
+def test_what_is_missing_is_named_with_its_mend(tmp_path: Path) -> None:
+    root = a_machine(tmp_path, "loopback")
+    with pytest.raises(CniRefused, match="bridge, host-local") as caught:
+        told(root)
+    assert "apt-get install containernetworking-plugins" in (caught.value.description or "")
+
+
+def test_without_host_ports_it_is_told(tmp_path: Path) -> None:
+    found = told(a_machine(tmp_path, "bridge", "host-local", "loopback"))
+    assert "host ports" in found["CNI plugin portmap"].text
+    assert [p["type"] for p in written(tmp_path)["plugins"]] == ["bridge"]  # type: ignore[attr-defined]
+
+
+def test_a_file_of_others_is_never_written_over_and_one_before_ours_is_told(tmp_path: Path) -> None:
+    root = a_machine(tmp_path)
+    folder = root / "etc/cni/net.d"
+    folder.mkdir(parents=True)
+    (folder / "05-calico.conflist").write_text("{}")
+    assert "05-calico.conflist" in told(root)["other CNI configurations"].text
+    (folder / FILE).write_text('{"name": "mine"}')
+    for attempt in (setup, remove):
+        with pytest.raises(CniRefused, match="not one of ours"):
+            list(attempt(CniRequest(node="edge-1", root=root)))
+    assert (folder / FILE).read_text() == '{"name": "mine"}'
+
+
+def test_it_can_be_removed_and_removing_again_is_no_error(tmp_path: Path) -> None:
+    root = a_machine(tmp_path)
+    told(root)
+    for _ in range(2):
+        list(remove(CniRequest(node="edge-1", root=root)))
+        assert not (root / "etc/cni/net.d" / FILE).exists()
+
+
+def test_a_narrow_way_out_makes_narrow_packets(tmp_path: Path) -> None:
+    told(a_machine(tmp_path, mtu=1400))
+    assert written(tmp_path)["plugins"][0]["mtu"] == 1400  # type: ignore[index]
+
+
+@pytest.mark.parametrize("text", ["x", "10.0.0.1/24", "10.0.0.0/30", "127.0.0.0/24", "fd00::/64"])
+def test_a_subnet_that_cannot_be_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(BadRequest, match="--pod-cidr"):
+        told(a_machine(tmp_path), pod_cidr=text)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_who_may_not_write_is_told_how(tmp_path: Path) -> None:
+    root = a_machine(tmp_path)
+    folder = root / "etc/cni/net.d"
+    folder.mkdir(parents=True)
+    folder.chmod(0o500)
+    with pytest.raises(CniRefused) as caught:
+        told(root)
+    assert "sudo" in (caught.value.description or "")
+
+
+def test_the_folder_is_the_runtime_s(tmp_path: Path) -> None:
+    root = a_machine(tmp_path)
+    (root / "etc/containerd").mkdir(parents=True)
+    (root / "etc/containerd/config.toml").write_text(
+        'version = 3\ndisabled_plugins = ["cri"]\n'
+        '[plugins."io.containerd.cri.v1.runtime".cni]\n'
+        'bin_dirs = ["/usr/lib/cni"]\nconf_dir = "/srv/net.d"\n'
+        '[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]\n'
+        "SystemdCgroup = true\n"
+    )
+    told(root)
+    assert (root / "srv/net.d" / FILE).is_file()
+    files = read_runtime_files(root)
+    assert (files.is_cri_disabled, files.has_systemd_cgroups) == (True, True)
+    assert files.section == '[plugins."io.containerd.cri.v1.runtime"]'
+
+
+def test_a_configuration_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    (tmp_path / "etc/containerd").mkdir(parents=True)
+    (tmp_path / "etc/containerd/config.toml").write_text("version = [")
+    assert read_runtime_files(tmp_path).fault
+
+
+def test_crio_s_files_are_read_in_their_order(tmp_path: Path) -> None:
+    (tmp_path / "etc/crio/crio.conf.d").mkdir(parents=True)
+    (tmp_path / "etc/crio/crio.conf").write_text('[crio.network]\nnetwork_dir = "/a"\n')
+    (tmp_path / "etc/crio/crio.conf.d/10.conf").write_text('[crio.network]\nnetwork_dir = "/b"\n')
+    found = read_runtime_files(tmp_path)
+    assert (found.kind, found.conf_dir) == ("CRI-O", "/b")
