@@ -72,7 +72,7 @@ def facts_of(
     *,
     host_ips: Callable[[], tuple[str, ...]],
     allocatable: Callable[[], Amounts],
-    services: Callable[[], Iterable[JsonObject]],
+    services: Callable[[], Iterable[JsonObject]] = tuple,
 ) -> NodeFacts:
     """Return what Pods are told of their node. `tree` is `cgroup_tree(workloads)`."""
     machine, address = machine_of(tree), workloads.cluster_dns
