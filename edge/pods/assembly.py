@@ -35,6 +35,7 @@ from edge.pods.probes import PodProbes
 from edge.pods.recorder import EventRecorder
 from edge.pods.relist import Relist
 from edge.pods.resolvconf import Cluster
+from edge.pods.staticpods import StaticPods
 from edge.pods.statsource import Places, PodStats
 from edge.pods.statuses import Statuses
 from edge.pods.volumecontents import NodeFacts as VolumeFacts
@@ -96,13 +97,32 @@ class _Rooms:
             self.recorder,
             stored=lambda: self.copy.node,
             kernel=kernel_of(platform.release()),
+            allowed_sysctls=settings.allowed_unsafe_sysctls,
         )
         self.edged = Edged(ground.meta, ground.store, self._parts())
         self.admission.view = self.edged
+        self.static = self._static_pods()
         self.volumes.kick = self.edged.kick
         self.stats = self._stats()
 
     # --- single rooms -------------------------------------------------------------------------
+
+    def _static_pods(self) -> list[StaticPods]:
+        path, ground = self.ground.settings.manifests, self.ground
+        if not path:
+            return []
+        static = StaticPods(
+            ground.node,
+            Path(path),
+            ground.api,
+            self.recorder,
+            self.statuses,
+            take=self.edged.set_static,
+            node_uid=lambda: self.copy.uid,
+        )
+        static.view = self.edged
+        self.edged.listen(static.pod_seen)
+        return [static]
 
     def _node_info(self) -> NodeInfo:
         settings = self.ground.settings
@@ -222,12 +242,14 @@ class _Rooms:
 def assemble(ground: Ground, endpoint: str) -> Pods:
     """Build all rooms. Errors: InvalidSetting."""
     rooms = _Rooms(ground, endpoint)
-    listeners: list[LinkListener] = [rooms.recorder, rooms.statuses, rooms.volumes]
+    listeners: list[LinkListener] = [rooms.recorder, rooms.statuses, rooms.volumes, *rooms.static]
     modules: list[Module] = [
         rooms.recorder,
         rooms.statuses,
         rooms.volumes,
         rooms.probes,
+        rooms.copy,
+        *rooms.static,
         rooms.edged,
         rooms.node,
         rooms.kubelet(),

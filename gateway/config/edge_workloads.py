@@ -30,6 +30,10 @@ class Workloads:
     """Folder of the Pods' volumes; empty takes `<data-dir>/edge/pods`."""
     logs: str = "/var/log/pods"
     """Folder of the containers' logs."""
+    manifests: str = "/etc/twinspan/manifests"
+    """Folder (or file) of Pods that this node runs by itself, one in each file; empty or absent: none."""
+    allowed_unsafe_sysctls: tuple[str, ...] = ()
+    """Sysctls that Pods may set beside the safe ones, such as `net.core.somaxconn` or `kernel.msg*`."""
     bind: str = "127.0.0.1:10350"
     """host:port of the kubelet's API, loopback only; port 0 takes a free one."""
     parallel_pulls: int = 3
