@@ -20,6 +20,7 @@ STREAMS = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"
 """What the API calls a stream -> what the kubelet calls it."""
 _TRUE = ("1", "true", "True", "TRUE", "t", "T")
 _AT_LEAST = {"tailLines": 0, "limitBytes": 1, "sinceSeconds": 1}
+_SWITCHES = frozenset({"follow", "previous", "timestamps", "insecureSkipTLSVerifyBackend"})
 _LOG_OPTIONS = ("follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines",
                 "limitBytes", "stream", "insecureSkipTLSVerifyBackend")  # fmt: skip
 
@@ -73,8 +74,12 @@ def log_request(pod: JsonObject, query: Mapping[str, str]) -> tuple[str, str]:
         raise invalid("PodLogOptions", "", text(part(pod, "metadata").get("name")), faults)
     container = container_of(pod, query.get("container", ""), may_choose=False)
     kept = [(key, query[key]) for key in _LOG_OPTIONS if query.get(key)]
-    kept = [(key, "true" if value in _TRUE else value) for key, value in kept if value != "false"]
+    kept = [(key, _said(key, value)) for key, value in kept if value != "false"]
     return f"/containerLogs/{_place(pod)}/{container}", urlencode(kept)
+
+
+def _said(key: str, value: str) -> str:
+    return "true" if key in _SWITCHES and value in _TRUE else value
 
 
 def _log_faults(query: Mapping[str, str]) -> Iterator[Cause]:
