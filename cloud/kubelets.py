@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from cloud.ports import NodeStreams
+from cloud.ports import KubeletRefused, NodeStreams
 from gateway.errors import Undeliverable
 from gateway.kube.kubelets import Answer, ByteStream, Headers, Kubelets
 from gateway.model.json import JsonObject
@@ -27,7 +27,10 @@ class EdgeKubelets:
             return await self._others.get(node, path, query)
         kind = _kind(path)
         pieces = self._tunnels.fetch(_name(node), kind, path, query, {})
-        return Answer(200, "text/plain", await _begun(pieces))
+        try:
+            return Answer(200, "text/plain", await _begun(pieces))
+        except KubeletRefused as error:
+            return Answer(error.answered, "text/plain", _one(error.message.encode()))
 
     async def upgrade(
         self, node: JsonObject, method: str, path: str, query: str, headers: Headers
@@ -56,6 +59,10 @@ def _kind(path: str) -> FrameType:
     if kind is None:
         raise Undeliverable(f"{path}: the stream tunnel does not carry this")
     return kind
+
+
+async def _one(piece: bytes) -> AsyncIterator[bytes]:
+    yield piece
 
 
 async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

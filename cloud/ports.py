@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Protocol
 
 from cloud.references import Reference
+from gateway.errors import Undeliverable
 from gateway.kube.kubelets import ByteStream, Headers
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.tunnel import FrameType
@@ -38,6 +39,14 @@ class PodsOfNodes(Protocol):
         """Tell `listener` the node whose Pods changed; before `run`. Calls are short and never raise."""
 
 
+class KubeletRefused(Undeliverable):
+    """A kubelet of ours answered with an error; `answered` is its status."""
+
+    def __init__(self, answered: int, said: str) -> None:
+        super().__init__(said)
+        self.answered = answered
+
+
 class NodeStreams(Protocol):
     """Requests to the kubelets of edge nodes through the stream tunnel."""
 
@@ -49,7 +58,7 @@ class NodeStreams(Protocol):
     ) -> AsyncIterator[bytes]:
         """Yield the body of a GET (logs, metrics); status and headers do not travel.
 
-        Errors: Undeliverable when the node has no tunnel here, or it broke.
+        Errors: Undeliverable when the node has no tunnel here, or it broke; KubeletRefused.
         """
 
     async def upgrade(

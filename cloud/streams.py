@@ -21,6 +21,7 @@ from aiohttp import WSMsgType, web
 
 from cloud.certificates import NodeCertificate, read_node_certificate
 from cloud.joining import peer_certificate, refusal
+from cloud.ports import KubeletRefused
 from cloud.sessions import refused
 from gateway.errors import GatewayError, MalformedPacket, Undeliverable
 from gateway.kube.kubelets import Headers
@@ -39,6 +40,7 @@ from gateway.wire.cloudedge.tunnel import (
     decode_frame,
     encode_connect,
     encode_frame,
+    read_refusal,
 )
 
 if TYPE_CHECKING:
@@ -108,7 +110,10 @@ class TunnelStream:
             await self._news.wait()
 
     async def read(self) -> bytes:
-        """Return what came next, b"" at the end. Errors: Undeliverable when it ended badly."""
+        """Return what came next, b"" at the end.
+
+        Errors: Undeliverable when it ended badly, KubeletRefused when the kubelet said so.
+        """
         await self.wait()
         if self._pieces:
             data = self._pieces.popleft()
@@ -116,7 +121,8 @@ class TunnelStream:
             self._room.set()
             return data
         if self._failure:
-            raise Undeliverable(self._failure)
+            refusal = read_refusal(self._failure)
+            raise Undeliverable(self._failure) if refusal is None else KubeletRefused(*refusal)
         return b""
 
     async def write(self, data: bytes) -> None:

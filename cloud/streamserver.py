@@ -2,9 +2,9 @@
 
 The client must show a certificate of `cloud.stream.client_ca`; nodes' own certificates are refused, for
 CloudCore's CA signs them too. The Host says which node is meant; one whose tunnel is at another CloudCore is
-asked for there. What the node's kubelet answers comes as a 200 in chunks: its status does not travel. Where
-it is known at once that there is no answer, that is said with 503. For exec and attach the connection is the
-kubelet's from its head on, and nothing is read here.
+asked for there. What the node's kubelet answers comes as a 200 in chunks: of its status, our edges tell one
+that is an error. Where it is known at once that there is no answer, that is said with 503. For exec and
+attach the connection is the kubelet's from its head on, and nothing is read here.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 from cloud.certificates import OLD_COMMON_NAME
 from cloud.peers import FORWARDED, Peers
+from cloud.ports import KubeletRefused
 from cloud.streamforward import forward
 from cloud.streams import Tunnels, TunnelStream
 from gateway.errors import BadRequest, Forbidden, NotFound, Undeliverable
@@ -135,6 +136,10 @@ async def _streamed(stream: TunnelStream) -> Response:
             async with asyncio.timeout(FIRST_SECONDS):
                 await stream.wait()
                 first = await stream.read()
+    except KubeletRefused as error:
+        await stream.close()
+        said = error.message.encode()
+        return Response(error.answered, {"Content-Type": "text/plain; charset=utf-8"}, said)
     except BaseException:
         await stream.close()
         raise

@@ -27,6 +27,7 @@ from gateway.wire.cloudedge.tunnel import (
     FrameType,
     decode_connect,
     kind_of,
+    refusal_reason,
 )
 
 log = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ class Links:
         url = f"http://{kubelet.address}{_target(connect)}"
         async with open_stream("GET", url, headers=_headers(connect, kubelet)) as answer:
             if self._is_ours and answer.status >= 300:
-                raise Undeliverable(f"the kubelet answered {answer.status}: {await _text(answer)}")
+                raise Undeliverable(refusal_reason(answer.status, await _text(answer)))
             pieces = lines(answer.body) if kind is FrameType.METRICS else answer.body
             async for piece in pieces:
                 await self._send_data(number, piece)

@@ -44,6 +44,21 @@ class FrameType(IntEnum):
     ATTACH = 6
 
 
+_ANSWERED = "the kubelet answered "
+
+
+def refusal_reason(status: int, said: str) -> str:
+    """Return the reason of a REMOVE after an answer that is none of success."""
+    return f"{_ANSWERED}{status}: {said}"
+
+
+def read_refusal(reason: str) -> tuple[int, str] | None:
+    """Return status and words of a kubelet that refused, None for another reason."""
+    status, colon, said = reason.removeprefix(_ANSWERED).partition(": ")
+    is_one = reason.startswith(_ANSWERED) and colon and len(status) == 3 and status.isdecimal()
+    return (int(status), said) if is_one and 400 <= int(status) < 600 else None
+
+
 OPENING = frozenset({FrameType.LOGS, FrameType.EXEC, FrameType.METRICS, FrameType.ATTACH})
 _WITH_METHOD = frozenset({FrameType.EXEC, FrameType.ATTACH})
 
