@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -21,8 +22,11 @@ from edge.pods.logrotation import LogRotation
 from edge.pods.podspec import Container, Pod, read_pod
 from edge.pods.ports import NotYet
 from edge.pods.runtime import ContainerConfig, SandboxConfig, State
+from edge.taskactions import Task, TaskActions
 from gateway.errors import NotFound, Rejected
-from gateway.model.json import JsonObject
+from gateway.model.json import Json, JsonObject
+from gateway.wire.cloudedge.subjects import Subject
+from gateway.wire.cloudedge.tasks import PREPULL_JOB, PULL
 from tests.containerd import Containerd
 from tests.containerd import containerd as containerd
 from tests.integration.edge_support import until
@@ -170,6 +174,36 @@ async def test_a_job_pulls_with_its_secret_and_tells_what_it_could_not(
     await jobs.pull(name, rig.secrets.item, 30.0)
     assert await rig.runtime.image(name) is not None
     await rig.runtime.remove_image(name)
+
+
+class SecretsOfTheApi:
+    """As much of EdgeApi as a pre-pull job asks."""
+
+    def __init__(self, secrets: OneSecret) -> None:
+        self._secrets = secrets
+
+    async def query(self, subject: Subject, content: Json = None) -> JsonObject:
+        return await self._secrets.secret(subject.namespace or "", subject.name)
+
+
+async def test_a_pre_pull_job_has_its_images_on_the_node(rig: Rig, containerd: Containerd) -> None:
+    actions = TaskActions(
+        cast("Any", None),
+        cast("Any", None),
+        cast("Any", SecretsOfTheApi(rig.secrets)),
+        cast("Any", None),
+        JobImages(Puller(rig.runtime)),
+    )
+    names = [containerd.image("private/busybox"), containerd.image("nothing")]
+    template: JsonObject = {"images": list(names), "imageSecrets": "default/pull"}
+    done = await actions.run(Task(PREPULL_JOB, "job", {"imagePrePullTemplate": template}), PULL)
+    states = json.loads(done.extend)
+    assert (done.ok, done.reason) == (False, "1 of 2 images could not be pulled")
+    assert states[0] == {"image": names[0], "status": "True"}
+    assert (states[1]["status"], "not found" in states[1]["reason"]) == ("False", True)
+    found = await rig.runtime.image(names[0])
+    assert found is not None
+    await rig.runtime.remove_image(found.id)
 
 
 # --- removal ----------------------------------------------------------------------------------------
