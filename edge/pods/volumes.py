@@ -173,18 +173,20 @@ class PodVolumes:
 
     async def remove_orphans(self, known: Collection[str]) -> list[str]:
         """Remove the folders of Pods that are neither known nor running; returns their uids."""
-        found = await _in_thread(self.folders.orphans, {*known, *self._pods})
         removed = []
-        for uid in found:
-            try:
-                await _in_thread(self.folders.remove_orphan, uid)
-            except OSError as error:
-                log.warning(
-                    "an orphaned Pod's folder stays", extra={"pod": uid, "cause": str(error)}
-                )
-            else:
-                removed.append(uid)
+        for uid in await _in_thread(self.folders.orphans, known):
+            async with self._lock(uid):
+                if uid not in self._pods and await self._remove_orphan(uid):
+                    removed.append(uid)
         return removed
+
+    async def _remove_orphan(self, uid: str) -> bool:
+        try:
+            await _in_thread(self.folders.remove_orphan, uid)
+        except OSError as error:
+            log.warning("an orphaned Pod's folder stays", extra={"pod": uid, "cause": str(error)})
+            return False
+        return True
 
     # --- making -------------------------------------------------------------------------------
 

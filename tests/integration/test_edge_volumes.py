@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -440,3 +442,45 @@ async def test_no_uid_leads_out_of_the_root(rig: VolumeRig) -> None:
             await rig.volumes.mount(pod_with({"name": "v", "emptyDir": {}}, uid=uid))
         with pytest.raises(NotYet):
             await rig.volumes.unmount(uid)
+
+
+async def test_a_pod_that_has_volumes_is_no_orphan(rig: VolumeRig) -> None:
+    pod = pod_with({"name": "v", "emptyDir": {}})
+    other = UID[:-1] + "2"
+    (rig.root / other / "volumes").mkdir(parents=True)
+    await rig.volumes.mount(pod)
+    assert await rig.volumes.remove_orphans(set()) == [other]
+    assert folder(rig).is_dir()
+
+
+async def test_many_pods_are_mounted_and_unmounted_at_once(rig: VolumeRig) -> None:
+    rig.api.put("secret", "s", data={"key": encoded("word")})
+    uids = [f"{UID[:-2]}{number:02d}" for number in range(40)]
+    await asyncio.gather(*(rig.volumes.mount(pod_with(SECRET, uid=uid)) for uid in uids))
+    assert len(rig.mounts.below(rig.root)) == 40
+    await asyncio.gather(*(rig.volumes.unmount(uid) for uid in uids))
+    assert rig.mounts.below(rig.root) == []
+    assert os.listdir(rig.root) == []
+
+
+async def test_who_is_cancelled_waits_for_what_is_written(
+    rig: VolumeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.api.put("configmap", "c", data={"a": "1"})
+    began, gate = threading.Event(), threading.Event()
+    write = rig.volumes.folders.write
+
+    def slowly(*args: Any, **kwargs: Any) -> bool:
+        began.set()
+        gate.wait(10)
+        return write(*args, **kwargs)
+
+    monkeypatch.setattr(rig.volumes.folders, "write", slowly)
+    mounting = asyncio.create_task(rig.volumes.mount(pod_with(CONFIG)))
+    await asyncio.to_thread(began.wait, 10)
+    mounting.cancel()
+    unmounting = asyncio.create_task(rig.volumes.unmount(UID))
+    gate.set()
+    await unmounting
+    assert mounting.cancelled()
+    assert not (rig.root / UID).exists()
