@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from edge.pods.configs import Folders, NodeFacts, PodConfigs
 from edge.pods.cri import CriRuntime
 from edge.pods.podresources import Machine
 from edge.pods.podspec import Container, Pod, read_pod
-from edge.pods.ports import MountedVolumes
+from edge.pods.ports import MountedVolumes, NotYet
 from edge.pods.resolvconf import Cluster
 from edge.pods.runtime import ContainerState, Mount, State
 from gateway.errors import NotFound
@@ -305,3 +306,80 @@ async def test_processes_of_one_pod_see_each_other_when_they_share(rig: Rig) -> 
     pod = rig.pod([{"name": "main"}, {"name": "other"}], shareProcessNamespace=True)
     await rig.run(pod)
     assert (await rig.out("ps")).count("sleep 600") == 2
+
+
+async def test_a_profile_of_this_node_forbids_what_it_says(rig: Rig) -> None:
+    folder = rig.configs.folders.profiles
+    rule = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}
+    await asyncio.to_thread(_write_profile, folder / "no-folders.json", json.dumps(profile))
+    named: JsonObject = {"type": "Localhost", "localhostProfile": "no-folders.json"}
+    await rig.run(rig.pod([{"name": "main", "securityContext": {"seccompProfile": named}}]))
+    assert "Operation not permitted" in await rig.out("mkdir /new")
+    assert await rig.out("touch /file && ls /file") == "/file"
+
+
+def _write_profile(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+
+
+async def test_an_ephemeral_container_sees_the_processes_of_its_target(rig: Rig) -> None:
+    pod = rig.pod(
+        [{"name": "main", "command": ["sleep", "611"]}],
+        ephemeralContainers=[
+            {
+                "name": "debug",
+                "image": rig.image,
+                "command": SLEEP,
+                "targetContainerName": "main",
+            }
+        ],
+    )
+    await rig.run(pod)
+    made = await rig.configs.container(
+        pod,
+        pod.spec.ephemeral_containers[0],
+        attempt=0,
+        image=rig.image,
+        sandbox=await rig.runtime.sandbox(rig.sandbox_id),
+        volumes=MountedVolumes(),
+        target_id=rig.ids["main"],
+    )
+    config = await rig.configs.sandbox(pod, 0)
+    rig.ids["debug"] = await rig.runtime.create_container(rig.sandbox_id, made, config)
+    await rig.runtime.start_container(rig.ids["debug"])
+    seen = await rig.out("ps", "debug")
+    assert "sleep 611" in seen
+    assert "sleep 600" in seen
+
+
+async def test_sysctls_of_a_pod_are_set_in_its_namespaces(rig: Rig) -> None:
+    wanted: Json = [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}]
+    await rig.run(rig.pod([{"name": "main"}], securityContext={"sysctls": wanted}))
+    assert await rig.out("cat /proc/sys/net/ipv4/ip_unprivileged_port_start") == "0"
+
+
+async def test_a_container_of_an_image_of_root_is_not_made_where_root_may_not_be(rig: Rig) -> None:
+    pod = rig.pod([{"name": "main"}], securityContext={"runAsNonRoot": True})
+    with pytest.raises(NotYet) as held:
+        await rig.run(pod)
+    where = f'(pod: "web_shop({UID})", container: main)'
+    assert held.value.message == f"container has runAsNonRoot and image will run as root {where}"
+
+
+async def test_what_still_runs_in_a_group_keeps_it_in_a_sweep_and_not_at_the_end(rig: Rig) -> None:
+    await rig.run(rig.pod([{"name": "main"}]))
+    cgroups = rig.configs.cgroups
+    group = rig.tree.pod("BestEffort", UID)[1:]
+
+    def left() -> list[Path]:
+        return [each for each in rig.tree.folders() if (each / group).exists()]
+
+    before = left()
+    assert await rig.configs.sweep([]) == [UID]
+    assert left() == before
+    assert await rig.out("echo alive") == "alive"
+    await cgroups.remove(UID)
+    assert left() == []
+    assert (await rig.ended()).state is State.EXITED
