@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gateway.config.switch import AUTO, Switch
+
 
 def _hard() -> dict[str, str]:
     return {
@@ -20,7 +22,7 @@ def _hard() -> dict[str, str]:
 class Workloads:
     """Pods of this node."""
 
-    enabled: str = "auto"
+    enabled: Switch = AUTO
     """`auto`: when a container runtime with CRI answers at start; `on`: always, the node is not ready
     without one; `off`: never."""
     runtime: str = ""
@@ -90,10 +92,10 @@ class Workloads:
 class Network:
     """Cluster DNS and Services for Pods of this node; only where workloads run."""
 
-    dns: str = "auto"
+    dns: Switch = AUTO
     """`auto`: answer on `edge.workloads.cluster_dns` where the rights are there, else one warning; `on`:
     the node does not start without; `off`: another one answers there."""
-    services: str = "auto"
+    services: Switch = AUTO
     """The same for the addresses of Services; `off` where kube-proxy or a mesh runs on this machine."""
     max_services: int = 2_000
     """Ports of Services that are listened on; of more the last by name are left out, with a warning."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from gateway.config.switch import Switch
 from gateway.config.tree import Settings
 from gateway.errors import InvalidSetting
 from gateway.model.json import Json, JsonObject
@@ -185,13 +186,14 @@ _WANTED: dict[type[Any], tuple[tuple[type, ...], str]] = {
     int: ((int,), "int"),
     float: ((int, float), "number"),
     str: ((str, int, float), "text"),
+    Switch: ((str, bool), "on, off or another word"),
     Path: ((str,), "path"),
 }
 
 
 def _convert_scalar(hint: Any, value: Json, path: str) -> object:
     accepted, name = _WANTED[hint]
-    if isinstance(value, bool) and hint is not bool:
+    if isinstance(value, bool) and bool not in accepted:
         raise InvalidSetting(f"{path}: expected {name}, got {value!r}")
     if not isinstance(value, accepted):
         raise InvalidSetting(f"{path}: expected {name}, got {value!r}")

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
+from gateway.config.switch import Switch
 from gateway.config.tree import Settings
 from gateway.model.json import Json, JsonObject
 
@@ -20,6 +21,7 @@ _TYPES: dict[object, str] = {
     int: "integer",
     float: "number",
     str: "string",
+    Switch: "string",
     Path: "string",
 }
 
@@ -32,7 +34,7 @@ def plain(settings: Any) -> Json:
         return [plain(item) for item in settings]
     if isinstance(settings, dict):
         return {str(k): plain(v) for k, v in settings.items()}
-    return str(settings) if isinstance(settings, Path) else cast(Json, settings)
+    return str(settings) if isinstance(settings, Path | Switch) else cast(Json, settings)
 
 
 def json_schema() -> JsonObject:
