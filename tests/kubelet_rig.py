@@ -46,7 +46,7 @@ from tests.integration.test_stream_tunnel import a_client
 from tests.kubectl import Kubectl
 
 NODE = "edge-1"
-ECHO = ("nc", "-lk", "-p", "8080", "-e", "/bin/cat")
+ECHO = ("nc", "-ll", "-p", "8080", "-e", "/bin/cat")
 """Gives back what it gets, many connections at a time."""
 
 
@@ -271,7 +271,8 @@ class Whole:
 
 @asynccontextmanager
 async def a_node_with_pods(containerd: Containerd, folder: Path) -> AsyncIterator[Whole]:
-    """Everything between kubectl and a container."""
+    """Everything between kubectl and a container. What fails inside is raised alone, in no group."""
+    failure: Exception | None = None
     async with a_cloud(folder / "cloud") as cloud:
         await join_cloud(cloud, folder / "edge")
         server = f"localhost:{cloud.process.endpoints.port('tunnel.wss')}"
@@ -283,7 +284,12 @@ async def a_node_with_pods(containerd: Containerd, folder: Path) -> AsyncIterato
             async with asyncio.timeout(20):
                 while not (await cloud.kube.list("v1", "nodes")).items:  # noqa: ASYNC110  the edge's
                     await asyncio.sleep(0.05)
-            yield Whole(cloud, node, served, await a_client(cloud))
+            try:
+                yield Whole(cloud, node, served, await a_client(cloud))
+            except Exception as error:  # noqa: BLE001  raised below
+                failure = error
+    if failure is not None:
+        raise failure
 
 
 __all__ = [
