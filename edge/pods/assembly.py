@@ -17,6 +17,7 @@ from edge.pods.cgrouptrees import Tree, driver_of, find_tree
 from edge.pods.configs import Folders, NodeFacts, PodConfigs
 from edge.pods.cri import CriRuntime
 from edge.pods.edged import Edged
+from edge.pods.eviction import Evictions
 from edge.pods.health import RuntimeHealth
 from edge.pods.hooks import LifecycleHooks
 from edge.pods.housekeeping import build_images
@@ -24,6 +25,7 @@ from edge.pods.kubeletserver import KubeletServer
 from edge.pods.nodecopy import NodeCopy
 from edge.pods.nodeinfo import NodeInfo
 from edge.pods.objects import KINDS, PodObjects
+from edge.pods.oomwatch import OomWatch
 from edge.pods.parts import Parts
 from edge.pods.podfields import Amounts
 from edge.pods.podresources import Machine as Limits
@@ -66,6 +68,13 @@ class _Rooms:
         self.recorder = EventRecorder(node, ground.hub, ground.metrics)
         self.statuses = Statuses(ground.api, ground.store, ground.metrics)
         self.copy = NodeCopy(node, ground.meta)
+        self.oom = OomWatch(self.recorder)
+        self.thresholds = read_thresholds(
+            settings.eviction_hard,
+            settings.eviction_soft,
+            settings.eviction_soft_grace,
+            settings.eviction_minimum_reclaim,
+        )
         self.node = self._node_info()
         ground.machine.pods = self.node
         self.objects = PodObjects(ground.api)
@@ -96,6 +105,7 @@ class _Rooms:
             lambda: ground.machine.node(now_ms()),
             self.recorder,
             stored=lambda: self.copy.node,
+            first=(lambda pod: self.evictions.admit(pod),),
             kernel=kernel_of(platform.release()),
             allowed_sysctls=settings.allowed_unsafe_sysctls,
         )
@@ -104,6 +114,7 @@ class _Rooms:
         self.static = self._static_pods()
         self.volumes.kick = self.edged.kick
         self.stats = self._stats()
+        self.evictions = self._evictions()
 
     # --- single rooms -------------------------------------------------------------------------
 
@@ -134,13 +145,8 @@ class _Rooms:
             folder=self.folders.pods,
             max_pods=settings.max_pods,
             reserved=(settings.system_reserved, settings.kube_reserved),
-            thresholds=read_thresholds(
-                settings.eviction_hard,
-                settings.eviction_soft,
-                settings.eviction_soft_grace,
-                settings.eviction_minimum_reclaim,
-            ),
-            pressures=frozenset,
+            thresholds=self.thresholds,
+            pressures=lambda: self.evictions.pressures(),
             kick=self.ground.kick,
         )
 
@@ -199,6 +205,7 @@ class _Rooms:
             recorder=self.recorder,
             admit=self.admission,
             host_ips=self._host_ips,
+            oom_killed=self.oom.killed,
             sweep=self._sweep,
         )
 
@@ -217,7 +224,26 @@ class _Rooms:
             tree=self.tree,
             group_of=self._group_of,
             probes=self._probe_totals,
+            on_kills=self.oom.counted,
         )
+
+    def _evictions(self) -> Evictions:
+        ground = self.ground
+        return Evictions(
+            self.stats,
+            self.edged,
+            self.recorder,
+            self.thresholds,
+            metrics=ground.metrics,
+            reclaim=self._reclaim,
+            kick=ground.kick,
+            interval=ground.settings.eviction_interval,
+        )
+
+    async def _reclaim(self) -> None:
+        """Free what no Pod uses."""
+        await self.images.housekeeping.collect_containers()
+        await self.images.collector.free_all()
 
     def _probe_totals(self) -> dict[tuple[str, ...], int]:
         return dict(self.probes.totals().items())
@@ -252,6 +278,8 @@ def assemble(ground: Ground, endpoint: str) -> Pods:
         *rooms.static,
         rooms.edged,
         rooms.node,
+        rooms.evictions,
+        rooms.oom,
         rooms.kubelet(),
         rooms.images.housekeeping,
     ]

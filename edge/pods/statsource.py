@@ -91,7 +91,8 @@ class Rates:
 class PodStats:
     """`edge.pods.stats.NodeStats`, and the samples for eviction.
 
-    Shape:  `group_of` gives a Pod's cgroup as a path from the root of `tree` ("": none).
+    Shape:  `group_of` gives a Pod's cgroup as a path from the root of `tree` ("": none); `on_kills` is told
+            how often the kernel killed in each container.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class PodStats:
         tree: Tree | None,
         group_of: Callable[[Pod], str],
         probes: Callable[[], Mapping[tuple[str, ...], int]] = dict,
+        on_kills: Callable[[list[tuple[str, int | None]]], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], int] = time.time_ns,
         proc: Path = hostfigures.PROC,
@@ -115,6 +117,7 @@ class PodStats:
         self._tree = tree
         self._group_of = group_of
         self._probes = probes
+        self._on_kills = on_kills
         self._clock = clock
         self._now = now
         self._proc = proc
@@ -160,6 +163,9 @@ class PodStats:
             pods = [each for each in self._pods() if each.status.get("phase") not in _ENDED]
             sample = await asyncio.to_thread(self._sample, told, pods, folders_age)
             self._last = (self._clock(), sample)
+            self._on_kills(
+                [(each.id, each.oom_kills) for pod in sample.pods for each in pod.containers]
+            )
             return sample
 
     async def _ask(self) -> _Told:
