@@ -13,8 +13,8 @@ from edge.kubeletaccess import KubeletToken
 from edge.pods.admission import Admission, kernel_of
 from edge.pods.build import Ground, Pods
 from edge.pods.cgroups import Cgroups
-from edge.pods.cgrouptrees import Tree, driver_of, find_tree
-from edge.pods.configs import Folders, NodeFacts, PodConfigs
+from edge.pods.configbuild import cgroup_tree, facts_of, folders_of
+from edge.pods.configs import NodeFacts, PodConfigs
 from edge.pods.cri import CriRuntime
 from edge.pods.edged import Edged
 from edge.pods.eviction import Evictions
@@ -28,7 +28,6 @@ from edge.pods.objects import KINDS, PodObjects
 from edge.pods.oomwatch import OomWatch
 from edge.pods.parts import Parts
 from edge.pods.podfields import Amounts
-from edge.pods.podresources import Machine as Limits
 from edge.pods.podresources import qos_of
 from edge.pods.podspec import Pod
 from edge.pods.pressure import read_thresholds
@@ -36,7 +35,6 @@ from edge.pods.probers import Probers
 from edge.pods.probes import PodProbes
 from edge.pods.recorder import EventRecorder
 from edge.pods.relist import Relist
-from edge.pods.resolvconf import Cluster
 from edge.pods.staticpods import StaticPods
 from edge.pods.statsource import Places, PodStats
 from edge.pods.statuses import Statuses
@@ -46,10 +44,6 @@ from gateway.runtime.module import Module
 
 log = logging.getLogger(__name__)
 
-TOP = "edgepods"
-"""Cgroup of all Pods of this machine's edges."""
-CONTAINERD_CONFIG = Path("/etc/containerd/config.toml")
-
 
 class _Rooms:
     """One node's rooms, made in the order in which they need each other."""
@@ -57,11 +51,7 @@ class _Rooms:
     def __init__(self, ground: Ground, endpoint: str) -> None:
         self.ground = ground
         settings, node = ground.settings, ground.node
-        self.folders = Folders(
-            pods=Path(settings.root) if settings.root else ground.folder / "pods",
-            logs=Path(settings.logs),
-            profiles=ground.folder / "seccomp",
-        )
+        self.folders = folders_of(settings, ground.folder)
         self.runtime = CriRuntime(endpoint, node)
         self.health = RuntimeHealth(self.runtime)
         self.relist = Relist(self.runtime)
@@ -83,8 +73,8 @@ class _Rooms:
         self.volumes = PodVolumes(
             self.folders.pods, ground.api, self.objects, self._volume_facts(), self.recorder
         )
-        self.tree = find_tree(driver_of("auto", _text(CONTAINERD_CONFIG)), TOP)
-        self.cgroups = Cgroups(self.tree)
+        self.tree = cgroup_tree(settings)
+        self.cgroups = Cgroups(self.tree, pids=settings.pod_pids)
         self.configs = PodConfigs(
             folders=self.folders,
             facts=self._facts(),
@@ -161,29 +151,12 @@ class _Rooms:
         return {key: value for key, value in told.items() if isinstance(value, str | int | float)}
 
     def _facts(self) -> NodeFacts:
-        settings = self.ground.settings
-        servers = (settings.cluster_dns,) if settings.cluster_dns else ()
-        cluster = Cluster(servers=servers, domain=settings.cluster_domain)
-        return NodeFacts(
-            machine=self._limits,
+        return facts_of(
+            self.ground.settings,
+            self.tree,
             host_ips=self._host_ips,
             allocatable=self._allocatable,
-            cluster=lambda: cluster,
         )
-
-    def _limits(self) -> Limits:
-        pages = Path("/sys/kernel/mm/hugepages")
-        sizes = sorted(each.name for each in pages.glob("hugepages-*kB")) if self.tree else []
-        return Limits(
-            memory=self._memory,
-            page_sizes=tuple(_page_size(each) for each in sizes),
-            is_unified=self.tree is not None and self.tree.version == 2,
-            has_swap=_has_swap(self.tree),
-        )
-
-    @property
-    def _memory(self) -> int:
-        return _memory_total(_text(Path("/proc/meminfo")))
 
     def _host_ips(self) -> tuple[str, ...]:
         return (self.ground.address(),)
@@ -291,33 +264,3 @@ def assemble(ground: Ground, endpoint: str) -> Pods:
         images=rooms.images.jobs,
         revoked=rooms.edged.revoked,
     )
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
-
-
-def _memory_total(meminfo: str) -> int:
-    """Return the machine's bytes of memory."""
-    first = meminfo.split()
-    return int(first[1]) * 1024 if first[:1] == ["MemTotal:"] else 0
-
-
-def _page_size(name: str) -> str:
-    """`hugepages-2048kB` as limits name it: `2MB`."""
-    size = int(name.removeprefix("hugepages-").removesuffix("kB"))
-    for unit in ("KB", "MB"):
-        if size < 1024:
-            return f"{size}{unit}"
-        size //= 1024
-    return f"{size}GB"
-
-
-def _has_swap(tree: Tree | None) -> bool:
-    """True where cgroups of version 2 count swap."""
-    if tree is None or tree.version != 2:
-        return False
-    return any(tree.mounts[""].glob("*/memory.swap.max"))
