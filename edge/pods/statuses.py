@@ -129,6 +129,8 @@ class Statuses:
             entry = _Entry(pod.uid, namespace, name, {}, pod.is_static)
             self._entries[pod.uid] = entry
         self._see(entry, pod.raw)
+        if entry.status.get("startTime"):
+            status = {**status, "startTime": entry.status["startTime"]}
         if status == entry.status:
             if entry.accepted is None and not (entry.is_dirty or entry.is_refused):
                 self._mark(entry)
