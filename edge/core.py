@@ -25,7 +25,9 @@ from edge.machine import Machine, address_of
 from edge.mappers.driver import DriverFactory
 from edge.mappers.localtopics import LocalTopics
 from edge.metamanager import MetaManager
-from edge.metaserver import Rooms, build_metaserver
+from edge.metaserver import MetaParts, Rooms, build_metaserver
+from edge.network.build import EdgeNetwork
+from edge.network.services import Cloud
 from edge.node import NodeAgent
 from edge.podless import PodlessNode
 from edge.pods.build import Ground, Pods, build_pods, endpoint_of
@@ -196,8 +198,16 @@ def build_edge(
     entry = ServiceEntry(settings.servicebus, targets, hub, process.endpoints, metrics)
     api = CloudOrDisk(store, hub)
     endpoint = endpoint_of(settings.workloads)
-    pods = None
+    pods, network = None, None
     if endpoint is not None:
+        network = EdgeNetwork(
+            settings.network,
+            settings.workloads,
+            name,
+            data_dir / FOLDER,
+            process.endpoints,
+            metrics,
+        )
         ground = Ground(
             node=name,
             folder=data_dir / FOLDER,
@@ -211,6 +221,8 @@ def build_edge(
             kick=node.kick,
             endpoints=process.endpoints,
             metrics=metrics,
+            dns_servers=network.dns_servers,
+            services=network.services,
         )
         pods = build_pods(ground, endpoint)
     podless = PodlessNode(meta, api) if pods is None else None
@@ -237,9 +249,10 @@ def build_edge(
         tasks,
         entry,
         *([podless] if podless is not None else []),
+        *_network(name, network, pods, metaserver),
         *(pods.modules if pods is not None else []),
         node,
-        *metaserver,
+        *(metaserver.modules if metaserver is not None else []),
         *_tunnel(process, identity, server),
         hub,
         Rotation(lambda: identity.certificate, enrolment.renew, hub.reconnect),
@@ -263,6 +276,18 @@ def build_edge(
         tasks,
         pods,
     )
+
+
+def _network(
+    node: str, network: EdgeNetwork | None, pods: Pods | None, metaserver: MetaParts | None
+) -> list[Module]:
+    """Return what gives Pods names and Services; nothing on a node that runs none."""
+    if network is None or pods is None:
+        return []
+    cloud = None
+    if metaserver is not None:
+        cloud = Cloud(node, metaserver.records, metaserver.cloud)
+    return network.modules(cloud, pods.view)
 
 
 def node_name(settings: Edge, identity: Identity, *, must_have_joined: bool) -> str:

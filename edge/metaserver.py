@@ -168,13 +168,22 @@ class Certificate:
         return self._context
 
 
-def build_metaserver(settings: Settings, parts: Parts, rooms: Rooms) -> list[Module]:
-    """Build MetaServer and its way to the cloud; nothing where it is switched off.
+@dataclass(frozen=True, slots=True)
+class MetaParts:
+    """MetaServer's modules, and the rooms that others use, too."""
+
+    modules: list[Module]
+    records: MetaRecords
+    cloud: Applications
+
+
+def build_metaserver(settings: Settings, parts: Parts, rooms: Rooms) -> MetaParts | None:
+    """Build MetaServer and its way to the cloud; None where it is switched off.
 
     Errors: InvalidSetting for a bind beyond loopback, or an unknown `auth`.
     """
     if not settings.enabled:
-        return []
+        return None
     _check_loopback(settings.bind)
     records = MetaRecords(rooms.store)
     records.attach(rooms.meta)
@@ -194,10 +203,8 @@ def build_metaserver(settings: Settings, parts: Parts, rooms: Rooms) -> list[Mod
     )
     paths = PlainPaths(cloud, rooms.store, records.kinds, rooms.node)
     certificate = Certificate(rooms.folder)
-    return [
-        cloud,
-        MetaServer(settings, parts, records, auth, verbs, paths, certificate, rooms.confirm),
-    ]
+    server = MetaServer(settings, parts, records, auth, verbs, paths, certificate, rooms.confirm)
+    return MetaParts([cloud, server], records, cloud)
 
 
 def _check_loopback(bind: str) -> None:

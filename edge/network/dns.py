@@ -13,10 +13,9 @@ import ipaddress
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from ipaddress import IPv4Network
 from typing import cast
 
 from edge.network.addresses import Addresses, NoAddresses
@@ -57,7 +56,8 @@ LOCAL_SECONDS = 30.0
 _REFUSED = frozenset({Type.AXFR, Type.IXFR, Type.ANY})
 _BIG = 4_096
 
-Subnets = Callable[[], Iterable[IPv4Network]]
+MayAsk = Callable[[ipaddress.IPv4Address], bool]
+"""Says whether an address is a Pod's of this node."""
 
 
 class ClusterDns:
@@ -72,7 +72,7 @@ class ClusterDns:
         zone: Zone,
         forwarder: Forwarder,
         addresses: Addresses,
-        subnets: Subnets,
+        is_pod: MayAsk,
         endpoints: Endpoints,
         metrics: Metrics,
         port: int = PORT,
@@ -83,7 +83,7 @@ class ClusterDns:
         self._zone = zone
         self._forwarder = forwarder
         self._addresses = addresses
-        self._subnets = subnets
+        self._is_pod = is_pod
         self._endpoints = endpoints
         self._metrics = metrics.edge
         self._waiting = 0
@@ -230,10 +230,10 @@ class ClusterDns:
 
     def _may_ask(self, client: str) -> bool:
         try:
-            found = ipaddress.ip_address(client)
+            found = ipaddress.IPv4Address(client)
         except ValueError:
             return False
-        return is_of_this_machine(client) or any(found in subnet for subnet in self._subnets())
+        return is_of_this_machine(client) or self._is_pod(found)
 
     def _at_once(self, query: Query, limit: int) -> bytes | None:
         """Return an answer that needs nobody else."""

@@ -30,6 +30,8 @@ from gateway.wire.kube.resources import ResourceType
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
+ADOPT_SECONDS = 10.0
+"""After a start, in which no Pods may mean that nobody has looked."""
 CHECK_SECONDS = 60.0
 """After which it is looked whether the cloud still keeps the watches."""
 RETRY_FIRST, RETRY_CAP = 5.0, 300.0
@@ -64,6 +66,7 @@ class ServiceFeed:
         self._cloud = cloud
         self._table = table
         self._pods = pods
+        self._begun = 0.0
         known = {resource.plural: resource for resource in KNOWN}
         self._kinds = (
             _Kind(known["services"], table.replace_services, table.put_service, table.drop_service),
@@ -78,6 +81,7 @@ class ServiceFeed:
         return True
 
     async def run(self, ready: Callable[[], None]) -> None:
+        self._begun = asyncio.get_running_loop().time()
         self._look_at_pods()
         followers = [await self._load(kind) for kind in self._kinds]
         ready()
@@ -98,6 +102,8 @@ class ServiceFeed:
             running.pod.uid: _served({**running.pod.raw, "status": running.status})
             for running in self._pods.pods()
         }
+        if not found and asyncio.get_running_loop().time() < self._begun + ADOPT_SECONDS:
+            return  # edged may not have looked yet: what the cloud said of them stands
         self._table.set_pods(found)
 
     # --- the cloud's word -------------------------------------------------------------------------

@@ -156,6 +156,8 @@ class _Rooms:
             self.tree,
             host_ips=self._host_ips,
             allocatable=self._allocatable,
+            services=self.ground.services,
+            servers=self.ground.dns_servers,
         )
 
     def _host_ips(self) -> tuple[str, ...]:

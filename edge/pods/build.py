@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -21,6 +21,7 @@ from edge.ports import Images
 from edge.store import EdgeStore
 from gateway.config.edge_workloads import Workloads
 from gateway.errors import InvalidSetting
+from gateway.model.json import JsonObject
 from gateway.observe.metrics import Metrics
 from gateway.runtime.listener import Endpoints
 from gateway.runtime.module import Module
@@ -54,6 +55,10 @@ class Ground:
     """Has the Node's status told now."""
     endpoints: Endpoints
     metrics: Metrics
+    dns_servers: Callable[[], tuple[str, ...]] = tuple
+    """The cluster's DNS as Pods are told it now; empty while there is none."""
+    services: Callable[[], Iterable[JsonObject]] = tuple
+    """Services that containers are told of. Errors: NotYet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

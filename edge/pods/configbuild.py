@@ -73,14 +73,17 @@ def facts_of(
     host_ips: Callable[[], tuple[str, ...]],
     allocatable: Callable[[], Amounts],
     services: Callable[[], Iterable[JsonObject]] = tuple,
+    servers: Callable[[], tuple[str, ...]] = tuple,
 ) -> NodeFacts:
-    """Return what Pods are told of their node. `tree` is `cgroup_tree(workloads)`."""
-    machine, address = machine_of(tree), workloads.cluster_dns
-    cluster = Cluster(servers=(address,) if address else (), domain=workloads.cluster_domain)
+    """Return what Pods are told of their node.
+
+    Shape:  `tree` is `cgroup_tree(workloads)`; `servers` of the cluster's DNS, none while nobody answers.
+    """
+    machine = machine_of(tree)
     return NodeFacts(
         machine=lambda: machine,
         host_ips=host_ips,
         allocatable=allocatable,
-        cluster=lambda: cluster,
+        cluster=lambda: Cluster(servers=servers(), domain=workloads.cluster_domain),
         services=services,
     )
