@@ -90,13 +90,16 @@ class Cgroups:
                 text = f"failed to ensure that the pod's cgroup {group} exists: {error}"
                 raise NotYet("ContainerCreating", text) from error
 
-    async def remove(self, uid: str, *, kill: bool = True) -> None:
-        """Remove a Pod's group with all below; what runs in it is killed, or keeps it. Again: no error."""
+    async def remove(self, uid: str, *, kill: bool = True) -> bool:
+        """Remove a Pod's group with all below; what runs in it is killed, or keeps it. Again: no error.
+
+        True when nothing is left.
+        """
         tree = self._usable()
         if tree is None:
-            return
+            return True
         async with self._lock:
-            await asyncio.to_thread(self._remove, tree, uid, kill=kill)
+            return await asyncio.to_thread(self._remove, tree, uid, kill=kill)
 
     async def usage(self, pod: Pod) -> Usage:
         """Return what a Pod uses as a whole; nothing is told where it has no group."""
@@ -168,19 +171,24 @@ class Cgroups:
 
     # --- removing ---------------------------------------------------------------------------------
 
-    def _remove(self, tree: Tree, uid: str, *, kill: bool) -> None:
+    def _remove(self, tree: Tree, uid: str, *, kill: bool) -> bool:
+        is_clean = True
         for qos in LEVELS:
             group = tree.pod(qos, uid)
             places = [each for each in _everywhere(tree, group) if each.is_dir()]
-            if not places or (not kill and any(map(_processes, places))):
+            if not places:
+                continue
+            if not kill and any(map(_processes, places)):
+                is_clean = False
                 continue
             if tree.driver == SYSTEMD:
                 with suppress(OSError, subprocess.SubprocessError):
                     self._call("StopUnit", "ss", Path(group).name, "replace")
             for place in places:
-                _remove_tree(place)
+                is_clean = _remove_tree(place) and is_clean
             if qos == BURSTABLE:
                 self._weigh(tree)
+        return is_clean
 
 
 # --- ground ---------------------------------------------------------------------------------------
@@ -260,19 +268,20 @@ def usage_of(tree: Tree, group: str) -> Usage:
     )
 
 
-def _remove_tree(place: Path) -> None:
-    """Remove a group and those below it; processes that stay are killed."""
+def _remove_tree(place: Path) -> bool:
+    """Remove a group and those below it; processes that stay are killed. False when it stays."""
     for tried in range(REMOVE_TRIES):
         for folder in _deepest_first(place):
             with suppress(OSError):
                 folder.rmdir()
         if not place.exists():
-            return
+            return True
         for pid in _processes(place):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.001 if tried == 0 else REMOVE_SECONDS)
     log.warning("a cgroup could not be removed", extra={"folder": str(place)})
+    return False
 
 
 def _deepest_first(place: Path) -> Iterator[Path]:

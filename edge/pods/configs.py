@@ -83,7 +83,8 @@ class PodCgroups(Protocol):
         """Return a Pod's cgroup as the runtime is told it; empty where there is none."""
 
     async def ensure(self, pod: Pod) -> None: ...
-    async def remove(self, uid: str, *, kill: bool = True) -> None: ...
+    async def remove(self, uid: str, *, kill: bool = True) -> bool:
+        """True when nothing of it is left."""
 
 
 def _nothing() -> tuple[JsonObject, ...]:
@@ -164,14 +165,15 @@ class PodConfigs:
         """Remove what was made for Pods that nobody knows any more, and return their uids.
 
         Only what has a folder of this edge is looked at (another edge of this machine has its own), so this
-        goes before volumes are swept. Nothing that runs is killed.
+        goes before volumes are swept. Nothing that runs is killed: it keeps what it has.
         """
-        gone = await asyncio.to_thread(_uids, self.folders.pods)
-        gone -= set(known)
-        for uid in sorted(gone):
-            await self.cgroups.remove(uid, kill=False)
-            await asyncio.to_thread(self._sweep, uid)
-        return sorted(gone)
+        found = await asyncio.to_thread(_uids, self.folders.pods)
+        gone = []
+        for uid in sorted(found - set(known)):
+            if await self.cgroups.remove(uid, kill=False):
+                await asyncio.to_thread(self._sweep, uid)
+                gone.append(uid)
+        return gone
 
     def _sweep(self, uid: str) -> None:
         logs = [*self.folders.logs.glob(f"*_{uid}")] if self.folders.logs.is_dir() else []

@@ -28,6 +28,7 @@ from gateway.errors import NotFound, Undeliverable
 from gateway.model.json import Json, JsonObject
 
 UID = "0b5c2d1e-aaaa-bbbb-cccc-000000000001"
+BUSY = "0b5c2d1e-aaaa-bbbb-cccc-000000000002"
 
 
 @dataclass
@@ -78,8 +79,9 @@ class Rooms:
     async def ensure(self, pod: Pod) -> None:
         self.groups.append(pod.uid)
 
-    async def remove(self, uid: str, *, kill: bool = True) -> None:
+    async def remove(self, uid: str, *, kill: bool = True) -> bool:
         self.groups.append(f"-{uid} {kill}")
+        return uid != BUSY
 
     async def image(self, reference: str) -> Image | None:
         return Image(id=reference, uid=7)
@@ -376,13 +378,17 @@ async def test_what_nobody_knows_is_swept_and_nothing_is_killed(
     configs: PodConfigs, rooms: Rooms, tmp_path: Path
 ) -> None:
     other = UID.replace("1e", "2e")
-    for uid in (UID, other, "lost+found"):
+    for uid in (UID, BUSY, other, "lost+found"):
         (tmp_path / "pods" / uid / "containers").mkdir(parents=True)
         (tmp_path / "logs" / f"shop_web_{uid}").mkdir(parents=True)
     assert await configs.sweep([other]) == [UID]
-    assert sorted(each.name for each in (tmp_path / "pods").iterdir()) == [other, "lost+found"]
-    assert len(list((tmp_path / "logs").iterdir())) == 2
-    assert rooms.groups == [f"-{UID} False"]
+    assert sorted(each.name for each in (tmp_path / "pods").iterdir()) == [
+        BUSY,
+        other,
+        "lost+found",
+    ]
+    assert len(list((tmp_path / "logs").iterdir())) == 3
+    assert rooms.groups == [f"-{UID} False", f"-{BUSY} False"]
 
 
 # --- building -------------------------------------------------------------------------------------
