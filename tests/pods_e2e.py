@@ -1,4 +1,4 @@
-"""A cluster of one edge with containers: CloudCore and EdgeCore in one process, their own containerd, kubectl.
+"""A cluster of one edge with containers: cloud and EdgeCore in one process, their own containerd, kubectl.
 
 `with pods_cluster(folder, containerd) as cluster:`; the containerd outlives the process, as in life.
 """
