@@ -103,6 +103,12 @@ class CriRuntime:
         answer = await self._ask("Status", pb.StatusRequest(), pb.StatusResponse)
         return forms.runtime_info(version, answer.status)
 
+    async def sandbox_image(self) -> str:
+        """Return the image of sandboxes, as the runtime's settings name it; "" where it does not say."""
+        request = pb.StatusRequest(verbose=True)
+        answer = await self._ask("Status", request, pb.StatusResponse)
+        return forms.sandbox_image(dict(answer.info))
+
     async def close(self) -> None:
         channel, self._channel = self._channel, None
         self._methods.clear()
@@ -308,9 +314,8 @@ class CriRuntime:
         listed = await self._ask(
             "ListContainers", pb.ListContainersRequest(), pb.ListContainersResponse
         )
-        status = await self._ask("Status", pb.StatusRequest(verbose=True), pb.StatusResponse)
         used = {n for each in listed.containers for n in forms.image_names(each)}
-        return frozenset(used | {forms.sandbox_image(status)}) - {""}
+        return frozenset(used | {await self.sandbox_image()}) - {""}
 
     async def image_filesystems(self) -> list[FilesystemUsage]:
         answer = await self._ask_images(

@@ -70,14 +70,6 @@ _STATES = MappingProxyType(
     }
 )
 _SIGNALS = MappingProxyType({name: pb.Signal.Value(name) for name in pb.Signal.keys()})  # noqa: SIM118
-
-
-class _Settings(msgspec.Struct, frozen=True):
-    """Of containerd's settings, as its verbose status shows them."""
-
-    image: str = msgspec.field(name="sandboxImage", default="")
-
-
 RUNTIME_READY, NETWORK_READY = "RuntimeReady", "NetworkReady"
 
 
@@ -282,6 +274,16 @@ def runtime_info(version: pb.VersionResponse, status: pb.RuntimeStatus) -> Runti
     )
 
 
+def sandbox_image(info: Mapping[str, str]) -> str:
+    """Return the image of sandboxes from a verbose status (containerd's `sandboxImage`), "" without one."""
+    try:
+        found = msgspec.json.decode(info.get("config", "{}"))
+    except msgspec.DecodeError:
+        return ""
+    name = found.get("sandboxImage") if isinstance(found, dict) else None
+    return name if isinstance(name, str) else ""
+
+
 def _why(condition: pb.RuntimeCondition) -> str:
     """Return reason and message as the kubelet shows them in the Ready condition; "" for a true one."""
     if condition.status:
@@ -334,15 +336,6 @@ def container(item: pb.Container) -> ContainerState:
 def image_names(item: pb.Container) -> tuple[str, ...]:
     """Return all that a container calls its image."""
     return item.image.image, item.image.user_specified_image, item.image_ref, item.image_id
-
-
-def sandbox_image(status: pb.StatusResponse) -> str:
-    """Return the image of sandboxes, where the runtime shows its settings; newer ones pin it instead."""
-    try:
-        shown = msgspec.json.decode(status.info.get("config", "{}"), type=_Settings)
-    except (msgspec.DecodeError, msgspec.ValidationError):
-        return ""
-    return shown.image
 
 
 def container_status(status: pb.ContainerStatus, sandbox_id: str) -> ContainerState:
