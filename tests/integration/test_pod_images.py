@@ -21,7 +21,7 @@ from edge.pods.images import JobImages, PodImages, Puller
 from edge.pods.logrotation import LogRotation
 from edge.pods.podspec import Container, Pod, read_pod
 from edge.pods.ports import NotYet
-from edge.pods.runtime import ContainerConfig, SandboxConfig, State
+from edge.pods.runtime import ContainerConfig, RuntimeAway, SandboxConfig, State
 from edge.taskactions import Task, TaskActions
 from gateway.errors import NotFound, Rejected
 from gateway.model.json import Json, JsonObject
@@ -325,3 +325,49 @@ async def test_a_log_renamed_by_a_crash_is_begun_anew(
     log.rename(tmp_path / "0.log.20260101-000000")
     await LogRotation(runtime).rotate()
     await until(lambda: log.exists() and log.stat().st_size)
+
+
+# --- containerd away --------------------------------------------------------------------------------
+
+
+async def test_a_pull_that_containerd_dies_in_is_made_good_afterwards(
+    rig: Rig, containerd: Containerd
+) -> None:
+    registry = containerd.registry
+    registry.images["cut:1"] = filler("cut", 200_000)
+    registry.held["cut"] = threading.Event()
+    pull = asyncio.ensure_future(rig.ensure(registry.name("cut")))
+    await until(lambda: any(each.startswith("cut:") for each in registry.pulls))
+    await asyncio.to_thread(containerd.kill)
+    with pytest.raises(RuntimeAway):
+        await pull
+    registry.held.pop("cut").set()
+    await asyncio.to_thread(containerd.start)
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                reference = await rig.ensure(registry.name("cut"))
+                break
+            except RuntimeAway:
+                await asyncio.sleep(0.05)
+    assert rig.told.reasons[-1] == "Pulled"
+    await rig.runtime.remove_image(reference)
+
+
+async def test_a_containers_log_is_rotated_after_containerd_came_back(
+    runtime: CriRuntime, containerd: Containerd, tmp_path: Path
+) -> None:
+    """The shim keeps the container, containerd opens its log anew; a rotation goes on as before."""
+    _, container_id = await start(runtime, containerd, tmp_path, CHATTY)
+    await asyncio.to_thread(containerd.restart, hard=True)
+    rotation = LogRotation(runtime, max_bytes=10_000)
+    async with asyncio.timeout(30):
+        rotated = 0
+        while not rotated:
+            try:
+                rotated = await rotation.rotate()
+            except RuntimeAway:
+                await asyncio.sleep(0.05)
+    log = tmp_path / "0.log"
+    await until(lambda: log.exists() and log.stat().st_size)
+    assert (await runtime.container(container_id)).state is State.RUNNING
