@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import urllib.request
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from edge.clock import now_ms, rfc3339
 from edge.devicefaults import META_TYPE
 from edge.identity import FOLDER, Identity
+from edge.podreport import pods_of_disk
 from edge.quarantine import FACT as SET_ASIDE
 from edge.quarantine import SetAside
 from edge.taskmanager import META_TYPE as TASK_TYPE
@@ -27,9 +29,11 @@ from gateway.errors import InvalidSetting
 from gateway.model.json import JsonObject
 from gateway.model.message import Kind
 from gateway.runtime.listener import ENDPOINTS_FILE
+from gateway.wire.kube.parts import part
 
 if TYPE_CHECKING:
     from edge.core import EdgeCore
+    from edge.pods.build import Pods
     from gateway.config.edge import Spool as SpoolSettings
 
 PATH = "/edge"
@@ -69,7 +73,19 @@ def of_core(core: EdgeCore) -> JsonObject:
         "faults": {device: {**parts} for device, parts in core.devices.faults.facts().items()},
         "set_aside": _facts(core.store.set_aside),
         "jobs": [*core.tasks.facts()],
+        "workloads": None if core.pods is None else _workloads(core.pods),
     }
+
+
+def _workloads(pods: Pods) -> JsonObject:
+    """Return what runs here: the runtime, what is wrong with it, and Pods by phase."""
+    shown = [each.status for each in pods.view.pods()]
+    return {"runtime": pods.health.version, "problems": [*pods.health.problems], **_phases(shown)}
+
+
+def _phases(statuses: Iterable[JsonObject]) -> JsonObject:
+    phases = Counter(str(each.get("phase") or "Pending") for each in statuses)
+    return {"pods": phases.total(), "phases": {**phases}}
 
 
 def _facts(case: SetAside | None) -> JsonObject | None:
@@ -117,6 +133,7 @@ def of_disk(data_dir: Path, limits: SpoolSettings) -> JsonObject:
         "faults": {},
         "set_aside": None,
         "jobs": [],
+        "workloads": None,
     }
     bounds = {Kind.TELEMETRY: limits.max_telemetry_bytes, Kind.EVENT: limits.max_event_bytes}
     if not file.is_file():  # joined, and never run
@@ -127,6 +144,8 @@ def of_disk(data_dir: Path, limits: SpoolSettings) -> JsonObject:
             sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
         ) as db:
             body.update(_read(db, bounds))
+        shown = [part(each, "status") for each in pods_of_disk(data_dir)]
+        body["workloads"] = {"runtime": "", "problems": [], **_phases(shown)} if shown else None
     except sqlite3.Error as error:
         raise InvalidSetting(f"{file} cannot be read: {error}") from error
     return body

@@ -263,6 +263,7 @@ def assemble(ground: Ground, endpoint: str) -> Pods:
         listeners=listeners,
         view=rooms.edged,
         runtime=rooms.runtime,
+        health=rooms.health,
         images=rooms.images.jobs,
         revoked=rooms.edged.revoked,
     )

@@ -27,6 +27,7 @@ from gateway.runtime.listener import Endpoints
 from gateway.runtime.module import Module
 
 if TYPE_CHECKING:
+    from edge.pods.health import RuntimeHealth
     from edge.pods.ports import PodView
     from edge.pods.runtime import Runtime
 
@@ -69,6 +70,7 @@ class Pods:
     listeners: list[LinkListener]
     view: PodView
     runtime: Runtime
+    health: RuntimeHealth
     images: Images
     """Of pre-pull jobs."""
     revoked: Callable[[], None]

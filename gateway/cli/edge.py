@@ -15,6 +15,8 @@ from edge.identity import Identity
 from edge.join import JoinRequest, join
 from edge.machinechecks import machine_checks
 from gateway.cli.edge_cni import setup_cni_command, within_join
+from gateway.cli.edge_images import offline_images
+from gateway.cli.edge_pods import devices_command, logs_command, pods_command
 from gateway.cli.join_report import JoinReport
 from gateway.cli.options import output_option, settings_of, settings_options
 from gateway.cli.output import print_data, print_rows
@@ -83,6 +85,8 @@ def join_command(
 
 
 edge.add_command(setup_cni_command)
+for _command in (pods_command, logs_command, devices_command):
+    edge.add_command(_command)
 
 
 @edge.command("run")
@@ -100,6 +104,9 @@ def _modules(shared: Process) -> Sequence[Module]:
     core = build_edge(shared)
     shared.documents[status.PATH] = partial(status.of_core, core)
     return core.modules
+
+
+edge.add_command(offline_images)
 
 
 @edge.command("kubeconfig", short_help="Print a kubeconfig of this node's MetaServer.")
@@ -145,6 +152,8 @@ def _show(found: dict[str, Any]) -> None:
     if link["last_error"]:
         click.echo(f"          {link['last_error']}")
     click.echo(f"devices   {found['devices']}, twins {found['twins']}")
+    if found.get("workloads"):
+        _show_workloads(found["workloads"])
     if found["devices_with_reports"]:
         click.echo(f"reports   of {found['devices_with_reports']} devices wait for the cloud")
     if found["external_mqtt"] is not None:
@@ -168,6 +177,15 @@ def _show(found: dict[str, Any]) -> None:
         _show_set_aside(found["set_aside"])
     rows = [{"spool": kind, **cells} for kind, cells in found["spool"].items()]
     print_rows(rows, ("spool", "messages", "bytes", "limit_bytes", "hours_left"), "table", rows)
+
+
+def _show_workloads(found: dict[str, Any]) -> None:
+    for problem in found["problems"]:
+        click.echo(f"runtime   {click.style(problem, fg='red')}")
+    if found["runtime"] and not found["problems"]:
+        click.echo(f"runtime   {found['runtime']}")
+    phases = ", ".join(f"{phase} {count}" for phase, count in sorted(found["phases"].items()))
+    click.echo(f"pods      {found['pods']}{f': {phases}' if phases else ''}")
 
 
 def _show_set_aside(case: dict[str, Any]) -> None:
