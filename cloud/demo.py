@@ -1,4 +1,4 @@
-"""The sample devices of `--demo`: a thermostat and a lamp, virtual, at the local edge.
+"""The samples of `--demo` at the local edge: a thermostat and a lamp, virtual, and a workload.
 
 What is there already stays as it is.
 """
@@ -13,6 +13,8 @@ from gateway.kube.client import KubeClient
 from gateway.model.json import Json, JsonObject
 
 API = "devices.kubeedge.io/v1beta1"
+APPS = "apps/v1"
+WORKLOAD = "heartbeat"
 NAMESPACE = "default"
 REPORT_MS = 2_000
 
@@ -81,6 +83,26 @@ async def provision(kube: KubeClient, node: str) -> None:
         await _create(kube, "devices", device(kind, node))
 
 
-async def _create(kube: KubeClient, plural: str, body: JsonObject) -> None:
+async def provision_workload(kube: KubeClient, image: str) -> None:
+    """Make the sample Deployment where it is not there yet: one container that says hello."""
+    labels: JsonObject = {"app": WORKLOAD}
+    container: JsonObject = {"name": WORKLOAD, "image": image, "imagePullPolicy": "IfNotPresent"}
+    container["resources"] = {"requests": {"cpu": "1m", "memory": "4Mi"}}
+    metadata: JsonObject = {"name": WORKLOAD, "namespace": NAMESPACE, "labels": labels}
+    spec: JsonObject = {
+        "replicas": 1,
+        "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+    }
+    body: JsonObject = {
+        "apiVersion": APPS,
+        "kind": "Deployment",
+        "metadata": metadata,
+        "spec": spec,
+    }
+    await _create(kube, "deployments", body, APPS)
+
+
+async def _create(kube: KubeClient, plural: str, body: JsonObject, api: str = API) -> None:
     with suppress(Conflict):
-        await kube.create(API, plural, NAMESPACE, body)
+        await kube.create(api, plural, NAMESPACE, body)

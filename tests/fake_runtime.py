@@ -129,6 +129,9 @@ class FakeRuntime:
 
     # --- the port -----------------------------------------------------------------------------
 
+    async def sandbox_image(self) -> str:
+        return "registry.k8s.io/pause:3.6"
+
     async def info(self) -> RuntimeInfo:
         await self._begin("info")
         return RuntimeInfo(

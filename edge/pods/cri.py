@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+# No child of ours calls the runtime; with fork handlers each one that is started writes a line of complaint.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 import grpc
 import grpc.aio
 from cri_api.v1 import api_pb2 as pb

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,6 +18,12 @@ from gateway.cli.serving import Process, start
 from gateway.config import Settings
 from gateway.core import Once, build_controllers, build_gateway, build_kube
 from gateway.runtime.module import Module
+
+if TYPE_CHECKING:
+    from edge.pods.runtime import Runtime
+    from gateway.kube.client import KubeClient
+
+log = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -124,6 +131,19 @@ def _cloud_side(shared: Process) -> Sequence[Module]:
     return [*built.modules, kube, *controllers, *build_cloud(shared, built, kube)]
 
 
+async def _run_sample(settings: Settings, runtime: Runtime, client: KubeClient) -> None:
+    """Have the sample workload run at the local edge; what stands in its way is told."""
+    from cloud import demo
+    from edge.pods import sample, sampleimages, sockets
+
+    endpoint = sockets.find_endpoint(settings.edge.workloads.runtime) or ""
+    hindrance = await sample.hindrance(runtime, endpoint)
+    if hindrance:
+        log.warning("the sample workload does not run", extra={"cause": hindrance})
+    else:
+        await demo.provision_workload(client, sampleimages.HEARTBEAT)
+
+
 def _everything(shared: Process) -> Sequence[Module]:
     """The local edge joins its cloud in the same process through the same loopback mTLS as any other."""
     from cloud import demo
@@ -152,4 +172,8 @@ def _everything(shared: Process) -> Sequence[Module]:
     modules = [*built.modules, kube, *controllers, *cloud_modules, *local.modules]
     if shared.settings.demo:
         modules.append(Once("cloud.demo", lambda: demo.provision(client, local.node_name)))
+        if local.pods is not None:
+            modules.append(
+                Once("edge.demo", partial(_run_sample, shared.settings, local.pods.runtime, client))
+            )
     return modules
