@@ -13,7 +13,7 @@ from typing import Final
 
 from edge.pods.podspec import HostAlias, Pod
 from gateway.errors import BadRequest
-from gateway.wire.kube.names import label_fault, quoted
+from gateway.wire.kube.names import label_fault, quoted, subdomain_fault
 
 CONTAINER_PATH: Final = "/etc/hosts"
 MAX_HOSTNAME: Final = 63
@@ -37,6 +37,8 @@ def names_of(pod: Pod, cluster_domain: str) -> tuple[str, str]:
     Errors: BadRequest for names that are none of DNS.
     """
     spec = pod.spec
+    if spec.hostname_override:
+        return _overridden(pod.meta.name, spec.hostname_override), ""
     for field, value in (("Hostname", spec.hostname), ("Subdomain", spec.subdomain)):
         fault = label_fault(value) if value else None
         if fault:
@@ -44,6 +46,14 @@ def names_of(pod: Pod, cluster_domain: str) -> tuple[str, str]:
     hostname = _cut(pod.meta.name, spec.hostname or pod.meta.name)
     domain = f"{spec.subdomain}.{pod.meta.namespace}.svc.{cluster_domain}"
     return hostname, domain if spec.subdomain else ""
+
+
+def _overridden(name: str, hostname: str) -> str:
+    fault = subdomain_fault(hostname)
+    if fault:
+        text = f"pod HostnameOverride {quoted(hostname)} is not a valid DNS subdomain: {fault}"
+        raise BadRequest(text)
+    return _cut(name, hostname)
 
 
 def _cut(name: str, hostname: str) -> str:

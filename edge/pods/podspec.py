@@ -385,6 +385,7 @@ class PodSpec(_Part, frozen=True):
     security_context: PodSecurityContext = PodSecurityContext()
     image_pull_secrets: list[ObjectRef] = []
     hostname: str = ""
+    hostname_override: str = ""
     subdomain: str = ""
     set_hostname_as_fqdn: bool = field(name="setHostnameAsFQDN", default=False)
     host_aliases: list[HostAlias] = []
@@ -477,15 +478,8 @@ def _without_nulls(value: Json) -> Json:
 
 
 _KNOWN_SOURCES = frozenset(
-    {
-        "emptyDir",
-        "hostPath",
-        "configMap",
-        "secret",
-        "downwardAPI",
-        "projected",
-        "persistentVolumeClaim",
-    }
+    ("emptyDir", "hostPath", "configMap", "secret", "downwardAPI", "projected")
+    + ("persistentVolumeClaim",)
 )
 
 

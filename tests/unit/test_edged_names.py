@@ -30,6 +30,7 @@ def pod_of(name: str = "web", /, **spec: Json) -> Pod:
         (pod_of(), ("web", "")),
         (pod_of(hostname="own"), ("own", "")),
         (pod_of(subdomain="sub"), ("web", "sub.shop.svc.cluster.local")),
+        (pod_of(hostnameOverride="all.of.it", subdomain="sub"), ("all.of.it", "")),
         (pod_of("a" * 70), ("a" * 63, "")),
         (pod_of("a" * 62 + ".b-c"), ("a" * 62, "")),
     ],
@@ -44,6 +45,7 @@ def test_a_pod_has_a_hostname_and_with_a_subdomain_a_domain(
     ("spec", "words"),
     [
         ({"hostname": "No_Name"}, 'pod Hostname "No_Name" is not a valid DNS label'),
+        ({"hostnameOverride": "A."}, 'pod HostnameOverride "A." is not a valid DNS subdomain'),
         ({"subdomain": "a.b"}, 'pod Subdomain "a.b" is not a valid DNS label'),
     ],
 )
