@@ -225,11 +225,11 @@ def build_edge(
             services=network.services,
         )
         pods = build_pods(ground, endpoint)
-    podless = PodlessNode(meta, api) if pods is None else None
-    for listener in (reports, pump, twin.membership, node):
+        hub.on_revoked(pods.revoked)
+    podless = [PodlessNode(meta, api)] if pods is None else []
+    pod_listeners = pods.listeners if pods is not None else []
+    for listener in (reports, pump, twin.membership, node, *podless, *pod_listeners):
         hub.on_link(listener)
-    for each in [podless] if podless is not None else pods.listeners if pods is not None else []:
-        hub.on_link(each)
     tasks = build_tasks(process, name, store, hub, api, pods.images if pods is not None else None)
     rooms = Rooms(
         name, identity.folder, store, hub, meta, twin, api, devices.methods, tasks.confirm
@@ -248,7 +248,7 @@ def build_edge(
         services,
         tasks,
         entry,
-        *([podless] if podless is not None else []),
+        *podless,
         *_network(name, network, pods, metaserver),
         *(pods.modules if pods is not None else []),
         node,

@@ -96,6 +96,11 @@ class JoinRefused(Rejected):
     status = 403
     code = "edge.refused"
 
+    def __init__(self, message: str, named: str = "") -> None:
+        super().__init__(message)
+        self.named = named
+        """The cloud's name for its reason, one of `Refusal`; empty where it gives none."""
+
 
 _ANEW = "join again: twinspan edge join https://HOST:10002 --token TOKEN"
 MENDS: Mapping[str, str] = {
@@ -150,6 +155,7 @@ class EdgeHub:
         self._listeners: list[LinkListener] = []
         self._handlers: dict[type, Callable[[Envelope, Any], None]] = {}
         self._takers: list[Callable[[Answer], bool]] = []
+        self._revoked_listeners: list[Callable[[], None]] = []
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
         self._session: ClientSession | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -173,6 +179,10 @@ class EdgeHub:
     def on_answer(self, taker: Callable[[Answer], bool]) -> None:
         """Offer answers that no `ask` waits for to `taker`; True says that it was its."""
         self._takers.append(taker)
+
+    def on_revoked(self, listener: Callable[[], None]) -> None:
+        """Tell `listener` when the cloud says that this Node was deleted or replaced; at each try."""
+        self._revoked_listeners.append(listener)
 
     # --- what rooms call ----------------------------------------------------------------------
 
@@ -258,6 +268,9 @@ class EdgeHub:
         level = logging.WARNING if text != self.last_error else logging.DEBUG
         self.last_error = text
         log.log(level, "no link to the cloud", extra={"cause": text})
+        if isinstance(error, JoinRefused) and error.named == Refusal.REVOKED:
+            for listener in self._revoked_listeners:
+                listener()
 
     async def _one_connection(self, backoff: Backoff) -> None:
         target = self._target()
@@ -441,7 +454,7 @@ def _refusal(event: Event) -> GatewayError:
     named = event.headers.get(REFUSAL, "")
     mend = MENDS.get(named, "")
     text = f"the cloud refused this node: {event.status} {named or event.reason}"
-    return JoinRefused(f"{text}; {mend}" if mend else text)
+    return JoinRefused(f"{text}; {mend}" if mend else text, named)
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:
