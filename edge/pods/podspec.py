@@ -477,10 +477,8 @@ def _without_nulls(value: Json) -> Json:
     return [_without_nulls(each) for each in value] if isinstance(value, list) else value
 
 
-_KNOWN_SOURCES = frozenset(
-    ("emptyDir", "hostPath", "configMap", "secret", "downwardAPI", "projected")
-    + ("persistentVolumeClaim",)
-)
+_FILES = ("emptyDir", "hostPath", "configMap", "secret", "downwardAPI", "projected")
+_KNOWN_SOURCES = frozenset((*_FILES, "persistentVolumeClaim"))
 
 
 def foreign_source(pod: Pod, volume: str) -> str:
