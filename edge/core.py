@@ -18,7 +18,7 @@ from edge.edgeapi import CloudOrDisk
 from edge.enrolment import Enrolment, Ticket
 from edge.eventbus import EventBus
 from edge.external import ExternalBroker, check_mode
-from edge.hub import EdgeHub, HubTarget
+from edge.hub import EdgeHub, HubTarget, LinkListener
 from edge.identity import FOLDER, Identity
 from edge.kubeletaccess import KubeletToken, kubelet_of
 from edge.machine import Machine, address_of
@@ -227,8 +227,8 @@ def build_edge(
         pods = build_pods(ground, endpoint)
         hub.on_revoked(pods.revoked)
     podless = [PodlessNode(meta, api)] if pods is None else []
-    pod_listeners = pods.listeners if pods is not None else []
-    for listener in (reports, pump, twin.membership, node, *podless, *pod_listeners):
+    listeners: list[LinkListener] = [reports, pump, twin.membership, node, *podless]
+    for listener in (*listeners, *(pods.listeners if pods is not None else [])):
         hub.on_link(listener)
     tasks = build_tasks(process, name, store, hub, api, pods.images if pods is not None else None)
     rooms = Rooms(
