@@ -307,6 +307,20 @@ def check_coap(settings: Settings) -> Iterator[Finding]:
         yield Finding("coap", "ok", f"without credentials only: {missing}")
 
 
+def check_workloads(settings: Settings) -> Iterator[Finding]:
+    """Whether Pods can run here; asked of edge nodes, and of machines with a container runtime."""
+    from edge.identity import Identity
+    from edge.pods.sockets import find_endpoint
+    from edge.workloadchecks import workload_checks
+
+    workloads = settings.edge.workloads
+    has_joined = Identity(settings.data_dir).settings.is_file()
+    if not has_joined and workloads.enabled != "on" and find_endpoint(workloads.runtime) is None:
+        return
+    for verdict in workload_checks(settings.edge):
+        yield Finding(verdict.name, verdict.state, verdict.text, verdict.mend)
+
+
 def check_clock(_settings: Settings) -> Iterator[Finding]:
     """Whether the clock can be true: certificates and tokens depend on it."""
     year = datetime.now(UTC).year
@@ -331,6 +345,7 @@ CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     check_hub_files,
     check_amqp,
     check_coap,
+    check_workloads,
 )
 
 
