@@ -32,6 +32,8 @@ from tests.ociimages import Registry, busybox_path, serving
 log = logging.getLogger(__name__)
 
 NETWORK = "twinspan-test"
+PREFIX = "/tmp/tsctd"
+"""Of the folders; sockets need short names."""
 SLOTS = Path(tempfile.gettempdir()) / "twinspan-containerd-slots"
 PLUGIN_FOLDERS = ("/usr/lib/cni", "/opt/cni/bin")
 PLUGINS = ("bridge", "host-local", "loopback", "portmap")
@@ -89,6 +91,11 @@ class Containerd:
     @property
     def bridge(self) -> str:
         return f"tstest{self.slot}"
+
+    @property
+    def cgroup_root(self) -> str:
+        """What `edge.workloads.cgroup_root` is set to: groups below it go with this containerd."""
+        return f"tstest{self.slot}pods"
 
     @property
     def subnet(self) -> str:
@@ -218,19 +225,24 @@ class Containerd:
 
     # --- the end ------------------------------------------------------------------------------------
 
-    def clean(self) -> None:
+    def clean(self, *, by_force: bool = False) -> None:
         """End everything: Pods in the ordinary way where that works, else by process id and name."""
+        if not by_force:
+            self._end_pods()
+        self.stop()
+        self._end_shims()
+        _remove_groups(self.cgroup_root)
+        _eventually(self._unmounted, STOP_SECONDS, f"still mounted: {self.mounts()}")
+        _remove_network(self.network, self.bridge)
+        shutil.rmtree(self.folder)
+
+    def _end_pods(self) -> None:
         try:
             if self._process is None or self._process.poll() is not None:
                 self.start()
             self.remove_pods()
         except (grpc.RpcError, pytest.fail.Exception) as error:
             log.warning("Pods are ended by force", extra={"cause": str(error)})
-        self.stop()
-        self._end_shims()
-        _eventually(self._unmounted, STOP_SECONDS, f"still mounted: {self.mounts()}")
-        _remove_network(self.network, self.bridge)
-        shutil.rmtree(self.folder)
 
     def _end_shims(self) -> None:
         """Kill what still runs with its shims, and remove what is named by the containers' ids."""
@@ -267,9 +279,8 @@ def running_containerd(registry: Registry | None = None) -> Iterator[Containerd]
     """Run a containerd for the length of the block, with busybox present; skip where that cannot be."""
     require_containerd()
     with ExitStack() as stack:
-        slot = stack.enter_context(_slot())
+        slot, folder = stack.enter_context(_slot())
         served = stack.enter_context(serving(registry))
-        folder = Path(tempfile.mkdtemp(prefix="tsctd", dir="/tmp"))  # sockets need short names
         rig = Containerd(folder, served, slot)
         _remove_network(rig.network, rig.bridge)
         _write_settings(rig)
@@ -319,18 +330,38 @@ def _plugin_folder() -> str | None:
 
 
 @contextmanager
-def _slot() -> Iterator[int]:
-    """Hold a number that no other process holds; the kernel gives it back when the process ends."""
+def _slot() -> Iterator[tuple[int, Path]]:
+    """Hold a number that no other process holds, and a folder; the kernel gives the number back.
+
+    What a killed test run left in the number's last folder is ended here.
+    """
     SLOTS.mkdir(exist_ok=True)
     for number in range(1, 250):
-        with (SLOTS / f"{number}").open("w") as file:
+        with (SLOTS / f"{number}").open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            yield number
+            file.seek(0)
+            before = file.read().strip()
+            if before.startswith(PREFIX) and Path(before).is_dir():
+                _end_leftover(Path(before), number)
+            folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+            file.truncate(0)
+            file.write(str(folder))
+            file.flush()
+            yield number, folder
             return
     pytest.fail("all slots are held")
+
+
+def _end_leftover(folder: Path, number: int) -> None:
+    """End a containerd whose test run was killed: nobody holds its number any more."""
+    for pid, words in _processes():
+        if f"{folder}/config.toml" in words:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    Containerd(folder, Registry(), number).clean(by_force=True)
 
 
 def _write_settings(rig: Containerd) -> None:
@@ -371,6 +402,14 @@ def _write_settings(rig: Containerd) -> None:
     ]
     network = {"cniVersion": "1.0.0", "name": rig.network, "plugins": plugins}
     (rig.folder / "net.d" / "10-test.conflist").write_text(json.dumps(network))
+
+
+def _remove_groups(top: str) -> None:
+    """Remove the cgroups of Pods, deepest first."""
+    for root in (CGROUPS / top, *CGROUPS.glob(f"*/{top}")):
+        for folder in sorted(root.glob("**/"), reverse=True):
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _remove_network(network: str, bridge: str) -> None:

@@ -80,12 +80,6 @@ class Housekeeping:
         else:
             self._images_failed = False
 
-    async def reclaim(self) -> None:
-        """Free what nobody uses: the disk is short. Errors: GatewayError; OSError."""
-        await self._containers.collect()
-        freed = await self._images.free_all()
-        log.info("unused images were removed for a short disk", extra={"count": freed})
-
 
 async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
     while True:

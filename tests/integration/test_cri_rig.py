@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import grpc
@@ -11,6 +13,7 @@ from cri_api.v1 import api_pb2
 
 from tests.containerd import Containerd, running_containerd
 from tests.containerd import containerd as containerd
+from tests.process import eventually
 
 
 def _sandbox(name: str, logs: Path) -> api_pb2.PodSandboxConfig:
@@ -77,3 +80,25 @@ def _interfaces() -> set[str]:
 def test_private_images_ask_for_credentials(containerd: Containerd) -> None:
     with pytest.raises(grpc.RpcError, match="401 Unauthorized"):
         containerd.pull("private/busybox")
+
+
+def test_what_a_killed_run_left_is_ended_by_the_next(tmp_path: Path) -> None:
+    """A child takes a number, starts a container and dies; who takes the number next clears it away."""
+    with running_containerd() as first:  # so that the numbers are known
+        program = (
+            "import os, pathlib\n"
+            "from tests.containerd import running_containerd\n"
+            "from tests.integration.test_cri_rig import _run\n"
+            "with running_containerd() as rig:\n"
+            f"    _run(rig, 'left', pathlib.Path({str(tmp_path)!r}))\n"
+            "    print(rig.folder, len(rig.shims()), flush=True)\n"
+            "    os._exit(1)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        )
+        folder, _, shims = done.stdout.strip().partition(" ")
+        assert shims == "1", done.stderr
+        left = Containerd(Path(folder), first.registry, 0)
+        with running_containerd():
+            eventually(lambda: not left.shims() and not left.folder.exists())
