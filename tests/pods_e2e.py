@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from edge.pods.mounts import Mounts
 from tests.containerd import Containerd
 from tests.kubectl import find_kubectls
 from tests.process import Twinspan, eventually, twinspan
@@ -126,7 +127,12 @@ def pods_cluster(
     binary = a_kubectl()
     data = folder / "data"
     told = (*settings(containerd, folder, enabled=enabled), *sets)
-    with twinspan(data, "up", sets=told) as process:
-        cluster = PodsCluster(process, containerd, binary, folder)
-        eventually(lambda: cluster.condition().get("status") == "True", seconds=60, what="Ready")
-        yield cluster
+    try:
+        with twinspan(data, "up", sets=told) as process:
+            cluster = PodsCluster(process, containerd, binary, folder)
+            eventually(
+                lambda: cluster.condition().get("status") == "True", seconds=60, what="Ready"
+            )
+            yield cluster
+    finally:
+        Mounts().clear(folder)  # Pods, and so their volumes, outlive the process
