@@ -5,6 +5,7 @@ Source: Kubernetes, "Projected Volumes".
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -71,9 +72,9 @@ class VolumeContents:
             return merged([self._downward(pod, down.items, down.default_mode)])
         projected = volume.projected
         assert projected is not None  # noqa: S101  for the type
-        return merged(
-            [await self._source(pod, each, projected.default_mode) for each in projected.sources]
-        )
+        mode = projected.default_mode
+        parts = await asyncio.gather(*(self._source(pod, e, mode) for e in projected.sources))
+        return merged(parts)
 
     async def _source(self, pod: Pod, source: Projection, mode: int) -> dict[str, File]:
         if source.config_map is not None:
