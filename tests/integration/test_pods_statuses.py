@@ -110,7 +110,7 @@ async def keep(store: EdgeStore, pod: Pod) -> None:
 async def has_rows(store: EdgeStore, count: int) -> None:
     """Wait until so many statuses are on disk: writes are not waited for."""
     async with asyncio.timeout(10):
-        while len(await store.meta_of_type("podstatus")) != count:
+        while len(await store.meta_of_type("podstatus")) != count:  # noqa: ASYNC110  nobody tells
             await asyncio.sleep(0.01)
 
 
