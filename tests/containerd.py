@@ -207,9 +207,7 @@ class Containerd:
 
     def mounts(self) -> list[str]:
         """Return the mount points below this containerd's folder, deepest first."""
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
-        points = [line.split()[4] for line in lines]
-        return sorted((p for p in points if p.startswith(f"{self.folder}/")), reverse=True)
+        return mounts_below(self.folder)
 
     def remove_pods(self) -> None:
         """Stop and remove all sandboxes with their containers."""
@@ -232,7 +230,7 @@ class Containerd:
         self.stop()
         self._end_shims()
         _remove_groups(self.cgroup_root)
-        _eventually(self._unmounted, STOP_SECONDS, f"still mounted: {self.mounts()}")
+        unmount_below(self.folder)
         _remove_network(self.network, self.bridge)
         shutil.rmtree(self.folder)
 
@@ -264,11 +262,6 @@ class Containerd:
     @property
     def network(self) -> str:
         return f"{NETWORK}-{self.slot}"
-
-    def _unmounted(self) -> bool:
-        for point in self.mounts():
-            subprocess.run(["umount", "--lazy", point], capture_output=True, check=False)
-        return not self.mounts()
 
 
 # --- making one -------------------------------------------------------------------------------------
@@ -449,6 +442,27 @@ def _iptables_delete(chain: str, rule: str) -> None:
         check=False,
         env=ENVIRONMENT,
     )
+
+
+# --- mounts -----------------------------------------------------------------------------------------
+
+
+def mounts_below(folder: Path) -> list[str]:
+    """Return the mount points below a folder, deepest first."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = [line.split()[4] for line in lines]
+    return sorted((each for each in points if each.startswith(f"{folder}/")), reverse=True)
+
+
+def unmount_below(folder: Path) -> None:
+    """Unmount what is mounted below a folder: what is busy goes when it is no longer."""
+
+    def is_done() -> bool:
+        for point in mounts_below(folder):
+            subprocess.run(["umount", "--lazy", point], capture_output=True, check=False)
+        return not mounts_below(folder)
+
+    _eventually(is_done, STOP_SECONDS, f"still mounted: {mounts_below(folder)}")
 
 
 # --- processes --------------------------------------------------------------------------------------
