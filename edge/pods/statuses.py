@@ -165,7 +165,8 @@ class Statuses:
         if entry is not None:
             entry.is_done = True
             self._store.delete_meta(entry.row, "", _unwaited)
-            self._store.delete_meta(f"{entry.namespace}/{PATCH}/{entry.name}", uid, _unwaited)
+            own = "" if entry.is_static else uid  # what was patched then is its mirror, of that name
+            self._store.delete_meta(f"{entry.namespace}/{PATCH}/{entry.name}", own, _unwaited)
 
     def mirror_changed(self, uid: str) -> None:
         """The mirror of a static Pod is new: it is told all."""
