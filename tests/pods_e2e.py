@@ -107,6 +107,7 @@ def settings(containerd: Containerd, folder: Path, *, enabled: str = "on") -> tu
         f"edge.node_name={NODE}",
         f"edge.workloads.enabled={enabled}",
         f"edge.workloads.runtime={containerd.endpoint}",
+        f"edge.workloads.cgroup_root={containerd.cgroup_root}",
         f"edge.workloads.logs={folder / 'pod-logs'}",
         "edge.workloads.bind=127.0.0.1:0",
     )

@@ -116,7 +116,7 @@ class Rig:
 @pytest.fixture
 async def rig(containerd: Containerd, tmp_path: Path) -> AsyncIterator[Rig]:
     runtime = CriRuntime(containerd.endpoint, "edge-1")
-    tree = find_tree("cgroupfs", f"tstest{containerd.slot}pods")
+    tree = find_tree("cgroupfs", containerd.cgroup_root)
     assert tree is not None
     folders = Folders(pods=tmp_path / "pods", logs=tmp_path / "logs", profiles=tmp_path / "seccomp")
     facts = NodeFacts(
@@ -143,10 +143,6 @@ async def rig(containerd: Containerd, tmp_path: Path) -> AsyncIterator[Rig]:
             await runtime.remove_sandbox(each.id)
         await runtime.close()
         await configs.cgroups.remove(UID)
-        for folder in tree.folders():
-            for path in (*(folder / tree.top).glob("*/"), folder / tree.top):
-                if path.is_dir():
-                    path.rmdir()
 
 
 async def test_a_container_has_its_environment_names_and_resolvers(rig: Rig) -> None:
