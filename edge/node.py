@@ -68,6 +68,7 @@ class NodeAgent:
         self._changed = asyncio.Event()
         self._has_ended = False
         """The link went since the session began."""
+        self._has_news = False
         self._lease: JsonObject | None = None
         self.is_registered = False
 
@@ -76,6 +77,7 @@ class NodeAgent:
 
     def kick(self) -> None:
         """There is news of the Node: told at once, or with the next link."""
+        self._has_news = True
         self._changed.set()
 
     def link_down(self) -> None:
@@ -120,7 +122,8 @@ class NodeAgent:
             if time() >= next_renewal:
                 await self._renew()
                 next_renewal = time() + RENEW_SECONDS
-            if time() >= next_report or self._machine.has_news(now_ms()):
+            if time() >= next_report or self._has_news or self._machine.has_news(now_ms()):
+                self._has_news = False
                 await self._patch_status()
                 next_report = time() + REPORT_SECONDS
 

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from cloud.restrictions import CERTIFICATE
+from cloud.runtimetaint import KEY
 from gateway.errors import NotFound
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge import to_cloud
@@ -299,6 +300,27 @@ async def test_a_node_registers_patches_its_status_and_renews_its_lease(tmp_path
         assert isinstance(renewed, dict)
         stale = read_result((await edge.ask_object(lease, Operation.UPDATE, made)).content)
         assert failure(stale) == "Conflict"
+
+
+async def test_the_taint_of_a_node_without_a_runtime_follows_its_status(tmp_path: Path) -> None:
+    async with (
+        a_cloud(tmp_path) as cloud,
+        an_edge(cloud, "edge-1", await join(cloud, "edge-1")) as edge,
+    ):
+        await edge.register()
+        for runtime, expected in (
+            ("none://", [KEY]),
+            ("containerd://1.6.20", []),
+            ("none://", [KEY]),
+        ):
+            patch = f'{{"status":{{"nodeInfo":{{"containerRuntimeVersion":"{runtime}"}}}}}}'
+            subject = Subject(None, "nodepatch", "edge-1")
+            answer = await edge.ask_object(subject, Operation.PATCH, patch)
+            told: Any = read_result(answer.content)
+            stored: Any = await cloud.kube.get("v1", "nodes", None, "edge-1")
+            for node in (told, stored):
+                taints = node["spec"].get("taints") or []
+                assert [row["key"] for row in taints if row["key"] == KEY] == expected
 
 
 async def test_a_node_may_touch_nothing_but_its_own(tmp_path: Path) -> None:
