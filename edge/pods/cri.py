@@ -43,7 +43,9 @@ MAX_ANSWER = 16 * 1024 * 1024
 MAX_TEXT = 4_096
 """Characters of a runtime's words that are kept."""
 SHORT_SECONDS = 10.0
-"""Of a call that reads."""
+"""Of the question how the runtime is, and on top of a command's own time."""
+READ_SECONDS = 30.0
+"""Of a call that reads; a slow disk makes the runtime wait."""
 CALL_SECONDS = 120.0
 """Of a call that changes, as the kubelet's `runtimeRequestTimeout`."""
 SANDBOX_SECONDS = 240.0
@@ -102,8 +104,8 @@ class CriRuntime:
     # --- the runtime itself -------------------------------------------------------------------------
 
     async def info(self) -> RuntimeInfo:
-        version = await self._ask("Version", pb.VersionRequest(), pb.VersionResponse)
-        answer = await self._ask("Status", pb.StatusRequest(), pb.StatusResponse)
+        version = await self._ask("Version", pb.VersionRequest(), pb.VersionResponse, SHORT_SECONDS)
+        answer = await self._ask("Status", pb.StatusRequest(), pb.StatusResponse, SHORT_SECONDS)
         return forms.runtime_info(version, answer.status)
 
     async def sandbox_image(self) -> str:
@@ -329,12 +331,12 @@ class CriRuntime:
     # --- calls --------------------------------------------------------------------------------------
 
     async def _ask(
-        self, name: str, request: Message, answer: type[Answer], seconds: float = SHORT_SECONDS
+        self, name: str, request: Message, answer: type[Answer], seconds: float = READ_SECONDS
     ) -> Answer:
         return await self._call("RuntimeService", name, request, answer, seconds)
 
     async def _ask_images(
-        self, name: str, request: Message, answer: type[Answer], seconds: float = SHORT_SECONDS
+        self, name: str, request: Message, answer: type[Answer], seconds: float = READ_SECONDS
     ) -> Answer:
         return await self._call("ImageService", name, request, answer, seconds)
 

@@ -94,16 +94,25 @@ class Puller:
         self._registries = registries
 
     async def pull(
-        self, image: str, entries: Sequence[Entry], sandbox: SandboxConfig | None = None
+        self,
+        image: str,
+        entries: Sequence[Entry],
+        sandbox: SandboxConfig | None = None,
+        *,
+        even_present: bool = True,
     ) -> tuple[str, float]:
         """Pull, and return the reference and how many seconds the pull itself took.
 
+        Shape:  without `even_present` an image that came while this pull waited for its turn is taken as it
+                is: many Pods of one new image ask their registry three times, not a hundred times.
         Errors: RuntimeFault; BadRequest for a name that is none.
         """
         own = await asyncio.to_thread(self._own_entries)
         repository = parse(image).repository
         candidates = Keyring(entries).lookup(repository) + Keyring(own).lookup(repository)
         async with self._slots:
+            if not even_present and (found := await self._runtime.image(image)):
+                return found.id, 0.0
             begun = time.monotonic()
             reference = await self._try(image, candidates or [None], sandbox)
         return reference, time.monotonic() - begun
@@ -171,7 +180,7 @@ class PodImages:
             self._tell(pod, container, "Warning", ERR_NEVER, text)
             raise NotYet(ERR_NEVER, text)
         self._hold_back(pod, container)
-        return await self._pull(pod, container, image, sandbox)
+        return await self._pull(pod, container, image, sandbox, even_present=policy == ALWAYS)
 
     async def _present(self, pod: Pod, container: Container, image: str) -> str:
         """Return a present image's id, else ""."""
@@ -193,13 +202,21 @@ class PodImages:
             raise NotYet(BACK_OFF, f"{text}: {why}")
 
     async def _pull(
-        self, pod: Pod, container: Container, image: str, sandbox: SandboxConfig | None
+        self,
+        pod: Pod,
+        container: Container,
+        image: str,
+        sandbox: SandboxConfig | None,
+        *,
+        even_present: bool,
     ) -> str:
         name, begun = container.image, self._clock()
         entries = await self._entries(pod)
         self._tell(pod, container, "Normal", "Pulling", f'Pulling image "{name}"')
         try:
-            reference, seconds = await self._puller.pull(image, entries, sandbox)
+            reference, seconds = await self._puller.pull(
+                image, entries, sandbox, even_present=even_present
+            )
         except RuntimeAway:
             raise
         except RuntimeFault as fault:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from edge.pods import housekeeping
 from edge.pods.housekeeping import Housekeeping
 from edge.pods.imagegc import (
     ContainerCollector,
@@ -26,6 +28,7 @@ from edge.pods.runtime import (
     ContainerState,
     FilesystemUsage,
     Image,
+    RuntimeAway,
     RuntimeFault,
     RuntimeNotFound,
     Sandbox,
@@ -188,6 +191,27 @@ async def test_a_second_failure_in_a_row_is_an_event() -> None:
     ]
 
 
+async def test_a_round_that_fails_is_told_and_the_next_one_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("LOGS_SECONDS", "CONTAINERS_SECONDS", "IMAGES_SECONDS"):
+        monkeypatch.setattr(housekeeping, name, 0.001)
+    yard, runtime = Yard(Shelf()), Boxes()
+    runtime.is_away = True
+    house = Housekeeping(
+        LogRotation(runtime), ContainerCollector(runtime, lambda: None), yard.collector, yard.told
+    )
+    up = asyncio.Event()
+    running = asyncio.create_task(house.run(up.set))
+    async with asyncio.timeout(10):
+        await up.wait()
+        while sum(r == "ContainerGCFailed" for _, r, _ in yard.told.events) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
 def test_sizes_are_written_for_people() -> None:
     assert [size_text(n) for n in (1, 1_536, 5 << 30)] == ["1 B", "1.5 KiB", "5.0 GiB"]
 
@@ -260,9 +284,11 @@ class Boxes:
         self.logs = logs or {}
         self.reopened: list[str] = []
         self.done: list[str] = []
-        self.refuses = False
+        self.refuses = self.is_away = False
 
     async def containers(self) -> list[ContainerState]:
+        if self.is_away:
+            raise RuntimeAway("no runtime")
         return list(self.items.values())
 
     async def container(self, container_id: str) -> ContainerState:

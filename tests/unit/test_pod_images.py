@@ -414,6 +414,18 @@ async def test_no_more_pulls_at_a_time_than_said() -> None:
     assert (len(runtime.pulls), runtime.most) == (5, 2)
 
 
+async def test_many_pods_of_one_new_image_ask_the_registry_a_few_times(rig: Rig) -> None:
+    rig.runtime.gate = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        pods = [group.create_task(rig.ensure("a:1")) for _ in range(20)]
+        async with asyncio.timeout(5):
+            while rig.runtime.now < 3:  # noqa: ASYNC110  the fake tells nobody
+                await asyncio.sleep(0.001)
+        rig.runtime.gate.set()
+    assert {each.result() for each in pods} == {"id-a:1"}
+    assert len(rig.runtime.pulls) == 3
+
+
 @pytest.mark.parametrize(
     ("fault", "kind"), [(RuntimeFault("404"), Rejected), (RuntimeAway("gone"), Undeliverable)]
 )
