@@ -24,6 +24,9 @@ async def bring(runtime: Runtime, endpoint: str) -> None:
 
     Errors: RuntimeFault; Undeliverable or Rejected with what stands in the way.
     """
+    info = await runtime.info()
+    if not info.is_network_ready:
+        raise Undeliverable(f"{info.network_message}\n  -> twinspan edge setup-cni")
     names = [HEARTBEAT, await runtime.sandbox_image()]
     missing = [name for name in names if name and await runtime.image(name) is None]
     if missing:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,8 +22,6 @@ from gateway.runtime.module import Module
 if TYPE_CHECKING:
     from edge.pods.runtime import Runtime
     from gateway.kube.client import KubeClient
-
-log = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -131,17 +129,33 @@ def _cloud_side(shared: Process) -> Sequence[Module]:
     return [*built.modules, kube, *controllers, *build_cloud(shared, built, kube)]
 
 
-async def _run_sample(settings: Settings, runtime: Runtime, client: KubeClient) -> None:
-    """Have the sample workload run at the local edge; what stands in its way is told."""
+async def _run_sample(settings: Settings, runtime: Runtime | None, client: KubeClient) -> None:
+    """Have the sample workload run at the local edge; what stands in its way is told, with its mend."""
     from cloud import demo
     from edge.pods import sample, sampleimages, sockets
 
-    endpoint = sockets.find_endpoint(settings.edge.workloads.runtime) or ""
-    hindrance = await sample.hindrance(runtime, endpoint)
-    if hindrance:
-        log.warning("the sample workload does not run", extra={"cause": hindrance})
+    if runtime is None:
+        hindrance = await asyncio.to_thread(_no_runtime, settings)
     else:
-        await demo.provision_workload(client, sampleimages.HEARTBEAT)
+        endpoint = sockets.find_endpoint(settings.edge.workloads.runtime) or ""
+        hindrance = await sample.hindrance(runtime, endpoint)
+    if hindrance:
+        click.secho(f"No sample container: {hindrance}", fg="yellow")
+        return
+    await demo.provision_workload(client, sampleimages.HEARTBEAT)
+    click.echo(
+        "Containers: twinspan kubeconfig > kc; kubectl --kubeconfig kc logs -f deploy/heartbeat"
+    )
+
+
+def _no_runtime(settings: Settings) -> str:
+    """Return why this node runs no Pods, and what mends it."""
+    from edge.workloadchecks import OK, workload_checks
+
+    found = next((each for each in workload_checks(settings.edge) if each.state != OK), None)
+    if found is None:
+        return "edge.workloads.enabled is off"
+    return f"{found.text}\n  -> {found.mend}" if found.mend else found.text
 
 
 def _everything(shared: Process) -> Sequence[Module]:
@@ -172,8 +186,6 @@ def _everything(shared: Process) -> Sequence[Module]:
     modules = [*built.modules, kube, *controllers, *cloud_modules, *local.modules]
     if shared.settings.demo:
         modules.append(Once("cloud.demo", lambda: demo.provision(client, local.node_name)))
-        if local.pods is not None:
-            modules.append(
-                Once("edge.demo", partial(_run_sample, shared.settings, local.pods.runtime, client))
-            )
+        runtime = local.pods.runtime if local.pods is not None else None
+        modules.append(Once("edge.demo", partial(_run_sample, shared.settings, runtime, client)))
     return modules
