@@ -245,6 +245,7 @@ def assemble(ground: Ground, endpoint: str) -> Pods:
     rooms = _Rooms(ground, endpoint)
     listeners: list[LinkListener] = [rooms.recorder, rooms.statuses, rooms.volumes, *rooms.static]
     modules: list[Module] = [
+        rooms.runtime,
         rooms.recorder,
         rooms.statuses,
         rooms.volumes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -102,6 +103,18 @@ class CriRuntime:
         self._sandbox_of: dict[str, str] = {}
 
     # --- the runtime itself -------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return "edge-container-runtime"
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Module, before all that call it: hangs up when they have ended."""
+        ready()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self.close()
 
     async def info(self) -> RuntimeInfo:
         version = await self._ask("Version", pb.VersionRequest(), pb.VersionResponse, SHORT_SECONDS)

@@ -34,6 +34,7 @@ from edge.pods.runtime import (
     State,
 )
 from gateway.errors import InvalidSetting
+from gateway.runtime.module import running
 from tests.fake_cri import Exec, FakeCri, Run, fake_cri
 
 SANDBOX = SandboxConfig(name="pod", uid="u1", namespace="default", attempt=0)
@@ -178,6 +179,14 @@ async def test_a_network_that_is_not_ready_says_why(fake: FakeCri, runtime: CriR
     assert info.network_message == (
         "NetworkReady=false reason:NetworkPluginNotReady message:cni plugin not initialized"
     )
+
+
+async def test_with_its_module_the_connection_ends(fake: FakeCri) -> None:
+    runtime = CriRuntime(fake.endpoint, "edge-1")
+    async with running(runtime):
+        await start(runtime)
+        assert runtime._channel is not None
+    assert runtime._channel is None
 
 
 # --- forms ------------------------------------------------------------------------------------------
