@@ -26,6 +26,7 @@ from cloud.nodeasks import NodeAsks
 from cloud.nodebook import NodeBook
 from cloud.nodepods import NodePods
 from cloud.nodes import NodeWatch
+from cloud.nodeusage import NodeUsages
 from cloud.peers import Peers
 from cloud.podobjects import build_pod_objects
 from cloud.podstatus import PodReports
@@ -47,6 +48,7 @@ from gateway.hono.traffic import Traffic
 from gateway.kube.client import KubeClient
 from gateway.kube.hooks import Hooks
 from gateway.kube.kubelets import Kubelets
+from gateway.kube.usage import Usage
 from gateway.model.ports import Downstream, Ingress, Things
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
@@ -99,6 +101,7 @@ class Clients(Protocol):
     @property
     def hooks(self) -> Hooks: ...
     def reach(self, way: Callable[[Kubelets], Kubelets]) -> None: ...
+    def measure(self, usage: Usage, /) -> bool: ...
 
 
 def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> list[Module]:
@@ -234,4 +237,6 @@ def _streams(
     kube.reach(lambda others: EdgeKubelets(tunnels, others))
     places = TunnelPlaces(kube.client(MANAGER), peers, tunnels)
     server = StreamServer(settings, identity, tunnels, peers, process.endpoints, metrics)
-    return [places, tunnels, server]
+    usages = NodeUsages(tunnels, settings.usage_interval)
+    measures = settings.usage_interval > 0 and kube.measure(usages)
+    return [places, tunnels, server, *([usages] if measures else [])]

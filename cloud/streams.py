@@ -265,6 +265,10 @@ class Tunnels:
 
     # --- for other rooms ------------------------------------------------------------------------
 
+    def nodes(self) -> list[str]:
+        """Return the nodes that have a tunnel here."""
+        return list(self._tunnels)
+
     def is_connected(self, node: str) -> bool:
         return node in self._tunnels
 

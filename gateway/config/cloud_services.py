@@ -60,6 +60,9 @@ class Stream:
     """host:port where edges connect, with theirs; port 0 takes a free one."""
     client_ca: str = ""
     """PEM file of the CAs that API servers' certificates are judged by; empty takes the CloudCore's own."""
+    usage_interval: float = 15.0
+    """Seconds between readings of what nodes and Pods use, for `kubectl top` at the embedded API; 0 reads
+    nothing, and the API has no metrics.k8s.io."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

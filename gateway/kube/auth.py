@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ssl
@@ -205,3 +206,9 @@ def _is_valid_at(certificate: Mapping[str, object], now: float) -> bool:
     if isinstance(begin, str) and now < ssl.cert_time_to_seconds(begin):
         return False
     return not isinstance(end, str) or now <= ssl.cert_time_to_seconds(end)
+
+
+def der_of(transport: asyncio.Transport | None) -> bytes | None:
+    """The whole certificate of the caller."""
+    tls = transport.get_extra_info("ssl_object") if transport else None
+    return tls.getpeercert(binary_form=True) if tls is not None else None

@@ -18,6 +18,7 @@ from gateway.kube.hooks import Hooks
 from gateway.kube.kubelets import Kubelets
 from gateway.kube.remote import Connection, RemoteClient
 from gateway.kube.strategies import table
+from gateway.kube.usage import Usage
 from gateway.model.json import JsonObject
 from gateway.runtime.backoff import Backoff
 
@@ -59,6 +60,10 @@ class ClusterApi:
 
     def reach(self, way: Callable[[Kubelets], Kubelets]) -> None:
         """Nothing to be done: a cluster's API server asks kubelets by itself."""
+
+    def measure(self, _usage: Usage) -> bool:
+        """False: what is measured in a cluster is its metrics-server's matter."""
+        return False
 
     @property
     def is_well(self) -> bool:

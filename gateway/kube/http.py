@@ -20,7 +20,7 @@ from gateway.kube.admission import Remarks, WriteOptions
 from gateway.kube.answers import answer, error_response, no_such_path, plain_json, shown
 from gateway.kube.audit import AuditLog
 from gateway.kube.auditing import Auditing, note_body, note_caller, note_decision
-from gateway.kube.auth import Access, Authenticator, User, access_to
+from gateway.kube.auth import Access, Authenticator, User, access_to, der_of
 from gateway.kube.bodies import (
     delete_options,
     patch_type,
@@ -42,6 +42,7 @@ from gateway.kube.podstreams import STREAMED, UPGRADES, PodStreams
 from gateway.kube.reviews import review
 from gateway.kube.strategies import table
 from gateway.kube.streams import stream_watch
+from gateway.kube.usage import UsageAnswers
 from gateway.kube.written import Written, deletion_status
 from gateway.model.json import Json, JsonObject
 from gateway.observe.metrics import Metrics
@@ -77,13 +78,14 @@ class KubeHttp:
         max_body: int,
         audit: AuditLog | None = None,
         kubelets: Kubelets | None = None,
+        usage: UsageAnswers | None = None,
     ) -> None:
         self.objects = objects
         self._streams = PodStreams(objects, kubelets or NoKubelets())
         self.documents = documents
         self._authenticator = authenticator
         self._metrics = metrics
-        self._max_body = max_body
+        self._max_body, self._usage = max_body, usage
         self._auditing = Auditing(audit or AuditLog(KubeAudit(), metrics))
 
     def app(self) -> web.Application:
@@ -141,7 +143,7 @@ class KubeHttp:
         transport, headers = request.transport, request.headers
         certificate = transport.get_extra_info("peercert") if transport else None
         caller = self._authenticator.user(
-            certificate, headers.get("Authorization"), _der(transport) if certificate else None
+            certificate, headers.get("Authorization"), der_of(transport) if certificate else None
         )
         note_caller(request, caller, caller)
         wanted = wanted_of(headers.items())
@@ -203,6 +205,8 @@ class KubeHttp:
             return no_such_path()
         if target.namespace and not resource.namespaced:
             raise not_served()
+        if self._usage is not None and self._usage.serves(resource):
+            return await self._usage.respond(request, self.objects, resource, target)
         if resource.is_virtual:
             return await self._on_review(request, resource, user, target.namespace)
         if target.subresource and resource.subresource(target.subresource) is None:
@@ -479,12 +483,6 @@ async def _body(request: web.Request) -> bytes:
         raise BadRequest(text, status=408, details={"reason": "Timeout"}) from error
     note_body(request, body)
     return body
-
-
-def _der(transport: asyncio.Transport | None) -> bytes | None:
-    """The whole certificate of the caller."""
-    tls = transport.get_extra_info("ssl_object") if transport else None
-    return tls.getpeercert(binary_form=True) if tls is not None else None
 
 
 def _options(request: web.Request, kind: str, patch: PatchType | None = None) -> WriteOptions:

@@ -38,6 +38,7 @@ from gateway.kube.serviceaddresses import SERVICES, ServiceAddresses
 from gateway.kube.storage import Storage
 from gateway.kube.strategies import table
 from gateway.kube.tokenfile import read_tokens
+from gateway.kube.usage import Usage, UsageAnswers
 from gateway.kube.watch import Key
 from gateway.model.json import JsonObject
 from gateway.observe.metrics import Metrics
@@ -101,6 +102,7 @@ class KubeApi:
         self._identity: Identity | None = None
         self._kubelets: Kubelets = DirectKubelets(self._kubelet_tls)
         self._audit = AuditLog(settings.audit, metrics)
+        self._usage: UsageAnswers | None = None
 
     def client(self, manager: str) -> KubeClient:
         """A client in this process; `manager` names it in `managedFields`. Works while the module runs."""
@@ -109,6 +111,11 @@ class KubeApi:
     def reach(self, way: Callable[[Kubelets], Kubelets]) -> None:
         """Put another way to kubelets before those there are; before it runs."""
         self._kubelets = way(self._kubelets)
+
+    def measure(self, usage: Usage, /) -> bool:
+        """Serve what nodes and Pods use; before it runs. Always True here."""
+        self._usage = UsageAnswers(usage, self.objects.registry)
+        return True
 
     def _kubelet_tls(self) -> ssl.SSLContext:
         if self._identity is None:
@@ -187,6 +194,7 @@ class KubeApi:
             max_body=https.max_body,
             audit=self._audit,
             kubelets=self._kubelets,
+            usage=self._usage,
         )
         async with serve_app(
             self._endpoints,
