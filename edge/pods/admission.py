@@ -8,11 +8,12 @@ Source: Kubernetes, "Node-pressure eviction"; behaviour of kubelet 1.36.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge.pods.podspec import Pod
-from edge.pods.ports import NeverRuns, PodView, Recorder
+from edge.pods.ports import NeverRuns, NotYet, PodView, Recorder
 from edge.pods.preemption import MESSAGE, REASON, NoRoom, is_critical, takes, victims
 from edge.pods.sysctls import FORBIDDEN, Kernel, forbidden_sysctl
 from gateway.model.json import Json, JsonObject
@@ -28,6 +29,9 @@ UNEXPECTED = "UnexpectedAdmissionError"
 LINUX = "linux"
 OS_LABEL = "kubernetes.io/os"
 ENDED = ("Succeeded", "Failed")
+DOUBT_SECONDS = 10.0
+"""So long a Pod waits that the Node's labels or taints speak against: their change may be on its way."""
+_OF_NODE = ("NodeAffinity", "TaintToleration")
 _ORDER = (PODS, CPU, MEMORY, STORAGE)
 
 Admit = Callable[[Pod], None]
@@ -196,7 +200,11 @@ class Admission:
         first: Sequence[Admit] = (),
         kernel: Kernel = (0, 0),
         allowed_sysctls: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
+        self._doubts: dict[str, float] = {}
+        """Since when the Node speaks against a Pod, by uid."""
         self._name = name
         self._node = node
         self._recorder = recorder
@@ -209,16 +217,26 @@ class Admission:
         """Uids of Pods that may have no sandbox yet and count all the same."""
 
     def __call__(self, pod: Pod) -> None:
-        """Errors: NeverRuns."""
+        """Errors: NeverRuns; NotYet while what speaks against the Pod may be outdated."""
         for admit in self._first:
             admit(pod)
         others = self._others(pod)
         found = refusal(pod, others, self._terms())
         if found is not None:
+            if found.reason in _OF_NODE:
+                self._doubt(pod, found)
             if not (found.short and is_critical(pod)):
                 raise NeverRuns(found.reason, found.message)
             self._make_room(pod, others, found)
+        self._doubts.pop(pod.uid, None)
         self._admitted.add(pod.uid)
+
+    def _doubt(self, pod: Pod, found: Refusal) -> None:
+        """Errors: NotYet."""
+        now = self._clock()
+        self._doubts = {k: at for k, at in self._doubts.items() if now - at < 6 * DOUBT_SECONDS}
+        if now - self._doubts.setdefault(pod.uid, now) < DOUBT_SECONDS:
+            raise NotYet(found.reason, found.message)
 
     def _others(self, pod: Pod) -> list[Pod]:
         running = [] if self.view is None else self.view.pods()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge.pods.admission import Admission, Terms, kernel_of, refusal
 from edge.pods.podspec import Container, Pod, read_pod
-from edge.pods.ports import NeverRuns, Observed, Running
+from edge.pods.ports import NeverRuns, NotYet, Observed, Running
 from edge.pods.preemption import NoRoom, takes, victims
 from edge.pods.sysctls import forbidden_sysctl, normalized
 from gateway.model.json import JsonObject
@@ -435,8 +435,21 @@ def test_the_labels_that_an_operator_gave_the_node_count() -> None:
     pod = a_pod(nodeSelector={"rack": "7"})
     stored: JsonObject = {"metadata": {"labels": {"rack": "7"}}}
     Admission("edge-1", lambda: NODE, Told(), stored=lambda: stored)(pod)
-    with pytest.raises(NeverRuns):
-        Admission("edge-1", lambda: NODE, Told(), stored=dict)(pod)
+
+
+def test_labels_of_the_node_that_may_be_outdated_hold_a_pod_up_before_it_is_refused() -> None:
+    now, stored = [100.0], dict[str, Any]()
+    gate = Admission("edge-1", lambda: NODE, Told(), stored=lambda: stored, clock=lambda: now[0])
+    pod, other = a_pod(nodeSelector={"rack": "7"}), a_pod("u2", nodeSelector={"rack": "8"})
+    for each in (pod, other):
+        with pytest.raises(NotYet):
+            gate(each)
+    stored["metadata"] = {"labels": {"rack": "7"}}
+    gate(pod)
+    now[0] += 11
+    with pytest.raises(NeverRuns) as caught:
+        gate(other)
+    assert caught.value.reason == "NodeAffinity"
 
 
 def test_what_is_asked_first_is_told_first() -> None:
