@@ -268,8 +268,13 @@ class Containerd:
 
 
 @contextmanager
-def running_containerd(registry: Registry | None = None) -> Iterator[Containerd]:
-    """Run a containerd for the length of the block, with busybox present; skip where that cannot be."""
+def running_containerd(
+    registry: Registry | None = None, disk_bytes: int = 0
+) -> Iterator[Containerd]:
+    """Run a containerd for the length of the block, with busybox present; skip where that cannot be.
+
+    With `disk_bytes` its images lie on a disk of their own of that size.
+    """
     require_containerd()
     with ExitStack() as stack:
         slot, folder = stack.enter_context(_slot())
@@ -278,6 +283,8 @@ def running_containerd(registry: Registry | None = None) -> Iterator[Containerd]
         _remove_network(rig.network, rig.bridge)
         _write_settings(rig)
         stack.callback(rig.clean)
+        if disk_bytes:
+            _mount_disk(folder / "root", disk_bytes)
         rig.start()
         for name in ("pause", "busybox"):
             rig.pull(name)
@@ -289,6 +296,12 @@ def containerd() -> Iterator[Containerd]:
     """One containerd for the tests of a module. What a test makes there it removes."""
     with running_containerd() as rig:
         yield rig
+
+
+def _mount_disk(folder: Path, size: int) -> None:
+    folder.mkdir()
+    options = ["-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    subprocess.run(["mount", *options], check=True)
 
 
 def require_containerd() -> None:

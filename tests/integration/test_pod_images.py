@@ -27,7 +27,7 @@ from gateway.errors import NotFound, Rejected
 from gateway.model.json import Json, JsonObject
 from gateway.wire.cloudedge.subjects import Subject
 from gateway.wire.cloudedge.tasks import PREPULL_JOB, PULL
-from tests.containerd import Containerd
+from tests.containerd import Containerd, running_containerd
 from tests.containerd import containerd as containerd
 from tests.integration.edge_support import until
 from tests.ociimages import PASSWORD, USER, filler
@@ -325,6 +325,32 @@ async def test_a_log_renamed_by_a_crash_is_begun_anew(
     log.rename(tmp_path / "0.log.20260101-000000")
     await LogRotation(runtime).rotate()
     await until(lambda: log.exists() and log.stat().st_size)
+
+
+async def test_images_that_fill_a_real_disk_make_room_for_the_next() -> None:
+    """14 MB of an image are 28 MB on the disk: packed, and unpacked."""
+    with running_containerd(disk_bytes=64 << 20) as small:
+        runtime = CriRuntime(small.endpoint, "edge-1")
+        rig = Rig(small, runtime)
+        for name in ("one", "two", "three"):
+            small.registry.images[f"{name}:1"] = filler(name, 14_000_000)
+        await rig.ensure(small.image("one"))
+        await rig.ensure(small.image("two"))
+        with pytest.raises(NotYet, match="no space left on device") as caught:
+            await rig.ensure(small.image("three"))
+        assert caught.value.reason == "ErrImagePull"
+        collector = ImageCollector(runtime, rig.told, Policy(min_age=0.0))
+        assert await collector.collect() > 14_000_000
+        assert "FreeDiskSpaceFailed" not in rig.told.reasons
+        async with asyncio.timeout(30):
+            while True:  # containerd gives the room back in its own time
+                rig.now += 300.0
+                try:
+                    await rig.ensure(small.image("three"))
+                    break
+                except NotYet:
+                    await asyncio.sleep(0.2)
+        await runtime.close()
 
 
 # --- containerd away --------------------------------------------------------------------------------
