@@ -64,7 +64,8 @@ class Workloads:
     kube_reserved: dict[str, str] = field(default_factory=dict)
     """The same for EdgeCore and the container runtime; both are taken off what is allocatable."""
     eviction_hard: dict[str, str] = field(default_factory=_hard)
-    """Signal -> amount or percentage; with less available a Pod has to go at once. 0 switches one off."""
+    """Signal -> amount or percentage; with less available a Pod has to go at once. What is set here replaces
+    all that stands here by itself, as with the kubelet."""
     eviction_soft: dict[str, str] = field(default_factory=dict)
     """The same, when it lasts for the time of `eviction_soft_grace`."""
     eviction_soft_grace: dict[str, str] = field(default_factory=dict)

@@ -55,6 +55,19 @@ spec:
   volumes:
   - {name: data, emptyDir: {sizeLimit: 1Mi}}
 """
+ONCE = """
+apiVersion: v1
+kind: Pod
+metadata: {name: once}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: c
+    image: IMAGE
+    command: [sh, -c, "touch /first; sleep 600"]
+    startupProbe: {exec: {command: [rm, /first]}, periodSeconds: 1, failureThreshold: 3}
+    readinessProbe: {exec: {command: ["true"]}, periodSeconds: 2}
+"""
 PLAIN = f"""
 apiVersion: v1
 kind: Pod
@@ -82,6 +95,12 @@ def remove(cluster: PodsCluster, pod: str) -> None:
 
 def events(cluster: PodsCluster, pod: str) -> str:
     return cluster.kubectl("get", "events", "--field-selector", f"involvedObject.name={pod}")
+
+
+def probes(cluster: PodsCluster) -> str:
+    port = cluster.process.port("edge.kubelet")
+    with urlopen(f"http://127.0.0.1:{port}/metrics/probes", timeout=10) as answer:
+        return str(answer.read().decode())
 
 
 def test_the_node_says_what_it_is(cluster: PodsCluster) -> None:
@@ -161,6 +180,22 @@ def test_use_is_shown_at_the_node(cluster: PodsCluster) -> None:
         with urlopen(f"{kubelet}/metrics/{path}", timeout=10) as answer:
             assert row in answer.read().decode()
     remove(cluster, "plain")
+
+
+def test_what_was_started_and_ready_stays_so_when_edgecore_restarts(cluster: PodsCluster) -> None:
+    cluster.apply(ONCE)
+    cluster.until(lambda: cluster.status("once").get("ready"), "ready")
+    before = cluster.status("once")
+    cluster.process.kill()
+    cluster.process.start()
+    cluster.until(lambda: cluster.condition().get("status") == "True", "the node is ready")
+    tried = 'prober_probe_total{container="c",namespace="default",pod="once"'
+    cluster.until(lambda: tried in probes(cluster), "readiness is tried again")
+    assert 'probe_type="Startup"' not in probes(cluster)
+    after = cluster.status("once")
+    assert after["containerID"] == before["containerID"]
+    assert (after["started"], after["ready"], after["restartCount"]) == (True, True, 0)
+    remove(cluster, "once")
 
 
 def test_the_node_is_not_ready_without_its_runtime_and_ready_again_with_it(
