@@ -93,11 +93,8 @@ def _end(
 ) -> tuple[str, str, str]:
     """Return phase, reason and message: an end stays, and comes when nothing runs any more."""
     before = text(old.get("phase")) or PENDING
-    phase = _phase(pod, facts, status)
-    if phase not in ENDED:
-        phase = next((p for p in (before, text(stored.get("phase"))) if p in ENDED), phase)
-    if stored.get("phase") in ENDED:
-        phase = text(stored.get("phase"))
+    ends = [each for each in (text(stored.get("phase")), before) if each in ENDED]
+    phase = ends[0] if ends else _phase(pod, facts, status)
     why = ("", "")
     if phase == before:
         why = (

@@ -472,6 +472,14 @@ def test_the_end_of_a_pod_of_the_api_stays_though_this_node_knows_nothing() -> N
     assert (status["phase"], status["reason"], status["message"]) == ("Failed", "Shutdown", "m")
 
 
+def test_a_pod_that_succeeded_does_not_fail_later() -> None:
+    pod = a_pod("a", "b", init=(INIT,))
+    old = pod_status(pod, facts(an_end("a"), an_end("b"), is_over=True))
+    assert old["phase"] == "Succeeded"
+    later = pod_status(pod, facts(a_run("b", state=State.CREATED), is_over=True), old)
+    assert later["phase"] == "Succeeded"
+
+
 def test_a_container_that_ended_for_good_does_not_run_again() -> None:
     pod = a_pod(policy="Never")
     old = pod_status(pod, facts(an_end(), a_run("other")))
