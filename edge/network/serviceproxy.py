@@ -34,6 +34,8 @@ GATHER_SECONDS = 0.02
 RETRY_SECONDS = 30.0
 """After which refused addresses and taken ports are tried again."""
 SWEEP_SECONDS = 5.0
+BREATHS = 25
+"""Services after which others get their turn."""
 BACKLOG = 128
 ACCEPTS = 32
 """Connections that are accepted at a time."""
@@ -155,7 +157,9 @@ class ServiceProxy:
         if not await self._hold_addresses():
             self._dirty |= dirty
             return
-        for key in sorted(dirty):
+        for number, key in enumerate(sorted(dirty)):
+            if number % BREATHS == 0:
+                await asyncio.sleep(0)  # a thousand at a start must not hold up all else
             await self._reconcile_service(key)
 
     async def _hold_addresses(self) -> bool:
