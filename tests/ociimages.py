@@ -165,9 +165,10 @@ def _busybox_files() -> tuple[File, ...]:
 PATH_ENV = "PATH=/bin"
 
 
-def busybox(**config: object) -> OciImage:
-    """Return an image with all applets of busybox; `config` as for `make_image`."""
-    return make_image(_busybox_files(), {"Env": [PATH_ENV], "Cmd": ["sh"], **config})
+def busybox(*, extra: bytes = b"", **config: object) -> OciImage:
+    """Return an image with all applets of busybox; `config` as for `make_image`, `extra` makes it larger."""
+    more = [File("extra", extra)] if extra else []
+    return make_image([*_busybox_files(), *more], {"Env": [PATH_ENV], "Cmd": ["sh"], **config})
 
 
 def filler(name: str, size: int) -> OciImage:

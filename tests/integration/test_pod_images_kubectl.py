@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from cri_api.v1 import api_pb2
 
 from tests.containerd import Containerd
 from tests.containerd import containerd as containerd
-from tests.ociimages import PASSWORD, USER
+from tests.ociimages import PASSWORD, USER, busybox
 from tests.pods_e2e import NODE, PodsCluster, pods_cluster
 
 
@@ -140,3 +143,20 @@ def test_a_pre_pull_job_of_kubectl_has_its_image_on_the_node(cluster: PodsCluste
         "the job is done",
     )
     assert any(each.startswith("busybox-web:") for each in cluster.containerd.registry.pulls)
+
+
+def test_a_pull_that_edgecore_is_killed_in_is_begun_again(cluster: PodsCluster) -> None:
+    registry = cluster.containerd.registry
+    registry.images["big:1"] = busybox(extra=os.urandom(200_000))
+    registry.held["big"] = threading.Event()
+    apply(cluster, "killed", registry.name("big"))
+    cluster.until(lambda: any(each.startswith("big:") for each in registry.pulls), "the pull")
+    cluster.process.kill()
+    registry.held.pop("big").set()
+    cluster.process.start()
+    cluster.until_running("killed")
+    with cluster.containerd.calls() as calls:
+        boxes = calls.ListPodSandbox(api_pb2.ListPodSandboxRequest()).items
+    assert [each.metadata.name for each in boxes].count("killed") == 1
+    cluster.kubectl("delete", "pod", "killed")
+    cluster.until_gone("killed")
