@@ -207,6 +207,7 @@ class Edged:
                 await asyncio.Event().wait()
         finally:
             self._group = None
+            await self._parts.runtime.close()
 
     async def _read_stored(self) -> None:
         for item in await self._meta.list(POD):

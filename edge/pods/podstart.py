@@ -58,13 +58,13 @@ class Starter:
     async def sandbox(self, pod: Pod, attempt: int) -> Sandbox:
         """Make a new sandbox. Errors: RuntimeFault; NotYet."""
         attempt = self._free("", attempt)
-        config = await self._parts.configs.sandbox(pod, attempt)
         async with self._parts.slots:
             try:
+                config = await self._parts.configs.sandbox(pod, attempt)
                 made = await self._parts.runtime.run_sandbox(config)
             except RuntimeAway:
                 raise
-            except RuntimeFault as fault:
+            except (RuntimeFault, NotYet) as fault:
                 self._failed("", attempt)
                 told = f"Failed to create pod sandbox: {fault.message}"
                 self._parts.recorder.event(pod, "Warning", "FailedCreatePodSandBox", told)

@@ -26,6 +26,7 @@ from gateway.errors import GatewayError
 from gateway.model.json import JsonObject
 from gateway.runtime.backoff import Backoff
 from gateway.wire.kube.clock import parse_rfc3339
+from gateway.wire.kube.parts import part
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ class PodWorker:
         """Judge a Pod before its first step; what runs already was admitted when it began."""
         if self._is_admitted:
             return True
-        if not observed.sandboxes and not observed.containers:
+        if not observed.sandboxes and not observed.containers and not self._has_ended():
             try:
                 self._parts.admit(self.pod)
             except NeverRuns as refusal:
@@ -211,6 +212,11 @@ class PodWorker:
                 return False
         self._is_admitted = True
         return True
+
+    def _has_ended(self) -> bool:
+        """True for a Pod whose end is known from before: it is judged no more."""
+        known = self._parts.statuses.known(self.pod.uid) or part(self.pod.raw, "status")
+        return known.get("phase") in ENDED
 
     def _time_left(self, status: JsonObject) -> float | None:
         limit, started = (
@@ -284,7 +290,7 @@ class PodWorker:
 
     async def _start(self, plan: Plan, observed: Observed) -> float | None:
         pod, parts = self.pod, self._parts
-        await parts.configs.prepare(pod)
+        await self._prepare()
         volumes = await self._mount()
         if plan.create_sandbox:
             sandbox = await self._starter.sandbox(pod, plan.attempt)
@@ -336,6 +342,15 @@ class PodWorker:
         for known in (self._waiting, self._not_before, self._backoffs):
             known.pop(name, None)
         return True
+
+    async def _prepare(self) -> None:
+        """Make what must be there before the sandbox. Errors: NotYet."""
+        try:
+            await self._parts.configs.prepare(self.pod)
+        except NotYet as error:
+            told = f"unable to ensure pod container exists: {error.message}"
+            self._parts.recorder.event(self.pod, "Warning", "FailedCreatePodContainer", told)
+            raise
 
     async def _mount(self) -> MountedVolumes:
         """Make the volumes ready. Errors: NotYet."""

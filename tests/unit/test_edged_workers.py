@@ -353,6 +353,18 @@ def test_a_pod_that_this_node_refuses_never_starts_and_says_why() -> None:
     on_a_rig(work)
 
 
+def test_a_pod_that_has_ended_is_judged_no_more() -> None:
+    async def work(rig: PodRig) -> None:
+        rig.rooms.refused = NeverRuns("OutOfcpu", "Node didn't have enough resource: cpu")
+        async with rig.process():
+            rig.apply({**a_pod(restartPolicy="Never"), "status": {"phase": "Succeeded"}})
+            await asyncio.sleep(10)
+            assert rig.phase() == "Succeeded"
+            assert not rig.runtime.calls
+
+    on_a_rig(work)
+
+
 def test_what_cannot_be_had_now_is_waited_for_and_said() -> None:
     async def work(rig: PodRig) -> None:
         async with rig.process():
