@@ -7,6 +7,7 @@ import hashlib
 import os
 import pty
 import re
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -251,3 +252,65 @@ async def test_a_container_that_waits_says_why_it_has_no_log(
             " trying and failing to pull image\n"
         )
         assert isinstance(whole, Whole)
+
+
+# --- as an API server of a cluster asks ---------------------------------------------------------------
+
+
+async def curl(whole: Whole, path: str) -> tuple[int, bytes]:
+    """Ask CloudCore's stand-in for the kubelet with a client certificate."""
+    port = whole.cloud.process.endpoints.port("stream.https")
+    process = await asyncio.create_subprocess_exec(
+        *("curl", "-sS", "-N", "--cert", str(whole.client), "--cacert"),
+        str(whole.cloud.data_dir / "ca.pem"),
+        *("-H", "Host: edge-1:10351", "-w", "%{http_code}", f"https://127.0.0.1:{port}{path}"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(SECONDS):
+        out, _ = await process.communicate()
+    return int(out[-3:]), out[:-3]
+
+
+async def upgraded(whole: Whole, path: str, protocol: str) -> bytes:
+    """The head of the answer to an upgrade."""
+    context = ssl.create_default_context(cafile=whole.cloud.data_dir / "ca.pem")
+    context.check_hostname = False
+    context.load_cert_chain(whole.client)
+    port = whole.cloud.process.endpoints.port("stream.https")
+    async with asyncio.timeout(SECONDS):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        writer.write(
+            f"POST {path} HTTP/1.1\r\nHost: edge-1:10351\r\nConnection: Upgrade\r\n"
+            f"Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: {protocol}\r\n"
+            "Content-Length: 0\r\n\r\n".encode()
+        )
+        try:
+            return await reader.readuntil(b"\r\n\r\n")
+        finally:
+            writer.transport.abort()
+
+
+async def test_a_clusters_api_server_is_served_by_the_stand_in(
+    tmp_path: Path, containerd: Containerd
+) -> None:
+    async with a_node_with_pods(containerd, tmp_path) as whole:
+        await whole.run("p", SLEEP)
+        path = "/containerLogs/default/p/c"
+        assert await curl(whole, path) == (200, b"ready\n")
+        assert await curl(whole, f"{path}?previous=true") == (
+            400,
+            b'previous terminated container "c" in pod "p" not found',
+        )
+        assert (await curl(whole, "/containerLogs/default/no/c"))[0] == 404
+        status, metrics = await curl(whole, "/metrics")
+        assert (status, b"kubelet_running_pods 1\n" in metrics) == (200, True)
+        for way, protocol in (
+            ("/exec/default/p/c?command=ls&output=1", "v4.channel.k8s.io"),
+            ("/attach/default/p/c?output=1", "v4.channel.k8s.io"),
+            ("/portForward/default/p", "portforward.k8s.io"),
+        ):
+            head = await upgraded(whole, way, protocol)
+            assert head.startswith(b"HTTP/1.1 101 "), head
+            assert protocol.encode() in head
+        head = await upgraded(whole, "/exec/default/p/no?command=ls&output=1", "v4.channel.k8s.io")
+        assert head.startswith(b"HTTP/1.1 500 ")
