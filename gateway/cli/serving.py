@@ -59,6 +59,7 @@ TITLES = {
     "tunnel.wss": "stream tunnels of edges",
     "edge.mqtt": "MQTT broker of the local edge",
     "edge.metaserver": "Kubernetes API of the local edge",
+    "edge.dns": "cluster DNS of the local edge's Pods",
     "edge.servicebus": "REST targets of the cloud, for services of the local edge",
 }
 

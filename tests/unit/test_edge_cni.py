@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from edge.join import Check
 from edge.network.cni import (
@@ -20,6 +23,8 @@ from edge.network.cni import (
     setup,
 )
 from edge.network.runtimefiles import read_runtime_files
+from gateway.cli import edge_cni
+from gateway.cli.edge_cni import setup_cni_command
 from gateway.errors import BadRequest
 
 ROUTES = """Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT
@@ -161,3 +166,40 @@ def test_crio_s_files_are_read_in_their_order(tmp_path: Path) -> None:
     (tmp_path / "etc/crio/crio.conf.d/10.conf").write_text('[crio.network]\nnetwork_dir = "/b"\n')
     found = read_runtime_files(tmp_path)
     assert (found.kind, found.conf_dir) == ("CRI-O", "/b")
+
+
+def test_the_command_line_sets_up_and_removes(tmp_path: Path) -> None:
+    root = a_machine(tmp_path)
+    words = ["--conf-dir", str(root / "net.d"), "--plugin-dir", str(root / "usr/lib/cni")]
+    words += ["--node-name", "edge-1", "--data-dir", str(tmp_path / "data"), "-o", "json"]
+    done = CliRunner().invoke(setup_cni_command, words)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["done"] is True
+    assert (root / "net.d" / FILE).is_file()
+    done = CliRunner().invoke(setup_cni_command, [*words, "--remove"])
+    assert done.exit_code == 0, done.output
+    assert not (root / "net.d" / FILE).exists()
+
+
+def test_a_join_goes_on_where_the_network_cannot_be_set_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_request: CniRequest) -> None:
+        raise CniRefused("CNI plugins are missing", description="apt-get install them")
+
+    monkeypatch.setattr(edge_cni, "setup", refuse)
+    found: list[Check] = []
+    edge_cni.within_join("edge-1", "", found.append)
+    assert found == [Check("CNI configuration", "CNI plugins are missing", "apt-get install them")]
+
+
+def test_the_subnet_that_the_cluster_gave_is_read_from_the_node_s_disk(tmp_path: Path) -> None:
+    assert edge_cni.known_cidr(tmp_path, "edge-1") == ""
+    (tmp_path / "edge").mkdir()
+    with closing(sqlite3.connect(tmp_path / "edge/edge.db")) as db:
+        db.execute("CREATE TABLE meta (key TEXT, type TEXT, value TEXT)")
+        value = json.dumps({"spec": {"podCIDR": "10.244.1.0/24"}})
+        db.execute("INSERT INTO meta VALUES ('null/node/edge-1', 'node', ?)", (value,))
+        db.commit()
+    assert edge_cni.known_cidr(tmp_path, "edge-1") == "10.244.1.0/24"
+    assert edge_cni.known_cidr(tmp_path, "other") == ""
