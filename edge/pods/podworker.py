@@ -11,17 +11,17 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 
-from edge.pods.containerstatuses import Facts, HeldBack, Stop
+from edge.pods.containerstatuses import HeldBack, Stop
 from edge.pods.parts import Parts
 from edge.pods.podplan import Plan, plan_of, superseded
 from edge.pods.podspec import Pod
 from edge.pods.podstart import Held, Starter
-from edge.pods.podstatus import ENDED, closed, pod_status, rejected
+from edge.pods.podstatus import ENDED
 from edge.pods.podstop import Stopper, address_of, grace_of, is_living
+from edge.pods.podtelling import Teller, Why
 from edge.pods.ports import MountedVolumes, NeverRuns, NotYet, Observed
-from edge.pods.runtime import RuntimeAway, RuntimeFault, Sandbox, SandboxConfig, State
+from edge.pods.runtime import RuntimeAway, RuntimeFault, Sandbox, SandboxConfig
 from gateway.errors import GatewayError
 from gateway.model.json import JsonObject
 from gateway.runtime.backoff import Backoff
@@ -62,6 +62,7 @@ class PodWorker:
         """Of the Pod there is nothing but containers."""
         self._stopper = Stopper(parts.runtime, parts.hooks, parts.recorder)
         self._starter = Starter(parts, self._stopper)
+        self._teller = Teller(parts)
         self._wake = asyncio.Event()
         self._faster = asyncio.Event()
         self._grace: int | None = None
@@ -77,8 +78,8 @@ class PodWorker:
         """Nothing is left of it anywhere."""
         self._waiting: dict[str, HeldBack] = {}
         self._not_before: dict[str, float] = {}
+        """Container -> when it may be tried again, by the loop's clock, which nobody sets."""
         self._backoffs: dict[str, Backoff] = {}
-        self._words: dict[str, str] = {}
         self._is_mounted = False
         """The volumes are known to their room, as the Pod is now: it keeps them up to date."""
 
@@ -254,10 +255,10 @@ class PodWorker:
         return True
 
     def _is_due(self, name: str) -> bool:
-        return self._not_before.get(name, 0.0) <= self._parts.clock()
+        return self._not_before.get(name, 0.0) <= _now()
 
     def _next_start(self, plan: Plan) -> float:
-        now = self._parts.clock()
+        now = _now()
         waits = [self._not_before.get(name, now) - now for name in plan.starts]
         return max(0.05, min([*waits, LOOK_SECONDS]))
 
@@ -337,7 +338,8 @@ class PodWorker:
         except Held as held:
             self._waiting[name] = HeldBack(held.reason, held.message)
             pause = self._backoffs.setdefault(name, Backoff(FIRST_RETRY, RETRY_CAP))
-            self._not_before[name] = held.until or self._parts.clock() + pause.next()
+            seconds = held.until - self._parts.clock() if held.until else pause.next()
+            self._not_before[name] = _now() + seconds
             return False
         for known in (self._waiting, self._not_before, self._backoffs):
             known.pop(name, None)
@@ -450,58 +452,22 @@ class PodWorker:
     # --- what is told -------------------------------------------------------------------------
 
     async def _report(self, observed: Observed, *, is_over: bool = False) -> JsonObject:
-        """Make the Pod's status and hand it on."""
-        if self._is_orphan:
-            return self.status
-        parts, pod = self._parts, self.pod
-        if self._refusal is not None:
-            reason, message = self._refusal.reason, self._refusal.message
-            self.status = rejected(pod, reason, message, parts.clock())
-        else:
-            facts = await self._gathered(observed, is_over=is_over)
-            self.status = pod_status(pod, facts, parts.statuses.known(pod.uid))
-            if is_over:
-                self.status = closed(pod, self.status, parts.clock())
-        parts.statuses.set(pod, self.status)
+        """Make the Pod's status and hand it on; nobody is told of what has no Pod."""
+        if not self._is_orphan:
+            why = Why(dict(self._waiting), self._stop, self._refusal, is_over)
+            self.status = await self._teller.status(self.pod, observed, why)
+            self._parts.statuses.set(self.pod, self.status)
         return self.status
-
-    async def _gathered(self, observed: Observed, *, is_over: bool) -> Facts:
-        parts = self._parts
-        facts = Facts(
-            observed=observed,
-            now=parts.clock(),
-            host_ips=parts.host_ips(),
-            waiting=dict(self._waiting),
-            last_words=await self._last_words(observed),
-            oom_killed=parts.oom_killed(),
-            is_over=is_over,
-            stop=self._stop,
-            is_started=parts.probes.is_started,
-            is_ready=parts.probes.is_ready,
-        )
-        info = parts.health.info
-        return facts if info is None else replace(facts, runtime=info.name)
-
-    async def _last_words(self, observed: Observed) -> dict[str, str]:
-        """Return what ended containers left to say; read once."""
-        found: dict[str, str] = {}
-        for state in observed.containers:
-            container = self.pod.container(state.name)
-            if state.state is not State.EXITED or container is None:
-                continue
-            if state.id not in self._words:
-                self._words[state.id] = await self._parts.configs.termination_message(
-                    self.pod, container, state
-                )
-            found[state.id] = self._words[state.id]
-        self._words = found
-        return found
 
 
 def _has_life(observed: Observed) -> bool:
     return any(is_living(each) for each in observed.containers) or any(
         each.is_ready for each in observed.sandboxes
     )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _least(one: float | None, other: float | None) -> float | None:
