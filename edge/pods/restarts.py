@@ -6,6 +6,8 @@ Source: Kubernetes, container restart policy.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge.pods.podspec import Container, Pod
@@ -36,8 +38,11 @@ class Waiting:
 class Restarts:
     """Back-off per container. Times are Unix seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._entries: dict[Key, _Entry] = {}
+        self._clock = clock
+        self._to_come: dict[Key, tuple[str, float]] = {}
+        """Container that ended in what is the future now, and when that was seen, by a clock nobody sets."""
 
     def waiting(
         self, pod: Pod, container: Container, last: ContainerState | None, now: float
@@ -46,13 +51,24 @@ class Restarts:
 
         A clock that was set back makes no wait longer than its back-off.
         """
-        entry = self._entries.get(_key(pod, container))
+        key = _key(pod, container)
+        entry = self._entries.get(key)
         if last is None or entry is None:
             return None
-        ended = min(last.finished_at / SECOND, now)
+        ended = self._ended(key, last, now)
         if ended - entry.since > GOOD_SECONDS or now - ended >= entry.seconds:
             return None
         return Waiting(entry.seconds, ended + entry.seconds)
+
+    def _ended(self, key: Key, last: ContainerState, now: float) -> float:
+        """Return when a run ended; where that is still to come the clock was set back: as seen first."""
+        ended = last.finished_at / SECOND
+        if ended <= now:
+            return ended
+        seen = self._to_come.get(key)
+        if seen is None or seen[0] != last.id:
+            seen = self._to_come[key] = last.id, self._clock()
+        return now - (self._clock() - seen[1])
 
     def started(
         self, pod: Pod, container: Container, last: ContainerState | None, now: float
@@ -67,11 +83,13 @@ class Restarts:
             FIRST_SECONDS if entry is None or is_fresh else min(entry.seconds * 2, MOST_SECONDS)
         )
         self._entries[key] = _Entry(seconds, now)
+        self._to_come.pop(key, None)
 
     def forget(self, uid: str) -> None:
         """Drop what is known of a Pod."""
         for key in [each for each in self._entries if each[0] == uid]:
             del self._entries[key]
+            self._to_come.pop(key, None)
 
 
 def crash_loop_message(pod: Pod, container: Container, seconds: float) -> str:

@@ -240,11 +240,18 @@ def test_ten_good_minutes_and_a_new_image_start_the_back_off_anew() -> None:
 
 
 def test_a_clock_that_was_set_back_makes_no_wait_longer() -> None:
-    restarts = Restarts()
+    passed = 0.0
+    restarts = Restarts(lambda: passed)
     restarts.started(POD, CONTAINER, ended(1000), 1000)
     waiting = restarts.waiting(POD, CONTAINER, ended(1005), 100)
     assert waiting is not None
     assert waiting.until == 110
+    passed = 6.0
+    waiting = restarts.waiting(POD, CONTAINER, ended(1005), 106)
+    assert waiting is not None
+    assert waiting.until == 110
+    passed = 10.0
+    assert restarts.waiting(POD, CONTAINER, ended(1005), 110) is None
 
 
 def test_the_message_is_the_kubelets() -> None:
