@@ -308,17 +308,16 @@ class GrpcClient:
             raise Undeliverable("the connection is lost")
         task = asyncio.current_task()
         before = 0 if task is None else task.cancelling()
+        # The library wakes whoever waits by cancelling its task, perhaps twice: it gets one of its own.
+        work = asyncio.get_running_loop().create_task(self._call(path, request, seconds, trace))
         try:
             async with asyncio.timeout(seconds):
-                return await self._call(path, request, seconds, trace)
+                return await work
         except TimeoutError as error:
             raise Undeliverable(f"no answer within {seconds:g} s") from error
-        except StreamTerminatedError as error:
-            # The library woke this task by cancelling it; somebody else may have cancelled it as well.
-            if task is not None and task.cancelling() > before and task.uncancel() > before:
-                raise asyncio.CancelledError from error
-            raise Undeliverable(f"the connection is lost: {error}") from error
-        except (OSError, ProtocolError) as error:
+        except (asyncio.CancelledError, StreamTerminatedError, OSError, ProtocolError) as error:
+            if task is not None and task.cancelling() > before:
+                raise asyncio.CancelledError from error  # whoever cancelled this call is not let down
             raise Undeliverable(f"the connection is lost: {error}") from error
 
     async def _call(self, path: str, request: bytes, seconds: float, trace: str) -> bytes:

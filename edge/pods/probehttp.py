@@ -104,17 +104,32 @@ async def ask(request: Request) -> tuple[int, str]:
 
     Errors: as `gateway.runtime.small_client.open_stream`; BadRequest for too many redirects.
     """
-    first = urlsplit(request.url).hostname
+    first = _host_of(request.url)
     for _ in range(MAX_REDIRECTS):
         status, location, body = await _ask_once(request)
         if status not in _REDIRECTS or not location:
             return status, body
-        url = urljoin(request.url, location)
-        if urlsplit(url).hostname != first:
+        url, is_relative = _moved(request.url, location)
+        if _host_of(url) != first:
             return status, body
-        is_relative = not urlsplit(location).netloc
         request = Request(url, request.headers, request.host if is_relative else "")
     raise BadRequest(f"stopped after {MAX_REDIRECTS} redirects")
+
+
+def _host_of(url: str) -> str | None:
+    """Errors: BadRequest."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError as error:
+        raise BadRequest(f"parse {url[:200]!r}: {error}") from error
+
+
+def _moved(url: str, location: str) -> tuple[str, bool]:
+    """Return where a redirect leads, and whether it names no host. Errors: BadRequest."""
+    try:
+        return urljoin(url, location), not urlsplit(location).netloc
+    except ValueError as error:
+        raise BadRequest(f"failed to parse Location header {location[:200]!r}: {error}") from error
 
 
 async def _ask_once(request: Request) -> tuple[int, str, str]:
@@ -143,8 +158,8 @@ def _unchecked() -> tls.SSLContext:
 
 
 def _why(error: GatewayError, url: str) -> str:
-    parts = urlsplit(url)
     if isinstance(error, NotSent) and isinstance(error.__cause__, OSError):
+        parts = urlsplit(url)
         return dial_text(host_port(parts.hostname or "", parts.port or 0), error.__cause__)
     return (
         "EOF" if "hung up" in error.message else error.message.partition(": ")[2] or error.message

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from edge.pods.environment import expand
 from edge.pods.podspec import Container, ExecAction, GrpcAction, Pod, Probe, TcpAction
@@ -24,6 +26,9 @@ from edge.pods.probehttp import (
 from edge.pods.proberules import Found
 from edge.pods.runtime import Runtime, RuntimeFault
 from gateway.errors import Undeliverable
+
+if TYPE_CHECKING:
+    from edge.unarygrpc import GrpcClient
 
 MAX_OUTPUT = 10 * 1_024
 ATTEMPTS = 3
@@ -81,7 +86,7 @@ class Probers:
         except TimeoutError:
             return Verdict(Found.FAILURE, late)
         except RuntimeFault as error:
-            raise TriedInVain(error.message) from error
+            raise TriedInVain(error.in_full) from error
         output = (ran.stdout + ran.stderr)[:MAX_OUTPUT].decode("utf-8", "replace")
         return Verdict(Found.FAILURE if ran.exit_code else Found.SUCCESS, output)
 
@@ -98,19 +103,19 @@ async def _tcp(action: TcpAction, container: Container, address: str, seconds: f
 
 
 async def _grpc(action: GrpcAction, address: str, seconds: float) -> Verdict:
-    from edge.unarygrpc import CallFailed, GrpcClient  # its HTTP/2 library is for who asks this
+    from edge.unarygrpc import CallFailed  # its HTTP/2 library is for who asks this
 
     place = host_port(address, action.port)
+    clock = asyncio.get_running_loop().time
+    until = clock() + seconds
     try:
-        client = await GrpcClient.connect_tcp(address, action.port, seconds, _AGENT)
+        client = await _connected(address, action.port, seconds)
     except TimeoutError:
         late = f'timeout: failed to connect service "{place}" within {seconds:g}s'
         return Verdict(Found.FAILURE, f"{late}: context deadline exceeded")
-    except OSError as error:
-        why = dial_text(place, error)
-        return Verdict(Found.FAILURE, f'error: failed to connect service at "{place}": {why}')
     try:
-        return _health(await client.call(HEALTH_METHOD, health_request(action.service), seconds))
+        left = max(0.0, until - clock())
+        return _health(await client.call(HEALTH_METHOD, health_request(action.service), left))
     except CallFailed as error:
         return Verdict(Found.FAILURE, _refusal(error.grpc_status, error.message))
     except Undeliverable as error:
@@ -122,7 +127,20 @@ async def _grpc(action: GrpcAction, address: str, seconds: float) -> Verdict:
         client.close()
 
 
+async def _connected(address: str, port: int, seconds: float) -> GrpcClient:
+    """Connect, again after each refusal while there is time, as gRPC does. Errors: TimeoutError."""
+    from edge.unarygrpc import GrpcClient  # see above
+
+    async with asyncio.timeout(seconds):
+        while True:
+            with suppress(OSError):
+                return await GrpcClient.connect_tcp(address, port, seconds, _AGENT)
+            await asyncio.sleep(REFUSED_SECONDS)
+
+
 _AGENT = f"kube-probe/{VERSION}"
+REFUSED_SECONDS = 0.1
+"""Between two tries to reach a gRPC service."""
 
 
 def _refusal(status: int, message: str) -> str:

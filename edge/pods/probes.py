@@ -247,19 +247,16 @@ class PodProbes:
         began = self._clock()
         try:
             is_success = await self._found(watch)
+            if is_success is not None and not watch.is_gone:
+                rule = proberules.after
+                self._take(watch, rule(watch.tally, watch.kind, watch.probe, is_success=is_success))
         except Exception:  # the top of a probe's task
             log.exception("a probe broke", extra={"container": watch.container.name})
-            is_success = None
-        finally:
+        finally:  # whatever became of this try, there is a next one
             watch.is_busy = False
             self._slots.release()
-        if watch.is_gone:
-            return
-        if is_success is not None:
-            judged = proberules.after(watch.tally, watch.kind, watch.probe, is_success=is_success)
-            self._take(watch, judged)
-        if not watch.tally.is_resting:
-            self._plan(watch, proberules.next_try(began, self._clock(), watch.probe))
+            if not watch.is_gone and not watch.tally.is_resting:
+                self._plan(watch, proberules.next_try(began, self._clock(), watch.probe))
 
     async def _found(self, watch: _Watch) -> bool | None:
         """Try once and tell of it; None for a try that says nothing."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -350,6 +351,42 @@ async def test_grpc_says_why_nobody_answers() -> None:
     said = f"dial tcp {place}: connect: connection refused"
     refused = await tried(rpc(port))
     assert refused.output == f'error: failed to connect service at "{place}": {said}'
+
+
+@pytest.mark.parametrize(
+    "words", [b"", b"SSH-2.0-x\r\n", b"\x00" * 9, b"\x00\x00\x04\x08" + b"\xff" * 64]
+)
+async def test_a_peer_that_speaks_something_else_fails_a_probe(words: bytes) -> None:
+    writers: list[asyncio.StreamWriter] = []
+
+    async def babble(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        writer.write(words)
+
+    server = await asyncio.start_server(babble, LOOPBACK, 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        for probe in (rpc(port, seconds=1), http(port)):
+            limited = msgspec.structs.replace(probe, timeout_seconds=1)
+            verdict = await tried(limited)
+            assert verdict.found is Found.FAILURE
+            assert verdict.output
+    finally:
+        for writer in writers:
+            writer.transport.abort()
+        server.close()
+        await server.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "location", ["http://[::1", "//[", "ftp://127.0.0.1/", "http://127.0.0.1:x/"]
+)
+async def test_a_redirect_to_nowhere_fails_a_probe(location: str) -> None:
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": location})
+
+    async with serving(handle) as port:
+        assert (await tried(http(port))).found is Found.FAILURE
 
 
 # --- hooks -----------------------------------------------------------------------------------------

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.pods.podspec import Container, Pod, Probe, read_pod
+from edge.pods.podspec import Container, HttpGetAction, HttpHeader, Pod, Probe, read_pod
 from edge.pods.ports import Observed
-from edge.pods.probehttp import TriedInVain, Verdict
+from edge.pods.probehttp import TriedInVain, Verdict, probe_http, request_of
 from edge.pods.proberules import Found, Kind, Tally, Turn, after, fresh, turn
 from edge.pods.probes import PodProbes
 from edge.pods.runtime import ContainerState, State
@@ -67,6 +67,16 @@ def test_readiness_is_the_last_run_that_was_long_enough(
         if run >= (success if each else failure):
             expected = each
     assert tallied(Kind.READINESS, probe, results).result is expected
+
+
+@given(st.text(max_size=30), st.text(max_size=20), st.text(max_size=10), st.text(max_size=10))
+def test_any_action_is_a_request_or_refused(path: str, host: str, name: str, value: str) -> None:
+    headers = [HttpHeader(name=name, value=value)]
+    action = HttpGetAction(path=path, host=host, port=80, http_headers=headers)
+    request = request_of(action, Container(name="c"), "10.0.0.1", "probe")
+    assert request.url.isascii() or host
+    verdict = asyncio.run(probe_http(replace(request, url=f"gopher{request.url}"), 1.0))
+    assert verdict.found is Found.FAILURE  # and nothing else is raised
 
 
 @pytest.mark.parametrize(
@@ -337,6 +347,23 @@ def test_a_warning_is_told_of_and_counts_as_success() -> None:
         assert bench.probes.totals() == {labels: 1}
         bench.probes.forget("u")
         assert bench.probes.totals() == {}
+
+    run_virtually(work)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), asyncio.CancelledError()])
+def test_a_try_that_breaks_is_not_the_last(error: BaseException) -> None:
+    def broken(_kind: str, when: float) -> Verdict:
+        if when < 3:
+            raise error
+        return GOOD
+
+    async def work(loop: VirtualLoop) -> None:
+        pod = pod_with(readiness={"periodSeconds": 1})
+        bench = Bench(loop, broken)
+        bench.probes.update(pod, running(), "10.0.0.1")
+        await bench.until(5)
+        assert ready(bench, pod)
 
     run_virtually(work)
 
