@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import grpc
 import pytest
@@ -337,21 +337,14 @@ def _plugin_folder() -> str | None:
 
 @contextmanager
 def _slot() -> Iterator[tuple[int, Path]]:
-    """Hold a number that no other process holds, and a folder; the kernel gives the number back.
-
-    What a killed test run left in the number's last folder is ended here.
-    """
+    """Hold a number that no other process holds, and a folder; the kernel gives the number back."""
     SLOTS.mkdir(exist_ok=True)
+    for path in SLOTS.iterdir():
+        _sweep(path)
     for number in range(1, 250):
         with (SLOTS / f"{number}").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _lock(file):
                 continue
-            file.seek(0)
-            before = file.read().strip()
-            if before.startswith(PREFIX) and Path(before).is_dir():
-                _end_leftover(Path(before), number)
             folder = Path(tempfile.mkdtemp(prefix=PREFIX))
             file.truncate(0)
             file.write(str(folder))
@@ -359,6 +352,24 @@ def _slot() -> Iterator[tuple[int, Path]]:
             yield number, folder
             return
     pytest.fail("all slots are held")
+
+
+def _lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _sweep(slot: Path) -> None:
+    """End what a killed test run left in the folder of a number that nobody holds."""
+    with slot.open("a+") as file:
+        if _lock(file):
+            file.seek(0)
+            before = file.read().strip()
+            if before.startswith(PREFIX) and Path(before).is_dir():
+                _end_leftover(Path(before), int(slot.name))
 
 
 def _end_leftover(folder: Path, number: int) -> None:
