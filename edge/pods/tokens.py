@@ -36,6 +36,8 @@ class Token:
     value: str = field(repr=False)
     ends: float
     renew: float
+    came: float
+    """A clock that stands before this was set back: what the times above mean is not known."""
 
 
 class Tokens:
@@ -54,7 +56,7 @@ class Tokens:
         key = (pod.uid, account_of(pod), wanted.audience, wanted.path, wanted.expiration_seconds)
         kept = self._kept.get(key)
         now = self._clock()
-        if kept is not None and now < kept.renew:
+        if kept is not None and kept.came <= now < kept.renew:
             return kept
         try:
             token = await self._ask(pod, wanted)
@@ -62,7 +64,7 @@ class Tokens:
             if kept is None or now >= kept.ends:
                 raise
             log.info("a token is not renewed yet", extra={"pod": pod.key, "cause": error.message})
-            token = Token(kept.value, kept.ends, now + AGAIN)
+            token = Token(kept.value, kept.ends, now + AGAIN, now)
         self._kept[key] = token
         return token
 
@@ -85,7 +87,7 @@ class Tokens:
             raise BadRequest("status.token: expected a token in a TokenRequest")
         came = min(ends - life, now)
         due = came + min(life * LIFE_USED, DAY) + random.uniform(0, JITTER)  # noqa: S311  jitter
-        return Token(value, ends, max(due, now + AGAIN))
+        return Token(value, ends, max(due, now + AGAIN), now)
 
 
 def token_request(pod: Pod, wanted: TokenProjection) -> JsonObject:

@@ -318,6 +318,17 @@ async def test_a_token_is_renewed_and_kept_while_none_is_to_be_had(rig: VolumeRi
     assert (folder(rig) / "token").read_text() == "token-default-2"
 
 
+async def test_a_clock_that_is_set_back_has_tokens_renewed(rig: VolumeRig) -> None:
+    rig.api.put("configmap", "kube-root-ca.crt", data={"ca": "PEM"})
+    await rig.volumes.mount(pod_with(TOKEN))
+    await rig.volumes.refresh(UID)
+    assert rig.api.minted == 1
+    rig.volumes.tokens._clock = lambda: 1_000.0
+    await rig.volumes.refresh(UID)
+    await rig.volumes.refresh(UID)
+    assert (folder(rig) / "token").read_text() == "token-default-2"
+
+
 async def test_a_push_while_volumes_are_made_is_not_lost(rig: VolumeRig) -> None:
     item = rig.api.put("configmap", "c", data={"a": "1"})
     await rig.volumes.mount(pod_with(CONFIG))
