@@ -177,6 +177,8 @@ class ClusterDns:
         async def answer() -> None:
             try:
                 send(await self._slowly(data, query, query.udp_limit, over_tcp=False))
+            except Exception:  # top of a task: one odd question must not end all
+                log.exception("a question was not answered")
             finally:
                 self._waiting -= 1
 

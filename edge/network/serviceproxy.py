@@ -37,6 +37,8 @@ SWEEP_SECONDS = 5.0
 BREATHS = 25
 """Services after which others get their turn."""
 BACKLOG = 128
+MAX_TRIES = 5
+"""Endpoints that one connection tries."""
 ACCEPTS = 32
 """Connections that are accepted at a time."""
 BREATH_SECONDS = 0.1
@@ -207,19 +209,17 @@ class ServiceProxy:
             if address in self.reserved or not is_ours_to_give(address):
                 continue
             for port in service.ports:
-                targets = [t for e in chosen if (t := self._target(service, e, port)) is not None]
+                targets = [t for e in chosen if (t := self._target(e, port)) is not None]
                 if targets and port.protocol in ("TCP", "UDP"):
                     found.append(((address, port.protocol, port.port), targets))
         return found
 
-    def _target(self, service: Service, endpoint: Endpoint, port: ServicePort) -> Target | None:
+    def _target(self, endpoint: Endpoint, port: ServicePort) -> Target | None:
         number = endpoint.ports.get((port.name, port.protocol))
-        if (
-            not number
-            or not is_reachable(endpoint.address)
-            or endpoint.address in service.addresses
-        ):
+        if not number or not is_reachable(endpoint.address):
             return None
+        if self._table.at_address(endpoint.address) is not None:
+            return None  # Services that lead to each other would be a ring
         return Target((endpoint.address, number), endpoint.node == self._node)
 
     async def _listen(self, place: Place) -> _Port | None:
@@ -302,7 +302,7 @@ class ServiceProxy:
                 self._metrics.service_connections.labels("tcp", "full").inc()
                 continue
             self._open += 1
-            self._group.create_task(self._carry(port, client, host))
+            self._group.create_task(self._carried(port, client, host))
 
     def _pause(self, port: _Port) -> None:
         loop, listening = asyncio.get_running_loop(), port.listening
@@ -316,13 +316,20 @@ class ServiceProxy:
 
         loop.call_later(BREATH_SECONDS, again)
 
+    async def _carried(self, port: _Port, client: socket.socket, host: str) -> None:
+        try:
+            await self._carry(port, client, host)
+        except Exception:  # top of a task: one odd connection must not end all
+            log.exception("a connection through a Service failed")
+
     async def _carry(self, port: _Port, client: socket.socket, host: str) -> None:
         """Bring a client together with who serves it; from then on the two go on by themselves."""
         loop = asyncio.get_running_loop()
         client.setblocking(False)
         ends = _Ends(self._ended)
         try:
-            back, target = await connect(self._choose(port, host), ends.ended)
+            targets = self._choose(port, host)[:MAX_TRIES]
+            back, target = await connect(targets, ends.ended)
         except OSError as error:
             log.debug("nobody serves a connection", extra={"cause": str(error)})
             self._metrics.service_connections.labels("tcp", "failed").inc()

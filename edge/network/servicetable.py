@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.model.json import JsonObject
-from gateway.wire.kube.endpoints import SERVICE_NAME, groups_of
+from gateway.wire.kube.endpoints import SERVICE_NAME, family_of, groups_of
 from gateway.wire.kube.parts import labels_of, part, rows, text, whole
 from gateway.wire.kube.services import (
     AFFINITY_SECONDS,
@@ -108,7 +108,7 @@ def read_service(item: JsonObject) -> Service | None:
         namespace=namespace,
         name=name,
         type=text(spec.get("type")) or CLUSTER_IP,
-        addresses=tuple(ip for ip in ips if ip and ip != HEADLESS and not is_external),
+        addresses=tuple(ip for ip in ips if family_of(ip) and not is_external),
         is_headless=HEADLESS in ips,
         external_name=text(spec.get("externalName")) if is_external else "",
         ports=tuple(_port(row) for row in rows(spec.get("ports"))),
@@ -150,8 +150,8 @@ def read_endpoints(rows_: Iterable[JsonObject], ports: Sequence[JsonObject]) -> 
     for row in rows_:
         addresses = row.get("addresses")
         first = addresses[0] if isinstance(addresses, list) and addresses else None
-        if not isinstance(first, str):
-            continue
+        if not isinstance(first, str) or not family_of(first):
+            continue  # slices of names are for others
         conditions, target = part(row, "conditions"), part(row, "targetRef")
         is_ready = conditions.get("ready") is not False
         serving = conditions.get("serving")

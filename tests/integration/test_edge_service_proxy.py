@@ -158,6 +158,39 @@ def test_an_endpoint_on_loopback_is_never_connected_to(tmp_path: Path) -> None:
     in_namespace(work)
 
 
+def test_services_that_lead_to_each_other_are_no_ring(tmp_path: Path) -> None:
+    async def work() -> None:
+        table = ServiceTable(NODE)
+        table.put_service(a_service())
+        table.put_service(a_service("other", ip="10.96.0.21"))
+        table.put_slice(a_slice(an_endpoint("10.96.0.21")))
+        table.put_slice(a_slice(an_endpoint(VIP), service="other"))
+        async with a_proxy(table, tmp_path) as proxy:
+            assert proxy.facts()["listening"] == 0
+
+    in_namespace(work)
+
+
+def test_more_connections_than_allowed_are_hung_up_on(tmp_path: Path) -> None:
+    async def work() -> None:
+        own("10.88.0.5")
+        table = ServiceTable(NODE)
+        table.put_service(a_service())
+        table.put_slice(a_slice(an_endpoint("10.88.0.5")))
+        settings = Network(max_connections=1)
+        async with a_server("10.88.0.5", 8080, b"5"), a_proxy(table, tmp_path, settings) as proxy:
+            reader, writer = await asyncio.open_connection(VIP, 80)
+            assert await reader.readexactly(1) == b"5"
+            late, late_writer = await asyncio.open_connection(VIP, 80)
+            assert await late.read() == b""
+            for each in (late_writer, writer):
+                each.close()
+                await each.wait_closed()
+            await until(lambda: proxy.facts()["connections"] == 0)
+
+    in_namespace(work)
+
+
 @LOOPS
 def test_datagrams_go_there_and_back_and_silent_peers_are_forgotten(
     tmp_path: Path, loop: Loop

@@ -58,6 +58,15 @@ def test_those_that_end_serve_where_nobody_is_ready() -> None:
     assert addresses(table) == ["10.88.0.5"]
 
 
+def test_what_is_no_address_is_passed_over() -> None:
+    table = a_table(a_service(ip="10.96.0.300"))
+    table.put_slice(a_slice(an_endpoint("example.org"), an_endpoint("10.88.0.4")))
+    assert addresses(table) == ["10.88.0.4"]
+    service = table.find(*WEB)
+    assert service is not None
+    assert service.addresses == ()
+
+
 def test_who_listens_is_told_what_changed_and_no_more() -> None:
     table, told = a_table(a_service(), a_service("db", ip="10.96.0.21")), list[set[object]]()
     table.listen(lambda keys: told.append(set(keys)))
