@@ -47,6 +47,7 @@ ANY_PORT = tuple(
         "edge.mqtt.bind",
         "edge.metaserver.bind",
         "edge.servicebus.bind",
+        "edge.workloads.bind",
         "observe.http.bind",
     )
 )
