@@ -142,17 +142,17 @@ class CloudOrDisk:
     async def token(self, namespace: str, account: str, request: JsonObject) -> JsonObject:
         """Return a TokenRequest with its status: a stored one by the same request until 80 % of its life.
 
-        Errors: Undeliverable offline without one that is still valid.
+        Offline one that has ended is returned, too: who it is shown to refuses it, and a Pod that mounts it
+        comes back after the machine's restart. Errors: Undeliverable offline without any.
         """
         key = token_key(namespace, account, request)
         kept = await self._kept(key)
-        now = now_ms()
-        if kept is not None and now < _renewal(kept):
+        if kept is not None and kept.came <= now_ms() < _renewal(kept):
             return _token_of(kept)
         try:
             return await self._new_token(key, namespace, account, request)
         except Undeliverable:
-            if kept is None or now >= kept.ends:
+            if kept is None:
                 raise
             return _token_of(kept)
 
@@ -169,7 +169,7 @@ class CloudOrDisk:
         token, ends = _status_of(found)
         kept = _Kept(now_ms(), ends, dict(found))
         await self._put(MetaObject(key, TOKEN, msgspec.json.encode(kept).decode()))
-        self._store.drop_ended(TOKEN, now_ms())
+        self._store.drop_ended(TOKEN, now_ms() - DAY_MS)
         self.on_token(token, account_name(namespace, account))
         return found
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import edge.edgeapi
 from gateway.errors import Conflict, NotFound, Undeliverable
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.envelope import MAX_FRAME, Envelope
@@ -134,7 +135,7 @@ async def test_pods_are_answered_from_disk_alone(cloud: PodCloud, data_dir: Path
         assert not [m for m in asked if m.subject.type == "pod"]
 
 
-async def test_a_token_is_used_until_most_of_its_life_is_over_and_offline_until_its_end(
+async def test_a_token_is_used_until_most_of_its_life_is_over_and_offline_all_of_it(
     cloud: PodCloud, data_dir: Path
 ) -> None:
     async def token() -> Any:
@@ -153,7 +154,7 @@ async def test_a_token_is_used_until_most_of_its_life_is_over_and_offline_until_
             await node.core.api.token("default", "unknown", REQUEST)
 
 
-async def test_an_old_token_is_renewed_and_an_ended_one_is_none(
+async def test_an_old_token_is_renewed_and_an_ended_one_is_given_offline_only(
     cloud: PodCloud, data_dir: Path
 ) -> None:
     cloud.token_ends = datetime.now(UTC) - timedelta(seconds=1)
@@ -163,8 +164,20 @@ async def test_an_old_token_is_renewed_and_an_ended_one_is_none(
         await node.core.api.token("default", "app", REQUEST)
         assert cloud.tokens_given == 2
     async with a_node(data_dir, server=AWAY) as node:
-        with pytest.raises(Undeliverable):
-            await node.core.api.token("default", "app", REQUEST)
+        found: Any = await node.core.api.token("default", "app", REQUEST)
+        assert found["status"]["token"] == "t2"
+
+
+async def test_a_clock_that_is_set_back_has_a_token_renewed(
+    cloud: PodCloud, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_node(data_dir) as node:
+        await linked(node, cloud)
+        await node.core.api.token("default", "app", REQUEST)
+        monkeypatch.setattr(edge.edgeapi, "now_ms", lambda: 1_000)
+        for _ in range(2):
+            found: Any = await node.core.api.token("default", "app", REQUEST)
+            assert found["status"]["token"] == "t2"
 
 
 async def test_what_is_too_large_to_read_does_not_cut_the_link(
