@@ -16,8 +16,10 @@ from typing import Final
 from gateway.errors import BadRequest, GatewayError
 
 _STAMP = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)"
+_STAMP_LIKE = rb"[0-9][0-9T:.Z+-]{19,34}"
+"""Quicker to match, and enough to tell a line of a log from something else."""
 _PLAIN = re.compile(
-    rb"^(?:" + _STAMP + rb" std(?:out|err) "
+    rb"^(?:" + _STAMP_LIKE + rb" std(?:out|err) "
     rb"(?:P(?::[^ \n]*)? ([^\n]*)\n|[^ \n]* ([^\n]*\n?))|[^\n]*\n?)",
     re.MULTILINE,
 )

@@ -16,8 +16,8 @@ from contextlib import suppress
 from edge.pods.logfiles import LogOptions, LogView, tail_start
 from gateway.errors import BadRequest
 
-BLOCK = 262_144
-"""Bytes read at once."""
+BLOCK = 65_536
+"""Bytes read at once: what is made of them holds up the rest of the process for some milliseconds."""
 MAX_LINE = 4_194_304
 """Bytes of a line; of a longer one the rest is left out."""
 FIRST_PAUSE, LAST_PAUSE = 0.05, 0.25
