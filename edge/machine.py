@@ -126,6 +126,8 @@ class Machine:
         self.labels = dict(labels or {})
         self.pods: PodSide | None = None
         """Set where this machine runs Pods."""
+        self.stored: JsonObject = {}
+        """The Node as the cloud answered last; empty before it did."""
         self.arch = _ARCH.get(platform.machine(), platform.machine())
         self.started = rfc3339(now_ms())
 

@@ -35,8 +35,10 @@ RETRY_SECONDS = 5.0
 LEASE_NAMESPACE = "kube-node-lease"
 
 
-def lease(node: str, now: int, stored: JsonObject | None) -> JsonObject:
-    """Return the Lease to write: a new one, or the stored one renewed."""
+def lease(
+    node: str, now: int, stored: JsonObject | None, owner: JsonObject | None = None
+) -> JsonObject:
+    """Return the Lease to write: a new one, or the stored one renewed; it ends with its Node, `owner`."""
     spec: JsonObject = {
         "holderIdentity": node,
         "leaseDurationSeconds": LEASE_SECONDS,
@@ -46,14 +48,22 @@ def lease(node: str, now: int, stored: JsonObject | None) -> JsonObject:
         known = stored.get("metadata")
         kept: JsonObject = {} if not isinstance(known, dict) else dict(known)
         kept.pop("managedFields", None)  # stays as it is, and is more than all the rest
-        return {**stored, "metadata": kept, "spec": spec}
-    metadata: JsonObject = {"name": node, "namespace": LEASE_NAMESPACE}
+        return {**stored, "metadata": {**_owned(node, owner), **kept}, "spec": spec}
+    metadata: JsonObject = {"name": node, "namespace": LEASE_NAMESPACE, **_owned(node, owner)}
     return {
         "kind": "Lease",
         "apiVersion": "coordination.k8s.io/v1",
         "metadata": metadata,
         "spec": spec,
     }
+
+
+def _owned(node: str, owner: JsonObject | None) -> JsonObject:
+    metadata = (owner or {}).get("metadata")
+    uid = metadata.get("uid") if isinstance(metadata, dict) else None
+    if not uid:
+        return {}
+    return {"ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid}]}
 
 
 class NodeAgent:
@@ -144,10 +154,11 @@ class NodeAgent:
         result = read_result(answer.content)
         if isinstance(result, ApiFailure):
             raise GatewayError(f"node patch: {result.code} {result.reason}: {result.message}")
+        self._machine.stored = result
 
     async def _renew(self) -> None:
         operation = Operation.INSERT if self._lease is None else Operation.UPDATE
-        value = lease(self._machine.name, now_ms(), self._lease)
+        value = lease(self._machine.name, now_ms(), self._lease, self._machine.stored)
         self._lease = await self._ask_lease(operation, value)
 
     async def _ask_lease(self, operation: Operation, value: JsonObject | None) -> JsonObject | None:

@@ -57,7 +57,7 @@ class _Rooms:
         self.relist = Relist(self.runtime)
         self.recorder = EventRecorder(node, ground.hub, ground.metrics)
         self.statuses = Statuses(ground.api, ground.store, ground.metrics)
-        self.copy = NodeCopy(node, ground.meta)
+        self.copy = NodeCopy(node, ground.meta, lambda: ground.machine.stored)
         self.oom = OomWatch(self.recorder)
         self.thresholds = read_thresholds(
             settings.eviction_hard,

@@ -201,8 +201,8 @@ def _ended(pod: Pod, facts: Facts, each: ContainerState) -> JsonObject:
     message = _cut(": ".join(word for word in words if word), len(pod.containers()))
     ended: JsonObject = {"exitCode": each.exit_code, "reason": reason}
     ended |= {"message": message} if message else {}
-    times = {"startedAt": each.started_at, "finishedAt": each.finished_at}
-    ended |= {key: _instant(at) for key, at in times.items() if at > 0}
+    ended["startedAt"] = _instant(max(0, each.started_at))  # 1970 for what could not be started
+    ended |= {"finishedAt": _instant(each.finished_at)} if each.finished_at > 0 else {}
     return ended | {"containerID": _id_of(facts, each)}
 
 

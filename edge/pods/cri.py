@@ -395,4 +395,6 @@ def fault(error: grpc.aio.AioRpcError) -> RuntimeFault:
     """Return what a failed call means to us."""
     code = error.code()
     words = (error.details() or "").strip()[:MAX_TEXT]
-    return _FAULTS.get(code, RuntimeFault)(words or f"the runtime answered {code.name}")
+    found = _FAULTS.get(code, RuntimeFault)(words or f"the runtime answered {code.name}")
+    found.rpc = code.name.title().replace("_", "")
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 
 from edge.pods.runtime import Runtime, RuntimeFault, RuntimeInfo
@@ -35,8 +36,8 @@ class RuntimeHealth:
 
     @property
     def version(self) -> str:
-        """`containerd://1.6.20`; "" while it is not known."""
-        return f"{self.info.name}://{self.info.version}" if self.info else ""
+        """`containerd://1.6.20`; "" while it is not known. What a distribution adds (`~ds1`) is left out."""
+        return f"{self.info.name}://{plain_version(self.info.version)}" if self.info else ""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -96,6 +97,12 @@ class RuntimeHealth:
             )
             for listener in self._listeners:
                 listener()
+
+
+def plain_version(version: str) -> str:
+    """Return the numbers a version begins with, and what a pre-release adds."""
+    found = re.match(r"v?\d+(\.\d+)+([-+][0-9A-Za-z.-]+)?", version)
+    return found[0] if found else version
 
 
 def _condition(kind: str, message: str) -> str:

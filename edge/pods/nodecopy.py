@@ -1,4 +1,7 @@
-"""The API's Node of this machine, as it came last: its labels, taints and uid are known without cloud."""
+"""The API's Node of this machine, as it came last: its labels, taints and uid are known without cloud.
+
+It comes when somebody has changed it, and as the answer to each report of this node.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from edge.metamanager import MetaManager
+from edge.pods.statuspatch import version_of
 from gateway.model.json import JsonObject
 from gateway.model.trace import TraceContext
 from gateway.wire.cloudedge.names import Operation
@@ -20,7 +24,10 @@ class NodeCopy:
 
     name = "edge.pods.nodecopy"
 
-    def __init__(self, name: str, meta: MetaManager) -> None:
+    def __init__(
+        self, name: str, meta: MetaManager, answered: Callable[[], JsonObject] = dict
+    ) -> None:
+        self._answered = answered
         self._name = name
         self._meta = meta
         self._node: JsonObject | None = None
@@ -44,8 +51,11 @@ class NodeCopy:
     @property
     def node(self) -> JsonObject | None:
         """The Node, None where none came yet."""
+        answered = self._answered()
+        if answered and (self._node is None or version_of(answered) > version_of(self._node)):
+            self._node = answered
         return self._node
 
     @property
     def uid(self) -> str:
-        return text(part(self._node or {}, "metadata").get("uid"))
+        return text(part(self.node or {}, "metadata").get("uid"))

@@ -66,7 +66,9 @@ def rejected(pod: Pod, reason: str, message: str, now: float) -> JsonObject:
     }
     if rows(stored.get("conditions")):
         status["conditions"] = [*rows(stored.get("conditions"))]
-    return status | _kept(pod, now, stored)
+    kept = _kept(pod, now, stored)
+    kept.pop("allocatedResources", None)  # it was given nothing
+    return status | kept
 
 
 def closed(pod: Pod, status: JsonObject, now: float) -> JsonObject:

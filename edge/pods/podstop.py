@@ -93,13 +93,12 @@ class Stopper:
         try:
             async with asyncio.timeout(grace):
                 await self._hooks.run(pod, container, state.id, hook, pod_ip)
+            return
         except TimeoutError:
             log.info("a hook took longer than its grace", extra={"container_id": state.id})
         except GatewayError as error:
             log.info("a hook failed", extra={"container_id": state.id, "cause": error.message})
-            self._recorder.event(
-                pod, "Warning", "FailedPreStopHook", "PreStopHook failed", container
-            )
+        self._recorder.event(pod, "Warning", "FailedPreStopHook", "PreStopHook failed", container)
 
     async def remove(self, containers: Iterable[str], sandboxes: Sequence[str] = ()) -> None:
         """Remove what has ended. Errors: RuntimeFault."""

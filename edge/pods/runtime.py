@@ -29,6 +29,13 @@ class RuntimeFault(GatewayError):
 
     status = 502
     code = "edge.runtime.failed"
+    rpc = ""
+    """The call's gRPC status as Go writes it, such as `DeadlineExceeded`; "" where there was none."""
+
+    @property
+    def in_full(self) -> str:
+        """The words with the call's status before them, as most messages of the kubelet have them."""
+        return f"rpc error: code = {self.rpc} desc = {self.message}" if self.rpc else self.message
 
 
 class RuntimeAway(RuntimeFault):

@@ -60,10 +60,12 @@ def _addresses(wanted: list[JsonObject], base: list[JsonObject], *, is_whole: bo
 
 
 def _conditions(wanted: JsonObject, base: JsonObject) -> list[Json]:
+    """Conditions merge by `type`, field by field: what a condition no longer has is taken out by null."""
     mine = rows(wanted.get("conditions"))
-    types = {row.get("type") for row in mine}
-    gone = [row.get("type") for row in rows(base.get("conditions")) if row.get("type") not in types]
-    return [*mine, *({"$patch": "delete", "type": kind} for kind in gone)]
+    before = {row.get("type"): row for row in rows(base.get("conditions"))}
+    gone = [kind for kind in before if kind not in {row.get("type") for row in mine}]
+    kept: list[Json] = [{**dict.fromkeys(before.get(row.get("type"), {})), **row} for row in mine]
+    return [*kept, *({"$patch": "delete", "type": kind} for kind in gone)]
 
 
 def is_another_s(shown: JsonObject, accepted: JsonObject) -> bool:

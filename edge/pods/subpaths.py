@@ -31,7 +31,7 @@ def expanded(text: str, envs: Mapping[str, str]) -> str:
             return "$"
         value = envs.get(found[2])
         if value is None:
-            raise BadRequest(f'missing value for "{found[2]}"')
+            raise BadRequest(f"missing value for {found[2]}")
         return value
 
     return _REFERENCE.sub(put, text)

@@ -304,7 +304,7 @@ async def test_a_link_within_the_volume_is_followed(rig: VolumeRig) -> None:
         ({"subPath": "/etc"}, "must not be an absolute path"),
         ({"subPath": "../x"}, "must not contain '..'"),
         ({"subPathExpr": "$(UP)"}, "must not contain '..'"),
-        ({"subPathExpr": "$(NO)"}, 'missing value for "NO"'),
+        ({"subPathExpr": "$(NO)"}, "missing value for NO"),
         ({"mountPropagation": "Both"}, "invalid MountPropagation mode"),
         ({"readOnly": True, "recursiveReadOnly": "Enabled"}, "not supported by the runtime"),
         ({"name": "other"}, 'cannot find volume "other" to mount into container "main"'),

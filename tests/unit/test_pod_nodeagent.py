@@ -17,6 +17,7 @@ class Plain:
     """A machine that has nothing to say by itself."""
 
     name = "edge-1"
+    stored: JsonObject = {}  # noqa: RUF012
 
     def node(self, _now: int) -> JsonObject:
         return {}
@@ -70,3 +71,16 @@ def test_a_kick_is_a_patch_at_once_and_leases_go_on(monkeypatch: pytest.MonkeyPa
         ("register", 135),
         ("lease", 135),
     ]
+
+
+def test_a_lease_ends_with_its_node() -> None:
+    owner: JsonObject = {"metadata": {"uid": "n-1"}}
+    owners = [{"apiVersion": "v1", "kind": "Node", "name": "edge-1", "uid": "n-1"}]
+    new: Any = nodes.lease("edge-1", 0, None, owner)
+    assert new["metadata"]["ownerReferences"] == owners
+    found: Any = nodes.lease("edge-1", 0, {"metadata": {"name": "edge-1"}}, owner)
+    assert found["metadata"] == {"ownerReferences": owners, "name": "edge-1"}
+    kept: Any = nodes.lease("edge-1", 0, {"metadata": {"ownerReferences": []}}, owner)
+    assert kept["metadata"] == {"ownerReferences": []}
+    unknown: Any = nodes.lease("edge-1", 0, None, {})
+    assert "ownerReferences" not in unknown["metadata"]

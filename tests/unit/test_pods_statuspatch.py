@@ -106,3 +106,16 @@ def test_a_patch_leads_from_any_status_to_any_other(old: Any, new: Any, knows: b
     assert by_type(after) == wanted
     rest = {key: value for key, value in own_part(after).items() if key != "conditions"}
     assert rest == {key: value for key, value in new.items() if key != "conditions"}
+
+
+def test_a_condition_that_is_well_again_keeps_no_words_of_before() -> None:
+    """Conditions merge field by field: what is left out of one would stay."""
+    bad: JsonObject = {**ready("False"), "reason": "ContainersNotReady", "message": "not yet"}
+    old: JsonObject = {"phase": "Pending", "conditions": [bad]}
+    new: JsonObject = {"phase": "Running", "conditions": [ready("True")]}
+    for accepted in (old, None):
+        text = patch_text("u1", new, accepted, old)
+        assert applied({"status": old}, text)["status"] == new
+        assert json.loads(text)["status"]["conditions"] == [
+            {"type": "Ready", "status": "True", "reason": None, "message": None}
+        ]

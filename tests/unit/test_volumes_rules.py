@@ -211,7 +211,7 @@ def test_a_sub_path_is_filled_in(text: str, expected: str) -> None:
 
 
 def test_a_variable_that_is_not_there_is_named() -> None:
-    with pytest.raises(BadRequest, match='missing value for "NO"'):
+    with pytest.raises(BadRequest, match="missing value for NO"):
         expanded("$(NO)", {})
 
 
