@@ -19,8 +19,10 @@ import pytest
 
 from edge.pods.mounts import Mounts
 from tests.containerd import Containerd
+from tests.edge_walk import LINK, free_port, join, new_token
 from tests.kubectl import find_kubectls
 from tests.process import Twinspan, eventually, twinspan
+from tests.walk import Walk
 
 NODE = "edge-1"
 RUN_SECONDS = 60.0
@@ -118,6 +120,28 @@ def a_kubectl() -> Path:
     if not found:
         pytest.skip("no kubectl: install the group `peers`")
     return next(iter(found.values()))
+
+
+@contextmanager
+def pods_pair(folder: Path, containerd: Containerd) -> Iterator[tuple[PodsCluster, Twinspan]]:
+    """Run a cloud and an edge that has joined it as two processes; the cluster's process is the cloud."""
+    binary = a_kubectl()
+    told = (*settings(containerd, folder), *LINK)
+    hub = f"cloud.hub.wss.bind=127.0.0.1:{free_port()}"
+    try:
+        with twinspan(folder / "cloud", "cloud", "--demo", sets=(hub,)) as cloud:
+            walk = Walk(cloud)
+            cluster = PodsCluster(cloud, containerd, binary, folder)
+            data = folder / "edge"
+            said = join(walk, data, new_token(walk), "--node-name", NODE)
+            assert said.startswith("0 "), said
+            with twinspan(data, "edge", "run", sets=told) as edge:
+                eventually(
+                    lambda: cluster.condition().get("status") == "True", seconds=90, what="Ready"
+                )
+                yield cluster, edge
+    finally:
+        Mounts().clear(folder)
 
 
 @contextmanager
