@@ -21,15 +21,17 @@ from edge.pods.podspec import Container, Handler, Lifecycle, Pod, PodMeta, PodSp
 from edge.pods.podworker import PodWorker
 from edge.pods.ports import Observed, Running
 from edge.pods.runtime import POD_NAME, POD_NAMESPACE, ContainerState
-from gateway.errors import GatewayError
+from gateway.errors import BadRequest, GatewayError
 from gateway.model.json import JsonObject
 from gateway.model.trace import TraceContext
 from gateway.wire.cloudedge.names import Operation
 from gateway.wire.cloudedge.to_edge import ObjectChanged
+from gateway.wire.kube.parts import part, text
 
 log = logging.getLogger(__name__)
 
 POD = "pod"
+FAILED_VALIDATION = "FailedValidation"
 PRE_STOP = "io.kubernetes.container.preStopHandler"
 """Annotation of containers."""
 DISRUPTING = frozenset({"Evicted", "Preempting", "Terminated"})
@@ -74,13 +76,25 @@ class Edged:
     def object_changed(self, change: ObjectChanged, _trace: TraceContext | None) -> None:
         """Take a Pod as the cloud has it now. Errors: BadRequest for one that cannot be read."""
         if change.operation is not Operation.DELETE:
-            self._take(read_pod(change.object))
+            self._take(self._read(change))
             return
         key = change.subject.namespace or "", change.subject.name
         uids = [change.uid] if change.uid else [each.pod.uid for each in self._of_key(key)]
-        last = read_pod(change.object) if change.object else None
+        last = _last_of(change)
         for uid in uids:
             self._gone(uid, last)
+
+    def _read(self, change: ObjectChanged) -> Pod:
+        """Read a Pod; what is wrong with it is told to who made it. Errors: BadRequest."""
+        try:
+            return _whole_pod(change.object)
+        except BadRequest as error:
+            uid = text(part(change.object, "metadata").get("uid"))
+            subject = change.subject
+            meta = PodMeta(name=subject.name, namespace=subject.namespace or "", uid=uid)
+            unread = Pod(meta, PodSpec(), {})
+            self._parts.recorder.event(unread, "Warning", FAILED_VALIDATION, error.message)
+            raise
 
     def _take(self, pod: Pod) -> None:
         for listener in self._listeners:
@@ -212,7 +226,7 @@ class Edged:
     async def _read_stored(self) -> None:
         for item in await self._meta.list(POD):
             try:
-                pod = read_pod(item)
+                pod = _whole_pod(item)
             except GatewayError as error:
                 log.warning("a stored Pod is of no use", extra={"cause": error.message})
                 continue
@@ -266,6 +280,23 @@ class Edged:
         worker = self._workers.get(uid)
         if worker is not None:
             worker.retry()
+
+
+def _whole_pod(item: JsonObject) -> Pod:
+    """Read a Pod that can be run: its names become folders. Errors: BadRequest."""
+    pod = read_pod(item)
+    for name, value in (("uid", pod.uid), ("namespace", pod.key[0]), ("name", pod.key[1])):
+        if not value:
+            raise BadRequest(f"Pod: metadata.{name}: there is none")
+    return pod
+
+
+def _last_of(change: ObjectChanged) -> Pod | None:
+    """Return a Pod as it was last; one that cannot be read ends all the same."""
+    try:
+        return read_pod(change.object) if change.object else None
+    except BadRequest:
+        return None
 
 
 def _remembered(observed: Observed) -> Pod:

@@ -7,14 +7,17 @@ Source: Kubernetes API, core/v1 Pod.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from msgspec import Struct, field
 
+from edge.pods.podnames import misnamed
 from gateway.errors import BadRequest
-from gateway.model.json import Json, JsonObject
+from gateway.model.json import Json, JsonObject, nests_within
 
+MAX_DEPTH: Final = 64
+"""Tables within tables of a Pod."""
 IntOrText: TypeAlias = int | str
 Strings: TypeAlias = dict[str, str]
 
@@ -462,12 +465,23 @@ API, FILE = "api", "file"
 
 
 def read_pod(item: JsonObject) -> Pod:
-    """Read a Pod. Errors: BadRequest, naming the field that is not of its type."""
+    """Read a Pod.
+
+    Errors: BadRequest, naming the field that is not of its type, or a name that is none: names become folders
+            of this machine, and a cloud in error must not lead out of them.
+    """
+    if not nests_within(item, MAX_DEPTH):
+        raise BadRequest(f"Pod: deeper than {MAX_DEPTH} levels")
     try:
         found = msgspec.convert(_without_nulls(item), _Pod)
     except msgspec.ValidationError as error:
         raise BadRequest(f"Pod: {error}") from error
-    return Pod(found.metadata, found.spec, item)
+    pod = Pod(found.metadata, found.spec, item)
+    names = [each.name for each in pod.containers()]
+    fault = next(misnamed(pod.uid, *pod.key, names), "")
+    if fault:
+        raise BadRequest(f"Pod: {fault}")
+    return pod
 
 
 def _without_nulls(value: Json) -> Json:
@@ -475,18 +489,3 @@ def _without_nulls(value: Json) -> Json:
     if isinstance(value, dict):
         return {key: _without_nulls(each) for key, each in value.items() if each is not None}
     return [_without_nulls(each) for each in value] if isinstance(value, list) else value
-
-
-_FILES = ("emptyDir", "hostPath", "configMap", "secret", "downwardAPI", "projected")
-_KNOWN_SOURCES = frozenset((*_FILES, "persistentVolumeClaim"))
-
-
-def foreign_source(pod: Pod, volume: str) -> str:
-    """Return the source of a volume that this node has no hands for (`nfs`, `csi` ...), else ""."""
-    spec = pod.raw.get("spec")
-    volumes = spec.get("volumes") if isinstance(spec, dict) else None
-    for row in volumes if isinstance(volumes, list) else []:
-        if isinstance(row, dict) and row.get("name") == volume:
-            keys = [key for key in row if key not in _KNOWN_SOURCES and key != "name"]
-            return keys[0] if keys else ""
-    return ""

@@ -20,6 +20,7 @@ from typing import Final
 
 from edge.pods.atomicwriter import DATA, Files, write_files
 from edge.pods.mounts import TMPFS, Mounts
+from edge.pods.podnames import is_uid
 from edge.pods.subpaths import SubPaths, make_folders
 from edge.pods.trees import give_to_group, remove_tree
 from gateway.errors import BadRequest, NotBuilt
@@ -30,14 +31,13 @@ VOLUMES, SUBPATHS = "volumes", "volume-subpaths"
 OPEN_MODE, READ_MODE = 0o777, 0o755
 FILES_BYTES: Final = 64 << 20
 """Bound of a tmpfs for files: two generations of them, and room for pages."""
-_UID: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,127}")
 _POD_UID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}")
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 def check_uid(uid: str) -> str:
     """Return a Pod's uid that may be a folder's name. Errors: BadRequest."""
-    if _UID.fullmatch(uid) is None:
+    if not is_uid(uid):
         raise BadRequest(f"metadata.uid: not a uid: {uid[:100]!r}")
     return uid
 

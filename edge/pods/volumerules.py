@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from edge.pods.podspec import Container, EmptyDir, Pod, Volume, VolumeMount, foreign_source
+from edge.pods.podspec import Container, EmptyDir, Pod, Volume, VolumeMount
 from edge.pods.runtime import Propagation
 from edge.pods.volumefolders import Group
 from gateway.errors import BadRequest, NotBuilt
@@ -21,6 +21,8 @@ _PROPAGATIONS: Final[Mapping[str, Propagation]] = {
     "HostToContainer": Propagation.HOST_TO_CONTAINER,
     "Bidirectional": Propagation.BIDIRECTIONAL,
 }
+_FILES = ("emptyDir", "hostPath", "configMap", "secret", "downwardAPI", "projected")
+_KNOWN_SOURCES = frozenset((*_FILES, "persistentVolumeClaim"))
 _UNKNOWN_PROJECTIONS: Final = (
     ("cluster_trust_bundle", "clusterTrustBundle"),
     ("pod_certificate", "podCertificate"),
@@ -36,13 +38,24 @@ def used_volumes(pod: Pod) -> list[Volume]:
 
 def check_source(pod: Pod, volume: Volume) -> None:
     """Errors: NotBuilt for a source that this node has no hands for."""
-    foreign = foreign_source(pod, volume.name)
+    foreign = _foreign_source(pod, volume.name)
     if foreign:
         raise NotBuilt(f"volume source {foreign} is not supported by this node")
     for source in volume.projected.sources if volume.projected is not None else []:
         for field, name in _UNKNOWN_PROJECTIONS:
             if getattr(source, field) is not None:
                 raise NotBuilt(f"projected source {name} is not supported by this node")
+
+
+def _foreign_source(pod: Pod, volume: str) -> str:
+    """Return the source of a volume that this node has no hands for (`nfs`, `csi` ...), else ""."""
+    spec = pod.raw.get("spec")
+    volumes = spec.get("volumes") if isinstance(spec, dict) else None
+    for row in volumes if isinstance(volumes, list) else []:
+        if isinstance(row, dict) and row.get("name") == volume:
+            keys = [key for key in row if key not in _KNOWN_SOURCES and key != "name"]
+            return keys[0] if keys else ""
+    return ""
 
 
 def fs_group(pod: Pod) -> Group | None:
