@@ -179,9 +179,10 @@ class _Client(asyncio.Protocol):
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
+        """Keep the way back open where that can be: TLS ends both ways at once."""
         self._has_ended = True
         self._news.set()
-        return True
+        return self._transport.get_extra_info("sslcontext") is None
 
     def connection_lost(self, error: Exception | None) -> None:
         self._before.connection_lost(error)

@@ -221,6 +221,18 @@ async def test_the_end_of_the_kubelets_side_ends_the_clients(tmp_path: Path) -> 
         assert kubelet.heads[0].startswith("POST /portForward/default/p?ports=80 ")
 
 
+async def test_a_client_that_goes_leaves_no_line_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with kube_server(tmp_path) as server, a_kubelet(server, tmp_path):
+        reader, writer = await upgraded(server, f"{POD}/exec?container=c&command=a&stdin=1")
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+        await asyncio.sleep(0.1)
+    assert [each.message for each in caplog.records if each.name == "asyncio"] == []
+
+
 async def test_after_a_refusal_nothing_of_the_client_reaches_the_kubelet(tmp_path: Path) -> None:
     async with kube_server(tmp_path) as server, a_kubelet(server, tmp_path) as kubelet:
         kubelet.refusal = "no"
