@@ -60,6 +60,7 @@ TITLES = {
     "edge.mqtt": "MQTT broker of the local edge",
     "edge.metaserver": "Kubernetes API of the local edge",
     "edge.dns": "cluster DNS of the local edge's Pods",
+    "edge.kubelet": "kubelet's API of the local edge",
     "edge.servicebus": "REST targets of the cloud, for services of the local edge",
 }
 
