@@ -214,7 +214,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
         hub,
         joining,
         *_webhook(process, identity, kube.hooks),
-        *_streams(process, identity, book, kube, peers),
+        *_streams(process, identity, book, kube, peers, pods),
     ]
 
 
@@ -227,7 +227,12 @@ def _webhook(process: ProcessParts, identity: Identity, hooks: Hooks) -> list[Mo
 
 
 def _streams(
-    process: ProcessParts, identity: Identity, book: NodeBook, kube: Clients, peers: Peers
+    process: ProcessParts,
+    identity: Identity,
+    book: NodeBook,
+    kube: Clients,
+    peers: Peers,
+    pods: NodePods,
 ) -> list[Module]:
     """Return the stream tunnels and the listener for API servers, none where they are switched off."""
     settings, metrics = process.settings.cloud.stream, process.metrics
@@ -236,7 +241,7 @@ def _streams(
     tunnels = Tunnels(settings, identity, book, process.endpoints, metrics)
     kube.reach(lambda others: EdgeKubelets(tunnels, others))
     places = TunnelPlaces(kube.client(MANAGER), peers, tunnels)
-    server = StreamServer(settings, identity, tunnels, peers, process.endpoints, metrics)
+    server = StreamServer(settings, identity, tunnels, peers, pods, process.endpoints, metrics)
     usages = NodeUsages(tunnels, settings.usage_interval)
     measures = settings.usage_interval > 0 and kube.measure(usages)
     return [places, tunnels, server, *([usages] if measures else [])]

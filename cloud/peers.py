@@ -33,6 +33,10 @@ class Peers:
         self.address = place.address
         """Of this CloudCore."""
 
+    def is_node(self, name: str) -> bool:
+        """True for the name of a Node."""
+        return ("", name) in self.catalog.nodes.objects
+
     def node_at(self, host: str) -> str:
         """Return the node with this name or internal address.
 

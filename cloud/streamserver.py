@@ -1,22 +1,26 @@
 """CloudStream's HTTPS listener of port 10003: the kubelets of all edge nodes, as API servers ask them.
 
 The client must show a certificate of `cloud.stream.client_ca`; nodes' own certificates are refused, for
-CloudCore's CA signs them too. The Host says which node is meant; one whose tunnel is at another CloudCore is
-asked for there. What the node's kubelet answers comes as a 200 in chunks: of its status, our edges tell one
-that is an error. Where it is known at once that there is no answer, that is said with 503. For exec and
-attach the connection is the kubelet's from its head on, and nothing is read here.
+CloudCore's CA signs them too. Which node is meant says the Host, where it is a node's name; else the path of
+the API server's own proxy, or the node of the Pod: API servers hand on the Host that their client asked, and
+an address may be that of several nodes. One whose tunnel is at another CloudCore is asked for there. What the
+node's kubelet answers comes as a 200 in chunks: of its status, our edges tell one that is an error. Where it
+is known at once that there is no answer, that is said with 503. For exec and attach the connection is the
+kubelet's from its head on, and nothing is read here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from cloud.certificates import OLD_COMMON_NAME
+from cloud.nodepods import node_of
 from cloud.peers import FORWARDED, Peers
 from cloud.ports import KubeletRefused
 from cloud.streamforward import forward
@@ -29,6 +33,7 @@ from gateway.wire.cloudedge.tunnel import LARGE_FRAME, FrameType, kind_of
 
 if TYPE_CHECKING:
     from cloud.identity import Identity
+    from cloud.nodepods import NodePods
     from gateway.config.cloud_services import Stream
     from gateway.observe.metrics import Metrics
 
@@ -58,6 +63,7 @@ class StreamServer:
         identity: Identity,
         tunnels: Tunnels,
         peers: Peers,
+        pods: NodePods,
         endpoints: Endpoints,
         metrics: Metrics,
     ) -> None:
@@ -65,6 +71,7 @@ class StreamServer:
         self._identity = identity
         self._tunnels = tunnels
         self._peers = peers
+        self._pods = pods
         self._endpoints = endpoints
         self._metrics = metrics
 
@@ -99,7 +106,7 @@ class StreamServer:
         method, is_raw = request.method, kind in (FrameType.EXEC, FrameType.ATTACH)
         if method not in (("GET", "POST") if is_raw else ("GET",)):
             raise BadRequest(f"{path[:200]}: the method {method[:20]} is not taken", status=405)
-        host = host_of(request.headers.get("host", ""))
+        host = self._meant(path, request.headers)
         peer = await self._elsewhere(host, request)
         if peer is not None:
             self._count(kind, "forwarded")
@@ -111,6 +118,18 @@ class StreamServer:
         stream = await self._tunnels.open(node, kind, method, path, request.query, headers)
         self._count(kind, "open")
         return await (_taken_over(stream) if is_raw else _streamed(stream))
+
+    def _meant(self, path: str, headers: Mapping[str, str]) -> str:
+        """Return the name or address of the node that is meant."""
+        host = host_of(headers.get("host", ""))
+        if self._peers.is_node(host):
+            return host
+        return proxied(headers.get("x-forwarded-uri", "")) or self._node_of_pod(path) or host
+
+    def _node_of_pod(self, path: str) -> str:
+        _, kind, *rest = path.split("/")
+        pod = self._pods.pod(rest[0], rest[1]) if kind in OF_PODS and len(rest) > 1 else None
+        return node_of(pod)
 
     async def _elsewhere(self, host: str, request: Request) -> str | None:
         """Return the CloudCore to ask for a node without a tunnel here, None where none is known.
@@ -200,6 +219,16 @@ def host_of(authority: str) -> str:
     if authority.startswith("["):
         return authority[1:].partition("]")[0]
     return authority.rpartition(":")[0] if ":" in authority else authority
+
+
+_PROXIED = re.compile(r"/api/v1/nodes/(?:https?:)?([^/:]+)(?::[0-9]*)?/proxy(?:[/?]|$)")
+OF_PODS = frozenset({"containerLogs", "exec", "attach", "portForward"})
+
+
+def proxied(uri: str) -> str:
+    """Return the node that an API server's client named for the proxy, "" where it named none."""
+    found = _PROXIED.match(uri)
+    return unquote(found[1]) if found else ""
 
 
 def check_caller(certificate: Mapping[str, object] | None) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import cloud.streams
 from cloud.streams import MAX_WAITING, TunnelStream, void
-from cloud.streamserver import check_caller, host_of
+from cloud.streamserver import StreamServer, check_caller, host_of, proxied
 from edge.streamlinks import lines
 from gateway.errors import Forbidden, Undeliverable
 from gateway.wire.cloudedge.tunnel import Frame, FrameType, kind_of
@@ -87,3 +89,44 @@ async def test_what_came_is_read_before_the_bad_end() -> None:
 
 
 async def _send(_frame: Frame) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("uri", "node"),
+    [
+        ("/api/v1/nodes/edge-1/proxy/stats/summary", "edge-1"),
+        ("/api/v1/nodes/https:edge-1:10351/proxy", "edge-1"),
+        ("/api/v1/nodes/edge-1/status", ""),
+        ("/api/v1/pods/edge-1/proxy", ""),
+        ("", ""),
+    ],
+)
+def test_an_api_server_s_proxy_names_the_node(uri: str, node: str) -> None:
+    assert proxied(uri) == node
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "node"),
+    [
+        ("/portForward/ns/web", {"host": "127.0.0.1:6443"}, "edge-1"),
+        ("/portForward/ns/web", {"host": "edge-2:10351"}, "edge-2"),
+        ("/exec/ns/other/c", {"host": "10.0.0.7:10351"}, "10.0.0.7"),
+        ("/stats/summary", {"host": "10.0.0.7:10351"}, "10.0.0.7"),
+        (
+            "/stats/summary",
+            {"host": "api:6443", "x-forwarded-uri": "/api/v1/nodes/edge-2/proxy/stats/summary"},
+            "edge-2",
+        ),
+    ],
+)
+def test_the_node_is_found_where_the_host_is_an_api_server_s(
+    path: str, headers: dict[str, str], node: str
+) -> None:
+    """Port-forward, and exec by SPDY, come with the Host that kubectl asked."""
+    pods: Any = SimpleNamespace(
+        pod=lambda *key: {"spec": {"nodeName": "edge-1"}} if key == ("ns", "web") else None
+    )
+    peers: Any = SimpleNamespace(is_node=lambda name: name == "edge-2")
+    none: Any = None
+    server = StreamServer(none, none, none, peers, pods, none, none)
+    assert server._meant(path, headers) == node
