@@ -57,6 +57,7 @@ from edge.pods.spechash import HASH, spec_hash
 from gateway.errors import BadRequest, GatewayError, NotFound
 from gateway.model.json import JsonObject
 
+CONTAINERS: Final = "containers"
 ATTEMPT: Final = "io.kubernetes.container.restartCount"
 GRACE: Final = "io.kubernetes.pod.terminationGracePeriod"
 PRE_STOP: Final = "io.kubernetes.container.preStopHandler"
@@ -144,7 +145,11 @@ class PodConfigs:
         await self.cgroups.ensure(pod)
 
     def _make_folders(self, pod: Pod) -> None:
-        self.folders.of_pod(pod.uid).mkdir(parents=True, exist_ok=True, mode=0o750)
+        folder = self.folders.of_pod(pod.uid)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+        (folder / CONTAINERS).mkdir(
+            exist_ok=True
+        )  # stays until `discard`: by it a sweep knows the Pod
         self.folders.logs_of(pod).mkdir(parents=True, exist_ok=True, mode=0o755)
 
     async def discard(self, pod: Pod) -> None:
@@ -156,7 +161,7 @@ class PodConfigs:
     def _remove_folders(self, uid: str, logs: Path) -> None:
         folder = self.folders.of_pod(uid)
         shutil.rmtree(logs, ignore_errors=True)
-        shutil.rmtree(folder / "containers", ignore_errors=True)
+        shutil.rmtree(folder / CONTAINERS, ignore_errors=True)
         (folder / "etc-hosts").unlink(missing_ok=True)
         if folder.is_dir() and not os.listdir(folder):
             folder.rmdir()

@@ -374,6 +374,17 @@ async def test_what_is_prepared_is_discarded(
     assert rooms.groups == [UID, UID, f"-{UID} True", f"-{UID} True"]
 
 
+async def test_of_what_was_prepared_the_folder_goes_last(
+    configs: PodConfigs, tmp_path: Path
+) -> None:
+    await configs.prepare(pod_of())
+    with pytest.raises(OSError, match="not empty"):
+        (tmp_path / "pods" / UID).rmdir()  # as the volumes' room does; then the process is killed
+    assert await configs.sweep([]) == [UID]
+    assert not list((tmp_path / "pods").iterdir())
+    assert not list((tmp_path / "logs").iterdir())
+
+
 async def test_what_nobody_knows_is_swept_and_nothing_is_killed(
     configs: PodConfigs, rooms: Rooms, tmp_path: Path
 ) -> None:
