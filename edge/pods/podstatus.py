@@ -318,7 +318,7 @@ def _amount(resource: str, value: int) -> str:
 
 def _addresses(pod: Pod, facts: Facts, old: JsonObject) -> JsonObject:
     out: JsonObject = {}
-    hosts = list(facts.host_ips)
+    hosts = _host_ips(facts, old)
     ips = hosts if pod.spec.host_network else _pod_ips(facts)
     if not ips:  # an ended sandbox tells none: where it was stays visible
         ips = [text(row.get("ip")) for row in rows(old.get("podIPs"))]
@@ -327,6 +327,17 @@ def _addresses(pod: Pod, facts: Facts, old: JsonObject) -> JsonObject:
             out[one] = ips_[0]
             out[many] = [{"ip": ip} for ip in ips_]
     return out
+
+
+def _host_ips(facts: Facts, old: JsonObject) -> list[str]:
+    """Return the node's addresses; a machine that knows none of its own, offline, has those of before."""
+    known = [text(row.get("ip")) for row in rows(old.get("hostIPs"))]
+    if known and all(ip in _LOOPBACKS for ip in facts.host_ips):
+        return known
+    return list(facts.host_ips)
+
+
+_LOOPBACKS = ("127.0.0.1", "::1")
 
 
 def _pod_ips(facts: Facts) -> list[str]:

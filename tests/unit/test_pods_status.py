@@ -594,3 +594,14 @@ def test_an_end_is_never_taken_back_and_counts_never_fall(
     if known is not None:
         last: Any = closed(pod, known, NOW)
         assert last["phase"] in ("Succeeded", "Failed")
+
+
+def test_a_machine_without_an_address_of_its_own_keeps_the_one_it_had() -> None:
+    """Before the link is back a machine without a default route knows only its loopback."""
+    pod = a_pod()
+    before: Any = pod_status(pod, facts(a_run(), box=a_box()))
+    alone = replace(facts(a_run(), box=a_box()), host_ips=("127.0.0.1",))
+    assert pod_status(pod, alone, before)["hostIPs"] == before["hostIPs"]
+    assert pod_status(pod, alone)["hostIP"] == "127.0.0.1"
+    moved = replace(alone, host_ips=("192.0.2.9",))
+    assert pod_status(pod, moved, before)["hostIP"] == "192.0.2.9"
