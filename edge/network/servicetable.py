@@ -24,6 +24,7 @@ from gateway.wire.kube.services import (
 
 Key = tuple[str, str]
 """Namespace and name."""
+MAX_PORT = 65_535
 MAX_ENDPOINTS = 1_000
 """Of one Service."""
 
@@ -34,6 +35,11 @@ class ServicePort:
     protocol: str
     port: int
     node_port: int = 0
+
+    @property
+    def is_one(self) -> bool:
+        """False for a number that no port has: it cannot be listened on, nor told by a DNS."""
+        return 0 < self.port <= MAX_PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +117,7 @@ def read_service(item: JsonObject) -> Service | None:
         addresses=tuple(ip for ip in ips if family_of(ip) and not is_external),
         is_headless=HEADLESS in ips,
         external_name=text(spec.get("externalName")) if is_external else "",
-        ports=tuple(_port(row) for row in rows(spec.get("ports"))),
+        ports=tuple(port for row in rows(spec.get("ports")) if (port := _port(row)).is_one),
         selector={key: str(value) for key, value in selector.items()}
         if isinstance(selector, dict) and selector
         else None,
@@ -145,7 +151,7 @@ def read_endpoints(rows_: Iterable[JsonObject], ports: Sequence[JsonObject]) -> 
     numbers = {
         (text(row.get("name")), text(row.get("protocol")) or "TCP"): number
         for row in ports
-        if 0 < (number := whole(row.get("port"))) <= 65_535
+        if 0 < (number := whole(row.get("port"))) <= MAX_PORT
     }
     for row in rows_:
         addresses = row.get("addresses")

@@ -9,6 +9,7 @@ import asyncio
 import os
 import re
 import shutil
+import stat
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,8 @@ from edge.pods.securitycontexts import (
     sysctls_of,
 )
 from edge.pods.spechash import HASH, spec_hash
-from gateway.errors import BadRequest, GatewayError, NotFound
+from edge.pods.subpaths import opened_within
+from gateway.errors import BadRequest, Forbidden, GatewayError, NotFound
 from gateway.model.json import JsonObject
 
 CONTAINERS: Final = "containers"
@@ -447,12 +449,13 @@ def _env_file(ref: FileKeyRef, volumes: MountedVolumes) -> str:
     folder = volumes.paths.get(ref.volume_name)
     if folder is None:
         raise faulty(f'cannot find the volume "{ref.volume_name}" referenced by FileKeyRef')
-    root = Path(folder).resolve()
-    path = (root / ref.path).resolve()
-    if not path.is_relative_to(root):
-        raise faulty(f'"{ref.path}" leads out of the volume "{ref.volume_name}"')
     try:
-        with path.open(encoding="utf-8") as file:
-            return file.read(MAX_ENV_FILE)
-    except (OSError, UnicodeDecodeError) as error:
+        with opened_within(Path(folder), ref.path) as found:
+            if not stat.S_ISREG(os.fstat(found).st_mode):
+                raise faulty(f'"{ref.path}" is no file of the volume "{ref.volume_name}"')
+            with open(f"/proc/self/fd/{found}", encoding="utf-8") as file:
+                return file.read(MAX_ENV_FILE)
+    except Forbidden as error:
+        raise faulty(f'"{ref.path}" leads out of the volume "{ref.volume_name}"') from error
+    except (OSError, ValueError) as error:
         raise faulty(f"couldn't parse env file: {ref.path}: {error}") from error

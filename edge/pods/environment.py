@@ -8,7 +8,6 @@ kubelet of 1.36.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -125,8 +124,8 @@ def _value(ref: Reference, key: str, value: Json) -> str:
         return text(value)
     try:
         return base64.b64decode(text(value), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
-        raise faulty(f"key {key} of Secret {ref.name} is no text: {error}") from error
+    except ValueError:  # the error has a part of the Secret in it
+        raise faulty(f"key {key} of Secret {ref.name} is no text") from None
 
 
 # --- the environment ------------------------------------------------------------------------------

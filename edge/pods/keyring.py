@@ -6,7 +6,6 @@ Source: Kubernetes, "Pull an Image from a Private Registry" (which entries match
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -86,7 +85,7 @@ def entries_of_secret(secret: JsonObject) -> list[Entry]:
         return []
     try:
         text = base64.b64decode(value, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise BadRequest(f"{key}: not base64") from error
     return entries_of_file(text, bare=key == DOCKER_CFG)
 
@@ -128,7 +127,7 @@ def _unpack(packed: str) -> tuple[str, str]:
     bare = packed.strip()
     try:
         text = base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise BadRequest("credentials of registries: auth is not base64(user:password)") from error
     username, colon, password = text.partition(":")
     if not colon:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from edge.pods.logplaces import open_log_file, seen
 from edge.pods.runtime import ContainerState, RuntimeFault, State
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 MAX_BYTES, MAX_FILES = 10 * 1024 * 1024, 5
 PACKED, PART = ".gz", ".tmp"
 STAMP = "%Y%m%d-%H%M%S"
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class LogRuntime(Protocol):
@@ -151,16 +153,18 @@ def remove_logs(path: str) -> None:
 
 
 def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None
+    found = seen(path)
+    return None if found is None else found.st_size
 
 
 def pack(path: Path) -> None:
     """Replace a file by its gzip; the file goes when the whole of it is on disk."""
     part, packed = path.with_name(path.name + PART), path.with_name(path.name + PACKED)
-    with path.open("rb") as plain, part.open("wb") as raw:
+    part.unlink(missing_ok=True)  # what a crash left; never written through, it may be a link
+    with (
+        open(open_log_file(path), "rb") as plain,
+        open(os.open(part, _NEW, 0o600), "wb") as raw,
+    ):
         os.fchmod(raw.fileno(), os.fstat(plain.fileno()).st_mode & 0o777)
         with gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=6) as zipped:
             shutil.copyfileobj(plain, zipped, 1 << 18)

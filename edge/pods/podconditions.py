@@ -52,7 +52,7 @@ def conditions(
 
 
 def _is_own(row: JsonObject) -> bool:
-    return row.get("type") in OWN
+    return text(row.get("type")) in OWN
 
 
 def _condition(kind: str, *, is_true: bool, reason: str = "", message: str = "") -> JsonObject:

@@ -11,9 +11,9 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 
 from edge.pods.logfiles import LogOptions, LogView, tail_start
+from edge.pods.logplaces import open_log_file, seen
 from gateway.errors import BadRequest
 
 BLOCK = 65_536
@@ -34,7 +34,7 @@ class LogFile:
     """
 
     def __init__(self, path: str, options: LogOptions) -> None:
-        self._path = os.path.realpath(path)
+        self._path = path
         self._follow = options.follow
         self._view = LogView(options)
         self._lock = threading.Lock()
@@ -99,26 +99,25 @@ class LogFile:
         if mine.st_size < self._at:
             self._at = 0
             return self._block()
-        try:
-            now = os.stat(self._path)
-        except OSError:  # between renaming and creating
-            return None
-        if (now.st_dev, now.st_ino) == (mine.st_dev, mine.st_ino):
+        now = seen(self._path)  # None between renaming and creating
+        if now is None or (now.st_dev, now.st_ino) == (mine.st_dev, mine.st_ino):
             return None
         piece = self._block()  # what came before the new one did
         if piece is not None:
             return piece
         rest = self._rest()
-        with suppress(BadRequest):  # gone again
+        try:
             fresh = _opened(self._path)
-            os.close(self._descriptor)
-            self._descriptor, self._at = fresh, 0
+        except BadRequest:  # gone again
+            return rest or None
+        os.close(self._descriptor)
+        self._descriptor, self._at = fresh, 0
         return rest
 
 
 def _opened(path: str) -> int:
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return open_log_file(path)
     except OSError as error:
         why = (error.strerror or "").lower()
         raise BadRequest(f'failed to open log file "{path}": open {path}: {why}') from error

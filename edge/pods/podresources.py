@@ -36,7 +36,7 @@ _NODE_CRITICAL: Final = "system-node-critical"
 def qos_of(pod: Pod) -> str:
     """Return a Pod's class: what its status says, else by what it asks for."""
     said = text(part(pod.raw, "status").get("qosClass"))
-    if said:
+    if said in (GUARANTEED, BURSTABLE, BEST_EFFORT):
         return said
     spec = part(pod.raw, "spec")
     if pod.spec.resources is not None:

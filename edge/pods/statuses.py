@@ -165,7 +165,9 @@ class Statuses:
         if entry is not None:
             entry.is_done = True
             self._store.delete_meta(entry.row, "", _unwaited)
-            own = "" if entry.is_static else uid  # what was patched then is its mirror, of that name
+            own = (
+                "" if entry.is_static else uid
+            )  # what was patched then is its mirror, of that name
             self._store.delete_meta(f"{entry.namespace}/{PATCH}/{entry.name}", own, _unwaited)
 
     def mirror_changed(self, uid: str) -> None:
@@ -274,6 +276,10 @@ class Statuses:
             entry.is_sending = True
             try:
                 await self._advance(entry)
+            except Exception:  # the top of one Pod's turn: the others' go on
+                log.exception("a status failed", extra={"pod": _told(entry)})
+                entry.is_dirty = True
+                self._again(entry)
             finally:
                 entry.is_sending = False
             if entry.has_work and entry.uid not in self._later:

@@ -22,7 +22,7 @@ _MINE = OWN | {DISRUPTION}
 def own_part(status: JsonObject) -> JsonObject:
     """Return what the node answers for: its fields, its conditions."""
     kept = {key: status[key] for key in (*_PLAIN, *_ADDRESSES) if key in status}
-    mine = [row for row in rows(status.get("conditions")) if row.get("type") in _MINE]
+    mine = [row for row in rows(status.get("conditions")) if text(row.get("type")) in _MINE]
     return kept | ({"conditions": [*mine]} if mine else {})
 
 
@@ -78,7 +78,7 @@ def _gist(status: JsonObject) -> object:
     ready = [
         (row.get("type"), row.get("status"))
         for row in rows(status.get("conditions"))
-        if row.get("type") in OWN
+        if text(row.get("type")) in OWN
     ]
     return (
         status.get("phase"),

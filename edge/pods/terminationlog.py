@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from edge.pods.logfiles import LogOptions, LogView, tail_start
+from edge.pods.logplaces import open_log_file
 from edge.pods.podspec import Container, Pod
 from edge.pods.runtime import ContainerState
 from gateway.errors import BadRequest
@@ -75,7 +76,7 @@ def _of_file(path: Path) -> bytes:
 def _of_log(path: Path) -> bytes:
     """Return the end of a container's log, without times and streams."""
     try:
-        with path.open("rb") as file:
+        with open(open_log_file(path), "rb") as file:
             content = _last_lines(file.fileno())
         return LogView(LogOptions()).take(content)[-MAX_OF_LOG:]
     except FileNotFoundError:

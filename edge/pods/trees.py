@@ -12,12 +12,15 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MAX_DEPTH: Final = 200
 """Folders within folders that are open at a time."""
+AT_A_TIME: Final = 1_000
+"""Entries of a folder that are removed before it is read on."""
 READ_GROUP, WRITE_GROUP, ENTER_GROUP = 0o440, 0o660, 0o110
 
 
@@ -37,12 +40,12 @@ def mount_id(fd: int) -> str:
         return next((line.split()[1] for line in lines if line.startswith("mnt_id:")), "")
 
 
-def _names(folder: int) -> list[tuple[str, os.stat_result]]:
-    found = []
-    for name in os.listdir(folder):
-        with suppress(FileNotFoundError):
-            found.append((name, os.stat(name, dir_fd=folder, follow_symlinks=False)))
-    return found
+def _names(folder: int) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield what lies in a folder; never all at once: a container may have made millions of files."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                yield entry.name, entry.stat(follow_symlinks=False)
 
 
 # --- removing -------------------------------------------------------------------------------------
@@ -73,7 +76,14 @@ def remove_entry(name: str, parent: int) -> None:
 
 def _empty(folder: int, mount: str, depth: int, top: int) -> None:
     """Empty a folder; what lies too deep is moved to the top, and is removed in a later turn."""
-    for name, status in _names(folder):
+    while some := list(islice(_names(folder), AT_A_TIME)):
+        _remove_some(some, folder, mount, depth, top)
+
+
+def _remove_some(
+    some: list[tuple[str, os.stat_result]], folder: int, mount: str, depth: int, top: int
+) -> None:
+    for name, status in some:
         with suppress(FileNotFoundError):
             if not stat.S_ISDIR(status.st_mode):
                 os.unlink(name, dir_fd=folder)
@@ -175,7 +185,7 @@ class Usage:
 def measure(path: Path) -> Usage:
     """Return what a folder takes; what goes meanwhile, or is mounted below, is not counted."""
     usage = Usage()
-    with suppress(FileNotFoundError), opened(path) as fd:
+    with suppress(OSError), opened(path) as fd:
         usage.add(os.fstat(fd))
         _measure(fd, mount_id(fd), usage, 0)
     return usage

@@ -214,7 +214,7 @@ class PodVolumes:
             return await self._make(pod, volume)
         except GatewayError as error:
             why = error.message
-        except OSError as error:
+        except (OSError, OverflowError, ValueError) as error:  # numbers and names of no file system
             why = str(error)
         fault = f'MountVolume.SetUp failed for volume "{volume.name}" : {why}'
         path = await _in_thread(self.folders.shown, pod.uid, volume.name)

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
+from edge.network.servicetable import ServiceTable
+from edge.pods.containerstatuses import Facts
+from edge.pods.environment import CREATE_ERROR, SECRET, Reference, Surroundings, environment
+from edge.pods.keyring import entries_of_secret
+from edge.pods.podresources import pod_limits, qos_of
 from edge.pods.podspec import read_pod
+from edge.pods.podstatus import pod_status
+from edge.pods.ports import NotYet, Observed
+from edge.pods.statuspatch import is_another_s, patch_text
 from gateway.errors import BadRequest
 from gateway.wire.cloudedge.names import Operation
 from gateway.wire.cloudedge.subjects import Subject
@@ -90,3 +98,50 @@ def test_a_pod_whose_last_words_cannot_be_read_ends_all_the_same() -> None:
             await rig.until(lambda: rig.is_clean)
 
     on_a_rig(work)
+
+
+# --- values that no API gives ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said", ["../..", "Best", "x" * 70_000])
+def test_a_class_that_is_none_is_worked_out_anew(said: str) -> None:
+    pod = read_pod({**a_pod(), "status": {"qosClass": said}})
+    assert qos_of(pod) == "BestEffort"
+    assert pod_limits(pod).cpu_shares == 2
+
+
+@pytest.mark.parametrize("kind", [[], {}, 5, None])
+def test_conditions_of_no_kind_are_somebody_else_s(kind: Any) -> None:
+    odd: Any = {"phase": "Pending", "conditions": [{"type": kind, "status": "True"}]}
+    pod = read_pod({**a_pod(), "status": odd})
+    assert '"phase":"Pending"' in patch_text("u1", {"phase": "Pending"}, None, odd)
+    assert is_another_s(odd, odd) is False
+    facts = Facts(observed=Observed("u1"), now=1.0, host_ips=())
+    assert pod_status(pod, facts)["phase"] == "Pending"
+
+
+@pytest.mark.parametrize("number", [0, -1, 65_536, 10**9, 2**70])
+def test_a_port_that_no_socket_has_is_no_port_of_a_service(number: int) -> None:
+    table = ServiceTable("edge-1")
+    spec: Any = {"clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5"], "ports": [{"port": number}]}
+    table.put_service({"metadata": {"namespace": "shop", "name": "web"}, "spec": spec})
+    service = table.find("shop", "web")
+    assert service is not None
+    assert service.ports == ()
+
+
+def test_a_secret_that_is_no_base64_says_so_and_shows_nothing() -> None:
+    env: Any = {"name": "A", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "k"}}}
+    pod = read_pod(a_pod(containers=[a_container(env=[env])]))
+    around = Surroundings(objects={Reference(SECRET, "keys"): {"data": {"k": "geheim\u00e4"}}})
+    with pytest.raises(NotYet) as caught:
+        environment(pod, pod.spec.containers[0], around)
+    assert caught.value.reason == CREATE_ERROR
+    assert "geheim" not in caught.value.message
+
+
+@pytest.mark.parametrize("value", ["\u00e4", "e30", "eyJhdXRocyI6eyJhLmIiOnsiYXV0aCI6IsOkIn19fQ=="])
+def test_a_pull_secret_that_is_no_base64_is_a_fault_of_its_own(value: str) -> None:
+    secret: Any = {"type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": value}}
+    with pytest.raises(BadRequest):
+        entries_of_secret(secret)
