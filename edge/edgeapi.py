@@ -180,7 +180,7 @@ class CloudOrDisk:
         await self._put(MetaObject(str(subject), subject.type, text))
 
     async def _put(self, entry: MetaObject) -> None:
-        """Errors: StoreUnavailable."""
+        """Keep an object; on a full disk what is under way goes on without."""
         future: asyncio.Future[GatewayError | None] = asyncio.get_running_loop().create_future()
 
         def done(error: GatewayError | None) -> None:

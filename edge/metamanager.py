@@ -70,6 +70,8 @@ class MetaManager:
                     extra={"resource": str(change.subject), "cause": result.message},
                 )
                 self._reply(report_failure(envelope, stamp(), result.message))
+                if _ends_pod(change):  # and frees the disk; the cloud sends it until it is kept
+                    self._hand_on(change, envelope.trace)
                 return
             self._reply(acknowledge(envelope, stamp()))
             if result is not False:
@@ -165,6 +167,12 @@ def _is_still_shown(change: ObjectChanged) -> bool:
     """True for the end of what this node works with that a watch of MetaServer goes on to show."""
     annotations = mapping(mapping(change.object.get("metadata")).get("annotations"))
     return change.operation is Operation.DELETE and STILL_SHOWN in annotations
+
+
+def _ends_pod(change: ObjectChanged) -> bool:
+    is_deleted = change.operation is Operation.DELETE
+    metadata = mapping(change.object.get("metadata"))
+    return change.subject.type == "pod" and (is_deleted or "deletionTimestamp" in metadata)
 
 
 def _no_record(_change: ObjectChanged) -> Record | None:

@@ -101,7 +101,10 @@ class Addresses:
         """Give all addresses back."""
         async with self._lock:
             self._wanted.clear()
-            await self._remove(sorted(self._ours | self._there))
+            try:
+                await self._remove(sorted(self._ours | self._there))
+            except NoAddresses as error:
+                log.warning("addresses of Services stay", extra={"cause": error.message})
 
     async def _note(self, ours: set[str]) -> None:
         self._ours = ours

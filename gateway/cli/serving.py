@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,9 @@ from gateway.runtime.memory import settle_memory
 from gateway.runtime.module import Described, Module, Readiness, serve
 from gateway.runtime.small_http import Reply
 
+log = logging.getLogger(__name__)
+
+WRITE_AGAIN_SECONDS = 10.0
 NOBODY = users.Users({}, {}, {}, {})
 
 TITLES = {
@@ -134,9 +138,13 @@ async def run_modules(shared: Process, build: Build) -> None:
     stop = asyncio.Event()
     process.stop_on_signals(stop)
 
+    telling: set[asyncio.Task[None]] = set()
+
     def on_ready() -> None:
         settle_memory()
-        write_endpoints(settings.data_dir, shared.endpoints)
+        if not write_endpoints(settings.data_dir, shared.endpoints):
+            again = _write_later(settings.data_dir, shared.endpoints)
+            telling.add(asyncio.create_task(again, name="endpoints"))
         show(shared.endpoints, settings, time.monotonic() - started)
 
     serving = asyncio.create_task(
@@ -149,13 +157,28 @@ async def run_modules(shared: Process, build: Build) -> None:
             serving.cancel()  # asked to stop while still starting
         await asyncio.gather(serving, return_exceptions=serving.cancelled() or stop.is_set())
     finally:
-        stopping.cancel()
+        for task in (stopping, *telling):
+            task.cancel()
         (settings.data_dir / ENDPOINTS_FILE).unlink(missing_ok=True)
 
 
-def write_endpoints(data_dir: Path, endpoints: Endpoints) -> None:
-    """Write the addresses really bound, in one step."""
-    users.write_private(data_dir / ENDPOINTS_FILE, json.dumps(endpoints.as_dict(), indent=2) + "\n")
+def write_endpoints(data_dir: Path, endpoints: Endpoints) -> bool:
+    """Write the addresses really bound, in one step; False on a full disk, which stops nobody's work."""
+    text = json.dumps(endpoints.as_dict(), indent=2) + "\n"
+    try:
+        users.write_private(data_dir / ENDPOINTS_FILE, text)
+    except OSError as error:
+        facts = {"file": str(data_dir / ENDPOINTS_FILE), "cause": str(error)}
+        log.warning("the addresses of this process are not on disk", extra=facts)
+        return False
+    return True
+
+
+async def _write_later(data_dir: Path, endpoints: Endpoints) -> None:
+    """Try again until the addresses are on disk."""
+    await asyncio.sleep(WRITE_AGAIN_SECONDS)
+    while not write_endpoints(data_dir, endpoints):  # noqa: ASYNC110  it is the disk that is waited for
+        await asyncio.sleep(WRITE_AGAIN_SECONDS)
 
 
 def show(endpoints: Endpoints, settings: Settings, seconds: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import resource
 import signal
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway.errors import Conflict
+
+log = logging.getLogger(__name__)
 
 LOCK = "lock"
 
@@ -34,10 +37,17 @@ def only_one(data_dir: Path) -> Iterator[None]:
                 f"{data_dir}: another twinspan (pid {holder}) uses this data directory;"
                 " stop it or give another --data-dir"
             ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        _name_holder(file.fileno())
         yield
+
+
+def _name_holder(descriptor: int) -> None:
+    """Write who holds the lock, for the next one's words; on a full disk they do without."""
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+    except OSError as error:
+        log.warning("the lock does not name its holder", extra={"cause": str(error)})
 
 
 def raise_file_limit() -> None:

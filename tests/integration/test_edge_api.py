@@ -10,13 +10,21 @@ from typing import Any
 import pytest
 
 import edge.edgeapi
-from gateway.errors import Conflict, NotFound, Undeliverable
+from gateway.errors import Conflict, NotFound, StoreUnavailable, Undeliverable
 from gateway.model.json import JsonObject
+from gateway.model.trace import TraceContext
+from gateway.store.database import Database
 from gateway.wire.cloudedge.envelope import MAX_FRAME, Envelope
-from gateway.wire.cloudedge.names import Operation
+from gateway.wire.cloudedge.names import Operation, Source
 from gateway.wire.cloudedge.subjects import Subject
 from gateway.wire.cloudedge.to_cloud import Acknowledged, ResourceAsked
-from gateway.wire.cloudedge.to_edge import answer_object, answer_result, err_status
+from gateway.wire.cloudedge.to_edge import (
+    ObjectChanged,
+    answer_object,
+    answer_result,
+    change_object,
+    err_status,
+)
 from tests.integration.edge_cloud import Authority, FakeCloud, a_cloud, stamp
 from tests.integration.edge_node import a_node, join_edge, linked
 from tests.integration.edge_support import until
@@ -178,6 +186,43 @@ async def test_a_clock_that_is_set_back_has_a_token_renewed(
         for _ in range(2):
             found: Any = await node.core.api.token("default", "app", REQUEST)
             assert found["status"]["token"] == "t2"
+
+
+class Seen:
+    """Takes Pods."""
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+
+    def object_changed(self, change: ObjectChanged, _trace: TraceContext | None) -> None:
+        self.operations.append(change.operation)
+
+
+async def test_on_a_full_disk_statuses_are_told_objects_are_read_and_pods_end(
+    cloud: PodCloud, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, seen = StoreUnavailable("the edge store cannot write: disk is full"), Seen()
+    async with a_node(data_dir) as node:
+        await linked(node, cloud)
+        node.core.meta.on_kind("pod", seen)
+        monkeypatch.setattr(Database, "submit", lambda _self, _work, done: done(full))
+        assert (await node.core.api.patch(PATCH, "{}"))["metadata"]
+        assert (await node.core.api.token("default", "app", REQUEST))["status"]
+        going: JsonObject = {"name": "p1", "deletionTimestamp": "2026-01-01T00:00:00Z"}
+        steps: tuple[tuple[Operation, JsonObject], ...] = (
+            (Operation.INSERT, {"name": "p1"}),
+            (Operation.UPDATE, going),
+            (Operation.DELETE, going),
+        )
+        for operation, metadata in steps:
+            item: JsonObject = {"metadata": metadata}
+            await cloud.send(
+                change_object(
+                    stamp(), POD, operation, item, version="1", source=Source.EDGE_CONTROLLER
+                )
+            )
+        await until(lambda: len(seen.operations) == 2)
+        assert seen.operations == [Operation.UPDATE, Operation.DELETE]
 
 
 async def test_what_is_too_large_to_read_does_not_cut_the_link(
