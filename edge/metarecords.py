@@ -17,6 +17,7 @@ import msgspec
 from edge.metakinds import PUSHED, Kinds, gvr_of, metadata_of, text_of, version_of
 from edge.metamanager import MetaManager
 from edge.metawindow import ChangeWindow
+from edge.podstatuses import KEPT, with_newest
 from edge.store import EdgeStore, Record
 from gateway.errors import GatewayError, Undeliverable
 from gateway.model.json import JsonObject
@@ -29,6 +30,7 @@ from gateway.wire.kube.selectors import EVERY_FIELD, EVERY_LABEL, FieldSelector,
 log = logging.getLogger(__name__)
 
 SECRETS = "secrets"
+PODS = gvr_of("", "v1", "pods")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,10 @@ class MetaRecords:
 
     async def get(self, key: str) -> JsonObject | None:
         record = await self._store.record(key)
-        return None if record is None else _object(record)
+        if record is None:
+            return None
+        (item,) = await self._as_known(record.gvr, [_object(record)])
+        return item
 
     async def list(self, selection: Selection) -> Listing:
         """Return what is on disk.
@@ -110,8 +115,19 @@ class MetaRecords:
             )
         version = max(version, self.window.latest(selection.gvr))
         self.window.mark(selection.gvr, version, place)
-        items = [item for item in map(_object, records) if selection.matches(item)]
-        return Listing(items, version, {})
+        items = await self._as_known(selection.gvr, [*map(_object, records)])
+        return Listing([item for item in items if selection.matches(item)], version, {})
+
+    async def _as_known(self, gvr: str, items: Sequence[JsonObject]) -> Sequence[JsonObject]:
+        """Give Pods the status that this node has of them: what it could not tell the cloud is newer."""
+        if gvr != PODS or not items:
+            return items
+        rows = await self._store.meta_of_type(KEPT)
+        kept: dict[str, JsonObject] = {}
+        for row in rows:
+            value: JsonObject = msgspec.json.decode(row.value)
+            kept[text_of(value, "uid")] = value
+        return [with_newest(item, kept) for item in items]
 
     async def _is_known(self, selection: Selection) -> bool:
         if selection.resource.plural in PUSHED:

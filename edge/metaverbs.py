@@ -60,7 +60,7 @@ from gateway.wire.kube.status import not_found, success
 log = logging.getLogger(__name__)
 
 RUNTIME = frozenset({"log", "exec", "attach", "portforward", "proxy"})
-"""Subresources that need a container runtime."""
+"""Subresources that reach into containers."""
 ACTIONS = frozenset({"restart", "unhold-upgrade", "confirm-upgrade"})
 """What KubeEdge's tools post in place of a name."""
 META = "meta.k8s.io/v1"
@@ -95,7 +95,9 @@ class MetaVerbs:
         if is_of_methods(call):
             return await self._methods(call, request)
         if call.subresource in RUNTIME or (call.verb == "create" and call.name in ACTIONS):
-            raise NotBuilt("no container runtime is built into this edge")
+            raise NotBuilt(
+                "MetaServer does not reach into containers: ask the cloud's API, or 'twinspan edge logs' here"
+            )
         return await self._VERBS[call.verb](self, call, request)
 
     # --- reads --------------------------------------------------------------------------------

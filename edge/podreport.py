@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 
 from edge.identity import FOLDER, Identity
 from edge.kubeletaccess import ENDPOINT
+from edge.podstatuses import KEPT, own_uid, with_newest
 from gateway.errors import BadRequest, GatewayError, InvalidSetting, NotFound, Undeliverable
 from gateway.model.json import JsonObject
 from gateway.runtime.listener import ENDPOINTS_FILE
@@ -27,7 +28,6 @@ BUSY_SECONDS = 2.0
 MAX_LIST = 64 * 1024 * 1024
 MAX_SAID = 4_096
 PIECE = 65_536
-MIRROR = "kubernetes.io/config.mirror"
 _REFUSED = {400: BadRequest, 404: NotFound}
 
 
@@ -129,25 +129,15 @@ def _objects(data_dir: Path, kind: str) -> Iterator[JsonObject]:
 
 def pods_of_disk(data_dir: Path) -> list[JsonObject]:
     """Return the Pods as they were last known, each with its newest status. Errors: InvalidSetting."""
-    statuses = {text(each.get("uid")): each for each in _objects(data_dir, "podstatus")}
-    pods = []
-    for pod in _objects(data_dir, "pod"):
-        kept = statuses.get(_own_uid(pod))
-        pods.append({**pod, "status": part(kept, "status")} if kept else pod)
-    return pods
-
-
-def _own_uid(pod: JsonObject) -> str:
-    """Return the uid that the node knows a Pod by; of a static Pod the API has a mirror with another one."""
-    meta = part(pod, "metadata")
-    return text(part(meta, "annotations").get(MIRROR)) or text(meta.get("uid"))
+    statuses = {text(each.get("uid")): each for each in _objects(data_dir, KEPT)}
+    return [with_newest(pod, statuses) for pod in _objects(data_dir, "pod")]
 
 
 def log_file(logs: Path, pod: JsonObject, container: str, *, previous: bool) -> Path:
     """Return the file of a container's newest attempt, or of the one before. Errors: NotFound."""
     meta = part(pod, "metadata")
     namespace, name = text(meta.get("namespace")) or "default", text(meta.get("name"))
-    folder = logs / f"{namespace}_{name}_{_own_uid(pod)}" / container
+    folder = logs / f"{namespace}_{name}_{own_uid(pod)}" / container
     numbers = sorted(int(each.stem) for each in folder.glob("*.log") if each.stem.isdigit())
     if len(numbers) <= previous:
         what = f'previous terminated container "{container}"' if previous else "log"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yarl
 
+from edge.store import MetaObject
 from tests.integration.api_cloud import ApiCloud, Refused, an_api_cloud
 from tests.integration.edge_node import MODEL, a_device, a_node, join_edge, linked
 from tests.integration.edge_support import until
@@ -51,6 +52,28 @@ async def test_the_cloud_is_asked_first_and_the_disk_answers_without_it(
             ["p1"],
             "disk",
         )
+
+
+async def test_the_disk_answers_with_the_status_that_the_node_has_of_its_pods(
+    cloud: ApiCloud, data_dir: Path
+) -> None:
+    pod = cloud.apply("pods", "p1", spec={"nodeName": "edge-1"}, status={"phase": "Pending"})
+    kept = {"uid": pod["metadata"]["uid"], "status": {"phase": "Running", "podIP": "10.88.0.2"}}
+    async with a_node(data_dir) as node, client_of(node) as client:
+        await linked(node, cloud)
+        await client.names(PODS)
+        row = MetaObject("default/podstatus/p1/u", "podstatus", json.dumps(kept))
+        written = asyncio.Event()
+        node.core.store.put_meta(row, lambda _: written.set())
+        await written.wait()
+    async with a_node(data_dir, server=AWAY) as node, client_of(node) as client:
+        status, found, _ = await client.ask("GET", f"{PODS}/p1")
+        assert (status, found["status"]) == (200, kept["status"])
+        assert await client.names(PODS + "?fieldSelector=status.phase%3DRunning") == (
+            ["p1"],
+            "disk",
+        )
+        assert await client.names(PODS + "?fieldSelector=status.phase%3DPending") == ([], "disk")
 
 
 async def test_what_the_cloud_does_not_have_is_not_found_and_goes_from_disk(
