@@ -172,7 +172,8 @@ class PodImages:
             raise NotYet(INVALID_NAME, text) from error
         policy = policy_of(container.image_pull_policy, image)
         if policy != ALWAYS and (present := await self._present(pod, container, image)):
-            text = f'Container image "{container.image}" already present on machine'
+            there = f'Container image "{container.image}" already present on machine'
+            text = f"{there} and can be accessed by the pod"
             self._tell(pod, container, "Normal", "Pulled", text)
             return present
         if policy == NEVER:

@@ -171,6 +171,8 @@ def resource_metrics(sample: Sample | None) -> str:
         "gauge",
         [({}, int(failed))],
     )
+    about = "1 if there was an error while getting container metrics, 0 otherwise"
+    out.add("scrape_error", about, "gauge", [({}, int(failed))])  # its name of before, told as well
     return out.text()
 
 
@@ -212,12 +214,15 @@ def cadvisor_metrics(sample: Sample | None) -> str:
     at = sample.node.at // _MILLION
     rows = list(_cadvisor_rows(sample))
     for name, about, kind, value in _CADVISOR:
-        found: list[_Row] = [(labels, value(each)) for labels, each in rows]
+        more = _TOTAL if name == "container_cpu_usage_seconds_total" else {}
+        found: list[_Row] = [({**labels, **more}, value(each)) for labels, each in rows]
         out.add(name, about, kind, found, at)
     _cadvisor_extras(out, sample, at)
     return out.text()
 
 
+_TOTAL = {"cpu": "total"}
+"""Of all cores together: cAdvisor can tell of each."""
 _Measured = ContainerSample | PodSample | NodeSample
 _CADVISOR: tuple[tuple[str, str, str, Callable[[_Measured], int | float | None]], ...] = (
     (

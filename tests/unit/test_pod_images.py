@@ -289,9 +289,8 @@ def rig() -> Rig:
 async def test_a_present_image_is_not_pulled_unless_always(rig: Rig) -> None:
     rig.runtime.present["a:1"] = Image(id="id-a")
     assert await rig.ensure("a:1") == "id-a"
-    assert rig.told.events == [
-        ("Normal", "Pulled", 'Container image "a:1" already present on machine')
-    ]
+    there = 'Container image "a:1" already present on machine'
+    assert rig.told.events == [("Normal", "Pulled", f"{there} and can be accessed by the pod")]
     assert rig.runtime.pulls == []
     assert await rig.ensure("a:1", "Always") == "id-a:1"
     assert rig.runtime.pulls == [("a:1", "")]

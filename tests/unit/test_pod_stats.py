@@ -335,7 +335,7 @@ async def test_resource_metrics_are_the_kubelet_s(tmp_path: Path) -> None:
     assert rows["pod_memory_working_set_bytes"] == [(own, 30 * MIB, at)]
     assert rows["node_memory_working_set_bytes"] == [({}, 500 * 1_024, at)]
     assert rows["node_cpu_usage_seconds_total"][0][1] == pytest.approx(1.71)
-    assert rows["resource_scrape_error"] == [({}, 0.0, None)]
+    assert rows["resource_scrape_error"] == rows["scrape_error"] == [({}, 0.0, None)]
 
 
 async def test_a_runtime_that_is_away_is_a_scrape_error_and_the_rest_is_told(
