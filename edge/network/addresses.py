@@ -115,7 +115,7 @@ class Addresses:
 
 
 def is_ours_to_give(address: str) -> bool:
-    """Say whether a Service's address may become this machine's."""
+    """Say whether an address may become this machine's."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
@@ -123,6 +123,11 @@ def is_ours_to_give(address: str) -> bool:
     return found.version == 4 and not (
         found.is_loopback or found.is_multicast or found.is_unspecified or found.is_reserved
     )
+
+
+def is_service_s(address: str) -> bool:
+    """Say whether a Service's address may become this machine's: none that means something on a link."""
+    return is_ours_to_give(address) and not ipaddress.ip_address(address).is_link_local
 
 
 def _route(address: str) -> str:

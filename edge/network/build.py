@@ -69,7 +69,9 @@ class EdgeNetwork:
             endpoints,
             metrics,
         )
-        self.proxy = ServiceProxy(settings, node, self.table, self.addresses, metrics)
+        self.proxy = ServiceProxy(
+            settings, node, self.table, self.addresses, metrics, self._subnets.may_ask
+        )
 
     def dns_servers(self) -> tuple[str, ...]:
         """Return where Pods ask names now: nowhere of ours while nobody answers there."""

@@ -2,7 +2,9 @@
 
 A listening socket for each port of a Service that somebody serves, on the Service's own address; where
 nobody serves, the machine itself refuses, as it does for kube-proxy. Connections come from this machine to
-who serves: the client's address is not kept. No rules of a packet filter are made.
+who serves: the client's address is not kept. No rules of a packet filter are made. An address of this machine
+is answered on all of its links: who is neither a Pod of this node nor on it is refused, as nothing else would
+keep a neighbour on the LAN from the cluster's Services.
 
 What is not there: NodePorts, external addresses, load balancers, SCTP, IPv6. An endpoint on loopback is
 never connected to: it would be open to all Pods.
@@ -18,7 +20,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from edge.network.addresses import Addresses, NoAddresses, is_ours_to_give
+from edge.network.addresses import Addresses, NoAddresses, is_service_s
+from edge.network.dns import is_of_this_machine
 from edge.network.picking import Picker, Target
 from edge.network.servicetable import Endpoint, Key, Service, ServicePort, ServiceTable, usable
 from edge.network.tcprelay import Address, Half, connect, keep_alive
@@ -44,6 +47,8 @@ ACCEPTS = 32
 BREATH_SECONDS = 0.1
 """After an accept that failed: out of files, perhaps."""
 
+IsPod = Callable[[ipaddress.IPv4Address], bool]
+"""Says whether an address is a Pod's of this node."""
 Place = tuple[str, str, int]
 """Address, protocol and port."""
 
@@ -70,11 +75,13 @@ class ServiceProxy:
         table: ServiceTable,
         addresses: Addresses,
         metrics: Metrics,
+        is_pod: IsPod,
     ) -> None:
         self._settings = settings
         self._node = node
         self._table = table
         self._addresses = addresses
+        self._is_pod = is_pod
         self._metrics = metrics.edge
         self._clients = Clients(settings.max_clients, settings.udp_idle)
         self._ports: dict[Place, _Port] = {}
@@ -166,7 +173,8 @@ class ServiceProxy:
 
     async def _hold_addresses(self) -> bool:
         """Have this machine have all addresses; False where it may not."""
-        wanted = [a for s in self._table.services() for a in s.addresses if a not in self.reserved]
+        every = (a for s in self._table.services() for a in s.addresses)
+        wanted = [a for a in every if a not in self.reserved and is_service_s(a)]
         try:
             await self._addresses.keep(OWNER, wanted)
         except NoAddresses as error:
@@ -206,7 +214,7 @@ class ServiceProxy:
         chosen = usable(service, self._table.endpoints(service.key), self._node)
         found = []
         for address in service.addresses:
-            if address in self.reserved or not is_ours_to_give(address):
+            if address in self.reserved or not is_service_s(address):
                 continue
             for port in service.ports:
                 targets = [t for e in chosen if (t := self._target(e, port)) is not None]
@@ -266,7 +274,7 @@ class ServiceProxy:
         loop = asyncio.get_running_loop()
 
         def choose(client: str) -> Sequence[Address]:
-            return self._choose(port, client)
+            return self._choose(port, client) if self._may_use(client) else ()
 
         front = Front(self._clients, choose, self._open_back)
         await loop.create_datagram_endpoint(lambda: front, local_addr=(address, number))
@@ -297,6 +305,10 @@ class ServiceProxy:
                 log.warning("a connection was not accepted", extra={"cause": str(error)})
                 self._pause(port)
                 return
+            if not self._may_use(host):
+                client.close()
+                self._metrics.service_connections.labels("tcp", "refused").inc()
+                continue
             if self._open >= self._settings.max_connections:
                 client.close()
                 self._metrics.service_connections.labels("tcp", "full").inc()
@@ -366,6 +378,10 @@ class ServiceProxy:
     def _ended(self, halves: Sequence[Half]) -> None:
         self._open -= 1
         self._halves.difference_update(halves)
+
+    def _may_use(self, client: str) -> bool:
+        """True for this machine and its Pods."""
+        return is_of_this_machine(client) or self._is_pod(ipaddress.IPv4Address(client))
 
     def _choose(self, port: _Port, client: str) -> list[Address]:
         return port.picker.order(client, asyncio.get_running_loop().time())

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from edge.network.addresses import Addresses, NoAddresses
+from edge.network.addresses import Addresses, NoAddresses, is_service_s
+from edge.network.build import PodSubnets
 from edge.network.serviceproxy import ServiceProxy
 from edge.network.servicetable import ServiceTable
 from gateway.config.edge_workloads import Network
-from gateway.model.json import JsonObject
+from gateway.model.json import Json, JsonObject
 from gateway.observe.metrics import Metrics
 from gateway.runtime.module import running
-from tests.network_space import HOST, Loop, Neighbour, in_namespace, ip, needs_root
+from tests.network_space import HOST, SUBNET, Loop, Neighbour, in_namespace, ip, needs_root
 from tests.service_samples import NODE, a_service, a_slice, an_endpoint
 
 pytestmark = needs_root
@@ -43,11 +44,12 @@ async def until(judge: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def a_proxy(
-    table: ServiceTable, folder: Path, settings: Network | None = None
+    table: ServiceTable, folder: Path, settings: Network | None = None, pods: str = SUBNET
 ) -> AsyncIterator[ServiceProxy]:
     addresses = Addresses(folder / "addresses.json")
     await addresses.open()
-    proxy = ServiceProxy(settings or Network(), NODE, table, addresses, Metrics())
+    is_pod = PodSubnets(pods, folder).may_ask
+    proxy = ServiceProxy(settings or Network(), NODE, table, addresses, Metrics(), is_pod)
     try:
         async with running(proxy):
             yield proxy
@@ -286,9 +288,64 @@ async def test_without_the_right_it_is_told_once_and_goes_on(
     table = ServiceTable(NODE)
     table.put_service(a_service())
     addresses = Addresses(tmp_path / "a.json", refused)
-    proxy = ServiceProxy(Network(), NODE, table, addresses, Metrics())
+    proxy = ServiceProxy(Network(), NODE, table, addresses, Metrics(), lambda _: True)
     async with running(proxy):
         table.put_service(a_service("other", ip="10.96.0.21"))
         await until(lambda: not proxy._wake.is_set())
         assert proxy.facts()["cause"] == "ip: not installed; apt-get install iproute2"
     assert caplog.text.count("Services have no addresses here") == 1
+
+
+def _asked(kind: socket.SocketKind) -> bytes:
+    """Ask as a neighbour does; nothing where nobody answers."""
+    with socket.socket(socket.AF_INET, kind) as client:
+        client.settimeout(2)
+        try:
+            client.connect((VIP, 80))
+            client.send(b"abc")
+            return client.recv(100)
+        except OSError:
+            return b""
+
+
+@pytest.mark.parametrize(("pods", "heard"), [(SUBNET, b"cba"), ("10.1.0.0/24", b"")])
+@pytest.mark.parametrize("protocol", ["TCP", "UDP"])
+def test_a_neighbour_that_is_no_pod_of_this_node_reaches_no_service(
+    tmp_path: Path, protocol: str, pods: str, heard: bytes
+) -> None:
+    async def work() -> None:
+        own("10.88.0.5")
+        neighbour, table = Neighbour(), ServiceTable(NODE)
+        table.put_service(a_service(ports=[{"port": 80, "protocol": protocol}]))
+        ports: list[Json] = [{"port": 8080, "protocol": protocol}]
+        table.put_slice({**a_slice(an_endpoint("10.88.0.5")), "ports": ports})
+        loop = asyncio.get_running_loop()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write((await reader.read(100))[::-1])
+            await writer.drain()
+            writer.close()
+
+        class Echo(asyncio.DatagramProtocol):
+            def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+                transport.sendto(data[::-1], addr)
+
+        transport, _ = await loop.create_datagram_endpoint(Echo, local_addr=("10.88.0.5", 8080))
+        server = await asyncio.start_server(serve, "10.88.0.5", 8080)
+        kind = socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM
+        try:
+            async with a_proxy(table, tmp_path, pods=pods):
+                assert await neighbour.run(lambda: _asked(kind)) == heard
+                assert await asyncio.to_thread(_asked, kind) == b"cba"
+        finally:
+            neighbour.close()
+            transport.close()
+            server.close()
+
+    in_namespace(work)
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "127.0.0.1", "0.0.0.0", "224.0.0.1", "::1"])
+def test_an_address_with_a_meaning_of_its_own_is_never_a_service_s(address: str) -> None:
+    assert not is_service_s(address)
+    assert is_service_s(VIP)
