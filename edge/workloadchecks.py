@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.network.cni import BRIDGE, FILE
-from edge.network.runtimefiles import CNI_FOLDER, PLUGIN_FOLDERS, RuntimeFiles, read_runtime_files
+from edge.network.runtimefiles import (
+    CNI_FOLDER,
+    PLUGIN_FOLDERS,
+    RuntimeFiles,
+    read_runtime_files,
+    told_by,
+)
 from edge.pods.sockets import SOCKETS, find_endpoint
 from gateway.config.edge import Edge
 from gateway.errors import GatewayError
@@ -64,8 +70,9 @@ def workload_checks(settings: Edge, root: Path = Path("/")) -> Iterator[Verdict]
     info = _info(endpoint) if reached[-1].state == OK and endpoint is not None else None
     if isinstance(info, str):
         yield _no_cri(info, files)
-    elif info is not None:
+    elif info is not None and endpoint is not None:
         yield from _told(info)
+        files = told_by(files, _configuration(endpoint))
     yield from _cni(files, root)
     yield cgroup_verdict(files, root)
     yield oom_verdict(files, root)
@@ -74,6 +81,17 @@ def workload_checks(settings: Edge, root: Path = Path("/")) -> Iterator[Verdict]
     yield from _rights(settings, root)
     if endpoint is not None and info is not None and not isinstance(info, str):
         yield _pause(endpoint, files)
+
+
+def runtime_files(runtime: str) -> RuntimeFiles:
+    """Return what the runtime's files say, and itself where it runs. Shape: the setting's text."""
+    files = read_runtime_files()
+    endpoint = find_endpoint(runtime)
+    if importlib.util.find_spec("cri_api") is None or endpoint is None:
+        return files
+    if _connect(Path(endpoint.removeprefix("unix://"))) is not None:
+        return files
+    return told_by(files, _configuration(endpoint))
 
 
 # --- the runtime ------------------------------------------------------------------------------------
@@ -128,6 +146,23 @@ def _info(endpoint: str) -> RuntimeInfo | str:
         return asyncio.run(ask())
     except GatewayError as error:
         return error.message
+
+
+def _configuration(endpoint: str) -> str:
+    """Return the settings that a running runtime works by, "" where it does not say."""
+    from edge.pods.cri import CriRuntime
+
+    async def ask() -> str:
+        runtime = CriRuntime(endpoint, "doctor")
+        try:
+            return await runtime.configuration()
+        finally:
+            await runtime.close()
+
+    try:
+        return asyncio.run(ask())
+    except GatewayError:
+        return ""
 
 
 def _no_cri(why: str, files: RuntimeFiles) -> Verdict:

@@ -55,6 +55,8 @@ class CniRequest:
     known: str = ""
     conf_dir: str = ""
     plugin_dir: str = ""
+    runtime: RuntimeFiles | None = None
+    """What is known of the runtime; None reads its files below `root`."""
     root: Path = Path("/")
 
 
@@ -72,8 +74,7 @@ def setup(request: CniRequest) -> Iterator[Check]:
     Errors: CniRefused (plugins are missing, a file is not ours, no right to write); BadRequest for a subnet
             that cannot be.
     """
-    files = read_runtime_files(request.root)
-    places = _places(request, files)
+    places = _places(request, request.runtime or read_runtime_files(request.root))
     missing = [name for name in NEEDED if name not in places.present]
     if missing:
         raise CniRefused(
@@ -117,7 +118,7 @@ def remove(request: CniRequest) -> Iterator[Check]:
 
     Errors: CniRefused for a file that is not ours.
     """
-    places = _places(request, read_runtime_files(request.root))
+    places = _places(request, request.runtime or read_runtime_files(request.root))
     if _ours(places.file) is None:
         yield Check("CNI configuration", f"{places.file} is not there")
     else:
@@ -155,7 +156,9 @@ def _places(request: CniRequest, files: RuntimeFiles) -> _Places:
     if request.conf_dir:
         folder, why = Path(request.conf_dir), "as asked"
     elif files.conf_dir:
-        folder, why = root / files.conf_dir.lstrip("/"), f"as {files.file} says"
+        folder, why = root / files.conf_dir.lstrip("/"), "as the runtime says"
+        if not files.is_told:
+            why = f"as {files.file} says"
     candidates = [Path(request.plugin_dir)] if request.plugin_dir else []
     candidates += [root / each.lstrip("/") for each in files.plugin_dirs]
     if not candidates:

@@ -1,14 +1,16 @@
 """What the container runtime's own configuration says: where CNI is, and what may keep Pods from starting.
 
-Files only; what they say may differ from what a running runtime read. Source: containerd's CRI plugin
-configuration, versions 2 and 3; CRI-O's `crio.conf`.
+Files, and what a running containerd tells of itself (`told_by`), which counts more: it may have been started
+with another file. Source: containerd's CRI plugin configuration, versions 2 and 3, and its verbose status;
+CRI-O's `crio.conf`.
 """
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,8 @@ class RuntimeFiles:
     sandbox_image: str = ""
     snapshotter: str = "overlayfs"
     root: str = ""
+    is_told: bool = False
+    """The running runtime said so itself."""
 
     @property
     def section(self) -> str:
@@ -60,6 +64,36 @@ def read_runtime_files(root: Path = Path("/")) -> RuntimeFiles:
     if crio.is_file() or (root / CRIO_FOLDER).is_dir():
         return _crio(root, crio)
     return RuntimeFiles()
+
+
+def told_by(files: RuntimeFiles, config: str) -> RuntimeFiles:
+    """Return what a running containerd says of itself, in place of what its files say.
+
+    Shape:  `config` as in the verbose status of CRI: JSON; anything else changes nothing.
+    """
+    try:
+        cri = json.loads(config)
+    except ValueError:
+        return files
+    if files.kind != "containerd" or not isinstance(cri, dict) or "containerd" not in cri:
+        return files
+    cni, engine = _part(cri, "cni"), _part(cri, "containerd")
+    options = _part(
+        _part(_part(engine, "runtimes"), _text(engine, "defaultRuntimeName")), "options"
+    )
+    systemd = cri.get("systemdCgroup") is True or options.get("SystemdCgroup") is True
+    folders = cni.get("binDirs") or [cni.get("binDir")]
+    return replace(
+        files,
+        conf_dir=_text(cni, "confDir") or files.conf_dir,
+        plugin_dirs=tuple(f for f in folders if isinstance(f, str) and f) or files.plugin_dirs,
+        restricts_oom_score=cri.get("restrictOOMScoreAdj") is True,
+        has_systemd_cgroups=systemd,
+        sandbox_image=_text(cri, "sandboxImage") or files.sandbox_image,
+        snapshotter=_text(engine, "snapshotter") or files.snapshotter,
+        root=_text(cri, "containerdRootDir") or files.root,
+        is_told=True,
+    )
 
 
 def _containerd(file: Path) -> RuntimeFiles:

@@ -123,9 +123,13 @@ class CriRuntime:
 
     async def sandbox_image(self) -> str:
         """Return the image of sandboxes, as the runtime's settings name it; "" where it does not say."""
+        return forms.sandbox_image({"config": await self.configuration()})
+
+    async def configuration(self) -> str:
+        """Return the settings that the runtime works by, in its own form; "" where it does not say."""
         request = pb.StatusRequest(verbose=True)
         answer = await self._ask("Status", request, pb.StatusResponse)
-        return forms.sandbox_image(dict(answer.info))
+        return str(answer.info.get("config", ""))
 
     async def close(self) -> None:
         channel, self._channel = self._channel, None

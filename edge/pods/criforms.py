@@ -277,7 +277,7 @@ def runtime_info(version: pb.VersionResponse, status: pb.RuntimeStatus) -> Runti
 def sandbox_image(info: Mapping[str, str]) -> str:
     """Return the image of sandboxes from a verbose status (containerd's `sandboxImage`), "" without one."""
     try:
-        found = msgspec.json.decode(info.get("config", "{}"))
+        found = msgspec.json.decode(info.get("config") or "{}")
     except msgspec.DecodeError:
         return ""
     name = found.get("sandboxImage") if isinstance(found, dict) else None

@@ -70,12 +70,13 @@ def join_command(
     request = JoinRequest(cloud=cloud, token=token, node=node_name, hub=hub, replace=replace)
     report = JoinReport(output)
     with report.ended(), process.only_one(settings.data_dir):
-        for check in machine_checks():
+        runtime = settings.edge.workloads.runtime
+        for check in machine_checks(runtime=runtime):
             report.tell(check)
         joined = join(request, Identity(settings.data_dir), report.tell)
         report.joined = joined.node
         if setup_cni:
-            within_join(joined.node, pod_cidr, report.tell)
+            within_join(joined.node, pod_cidr, runtime, report.tell)
     if not report.is_data:
         click.secho(f"Node {joined.node} has joined {cloud}.", fg="green")
     if and_run:

@@ -15,6 +15,7 @@ import click
 from edge.identity import FOLDER, Identity
 from edge.join import Check
 from edge.network.cni import CniRequest, remove, setup
+from edge.workloadchecks import runtime_files
 from gateway.cli.join_report import JoinReport
 from gateway.cli.options import output_option, settings_of, settings_options
 from gateway.config import Settings
@@ -55,6 +56,7 @@ def setup_cni_command(
         known=known_cidr(settings.data_dir, node),
         conf_dir=conf_dir,
         plugin_dir=plugin_dir,
+        runtime=runtime_files(settings.edge.workloads.runtime),
     )
     report = SetupReport(output)
     with report.ended():
@@ -68,10 +70,11 @@ class SetupReport(JoinReport):
     key = "done"
 
 
-def within_join(node: str, pod_cidr: str, tell: Callable[[Check], None]) -> None:
+def within_join(node: str, pod_cidr: str, runtime: str, tell: Callable[[Check], None]) -> None:
     """Do it for a node that has just joined; what stands in the way is told and does not undo the join."""
     try:
-        for check in setup(CniRequest(node=node, pod_cidr=pod_cidr)):
+        request = CniRequest(node=node, pod_cidr=pod_cidr, runtime=runtime_files(runtime))
+        for check in setup(request):
             tell(check)
     except Rejected as error:
         again = error.description or "Then: twinspan edge setup-cni"

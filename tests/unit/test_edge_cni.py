@@ -22,7 +22,7 @@ from edge.network.cni import (
     remove,
     setup,
 )
-from edge.network.runtimefiles import read_runtime_files
+from edge.network.runtimefiles import RuntimeFiles, read_runtime_files, told_by
 from gateway.cli import edge_cni
 from gateway.cli.edge_cni import setup_cni_command
 from gateway.errors import BadRequest
@@ -189,7 +189,7 @@ def test_a_join_goes_on_where_the_network_cannot_be_set_up(
 
     monkeypatch.setattr(edge_cni, "setup", refuse)
     found: list[Check] = []
-    edge_cni.within_join("edge-1", "", found.append)
+    edge_cni.within_join("edge-1", "", "", found.append)
     assert found == [Check("CNI configuration", "CNI plugins are missing", "apt-get install them")]
 
 
@@ -203,3 +203,45 @@ def test_the_subnet_that_the_cluster_gave_is_read_from_the_node_s_disk(tmp_path:
         db.commit()
     assert edge_cni.known_cidr(tmp_path, "edge-1") == "10.244.1.0/24"
     assert edge_cni.known_cidr(tmp_path, "other") == ""
+
+
+def test_what_a_running_containerd_says_of_itself_counts_more_than_a_file() -> None:
+    said = {
+        "containerd": {
+            "snapshotter": "native",
+            "defaultRuntimeName": "runc",
+            "runtimes": {"runc": {"options": {"SystemdCgroup": True}}},
+        },
+        "cni": {"binDir": "/own/bin", "confDir": "/own/cni"},
+        "sandboxImage": "pause:1",
+        "restrictOOMScoreAdj": True,
+        "containerdRootDir": "/own/root",
+    }
+    files = RuntimeFiles(file="/etc/containerd/config.toml", conf_dir="/etc/cni/net.d", version=2)
+    found = told_by(files, json.dumps(said))
+    assert (found.conf_dir, found.plugin_dirs, found.root) == (
+        "/own/cni",
+        ("/own/bin",),
+        "/own/root",
+    )
+    assert (found.snapshotter, found.sandbox_image) == ("native", "pause:1")
+    assert found.restricts_oom_score
+    assert found.has_systemd_cgroups
+    assert found.is_told
+
+
+@pytest.mark.parametrize("config", ["", "[crio]\n", "[]", '{"other": 1}'])
+def test_what_is_no_word_of_containerd_changes_nothing(config: str) -> None:
+    files = RuntimeFiles(conf_dir="/etc/cni/net.d")
+    assert told_by(files, config) is files
+
+
+def test_the_folder_that_the_runtime_tells_is_taken(tmp_path: Path) -> None:
+    bin_dir = tmp_path / "bin"
+    bin_dir.mkdir()
+    for name in ("bridge", "host-local", "loopback"):
+        (bin_dir / name).touch()
+    told = RuntimeFiles(conf_dir="/own/cni", plugin_dirs=("/bin",), is_told=True)
+    checks = [*setup(CniRequest(node="n", runtime=told, root=tmp_path))]
+    assert (tmp_path / "own/cni/10-twinspan.conflist").is_file()
+    assert any("as the runtime says" in each.text for each in checks)
