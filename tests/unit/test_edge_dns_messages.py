@@ -32,12 +32,15 @@ from edge.network.dnsmessages import (
 from gateway.errors import MalformedPacket, Unencodable
 
 
-def ask(name: str = "web.shop.svc.cluster.local.", kind: str = "A", **more: int) -> bytes:
-    return dns.message.make_query(name, kind, **more).to_wire()
+def ask(
+    name: str = "web.shop.svc.cluster.local.", kind: str = "A", payload: int | None = None
+) -> bytes:
+    edns = -1 if payload is None else 0
+    return dns.message.make_query(name, kind, use_edns=edns, payload=payload, id=4711).to_wire()
 
 
 def test_a_question_is_read_with_its_options() -> None:
-    data = ask("WEB.Shop.svc.cluster.local.", "SRV", use_edns=0, payload=4096)
+    data = ask("WEB.Shop.svc.cluster.local.", "SRV", payload=4096)
     query = read_query(data)
     assert query.name == "web.shop.svc.cluster.local"
     assert (query.type, query.udp_size, query.udp_limit) == (Type.SRV, 4096, 1232)
