@@ -122,10 +122,15 @@ class UsageAnswers:
                 yield node_metrics(name, usage.node, labels, now)
 
     def _pods(self, storage: Storage, now: float) -> Iterable[JsonObject]:
-        known = (each for usage in self._source.usage().values() for each in each_pod(usage))
-        for namespace, name, used in sorted(known, key=lambda each: each[:2]):
+        """A node tells of its own Pods alone."""
+        known = (
+            (node, *each)
+            for node, usage in self._source.usage().items()
+            for each in each_pod(usage)
+        )
+        for node, namespace, name, used in sorted(known, key=lambda each: each[1:3]):
             stored = storage.get(Key(PODS, namespace, name))
-            if stored is not None:
+            if stored is not None and part(stored.object, "spec").get("nodeName") == node:
                 labels = part(stored.object, "metadata").get("labels")
                 yield pod_metrics(namespace, name, used, labels, now)
 

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud.nodeusage import MAX_TEXT, NodeUsages
 from gateway.errors import Undeliverable
+from gateway.kube.usage import UsageAnswers, kinds
+from gateway.kube.watch import Key
 from gateway.wire.cloudedge.tunnel import FrameType
+from gateway.wire.kube.requests import Target
+from gateway.wire.kube.resources import Registry
 from gateway.wire.kube.usage import (
+    PODS,
     NodeUsage,
+    Used,
     node_metrics,
     pod_metrics,
     read_metrics,
@@ -68,6 +76,60 @@ def test_a_pod_is_shown_when_all_of_its_containers_were_read_twice() -> None:
 @pytest.mark.parametrize("new", [text(110, node=5, c=0.5), text(100, node=5, c=2.0)])
 def test_a_counter_that_began_anew_or_stood_still_is_no_rate(new: bytes) -> None:
     assert not between(text(100, c=1.0), new).pods
+
+
+@pytest.mark.parametrize("value", ["1e308", "-1", "1e309", "9223372036854775808"])
+@pytest.mark.parametrize("name", ["cpu_usage_seconds_total", "memory_working_set_bytes"])
+def test_a_figure_that_nobody_measured_is_none(name: str, value: str) -> None:
+    """Else one node that lies would spoil the answer about all others."""
+
+    def odd(at: int) -> bytes:
+        plain = text(at, node=at, c=at).decode().splitlines()
+        return "\n".join(
+            f"{line.rpartition(' ')[0].rpartition(' ')[0]} {value} {at}000"
+            if name in line
+            else line
+            for line in plain
+        ).encode()
+
+    found = between(odd(100), odd(110))
+    assert found.node is None
+    assert found.pods == {}
+
+
+def test_a_time_beyond_all_calendars_is_no_time() -> None:
+    far = text(100, node=1).replace(b" 100000", b" 9999999999999999")
+    assert between(far, far).node is None
+
+
+@dataclass
+class _Stored:
+    object: dict[str, object]
+
+
+class _Pods:
+    """Two Pods, one of each node."""
+
+    def get(self, key: Key) -> _Stored | None:
+        node = {"web": "edge-1", "api": "edge-2"}.get(key.name)
+        return None if node is None else _Stored({"metadata": {}, "spec": {"nodeName": node}})
+
+
+class _Says:
+    def usage(self) -> dict[str, NodeUsage]:
+        used = Used(1.0, 1_024.0, 100.0, 10.0)
+        both = {("default", "web"): {"c": used}, ("default", "api"): {"c": used}}
+        return {"edge-1": NodeUsage(used, both)}
+
+
+def test_a_node_does_not_tell_of_another_node_s_pods() -> None:
+    registry = Registry([])
+    answers = UsageAnswers(_Says(), registry)
+    storage: Any = _Pods()
+    kind = next(each for each in kinds() if each.plural == PODS)
+    target = Target("metrics.k8s.io/v1beta1", PODS)
+    found = msgspec.json.decode(answers.answer(storage, 120.0, kind, target, {}))
+    assert [item["metadata"]["name"] for item in found["items"]] == ["web"]
 
 
 @given(st.binary(max_size=200))

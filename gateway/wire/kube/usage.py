@@ -19,12 +19,14 @@ GROUP, VERSION = "metrics.k8s.io", "v1beta1"
 NODES, PODS = "nodes", "pods"
 _LINE = re.compile(
     rb"^(node|container)_(cpu_usage_seconds_total|memory_working_set_bytes)(?:\{([^\n]*?)\})? "
-    rb"([0-9.eE+-]+)(?: ([0-9]{1,16}))?$",
+    rb"([0-9.eE+-]+)(?: ([0-9]{1,14}))?$",
     re.MULTILINE,
 )
 _LABEL = re.compile(rb'(container|namespace|pod)="([^"\\\n]*)"')
 _CPU = b"cpu_usage_seconds_total"
 MAX_ROWS = 100_000
+_MAX = 2.0**63
+"""Of seconds and bytes: more, and what is no number, was never measured."""
 LEAST_SECONDS = 0.5
 """Between two readings of which a rate is made."""
 
@@ -43,7 +45,7 @@ class Point:
 
     @property
     def is_whole(self) -> bool:
-        return math.isfinite(self.cpu) and math.isfinite(self.memory) and self.at > 0
+        return 0 <= self.cpu < _MAX and 0 <= self.memory < _MAX and self.at > 0
 
 
 @dataclass(frozen=True, slots=True)
