@@ -11,15 +11,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from edge.pods.containerstatuses import HeldBack
 from edge.pods.edged import Edged
 from edge.pods.health import RuntimeHealth
 from edge.pods.parts import Parts
+from edge.pods.podresources import Machine, container_resources
 from edge.pods.podspec import Container, Handler, Pod, read_pod
 from edge.pods.ports import MountedVolumes, NeverRuns, NotYet, Observed
 from edge.pods.relist import Relist
+from edge.pods.resizes import ASKED, asked_text
 from edge.pods.runtime import (
     ContainerConfig,
     ContainerState,
+    LinuxResources,
     Mount,
     Sandbox,
     SandboxConfig,
@@ -83,6 +87,7 @@ class FakeRooms:
         self.on_hook: Callable[[str], Awaitable[None]] | None = None
         self.refused: NeverRuns | None = None
         self.oom: frozenset[str] = frozenset()
+        self.no_room: HeldBack | None = None
 
     # --- Recorder -----------------------------------------------------------------------------
 
@@ -152,7 +157,11 @@ class FakeRooms:
         if container.name in self.not_yet:
             raise self.not_yet[container.name]
         grace = str(pod.spec.termination_grace_period_seconds)
-        notes = {HASH: spec_hash(container), "io.kubernetes.pod.terminationGracePeriod": grace}
+        notes = {
+            HASH: spec_hash(container),
+            "io.kubernetes.pod.terminationGracePeriod": grace,
+            ASKED: asked_text(pod, container.name),
+        }
         return ContainerConfig(
             name=container.name,
             attempt=attempt,
@@ -160,6 +169,12 @@ class FakeRooms:
             user_image=container.image,
             annotations=notes,
         )
+
+    def resources(self, pod: Pod, container: Container) -> LinuxResources:
+        return container_resources(pod, container, Machine(memory=1 << 30))
+
+    def room(self, pod: Pod) -> HeldBack | None:
+        return self.no_room
 
     async def prepare(self, pod: Pod) -> None:
         self.prepared.add(pod.uid)
@@ -276,6 +291,7 @@ class PodRig:
             statuses=rooms,
             recorder=rooms,
             admit=rooms.admit,
+            room=rooms.room,
             host_ips=lambda: ("192.0.2.7",),
             oom_killed=lambda: self.rooms.oom,
             clock=self.clock,

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from edge.pods.containerstatuses import HeldBack
 from edge.pods.podspec import Pod
 from edge.pods.ports import NeverRuns, NotYet, PodView, Recorder
 from edge.pods.preemption import MESSAGE, REASON, NoRoom, is_critical, takes, victims
@@ -230,6 +231,19 @@ class Admission:
             self._make_room(pod, others, found)
         self._doubts.pop(pod.uid, None)
         self._admitted.add(pod.uid)
+
+    def room(self, pod: Pod) -> HeldBack | None:
+        """Return why a Pod that runs does not fit as it is to be now, None when it does."""
+        offered = self._terms().allocatable
+        if (alone := _no_room(pod, (), offered)) is not None:
+            name = next(iter(alone.short))
+            wants, have = takes(pod)[name], amounts(offered)[name]
+            told = f"Node didn't have enough capacity: {name}, requested: {wants}"
+            return HeldBack("Infeasible", f"{told}, capacity: {have}")
+        found = _no_room(pod, self._others(pod), offered)
+        if found is None:
+            return None
+        return HeldBack("Deferred", f"Node didn't have enough resource: {next(iter(found.short))}")
 
     def _doubt(self, pod: Pod, found: Refusal) -> None:
         """Errors: NotYet."""

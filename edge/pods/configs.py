@@ -32,6 +32,7 @@ from edge.pods.podfields import Amounts
 from edge.pods.podresources import Machine, container_resources, pod_limits
 from edge.pods.podspec import Container, FileKeyRef, Pod
 from edge.pods.ports import MountedVolumes, NotYet, Recorder, Volumes
+from edge.pods.resizes import ASKED, asked_text
 from edge.pods.resolvconf import MISSING_DNS, Cluster, node_dns, node_file, pod_dns
 from edge.pods.runtime import (
     CONTAINER_NAME,
@@ -406,6 +407,7 @@ def annotations_of(pod: Pod, container: Container, attempt: int) -> dict[str, st
         terminationlog.PATH: container.termination_message_path,
         terminationlog.POLICY: container.termination_message_policy,
         GRACE: str(pod.spec.termination_grace_period_seconds),
+        ASKED: asked_text(pod, container.name),
     }
     if container.lifecycle is not None and container.lifecycle.pre_stop is not None:
         found[PRE_STOP] = msgspec.json.encode(container.lifecycle.pre_stop).decode()

@@ -79,6 +79,10 @@ class Facts:
     stop: Stop | None = None
     is_started: ProbeAnswer = _yes
     is_ready: ProbeAnswer = _yes
+    given: Mapping[str, JsonObject] = field(default_factory=dict)
+    """Container id -> the resources it has, where they are known."""
+    resize: HeldBack | None = None
+    """Why a resize waits: `Deferred`, `Infeasible`."""
     runtime: str = "containerd"
     """Scheme of container ids (`containerd`, `cri-o`)."""
 
@@ -163,7 +167,7 @@ def _seen(
     _remember(row, newest, old)
     if len(found) > 1:
         row["lastState"] = _state(pod, facts, found[1], None)
-    _allot(pod, container, row)
+    _allot(pod, container, row, facts.given.get(newest.id))
     return row
 
 
@@ -220,9 +224,9 @@ def _instant(nanoseconds: int) -> str:
     return rfc3339(nanoseconds / 1_000_000_000)
 
 
-def _allot(pod: Pod, container: Container, row: JsonObject) -> None:
-    """What the node has set aside for a container: what was asked."""
-    resources = part(_raw(pod, container.name), "resources")
+def _allot(pod: Pod, container: Container, row: JsonObject, given: JsonObject | None) -> None:
+    """What the node has set aside for a container: what it was given, else what was asked."""
+    resources = part(_raw(pod, container.name), "resources") if given is None else given
     requests = part(resources, "requests")
     row["resources"] = {key: value for key, value in resources.items() if value}
     if requests:

@@ -11,6 +11,7 @@ from edge.pods.health import RuntimeHealth
 from edge.pods.podspec import Pod
 from edge.pods.ports import Configs, Hooks, Images, Probes, Recorder, StatusSink, Volumes
 from edge.pods.relist import Relist
+from edge.pods.resizes import Room
 from edge.pods.restarts import Restarts
 from edge.pods.runtime import Runtime
 
@@ -23,6 +24,10 @@ Admit = Callable[[Pod], None]
 
 async def _swept(_uids: Iterable[str]) -> None:
     """There is nothing to sweep."""
+
+
+def _there_is(_pod: Pod) -> None:
+    """Room for a Pod."""
 
 
 def _nobody() -> frozenset[str]:
@@ -48,6 +53,7 @@ class Parts:
     statuses: StatusSink
     recorder: Recorder
     admit: Admit
+    room: Room = _there_is
     restarts: Restarts = field(default_factory=Restarts)
     host_ips: Callable[[], tuple[str, ...]] = _no_address
     oom_killed: Callable[[], frozenset[str]] = _nobody

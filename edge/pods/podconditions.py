@@ -18,8 +18,9 @@ STARTABLE, INITIALIZED = "PodReadyToStartContainers", "Initialized"
 READY, CONTAINERS_READY, SCHEDULED = "Ready", "ContainersReady", "PodScheduled"
 DISRUPTION = "DisruptionTarget"
 RESTARTING_ALL = "AllContainersRestarting"
+RESIZE_PENDING = "PodResizePending"
 OWN = frozenset({STARTABLE, INITIALIZED, READY, CONTAINERS_READY, SCHEDULED, RESTARTING_ALL,
-                 "PodResizeInProgress", "PodResizePending"})  # fmt: skip
+                 "PodResizeInProgress", RESIZE_PENDING})  # fmt: skip
 """Types that only the node writes; all others are kept as the API has them."""
 SUCCEEDED, FAILED = "Succeeded", "Failed"
 _ENDED = {SUCCEEDED: "PodCompleted", FAILED: "PodFailed"}
@@ -47,6 +48,11 @@ def conditions(
     ]
     if could_restart_all(pod):
         found.append(_restarting_all(pod, facts, old, phase))
+    if facts.resize is not None and phase not in _ENDED:
+        why = facts.resize
+        found.append(
+            _condition(RESIZE_PENDING, is_true=True, reason=why.reason, message=why.message)
+        )
     generation = whole(part(pod.raw, "metadata").get("generation"))
     return [*foreign, *(_timed(row, old, facts.now, generation) for row in found)]
 

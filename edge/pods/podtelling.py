@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edge.pods.containerstatuses import Facts, HeldBack, Stop
 from edge.pods.parts import Parts
@@ -23,6 +23,8 @@ class Why:
     refusal: NeverRuns | None = None
     is_over: bool = False
     """All of it has ended, for good."""
+    given: Mapping[str, JsonObject] = field(default_factory=dict)
+    resize: HeldBack | None = None
 
 
 class Teller:
@@ -50,6 +52,8 @@ class Teller:
             stop=why.stop,
             is_started=parts.probes.is_started,
             is_ready=parts.probes.is_ready,
+            given=why.given,
+            resize=why.resize,
             runtime="containerd" if info is None else info.name,
         )
         status = pod_status(pod, facts, parts.statuses.known(pod.uid))

@@ -21,6 +21,7 @@ from edge.pods.podstatus import ENDED
 from edge.pods.podstop import Stopper, address_of, grace_of, is_living
 from edge.pods.podtelling import Teller, Why
 from edge.pods.ports import MountedVolumes, NeverRuns, NotYet, Observed
+from edge.pods.resizes import Resizer
 from edge.pods.runtime import RuntimeAway, RuntimeFault, Sandbox, SandboxConfig
 from gateway.errors import GatewayError
 from gateway.model.json import JsonObject
@@ -63,6 +64,7 @@ class PodWorker:
         self._stopper = Stopper(parts.runtime, parts.hooks, parts.recorder)
         self._starter = Starter(parts, self._stopper)
         self._teller = Teller(parts)
+        self._resizer = Resizer(parts.runtime, parts.configs, parts.recorder, parts.room)
         self._wake = asyncio.Event()
         self._faster = asyncio.Event()
         self._grace: int | None = None
@@ -188,6 +190,8 @@ class PodWorker:
         if not self._may_start(pod):
             return None
         parts.probes.update(pod, observed, self._address(observed))
+        if await self._resize(observed):
+            return 0.0
         status = await self._report(observed)
         if status.get("phase") in ENDED:
             self._is_over = True
@@ -199,6 +203,14 @@ class PodWorker:
             return 0.0
         delay = await self._work(plan_of(pod, observed, parts.probes), observed)
         return _least(delay, left)
+
+    async def _resize(self, observed: Observed) -> bool:
+        """Give containers what is asked now; True when some are stopped to begin anew with it."""
+        anew = await self._resizer.bring(self.pod, observed)
+        for state in anew:
+            told = f"Container {state.name} resize requires restart"
+            await self._stopper.stop(self.pod, state, self._grace_seconds(), message=told)
+        return bool(anew)
 
     def _admit(self, observed: Observed) -> bool:
         """Judge a Pod before its first step; what runs already was admitted when it began."""
@@ -454,7 +466,11 @@ class PodWorker:
     async def _report(self, observed: Observed, *, is_over: bool = False) -> JsonObject:
         """Make the Pod's status and hand it on; nobody is told of what has no Pod."""
         if not self._is_orphan:
-            why = Why(dict(self._waiting), self._stop, self._refusal, is_over)
+            resizes = self._resizer
+            given = resizes.given(observed)
+            why = Why(
+                dict(self._waiting), self._stop, self._refusal, is_over, given, resizes.pending
+            )
             self.status = await self._teller.status(self.pod, observed, why)
             self._parts.statuses.set(self.pod, self.status)
         return self.status

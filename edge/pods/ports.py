@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from edge.pods.podspec import Container, Handler, Pod
-from edge.pods.runtime import ContainerConfig, ContainerState, Mount, Sandbox, SandboxConfig
+from edge.pods.runtime import (
+    ContainerConfig,
+    ContainerState,
+    LinuxResources,
+    Mount,
+    Sandbox,
+    SandboxConfig,
+)
 from gateway.errors import GatewayError
 from gateway.model.json import JsonObject
 
@@ -125,6 +132,10 @@ class Configs(Protocol):
 
         Errors: NotYet with `CreateContainerConfigError` (a missing key, an image that runs as root ...).
         """
+
+    def resources(self, pod: Pod, container: Container) -> LinuxResources:
+        """Return a container's limits as the Pod asks for them now."""
+        ...
 
     async def prepare(self, pod: Pod) -> None:
         """Make what must be there before the sandbox: cgroup with limits, log folder, /etc/hosts."""
