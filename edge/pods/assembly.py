@@ -179,6 +179,7 @@ class _Rooms:
             statuses=self.statuses,
             recorder=self.recorder,
             admit=self.admission,
+            room=self.admission.room,
             host_ips=self._host_ips,
             oom_killed=self.oom.killed,
             sweep=self._sweep,
