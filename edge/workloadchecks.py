@@ -170,7 +170,12 @@ def _no_cri(why: str, files: RuntimeFiles) -> Verdict:
         mend = f"sed -i '/^disabled_plugins/d' {files.file} && {RESTART}"
         text = f"CRI is switched off in {files.file} (as Docker's packages do): {why}"
         return Verdict("CRI", FAIL, text, mend)
-    return Verdict("CRI", FAIL, f"does not answer: {why}", f"look at: journalctl -u {_unit(files)}")
+    mend = f"look at: journalctl -u {_unit(files)}"
+    if why.startswith("unknown service"):
+        mend = (
+            f"remove cri from disabled_plugins in the configuration it was started with; {RESTART}"
+        )
+    return Verdict("CRI", FAIL, f"does not answer: {why}", mend)
 
 
 def _unit(files: RuntimeFiles) -> str:

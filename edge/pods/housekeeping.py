@@ -42,6 +42,8 @@ class Housekeeping:
         self._images = images
         self._recorder = recorder
         self._images_failed = False
+        self._told: set[str] = set()
+        """What has failed in the log already, and has not worked since."""
 
     @property
     def name(self) -> str:
@@ -59,14 +61,24 @@ class Housekeeping:
         try:
             await self._rotation.rotate()
         except GatewayError as error:
-            log.warning("logs are not rotated", extra={"cause": error.message})
+            self._tell("logs are not rotated", error.message)
+        else:
+            self._told.discard("logs are not rotated")
+
+    def _tell(self, what: str, cause: str) -> None:
+        """Warn once of what goes on failing: a runtime may be away for hours."""
+        level = logging.DEBUG if what in self._told else logging.WARNING
+        self._told.add(what)
+        log.log(level, what, extra={"cause": cause})
 
     async def collect_containers(self) -> None:
         try:
             await self._containers.collect()
         except (GatewayError, OSError) as error:
             self._recorder.node_event("Warning", "ContainerGCFailed", str(error))
-            log.warning("ended containers are not removed", extra={"cause": str(error)})
+            self._tell("ended containers are not removed", str(error))
+        else:
+            self._told.discard("ended containers are not removed")
 
     async def collect_images(self) -> None:
         """A first failure is no event: the runtime may still be counting."""
@@ -76,9 +88,10 @@ class Housekeeping:
             if self._images_failed:
                 self._recorder.node_event("Warning", "ImageGCFailed", str(error))
             self._images_failed = True
-            log.warning("unused images are not removed", extra={"cause": str(error)})
+            self._tell("unused images are not removed", str(error))
         else:
             self._images_failed = False
+            self._told.discard("unused images are not removed")
 
 
 async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:

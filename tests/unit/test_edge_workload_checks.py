@@ -10,6 +10,7 @@ import pytest
 from edge.network.runtimefiles import RuntimeFiles, read_runtime_files
 from edge.workloadchecks import (
     Verdict,
+    _no_cri,
     cgroup_verdict,
     disk_verdicts,
     oom_verdict,
@@ -58,7 +59,6 @@ def test_docker_s_containerd_has_its_cri_switched_off(tmp_path: Path) -> None:
         path = tmp_path / "c.sock"
         found = told(root, path)["container runtime"]
         assert found.state == "fail"
-    from edge.workloadchecks import _no_cri
 
     verdict = _no_cri("unknown service", read_runtime_files(root))
     assert "sed -i '/^disabled_plugins/d'" in verdict.mend
@@ -144,3 +144,9 @@ def test_a_registry_that_is_not_there_is_named() -> None:
     assert f"127.0.0.1:{port}" in registry_fault(f"127.0.0.1:{port}/pause:1")
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert registry_fault(f"127.0.0.1:{server.getsockname()[1]}/pause:1") == ""
+
+
+def test_a_runtime_without_cri_is_told_apart_from_one_that_is_silent() -> None:
+    off, silent = (_no_cri(why, RuntimeFiles()) for why in ("unknown service runtime.v1.R", "x"))
+    assert "disabled_plugins" in off.mend
+    assert silent.mend == "look at: journalctl -u containerd"

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -34,6 +35,7 @@ from edge.pods.runtime import (
     Sandbox,
     State,
 )
+from gateway.errors import Undeliverable
 
 
 class Told:
@@ -424,3 +426,22 @@ def test_logs_of_others_stay_when_one_goes(tmp_path: Path) -> None:
     remove_logs(str(tmp_path / "1.log"))
     assert sorted(each.name for each in tmp_path.iterdir()) == ["10.log", "11.log"]
     remove_logs(str(tmp_path / "none" / "1.log"))
+
+
+class _Breaking:
+    """Rotates, unless it is told to fail."""
+
+    fails = True
+
+    async def rotate(self) -> None:
+        if self.fails:
+            raise Undeliverable("the runtime is away")
+
+
+async def test_what_goes_on_failing_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    rotation = _Breaking()
+    keeping = Housekeeping(cast(Any, rotation), cast(Any, None), cast(Any, None), cast(Any, None))
+    for fails in (True, True, False, True):
+        rotation.fails = fails
+        await keeping.rotate_logs()
+    assert [each.levelname for each in caplog.records].count("WARNING") == 2
