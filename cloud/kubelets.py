@@ -14,6 +14,13 @@ from gateway.wire.kube.parts import labels_of, part, text
 EDGE_ROLE = "node-role.kubernetes.io/edge"
 
 
+_FIGURES, _JSON = "text/plain; version=0.0.4; charset=utf-8", "application/json"
+_MEDIA_TYPES = {
+    "metrics": _FIGURES,
+    **dict.fromkeys(("stats", "pods", "runningpods", "configz"), _JSON),
+}
+
+
 class EdgeKubelets:
     """Edge nodes by their tunnels, other nodes as before."""
 
@@ -28,7 +35,7 @@ class EdgeKubelets:
         kind = _kind(path)
         pieces = self._tunnels.fetch(_name(node), kind, path, query, {})
         try:
-            return Answer(200, "text/plain", await _begun(pieces))
+            return Answer(200, _media_type(path), await _begun(pieces))
         except KubeletRefused as error:
             return Answer(error.answered, "text/plain", _one(error.message.encode()))
 
@@ -48,6 +55,11 @@ class EdgeKubelets:
         if EDGE_ROLE in labels_of(node):
             raise Undeliverable(f"node {name}: its stream tunnel is not connected")
         return False
+
+
+def _media_type(path: str) -> str:
+    """Return what a kubelet says with a path: tunnels carry bodies alone."""
+    return _MEDIA_TYPES.get(path.split("/", 2)[1], "text/plain")
 
 
 def _name(node: JsonObject) -> str:

@@ -36,6 +36,7 @@ from gateway.kube.documents import Documents
 from gateway.kube.impersonation import impersonated, wanted_of
 from gateway.kube.kubelets import Kubelets, NoKubelets
 from gateway.kube.lenses import lens_of, shown_through
+from gateway.kube.nodeproxy import NodeProxies, access_to_kubelet
 from gateway.kube.objects import Objects
 from gateway.kube.patching import check_config
 from gateway.kube.podstreams import STREAMED, UPGRADES, PodStreams
@@ -46,6 +47,7 @@ from gateway.kube.usage import UsageAnswers
 from gateway.kube.written import Written, deletion_status
 from gateway.model.json import Json, JsonObject
 from gateway.observe.metrics import Metrics
+from gateway.wire.kube.nodeproxy import parse_node_proxy
 from gateway.wire.kube.requests import Target, Wanted, flag, number, parse_target
 from gateway.wire.kube.resources import ResourceType
 from gateway.wire.kube.status import not_allowed, not_found, not_served
@@ -81,10 +83,10 @@ class KubeHttp:
         usage: UsageAnswers | None = None,
     ) -> None:
         self.objects = objects
-        self._streams = PodStreams(objects, kubelets or NoKubelets())
+        kubelets = kubelets or NoKubelets()
+        self._streams, self._proxies = PodStreams(objects, kubelets), NodeProxies(objects, kubelets)
         self.documents = documents
-        self._authenticator = authenticator
-        self._metrics = metrics
+        self._authenticator, self._metrics = authenticator, metrics
         self._max_body, self._usage = max_body, usage
         self._auditing = Auditing(audit or AuditLog(KubeAudit(), metrics))
 
@@ -129,8 +131,10 @@ class KubeHttp:
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
         user = request[_USER] = self._caller(request)
-        target = parse_target(request.path)
-        if target is not None:
+        if (asked := parse_node_proxy(request.path)) is not None:
+            self._require(request, user, access_to_kubelet(request.method, asked))
+            return await self._proxies.answer(request, asked)
+        if (target := parse_target(request.path)) is not None:
             return await self._on_resource(request, user, target)
         path = request.path.rstrip("/") or "/"
         self._require(request, user, Access(verb=request.method.lower(), path=path))

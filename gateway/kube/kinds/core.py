@@ -80,6 +80,7 @@ def kinds() -> Iterator[ResourceType]:
         namespaced=False,
         short=("no",),
         status=True,
+        more=(Subresource("proxy", "NodeProxyOptions", ("get",)),),
         fields={"spec.unschedulable": ("spec", "unschedulable", "=false")},
     )
     yield row("v1", "persistentvolumeclaims", "PersistentVolumeClaim", short=("pvc",), status=True)

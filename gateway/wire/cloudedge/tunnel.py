@@ -70,7 +70,14 @@ _PATHS = {
     "portForward": FrameType.EXEC,
     "stats": FrameType.METRICS,
     "metrics": FrameType.METRICS,
+    "pods": FrameType.LOGS,
+    "runningpods": FrameType.LOGS,
+    "healthz": FrameType.LOGS,
+    "configz": FrameType.LOGS,
+    "logs": FrameType.LOGS,
 }
+"""Lists and health go the way of logs, as they are; figures go line by line."""
+_ALONE = frozenset({"metrics", "pods", "runningpods", "healthz", "configz", "logs"})
 
 
 def kind_of(path: str) -> FrameType | None:
@@ -79,7 +86,7 @@ def kind_of(path: str) -> FrameType | None:
     if not path.startswith("/") or not {"", ".", ".."}.isdisjoint(parts) or not path.isprintable():
         return None
     kind = _PATHS.get(parts[0])
-    return kind if len(parts) > 1 or parts[0] == "metrics" else None
+    return kind if len(parts) > 1 or parts[0] in _ALONE else None
 
 
 @dataclass(frozen=True, slots=True)
