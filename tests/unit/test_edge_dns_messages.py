@@ -33,14 +33,17 @@ from gateway.errors import MalformedPacket, Unencodable
 
 
 def ask(
-    name: str = "web.shop.svc.cluster.local.", kind: str = "A", payload: int | None = None
+    name: str = "web.shop.svc.cluster.local.",
+    kind: str = "A",
+    use_edns: int = -1,
+    payload: int | None = None,
 ) -> bytes:
-    edns = -1 if payload is None else 0
-    return dns.message.make_query(name, kind, use_edns=edns, payload=payload, id=4711).to_wire()
+    query = dns.message.make_query(name, kind, use_edns=use_edns, payload=payload, id=4711)
+    return query.to_wire()
 
 
 def test_a_question_is_read_with_its_options() -> None:
-    data = ask("WEB.Shop.svc.cluster.local.", "SRV", payload=4096)
+    data = ask("WEB.Shop.svc.cluster.local.", "SRV", use_edns=0, payload=4096)
     query = read_query(data)
     assert query.name == "web.shop.svc.cluster.local"
     assert (query.type, query.udp_size, query.udp_limit) == (Type.SRV, 4096, 1232)
