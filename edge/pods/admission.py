@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge.pods.containerstatuses import HeldBack
-from edge.pods.podspec import Pod
-from edge.pods.ports import NeverRuns, NotYet, PodView, Recorder
+from edge.pods.podconditions import RESIZE_PENDING
+from edge.pods.podspec import Pod, read_pod
+from edge.pods.ports import NeverRuns, NotYet, PodView, Recorder, Running
 from edge.pods.preemption import MESSAGE, REASON, NoRoom, is_critical, takes, victims
+from edge.pods.resizes import DEFERRED, INFEASIBLE
 from edge.pods.sysctls import FORBIDDEN, Kernel, forbidden_sysctl
 from gateway.model.json import Json, JsonObject
 from gateway.wire.kube.nodeterms import node_wish
@@ -180,6 +182,22 @@ def _is_repelled(pod: Pod, taints: Iterable[Taint]) -> bool:
     )
 
 
+def allotted(each: Running) -> Pod:
+    """Return a Pod with what it was given; where a resize waits that is not what it asks for."""
+    if not any(row.get("type") == RESIZE_PENDING for row in rows(each.status.get("conditions"))):
+        return each.pod
+    given = {
+        text(row.get("name")): part(row, "allocatedResources")
+        for row in rows(each.status.get("containerStatuses"))
+    }
+    spec = part(each.pod.raw, "spec")
+    containers: list[Json] = [
+        {**row, "resources": {"requests": given.get(text(row.get("name")), {})}}
+        for row in rows(spec.get("containers"))
+    ]
+    return read_pod({**each.pod.raw, "spec": {**spec, "containers": containers}})
+
+
 # --- the gate ---------------------------------------------------------------------------------
 
 
@@ -239,11 +257,9 @@ class Admission:
             name = next(iter(alone.short))
             wants, have = takes(pod)[name], amounts(offered)[name]
             told = f"Node didn't have enough capacity: {name}, requested: {wants}"
-            return HeldBack("Infeasible", f"{told}, capacity: {have}")
+            return HeldBack(INFEASIBLE, f"{told}, capacity: {have}")
         found = _no_room(pod, self._others(pod), offered)
-        if found is None:
-            return None
-        return HeldBack("Deferred", f"Node didn't have enough resource: {next(iter(found.short))}")
+        return None if found is None else HeldBack(DEFERRED, found.message)
 
     def _doubt(self, pod: Pod, found: Refusal) -> None:
         """Errors: NotYet."""
@@ -256,7 +272,7 @@ class Admission:
         running = [] if self.view is None else self.view.pods()
         self._admitted &= {each.pod.uid for each in running}
         return [
-            each.pod
+            allotted(each)
             for each in running
             if each.pod.uid != pod.uid and each.status.get("phase") not in ENDED
             if each.pod.uid in self._admitted or each.observed.sandboxes

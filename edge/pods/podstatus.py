@@ -53,7 +53,10 @@ def pod_status(pod: Pod, facts: Facts, known: JsonObject | None = None) -> JsonO
     status |= {"reason": reason} if reason else {}
     status |= {"message": message} if message else {}
     status["conditions"] = conditions(pod, facts, old, status, phase)
-    return status | _addresses(pod, facts, old) | _kept(pod, facts.now, old)
+    kept = _kept(pod, facts.now, old)
+    if facts.resize is not None and "allocatedResources" in old:
+        kept["allocatedResources"] = old["allocatedResources"]  # what is asked was not given
+    return status | _addresses(pod, facts, old) | kept
 
 
 def rejected(pod: Pod, reason: str, message: str, now: float) -> JsonObject:

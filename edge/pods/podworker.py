@@ -82,6 +82,8 @@ class PodWorker:
         self._not_before: dict[str, float] = {}
         """Container -> when it may be tried again, by the loop's clock, which nobody sets."""
         self._backoffs: dict[str, Backoff] = {}
+        self._prepared: Pod | None = None
+        """As whom its groups were made: containers of a resize that comes meanwhile would not fit in."""
         self._is_mounted = False
         """The volumes are known to their room, as the Pod is now: it keeps them up to date."""
 
@@ -342,11 +344,12 @@ class PodWorker:
         volumes: MountedVolumes,
     ) -> bool:
         """Start a container, unless it has to wait; True when it started."""
-        container = self.pod.container(name)
+        pod = self._prepared or self.pod
+        container = pod.container(name)
         if container is None or not self._is_due(name):
             return False
         try:
-            await self._starter.container(self.pod, container, observed, sandbox, config, volumes)
+            await self._starter.container(pod, container, observed, sandbox, config, volumes)
         except Held as held:
             self._waiting[name] = HeldBack(held.reason, held.message)
             pause = self._backoffs.setdefault(name, Backoff(FIRST_RETRY, RETRY_CAP))
@@ -359,6 +362,7 @@ class PodWorker:
 
     async def _prepare(self) -> None:
         """Make what must be there before the sandbox. Errors: NotYet."""
+        self._prepared = self.pod
         try:
             await self._parts.configs.prepare(self.pod)
         except NotYet as error:

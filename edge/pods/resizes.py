@@ -22,6 +22,7 @@ from gateway.wire.kube.parts import part, rows, text, whole
 
 ASKED = "twinspan.io/resources"
 """Annotation of containers: the resources of their Pod's object, JSON, when they were made."""
+DEFERRED, INFEASIBLE = "Deferred", "Infeasible"
 RESIZED = ("cpu", "memory")
 RESTARTS = "RestartContainer"
 Room = Callable[[Pod], HeldBack | None]
@@ -88,10 +89,14 @@ class Resizer:
         Errors: RuntimeAway; NotYet when the Pod's own limits cannot be set.
         """
         changes = list(self._changes(pod, observed))
-        self.pending = self._room(pod) if changes else None
+        before, self.pending = self.pending, self._room(pod) if changes else None
+        if self.pending is not None and (before is None or before.reason != self.pending.reason):
+            self._recorder.event(
+                pod, "Warning", f"Resize{self.pending.reason}", self._told_pending(pod)
+            )
         if not changes or self.pending is not None:
             return ()
-        told = self._told(pod)
+        told = _summary(pod)
         self._recorder.event(pod, "Normal", "ResizeStarted", f"Pod resize started: {told}")
         await self._configs.prepare(pod)
         is_done = True
@@ -111,7 +116,7 @@ class Resizer:
             raise
         except (RuntimeFault, GatewayError) as error:
             self._failed[change.state.id] = change.asked
-            told = f"Pod resize error: {error.message}"
+            told = f"Pod resize error: {_summary(pod, error.message)}"
             self._recorder.event(pod, "Warning", "ResizeError", told, change.container)
             return False
         self._given[change.state.id] = change.asked
@@ -129,11 +134,26 @@ class Resizer:
                 restarts = _restarts(pod, container.name, given[state.id], asked)
                 yield Change(state, container, asked, restarts)
 
-    def _told(self, pod: Pod) -> str:
-        names = [each.name for each in pod.spec.containers]
-        containers = [{"name": name, "resources": asked_of(pod, name)} for name in names]
-        generation = whole(part(pod.raw, "metadata").get("generation"))
-        return msgspec.json.encode({"containers": containers, "generation": generation}).decode()
+    def _told_pending(self, pod: Pod) -> str:
+        """The kubelet's text: what is short stands in it where something is."""
+        why = self.pending or HeldBack("")
+        short = why.message.partition(": ")[2].partition(",")[0]
+        what = f"OutOf{short}" if why.reason == DEFERRED else why.reason
+        return f"Pod resize {what}: {_summary(pod, why.message)}"
+
+
+def _summary(pod: Pod, error: str = "") -> str:
+    """Return what all containers ask for, as the kubelet's events have it."""
+    said: JsonObject = {}
+    for key, members in (
+        ("initContainers", pod.spec.init_containers),
+        ("containers", pod.spec.containers),
+    ):
+        if members:
+            said[key] = [{"name": e.name, "resources": asked_of(pod, e.name)} for e in members]
+    said["generation"] = whole(part(pod.raw, "metadata").get("generation"))
+    said |= {"error": error} if error else {}
+    return msgspec.json.encode(said).decode()
 
 
 def _restarts(pod: Pod, name: str, before: JsonObject, asked: JsonObject) -> bool:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from edge.pods.admission import allotted
 from edge.pods.containerstatuses import HeldBack
+from edge.pods.podspec import read_pod
+from edge.pods.ports import Observed, Running
+from edge.pods.preemption import takes
 from edge.pods.resizes import ASKED, made_with
 from edge.pods.runtime import ContainerState, RuntimeFault, State
 from gateway.model.json import JsonObject
@@ -58,12 +62,17 @@ def test_a_resize_without_room_waits_and_the_status_shows_what_there_is() -> Non
         async with rig.process():
             rig.apply(sized(BEFORE))
             await rig.until(lambda: rig.phase() == "Running")
-            rig.rooms.no_room = HeldBack("Deferred", "Node didn't have enough resource: cpu")
+            said = "Node didn't have enough resource: cpu, requested: 200, used: 9, capacity: 9"
+            rig.rooms.no_room = HeldBack("Deferred", said)
             rig.apply(sized(AFTER))
             await rig.until(lambda: pending(rig))
             assert (pending(rig)["status"], pending(rig)["reason"]) == ("True", "Deferred")
             assert shown(rig) == BEFORE
             assert updates(rig) == 0
+            assert rig.rooms.statuses["u1"]["allocatedResources"] == {"cpu": "100m"}
+            (told,) = rig.rooms.told("ResizeDeferred")
+            assert told.startswith('Pod resize OutOfcpu: {"containers":[{"name":"c"')
+            assert told.endswith(f'"error":"{said}"}}')
             rig.rooms.no_room = None
             await rig.until(lambda: shown(rig) == AFTER)
             await rig.until(lambda: pending(rig) is None)
@@ -95,7 +104,8 @@ def test_what_the_runtime_refuses_is_told_once() -> None:
             rig.runtime.faults["update_resources"] = [RuntimeFault("no such cgroup")]
             rig.apply(sized(AFTER))
             await rig.until(lambda: rig.rooms.told("ResizeError"))
-            assert rig.rooms.told("ResizeError") == ["Pod resize error: no such cgroup"]
+            (told,) = rig.rooms.told("ResizeError")
+            assert told.endswith('"error":"no such cgroup"}')
             assert shown(rig) == BEFORE
 
     on_a_rig(work)
@@ -110,3 +120,13 @@ def test_a_container_of_before_says_nothing_of_its_size() -> None:
     assert made_with(state("")) is None
     assert made_with(state("[]")) is None
     assert made_with(state('{"limits":{}}')) == {"limits": {}}
+
+
+def test_what_waits_to_be_resized_counts_by_what_it_has() -> None:
+    pod = read_pod(sized(AFTER))
+    given: JsonObject = {"name": "c", "allocatedResources": {"cpu": "100m"}}
+    status: JsonObject = {"containerStatuses": [given], "conditions": []}
+    observed = Observed("u1")
+    assert allotted(Running(pod, status, observed)) is pod
+    status["conditions"] = [{"type": "PodResizePending", "status": "True"}]
+    assert takes(allotted(Running(pod, status, observed)))["cpu"] == 100
