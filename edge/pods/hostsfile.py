@@ -107,7 +107,17 @@ def _aliases(aliases: Sequence[HostAlias]) -> str:
 def write(path: Path, content: str) -> None:
     """Write a Pod's file in place: running containers see it under the name they have it mounted by."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-    if path.exists() and path.read_text(errors="replace") == content:
-        return
-    path.write_text(content)
-    os.chmod(path, 0o644)
+    data = content.encode(errors="replace")
+    if not _holds(path, data):
+        path.write_bytes(data)
+        os.chmod(path, 0o644)
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    """Compare; a file of another size is not read: its containers may have made it as long as they like."""
+    try:
+        with path.open("rb") as file:
+            is_long = os.fstat(file.fileno()).st_size == len(data)
+            return is_long and file.read(len(data) + 1) == data
+    except FileNotFoundError:
+        return False

@@ -13,6 +13,7 @@ import itertools
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,8 +29,11 @@ from gateway.model.json import Json, JsonObject
 
 log = logging.getLogger(__name__)
 
-MAX_AT_ONCE = 32
-"""Tries at a time; more wait for their turn."""
+MAX_AT_ONCE, MAX_OF_A_POD = 128, 8
+"""Tries at a time, of all and of one Pod; more wait for their turn. A Pod whose probes hang holds up none of
+the others'."""
+CROWDED_SECONDS = 0.25
+"""After which a try that waits for others of its Pod is looked at again."""
 RESUME_SECONDS = 10.0
 """A container that has run for longer when this process starts was there before it: its first tries are
 spread over as many seconds."""
@@ -94,6 +98,8 @@ class PodProbes:
         self._count = itertools.count()
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
+        self._busy: Counter[str] = Counter()
+        """Tries under way, by Pod."""
         self._totals: dict[Labels, int] = {}
 
     # --- the port ---------------------------------------------------------------------------------
@@ -220,8 +226,11 @@ class PodProbes:
             if watch.is_gone or watch.is_busy or due != watch.due:
                 continue
             match self._turn(watch):
+                case Turn.PROBE if self._busy[watch.pod.uid] >= MAX_OF_A_POD:
+                    self._plan(watch, self._clock() + CROWDED_SECONDS)
                 case Turn.PROBE:
                     watch.is_busy = True
+                    self._busy[watch.pod.uid] += 1
                     yield watch
                 case Turn.CEASE:
                     self._take(watch, Tally(True, is_resting=True))
@@ -255,6 +264,7 @@ class PodProbes:
         finally:  # whatever became of this try, there is a next one
             watch.is_busy = False
             self._slots.release()
+            self._busy -= Counter((watch.pod.uid,))  # what comes to nothing goes
             if not watch.is_gone and not watch.tally.is_resting:
                 self._plan(watch, proberules.next_try(began, self._clock(), watch.probe))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -250,3 +252,17 @@ def test_of_too_many_searches_the_last_go_and_it_is_told(searches: list[str], ke
     assert [reason for reason, _ in ears.heard] == (
         ["DNSConfigForming"] if kept < len(searches) else []
     )
+
+
+def test_a_file_of_hosts_that_a_container_made_endless_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "etc-hosts"
+    write(path, "one\n")
+    os.truncate(path, 1 << 34)
+    tracemalloc.start()
+    try:
+        write(path, "two\n")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert path.read_text() == "two\n"
+    assert path.stat().st_mode & 0o777 == 0o644

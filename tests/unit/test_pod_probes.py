@@ -385,7 +385,7 @@ def test_slow_probes_are_bounded_and_do_not_pile_up() -> None:
         bench = Bench(loop, lambda _k, _t: GOOD)
         probes = bench.probes
         probes._probers = slow
-        for number in range(100):
+        for number in range(200):
             pod = pod_with(readiness={"periodSeconds": 1})
             raw: dict[str, Any] = {
                 **pod.raw,
@@ -393,7 +393,39 @@ def test_slow_probes_are_bounded_and_do_not_pile_up() -> None:
             }
             probes.update(read_pod(raw), running(f"c{number}"), "10.0.0.1")
         await bench.until(30)
-        assert most == 32
+        assert most == 128
         assert sum(probes.totals().values()) > 250
+
+    run_virtually(work)
+
+
+def test_a_pod_whose_probes_hang_holds_up_no_other_pod() -> None:
+    async def work(loop: VirtualLoop) -> None:
+        tried: list[str] = []
+
+        class Hanging:
+            async def try_(self, pod: Pod, *_: object) -> Verdict:
+                tried.append(pod.uid)
+                if pod.uid == "bad":
+                    await asyncio.sleep(3_600)
+                return GOOD
+
+        hanging: Any = Hanging()
+        bench = Bench(loop, lambda _k, _t: GOOD)
+        bench.probes._probers = hanging
+        probe = {"exec": {"command": ["true"]}, "periodSeconds": 1}
+        names = [f"c{number}" for number in range(300)]
+        for uid, containers in (("bad", names), ("good", names[:1])):
+            rows: list[Any] = [{"name": n, "readinessProbe": probe} for n in containers]
+            meta: Any = {"name": uid, "namespace": "default", "uid": uid}
+            pod = read_pod({"metadata": meta, "spec": {"containers": rows}})
+            states = [
+                replace(running(f"{uid}-{n}").containers[0], name=n, sandbox_id=uid)
+                for n in containers
+            ]
+            bench.probes.update(pod, Observed(uid, (), tuple(states)), "10.0.0.1")
+        await bench.until(5)
+        assert tried.count("good") >= 4
+        assert 1 <= tried.count("bad") <= 8
 
     run_virtually(work)
