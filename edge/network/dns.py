@@ -13,6 +13,7 @@ import ipaddress
 import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -48,9 +49,10 @@ PORT = 53
 ENDPOINT = "edge.dns"
 RETRY_SECONDS = 30.0
 IDLE_SECONDS = 10.0
-MAX_CONNECTIONS = 64
-MAX_WAITING = 512
-"""Questions over UDP that wait for others; more are answered with SERVFAIL."""
+MAX_CONNECTIONS, MAX_OF_ONE = 64, 16
+"""TCP connections, of all clients and of one."""
+MAX_WAITING, MAX_WAITING_OF_ONE = 512, 128
+"""Questions over UDP that wait for others, of all clients and of one; more are answered with SERVFAIL."""
 LOCAL_SECONDS = 30.0
 """For which it is not asked again whose an address is."""
 _REFUSED = frozenset({Type.AXFR, Type.IXFR, Type.ANY})
@@ -86,8 +88,8 @@ class ClusterDns:
         self._is_pod = is_pod
         self._endpoints = endpoints
         self._metrics = metrics.edge
-        self._waiting = 0
-        self._connections = 0
+        self._waiting: Counter[str] = Counter()
+        self._connections: Counter[str] = Counter()
         self._fault = ""
         self._is_up = False
         self._group: asyncio.TaskGroup | None = None
@@ -162,17 +164,18 @@ class ClusterDns:
             limit = found.udp_limit
             at_once = self._at_once(found, limit)
             if at_once is None:
-                self._later(data, found, send)
+                self._later(data, found, client[0], send)
                 return
             found = at_once
         if found:
             send(found)
 
-    def _later(self, data: bytes, query: Query, send: Callable[[bytes], None]) -> None:
-        if self._waiting >= MAX_WAITING or self._group is None:
+    def _later(self, data: bytes, query: Query, client: str, send: Callable[[bytes], None]) -> None:
+        is_full = _is_full(self._waiting, client, MAX_WAITING, MAX_WAITING_OF_ONE)
+        if is_full or self._group is None:
             send(self._failed(query))
             return
-        self._waiting += 1
+        self._waiting[client] += 1
 
         async def answer() -> None:
             try:
@@ -180,23 +183,24 @@ class ClusterDns:
             except Exception:  # top of a task: one odd question must not end all
                 log.exception("a question was not answered")
             finally:
-                self._waiting -= 1
+                self._waiting -= Counter((client,))  # what comes to nothing goes
 
         self._group.create_task(answer())
 
     # --- TCP ----------------------------------------------------------------------------------
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._connections >= MAX_CONNECTIONS:
+        client: str = writer.get_extra_info("peername")[0]
+        if _is_full(self._connections, client, MAX_CONNECTIONS, MAX_OF_ONE):
             writer.transport.abort()
             return
-        self._connections += 1
+        self._connections[client] += 1
         try:
             await self._converse(reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, MalformedPacket) as error:
             log.debug("a client of the DNS went", extra={"cause": str(error)})
         finally:
-            self._connections -= 1
+            self._connections -= Counter((client,))
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -296,6 +300,10 @@ class ClusterDns:
 
 
 _CODES = frozenset(Code)
+
+
+def _is_full(held: Counter[str], client: str, limit: int, limit_of_one: int) -> bool:
+    return held[client] >= limit_of_one or held.total() >= limit
 
 
 class _Datagrams(asyncio.DatagramProtocol):

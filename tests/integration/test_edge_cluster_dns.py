@@ -18,7 +18,7 @@ import pytest
 
 from edge.network.addresses import Addresses
 from edge.network.build import PodSubnets
-from edge.network.dns import ClusterDns
+from edge.network.dns import MAX_OF_ONE, ClusterDns
 from edge.network.dnsanswers import Zone
 from edge.network.dnsforward import Forwarder, Resolvers, read_resolvers, read_upstream
 from edge.network.servicetable import ServiceTable
@@ -269,3 +269,37 @@ def test_resolvers_are_read_as_the_machine_or_an_operator_says() -> None:
     ]
     with pytest.raises(InvalidSetting, match=r"edge\.network\.upstream"):
         read_upstream("dns.example.org:53")
+
+
+@needs_root
+def test_one_client_cannot_take_all_connections(tmp_path: Path) -> None:
+    async def work() -> None:
+        pod = Neighbour()
+        held: list[socket.socket] = []
+
+        def crowd() -> int:
+            place = ADDRESS, 53
+            held.extend(socket.create_connection(place, 5) for _ in range(MAX_OF_ONE + 4))
+            return sum(map(_is_hung_up, held))
+
+        try:
+            async with a_dns(tmp_path, "10.77.0.0/24"):
+                assert await pod.run(crowd) == 4
+                answer = await ask(lambda: tcp(WEB))
+                assert dns.rcode.to_text(answer.rcode()) == "NOERROR"
+        finally:
+            for each in held:
+                each.close()
+            pod.close()
+
+    in_namespace(work)
+
+
+def _is_hung_up(connection: socket.socket) -> bool:
+    connection.settimeout(0.2)
+    try:
+        return not connection.recv(1)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
