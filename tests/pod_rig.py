@@ -80,6 +80,8 @@ class FakeRooms:
         self.not_yet: dict[str, NotYet] = {}
         """Container (or "volumes") -> why it cannot be had."""
         self.failed_probes: dict[str, str] = {}
+        self.probed: dict[str, Pod] = {}
+        """Pods as the probes know them."""
         self.probe_grace: int | None = None
         self.unstarted: set[str] = set()
         """Containers whose startup probe has not succeeded."""
@@ -207,6 +209,7 @@ class FakeRooms:
 
     def update(self, pod: Pod, observed: Observed, pod_ip: str) -> None:
         """Nothing is probed: tests say what was found."""
+        self.probed[pod.uid] = pod
 
     def is_started(self, pod: Pod, container: Container, container_id: str) -> bool:
         return container.name not in self.unstarted

@@ -412,6 +412,8 @@ class PodWorker:
     async def _end(self, observed: Observed) -> float | None:
         """Stop what runs; when nothing does, clear away and tell."""
         if _has_life(observed):
+            if not self._is_orphan:  # what ends is not asked any more whether it lives
+                self._parts.probes.update(self.pod, observed, self._address(observed))
             await self._report(observed)
             await self._stop_all(observed)
             return 0.0

@@ -51,6 +51,20 @@ def test_a_deleted_pod_is_stopped_within_its_grace_told_and_cleared_away() -> No
     on_a_rig(work)
 
 
+def test_the_probes_of_a_pod_that_ends_know_it() -> None:
+    async def work(rig: PodRig) -> None:
+        rig.runtime.stubborn.add("c")
+        async with rig.process():
+            rig.apply(a_pod())
+            await rig.until(lambda: rig.phase() == "Running")
+            rig.delete(a_pod())
+            await rig.until(lambda: rig.rooms.told("Killing"))
+            assert rig.rooms.probed["u1"].is_deleting
+            assert rig.runtime.boxes
+
+    on_a_rig(work)
+
+
 def test_a_pod_deleted_by_force_ends_without_a_word_to_the_api() -> None:
     async def work(rig: PodRig) -> None:
         async with rig.process():
