@@ -120,7 +120,8 @@ class Edged:
         """The Node was deleted: Pods of the cloud end, and are no longer this node's."""
         for worker in [each for each in self._workers.values() if not each.pod.is_static]:
             namespace, name = worker.pod.key
-            log.warning("a Pod ends with its Node", extra={"namespace": namespace, "pod": name})
+            if not worker.is_ending:  # each try to link tells of it again
+                log.warning("a Pod ends with its Node", extra={"namespace": namespace, "pod": name})
             self._store.delete_meta(f"{namespace}/{POD}/{name}", worker.pod.uid, _unwaited)
             worker.gone()
 
