@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.network.cni import BRIDGE, FILE
+from edge.network.cni import BRIDGE, FILE, bridge_left, configured_subnets
 from edge.network.runtimefiles import (
     CNI_FOLDER,
     PLUGIN_FOLDERS,
@@ -228,6 +228,10 @@ def _cni(files: RuntimeFiles, root: Path) -> Iterator[Verdict]:
         yield Verdict("CNI configuration", WARN, f"{found[0]} comes before {FILE} and wins", mend)
     else:
         yield Verdict("CNI configuration", OK, str(folder / found[0]))
+    for subnet in configured_subnets(folder)[:1] if found[:1] == [FILE] else []:
+        stale = bridge_left(subnet, root)
+        if stale is not None:
+            yield Verdict("bridge", FAIL, *stale)
 
 
 def _elsewhere(root: Path, folders: set[Path]) -> Path | None:

@@ -95,12 +95,9 @@ def setup(request: CniRequest) -> Iterator[Check]:
         _write(places.file, document)
         said = "changed" if before is not None else "written"
         yield Check("CNI configuration", f"{places.file} {said} ({places.why})")
-        if before is not None and _subnet_in(before) != subnet:
-            yield Check(
-                "Pods of before",
-                "keep their addresses until they are made anew",
-                f"Delete them, or restart this machine: {BRIDGE} keeps its old address till then.",
-            )
+    stale = bridge_left(subnet, request.root)
+    if stale is not None:
+        yield Check("bridge", *stale)
     rivals = [path.name for path in _others(places.file) if path.name < places.file.name]
     if rivals:
         yield Check(
@@ -108,6 +105,22 @@ def setup(request: CniRequest) -> Iterator[Check]:
             f"{', '.join(rivals)} in {places.file.parent} come first: the runtime takes {rivals[0]}",
             f"Move them away to use this one: mv {places.file.parent / rivals[0]} /root/",
         )
+
+
+def bridge_left(subnet: IPv4Network, root: Path) -> tuple[str, str] | None:
+    """Return what is wrong with the bridge that is there, and its mend; None where it fits."""
+    there = _bridge_subnets(root)
+    if not there or subnet in there:
+        return None
+    text = f"{BRIDGE} still has an address of {there[0]}: no new Pod of {subnet} starts"
+    return (
+        text,
+        f"ip address flush dev {BRIDGE}; then delete the Pods of before, they come back anew",
+    )
+
+
+def _bridge_subnets(root: Path) -> list[IPv4Network]:
+    return [net for device, net in _routes(root) if device == BRIDGE and net.prefixlen >= WIDEST]
 
 
 _INSTALL = "Install it: apt-get install containernetworking-plugins"
@@ -254,6 +267,9 @@ def _subnet(request: CniRequest, before: dict[str, Any] | None) -> tuple[IPv4Net
     kept = _subnet_in(before) if before else None
     if kept is not None:
         return kept, "as before"
+    there = _bridge_subnets(request.root)
+    if there:
+        return there[0], f"as {BRIDGE} has it"
     taken = [net for device, net in _routes(request.root) if device != BRIDGE]
     return choose_subnet(request.node, taken), "chosen by this node's name"
 

@@ -64,7 +64,6 @@ def test_a_configuration_is_written_once_and_kept(tmp_path: Path) -> None:
     assert subnet.subnet_of(IPv4Network("10.88.0.0/16"))
     found = told(root, pod_cidr="10.99.0.0/24")
     assert "changed" in found["CNI configuration"].text
-    assert found["Pods of before"].mend
 
 
 def test_the_cluster_s_subnet_counts_before_one_by_name(tmp_path: Path) -> None:
@@ -245,3 +244,18 @@ def test_the_folder_that_the_runtime_tells_is_taken(tmp_path: Path) -> None:
     checks = [*setup(CniRequest(node="n", runtime=told, root=tmp_path))]
     assert (tmp_path / "own/cni/10-twinspan.conflist").is_file()
     assert any("as the runtime says" in each.text for each in checks)
+
+
+BRIDGED = ROUTES + "twinspan0 00075B0A 00000000 0001 0 0 0 00FFFFFF 0 0 0\n"
+
+
+def test_a_bridge_that_is_there_says_which_subnet_it_is(tmp_path: Path) -> None:
+    found = told(a_machine(tmp_path, routes=BRIDGED))
+    assert found["Pods' subnet"].text == "10.91.7.0/24, as twinspan0 has it"
+    assert "bridge" not in found
+
+
+def test_a_bridge_of_another_subnet_is_told_with_its_mend(tmp_path: Path) -> None:
+    found = told(a_machine(tmp_path, routes=BRIDGED), pod_cidr="10.123.4.0/24")["bridge"]
+    assert "10.91.7.0/24: no new Pod of 10.123.4.0/24 starts" in found.text
+    assert found.mend.startswith("ip address flush dev twinspan0")
