@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.integration.test_kube_podstreams import a_kubelet, session
 from tests.integration.test_stream_kubectl import a_pod, kubectl
 from tests.integration.test_stream_tunnel import a_rig
 from tests.kube_server import kube_server
+from tests.process import tool
 
 PROXY = "/api/v1/nodes/node-1/proxy"
 
@@ -77,3 +79,18 @@ async def test_kubectl_reads_the_figures_of_an_edge(tmp_path: Path) -> None:
         assert json.loads((await client.ok("get", "--raw", f"{base}/pods")).out) == {"node": 1}
         await client.ok("get", "--raw", f"{base}/containerLogs/default/p1/c?tailLines=5")
         assert rig.kubelet.asked[-1] == ("/containerLogs/default/p1/c", "tailLines=5")
+
+
+def test_promtool_takes_the_scrape_configuration_of_the_documentation(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "edge-metrics.md").read_text()
+    config = page.partition("```yaml\n")[2].partition("```")[0]
+    for name in ("twinspan.token", "twinspan-ca.crt"):
+        (tmp_path / name).touch()
+    (tmp_path / "prometheus.yml").write_text(config.replace("/etc/prometheus", str(tmp_path)))
+    done = subprocess.run(
+        [tool("promtool"), "check", "config", str(tmp_path / "prometheus.yml")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
