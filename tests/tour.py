@@ -2,15 +2,15 @@
 
 A block named `bash` is run as it stands. A block named `output` below it says what its output must
 contain: each line somewhere, in order; `...` within a line stands for anything. A block named
-`bash hosts` sets the addresses; the test replaces it by the ports really bound. Blocks of other names
-are for readers.
+`bash hosts` sets the addresses; the test replaces it by the ports really bound. A block `bash <what>` needs
+something that not every machine has: it is run where the test has it. Blocks of other names are for readers.
 """
 
 from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,23 +34,29 @@ def blocks(page: str) -> Iterator[Block]:
         yield Block(match[1].strip(), match[2], page.count("\n", 0, match.start()) + 1)
 
 
-def run_page(page: Path, hosts: Mapping[str, str], folder: Path, path: str) -> int:
+def run_page(
+    page: Path, hosts: Mapping[str, str], folder: Path, path: str, has: Collection[str] = ()
+) -> int:
     """Run a page; return how many blocks ran.
 
-    Shape:  `hosts` are shell variables for the `bash hosts` block; `folder` is the working directory.
+    Shape:  `hosts` are shell variables for the `bash hosts` block; `folder` is the working directory;
+            `has` names what this machine has of what blocks need.
     """
+    runs = {"bash", *(f"bash {what}" for what in has)}
     shell = Shell(folder, path)
     ran = 0
-    output = ""
+    output: str | None = ""
     try:
         for block in blocks(page.read_text("utf-8")):
             where = f"{page.name}:{block.line}"
             if block.name == "bash hosts":
                 shell.run("\n".join(f"export {k}={v!r}" for k, v in hosts.items()), where)
-            elif block.name == "bash":
+            elif block.name in runs:
                 output = shell.run(block.text, where)
                 ran += 1
-            elif block.name == "output":
+            elif block.name.startswith("bash "):
+                output = None
+            elif block.name == "output" and output is not None:
                 check(output, block.text, where)
     finally:
         shell.close()
