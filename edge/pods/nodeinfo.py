@@ -32,6 +32,8 @@ IMAGE_SECONDS = 60.0
 HUGEPAGES = Path("/sys/kernel/mm/hugepages")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 NO_RUNTIME = "none://"
+FEATURES = ("RestartAllContainersOnContainerExits",)
+"""What not every kubelet can do: Pods that ask for it are scheduled to nodes that say they can."""
 _KIB = 1_024
 _EVENTS: Mapping[str, tuple[str, str]] = {
     "MemoryPressure": ("NodeHasSufficientMemory", "NodeHasInsufficientMemory"),
@@ -202,6 +204,7 @@ class NodeInfo:
             "conditions": self._conditions(now),
             "nodeInfo": {**info, "containerRuntimeVersion": self._health.version or NO_RUNTIME},
             "images": image_rows(self._images),
+            "declaredFeatures": [*FEATURES],
         }
 
     def has_news(self) -> bool:

@@ -253,6 +253,7 @@ def test_a_node_is_ready_when_runtime_and_network_are(tmp_path: Path) -> None:
     rig.health.problems = ("container runtime is down", network)
     assert rig.ready(4_000)["message"] == f"[container runtime is down, {network}]"
     assert rig.status()["nodeInfo"]["containerRuntimeVersion"] == "containerd://1.6.20"
+    assert rig.status()["declaredFeatures"] == ["RestartAllContainersOnContainerExits"]
     changes = [each for each in rig.heard.events if "Ready" in each]
     assert changes == [
         "Normal NodeReady Node edge-1 status is now: NodeReady",
