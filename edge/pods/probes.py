@@ -269,7 +269,7 @@ class PodProbes:
                 self._plan(watch, proberules.next_try(began, self._clock(), watch.probe))
 
     async def _found(self, watch: _Watch) -> bool | None:
-        """Try once and tell of it; None for a try that says nothing."""
+        """Try once and tell of it; None for a try that says nothing, or comes too late."""
         pod, container, kind = watch.pod, watch.container, watch.kind.value
         try:
             verdict = await self._probers.try_(
@@ -278,6 +278,8 @@ class PodProbes:
         except TriedInVain as error:
             text = f"{kind} probe errored and resulted in unknown state: {error.message}"
             self._event(watch, "Unhealthy", text)
+            return None
+        if watch.is_gone:  # its Pod's figures may be dropped already
             return None
         self._count_one(watch, verdict.found)
         if verdict.found is Found.FAILURE:

@@ -429,3 +429,22 @@ def test_a_pod_whose_probes_hang_holds_up_no_other_pod() -> None:
         assert 1 <= tried.count("bad") <= 8
 
     run_virtually(work)
+
+
+def test_a_try_that_ends_after_its_pod_leaves_nothing_behind() -> None:
+    async def work(loop: VirtualLoop) -> None:
+        class Slow:
+            async def try_(self, *_: object) -> Verdict:
+                await asyncio.sleep(3)
+                return GOOD
+
+        slow: Any = Slow()
+        bench, pod = Bench(loop, lambda _k, _t: GOOD), pod_with(readiness={"periodSeconds": 1})
+        bench.probes._probers = slow
+        bench.probes.update(pod, running(), "10.0.0.1")
+        loop.call_later(1, bench.probes.forget, pod.uid)
+        await bench.until(10)
+        assert bench.probes.totals() == {}
+        assert bench.probes._busy == {}
+
+    run_virtually(work)
