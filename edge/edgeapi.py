@@ -170,7 +170,8 @@ class CloudOrDisk:
         kept = _Kept(now_ms(), ends, dict(found))
         await self._put(MetaObject(key, TOKEN, msgspec.json.encode(kept).decode()))
         self._store.drop_ended(TOKEN, now_ms() - DAY_MS)
-        self.on_token(token, account_name(namespace, account))
+        if not _has_audience(request):
+            self.on_token(token, account_name(namespace, account))
         return found
 
     # --- ground -------------------------------------------------------------------------------
@@ -231,6 +232,12 @@ def _token_of(kept: _Kept) -> JsonObject:
 def _renewal(kept: _Kept) -> float:
     """Return when a new token is asked for (Unix ms)."""
     return kept.came + min((kept.ends - kept.came) * LIFE_USED, DAY_MS)
+
+
+def _has_audience(request: JsonObject) -> bool:
+    """True for tokens that are for others than the API: the API takes none of them."""
+    spec = request.get("spec")
+    return isinstance(spec, dict) and bool(spec.get("audiences"))
 
 
 def _status_of(found: JsonObject) -> tuple[str, int]:

@@ -262,6 +262,23 @@ async def test_a_token_that_the_edge_fetched_for_a_pod_is_known_here(
         assert await ask("GET", PODS, token) == 403
 
 
+async def test_a_token_that_a_pod_got_for_others_is_no_token_for_the_api(
+    cloud: ApiCloud, data_dir: Path
+) -> None:
+    token = a_token()
+    cloud.objects["default/serviceaccounttoken/app"] = {
+        "metadata": {"name": "app"},
+        "status": {"token": token, "expirationTimestamp": "2126-01-01T00:00:00Z"},
+    }
+    async with a_node(data_dir) as node:
+        await linked(node, cloud)
+        await cloud.push("serviceaccountaccess", "app", an_access(READ_MAPS))
+        await node.core.api.token("default", "app", {"spec": {"audiences": ["vault"]}})
+    rbac = serving("rbac")
+    async with a_node(data_dir, server=AWAY, metaserver=rbac) as node, http(node) as ask:
+        assert await ask("GET", MAPS, token) == 401
+
+
 @pytest.mark.parametrize(
     ("metaserver", "named"),
     [
