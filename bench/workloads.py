@@ -41,7 +41,8 @@ from bench.workloads_rig import (
 from gateway.kube.credentials import from_kubeconfig
 
 GOAL_MS, GOAL_MB = 1_000.0, 80.0
-SETTLE_SECONDS = 3.0
+PROBES_SETTLE = 5
+"""Times `settle`: until every probe has said that all is well, and the API was told."""
 CHURN_AT_ONCE = 4
 CHURN_WARM_UP = 0.25
 """The part of the churn that is no growth: pools and caches fill."""
@@ -62,6 +63,7 @@ class Plan:
     few: int = 10
     churn: float = 180.0
     idle: float = 60.0
+    settle: float = 3.0
     log_megabytes: int = 50
 
 
@@ -164,19 +166,19 @@ async def memory(rig: Rig, plan: Plan) -> dict[str, Any]:
     await asyncio.to_thread(usual.stop)
     off = rig.edge_with(enabled="off")
     await asyncio.to_thread(off.start)
-    await asyncio.sleep(SETTLE_SECONDS)
+    await asyncio.sleep(plan.settle)
     found: dict[str, Any] = {"off": resident(off.pid)}
     await asyncio.to_thread(off.stop)
     await asyncio.to_thread(usual.start)
-    await asyncio.sleep(SETTLE_SECONDS)
+    await asyncio.sleep(plan.settle)
     found["0"] = resident(usual.pid)
     wanted = names("memory", plan.at_once)
     async with following(rig) as pods:
         await pods.create_all(wanted[: plan.few])
-        await asyncio.sleep(SETTLE_SECONDS)
+        await asyncio.sleep(plan.settle)
         found[str(plan.few)] = resident(usual.pid)
         await pods.create_all(wanted[plan.few :])
-        await asyncio.sleep(SETTLE_SECONDS)
+        await asyncio.sleep(plan.settle)
         found[str(plan.at_once)] = resident(usual.pid)
         await pods.delete_all(wanted)
     return {**found, "load": load()}
@@ -191,7 +193,7 @@ async def idle(rig: Rig, plan: Plan) -> dict[str, Any]:
         pods.image = rig.containerd.pull(str(PROBED["image"]))
         more = {"command": None, "livenessProbe": probe, "readinessProbe": probe}
         await pods.create_all(wanted, **more)
-        await asyncio.sleep(SETTLE_SECONDS)
+        await asyncio.sleep(plan.settle * PROBES_SETTLE)
         found["probed"] = await _idle_minute(rig, plan)
         await pods.delete_all(wanted)
     return {**found, "pods": plan.at_once, "load": load()}

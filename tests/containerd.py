@@ -253,8 +253,8 @@ class Containerd:
         for task in tasks.glob("*"):
             with suppress(OSError):
                 Path((task / "address").read_text().removeprefix("unix://")).unlink()
-            for group in CGROUPS.glob(f"**/k8s.io/{task.name}"):
-                with suppress(OSError):
+            with suppress(OSError):  # other groups come and go while this looks
+                for group in CGROUPS.glob(f"**/k8s.io/{task.name}"):
                     group.rmdir()
             for result in CNI_RESULTS.glob(f"cni-loopback-{task.name}-*"):
                 result.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from gateway.errors import InvalidSetting
 from gateway.model.json import JsonObject
 from gateway.observe.metrics import Metrics
 from gateway.runtime.listener import Endpoints
+from gateway.runtime.memory import share_arenas
 from gateway.runtime.module import Module
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def endpoint_of(settings: Workloads, answers: Answers | None = None) -> str | No
 def _answers(endpoint: str) -> bool:
     from edge.pods.cri import answers
 
+    share_arenas()  # the library begins threads now
     return answers(endpoint)
 
 
@@ -118,4 +120,5 @@ def build_pods(ground: Ground, endpoint: str) -> Pods:
     """Build all rooms of edged. Errors: InvalidSetting."""
     from edge.pods.assembly import assemble
 
+    share_arenas()
     return assemble(ground, endpoint)
