@@ -259,7 +259,7 @@ async def test_an_endless_log_ends_at_the_kubelet_when_its_client_goes(tmp_path:
         ("/containerLogs/default/missing/c", "edge-1", 404),
         ("/containerLogs/default/p1/c", "edge-9", 503),
         ("/containerLogs/%2e%2e/pods/x", "edge-1", 404),
-        ("/pods", "edge-1", 404),
+        ("/run/default/p1/c", "edge-1", 404),
         ("/exec/default/p1/c", "edge-9", 503),
     ],
 )
