@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from edge.quarantine import SetAside, put_aside_if_damaged, remember, until_damaged
+from edge.reserve import Reserve
 from edge.twincells import (
     DROP_BOUND,
     PUT_BOUND,
@@ -108,6 +109,20 @@ class EdgeStore:
         """The last damaged file that this store took the place of."""
 
     async def run(self, ready: Callable[[], None]) -> None:
+        path = self.database.path
+        if path is None:
+            await self._serve(ready)
+            return
+        reserve = Reserve(path)
+        await asyncio.to_thread(reserve.use)
+        try:
+            await self._serve(ready, reserve.keep)
+        finally:
+            reserve.keep()
+
+    async def _serve(
+        self, ready: Callable[[], None], opened: Callable[[], None] = lambda: None
+    ) -> None:
         found = await put_aside_if_damaged(self.database)
         if found is not None:
             self._on_set_aside(found)
@@ -115,6 +130,7 @@ class EdgeStore:
             await asyncio.to_thread(_for_owner_alone, self.database.path)
             self.edge_id = await self.database.write(_edge_id)
             self.set_aside = await self.database.write(partial(remember, found))
+            await asyncio.to_thread(opened)
             ready()
             await until_damaged(self.database)
 
