@@ -127,7 +127,7 @@ class VolumeFolders:
         """Make an emptyDir in memory. Errors: NotBuilt where this process may not mount."""
         if not self.has_memory:
             raise NotBuilt('emptyDir with medium "Memory": this process may not mount a tmpfs')
-        return self.in_memory(uid, name, size, OPEN_MODE, group)
+        return self.in_memory(uid, name, size, OPEN_MODE | stat.S_ISVTX, group)  # as tmpfs is
 
     def write(
         self,
@@ -216,7 +216,7 @@ class VolumeFolders:
 def _folder_mode(mode: int, group: Group | None) -> int:
     if group is None:
         return mode
-    return mode | stat.S_ISGID | (0o770 if mode == OPEN_MODE else 0o550)
+    return mode | stat.S_ISGID | (0o770 if mode & OPEN_MODE == OPEN_MODE else 0o550)
 
 
 def _narrowed(files: Files) -> Files:

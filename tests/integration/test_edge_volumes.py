@@ -107,7 +107,7 @@ async def test_an_empty_dir_in_memory_is_bound_by_its_limit_and_the_node(rig: Vo
     small, big = (os.statvfs(made.paths[name]) for name in ("small", "big"))
     assert small.f_blocks * small.f_frsize == 1 << 20
     assert big.f_blocks * big.f_frsize == 64 << 20
-    assert mode(Path(made.paths["small"])) == 0o2777
+    assert mode(Path(made.paths["small"])) == 0o3777
     assert owner(Path(made.paths["small"])) == (0, 1234)
 
 
