@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -53,6 +54,9 @@ SANDBOX_SECONDS = 240.0
 """Of RunPodSandbox, which may pull an image of its own and runs the CNI plugins."""
 PULL_SECONDS = 3_600.0
 """Of a pull in all; the runtime itself ends one without progress (`image_pull_progress_timeout`)."""
+LONGEST = 2**31 - 1
+"""Seconds of a grace or a command. The API takes graces beyond all calendars, and a deadline that has no
+place in one is over at once."""
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_ANSWER),
     ("grpc.default_authority", "localhost"),
@@ -140,9 +144,10 @@ class CriRuntime:
     # --- sandboxes ----------------------------------------------------------------------------------
 
     async def run_sandbox(self, config: SandboxConfig, handler: str = "") -> str:
-        request = pb.RunPodSandboxRequest(
-            config=forms.sandbox_config(config, self._node), runtime_handler=handler
-        )
+        with _expressed():
+            request = pb.RunPodSandboxRequest(
+                config=forms.sandbox_config(config, self._node), runtime_handler=handler
+            )
         answer = await self._ask(
             "RunPodSandbox", request, pb.RunPodSandboxResponse, SANDBOX_SECONDS
         )
@@ -175,11 +180,12 @@ class CriRuntime:
     async def create_container(
         self, sandbox_id: str, config: ContainerConfig, sandbox: SandboxConfig
     ) -> str:
-        request = pb.CreateContainerRequest(
-            pod_sandbox_id=sandbox_id,
-            config=forms.container_config(config, sandbox, self._node),
-            sandbox_config=forms.sandbox_config(sandbox, self._node),
-        )
+        with _expressed():
+            request = pb.CreateContainerRequest(
+                pod_sandbox_id=sandbox_id,
+                config=forms.container_config(config, sandbox, self._node),
+                sandbox_config=forms.sandbox_config(sandbox, self._node),
+            )
         answer = await self._ask(
             "CreateContainer", request, pb.CreateContainerResponse, CALL_SECONDS
         )
@@ -191,7 +197,7 @@ class CriRuntime:
         await self._ask("StartContainer", request, pb.StartContainerResponse, CALL_SECONDS)
 
     async def stop_container(self, container_id: str, grace_seconds: int) -> None:
-        grace = max(0, grace_seconds)
+        grace = min(max(0, grace_seconds), LONGEST)
         request = pb.StopContainerRequest(container_id=container_id, timeout=grace)
         await self._end("StopContainer", request, pb.StopContainerResponse, CALL_SECONDS + grace)
 
@@ -242,7 +248,7 @@ class CriRuntime:
         self, container_id: str, command: Sequence[str], timeout_seconds: float
     ) -> Ran:
         """Errors: also TimeoutError when the command took longer (0: `CALL_SECONDS`)."""
-        seconds = math.ceil(timeout_seconds if timeout_seconds > 0 else CALL_SECONDS)
+        seconds = min(math.ceil(timeout_seconds if timeout_seconds > 0 else CALL_SECONDS), LONGEST)
         request = pb.ExecSyncRequest(container_id=container_id, cmd=command, timeout=seconds)
         call = self._method("RuntimeService", "ExecSync", pb.ExecSyncResponse)
         try:
@@ -389,6 +395,15 @@ class CriRuntime:
         if self._channel is None:
             self._channel = grpc.aio.insecure_channel(self._endpoint, options=OPTIONS)
         return self._channel
+
+
+@contextmanager
+def _expressed() -> Iterator[None]:
+    """What has no room in a message (a user beyond 64 bits) is its Pod's fault. Errors: RuntimeFault."""
+    try:
+        yield
+    except ValueError as error:
+        raise RuntimeFault(f"the runtime cannot be asked for that: {error}") from error
 
 
 def _to_bytes(message: Message) -> bytes:

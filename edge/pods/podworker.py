@@ -37,6 +37,7 @@ LOOK_SECONDS = 60.0
 NETWORK_SECONDS = 5.0
 MOST_HURRIED = 20
 """Steps in a row without a rest."""
+INTERNAL = "error syncing the pod: an internal error, see EdgeCore's log"
 DEADLINE = Stop("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
 
 
@@ -160,6 +161,7 @@ class PodWorker:
                 delay = backoff.next()
             except Exception:
                 log.exception("a step of a Pod failed", extra=self._facts(None))
+                self._parts.recorder.event(self.pod, "Warning", "FailedSync", INTERNAL)
                 delay = backoff.next()
             hurried = hurried + 1 if delay == 0.0 else 0
             if hurried > MOST_HURRIED:

@@ -22,6 +22,8 @@ from gateway.runtime.small_client import NotSent, open_stream
 
 MAX_BODY = 10 * 1_024
 MAX_REDIRECTS = 10
+MAX_DIGITS = 19
+"""Of a port."""
 VERSION = "1.36"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SAFE = "!#$%&'()*+,/:;=?@[]~-._"
@@ -56,8 +58,8 @@ def port_of(port: IntOrText, container: Container) -> int:
     text = str(port if named is None else named)
     if not text.isascii() or not text.isdigit():
         raise TriedInVain(f'strconv.Atoi: parsing "{text[:100]}": invalid syntax')
-    if not 0 < int(text[:10]) < 65_536:
-        raise TriedInVain(f"invalid port number: {text[:10]}")
+    if len(text) > MAX_DIGITS or not 0 < int(text) < 65_536:
+        raise TriedInVain(f"invalid port number: {text[:MAX_DIGITS]}")
     return int(text)
 
 

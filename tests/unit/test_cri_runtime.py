@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -283,3 +284,30 @@ def test_the_socket_that_is_set_is_taken() -> None:
     assert find_endpoint("/run/x.sock") == "unix:///run/x.sock"
     with pytest.raises(InvalidSetting, match=r"edge\.workloads\.runtime"):
         find_endpoint("tcp://127.0.0.1:1")
+
+
+async def test_what_no_message_can_say_is_the_pod_s_own_fault(runtime: CriRuntime) -> None:
+    beyond = SandboxSecurity(supplemental_groups=(2**70,))
+    with pytest.raises(RuntimeFault, match="out of range"):
+        await runtime.run_sandbox(replace(SANDBOX, security=beyond))
+    sandbox_id = await runtime.run_sandbox(SANDBOX)
+    user = replace(MAIN, security=ContainerSecurity(run_as_user=2**63))
+    with pytest.raises(RuntimeFault, match="out of range"):
+        await runtime.create_container(sandbox_id, user, SANDBOX)
+
+
+@pytest.mark.parametrize("grace", [10**10, 2**63 - 1, 2**70])
+async def test_a_grace_beyond_all_calendars_ends_a_container_all_the_same(
+    runtime: CriRuntime, grace: int
+) -> None:
+    container_id = await start(runtime)
+    await runtime.stop_container(container_id, grace)
+    assert (await runtime.container(container_id)).state is State.EXITED
+
+
+async def test_a_command_may_take_as_long_as_anybody_says(
+    runtime: CriRuntime, fake: FakeCri
+) -> None:
+    fake.execs["true",] = Exec()
+    container_id = await start(runtime)
+    assert (await runtime.exec_sync(container_id, ["true"], 10.0**12)).exit_code == 0

@@ -12,7 +12,7 @@ from edge.pods.containerstatuses import Facts
 from edge.pods.environment import CREATE_ERROR, SECRET, Reference, Surroundings, environment
 from edge.pods.keyring import entries_of_secret
 from edge.pods.podresources import pod_limits, qos_of
-from edge.pods.podspec import read_pod
+from edge.pods.podspec import Pod, read_pod
 from edge.pods.podstatus import pod_status
 from edge.pods.ports import NotYet, Observed
 from edge.pods.statuspatch import is_another_s, patch_text
@@ -96,6 +96,25 @@ def test_a_pod_whose_last_words_cannot_be_read_ends_all_the_same() -> None:
             broken["spec"]["containers"] = "none"
             edged.object_changed(_change(Operation.DELETE, broken, uid="u1"), None)
             await rig.until(lambda: rig.is_clean)
+
+    on_a_rig(work)
+
+
+def test_a_step_that_breaks_is_told_of_and_the_others_go_on() -> None:
+    async def work(rig: PodRig) -> None:
+        real = rig.rooms.prepare
+
+        async def prepare(pod: Pod) -> None:
+            if pod.uid == "u1":
+                raise OverflowError("Python int too large to convert to C int")
+            await real(pod)
+
+        rig.rooms.prepare = prepare  # type: ignore[method-assign]
+        async with rig.process():
+            rig.apply(a_pod())
+            rig.apply(a_pod("q", "u2", containers=[a_container("d")]))
+            await rig.until(lambda: rig.runtime.running("d"))
+            await rig.until(lambda: rig.rooms.told("FailedSync"))
 
     on_a_rig(work)
 

@@ -448,3 +448,9 @@ def test_a_try_that_ends_after_its_pod_leaves_nothing_behind() -> None:
         assert bench.probes._busy == {}
 
     run_virtually(work)
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "0000000080" + "9" * 5_000, "1" * 5_000])
+def test_a_port_of_absurd_length_is_no_port(port: str) -> None:
+    with pytest.raises(TriedInVain):
+        request_of(HttpGetAction(port=port), Container(name="c"), "10.0.0.1", "probe")
