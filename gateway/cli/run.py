@@ -140,7 +140,7 @@ async def _run_sample(settings: Settings, runtime: Runtime | None, client: KubeC
         endpoint = sockets.find_endpoint(settings.edge.workloads.runtime) or ""
         hindrance = await sample.hindrance(runtime, endpoint)
     if hindrance:
-        click.secho(f"No sample container: {hindrance}", fg="yellow")
+        click.secho(f"No sample container: {hindrance}\n  then start this again", fg="yellow")
         return
     await demo.provision_workload(client, sampleimages.HEARTBEAT)
     click.echo(
