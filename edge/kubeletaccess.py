@@ -35,8 +35,9 @@ class KubeletToken:
         self._file = folder / TOKEN_FILE
 
     def make(self) -> None:
-        """Make it where there is none. Errors: OSError."""
+        """Make it where there is none, and keep it from others. Errors: OSError."""
         if self.read():
+            self._file.chmod(0o600)  # a copy that was brought back may be open to all
             return
         self._file.unlink(missing_ok=True)
         descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

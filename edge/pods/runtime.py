@@ -101,11 +101,11 @@ class Auth:
     """Credentials for one registry. Source: CRI AuthConfig."""
 
     username: str = ""
-    password: str = ""
-    auth: str = ""
+    password: str = field(default="", repr=False)
+    auth: str = field(default="", repr=False)
     server_address: str = ""
-    identity_token: str = ""
-    registry_token: str = ""
+    identity_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from edge.pods.kubeletrules import (
     read_streams,
 )
 from edge.pods.kubeletserver import check_bind, is_local_name
+from edge.pods.runtime import Auth
 from edge.pods.streaming import _place
 from gateway.errors import BadRequest, InvalidSetting
 from gateway.model.json import JsonObject
@@ -144,3 +145,19 @@ def test_the_token_goes_to_our_own_kubelet_and_to_no_other(tmp_path: Path) -> No
     before = token.read()
     token.make()
     assert token.read() == before
+
+
+def test_a_token_that_was_open_to_all_is_closed_again(tmp_path: Path) -> None:
+    token = KubeletToken(tmp_path)
+    token.make()
+    known, file = token.read(), tmp_path / "kubelet.token"
+    file.chmod(0o644)
+    token.make()
+    assert token.read() == known
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_credentials_show_no_secret_in_a_traceback() -> None:
+    shown = repr(Auth(username="u", password="pw", auth="a1", identity_token="t1"))
+    assert "'u'" in shown
+    assert not {"pw", "a1", "t1"} & set(shown.replace("'", " ").split())
