@@ -45,8 +45,9 @@ def a_machine(root: Path, *plugins: str, mtu: int = 1500, routes: str = ROUTES) 
     return root
 
 
-def told(root: Path, **more: str) -> dict[str, Check]:
-    return {check.name: check for check in setup(CniRequest(node="edge-1", root=root, **more))}
+def told(root: Path, pod_cidr: str = "", known: str = "") -> dict[str, Check]:
+    request = CniRequest(node="edge-1", root=root, pod_cidr=pod_cidr, known=known)
+    return {check.name: check for check in setup(request)}
 
 
 def written(root: Path) -> dict[str, object]:
