@@ -16,9 +16,11 @@ import asyncio
 import ipaddress
 import logging
 import socket
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from edge.network.addresses import Addresses, NoAddresses, is_service_s
 from edge.network.dns import is_of_this_machine
@@ -91,7 +93,8 @@ class ServiceProxy:
         self._wake = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._halves: set[Half] = set()
-        self._open = 0
+        self._open: Counter[str] = Counter()
+        """Connections, by client."""
         self._fault = ""
         self._is_full_told = False
         self.reserved: frozenset[str] = frozenset()
@@ -108,7 +111,7 @@ class ServiceProxy:
         found: dict[str, str | int | bool] = {
             "services": len(self._table),
             "listening": len(self._ports),
-            "connections": self._open,
+            "connections": self._open.total(),
         }
         if self._fault:
             found["cause"] = self._fault
@@ -309,11 +312,11 @@ class ServiceProxy:
                 client.close()
                 self._metrics.service_connections.labels("tcp", "refused").inc()
                 continue
-            if self._open >= self._settings.max_connections:
+            if self._is_full(host):
                 client.close()
                 self._metrics.service_connections.labels("tcp", "full").inc()
                 continue
-            self._open += 1
+            self._open[host] += 1
             self._group.create_task(self._carried(port, client, host))
 
     def _pause(self, port: _Port) -> None:
@@ -338,7 +341,7 @@ class ServiceProxy:
         """Bring a client together with who serves it; from then on the two go on by themselves."""
         loop = asyncio.get_running_loop()
         client.setblocking(False)
-        ends = _Ends(self._ended)
+        ends = _Ends(partial(self._ended, host))
         try:
             targets = self._choose(port, host)[:MAX_TRIES]
             back, target = await connect(targets, ends.ended)
@@ -348,11 +351,11 @@ class ServiceProxy:
             with suppress(OSError):  # a reset tells more than an end
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             client.close()
-            self._open -= 1
+            self._left(host)
             return
         except BaseException:
             client.close()
-            self._open -= 1
+            self._left(host)
             raise
         self._halves.add(back)
         ends.halves.append(back)
@@ -375,9 +378,17 @@ class ServiceProxy:
             keep_alive(front.transport)
         front.join(back)
 
-    def _ended(self, halves: Sequence[Half]) -> None:
-        self._open -= 1
+    def _ended(self, client: str, halves: Sequence[Half]) -> None:
+        self._left(client)
         self._halves.difference_update(halves)
+
+    def _is_full(self, client: str) -> bool:
+        """True where no more connections are taken: no client gets more than half of them."""
+        most = self._settings.max_connections
+        return self._open.total() >= most or self._open[client] >= max(1, most // 2)
+
+    def _left(self, client: str) -> None:
+        self._open -= Counter((client,))  # what comes to nothing goes
 
     def _may_use(self, client: str) -> bool:
         """True for this machine and its Pods."""

@@ -101,7 +101,7 @@ class Network:
     max_services: int = 2_000
     """Ports of Services that are listened on; of more the last by name are left out, with a warning."""
     max_connections: int = 2_000
-    """TCP connections through Services at a time; more are hung up on."""
+    """TCP connections through Services at a time, half of them by one client; more are hung up on."""
     max_clients: int = 2_000
     """UDP peers of Services at a time; the one that was silent longest goes."""
     udp_idle: float = 60.0

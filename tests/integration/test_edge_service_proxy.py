@@ -193,6 +193,35 @@ def test_more_connections_than_allowed_are_hung_up_on(tmp_path: Path) -> None:
     in_namespace(work)
 
 
+def test_one_client_cannot_take_all_connections(tmp_path: Path) -> None:
+    async def work() -> None:
+        own("10.88.0.5")
+        pod, held, table = Neighbour(), list[socket.socket](), ServiceTable(NODE)
+        table.put_service(a_service())
+        table.put_slice(a_slice(an_endpoint("10.88.0.5")))
+
+        def crowd() -> list[bytes]:
+            for _ in range(4):
+                held.append(socket.create_connection((VIP, 80), 5))
+            return [each.recv(1) for each in held]
+
+        settings = Network(max_connections=4)
+        try:
+            async with (
+                a_server("10.88.0.5", 8080, b"5"),
+                a_proxy(table, tmp_path, settings) as proxy,
+            ):
+                assert sorted(await pod.run(crowd)) == [b"", b"", b"5", b"5"]
+                assert await ask(VIP, 80, b"") == b"5"
+                for each in held:
+                    each.close()
+                await until(lambda: proxy.facts()["connections"] == 0)
+        finally:
+            pod.close()
+
+    in_namespace(work)
+
+
 @LOOPS
 def test_datagrams_go_there_and_back_and_silent_peers_are_forgotten(
     tmp_path: Path, loop: Loop
