@@ -39,6 +39,7 @@ from bench.workloads_rig import (
     the_rig,
 )
 from gateway.kube.credentials import from_kubeconfig
+from gateway.model.json import JsonObject
 
 GOAL_MS, GOAL_MB = 1_000.0, 80.0
 PROBES_SETTLE = 5
@@ -48,10 +49,8 @@ CHURN_WARM_UP = 0.25
 """The part of the churn that is no growth: pools and caches fill."""
 LOG_SETTING = "edge.workloads.log_bytes=1073741824"
 """Logs are not rotated under the measurement."""
-PROBED = {
-    "image": "busybox-web",
-    "probe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 10},
-}
+WEB = "echo well > /data/index.html; exec httpd -f -p 8080 -h /data"
+PROBE: JsonObject = {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 10}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +187,9 @@ async def idle(rig: Rig, plan: Plan) -> dict[str, Any]:
     """Measure the CPU time of EdgeCore and of containerd, without Pods and with many that are probed."""
     found = {"none": await _idle_minute(rig, plan)}
     wanted = names("idle", plan.at_once)
-    probe = PROBED["probe"]
     async with following(rig) as pods:
-        pods.image = rig.containerd.pull(str(PROBED["image"]))
-        more = {"command": None, "livenessProbe": probe, "readinessProbe": probe}
-        await pods.create_all(wanted, **more)
+        probes = {"livenessProbe": PROBE, "readinessProbe": PROBE}
+        await pods.create_all(wanted, command=["sh", "-c", WEB], **probes)
         await asyncio.sleep(plan.settle * PROBES_SETTLE)
         found["probed"] = await _idle_minute(rig, plan)
         await pods.delete_all(wanted)
