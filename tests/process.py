@@ -90,10 +90,19 @@ class Twinspan:
         self._command = command
         self._sets = sets
         self.log = data_dir.parent / f"{data_dir.name}.log"
+        self.module = "gateway.cli"
+        """What is run; tests name one of their own that breaks something first."""
+        self.environment: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Twinspan:
         """Start and wait until `endpoints.json` is there, which is written when all modules are ready."""
+        self.launch()
+        eventually(self._is_up, seconds=START_SECONDS, what=f"start of {self._command}")
+        return self
+
+    def launch(self) -> None:
+        """Start, and wait for nothing."""
         (self.data_dir / "endpoints.json").unlink(missing_ok=True)
         arguments = [a for s in (*ANY_PORT, *self._sets) for a in ("--set", s)]
         with self.log.open("ab") as log:
@@ -102,7 +111,7 @@ class Twinspan:
                     *self._prefix,
                     sys.executable,
                     "-m",
-                    "gateway.cli",
+                    self.module,
                     *self._command,
                     "--data-dir",
                     str(self.data_dir),
@@ -110,10 +119,8 @@ class Twinspan:
                 ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **self.environment},
             )
-        eventually(self._is_up, seconds=START_SECONDS, what=f"start of {self._command}")
-        return self
 
     def _is_up(self) -> bool:
         assert self._process is not None
@@ -141,6 +148,15 @@ class Twinspan:
     def text(self) -> str:
         """What the process printed so far, its last part."""
         return self.log.read_text(errors="replace")[-8_000:]
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for its end; False when it has not come within so many seconds."""
+        assert self._process is not None
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def kill(self) -> None:
         """Kill -9."""
