@@ -191,7 +191,8 @@ class CloudOrDisk:
         self._store.put_meta(entry, done)
         error = await future
         if error is not None:
-            raise error
+            facts = {"object": entry.key, "cause": error.message}
+            log.warning("what was asked of the cloud is not on disk", extra=facts)
 
 
 def token_key(namespace: str, account: str, request: JsonObject) -> str:
