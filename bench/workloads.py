@@ -47,6 +47,8 @@ PROBES_SETTLE = 5
 CHURN_AT_ONCE = 4
 CHURN_WARM_UP = 0.25
 """The part of the churn that is no growth: pools and caches fill."""
+GOODBYE_SECONDS = 0.2
+"""In which TLS connections that were closed end."""
 LOG_SETTING = "edge.workloads.log_bytes=1073741824"
 """Logs are not rotated under the measurement."""
 WEB = "echo well > /data/index.html; exec httpd -f -p 8080 -h /data"
@@ -212,7 +214,7 @@ async def _idle_minute(rig: Rig, plan: Plan) -> dict[str, float]:
 async def churn(rig: Rig, plan: Plan) -> dict[str, Any]:
     """Make and remove Pods for a time; how much EdgeCore grows with them."""
     ends = time.perf_counter() + plan.churn
-    done, samples = 0, [(0, resident(rig.edge.pid)["pss"])]
+    done, samples = 0, [(0, resident(rig.edge.pid)["anonymous"])]
     async with following(rig) as pods:
 
         async def one_after_another(lane: int) -> None:
@@ -223,7 +225,7 @@ async def churn(rig: Rig, plan: Plan) -> dict[str, Any]:
                 await pods.create_all([name])
                 await pods.delete_all([name])
                 number, done = number + 1, done + 1
-                samples.append((done, resident(rig.edge.pid)["pss"]))
+                samples.append((done, resident(rig.edge.pid)["anonymous"]))
 
         await asyncio.gather(*(one_after_another(lane) for lane in range(CHURN_AT_ONCE)))
     return {
@@ -368,9 +370,15 @@ def measure(plan: Plan, only: Sequence[str] = ()) -> dict[str, Any]:
     ):
         found = {}
         for part in only or PARTS:
-            found[part] = asyncio.run(PARTS[part](rig, plan))
+            found[part] = asyncio.run(_measured(part, rig, plan))
             print(part, found[part], file=sys.stderr, flush=True)
         return found
+
+
+async def _measured(part: str, rig: Rig, plan: Plan) -> dict[str, Any]:
+    found = await PARTS[part](rig, plan)
+    await asyncio.sleep(GOODBYE_SECONDS)
+    return found
 
 
 def report(found: dict[str, Any]) -> str:

@@ -268,13 +268,14 @@ class Bare:
 
 
 def resident(pid: int) -> dict[str, float]:
-    """Return what a process has in memory, and its share of what it has with others, in MB."""
+    """Return what a process has in memory, its share of it, and what is no file's, in MB."""
     rows = dict(
         line.split(":", 1)
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     )
     return {
-        key.lower(): round(int(rows[key].split()[0]) * 1024 / MEGABYTE, 1) for key in ("Rss", "Pss")
+        key.lower(): round(int(rows[key].split()[0]) * 1024 / MEGABYTE, 1)
+        for key in ("Rss", "Pss", "Anonymous")
     }
 
 
