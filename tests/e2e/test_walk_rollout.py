@@ -78,6 +78,10 @@ async def make_maps(kubectl: Kubectl, acknowledged: set[str]) -> None:
         number += 1
 
 
+async def _made(acknowledged: set[str]) -> int:
+    return len(acknowledged)
+
+
 async def test_a_rollout_goes_on_where_the_process_was_killed(tmp_path: Path) -> None:
     acknowledged: set[str] = set()
     https = f"kube.https.bind=127.0.0.1:{free_port()}"
@@ -96,6 +100,7 @@ async def test_a_rollout_goes_on_where_the_process_was_killed(tmp_path: Path) ->
                 await eventually(
                     lambda: pods_of(kube, "web"), lambda pods: images(pods)["web:2"] >= 1
                 )
+                await eventually(lambda: _made(acknowledged), bool)
                 await asyncio.to_thread(running.kill)
                 await making
         except* Undeliverable:  # the kubelet goes on where the server has gone

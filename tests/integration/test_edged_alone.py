@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,8 @@ def _kill_all(rig: Containerd) -> None:
         if entry.name.isdigit() and any(each in _groups(entry) for each in ids)
     ]
     for pid in [*rig.shims(), *inside]:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it went with its shim
+            os.kill(pid, signal.SIGKILL)
     rig.restart(hard=True)
 
 

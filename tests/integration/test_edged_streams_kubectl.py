@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -98,22 +97,3 @@ def test_the_node_shows_its_pods_and_logs_by_itself(cluster: PodsCluster) -> Non
     status = json.loads(twinspan_edge(cluster, "status", "-o", "json"))
     assert status["workloads"]["runtime"].startswith("containerd://")
     assert status["workloads"]["phases"] == {"Running": 1}
-
-
-def test_without_edgecore_the_disk_tells_what_was_known(
-    tmp_path: Path, containerd: Containerd
-) -> None:
-    with pods_cluster(tmp_path, containerd) as cluster:
-        cluster.apply(POD)
-        cluster.until_running("web")
-        cluster.until(lambda: "hello" in twinspan_edge(cluster, "logs", "web", "-c", "c"), "log")
-        cluster.process.stop()
-        try:
-            shown = twinspan_edge(cluster, "pods")
-            assert "EdgeCore does not run: as last known on disk." in shown
-            assert "web" in shown
-            assert "hello\n" in twinspan_edge(cluster, "logs", "web", "-c", "c")
-            status = json.loads(twinspan_edge(cluster, "status", "-o", "json"))
-            assert (status["running"], status["workloads"]["pods"]) == (False, 1)
-        finally:
-            containerd.remove_pods()
