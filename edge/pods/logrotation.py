@@ -8,6 +8,7 @@ Source: kubelet 1.36 (names of files, order of steps).
 from __future__ import annotations
 
 import asyncio
+import calendar
 import gzip
 import logging
 import os
@@ -127,14 +128,33 @@ class LogRotation:
 
     async def _renew(self, container_id: str, path: Path) -> None:
         """Rename the log and have the runtime begin a new one; if it will not, all is as before."""
-        stamp = time.strftime(STAMP, time.gmtime(self._clock()))
-        rotated = path.with_name(f"{path.name}.{stamp}")
+        rotated = await asyncio.to_thread(_free_name, path, int(self._clock()))
         await asyncio.to_thread(path.rename, rotated)
         try:
             await self._runtime.reopen_log(container_id)
         except RuntimeFault:
             await asyncio.to_thread(_put_back, rotated, path)
             raise
+
+
+def _free_name(path: Path, now: int) -> Path:
+    """Return a name by time that comes after all there are: a clock may have been set back, or be slow.
+
+    Two files of one name, one of them packed, would count as what a crash left.
+    """
+    prefix = f"{path.name}."
+    rotated = (each for each in os.listdir(path.parent) if each.startswith(prefix))
+    known = (_second_of(each.removeprefix(prefix)) for each in rotated)
+    seconds = max([now, *(each + 1 for each in known if each is not None)])
+    return path.with_name(prefix + time.strftime(STAMP, time.gmtime(seconds)))
+
+
+def _second_of(stamp: str) -> int | None:
+    """Return the second of a rotated file, packed or not; None for a name of something else."""
+    try:
+        return calendar.timegm(time.strptime(stamp.removesuffix(PART).removesuffix(PACKED), STAMP))
+    except ValueError:
+        return None
 
 
 def _put_back(rotated: Path, path: Path) -> None:

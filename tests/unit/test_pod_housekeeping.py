@@ -398,6 +398,17 @@ async def test_a_log_that_has_grown_is_rotated_and_the_older_packed(tmp_path: Pa
     assert chatty.boxes.reopened == ["a-1"] * 5
 
 
+async def test_names_go_on_where_the_clock_stands_or_was_set_back(tmp_path: Path) -> None:
+    chatty = Chatty(tmp_path, max_files=5)
+    for number, chatty.now in enumerate((60.0, 60.0, 5.0)):
+        chatty.log.write_text(f"{number} is long enough")
+        assert await chatty.rotation.rotate() == 1
+    names = names_in(tmp_path)[1:]
+    stamps = ("000100.gz", "000101.gz", "000102")
+    assert names == [f"0.log.19700101-{each}" for each in stamps]
+    assert gzip.decompress((tmp_path / names[1]).read_bytes()) == b"1 is long enough"
+
+
 async def test_when_the_runtime_will_not_reopen_all_is_as_before(tmp_path: Path) -> None:
     chatty = Chatty(tmp_path)
     chatty.boxes.refuses = True
