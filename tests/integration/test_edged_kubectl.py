@@ -65,8 +65,8 @@ spec:
     command: [sh, -c, "trap 'exit 0' TERM; while true; do sleep 0.1; done"]
   - name: make
     image: IMAGE
-    command: [sh, -c, "echo made > /work/file"]
-    volumeMounts: [{name: work, mountPath: /work}]
+    command: [sh, -c, "echo made > /shared/file"]
+    volumeMounts: [{name: work, mountPath: /shared}]
   containers:
   - name: c
     image: IMAGE
@@ -74,9 +74,9 @@ spec:
     - sh
     - -c
     - |
-      echo "from init: $(cat /work/file)"; echo "colour: $(cat /paint/colour)"
+      echo "from init: $(cat /shared/file)"; echo "colour: $(cat /paint/colour)"
       trap 'exit 0' TERM; while true; do sleep 0.1; done
-    volumeMounts: [{name: work, mountPath: /work}, {name: paint, mountPath: /paint}]
+    volumeMounts: [{name: work, mountPath: /shared}, {name: paint, mountPath: /paint}]
 """
 SLEEP = "trap 'exit 0' TERM; while true; do sleep 0.1; done"
 
