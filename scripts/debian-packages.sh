@@ -17,6 +17,8 @@ packages=(
   containernetworking-plugins   # and its networks
   iptables              # which need rules for ports and masquerading
   busybox-static        # what the containers of the tests run
+  dbus                  # Bluetooth tests have a bus of their own
+  chromium              # the console is tested in a browser
   systemd               # systemd-analyze judges the units of deploy/
   gcc libc6-dev libssl-dev libsasl2-dev pkg-config python3-dev python3-venv   # python-qpid-proton with TLS
 )

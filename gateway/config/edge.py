@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gateway.config.edge_mappers import Mappers
 from gateway.config.edge_services import (
     Dmi,
     EdgeStream,
@@ -111,6 +112,7 @@ class Edge:
     stream: EdgeStream = field(default_factory=EdgeStream)
     tasks: EdgeTasks = field(default_factory=EdgeTasks)
     plugins: Plugins = field(default_factory=Plugins)
+    mappers: Mappers = field(default_factory=Mappers)
     workloads: Workloads = field(default_factory=Workloads)
     network: Network = field(default_factory=Network)
     telemetry_map: dict[str, str] = field(default_factory=dict)

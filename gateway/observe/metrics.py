@@ -20,6 +20,7 @@ from gateway.observe.edge_metrics import EdgeMetrics
 from gateway.observe.elsewhere_metrics import ElsewhereMetrics
 from gateway.observe.exposition import Exposed
 from gateway.observe.histograms import LoopHistogram
+from gateway.observe.mapper_metrics import MapperMetrics
 from gateway.observe.merging import MergingRegistry
 from gateway.observe.process import ProcessMeters
 
@@ -462,6 +463,7 @@ class Metrics:
 
         self.edge = EdgeMetrics(registry)
         self.elsewhere = ElsewhereMetrics(registry)
+        self.mappers = MapperMetrics(registry)
 
         # --- process --------------------------------------------------------------------------
         self.loop_lag_seconds = Histogram(
