@@ -1,9 +1,9 @@
 """The port to a kind of hardware: what all devices of one protocol share, in a process of their own.
 
-A `Family` owns what there is once per machine or network: a Bluetooth adapter, a Zigbee coordinator, a pool of
-Modbus connections. It makes the driver of each Device and says what else it sees. It runs in a child process
-that EdgeCore starts with the first Device of the protocol (`edge.mappers.process`), so its libraries may be
-heavy, and a crash of it costs no more than its own devices a moment.
+A `Family` owns what there is once per machine or network: a Bluetooth adapter, a Zigbee coordinator, a pool
+of Modbus connections. It makes the driver of each Device and says what else it sees. It runs in a child
+process that EdgeCore starts with the first Device of the protocol (`edge.mappers.process`), so its libraries
+may be heavy, and a crash of it costs no more than its own devices a moment.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -35,15 +35,15 @@ class DiscoveredProperty(msgspec.Struct, frozen=True, omit_defaults=True):
     minimum: str = ""
     maximum: str = ""
     description: str = ""
-    visitor: JsonObject = {}
+    visitor: dict[str, Any] = {}
 
 
 class Discovered(msgspec.Struct, frozen=True, omit_defaults=True):
     """A device that a mapper sees and that may be nobody's Device yet.
 
-    Shape:  `address` tells it from all others of the protocol and never changes (MAC, IEEE, unit id at host);
-            `config` is the Device's `protocol.configData`; `model` a name for devices of its kind; `signal` in
-            dBm, 0 for unknown; `facts` short texts for people (vendor, firmware, battery).
+    Shape:  `address` tells it from all others of the protocol and never changes (MAC, IEEE, unit id at
+            host); `config` is the Device's `protocol.configData`; `model` a name for devices of its kind;
+            `signal` in dBm, 0 for unknown; `facts` short texts for people (vendor, firmware, battery).
     """
 
     protocol: str
@@ -52,7 +52,7 @@ class Discovered(msgspec.Struct, frozen=True, omit_defaults=True):
     model: str = ""
     manufacturer: str = ""
     signal: int = 0
-    config: JsonObject = {}
+    config: dict[str, Any] = {}
     properties: tuple[DiscoveredProperty, ...] = ()
     facts: dict[str, str] = {}
 
@@ -61,9 +61,9 @@ class Discovered(msgspec.Struct, frozen=True, omit_defaults=True):
 class Surroundings:
     """What a family is given.
 
-    Shape:  `settings` is `edge.mappers.<family>` as plain JSON; `folder` is the family's own on disk (0700);
-            `discovered` takes what is seen, again whenever it changes, `lost` an address that is gone for good;
-            `count` adds to a counter of `MapperMetrics` by name (closed label values only).
+    Shape:  `settings` is `edge.mappers.<family>` as plain JSON; `folder` is the family's own on disk
+            (0700); `discovered` takes what is seen, again whenever it changes, `lost` an address that is gone
+            for good; `count` adds to a counter of `MapperMetrics` by name (closed label values only).
     """
 
     settings: JsonObject
@@ -99,7 +99,7 @@ class TakesOrders(Protocol):
     """A family that can be told to do something that is no property of a Device; families need not."""
 
     async def order(self, name: str, arguments: Mapping[str, str]) -> JsonObject:
-        """Do it, e.g. `permit-join` with `seconds`. Errors: NotFound for a name it does not know; Rejected."""
+        """Do it, e.g. `permit-join` with `seconds`. Errors: NotFound for an unknown name; Rejected."""
 
     def orders(self) -> Sequence[str]:
         """Return the names that it knows."""
