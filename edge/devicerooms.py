@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +12,14 @@ from edge.clock import now_ms
 from edge.devicefaults import DeviceFaults
 from edge.devicemethods import DeviceMethods
 from edge.devicetwin import DeviceTwin
+from edge.discovery import DiscoveryBook
 from edge.dmi import DmiServer, build_dmi
 from edge.mappers.driver import DriverFactory
+from edge.mappers.family import FAMILIES, Discovered
 from edge.mappers.localtopics import LocalTopics
 from edge.mappers.mqtt import PROTOCOL as MQTT
 from edge.mappers.mqtt import make_mqtt
+from edge.mappers.process import MapperProcesses, family_name
 from edge.mappers.pushers import make_pushers
 from edge.mappers.pushing import Pushing
 from edge.mappers.runner import MapperRunner
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from edge.core import ProcessParts
 
 PLUGIN_FOLDER = "plugins"
+MAPPER_FOLDER = "hardware"
+"""Where mappers in processes of their own keep what is theirs, a folder each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,8 @@ class DeviceRooms:
     faults: DeviceFaults
     dmi: DmiServer | None
     plugins: tuple[PluginModule, ...]
+    processes: MapperProcesses
+    book: DiscoveryBook
 
 
 def build_device_rooms(
@@ -73,8 +80,17 @@ def build_device_rooms(
     faults = DeviceFaults(twin, around.store)
     north = Northbound(around.submit)
     pushing = Pushing(make_pushers(), metrics, faults)
+    book = DiscoveryBook(metrics)
+    processes = MapperProcesses(
+        process.settings.edge.mappers,
+        process.settings.observe.logs,
+        around.folder / MAPPER_FOLDER,
+        metrics.mappers,
+        _noting(book),
+    )
+    known = processes.drivers() | _drivers(around.topics) | load_mappers(plugins)
     runner = MapperRunner(
-        _drivers(around.topics) | load_mappers(plugins) if drivers is None else drivers,
+        known if drivers is None else drivers,
         Services(twin, north, metrics, tracer, faults, pushing),
     )
     serving = Serving(runner, twin, faults)
@@ -97,12 +113,28 @@ def build_device_rooms(
         PluginModule(name, make, Port(name, rooms)) for name, make in load_modules(plugins).items()
     )
     return DeviceRooms(
-        [faults, pushing, runner, *dmi, methods, *modules],
+        [faults, pushing, processes, runner, *dmi, methods, *modules],
         methods,
         faults,
         dmi[0] if dmi else None,
         modules,
+        processes,
+        book,
     )
+
+
+def _noting(book: DiscoveryBook) -> Callable[[str, Sequence[Discovered], Sequence[str]], None]:
+    """Return what keeps a family's sights in the book."""
+
+    def take(family: str, found: Sequence[Discovered], lost: Sequence[str]) -> None:
+        for protocol, maker in FAMILIES.items():
+            if family_name(maker) == family:
+                for address in lost:
+                    book.lost(protocol, address)
+        for each in found:
+            book.take(each)
+
+    return take
 
 
 def _drivers(topics: LocalTopics) -> dict[str, DriverFactory]:

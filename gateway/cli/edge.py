@@ -159,12 +159,7 @@ def _show(found: dict[str, Any]) -> None:
         click.echo(f"reports   of {found['devices_with_reports']} devices wait for the cloud")
     if found["external_mqtt"] is not None:
         click.echo(f"mqtt      external broker {'up' if found['external_mqtt'] else 'down'}")
-    for mapper in found.get("mappers", []):  # an older EdgeCore that runs tells none
-        said = "serves" if mapper["connected"] else "does not answer for"
-        click.echo(f"mapper    {mapper['name']} {said} {mapper['protocol']}")
-    for plugin in found.get("plugins", []):
-        said = "runs" if plugin["running"] else f"failed: {plugin['last_error']}"
-        click.echo(f"plug-in   {plugin['name']} {said}")
+    _show_mappers(found)
     for device, parts in found.get("faults", {}).items():
         for part, fault in parts.items():
             click.echo(f"fault     {device}: {part}: {click.style(fault, fg='yellow')}")
@@ -178,6 +173,26 @@ def _show(found: dict[str, Any]) -> None:
         _show_set_aside(found["set_aside"])
     rows = [{"spool": kind, **cells} for kind, cells in found["spool"].items()]
     print_rows(rows, ("spool", "messages", "bytes", "limit_bytes", "hours_left"), "table", rows)
+
+
+def _show_mappers(found: dict[str, Any]) -> None:
+    for mapper in found.get("mappers", []):  # an older EdgeCore that runs tells none
+        said = "serves" if mapper["connected"] else "does not answer for"
+        click.echo(f"mapper    {mapper['name']} {said} {mapper['protocol']}")
+    for mapper in found.get("mapper_processes", []):
+        _show_process(mapper)
+    for plugin in found.get("plugins", []):
+        said = "runs" if plugin["running"] else f"failed: {plugin['last_error']}"
+        click.echo(f"plug-in   {plugin['name']} {said}")
+
+
+def _show_process(mapper: dict[str, Any]) -> None:
+    """Say how the process of a mapper is, and its hardware."""
+    said = f"runs for {mapper['devices']} devices" if mapper["running"] else "does not run"
+    if mapper["broken"]:
+        said = click.style(mapper["broken"], fg="red")
+    more = ", ".join(f"{key} {value}" for key, value in mapper["hardware"].items())
+    click.echo(f"mapper    {mapper['name']} {said}{f' ({more})' if more else ''}")
 
 
 def _show_workloads(found: dict[str, Any]) -> None:

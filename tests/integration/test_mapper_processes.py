@@ -1,0 +1,237 @@
+"""Mappers in processes of their own: real child processes, made-up hardware."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edge.mappers.process as process_module
+from edge.mappers.driver import DeviceUnreachable, Driver, Quality
+from edge.mappers.process import DriverFailed, MapperProcesses
+from gateway.config.edge_mappers import Mappers
+from gateway.config.observe import Logs
+from gateway.errors import BadRequest, InvalidSetting, NotFound, Rejected
+from gateway.model.json import JsonObject
+from gateway.observe.metrics import Metrics
+from gateway.wire.cloudedge.devices import DeviceView
+from tests.hono_rig import until
+
+
+class Rig:
+    """The processes, and what their families saw."""
+
+    def __init__(self, folder: Path, settings: Mappers) -> None:
+        self.metrics = Metrics()
+        self.seen: list[str] = []
+        self.noticed = asyncio.Event()
+        self.processes = MapperProcesses(settings, Logs(), folder, self.metrics.mappers, self._take)
+
+    def _take(self, family: str, found: Any, _lost: Any) -> None:
+        self.seen += [f"{family} {each.address}" for each in found]
+        self.noticed.set()
+
+    def driver(self, name: str = "pump", **config: str) -> Driver:
+        document: JsonObject = {
+            "metadata": {"namespace": "default", "name": name},
+            "spec": {
+                "protocol": {"protocolName": "modbus", "configData": {**config}},
+                "properties": [{"name": "speed"}],
+            },
+        }
+        return self.processes.drivers()["modbus"](DeviceView.read(document), None)
+
+    def facts(self) -> Mapping[str, Any]:
+        return self.processes.facts()[0]
+
+
+def is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+@pytest.fixture
+def families(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    known = {"modbus": "tests.mapper_families:make_family"}
+    monkeypatch.setattr(process_module, "FAMILIES", known)
+    monkeypatch.setattr(process_module, "family_name", lambda _maker: "modbus")
+    return known
+
+
+@asynccontextmanager
+async def running(folder: Path, **settings: Any) -> AsyncIterator[Rig]:
+    rig = Rig(folder, Mappers(**settings))
+    task = asyncio.create_task(rig.processes.run(lambda: None))
+    try:
+        yield rig
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.mark.usefixtures("families")
+async def test_a_process_starts_with_its_first_device_and_serves_it(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        assert rig.processes.facts() == []
+        driver = rig.driver()
+        await driver.connect()
+        changes: list[int] = []
+        driver.subscribe(lambda: changes.append(1))
+        await driver.write("speed", "42")
+        readings = await driver.read(["speed"])
+        assert (readings["speed"].text, readings["speed"].quality) == ("42", Quality.GOOD)
+        assert getattr(driver, "faults")() == {"ghost": "this device has no ghost"}  # noqa: B009
+        await asyncio.wait_for(rig.noticed.wait(), 10)
+        assert rig.seen == ["modbus unit 7"]
+        await driver.close()
+        assert (tmp_path / "modbus" / "closed").exists()
+
+
+@pytest.mark.usefixtures("families")
+async def test_errors_of_a_driver_reach_its_caller_as_what_they_are(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        away, wrong, refusing, buggy = (
+            rig.driver(mode=mode) for mode in ("away", "wrong", "refuse", "bug")
+        )
+        with pytest.raises(DeviceUnreachable, match="no such device in the air"):
+            await away.connect()
+        with pytest.raises(BadRequest, match="expected another one"):
+            await wrong.connect()
+        await refusing.connect()
+        with pytest.raises(BadRequest, match="speed cannot be 9"):
+            await refusing.write("speed", "9")
+        await buggy.connect()
+        with pytest.raises(DriverFailed):
+            await buggy.read(["speed"])
+        assert (await refusing.read(["speed"]))["speed"].text == "1"
+
+
+@pytest.mark.usefixtures("families")
+async def test_a_device_that_hangs_holds_up_no_neighbour(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        hanging, well = rig.driver(mode="hang"), rig.driver("other")
+        await hanging.connect()
+        await well.connect()
+        stuck = asyncio.create_task(hanging.read(["speed"]))
+        assert (await well.read(["speed"]))["speed"].text == "1"
+        stuck.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stuck
+        await hanging.close()
+
+
+@pytest.mark.usefixtures("families")
+async def test_a_process_that_crashes_is_started_again(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        well, crashing = rig.driver(), rig.driver("bad", mode="crash")
+        await well.connect()
+        told = asyncio.Event()
+        well.subscribe(told.set)
+        await crashing.connect()
+        first = rig.facts()["pid"]
+        with pytest.raises(DeviceUnreachable):
+            await crashing.read(["speed"])
+        await crashing.close()
+        await asyncio.wait_for(told.wait(), 5)
+        with pytest.raises(DeviceUnreachable, match="has ended"):
+            await well.read(["speed"])
+        await well.close()
+        await until(lambda: rig.facts()["running"] and rig.facts()["pid"] != first)
+        again = rig.driver()
+        await again.connect()
+        assert (await again.read(["speed"]))["speed"].text == "1"
+        assert rig.facts()["starts"] == 2
+        assert not is_alive(first)
+
+
+@pytest.mark.usefixtures("families")
+async def test_a_process_that_answers_no_pings_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "PING_SECONDS", 0.1)
+    monkeypatch.setattr(process_module, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(process_module, "START_SECONDS", 20.0)
+    async with running(tmp_path) as rig:
+        blocking = rig.driver(mode="block")
+        await blocking.connect()
+        await until(lambda: bool(rig.facts()["hardware"]))  # it has answered a ping
+        first = rig.facts()["pid"]
+        with pytest.raises(DeviceUnreachable):
+            await blocking.read(["speed"])
+        await until(lambda: not is_alive(first))
+
+
+@pytest.mark.usefixtures("families")
+async def test_a_process_ends_a_while_after_its_last_device(tmp_path: Path) -> None:
+    async with running(tmp_path, linger=0.1) as rig:
+        driver = rig.driver()
+        await driver.connect()
+        pid = rig.facts()["pid"]
+        await driver.close()
+        await until(lambda: not is_alive(pid))
+        assert rig.facts()["starts"] == 1
+        again = rig.driver()
+        await again.connect()
+        assert rig.facts()["starts"] == 2
+
+
+async def test_a_family_that_cannot_work_says_why(tmp_path: Path, families: dict[str, str]) -> None:
+    families["modbus"] = "tests.mapper_families:make_missing"
+    async with running(tmp_path) as rig:
+        driver = rig.driver()
+        with pytest.raises(Rejected, match=r"modbus: .*pip install 'twinspan\[made-up\]'"):
+            await driver.connect()
+        await driver.close()
+        assert "pip install" in rig.facts()["broken"]
+
+
+@pytest.mark.usefixtures("families")
+async def test_a_protocol_that_runs_always_needs_no_device(tmp_path: Path) -> None:
+    async with running(tmp_path, always=["modbus"]) as rig:
+        await until(lambda: bool(rig.seen))
+        assert await rig.processes.order("modbus", "echo", {"a": "1"}) == {"a": "1"}
+        with pytest.raises(NotFound, match="it knows: echo"):
+            await rig.processes.order("modbus", "dance", {})
+        with pytest.raises(BadRequest, match="expected a number"):
+            await rig.processes.order("modbus", "echo", {"seconds": "x"})
+        with pytest.raises(NotFound, match="no mapper fax"):
+            await rig.processes.order("fax", "echo", {})
+
+
+@pytest.mark.usefixtures("families")
+def test_an_unknown_protocol_that_shall_run_always_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match=r"edge\.mappers\.always: no protocol fax"):
+        Rig(tmp_path, Mappers(always=["fax"]))
+
+
+@pytest.mark.usefixtures("families")
+async def test_a_flood_of_notifications_comes_as_few_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "PING_SECONDS", 0.1)
+    async with running(tmp_path) as rig:
+        driver = rig.driver(mode="flood")
+        await driver.connect()
+        told: list[int] = []
+        driver.subscribe(lambda: told.append(1))
+        taken = rig.metrics.mappers.notifications.labels("modbus", "taken")
+        await until(lambda: taken._value.get() >= 10_000)
+        assert 1 < len(told) < taken._value.get() / 100
+        await driver.close()
+        assert (await rig.processes.order("modbus", "echo", {"still": "there"})) == {
+            "still": "there"
+        }
+
+
+@pytest.mark.usefixtures("families")
+async def test_a_process_goes_with_its_link(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        driver = rig.driver()
+        await driver.connect()
+        pid = rig.facts()["pid"]
+    assert not is_alive(pid)
