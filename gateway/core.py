@@ -19,7 +19,7 @@ from gateway.connectivity.endpoints import Northbound as OwnNorthbound
 from gateway.connectivity.http import routes as connection_routes
 from gateway.connectivity.hub import Connections as ConnectionHub
 from gateway.connectivity.store import ConnectionStore
-from gateway.ditto.auth import Authentication, read_users
+from gateway.ditto.auth import Authentication, Sessions, read_users
 from gateway.ditto.creation_rules import CreationRules
 from gateway.ditto.endpoint import Endpoints as DittoEndpoints
 from gateway.ditto.fanout import Fanout
@@ -98,6 +98,14 @@ class Shared(Protocol):
     def documents(self) -> dict[str, Callable[[], JsonObject | Reply]]: ...
 
 
+class Front(Protocol):
+    """A page in front of the APIs, on Ditto's port (`gateway.console.page.Console`)."""
+
+    @property
+    def sessions(self) -> Sessions: ...
+    def routes(self, auth: Authentication, gateway: Gateway, /) -> list[web.RouteDef]: ...
+
+
 def open_store(shared: Shared, schema: str) -> Database:
     """Return the store `<data-dir>/<schema>.db`, with its metrics."""
     file = shared.settings.data_dir / f"{schema}.db"
@@ -163,8 +171,8 @@ class Gateway:
     modules: list[Module] = field(default_factory=list)
 
 
-def build_gateway(shared: Shared) -> Gateway:
-    """Build the Hono- and Ditto-compatible services and what joins them."""
+def build_gateway(shared: Shared, front: Front | None = None) -> Gateway:
+    """Build the Hono- and Ditto-compatible services and what joins them; `front` is None without a page."""
     settings, metrics, tracer = shared.settings, shared.metrics, shared.tracer
     database = open_store(shared, "gateway")
     registry = Registry(database, metrics, max_bcrypt_cost=settings.hono.registry.max_bcrypt_cost)
@@ -248,7 +256,7 @@ def build_gateway(shared: Shared) -> Gateway:
                 lambda: connectivity_demo.provision(registry, connections, things, policies),
             )
         )
-    gateway.modules += _ditto(shared, gateway, connections)
+    gateway.modules += _ditto(shared, gateway, connections, front)
     gateway.modules += _registry_and_adapters(shared, gateway)
     gateway.modules += kafka.commands
     return gateway
@@ -419,11 +427,12 @@ def _wot_hook(shared: Shared, models: ThingModels | None, config: WotConfig) -> 
     return WotHook(models, shared.settings.ditto.wot.skeleton, judge)
 
 
-def _ditto(shared: Shared, gateway: Gateway, connections: ConnectionHub) -> list[Module]:
+def _ditto(
+    shared: Shared, gateway: Gateway, connections: ConnectionHub, front: Front | None
+) -> list[Module]:
     settings, metrics = shared.settings.ditto, shared.metrics
     metrics.live_entities.watch("thing", lambda: len(gateway.things.memory))
     metrics.live_entities.watch("policy", lambda: len(gateway.policies.memory))
-    file = settings.http.users_file
     known = {**shared.users.ditto, **shared.users.devops}
     file = settings.http.users_file
     users = LazyHashes(known, read_users(Path(file)) if file else {})
@@ -432,6 +441,7 @@ def _ditto(shared: Shared, gateway: Gateway, connections: ConnectionHub) -> list
         PasswordChecks(),
         Tokens(settings.http.openid),
         pre_authentication=settings.http.pre_authentication,
+        sessions=front.sessions if front else None,
     )
     access = AccessRules(settings.namespace_access)
     endpoints = DittoEndpoints(auth, settings.http, metrics, shared.tracer, access)
@@ -466,6 +476,7 @@ def _ditto(shared: Shared, gateway: Gateway, connections: ConnectionHub) -> list
             ),
         ),
         *wot_config_routes(endpoints, gateway.wot_config),
+        *(front.routes(auth, gateway) if front else []),
         *fallback(endpoints),
     ]
     return [DittoServer(settings.http, shared.endpoints, table, auth, sockets, streams)]

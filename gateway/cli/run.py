@@ -16,12 +16,15 @@ from gateway.cli.clusters import install_crds
 from gateway.cli.options import settings_of, settings_options
 from gateway.cli.serving import Process, start
 from gateway.config import Settings
+from gateway.console.page import Console
 from gateway.core import Once, build_controllers, build_gateway, build_kube
 from gateway.runtime.module import Module
 
 if TYPE_CHECKING:
     from edge.pods.runtime import Runtime
     from gateway.kube.client import KubeClient
+    from gateway.kube.cluster import ClusterApi
+    from gateway.kube.module import KubeApi
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -71,7 +74,7 @@ def up(bind: str | None, advertise: tuple[str, ...], **options: Any) -> None:
 @start_options
 def gateway(**options: Any) -> None:
     """Run only the Hono- and Ditto-compatible services."""
-    start(_settings(options), lambda shared: build_gateway(shared).modules)
+    start(_settings(options), _gateway_alone)
 
 
 @click.group(invoke_without_command=True)
@@ -121,12 +124,33 @@ def _settings(
     return settings_of(options["file"], options["sets"], options["data_dir"], *more)
 
 
+def _console(shared: Process) -> Console | None:
+    """The web page, None where it is switched off."""
+    return Console(shared) if shared.settings.console.enabled else None
+
+
+def _gateway_alone(shared: Process) -> Sequence[Module]:
+    console = _console(shared)
+    return [*build_gateway(shared, console).modules, *(console.modules if console else [])]
+
+
 def _cloud_side(shared: Process) -> Sequence[Module]:
     from cloud.core import build_cloud
 
-    built, kube = build_gateway(shared), build_kube(shared)
+    console = _console(shared)
+    built, kube = build_gateway(shared, console), build_kube(shared)
     controllers = build_controllers(shared, kube)
-    return [*built.modules, kube, *controllers, *build_cloud(shared, built, kube)]
+    cloud_modules = build_cloud(shared, built, kube)
+    shown = _shown(console, kube)
+    return [*built.modules, kube, *controllers, *cloud_modules, *shown]
+
+
+def _shown(console: Console | None, kube: KubeApi | ClusterApi) -> Sequence[Module]:
+    """What the console runs by itself, once it knows the cluster."""
+    if console is None:
+        return []
+    console.show_cluster(kube)
+    return console.modules
 
 
 async def _run_sample(settings: Settings, runtime: Runtime | None, client: KubeClient) -> None:
@@ -167,7 +191,8 @@ def _everything(shared: Process) -> Sequence[Module]:
     from edge.core import build_edge
     from edge.join import JoinRequest
 
-    built, kube = build_gateway(shared), build_kube(shared)
+    console = _console(shared)
+    built, kube = build_gateway(shared, console), build_kube(shared)
     cloud_modules = build_cloud(shared, built, kube)
     client = kube.client("twinspan-cli")
 
@@ -184,6 +209,7 @@ def _everything(shared: Process) -> Sequence[Module]:
     shared.documents[status.PATH] = partial(status.of_core, local)
     controllers = build_controllers(shared, kube)
     modules = [*built.modules, kube, *controllers, *cloud_modules, *local.modules]
+    modules += _shown(console, kube)
     if shared.settings.demo:
         modules.append(Once("cloud.demo", lambda: demo.provision(client, local.node_name)))
         runtime = local.pods.runtime if local.pods is not None else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.config.cloud import Cloud
+from gateway.config.console import Console
 from gateway.config.ditto import Ditto
 from gateway.config.edge import Edge
 from gateway.config.hono import Hono
@@ -35,3 +36,4 @@ class Settings:
     cloud: Cloud = field(default_factory=Cloud)
     edge: Edge = field(default_factory=Edge)
     observe: Observe = field(default_factory=Observe)
+    console: Console = field(default_factory=Console)

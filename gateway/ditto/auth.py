@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.ditto.passwords import PasswordChecks, hash_password
 from gateway.ditto.tokens import Tokens
@@ -54,6 +54,18 @@ class Presented:
     authorization: str | None = None
     pre_authenticated: str | None = None
     access_token: str | None = None
+    session: str | None = None
+    """The cookie of the console, where the page itself asks."""
+
+
+class Sessions(Protocol):
+    """Who is signed in at the console, by the cookie."""
+
+    def caller(self, session: str) -> Caller | None:
+        """The API's user of a living session."""
+
+    def operator(self, session: str) -> str | None:
+        """The operator of a living session."""
 
 
 def read_users(file: Path) -> dict[str, str]:
@@ -91,7 +103,8 @@ def write_users(file: Path, passwords: Mapping[str, str]) -> None:
 class Authentication:
     """Turns what a request presents into a Caller.
 
-    Shape:  `users` name -> bcrypt hash; `pre_authentication` trusts the header of a proxy in front.
+    Shape:  `users` name -> bcrypt hash; `pre_authentication` trusts the header of a proxy in front;
+            `sessions` are those of the console, which count where nothing else is presented.
     """
 
     def __init__(
@@ -101,7 +114,9 @@ class Authentication:
         tokens: Tokens,
         *,
         pre_authentication: bool = False,
+        sessions: Sessions | None = None,
     ) -> None:
+        self._sessions = sessions
         self._users = users
         self._checks = checks
         self._tokens = tokens
@@ -125,7 +140,24 @@ class Authentication:
             return await self.bearer(credentials.strip() or presented.access_token or "")
         if scheme.lower() == "basic":
             return await self._basic(credentials, RESERVED)
+        if not scheme and (caller := self._of_session(presented)) is not None:
+            return caller
         raise failed("No authentication was presented.")
+
+    def _of_session(self, presented: Presented) -> Caller | None:
+        if self._sessions is None or presented.session is None:
+            return None
+        return self._sessions.caller(presented.session)
+
+    def _operator_of(self, presented: Presented) -> str | None:
+        """The operator that is signed in at the console, where nothing else is presented."""
+        if self._sessions is None or presented.session is None or presented.authorization:
+            return None
+        return self._sessions.operator(presented.session)
+
+    async def is_right(self, name: str, password: bytes) -> bool:
+        """Return True for a user, of the API or of operations, and its password. Errors: Undeliverable."""
+        return await self._checks.verify(name, password, self._users.get(name))
 
     async def bearer(self, token: str) -> Caller:
         """Prove the owner of a token; errors as `caller`."""
@@ -137,6 +169,8 @@ class Authentication:
 
         Errors: Unauthenticated; Undeliverable.
         """
+        if self._operator_of(presented) in names:
+            return
         scheme, _, credentials = (presented.authorization or "").partition(" ")
         if scheme.lower() != "basic":
             raise failed("No authentication was presented.")
@@ -149,6 +183,8 @@ class Authentication:
         scheme, _, credentials = (presented.authorization or "").partition(" ")
         if scheme.lower() == "basic" and _decoded(credentials)[0] in names:
             await self.operator(presented, *names)
+            return Caller((), OPERATOR)
+        if self._of_session(presented) is None and self._operator_of(presented) in names:
             return Caller((), OPERATOR)
         return await self.caller(presented)
 

@@ -16,6 +16,7 @@ from prometheus_client import Counter
 
 from gateway.config.ditto import Bulk, DittoHttp
 from gateway.ditto.auth import PRE_AUTHENTICATED, Authentication, Caller, Presented
+from gateway.ditto.console_session import HEADER, session_of
 from gateway.ditto.namespace_access import AccessRules
 from gateway.ditto.request import (
     URI_TOO_LONG,
@@ -47,6 +48,8 @@ API_REALM = 'Basic realm="Ditto"'
 DEVOPS_REALM = 'Basic realm="DITTO-DEVOPS"'
 STATUS_REALM = 'Basic realm="DITTO-STATUS"'
 NO_CALLER = Caller((), "none")
+SESSION_PATHS = "/api/2/"
+"""Where somebody who is signed in at the console needs no password."""
 
 
 def json_response(
@@ -207,7 +210,7 @@ class Endpoints:
             response = await handler(call)
         except GatewayError as error:
             response = error_response(error)
-            if error.status == 401 and realm:
+            if error.status == 401 and realm and HEADER not in request.headers:
                 response.headers[hdrs.WWW_AUTHENTICATE] = realm
             span.end(error if error.status >= 500 else None)
         except web.HTTPException as error:
@@ -309,6 +312,7 @@ def presented(request: web.Request) -> Presented:
         request.headers.get(hdrs.AUTHORIZATION),
         request.headers.get(PRE_AUTHENTICATED) or query.get(PRE_AUTHENTICATED),
         query.get("access_token"),
+        session_of(request) if request.path.startswith(SESSION_PATHS) else None,
     )
 
 
