@@ -30,6 +30,8 @@ FAULTS = "faults"
 """Member of `status.extensions`, ours: a list of part, message and the node that says so."""
 REPORTS = "reports"
 """Member of `status.extensions`, ours: which store of which node reported, and its version by property."""
+GOOD, UNCERTAIN = "good", "uncertain"
+"""Quality of a reported value; only what is not good is written."""
 FRESH_MILLIS = 60_000
 """A report of the same value writes the DeviceStatus anew only when this old."""
 
@@ -193,7 +195,7 @@ def twin_entry(layout: Layout, name: str, twin: Twin, old: JsonObject | None) ->
     kind = TWIN_TYPE.get(type_of(layout, name, twin), "string")
     entry: JsonObject = {**(old or {}), "propertyName": name}
     if twin.actual is not None and twin.actual.value is not None:
-        entry["reported"] = _side(twin.actual, kind)
+        entry["reported"] = _reported(twin.actual, kind)
     if twin.expected is not None and twin.expected.value is not None:
         entry["observedDesired"] = _side(twin.expected, kind)
     return entry
@@ -202,6 +204,19 @@ def twin_entry(layout: Layout, name: str, twin: Twin, old: JsonObject | None) ->
 def _side(value: TwinValue, kind: str) -> JsonObject:
     metadata: JsonObject = {"timestamp": str(value.timestamp), "type": kind}
     return {"value": value.value, "metadata": metadata}
+
+
+def _reported(value: TwinValue, kind: str) -> JsonObject:
+    side = _side(value, kind)
+    if value.quality == UNCERTAIN:
+        mapping(side["metadata"])["quality"] = UNCERTAIN
+    return side
+
+
+def quality_of(entry: JsonObject | None) -> str:
+    """Return how far the reported value of an entry can be trusted."""
+    said = text(mapping(mapping((entry or {}).get("reported")).get("metadata")).get("quality"))
+    return said or GOOD
 
 
 def is_news(old: JsonObject | None, new: JsonObject) -> bool:
@@ -214,7 +229,7 @@ def is_news(old: JsonObject | None, new: JsonObject) -> bool:
             return True
         if abs(_millis(after) - _millis(before)) >= FRESH_MILLIS:  # also when a clock was set back
             return True
-    return False
+    return quality_of(old) != quality_of(new)
 
 
 def reported_at(entry: JsonObject | None) -> int:

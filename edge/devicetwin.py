@@ -157,7 +157,8 @@ class DeviceTwin:
         """
         try:
             device = self._device(key)
-            change = report(device.twins, asks or {}, now_ms(), device.rules)
+            is_mapper = origin == MAPPER
+            change = report(device.twins, asks or {}, now_ms(), device.rules, is_sourced=is_mapper)
         except GatewayError as error:
             self._metrics.edge_twin_updates.labels(origin, "refused").inc()
             done(error)

@@ -7,14 +7,14 @@ are marked so that they change no twin a second time: DeviceTwin has told the cl
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
 from edge.clock import now_ms
 from gateway.errors import GatewayError
 from gateway.model.json import Json
-from gateway.model.message import Kind
+from gateway.model.message import NO_PROPERTIES, Kind, Scalar
 from gateway.model.trace import TraceContext
 from gateway.wire.cloudedge.devices import DeviceView, StateReport
 from gateway.wire.cloudedge.models import ModelView
@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 REPORT_AS = "twinspan.io/report-as"
 JSON_TYPE = "application/json"
+UNCERTAIN = "uncertain"
+"""Application property: the names of values whose quality is uncertain, with commas between."""
+MAX_MARKS = 1_000
 
 Submit = Callable[[EdgeUpload, Callable[[GatewayError | None], None]], None]
 """Puts a message into the spool; the callback comes once it is on disk."""
@@ -43,8 +46,15 @@ class Northbound:
         model: ModelView | None,
         values: Mapping[str, str],
         trace: TraceContext | None,
+        *,
+        at: int = 0,
+        uncertain: Iterable[str] = (),
     ) -> None:
-        """Send those values that the Device reports to the cloud, typed as its model says."""
+        """Send those values that the Device reports to the cloud, typed as its model says.
+
+        Shape:  `at` is the time of the newest of them, Unix ms, 0 for now; `uncertain` names those that
+                cannot be trusted fully: an application property of the message does so, too.
+        """
         body = {
             name: typed(model, name, text)
             for name, text in values.items()
@@ -52,7 +62,10 @@ class Northbound:
         }
         if body:
             is_event = view.meta.annotations.get(REPORT_AS) == Kind.EVENT
-            self._send(view.key, Kind.EVENT if is_event else Kind.TELEMETRY, body, trace)
+            marked = ",".join(name for name in uncertain if name in body)
+            marks = {UNCERTAIN: marked[:MAX_MARKS]} if marked else NO_PROPERTIES
+            kind = Kind.EVENT if is_event else Kind.TELEMETRY
+            self._send(view.key, kind, body, trace, at=at, properties=marks)
 
     def state(self, key: DeviceKey, state: str, report: StateReport) -> None:
         """Send a Device's state, unless the Device says that it is not reported to the cloud."""
@@ -60,7 +73,14 @@ class Northbound:
             self._send(key, Kind.EVENT, {"state": state}, None)
 
     def _send(
-        self, key: DeviceKey, kind: Kind, body: Mapping[str, Json], trace: TraceContext | None
+        self,
+        key: DeviceKey,
+        kind: Kind,
+        body: Mapping[str, Json],
+        trace: TraceContext | None,
+        *,
+        at: int = 0,
+        properties: Mapping[str, Scalar] = NO_PROPERTIES,
     ) -> None:
         device = f"{key.namespace}:{key.name}"
         item = EdgeUpload(
@@ -70,8 +90,9 @@ class Northbound:
             device=device,
             content_type=JSON_TYPE,
             qos=1,
-            at=now_ms(),
+            at=at or now_ms(),
             twin_owned=True,
+            properties=properties,
             trace=trace,
         )
         self._submit(item, _logged)

@@ -10,13 +10,14 @@ Source: KubeEdge reference, sections 14.3, 15.1, 15.2.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeAlias
 
 from msgspec.structs import replace
 
+from edge.twinvalues import STRING, check_value, same
 from gateway.errors import BadRequest
 from gateway.wire.cloudedge.twins import (
     DELETED,
@@ -26,20 +27,14 @@ from gateway.wire.cloudedge.twins import (
     TwinVersion,
     ValueMetadata,
 )
-from gateway.wire.cloudedge.values import ValueRule, parse_text
+from gateway.wire.cloudedge.values import ValueRule
 
-STRING = "string"
 MAX_PROPERTIES = 1_000
 """Properties in one request, and properties of one device."""
-MAX_VALUE_CHARS = 4_096
 MAX_METADATA = 32
 """Keys in the metadata of one property."""
 
 _NAME = re.compile(r"[a-zA-Z0-9\-_.,:/@#]{1,128}")
-_TEXT = re.compile(r"[a-zA-Z0-9\-_.,:/@#]{1,512}")
-_INT = re.compile(r"[+-]?[0-9]{1,19}")
-_FLOAT = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
-_INT64 = 2**63
 _NEVER = TwinVersion()
 NO_RULES: Mapping[str, ValueRule] = MappingProxyType({})
 
@@ -113,61 +108,6 @@ def _newer(mine: TwinVersion | None, theirs: TwinVersion) -> bool:
     return mine is not None and (mine.cloud > theirs.cloud or mine.edge > theirs.edge)
 
 
-def _is_int(text: str) -> bool:
-    return _INT.fullmatch(text) is not None and -_INT64 <= int(text) < _INT64
-
-
-_CHECKS: dict[str, Callable[[str], bool]] = {
-    STRING: lambda text: _TEXT.fullmatch(text) is not None,
-    "int": _is_int,
-    "integer": _is_int,
-    "float": lambda text: _FLOAT.fullmatch(text) is not None,
-    "boolean": lambda text: text in ("true", "false"),
-    DELETED: lambda _text: True,
-}
-
-_READERS: dict[str, Callable[[str], object]] = {
-    "int": int,
-    "integer": int,
-    "float": float,
-}
-
-
-def check_value(name: str, kind: str, text: str, rule: ValueRule | None = None) -> None:
-    """Refuse a value that its type does not allow; a DeviceModel's rule says it better than the twin's type.
-
-    Errors: BadRequest, naming property, type and value.
-    """
-    if rule is not None:
-        _check_by_model(name, rule, text)
-        return
-    check = _CHECKS.get(kind)
-    if check is None:
-        raise BadRequest(f"twin.{name}: type {kind!r} is not one of {', '.join(sorted(_CHECKS))}")
-    if len(text) > MAX_VALUE_CHARS or not check(text):
-        raise BadRequest(f"twin.{name}: expected a value of type {kind}, got {text[:64]!r}")
-
-
-def _check_by_model(name: str, rule: ValueRule, text: str) -> None:
-    try:
-        parse_text(rule.type, text)
-    except BadRequest as error:
-        raise BadRequest(f"twin.{name}: {error.message}") from error
-
-
-def same(kind: str, left: str, right: str) -> bool:
-    """True when two texts mean the same value of this type (`25` and `25.0` as float)."""
-    if left == right:
-        return True
-    reader = _READERS.get(kind)
-    if reader is None:
-        return False
-    try:
-        return reader(left) == reader(right)
-    except ValueError:
-        return False
-
-
 # --- local updates (section 15.1) ------------------------------------------------------------------
 
 
@@ -187,21 +127,28 @@ def check_asks(asks: Asks | None) -> Asks:
 
 
 def report(
-    twins: Twins, asks: Asks, now_ms: int, rules: Mapping[str, ValueRule] = NO_RULES
+    twins: Twins,
+    asks: Asks,
+    now_ms: int,
+    rules: Mapping[str, ValueRule] = NO_RULES,
+    *,
+    is_sourced: bool = False,
 ) -> Change:
     """Apply what a client or mapper at the edge says; `rules` are those of the device's model.
 
+    Shape:  `is_sourced` lets a reported value have its own time and quality; KubeEdge ignores a client's.
     Errors: BadRequest when one value does not fit its type; then nothing at all changes.
     """
     change = Change()
     for name, ask in check_asks(asks).items():
         stored = twins.get(name)
+        writer = _Writer(name, rules.get(name), now_ms, is_sourced)
         if ask is None:
             _forget(change, name, stored)
         elif stored is None or is_deleted(stored):
-            _insert(change, name, stored, ask, _Writer(name, rules.get(name), now_ms))
+            _insert(change, name, stored, ask, writer)
         else:
-            _update(change, name, stored, ask, _Writer(name, rules.get(name), now_ms))
+            _update(change, name, stored, ask, writer)
     if len(twins.keys() | change.changed.keys()) > MAX_PROPERTIES:
         raise BadRequest(f"twin: a device has at most {MAX_PROPERTIES} properties")
     return change
@@ -266,6 +213,7 @@ class _Writer:
     name: str
     rule: ValueRule | None
     now_ms: int
+    is_sourced: bool = False
 
     def write(self, twin: Twin, ask: Twin) -> Twin:
         expected, actual = text_of(ask.expected), text_of(ask.actual)
@@ -278,14 +226,14 @@ class _Writer:
         if actual is not None:
             twin = replace(
                 twin,
-                actual=self._value("actual", twin, actual),
+                actual=self._value("actual", twin, actual, ask.actual),
                 actual_version=_bumped(twin.actual_version),
             )
         return twin
 
-    def _value(self, side: str, twin: Twin, text: str) -> TwinValue:
+    def _value(self, side: str, twin: Twin, text: str, said: TwinValue | None = None) -> TwinValue:
         check_value(f"{self.name}.{side}", type_of(twin), text, self.rule)
-        return _stamped(text, self.now_ms)
+        return said if self.is_sourced and said and said.timestamp else _stamped(text, self.now_ms)
 
 
 def _bumped(version: TwinVersion | None) -> TwinVersion:

@@ -20,7 +20,7 @@ Clock = Callable[[], int]
 
 
 class Quality(enum.StrEnum):
-    """How far a reading can be trusted; only good ones are reported."""
+    """How far a reading can be trusted: uncertain ones are reported with a mark, bad ones are a fault."""
 
     GOOD = "good"
     UNCERTAIN = "uncertain"
@@ -31,12 +31,14 @@ class Quality(enum.StrEnum):
 class Reading:
     """One value as the device gave it.
 
-    Shape:  `text` in DeviceModel's canonical form; `at` the source's own time, ms since the epoch.
+    Shape:  `text` in DeviceModel's canonical form; `at` the source's own time, ms since the epoch, 0 where it
+            has none; `why` says for people what is wrong with a reading that is not good.
     """
 
     text: str
     quality: Quality
     at: int
+    why: str = ""
 
 
 class DeviceUnreachable(Undeliverable):

@@ -115,8 +115,8 @@ class MqttDriver:
     def _reading(self, name: str, text: str) -> Reading:
         try:
             parse_text(self._rules.get(name, OWN_RULE).type, text)
-        except BadRequest:
-            return Reading(text, Quality.BAD, self._clock())
+        except BadRequest as error:
+            return Reading("", Quality.BAD, self._clock(), error.message)
         return Reading(text, Quality.GOOD, self._clock())
 
 

@@ -13,8 +13,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
+from edge.mappers.calls import CONNECTED, WAITING, Tally, measured
 from edge.mappers.driver import Driver, DriverFactory, NotServed, Quality, TellsFaults
-from edge.mappers.session import CALL_SECONDS, MAX_ORDERS, Order, Served, Services, Session
+from edge.mappers.session import CALL_SECONDS, CLOCK, MAX_ORDERS, Order, Served, Services, Session
 from edge.store import DeviceRow
 from gateway.errors import GatewayError, QuotaExceeded, Rejected, Undeliverable
 from gateway.model.trace import TraceContext
@@ -41,6 +42,7 @@ class MapperRunner:
         self._services = services
         self._served: dict[DeviceKey, Served] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._tally = Tally(services.metrics.mappers)
 
     async def run(self, ready: Callable[[], None]) -> None:
         try:
@@ -123,7 +125,7 @@ class MapperRunner:
             return
         served.is_connected = False
         served.drop_orders(f"device {key} is not served here any more")
-        self._services.faults.forget(key, CONNECTION, "property ", "wish ")
+        self._services.faults.forget(key, CONNECTION, CLOCK, "property ", "wish ")
         if served.task is not None:
             served.task.cancel()
 
@@ -148,6 +150,17 @@ class MapperRunner:
     # --- one device ---------------------------------------------------------------------------
 
     async def _serve(self, served: Served) -> None:
+        self._count(served, WAITING)
+        try:
+            await self._serve_on(served)
+        finally:
+            self._count(served, "")
+
+    def _count(self, served: Served, state: str) -> None:
+        self._tally.move(served.view.protocol, served.counted, state)
+        served.counted = state
+
+    async def _serve_on(self, served: Served) -> None:
         backoff = Backoff(RETRY_FIRST, RETRY_CAP)
         key, protocol = served.view.key, served.view.protocol
         while True:
@@ -157,6 +170,7 @@ class MapperRunner:
                     await self._connect_and_work(served, driver, backoff)
                 finally:
                     served.is_connected = False
+                    self._count(served, WAITING)
                     served.drop_orders(f"device {key} is not connected any more")
                     await _close(driver, key)
             except NotServed:
@@ -174,9 +188,11 @@ class MapperRunner:
 
     async def _connect_and_work(self, served: Served, driver: Driver, backoff: Backoff) -> None:
         key = served.view.key
-        async with asyncio.timeout(CALL_SECONDS):
-            await driver.connect()
+        with measured(self._services.metrics.mappers, served.view.protocol, "connect"):
+            async with asyncio.timeout(CALL_SECONDS):
+                await driver.connect()
         served.is_connected = True
+        self._count(served, CONNECTED)
         self._services.faults.note(key, CONNECTION, "")
         if isinstance(driver, TellsFaults):
             for name, fault in driver.faults().items():

@@ -1,7 +1,8 @@
 """One connection to one device: it is read, written and reported until it fails.
 
 Calls to the driver come one after another, each with a time limit. What callers of methods want written goes
-before what the twin wants.
+before what the twin wants. A device that has news is read at once, and at most ten times a second however
+much news it has. A property that cannot be read is a fault of the Device; the others go on.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge.clock import now_ms
 from edge.deviceport import MAPPER, FaultPort, TwinPort
+from edge.mappers.calls import measured
 from edge.mappers.driver import Driver, Quality, Reading
 from edge.mappers.pushing import Pushing, Sample
+from edge.mappers.sources import source_time
 from edge.northbound import Northbound, typed
 from edge.twinasks import ask_change
 from edge.twinrules import deltas, text_of
@@ -27,18 +30,23 @@ from gateway.runtime.backoff import Backoff
 from gateway.wire.cloudedge.devices import DeviceView
 from gateway.wire.cloudedge.models import ModelView
 from gateway.wire.cloudedge.subjects import DeviceKey
-from gateway.wire.cloudedge.twins import Twin, TwinValue
+from gateway.wire.cloudedge.twins import Twin, TwinValue, ValueMetadata
 
 log = logging.getLogger(__name__)
 
 DEFAULT_COLLECT_MS = 1_000
 SHORTEST_MS = 100
 SHORTEST_STATE_MS = 1_000
+READ_SECONDS = 0.1
+"""Shortest time from one read of a device to the next."""
 CALL_SECONDS = 10.0
 REWRITE_SECONDS = 30.0
 """Pause before a wanted value is written again that the device took but does not show."""
 MAX_ORDERS = 16
 """Calls of methods that wait for one device; more are refused."""
+CLOCK = "clock"
+"""The part of a Device that a fault names when its time cannot be true."""
+NO_VALUE = "the device gives no value that can be used"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,8 @@ class Served:
     cause: TraceContext | None = None
     """The trace of the latest wish, until it is written."""
     is_connected: bool = False
+    counted: str = ""
+    """The state that its protocol's tally has it in."""
     speaks_for_itself: bool = False
     """No driver has anything to do with it."""
     orders: deque[Order] = field(default_factory=deque)
@@ -96,7 +106,14 @@ class _Property:
     next_collect: float = 0.0
     next_report: float = 0.0
     text: str | None = None
-    reported: str | None = None
+    quality: Quality = Quality.GOOD
+    at: int = 0
+    """When the value is from, Unix ms."""
+    reported: tuple[str, Quality] | None = None
+    misfit: str | None = None
+    """A reported value that the twin refused."""
+    has_fault: bool = True
+    """May have a fault; true at first: an earlier connection may have left one."""
     refused: str | None = None
     """A wanted value that the device refused: not tried again until another one is wanted."""
     written: str | None = None
@@ -105,6 +122,20 @@ class _Property:
 
     def may_write(self, text: str, now: float) -> bool:
         return text != self.refused and (text != self.written or now >= self.next_write)
+
+    @property
+    def value(self) -> TwinValue:
+        """The reported value; a good one needs no mark."""
+        mark = "" if self.quality is Quality.GOOD else self.quality.value
+        return TwinValue(value=self.text, metadata=ValueMetadata(timestamp=self.at, quality=mark))
+
+    def is_due(self, now: float) -> bool:
+        """Say whether it is to be reported: each report cycle, or on change where there is none."""
+        if self.text is None:
+            return False
+        return (
+            self.next_report <= now if self.report else (self.text, self.quality) != self.reported
+        )
 
     def took(self, text: str, now: float) -> None:
         """The device took a value: it is read and reported at once."""
@@ -132,6 +163,10 @@ class Session:
         self._properties: dict[str, _Property] = {}
         self._view: DeviceView | None = None
         self._next_state: float | None = None
+        self._next_read = 0.0
+        self._has_news = False
+        """Something may have changed: all is read when that is allowed again."""
+        self._is_clock_wrong = True
         self._written: TraceContext | None = None
         """The latest write that no report followed yet."""
 
@@ -142,7 +177,7 @@ class Session:
     async def run(self) -> None:
         """Work until the device fails. Errors: of the driver; DeviceNotFound when the Device is gone."""
         time = asyncio.get_running_loop().time
-        self._driver.subscribe(self._served.wake.set)
+        self._driver.subscribe(self._pushed)
         while True:
             self._served.wake.clear()
             if self._view is not self._served.view:
@@ -154,8 +189,16 @@ class Session:
             self._repeat_state(time())
             await self._rest(time())
 
+    def _pushed(self) -> None:
+        """The device has news; until it was read, more of it wakes nobody."""
+        if not self._has_news:
+            self._has_news = True
+            self._served.wake.set()
+
     def _take_view(self, view: DeviceView, now: float) -> None:
         old = self._properties
+        for name in old.keys() - view.properties.keys():
+            self._fault(name, "")
         self._properties = {}
         for name, prop in view.properties.items():
             collect = max(prop.collect_cycle or DEFAULT_COLLECT_MS, SHORTEST_MS) / 1_000
@@ -170,15 +213,15 @@ class Session:
     async def _rest(self, now: float) -> None:
         """Sleep until something is due, wanted, or new at the device."""
         due = min((p.next_collect for p in self._properties.values()), default=now + 3_600)
+        due = self._next_read if self._has_news else max(due, self._next_read)
         if self._next_state is not None:
             due = min(due, self._next_state)
         try:
-            async with asyncio.timeout(max(due - now, SHORTEST_MS / 1_000)):
+            async with asyncio.timeout(due - now if due > now else READ_SECONDS):
                 await self._served.wake.wait()
         except TimeoutError:
             return
-        for prop in self._properties.values():
-            prop.next_collect = 0.0
+        self._has_news = True
 
     def _repeat_state(self, now: float) -> None:
         """Say the state again each state cycle."""
@@ -273,8 +316,9 @@ class Session:
     async def _write(self, name: str, text: str, cause: TraceContext | None) -> None:
         facts = {"device": str(self._key), "property": name}
         with self._services.tracer.start("edge.mapper write", cause, "client", facts) as span:
-            async with asyncio.timeout(CALL_SECONDS):
-                await self._driver.write(name, text)
+            with measured(self._services.metrics.mappers, self._served.view.protocol, "write"):
+                async with asyncio.timeout(CALL_SECONDS):
+                    await self._driver.write(name, text)
             self._written = span.context
 
     def _may_write(self, name: str) -> bool:
@@ -285,62 +329,115 @@ class Session:
     # --- reads ------------------------------------------------------------------------------------
 
     async def _collect(self, now: float) -> None:
-        due = [name for name, prop in self._properties.items() if prop.next_collect <= now]
+        if now < self._next_read:
+            return
+        has_news, self._has_news = self._has_news, False
+        due = [n for n, prop in self._properties.items() if has_news or prop.next_collect <= now]
         if not due:
             return
-        async with asyncio.timeout(CALL_SECONDS):
-            readings = await self._driver.read(due)
+        self._next_read = now + READ_SECONDS
+        readings = await self._read(due)
         self._backoff.reset()
+        at, clocks = now_ms(), set()
         for name in due:
-            prop = self._properties[name]
-            prop.next_collect = now + prop.collect
+            self._properties[name].next_collect = now + self._properties[name].collect
             reading = readings.get(name)
             if reading is not None:
-                self._note(prop, reading)
+                clocks.add(self._note(name, reading, at))
+        self._judge_clock(clocks)
 
-    def _note(self, prop: _Property, reading: Reading) -> None:
-        protocol = self._served.view.protocol
+    async def _read(self, names: Sequence[str]) -> Mapping[str, Reading]:
+        """Read properties together; where the device refuses that, each by itself."""
+        try:
+            with measured(self._services.metrics.mappers, self._served.view.protocol, "read"):
+                async with asyncio.timeout(CALL_SECONDS):
+                    return await self._driver.read(names)
+        except GatewayError as error:
+            if error.status >= 500:
+                raise
+            if len(names) == 1:
+                return {names[0]: Reading("", Quality.BAD, 0, error.message)}
+        readings: dict[str, Reading] = {}
+        for name in names:
+            readings.update(await self._read((name,)))
+        return readings
+
+    def _note(self, name: str, reading: Reading, now: int) -> str:
+        """Keep a reading; return what is wrong with the device's clock."""
+        prop, protocol = self._properties[name], self._served.view.protocol
         self._services.metrics.edge_mapper_reads.labels(protocol, reading.quality).inc()
-        prop.text = reading.text if reading.quality is Quality.GOOD else None
+        if reading.quality is Quality.BAD:
+            prop.text = None
+            self._fault(name, reading.why or NO_VALUE)
+            return ""
+        if prop.has_fault and reading.text != prop.misfit:
+            self._fault(name, "")
+        prop.text, prop.quality = reading.text, reading.quality
+        prop.at, clock = source_time(reading, now)
+        return clock
+
+    def _fault(self, name: str, fault: str) -> None:
+        self._services.faults.note(self._key, f"property {name}", fault)
+        prop = self._properties.get(name)
+        if prop is not None:
+            prop.has_fault = bool(fault)
+
+    def _judge_clock(self, said: set[str]) -> None:
+        if not said:
+            return
+        fault = max(said)
+        if fault or self._is_clock_wrong:
+            self._services.faults.note(self._key, CLOCK, fault)
+        self._is_clock_wrong = bool(fault)
 
     async def _report(self, now: float) -> None:
-        """Report what is due: each report cycle, or on change where there is none."""
-        due = {}
-        for name, prop in self._properties.items():
-            if prop.text is None:
-                continue
-            is_due = prop.next_report <= now if prop.report else prop.text != prop.reported
-            if is_due:
-                due[name] = prop.text
-                prop.next_report = now + prop.report
+        """Report what is due."""
+        due = {name: prop for name, prop in self._properties.items() if prop.is_due(now)}
         if not due:
             return
+        for prop in due.values():
+            prop.next_report = now + prop.report
         with self._services.tracer.start(
             "edge.mapper report", self._written, attributes={"device": str(self._key)}
         ) as span:
             self._written = None
             await self._change_twin(due, span.context)
             self._push(due)
-            self._services.north.values(self._served.view, self._served.model, due, span.context)
-
-    def _push(self, due: Mapping[str, str]) -> None:
-        if self._services.pushing is not None:
-            at, key, model = now_ms(), self._key, self._served.model
-            self._services.pushing.offer(
-                Sample(key, name, typed(model, name, text), text, at) for name, text in due.items()
+            self._services.north.values(
+                self._served.view,
+                self._served.model,
+                {name: prop.text for name, prop in due.items() if prop.text is not None},
+                span.context,
+                at=max(prop.at for prop in due.values()),
+                uncertain=[n for n, prop in due.items() if prop.quality is Quality.UNCERTAIN],
             )
 
-    async def _change_twin(self, due: Mapping[str, str], trace: TraceContext) -> None:
-        """Report all in one update; where one value is refused, each by itself."""
-        refused = await self._update(due, trace)
-        if refused and len(due) > 1:
-            for name, text in due.items():
-                await self._update({name: text}, trace)
+    def _push(self, due: Mapping[str, _Property]) -> None:
+        if self._services.pushing is not None:
+            key, model = self._key, self._served.model
+            self._services.pushing.offer(
+                Sample(key, name, typed(model, name, prop.text), prop.text, prop.at)
+                for name, prop in due.items()
+                if prop.text is not None
+            )
 
-    async def _update(self, due: Mapping[str, str], trace: TraceContext) -> bool:
-        """Report values; True where they are refused. Errors: DeviceNotFound."""
-        asks = {name: Twin(actual=TwinValue(value=text)) for name, text in due.items()}
-        is_refused = False
+    async def _change_twin(self, due: Mapping[str, _Property], trace: TraceContext) -> None:
+        """Report all in one update; where one value is refused, each by itself."""
+        refusal = await self._update(due, trace)
+        if refusal is None:
+            return
+        for name, prop in due.items():
+            alone = refusal if len(due) == 1 else await self._update({name: prop}, trace)
+            if alone is not None:
+                prop.misfit = prop.text
+                self._fault(name, alone.message)
+
+    async def _update(
+        self, due: Mapping[str, _Property], trace: TraceContext
+    ) -> GatewayError | None:
+        """Report values; return why they are refused, if they are. Errors: DeviceNotFound."""
+        asks = {name: Twin(actual=prop.value) for name, prop in due.items()}
+        refusal: GatewayError | None = None
         try:
             await ask_change(self._services.twin, self._key, asks, origin=MAPPER, trace=trace)
         except DeviceNotFound:
@@ -350,11 +447,11 @@ class Session:
                 "a report is not kept", extra={"device": str(self._key), "cause": error.message}
             )
             if error.status >= 500:
-                return False
-            is_refused = True  # a refused value would be refused again
-        for name, text in due.items():
-            self._properties[name].reported = text
-        return is_refused
+                return None
+            refusal = error  # a refused value would be refused again
+        for prop in due.values():
+            prop.reported = None if prop.text is None else (prop.text, prop.quality)
+        return refusal
 
 
 def _state_cycle(view: DeviceView) -> float:

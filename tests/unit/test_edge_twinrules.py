@@ -13,12 +13,11 @@ from edge.twinrules import (
     alive,
     bind,
     changes_of,
-    check_value,
     deltas,
     report,
-    same,
     sync,
 )
+from edge.twinvalues import check_value, same
 from gateway.errors import BadRequest
 from gateway.wire.cloudedge.twins import DELETED, Twin, TwinValue, TwinVersion, ValueMetadata
 from gateway.wire.cloudedge.values import PropertyType, ValueRule
@@ -93,6 +92,21 @@ def test_the_same_value_again_is_still_a_change() -> None:
 def test_the_clients_timestamp_is_replaced_by_the_edges_clock() -> None:
     ask = Twin(actual=TwinValue(value="20", metadata=ValueMetadata(timestamp=7)))
     assert report({}, {"temp": ask}, NOW).changed["temp"].actual == value("20", NOW)
+
+
+def test_a_mappers_value_keeps_its_sources_time_and_quality() -> None:
+    said = ValueMetadata(timestamp=7, quality="uncertain")
+    ask = Twin(
+        expected=TwinValue(value="21", metadata=said), actual=TwinValue(value="20", metadata=said)
+    )
+    after = report({}, {"temp": ask}, NOW, is_sourced=True).changed["temp"]
+    assert after.actual == TwinValue(value="20", metadata=said)
+    assert after.expected == value("21", NOW)
+
+
+def test_a_mappers_value_without_a_time_gets_the_edges() -> None:
+    after = report({}, {"temp": asks(actual="20")}, NOW, is_sourced=True).changed["temp"]
+    assert after.actual == value("20", NOW)
 
 
 def test_a_local_client_may_set_the_expected_side() -> None:

@@ -35,9 +35,13 @@ T = TypeVar("T")
 
 
 class ValueMetadata(Struct, frozen=True, omit_defaults=True):
-    """When a value was set, Unix milliseconds; 0 for unknown."""
+    """When a value was set, Unix milliseconds; 0 for unknown.
+
+    Shape:  `quality` is ours: how far a reported value can be trusted, "" for good.
+    """
 
     timestamp: _Millis = 0
+    quality: _Text = ""
 
 
 class TwinValue(Struct, frozen=True, omit_defaults=True):
@@ -49,6 +53,10 @@ class TwinValue(Struct, frozen=True, omit_defaults=True):
     @property
     def timestamp(self) -> int:
         return self.metadata.timestamp if self.metadata else 0
+
+    @property
+    def quality(self) -> str:
+        return self.metadata.quality if self.metadata else ""
 
 
 class TwinVersion(Struct, frozen=True):

@@ -1,0 +1,323 @@
+"""What a session makes of readings: quality, source time, faults, and how often it reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, cast
+
+import pytest
+
+from edge.deviceport import MAPPER
+from edge.mappers import session as sessions
+from edge.mappers.driver import DeviceUnreachable, Quality, Reading
+from edge.mappers.runner import MapperRunner
+from edge.mappers.session import Services
+from edge.mappers.sources import source_time
+from edge.northbound import Northbound
+from edge.twinrules import Change
+from gateway.errors import BadRequest, GatewayError, Rejected
+from gateway.model.message import Kind
+from gateway.observe.metrics import Metrics
+from gateway.observe.tracing import Tracer
+from gateway.runtime.module import running
+from gateway.wire.cloudedge.devices import DeviceView
+from gateway.wire.cloudedge.subjects import DeviceKey
+from gateway.wire.cloudedge.twins import Twin
+from gateway.wire.cloudedge.uploads import EdgeUpload
+
+NOW = 1_800_000_000_000
+
+
+class FakeTwin:
+    """DeviceTwin as a session sees it: what it was told."""
+
+    def __init__(self) -> None:
+        self.reports: list[dict[str, Twin | None]] = []
+        self.refuses: set[str] = set()
+        self.states: list[str] = []
+
+    def update(
+        self,
+        _key: DeviceKey,
+        asks: Mapping[str, Twin | None],
+        done: Callable[[Change | GatewayError], None],
+        *,
+        origin: str,
+        **_: Any,
+    ) -> None:
+        assert origin == MAPPER
+        if self.refuses & asks.keys():
+            done(BadRequest("expected a value of type int"))
+            return
+        self.reports.append(dict(asks))
+        done(Change())
+
+    def set_state(self, _key: DeviceKey, state: str, _done: object) -> None:
+        self.states.append(state)
+
+    def twins(self, _key: DeviceKey) -> dict[str, Twin]:
+        return {}
+
+    def said(self, name: str) -> list[tuple[str | None, int, str]]:
+        """The reported values of a property: text, time, mark."""
+        found = [each[name] for each in self.reports if name in each]
+        sides = [twin.actual for twin in found if twin is not None and twin.actual is not None]
+        return [(side.value, side.timestamp, side.quality) for side in sides]
+
+
+class FakeFaults:
+    def __init__(self) -> None:
+        self.parts: dict[str, str] = {}
+
+    def note(self, _key: DeviceKey, part: str, fault: str) -> None:
+        if fault:
+            self.parts[part] = fault
+        else:
+            self.parts.pop(part, None)
+
+    def forget(self, _key: DeviceKey, *parts: str) -> None:
+        for part in [each for each in self.parts if each.startswith(parts)]:
+            self.parts.pop(part)
+
+
+class FakeDriver:
+    """A device whose readings the test sets."""
+
+    def __init__(self, **readings: Reading) -> None:
+        self.readings: dict[str, Reading] = dict(readings)
+        self.broken: dict[str, GatewayError] = {}
+        self.reads: list[tuple[str, ...]] = []
+        self.changed: Callable[[], None] = lambda: None
+
+    async def connect(self) -> None: ...
+
+    async def read(self, names: Sequence[str]) -> Mapping[str, Reading]:
+        self.reads.append(tuple(names))
+        for name in names:
+            if name in self.broken:
+                raise self.broken[name]
+        return {name: self.readings[name] for name in names if name in self.readings}
+
+    async def write(self, name: str, text: str) -> None:
+        raise AssertionError(name, text)
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        self.changed = changed
+
+    async def close(self) -> None: ...
+
+
+class Hanging(FakeDriver):
+    async def read(self, names: Sequence[str]) -> Mapping[str, Reading]:
+        self.reads.append(tuple(names))
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+
+def good(text: str, at: int = 0) -> Reading:
+    return Reading(text, Quality.GOOD, at)
+
+
+def a_view(name: str, *properties: str, collect: int = 100) -> DeviceView:
+    return DeviceView.read(
+        {
+            "metadata": {"namespace": "default", "name": name, "uid": name},
+            "spec": {
+                "protocol": {"protocolName": "fake"},
+                "properties": [
+                    {"name": each, "collectCycle": collect, "reportToCloud": True}
+                    for each in properties
+                ],
+            },
+        }
+    )
+
+
+class Rig:
+    def __init__(self, drivers: Mapping[str, FakeDriver]) -> None:
+        self.twin, self.faults, self.metrics = FakeTwin(), FakeFaults(), Metrics()
+        self.sent: list[EdgeUpload] = []
+        north = Northbound(self._submit)
+        services = Services(
+            cast(Any, self.twin), north, self.metrics, Tracer(), cast(Any, self.faults)
+        )
+        self.runner = MapperRunner({"fake": lambda view, _model: drivers[view.meta.name]}, services)
+
+    def _submit(self, item: EdgeUpload, _done: object) -> None:
+        if item.kind is Kind.TELEMETRY:
+            self.sent.append(item)
+
+    def sample(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, {"driver": "fake", **labels}) or 0.0
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not is_so():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def driver() -> FakeDriver:
+    return FakeDriver()
+
+
+@pytest.fixture
+async def rig(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
+    monkeypatch.setattr(sessions, "now_ms", lambda: NOW)
+    made = Rig({"d": driver})
+    async with running(made.runner):
+        yield made
+
+
+async def test_a_value_is_reported_with_its_sources_time(rig: Rig, driver: FakeDriver) -> None:
+    driver.readings = {"a": good("1", NOW - 5_000), "b": good("2", NOW - 9_000)}
+    rig.runner.device_bound(a_view("d", "a", "b"), None)
+    await until(lambda: rig.sent)
+    assert rig.twin.said("a") == [("1", NOW - 5_000, "")]
+    assert rig.twin.said("b") == [("2", NOW - 9_000, "")]
+    assert rig.sent[0].at == NOW - 5_000
+    assert "uncertain" not in rig.sent[0].properties
+
+
+async def test_an_uncertain_value_is_reported_with_its_mark_and_the_mark_goes_alone(
+    rig: Rig, driver: FakeDriver
+) -> None:
+    driver.readings = {"a": Reading("1", Quality.UNCERTAIN, NOW, "stale"), "b": good("2", NOW)}
+    rig.runner.device_bound(a_view("d", "a", "b"), None)
+    await until(lambda: rig.sent)
+    assert rig.twin.said("a") == [("1", NOW, "uncertain")]
+    assert rig.sent[0].properties == {"uncertain": "a"}
+    driver.readings["a"] = good("1", NOW)
+    await until(lambda: len(rig.twin.said("a")) == 2)
+    assert rig.twin.said("a")[1] == ("1", NOW, "")
+    assert rig.twin.said("b") == [("2", NOW, "")]
+
+
+async def test_a_bad_reading_is_a_fault_until_the_next_good_one_and_is_never_reported(
+    rig: Rig, driver: FakeDriver
+) -> None:
+    driver.readings = {"a": Reading("nan", Quality.BAD, NOW, "not a number"), "b": good("2", NOW)}
+    rig.runner.device_bound(a_view("d", "a", "b"), None)
+    await until(lambda: rig.sent)
+    assert rig.faults.parts == {"property a": "not a number"}
+    assert rig.sample("twinspan_edge_mapper_reads_total", quality="bad") >= 1
+    assert rig.twin.said("a") == []
+    driver.readings["a"] = good("7", NOW)
+    await until(lambda: rig.twin.said("a"))
+    assert rig.faults.parts == {}
+
+
+async def test_a_property_that_the_device_refuses_to_read_does_not_stop_the_others(
+    rig: Rig, driver: FakeDriver
+) -> None:
+    driver.broken = {"a": Rejected("illegal address")}
+    driver.readings = {"b": good("2", NOW), "c": good("3", NOW)}
+    rig.runner.device_bound(a_view("d", "a", "b", "c"), None)
+    await until(lambda: rig.sent)
+    assert (rig.twin.said("b"), rig.twin.said("c")) == ([("2", NOW, "")], [("3", NOW, "")])
+    assert rig.faults.parts == {"property a": "illegal address"}
+    failures = "twinspan_edge_mapper_call_failures_total"
+    assert rig.sample(failures, call="read", cause="refused") >= 2
+
+
+async def test_a_value_that_the_twin_refuses_is_a_fault_that_stays_while_it_is_read(
+    rig: Rig, driver: FakeDriver
+) -> None:
+    rig.twin.refuses = {"a"}
+    driver.readings = {"a": good("warm", NOW), "b": good("2", NOW)}
+    rig.runner.device_bound(a_view("d", "a", "b"), None)
+    await until(lambda: len(driver.reads) > 2)
+    assert rig.twin.said("b") == [("2", NOW, "")]
+    assert rig.faults.parts == {"property a": "expected a value of type int"}
+    rig.twin.refuses = set()
+    driver.readings["a"] = good("7", NOW)
+    await until(lambda: rig.twin.said("a"))
+    assert rig.faults.parts == {}
+
+
+async def test_a_clock_that_is_far_off_is_a_fault_and_the_nodes_time_counts(
+    rig: Rig, driver: FakeDriver
+) -> None:
+    driver.readings = {"a": good("1", NOW + 7_200_000), "b": good("2", NOW)}
+    rig.runner.device_bound(a_view("d", "a", "b"), None)
+    await until(lambda: rig.sent)
+    assert rig.twin.said("a") == [("1", NOW, "")]
+    assert "clock is hours ahead" in rig.faults.parts["clock"]
+    driver.readings["a"] = good("1", NOW)
+    await until(lambda: not rig.faults.parts)
+
+
+@pytest.mark.parametrize(
+    ("at", "expected", "fault"),
+    [
+        (0, NOW, ""),
+        (NOW + 60_000, NOW + 60_000, ""),
+        (NOW + 60_001, NOW, "minutes ahead"),
+        (NOW + 10**15, NOW, "days ahead"),
+        (NOW - 365 * 86_400_000, NOW - 365 * 86_400_000, ""),
+        (946_684_800_000, NOW, "not set"),
+        (-5, NOW, "not set"),
+    ],
+    ids=["none", "a little", "minutes", "far", "last year", "2000", "before 1970"],
+)
+def test_a_source_time_counts_where_it_can_be_true(at: int, expected: int, fault: str) -> None:
+    when, said = source_time(good("1", at), NOW)
+    assert when == expected
+    assert fault in said
+    assert bool(said) == bool(fault)
+
+
+async def test_ten_thousand_pushes_cost_few_reads_and_the_last_value_arrives(
+    rig: Rig, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "READ_SECONDS", 60.0)
+    driver.readings = {"a": good("0", NOW)}
+    rig.runner.device_bound(a_view("d", "a", collect=3_600_000), None)
+    await until(lambda: rig.twin.said("a"))
+    for number in range(10_000):
+        driver.readings["a"] = good(str(number), NOW)
+        driver.changed()
+        if number % 100 == 0:
+            await asyncio.sleep(0)
+    assert len(driver.reads) == 1
+
+
+async def test_a_push_is_read_at_once(rig: Rig, driver: FakeDriver) -> None:
+    driver.readings = {"a": good("0", NOW)}
+    rig.runner.device_bound(a_view("d", "a", collect=3_600_000), None)
+    await until(lambda: rig.twin.said("a"))
+    for number in range(1, 4):
+        driver.readings["a"] = good(str(number), NOW)
+        driver.changed()
+        await until(lambda: rig.twin.said("a")[-1][0] == driver.readings["a"].text)
+
+
+async def test_one_device_that_hangs_holds_up_none_of_fifty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drivers = {f"d{n}": FakeDriver(a=good("1", NOW)) for n in range(49)}
+    hanging = Hanging()
+    made = Rig({**drivers, "bad": hanging})
+    monkeypatch.setattr(sessions, "now_ms", lambda: NOW)
+    async with running(made.runner):
+        made.runner.device_bound(a_view("bad", "a"), None)
+        for name in drivers:
+            made.runner.device_bound(a_view(name, "a"), None)
+        await until(lambda: all(len(each.reads) > 1 for each in drivers.values()))
+        assert len(hanging.reads) == 1
+        assert made.sample("twinspan_edge_mapper_devices", state="connected") == 50
+    assert made.sample("twinspan_edge_mapper_devices", state="connected") == 0
+
+
+async def test_a_device_that_does_not_answer_waits_and_is_counted(
+    rig: Rig, driver: FakeDriver
+) -> None:
+    driver.broken = {"a": DeviceUnreachable()}
+    rig.runner.device_bound(a_view("d", "a"), None)
+    await until(lambda: "connection" in rig.faults.parts)
+    failures = "twinspan_edge_mapper_call_failures_total"
+    assert rig.sample(failures, call="read", cause="unreachable") == 1
+    assert rig.sample("twinspan_edge_mapper_devices", state="waiting") == 1
+    assert rig.sample("twinspan_edge_mapper_call_duration_seconds_count", call="connect") == 1
