@@ -52,7 +52,7 @@ def every_message() -> list[str]:
 class Mapper:
     """Calls EdgeCore, and serves EdgeCore's calls: `told` has them in order, as (method, request)."""
 
-    def __init__(self, edge: Path, socket: Path, protocol: str = "modbus") -> None:
+    def __init__(self, edge: Path, socket: Path, protocol: str = "profinet") -> None:
         self.edge = edge
         self.socket = socket
         self.protocol = protocol
@@ -146,7 +146,7 @@ class Mapper:
 
 
 @asynccontextmanager
-async def a_mapper(edge: Path, socket: Path, protocol: str = "modbus") -> AsyncIterator[Mapper]:
+async def a_mapper(edge: Path, socket: Path, protocol: str = "profinet") -> AsyncIterator[Mapper]:
     """Run a mapper's server for the length of the block."""
     mapper = Mapper(edge, socket, protocol)
     await mapper.start()

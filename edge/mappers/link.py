@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
-from edge.mappers.driver import Reading
+from edge.mappers.driver import DeviceUnreachable, NotServed, Reading
 from edge.mappers.family import Discovered
+from gateway.errors import BadRequest, NotFound
 
 MAX_FRAME = 1024 * 1024
 MAX_UNSENT = 4 * 1024 * 1024
@@ -160,3 +161,21 @@ async def receive(reader: asyncio.StreamReader) -> bytes:
         return await reader.readexactly(length)
     except (OSError, asyncio.IncompleteReadError) as error:
         raise LinkBroken("the other end has gone") from error
+
+
+class DriverFailed(Exception):
+    """A driver has a bug; the mapper's process has logged it."""
+
+
+def error_of(failed: Failed) -> Exception:
+    """Return what a failed call raises at its caller."""
+    if failed.kind == "rejected":
+        kind = NotFound if failed.status == NotFound.status else BadRequest
+        return kind(failed.message, status=failed.status, code=failed.code)
+    if failed.kind == "notserved":
+        return NotServed(failed.message)
+    if failed.kind == "timeout":
+        return TimeoutError(failed.message)
+    if failed.kind == "error":
+        return DriverFailed(failed.message)
+    return DeviceUnreachable(failed.message)

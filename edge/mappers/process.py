@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from edge.mappers.driver import DeviceUnreachable, Driver, DriverFactory, NotServed, Reading
+from edge.mappers.driver import DeviceUnreachable, Driver, DriverFactory, Reading
 from edge.mappers.family import FAMILIES, Discovered
 from edge.mappers.link import (
     Ask,
@@ -40,6 +40,7 @@ from edge.mappers.link import (
     ToChild,
     ToParent,
     Up,
+    error_of,
     receive,
     send,
     to_parent,
@@ -47,7 +48,7 @@ from edge.mappers.link import (
 from gateway.config.edge_mappers import Mappers
 from gateway.config.observe import Logs
 from gateway.config.schema import plain
-from gateway.errors import BadRequest, InvalidSetting, NotFound, Rejected
+from gateway.errors import InvalidSetting, NotFound, Rejected
 from gateway.model.json import JsonObject
 from gateway.observe.mapper_metrics import MapperMetrics
 from gateway.runtime.backoff import Backoff
@@ -74,10 +75,6 @@ ORDER_SECONDS = 60.0
 
 Take = Callable[[str, Sequence[Discovered], Sequence[str]], None]
 """Takes what a family sees: its name, devices found or changed, addresses that are gone."""
-
-
-class DriverFailed(Exception):
-    """A driver has a bug; the mapper's process has logged it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -290,7 +287,7 @@ class FamilyProcess:
             case Failed():
                 answer = link.calls.get(frame.id)
                 if answer is not None and not answer.done():
-                    answer.set_exception(_error(frame))
+                    answer.set_exception(error_of(frame))
             case Changed():
                 for device in frame.devices:
                     changed = link.changed.get(device)
@@ -415,12 +412,8 @@ class MapperProcesses:
         self, settings: Mappers, logs: Logs, folder: Path, metrics: MapperMetrics, take: Take
     ) -> None:
         """`folder` has a folder for each family. Errors: InvalidSetting for an unknown protocol."""
-        unknown = [protocol for protocol in settings.always if protocol not in FAMILIES]
-        if unknown:
-            raise InvalidSetting(
-                f"edge.mappers.always: no protocol {unknown[0]}; there are {', '.join(FAMILIES)}"
-            )
-        always = {FAMILIES[protocol] for protocol in settings.always}
+        always = {FAMILIES[each] for each in _checked("always", settings.always)}
+        self._disabled = frozenset(_checked("disabled", settings.disabled))
         self._families: dict[str, FamilyProcess] = {}
         for maker in dict.fromkeys(FAMILIES.values()):
             name = family_name(maker)
@@ -464,6 +457,16 @@ def family_name(maker: str) -> str:
     return maker.split(".")[2]
 
 
+def _checked(setting: str, protocols: Sequence[str]) -> Sequence[str]:
+    for protocol in protocols:
+        if protocol not in FAMILIES:
+            known = ", ".join(FAMILIES)
+            raise InvalidSetting(
+                f"edge.mappers.{setting}: no protocol {protocol}; there are {known}"
+            )
+    return protocols
+
+
 def _factory(family: FamilyProcess) -> DriverFactory:
     def make(view: DeviceView, model: ModelView | None) -> Driver:
         return ProcessDriver(family, view, model)
@@ -473,19 +476,6 @@ def _factory(family: FamilyProcess) -> DriverFactory:
 
 def _copied(document: JsonObject | None) -> dict[str, Any] | None:
     return None if document is None else dict(document)
-
-
-def _error(failed: Failed) -> Exception:
-    if failed.kind == "rejected":
-        kind = NotFound if failed.status == NotFound.status else BadRequest
-        return kind(failed.message, status=failed.status, code=failed.code)
-    if failed.kind == "notserved":
-        return NotServed(failed.message)
-    if failed.kind == "timeout":
-        return TimeoutError(failed.message)
-    if failed.kind == "error":
-        return DriverFailed(failed.message)
-    return DeviceUnreachable(failed.message)
 
 
 async def _end(process: Process) -> None:

@@ -19,6 +19,11 @@ class Zigbee:
 class Modbus:
     """Modbus TCP and RTU devices."""
 
+    timeout: float = 1.0
+    """Seconds that a unit may take to answer, where its Device does not say (`timeout`)."""
+    gap: int = 8
+    """Registers between two properties that are read along to save a request."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpcUa:
@@ -46,6 +51,8 @@ class Mappers:
 
     always: list[str] = field(default_factory=list)
     """Protocols whose process runs without a Device, too: needed to discover the first one."""
+    disabled: list[str] = field(default_factory=list)
+    """Protocols that EdgeCore has no driver for: their Devices wait for a mapper over DMI."""
     linger: float = 60.0
     """Seconds that a process stays after its last Device has gone."""
     ble: Ble = field(default_factory=Ble)

@@ -44,7 +44,7 @@ def documents(redis: int) -> list[dict[str, Any]]:
     pump = {
         "deviceModelRef": {"name": "lamp"},
         "nodeName": "edge-9",
-        "protocol": {"protocolName": "modbus", "configData": {"slaveID": 1}},
+        "protocol": {"protocolName": "profinet", "configData": {"slaveID": 1}},
         "properties": [{"name": "on"}],
         "methods": [{"name": "start", "propertyNames": ["speed"]}],
     }
@@ -122,7 +122,7 @@ def test_devices_are_used_by_their_methods_and_their_faults_are_seen(tmp_path: P
             assert values[-1] == "40"
 
             eventually(lambda: sorted(faults(there)) == ["driver", "method start"], what="faults")
-            assert "nobody serves the protocol 'modbus'" in faults(there)["driver"]
+            assert "nobody serves the protocol 'profinet'" in faults(there)["driver"]
             wide = there("get", "devicestatus", "pump", "-o", "wide", "--no-headers")
             assert "unknown" in wide
             assert "nobody serves" in wide

@@ -149,11 +149,11 @@ async def test_a_device_of_nobody_and_one_that_is_not_here_are_told_apart(
         404,
         "device default/other does not belong to this node",
     )
-    await cloud.push("device", "lamp", a_lamp(protocol="modbus"))
+    await cloud.push("device", "lamp", a_lamp(protocol="profinet"))
     await until(lambda: node.core.twin.bound())
     answer = await ask(node, '{"values": {"on": true}}')
     assert answer["code"] == 503
-    assert "protocol 'modbus' has no driver" in answer["reason"]
+    assert "protocol 'profinet' has no driver" in answer["reason"]
 
 
 async def test_a_device_that_speaks_for_itself_gets_a_wish(cloud: FakeCloud, node: Node) -> None:

@@ -37,7 +37,7 @@ async def node(cloud: FakeCloud, tmp_path: Path) -> AsyncIterator[Node]:
     async with a_node(tmp_path / "e", dmi=Dmi(enabled=True)) as served:
         await linked(served, cloud)
         await cloud.push("devicemodel", "m1", MODEL)
-        device = a_device(protocol="modbus", temp=None, label=None)
+        device = a_device(protocol="profinet", temp=None, label=None)
         device["spec"]["methods"] = [{"name": "heat", "propertyNames": ["temp"]}]
         await cloud.push("device", "d1", device)
         yield served
@@ -52,7 +52,7 @@ async def test_a_mapper_gets_what_a_method_writes_and_its_fault_goes_when_it_com
 ) -> None:
     faults, methods = node.core.devices.faults, node.core.devices.methods
     await until(lambda: faults.of(KEY))
-    assert "nobody serves the protocol 'modbus'" in faults.of(KEY)["driver"]
+    assert "nobody serves the protocol 'profinet'" in faults.of(KEY)["driver"]
     with pytest.raises(Undeliverable, match="no mapper is connected"):
         await methods.call(KEY, "heat", {"temp": 30}, way="http")
     folder = tmp_path / "e" / "edge"

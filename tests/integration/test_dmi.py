@@ -52,7 +52,7 @@ async def data_dir(cloud: FakeCloud, tmp_path: Path) -> Path:
     return tmp_path / "e"
 
 
-async def with_device(cloud: FakeCloud, *, temp: str | None, protocol: str = "modbus") -> None:
+async def with_device(cloud: FakeCloud, *, temp: str | None, protocol: str = "profinet") -> None:
     await cloud.push("devicemodel", "m1", MODEL)
     await cloud.push("device", "d1", a_device(protocol=protocol, temp=temp))
 
@@ -83,9 +83,9 @@ async def test_a_mapper_registers_is_told_what_is_wanted_and_reports(
             assert [device.name for device in answer.deviceList] == ["d1"]
             assert desired(answer.deviceList[0]) == {"temp": "20"}
             await until(lambda: is_served(node))
-            told = {"name": "modbus-mapper", "protocol": "modbus", "connected": True}
+            told = {"name": "profinet-mapper", "protocol": "profinet", "connected": True}
             assert status.of_core(node.core)["mappers"] == [told]
-            await cloud.push("device", "d1", a_device(protocol="modbus", temp="25"))
+            await cloud.push("device", "d1", a_device(protocol="profinet", temp="25"))
             await until(lambda: mapper.heard("UpdateDevice"))
             assert desired(mapper.heard("UpdateDevice")[-1].device) == {"temp": "25"}
             await mapper.report("d1", temp=("25", "24"))
@@ -126,7 +126,7 @@ async def test_devices_that_come_change_and_go_are_told(cloud: FakeCloud, data_d
         changed = {"spec": {"properties": [{"name": "temp", "type": "FLOAT"}]}}
         await cloud.push("devicemodel", "m1", changed)
         await until(lambda: mapper.heard("UpdateDeviceModel"))
-        await cloud.push("device", "d1", a_device(protocol="modbus", temp="20"), Operation.DELETE)
+        await cloud.push("device", "d1", a_device(protocol="profinet", temp="20"), Operation.DELETE)
         await until(lambda: mapper.heard("RemoveDevice"))
         gone = mapper.heard("RemoveDevice")[0]
         assert (gone.deviceNamespace, gone.deviceName) == ("default", "d1")
@@ -142,11 +142,11 @@ async def test_a_device_of_another_protocol_is_none_of_the_mappers(
         await linked(node, cloud)
         await mapper.register()
         await until(lambda: is_served(node))
-        await with_device(cloud, temp="20", protocol="opcua")
+        await with_device(cloud, temp="20", protocol="profibus")
         await until(lambda: node.core.twin.members())
-        await cloud.push("device", "d1", a_device(protocol="modbus", temp="20"))
+        await cloud.push("device", "d1", a_device(protocol="profinet", temp="20"))
         await until(lambda: mapper.heard("RegisterDevice"))
-        await cloud.push("device", "d1", a_device(protocol="opcua", temp="20"))
+        await cloud.push("device", "d1", a_device(protocol="profibus", temp="20"))
         await until(lambda: mapper.heard("RemoveDevice"))
         assert len(mapper.heard("RegisterDevice")) == 1
 
@@ -175,9 +175,9 @@ async def test_an_event_that_changes_nothing_for_the_mapper_is_not_told(
         await until(lambda: node.core.twin.bound())
         await mapper.register()
         await until(lambda: is_served(node))
-        same = a_device(protocol="modbus", temp="20")
+        same = a_device(protocol="profinet", temp="20")
         await cloud.push("device", "d1", same)
-        await cloud.push("device", "d1", a_device(protocol="modbus", temp="21"))
+        await cloud.push("device", "d1", a_device(protocol="profinet", temp="21"))
         await until(lambda: mapper.heard("UpdateDevice"))
         assert [desired(each.device) for each in mapper.heard("UpdateDevice")] == [{"temp": "21"}]
 
@@ -197,7 +197,7 @@ async def test_a_refusal_is_not_repeated_and_the_next_change_is_told(
         )  # a wish would be a change of its own, once it is on disk
         await until(lambda: mapper.heard("UpdateDevice"))
         mapper.refuses = {}
-        await cloud.push("device", "d1", a_device(protocol="modbus", temp="21"))
+        await cloud.push("device", "d1", a_device(protocol="profinet", temp="21"))
         await until(lambda: len(mapper.heard("RegisterDevice")) == 2)
         assert desired(mapper.heard("RegisterDevice")[1].device) == {"temp": "21"}
         assert len(mapper.heard("UpdateDevice")) == 1
@@ -215,7 +215,7 @@ async def test_a_mapper_that_returns_is_told_everything(cloud: FakeCloud, data_d
             await mapper.register()
             await until(lambda: is_served(node))
         await until(lambda: not is_served(node))
-        await cloud.push("device", "d1", a_device(protocol="modbus", temp="22"))
+        await cloud.push("device", "d1", a_device(protocol="profinet", temp="22"))
         async with a_mapper(*sockets(data_dir)) as mapper:
             await until(lambda: mapper.heard("UpdateDevice"))
             names = [name for name, _ in mapper.told]
@@ -311,7 +311,7 @@ async def test_observed_values_become_wishes_only_when_they_are_new(
         before = version()
         await mapper.report("d1", temp=("20", "1"))
         assert version() == before
-        await cloud.push("device", "d1", a_device(protocol="modbus", temp="25"))
+        await cloud.push("device", "d1", a_device(protocol="profinet", temp="25"))
         await until(lambda: mapper.heard("UpdateDevice"))
         await mapper.report("d1", temp=("20", "2"))  # crosses the new wish
         assert sides(node, "temp") == ("25", "2")

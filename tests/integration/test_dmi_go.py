@@ -42,7 +42,7 @@ async def test_a_go_mapper_registers_is_told_and_reports(cloud: FakeCloud, tmp_p
     data_dir = tmp_path / "e"
     await join_edge(cloud, data_dir)
     own = data_dir / "edge" / "mappers" / "go.sock"
-    device = a_device(protocol="modbus", temp="20")
+    device = a_device(protocol="profinet", temp="20")
     device["spec"]["protocol"]["configData"] = {"slaveID": 1, "ip": "10.0.0.5"}
     async with a_node(data_dir, dmi=Dmi(enabled=True)) as node:
         await linked(node, cloud)
@@ -64,7 +64,7 @@ async def test_a_go_mapper_registers_is_told_and_reports(cloud: FakeCloud, tmp_p
 
 
 async def it_registers(mapper: GoPeer, own: Path) -> None:
-    info = {"name": "go", "protocol": "modbus", "address": b64(str(own))}
+    info = {"name": "go", "protocol": "profinet", "address": b64(str(own))}
     answer = await ask(mapper, "MapperRegister", {"withData": True, "mapper": info})
     assert answer["status"] == "OK"
     (device,) = answer["answer"]["deviceList"]

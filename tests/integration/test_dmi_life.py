@@ -91,7 +91,7 @@ async def test_a_mapper_that_left_is_told_what_went_in_the_meantime(
             await mapper.register()
             await until(lambda: is_served(node))
         await until(lambda: not is_served(node))
-        device = a_device(protocol="modbus", temp="20")
+        device = a_device(protocol="profinet", temp="20")
         await cloud.push("device", "d1", device, Operation.DELETE)
         async with a_mapper(*sockets(data_dir)) as mapper:
             await until(lambda: mapper.heard("RemoveDevice"))
@@ -133,7 +133,7 @@ async def test_numbers_can_keep_their_type(cloud: FakeCloud, data_dir: Path) -> 
         await linked(node, cloud)
         await mapper.register()
         await until(lambda: is_served(node))
-        device = a_device(protocol="modbus", temp="20")
+        device = a_device(protocol="profinet", temp="20")
         device["spec"]["protocol"]["configData"] = {"serial": 16_777_217}
         await cloud.push("device", "d1", device)
         await until(lambda: mapper.heard("RegisterDevice"))
@@ -178,7 +178,7 @@ async def test_a_stored_mapper_that_cannot_be_read_is_left_out(
     async with a_node(data_dir, dmi=ON) as node:
         assert node.core.dmi is not None
         facts: list[Any] = node.core.dmi.facts()
-        assert [fact["protocol"] for fact in facts] == ["modbus"]
+        assert [fact["protocol"] for fact in facts] == ["profinet"]
 
 
 # --- calls by themselves -----------------------------------------------------------------------------

@@ -103,7 +103,7 @@ async def test_mappers_over_dmi_work_after_a_restart_without_the_cloud(
         async with a_node(data_dir, dmi=ON) as node:
             await linked(node, cloud)
             await cloud.push("devicemodel", "m1", MODEL)
-            await cloud.push("device", "d1", a_device(protocol="modbus", temp="20"))
+            await cloud.push("device", "d1", a_device(protocol="profinet", temp="20"))
             await mapper.register()
             await until(lambda: is_served(node))
         cloud.got.clear()

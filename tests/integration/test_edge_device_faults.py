@@ -48,10 +48,10 @@ def told(cloud: FakeCloud) -> list[dict[str, str]]:
 async def test_a_protocol_that_nobody_serves_is_told_and_taken_back(
     cloud: FakeCloud, node: Node
 ) -> None:
-    await cloud.push("device", "lamp", a_device(protocol="modbus", on=None))
+    await cloud.push("device", "lamp", a_device(protocol="profinet", on=None))
     await until(lambda: told(cloud))
     assert told(cloud) == [
-        {"driver": "nobody serves the protocol 'modbus' here: no driver, no mapper over DMI"}
+        {"driver": "nobody serves the protocol 'profinet' here: no driver, no mapper over DMI"}
     ]
     assert cloud.states[-1].update.device.state == "unknown"
     assert node.core.devices.faults.facts() == {"default/lamp": told(cloud)[0]}
@@ -62,12 +62,12 @@ async def test_a_protocol_that_nobody_serves_is_told_and_taken_back(
 async def test_a_device_that_is_spoken_for_by_mqtt_needs_no_driver(
     cloud: FakeCloud, node: Node
 ) -> None:
-    lamp = a_device(protocol="modbus", on=None)
+    lamp = a_device(protocol="profinet", on=None)
     await cloud.push("device", "lamp", lamp)
     await until(lambda: told(cloud))
     assert await node.report("lamp", on="true") is None
     await until(lambda: told(cloud)[-1] == {})
-    await cloud.push("device", "lamp", a_device(protocol="opcua", on=None), Operation.UPDATE)
+    await cloud.push("device", "lamp", a_device(protocol="profibus", on=None), Operation.UPDATE)
     assert node.core.devices.faults.facts() == {}
 
 

@@ -13,7 +13,8 @@ import pytest
 
 import edge.mappers.process as process_module
 from edge.mappers.driver import DeviceUnreachable, Driver, Quality
-from edge.mappers.process import DriverFailed, MapperProcesses
+from edge.mappers.link import DriverFailed
+from edge.mappers.process import MapperProcesses
 from gateway.config.edge_mappers import Mappers
 from gateway.config.observe import Logs
 from gateway.errors import BadRequest, InvalidSetting, NotFound, Rejected
