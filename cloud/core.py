@@ -24,6 +24,7 @@ from cloud.kubelets import EdgeKubelets
 from cloud.leadership import LeaseLeadership
 from cloud.nodeasks import NodeAsks
 from cloud.nodebook import NodeBook
+from cloud.nodemeters import NodeMeters
 from cloud.nodepods import NodePods
 from cloud.nodes import NodeWatch
 from cloud.nodeusage import NodeUsages
@@ -166,6 +167,7 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
     pods, presence = NodePods(cluster), Presence(cluster, place, hub.store_of)
     pod_objects = build_pod_objects(cluster, pods, catalog, hub, delivery, syncs)
     hub.add_listener(presence)
+    NodeMeters(hub, book, metrics)
     hub.told_store = catalog.store_of
     asks = NodeAsks(cluster, pods, settings.hub.authorization)
     pod_reports = PodReports(cluster, delivery)

@@ -146,6 +146,20 @@ class CloudHub:
         """Nodes that are connected now."""
         return list(self._sessions)
 
+    def links(self) -> list[tuple[str, CloudLink]]:
+        """Nodes that are connected now, and their links."""
+        return [(node, session.link) for node, session in self._sessions.items()]
+
+    @property
+    def in_work(self) -> int:
+        """Messages of all nodes that are in work."""
+        return self._pending.total()
+
+    @property
+    def limit_of_work(self) -> int:
+        """How many there may be: a node's reading pauses at its share."""
+        return self._settings.pending * self._settings.node_limit
+
     def is_connected(self, node: str) -> bool:
         return node in self._sessions
 

@@ -128,6 +128,7 @@ def build_edge(
     store = EdgeStore(Database(data_dir / FOLDER / "edge.db", "edge"), disk, counted(metrics))
     store.database.commit_seconds = metrics.store_commit_seconds.labels("edge").observe
     metrics.store_queue.watch("edge", lambda: float(store.database.depth))
+    metrics.own.watch_store(store.database)
     hub = EdgeHub(settings.hub, lambda: _target(settings, identity, server, store), metrics)
     spool = Spool(store.database, settings.spool, metrics, disk)
     pump = SpoolPump(

@@ -13,7 +13,7 @@ import asyncio
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -150,11 +150,20 @@ class Spool:
         for kind in Kind:
             metrics.edge_spool_messages.watch(kind, partial(self._depth, kind, "messages"))
             metrics.edge_spool_bytes.watch(kind, partial(self._depth, kind, "bytes"))
+        for kind, limit in self.limits.items():
+            metrics.own.spool_limit_bytes.watch(kind, partial(float, limit))
+        metrics.own.spool_seconds_left.watch(self._seconds_left)
         self.on_pushed_out: Callable[[int], None] = _ignore
         """Told the highest sequence that was pushed out; the pump forgets what it still holds."""
 
     def _depth(self, kind: Kind, what: str) -> float:
         return float(getattr(self.depths[kind], what))
+
+    def _seconds_left(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        """How long there is room at the rate of late, for the kinds of which something comes."""
+        for kind, limit in self.limits.items():
+            if (rate := self.rate(kind)) > 0:
+                yield (kind.value,), max(0.0, limit - self.depths[kind].bytes) / rate
 
     def rate(self, kind: Kind) -> float:
         """Return how much comes in now, in bytes a second."""

@@ -113,6 +113,7 @@ def open_store(shared: Shared, schema: str) -> Database:
     database = Database(file, schema, gives_back=schema == "gateway", min_free=min_free)
     database.commit_seconds = shared.metrics.store_commit_seconds.labels(schema).observe
     shared.metrics.store_queue.watch(schema, lambda: database.depth)
+    shared.metrics.own.watch_store(database)
     return database
 
 
@@ -185,6 +186,7 @@ def build_gateway(shared: Shared, front: Front | None = None) -> Gateway:
         on_stored=lambda tenant: metrics.events_stored.labels(tenant).inc(),
         on_refused=lambda tenant, reason: metrics.events_refused.labels(tenant, reason).inc(),
     )
+    metrics.own.events_bytes.watch((), lambda: events.size)
     messaging = Messaging(events, metrics, timeout=settings.hono.send_message_timeout)
     usage = Usage(database)
     last_gateways = LastGateways(database)
@@ -431,6 +433,8 @@ def _ditto(
     shared: Shared, gateway: Gateway, connections: ConnectionHub, front: Front | None
 ) -> list[Module]:
     settings, metrics = shared.settings.ditto, shared.metrics
+    checks = PasswordChecks()
+    metrics.own.watch_queue("ditto_passwords", lambda: checks.depth, checks.limit)
     metrics.live_entities.watch("thing", lambda: len(gateway.things.memory))
     metrics.live_entities.watch("policy", lambda: len(gateway.policies.memory))
     known = {**shared.users.ditto, **shared.users.devops}
@@ -438,7 +442,7 @@ def _ditto(
     users = LazyHashes(known, read_users(Path(file)) if file else {})
     auth = Authentication(
         users,
-        PasswordChecks(),
+        checks,
         Tokens(settings.http.openid),
         pre_authentication=settings.http.pre_authentication,
         sessions=front.sessions if front else None,

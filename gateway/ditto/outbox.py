@@ -60,6 +60,11 @@ class Outbox:
         self._cut: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
 
+    @property
+    def depth(self) -> int:
+        """How many frames wait."""
+        return len(self._waiting)
+
     def offer(self, frame: bytes) -> None:
         """Send a whole frame; never blocks."""
         transport = self._transport

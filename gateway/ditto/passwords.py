@@ -74,6 +74,16 @@ class PasswordChecks:
         self._flights: dict[bytes, asyncio.Future[bool]] = {}
         self._pool = HashPool(max_queue=queue)
 
+    @property
+    def depth(self) -> int:
+        """How many checks wait or run."""
+        return self._pool.depth
+
+    @property
+    def limit(self) -> int:
+        """How many may."""
+        return self._queue
+
     def close(self) -> None:
         """End the threads; checks that run are finished first."""
         self._pool.close()

@@ -146,6 +146,11 @@ class Stream:
         self._ended = False
         self._is_last = False
 
+    @property
+    def depth(self) -> int:
+        """How many frames wait."""
+        return len(self._frames)
+
     def offer(self, frame: bytes) -> None:
         """Queue a frame; one above the limit ends the stream."""
         if self._ended or self._is_last:
@@ -205,6 +210,11 @@ class EventStreams:
         self._settings = settings
         self._metrics = metrics
         self._open: dict[str, Stream] = {}
+        metrics.own.watch_queue("sse_fullest", self._fullest, settings.outbound_buffer)
+
+    def _fullest(self) -> int:
+        """How many frames wait for the reader that is furthest behind."""
+        return max((stream.depth for stream in self._open.values()), default=0)
 
     def close(self) -> None:
         """End all streams."""

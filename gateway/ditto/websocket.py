@@ -106,6 +106,11 @@ class Session:
         self._histories = Histories(hub.things, self._told)
         self._expiry: asyncio.TimerHandle | None = None
 
+    @property
+    def depth(self) -> int:
+        """How many frames wait for the socket."""
+        return self._outbox.depth
+
     # --- life -----------------------------------------------------------------------------------
 
     async def run(self, declared: HeaderValue | None) -> None:
@@ -389,6 +394,11 @@ class WebSockets:
         self.messages = MessageRoutes(self.asking, max_body)
         self.settings = settings
         self._open: dict[str, Session] = {}
+        metrics.own.watch_queue("websocket_fullest", self._fullest, settings.outbound_buffer)
+
+    def _fullest(self) -> int:
+        """How many frames wait for the session that is furthest behind."""
+        return max((session.depth for session in self._open.values()), default=0)
 
     async def close(self) -> None:
         """End all sessions, and what waits for answers."""

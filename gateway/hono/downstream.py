@@ -97,6 +97,11 @@ class Flights:
         self._loop: asyncio.AbstractEventLoop
 
     @property
+    def depth(self) -> int:
+        """How many wait, those that were answered behind one that was not among them."""
+        return len(self._flights)
+
+    @property
     def is_full(self) -> bool:
         return len(self._flights) >= MAX_IN_FLIGHT
 
@@ -152,7 +157,8 @@ class Messaging:
         self._groups: dict[str, ConsumerGroup] = {}
         self._readers: dict[str, ConsumerReaders] = {}
         self._taps: list[Tap] = []
-        self._flights = Flights(timeout, metrics.amqp_timeout)
+        self._flights = flights = Flights(timeout, metrics.amqp_timeout)
+        metrics.own.watch_queue("telemetry_in_flight", lambda: flights.depth, MAX_IN_FLIGHT)
         self._broker: Broker | None = None
         self._broker_flights = self._flights
         self._on_takers: list[Callable[[str | None], None]] = []

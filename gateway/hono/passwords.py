@@ -52,6 +52,7 @@ class PasswordPool:
 
     def __init__(self, *, cost: int = DEFAULT_COST, max_queue: int = MAX_QUEUE) -> None:
         self._cost = cost
+        self.limit = max_queue
         self._pool = HashPool(max_queue=max_queue)
 
     @property

@@ -78,7 +78,8 @@ class Registry:
         max_bcrypt_cost: int = 10,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.passwords = passwords or PasswordPool()
+        self.passwords = pool = passwords or PasswordPool()
+        metrics.own.watch_queue("device_passwords", lambda: pool.depth, pool.limit)
         self._database = database
         self._metrics = metrics
         self._max_bcrypt_cost = max_bcrypt_cost

@@ -36,6 +36,7 @@ from gateway.kube.documents import Documents
 from gateway.kube.impersonation import impersonated, wanted_of
 from gateway.kube.kubelets import Kubelets, NoKubelets
 from gateway.kube.lenses import lens_of, shown_through
+from gateway.kube.metering import RequestMeter
 from gateway.kube.nodeproxy import NodeProxies, access_to_kubelet
 from gateway.kube.objects import Objects
 from gateway.kube.patching import check_config
@@ -54,10 +55,8 @@ from gateway.wire.kube.status import not_allowed, not_found, not_served
 
 log = logging.getLogger(__name__)
 
-SERVER = "kube"
 BINDINGS = "bindings"
 BODY_SECONDS = 30.0
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 _PATCH_OPTIONS, _CREATE_OPTIONS, _UPDATE_OPTIONS = "PatchOptions", "CreateOptions", "UpdateOptions"
 
@@ -87,6 +86,7 @@ class KubeHttp:
         self._streams, self._proxies = PodStreams(objects, kubelets), NodeProxies(objects, kubelets)
         self.documents = documents
         self._authenticator, self._metrics = authenticator, metrics
+        self._meter = RequestMeter(metrics, objects.registry.find)
         self._max_body, self._usage = max_body, usage
         self._auditing = Auditing(audit or AuditLog(KubeAudit(), metrics))
 
@@ -107,6 +107,7 @@ class KubeHttp:
         loop_time = asyncio.get_running_loop().time
         started = loop_time()
         self._auditing.begin(request)
+        labels = self._meter.begin(request)
         try:
             response = await self._dispatch(request)
         except GatewayError as error:
@@ -122,11 +123,10 @@ class KubeHttp:
         except Exception:
             log.exception("request failed", extra={"method": request.method, "path": request.path})
             response = error_response(GatewayError("Internal error occurred"))
+        finally:
+            self._meter.gone(labels)
         self._auditing.end(request, response)
-        method = request.method if request.method in METHODS else "other"
-        self._metrics.http_requests.labels(SERVER, method, str(response.status)).inc()
-        if isinstance(response, web.Response):
-            self._metrics.http_seconds.labels(SERVER, method).observe(loop_time() - started)
+        self._meter.end(request, labels, response, loop_time() - started)
         return response
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:

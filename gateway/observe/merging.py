@@ -14,7 +14,14 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
-OWN: Final = ("process_start_time", "process_max_fds", "jvm_memory_max", "jvm_gc", "system_cpu")
+OWN: Final = (
+    "process_start_time",
+    "process_max_fds",
+    "jvm_memory_max",
+    "jvm_gc",
+    "system_cpu",
+    "twinspan_build",
+)
 LEAST: Final = frozenset({"twinspan_module_ready"})
 GROWING: Final = frozenset({"counter", "histogram", "summary"})
 

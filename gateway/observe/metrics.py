@@ -14,24 +14,29 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPEN
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.process_collector import ProcessCollector
 
+from gateway.observe.apiserver_metrics import ApiserverMetrics
 from gateway.observe.buckets import BYTES, SECONDS
 from gateway.observe.depths import Depths
+from gateway.observe.ditto_metrics import DittoNames
 from gateway.observe.edge_metrics import EdgeMetrics
+from gateway.observe.edgecore_metrics import EdgeCoreMetrics
 from gateway.observe.elsewhere_metrics import ElsewhereMetrics
 from gateway.observe.exposition import Exposed
 from gateway.observe.histograms import LoopHistogram
 from gateway.observe.mapper_metrics import MapperMetrics
 from gateway.observe.merging import MergingRegistry
+from gateway.observe.own_metrics import OwnMetrics
 from gateway.observe.process import ProcessMeters
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class Metrics:
+class Metrics(EdgeCoreMetrics):
     """One registry and all its metrics as attributes."""
 
     def __init__(self) -> None:
         self.registry = registry = MergingRegistry(auto_describe=True)
+        super().__init__(registry)
         ProcessCollector(registry=registry)
         self.process = ProcessMeters()
         registry.register(self.process)
@@ -368,102 +373,12 @@ class Metrics:
             registry=registry,
         )
 
-        # --- EdgeCore ---------------------------------------------------------------------------
-        self.edge_link_up = Gauge(
-            "twinspan_edge_link_up", "1 while EdgeHub is linked to CloudHub.", registry=registry
-        )
-        self.edge_link_messages = Counter(
-            "twinspan_edge_link_messages",
-            "Messages on the edge's link to the cloud.",
-            ("direction",),
-            registry=registry,
-        )
-        self.edge_link_refused = Counter(
-            "twinspan_edge_link_refused",
-            "Messages from the cloud that the edge could not read.",
-            registry=registry,
-        )
-        self.edge_spool_messages = Depths(
-            "twinspan_edge_spool_messages",
-            "Uploads on the edge's disk that wait for the cloud.",
-            "type",
-        )
-        registry.register(self.edge_spool_messages)
-        self.edge_spool_bytes = Depths(
-            "twinspan_edge_spool_bytes", "Bytes on the edge's disk that wait for the cloud.", "type"
-        )
-        registry.register(self.edge_spool_bytes)
-        self.edge_spooled = Counter(
-            "twinspan_edge_spooled",
-            "Telemetry and events taken at the edge, by outcome of spooling.",
-            ("type", "outcome"),
-            registry=registry,
-        )
-        self.edge_uploads_answered = Counter(
-            "twinspan_edge_uploads_answered",
-            "The cloud's answers to spooled uploads.",
-            ("verdict",),
-            registry=registry,
-        )
-        self.edge_loss = Counter(
-            "twinspan_edge_loss",
-            "Uploads lost or refused for good, by cause.",
-            ("cause",),
-            registry=registry,
-        )
-        self.edge_twin_updates = Counter(
-            "twinspan_edge_twin_updates",
-            "Twin updates at the edge, by who asked and outcome.",
-            ("origin", "outcome"),
-            registry=registry,
-        )
-        self.edge_reports_answered = Counter(
-            "twinspan_edge_reports_answered",
-            "The cloud's answers to twin and state reports.",
-            ("outcome",),
-            registry=registry,
-        )
-        self.edge_reports_waiting = Depths(
-            "twinspan_edge_reporting_devices",
-            "Devices with reports that wait for the cloud.",
-            "node",
-        )
-        registry.register(self.edge_reports_waiting)
-        self.edge_mapper_reads = Counter(
-            "twinspan_edge_mapper_reads",
-            "Properties read from devices by mappers.",
-            ("driver", "quality"),
-            registry=registry,
-        )
-        self.edge_mapper_writes = Counter(
-            "twinspan_edge_mapper_writes",
-            "Values written to devices by mappers.",
-            ("driver", "outcome"),
-            registry=registry,
-        )
-
-        # --- the edge's MQTT broker -------------------------------------------------------------
-        self.edge_mqtt_clients = Gauge(
-            "twinspan_edge_mqtt_clients",
-            "Clients connected to the edge's broker.",
-            registry=registry,
-        )
-        self.edge_mqtt_messages = Counter(
-            "twinspan_edge_mqtt_messages",
-            "Messages that the edge's broker got (in) and sent (out).",
-            ("direction",),
-            registry=registry,
-        )
-        self.edge_mqtt_dropped = Counter(
-            "twinspan_edge_mqtt_dropped",
-            "Messages that the edge's broker could not keep or deliver, by cause.",
-            ("cause",),
-            registry=registry,
-        )
-
         self.edge = EdgeMetrics(registry)
         self.elsewhere = ElsewhereMetrics(registry)
         self.mappers = MapperMetrics(registry)
+        self.apiserver = ApiserverMetrics(registry)
+        self.own = OwnMetrics(registry)
+        registry.register(DittoNames(self.stream_sessions, self.stream_frames))
 
         # --- process --------------------------------------------------------------------------
         self.loop_lag_seconds = Histogram(

@@ -114,6 +114,8 @@ class Database:
         self._readers: ReaderThreads | None = None
         self.commit_seconds: Callable[[float], None] = _ignore
         """Called from the writer thread with the time of each commit; core points it at a metric."""
+        self.read_seconds: Callable[[float], None] = _ignore
+        """Called on the loop's thread with the time of each read, its wait included."""
         self.on_damage: Callable[[StoreDamaged], None] = _keep_on
         """Told on the loop's thread when the open file turns out to be broken; it is asked no second time."""
         self._is_damaged = False
@@ -129,6 +131,11 @@ class Database:
     def depth(self) -> int:
         """How many writes wait."""
         return self._queue.qsize()
+
+    @property
+    def reads_waiting(self) -> int:
+        """How many reads wait for a thread."""
+        return 0 if self._readers is None else self._readers.depth
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -326,8 +333,11 @@ class Database:
         """
         if self._readers is None:
             raise StoreUnavailable(f"the {self.schema} store is not open")
+        started = time.perf_counter()
         try:
-            return await self._readers.read(work)
+            result = await self._readers.read(work)
+            self.read_seconds(time.perf_counter() - started)
+            return result
         except sqlite3.Error as error:
             self._note_damage(error)
             raise StoreUnavailable(f"the {self.schema} store cannot read: {error}") from error

@@ -38,6 +38,11 @@ class ReaderThreads:
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
+    @property
+    def depth(self) -> int:
+        """How many reads wait for a thread."""
+        return self._queue.qsize()
+
     def stop(self) -> None:
         """Finish what waits, then end; blocks."""
         for _ in self._threads:

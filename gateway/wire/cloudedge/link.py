@@ -117,6 +117,7 @@ class _Flight:
     sent: int
     due: float
     rounds: int
+    at: float
 
 
 @dataclass(slots=True)
@@ -133,6 +134,8 @@ class CloudLink:
     now: float
     limits: LinkLimits = field(default_factory=LinkLimits)
     ending: Ending | None = None
+    round_trip: float | None = None
+    """Seconds from first sending the object that was acknowledged last to that."""
     _alive_until: float = 0.0
     _notices: deque[bytes] = field(default_factory=deque)
     _notice_bytes: int = 0
@@ -147,6 +150,11 @@ class CloudLink:
     @property
     def closed(self) -> bool:
         return self.ending is not None
+
+    @property
+    def alive_at(self) -> float:
+        """When the last sign of life came, on the clock of `now`."""
+        return self._alive_until - self.limits.keepalive_timeout
 
     @property
     def waiting(self) -> int:
@@ -175,14 +183,15 @@ class CloudLink:
                 self.touch(now)
                 return []
             case Acknowledged(parent_id):
-                return self._acknowledge(parent_id)
+                return self._acknowledge(parent_id, now)
             case _:  # an EdgeFailed is for the log: the resend timer goes on
                 return [Received(envelope, message)]
 
-    def _acknowledge(self, msg_id: str) -> list[LinkEvent]:
+    def _acknowledge(self, msg_id: str, now: float) -> list[LinkEvent]:
         flight = self._flights.pop(msg_id, None)
         if flight is None:
             return []  # noise: edges answer query responses too
+        self.round_trip = now - flight.at
         self._by_key.pop(flight.item.key, None)
         return [Delivered(flight.item)]
 
@@ -259,7 +268,7 @@ class CloudLink:
         item = waiting.item
         del self._waiting[item.key]
         due = now + self.limits.acknowledge_timeout
-        self._flights[item.envelope.msg_id] = _Flight(item, 1, due, waiting.rounds)
+        self._flights[item.envelope.msg_id] = _Flight(item, 1, due, waiting.rounds, now)
         self._by_key[item.key] = item.envelope.msg_id
         return encode(item.envelope)
 
