@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from proton import Message
 
 from tests.otlp_receiver import Collector, a_collector
 from tests.process import eventually, tool, twinspan
-from tests.prometheus_server import ask, prometheus
-from tests.unit.test_dashboards import queries
-from tests.walk import DEMO_DEVICE, DITTO_USER, Walk, curl, in_thread, lines_of
+from tests.walk import DEMO_DEVICE, Walk, curl
 
 pytestmark = pytest.mark.e2e
 
-DASHBOARDS = Path(__file__).parents[2] / "dashboards"
 CONNECTION = "pre-authenticated:hono-connection-DEFAULT_TENANT"
 
 
@@ -79,9 +73,6 @@ def test_promtool_has_nothing_to_say_about_the_metrics(walk: Walk) -> None:
     assert said == ""
 
 
-# --- Prometheus
-
-
 def some_traffic(walk: Walk) -> None:
     """What moves every part once."""
     walk.upload(DEMO_DEVICE, "telemetry", {"temp": 1}, "-H", "qos-level: 1")
@@ -90,34 +81,6 @@ def some_traffic(walk: Walk) -> None:
     walk.try_publish(DEMO_DEVICE, "wrong-topic", "x", "-q", "1")
     walk.ditto("GET", "things/org.acme:4711")
     walk.ditto("POST", "things/org.acme:4711/inbox/messages/x?timeout=0", data=1)
-
-
-async def test_every_query_of_the_dashboard_returns_data(walk: Walk, tmp_path: Path) -> None:
-    asked = queries(json.loads((DASHBOARDS / "overview.json").read_text()))
-    stream = walk.running.url("ditto.http", "/api/2/things")
-    follow = (tool("curl"), "-sN", "-u", DITTO_USER, "-H", "Accept: text/event-stream", stream)
-    with (
-        prometheus(walk, tmp_path) as base,
-        lines_of(*follow),
-        walk.subscribed(DEMO_DEVICE, "-t", "command///req/#"),
-    ):
-        async with walk.application(prefetch=100) as app:
-            for kind in ("telemetry", "event"):
-                app.receive_from(f"{kind}/{DEMO_DEVICE.tenant}")
-                await app.expect("attached")
-
-            def still_empty() -> list[str]:
-                some_traffic(walk)
-                return [query for query in asked if not ask(base, query)]
-
-            command = Message(body=b"1", address="command/DEFAULT_TENANT/4711", subject="blink")
-            for attempt in range(30):
-                app.send("command/DEFAULT_TENANT", command, tag=str(attempt))
-                if not (empty := await in_thread(still_empty)):
-                    break
-            assert empty == []
-        (up,) = ask(base, "up")
-        assert up["value"][1] == "1"
 
 
 # --- traces

@@ -1,0 +1,1 @@
+"""Grafana dashboards, made by `python -m dashboards.source`, and rules for Prometheus."""

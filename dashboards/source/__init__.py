@@ -1,0 +1,1 @@
+"""Makes the dashboards: values in `boards`, Grafana's JSON by `render`; run `python -m dashboards.source`."""
