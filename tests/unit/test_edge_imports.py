@@ -8,7 +8,9 @@ import sys
 import pytest
 
 HEAVY = (
+    "aiocoap",
     "aiohttp",
+    "asyncua",
     "bcrypt",
     "bleak",
     "click",
@@ -27,6 +29,8 @@ HEAVY = (
     "opentelemetry",
     "paho",
     "proton",
+    "pymodbus",
+    "serial",
     "rich",
     "zigpy",
 )
