@@ -17,14 +17,7 @@ from typing import TYPE_CHECKING
 from cloud.agreement import Base, Settlement, Winner, settle_all
 from cloud.catalog import Catalog, DeviceChange
 from cloud.devicepatch import desired_patch
-from cloud.devicethings import (
-    ORIGINATOR,
-    DeviceThings,
-    Policies,
-    ThingGone,
-    ThingSignals,
-    Twinned,
-)
+from cloud.devicethings import ORIGINATOR, DeviceThings, Policies, ThingGone, ThingSignals, Twinned
 from cloud.guard import DeviceGuard
 from cloud.mapping import (
     DELETE_ANNOTATION,
@@ -56,7 +49,7 @@ from gateway.errors import (
 from gateway.kube.client import KubeClient, PatchType
 from gateway.model.json import Json, JsonObject
 from gateway.model.ports import Things
-from gateway.model.thing import Thing, ThingEvent, ThingMessage
+from gateway.model.thing import NO_HEADERS, Headers, Thing, ThingEvent, ThingMessage
 from gateway.model.trace import TraceContext
 from gateway.runtime.keyworker import KeyWorker
 from gateway.twin.documents import same
@@ -426,18 +419,22 @@ class DeviceController:
             self._count("thing", "written")
 
     async def write_reported(
-        self, key: DeviceKey, patch: JsonObject, trace: TraceContext | None
+        self,
+        key: DeviceKey,
+        patch: JsonObject,
+        trace: TraceContext | None,
+        said: Headers = NO_HEADERS,
     ) -> None:
         """Merge what an edge reported into the thing; makes the thing when it is missing.
 
-        Shape:  `patch` is a merge patch from the thing's root.
+        Shape:  `patch` is a merge patch from the thing's root, `said` headers about its values.
         Errors: Forbidden (the policy denies it), what the things service answers.
         """
         twin = self._book.name(key) if self._catalog.device(key) else None
         if twin is None:
             return
         try:
-            await self._own.merge(twin, patch, trace)
+            await self._own.merge(twin, patch, trace, said=said)
         except ThingGone:
             await self._reconcile(key)
             if self.thing_of(key) is None and not self._leads:
@@ -446,7 +443,7 @@ class DeviceController:
                 raise Forbidden(
                     f"there is no thing {twin.thing_id}, and none can be made"
                 ) from None
-            await self._own.merge(twin, patch, trace)
+            await self._own.merge(twin, patch, trace, said=said)
 
     def thing_of(self, key: DeviceKey) -> Thing | None:
         """Return the thing as last seen, None when it is not known."""

@@ -137,6 +137,8 @@ class DeviceThings:
         patch: JsonObject,
         trace: TraceContext | None,
         decided_on: Iterable[Pointer] = (),
+        *,
+        said: Headers = NO_HEADERS,
     ) -> None:
         """Merge into the thing, from its root, where the places that were decided on are as they were known.
 
@@ -146,7 +148,8 @@ class DeviceThings:
         if places and twin.thing is not None:
             headers = unchanged(twin.thing.document, twin.thing.revision, places)
         try:
-            result = await self._command(twin.thing_id, Action.MERGE, patch, trace, headers)
+            whole = {**headers, **said}
+            result = await self._command(twin.thing_id, Action.MERGE, patch, trace, whole)
         except PreconditionFailed as error:
             if headers is not _EXISTS:
                 twin.is_loaded = False  # it may be gone, too: that is seen when it is read again

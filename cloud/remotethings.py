@@ -21,7 +21,14 @@ from gateway.model.json import Json, JsonObject
 from gateway.model.thing import TWIN, Action, ThingCommand, ThingResult
 
 MERGE_PATCH: Final = "application/merge-patch+json"
-_HEADERS: Final = ("if-match", "if-none-match", "if-equal", "correlation-id", "requested-acks")
+_HEADERS: Final = (
+    "if-match",
+    "if-none-match",
+    "if-equal",
+    "correlation-id",
+    "requested-acks",
+    "put-metadata",
+)
 _QUERIES: Final = ("condition", "timeout")
 """What goes into the query, where any text can stand."""
 

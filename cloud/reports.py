@@ -31,6 +31,7 @@ from cloud.statuses import (
     reported_by_entries,
     twin_entry,
 )
+from cloud.valuemetadata import requalified, said_of
 from gateway.errors import (
     BadRequest,
     Forbidden,
@@ -210,16 +211,24 @@ class Reports:
         fresh = {n: t for n, t in twins.items() if not _is_stale(known, entries, n, t)}
         reading = read_report(layout, fresh, entries)
         self._tell_faults(device, reading)
-        await self._write_thing(device, layout, reading.values, trace)
+        await self._write_thing(device, layout, reading, entries, trace)
         versions = {name: _version(twin) for name, twin in fresh.items()}
         await self._write_status(device, known, reading.entries, versions)
         known.versions.update(versions)
 
     async def _write_thing(
-        self, device: DeviceView, layout: Layout, values: Mapping[str, Json], trace: TraceContext
+        self,
+        device: DeviceView,
+        layout: Layout,
+        reading: Reading,
+        known: Mapping[str, JsonObject],
+        trace: TraceContext,
     ) -> None:
-        thing = self._controller.thing_of(device.key)
+        thing, values = self._controller.thing_of(device.key), reading.values
         changed = _changed(thing, layout, values)
+        for name in requalified(known, reading.entries):
+            if values.get(name) is not None:
+                changed[name] = values[name]
         if not changed:
             self._count("unchanged", len(values))
             return
@@ -228,7 +237,8 @@ class Reports:
             return
         patch: JsonObject = {"features": features_patch(layout, {}, changed)}
         try:
-            await self._controller.write_reported(device.key, patch, trace)
+            said = said_of(layout, changed, reading.entries)
+            await self._controller.write_reported(device.key, patch, trace, said)
         except REFUSALS as error:
             self._warn(device.key, "ThingDenied", error.message)
             self._count("denied", len(changed))

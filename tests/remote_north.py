@@ -48,7 +48,7 @@ class RemoteNorth:
     user: tuple[str, str] = OPERATOR
 
     async def load(self, thing_id: str) -> Thing | None:
-        fields = "thingId,policyId,attributes,features,_revision"
+        fields = "thingId,policyId,attributes,features,_metadata,_revision"
         status, found = await self.ask("GET", f"things/{quote(thing_id)}?fields={fields}")
         if status == 404:
             return None

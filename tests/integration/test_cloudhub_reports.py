@@ -12,10 +12,21 @@ import pytest
 from cloud.statusbook import KnownStatus, StatusBook, Work
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import DeviceView, mapping
+from gateway.wire.cloudedge.envelope import Envelope
+from gateway.wire.cloudedge.subjects import DeviceKey
+from gateway.wire.cloudedge.to_cloud import report_twin
+from gateway.wire.cloudedge.twins import (
+    Twin,
+    TwinUpdate,
+    TwinValue,
+    TwinVersion,
+    ValueMetadata,
+)
 from tests.cloud_pair import another_cloud
 from tests.cloud_rig import (
     CloudCore,
     a_cloud,
+    a_stamp,
     an_edge,
     apply_device,
     apply_model,
@@ -70,6 +81,44 @@ async def test_a_report_that_makes_the_thing_too_large_is_told_and_answered(
 
     await eventually(has_level)
     assert len(await entries(cloud)) == 301
+
+
+async def test_quality_and_source_time_stand_beside_the_value(cloud: CloudCore) -> None:
+    await apply_device(cloud, a_device())
+    said: list[object] = []
+
+    async def is_said() -> bool:
+        thing = await cloud.thing(LAMP) or {}
+        properties = mapping(mapping(thing.get("_metadata")).get("features"))
+        said[:] = [mapping(mapping(properties.get("temp")).get("properties")).get("value")]
+        return said != [None]
+
+    def a_temp(version: int, quality: str) -> Envelope:
+        metadata = ValueMetadata(1_795_377_600_000 + version, quality)
+        twin = Twin(actual=TwinValue("21.5", metadata), actual_version=TwinVersion(0, version))
+        update = TwinUpdate("e", version, {"temp": twin})
+        return report_twin(a_stamp(), DeviceKey("default", "lamp"), update)
+
+    async with an_edge(cloud, "edge-1", await join(cloud, "edge-1")) as edge:
+        await edge.object("default/device/lamp")
+        await edge.ask(a_temp(1, "uncertain"))
+        await eventually(is_said)
+        assert said == [{"quality": "uncertain", "sourceTime": "2026-11-22T20:00:00.001Z"}]
+        assert (await entries(cloud))["temp"]["metadata"] == {
+            "timestamp": "1795377600001",
+            "type": "float",
+            "quality": "uncertain",
+        }
+        await edge.ask(a_temp(2, ""))
+
+        async def is_good() -> bool:
+            return await is_said() and mapping(said[0]).get("quality") == "good"  # type: ignore[arg-type]
+
+        await eventually(is_good)
+        assert (await entries(cloud))["temp"]["metadata"] == {
+            "timestamp": "1795377600002",
+            "type": "float",
+        }
 
 
 async def test_a_late_write_of_an_old_report_undoes_no_newer_one_of_another_cloudcore(
