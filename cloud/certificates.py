@@ -49,6 +49,11 @@ class KeyPair:
         return pem(self.certificate)
 
     @property
+    def ends_at(self) -> float:
+        """When the certificate ends, Unix seconds."""
+        return x509.load_der_x509_certificate(self.certificate).not_valid_after_utc.timestamp()
+
+    @property
     def key_pem(self) -> bytes:
         return _load_key(self.key).private_bytes(
             serialization.Encoding.PEM,

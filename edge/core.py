@@ -33,7 +33,7 @@ from edge.podless import PodlessNode
 from edge.pods.build import Ground, Pods, build_pods, endpoint_of
 from edge.quarantine import counted
 from edge.reports import Reports
-from edge.rotation import Rotation
+from edge.rotation import Rotation, certificate_end
 from edge.servicebus import ServiceBus
 from edge.serviceentry import ServiceEntry
 from edge.servicetargets import ServiceTargets
@@ -129,6 +129,8 @@ def build_edge(
     store.database.commit_seconds = metrics.store_commit_seconds.labels("edge").observe
     metrics.store_queue.watch("edge", lambda: float(store.database.depth))
     metrics.own.watch_store(store.database)
+    metrics.health.watch_disk("edge", data_dir / FOLDER)
+    metrics.health.watch_certificate("edge", lambda: certificate_end(identity.certificate))
     hub = EdgeHub(settings.hub, lambda: _target(settings, identity, server, store), metrics)
     spool = Spool(store.database, settings.spool, metrics, disk)
     pump = SpoolPump(

@@ -32,6 +32,14 @@ def moment(validity: Validity) -> float:
     return validity.not_before + share * (validity.not_after - validity.not_before)
 
 
+def certificate_end(file: Path) -> float:
+    """Return when a certificate ends, Unix seconds. Errors: OSError, ValueError."""
+    try:
+        return read_validity(file.read_text("ascii")).not_after
+    except GatewayError as error:
+        raise ValueError(error.message) from error
+
+
 class Rotation:
     """The watch over one certificate, as a module.
 

@@ -114,6 +114,7 @@ def open_store(shared: Shared, schema: str) -> Database:
     database.commit_seconds = shared.metrics.store_commit_seconds.labels(schema).observe
     shared.metrics.store_queue.watch(schema, lambda: database.depth)
     shared.metrics.own.watch_store(database)
+    shared.metrics.health.watch_disk(schema, file.parent)
     return database
 
 

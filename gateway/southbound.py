@@ -40,7 +40,7 @@ from gateway.hono.workers import Plan, Workers, socket_folder, worker_settings
 from gateway.model.ports import Authenticator, CommandRouting
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
-from gateway.runtime.certificates import ensure_server, server_context
+from gateway.runtime.certificates import ends_at, ensure_server, server_context
 from gateway.runtime.device_tls import device_context
 from gateway.runtime.listener import Door, Endpoints, doors_of
 from gateway.runtime.module import Module
@@ -77,6 +77,7 @@ def tls(
     files = tls_files(shared)
     if files is None:
         return None
+    shared.metrics.health.watch_certificate("devices", lambda: ends_at(files[0]))
     return make(*files, "hono.tls.certificate")
 
 

@@ -21,6 +21,8 @@ OWN: Final = (
     "jvm_gc",
     "system_cpu",
     "twinspan_build",
+    "twinspan_certificate",
+    "twinspan_disk",
 )
 LEAST: Final = frozenset({"twinspan_module_ready"})
 GROWING: Final = frozenset({"counter", "histogram", "summary"})

@@ -22,6 +22,7 @@ from gateway.observe.edge_metrics import EdgeMetrics
 from gateway.observe.edgecore_metrics import EdgeCoreMetrics
 from gateway.observe.elsewhere_metrics import ElsewhereMetrics
 from gateway.observe.exposition import Exposed
+from gateway.observe.health_metrics import HealthMetrics
 from gateway.observe.histograms import LoopHistogram
 from gateway.observe.mapper_metrics import MapperMetrics
 from gateway.observe.merging import MergingRegistry
@@ -378,6 +379,7 @@ class Metrics(EdgeCoreMetrics):
         self.mappers = MapperMetrics(registry)
         self.apiserver = ApiserverMetrics(registry)
         self.own = OwnMetrics(registry)
+        self.health = HealthMetrics(registry)
         registry.register(DittoNames(self.stream_sessions, self.stream_frames))
 
         # --- process --------------------------------------------------------------------------

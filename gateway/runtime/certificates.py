@@ -72,6 +72,11 @@ def ensure_server(
     return folder / "server.crt", folder / "server.key"
 
 
+def ends_at(certificate: Path) -> float:
+    """Return when the first certificate of a PEM file ends, Unix seconds. Errors: OSError, ValueError."""
+    return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc.timestamp()
+
+
 def server_context(certificate: Path, key: Path, setting: str) -> ssl.SSLContext:
     """Return TLS for a server, 1.2 or newer.
 
