@@ -168,6 +168,8 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
     pod_objects = build_pod_objects(cluster, pods, catalog, hub, delivery, syncs)
     hub.add_listener(presence)
     NodeMeters(hub, book, metrics)
+    metrics.health.watch_certificate("cloudhub", lambda: identity.server.ends_at)
+    metrics.health.watch_certificate("cloudhub-ca", lambda: identity.ca.ends_at)
     hub.told_store = catalog.store_of
     asks = NodeAsks(cluster, pods, settings.hub.authorization)
     pod_reports = PodReports(cluster, delivery)
