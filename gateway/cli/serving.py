@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,9 @@ from gateway.model.json import JsonObject
 from gateway.observe import logs
 from gateway.observe.loop import LoopMonitor
 from gateway.observe.metrics import Metrics
-from gateway.observe.otlp import OtlpExport
+from gateway.observe.otlp import build_exports
+from gateway.observe.otlp_choices import sampling
+from gateway.observe.own_metrics import VERSION
 from gateway.observe.tracing import Tracer
 from gateway.runtime import process, users
 from gateway.runtime.listener import ENDPOINTS_FILE, Endpoints
@@ -84,7 +87,13 @@ class Process:
 
     def __post_init__(self) -> None:
         traces = self.settings.observe.traces
-        self.tracer = Tracer(ratio=traces.ratio, frequent_per_second=traces.telemetry_per_second)
+        chosen = sampling(traces, os.environ)
+        self.tracer = Tracer(
+            ratio=chosen.ratio,
+            frequent_per_second=traces.telemetry_per_second,
+            per_second=chosen.per_second,
+            follows=chosen.follows,
+        )
 
 
 Build = Callable[[Process], Sequence[Module]]
@@ -120,8 +129,7 @@ def _process_modules(shared: Process) -> list[Module]:
         ),
         LoopMonitor(shared.metrics),
     ]
-    if observe.traces.otlp.enabled:
-        modules.append(OtlpExport(observe.traces.otlp, shared.tracer, {"service.name": "twinspan"}))
+    modules += build_exports(observe, shared.tracer, shared.metrics, {"service.version": VERSION})
     return modules
 
 

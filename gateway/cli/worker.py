@@ -36,7 +36,8 @@ from gateway.hono.workers import (
 from gateway.observe import logs
 from gateway.observe.loop import LoopMonitor
 from gateway.observe.metrics import TEXT
-from gateway.observe.otlp import OtlpExport
+from gateway.observe.otlp import build_exports
+from gateway.observe.own_metrics import VERSION
 from gateway.runtime import process
 from gateway.runtime.listener import Endpoints
 from gateway.runtime.memory import settle_memory
@@ -119,10 +120,8 @@ async def run_worker(order: Order, stream: BinaryIO) -> None:
     _stop_with(stream, stop)
     worker = build_worker(shared, order.instance)
     modules: list[Module] = [LoopMonitor(shared.metrics)]
-    otlp = order.settings.observe.traces.otlp
-    if otlp.enabled:
-        name = {"service.name": "twinspan", "service.instance.id": order.instance}
-        modules.append(OtlpExport(otlp, shared.tracer, name))
+    own = {"service.version": VERSION, "service.instance.id": order.instance}
+    modules += build_exports(order.settings.observe, shared.tracer, shared.metrics, own)
     modules += [*worker.modules, Desk(order, shared, worker)]
     readiness = shared.readiness
     for module in modules:

@@ -7,16 +7,32 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Otlp:
-    """Export of traces to an OpenTelemetry collector."""
+    """Export to an OpenTelemetry collector. What is empty here is taken from OTEL_* variables, then
+    defaults."""
 
     enabled: bool = False
-    """Needs the extra `twinspan[otlp]`."""
-    endpoint: str = "http://127.0.0.1:4318"
-    """Base URL of an OTLP/HTTP receiver; `/v1/traces` is added."""
-    timeout: float = 5.0
-    """Seconds for one export."""
+    """Also on with OTEL_TRACES_EXPORTER=otlp or OTEL_LOGS_EXPORTER=otlp. Needs the extra `twinspan[otlp]`."""
+    endpoint: str = ""
+    """Base URL of the receiver, else OTEL_EXPORTER_OTLP_ENDPOINT, else 127.0.0.1, port 4318 (HTTP) or 4317
+    (gRPC).
+    Over HTTP `/v1/traces` or `/v1/logs` is added. https:// means TLS, over gRPC too."""
+    protocol: str = ""
+    """`http/protobuf` or `grpc`; else OTEL_EXPORTER_OTLP_PROTOCOL, else http/protobuf."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Sent with each export, e.g. a token; beside those of OTEL_EXPORTER_OTLP_HEADERS."""
+    compression: str = ""
+    """`none` or `gzip`; else OTEL_EXPORTER_OTLP_COMPRESSION, else none."""
+    ca_file: str = ""
+    """PEM file of those who may sign the collector's certificate; else the system's."""
+    cert_file: str = ""
+    """PEM file of a client certificate; needs `key_file`."""
+    key_file: str = ""
+    """PEM file of its key."""
+    timeout: float = 0.0
+    """Seconds for one export with all its tries, and for the last one at the end; 0 takes
+    OTEL_EXPORTER_OTLP_TIMEOUT (milliseconds), else 5."""
     max_queue: int = 2_048
-    """Spans that wait; more are dropped and counted."""
+    """How many spans or records wait; more are dropped and counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +41,10 @@ class Traces:
 
     ratio: float = 1.0
     """Share of new traces that are sampled, 0.0 to 1.0; a caller's decision is followed."""
+    sampler: str = ""
+    """As OTEL_TRACES_SAMPLER, which counts where this is empty: always_on, always_off, traceidratio, the
+    same with
+    `parentbased_` before, or rate_limiting. The argument is `ratio`, for rate_limiting traces a second."""
     telemetry_per_second: int = 10
     """Of the traces that start with telemetry here, how many a second may be sampled; all carry ids."""
     otlp: Otlp = field(default_factory=Otlp)
@@ -38,6 +58,8 @@ class Logs:
     """DEBUG, INFO, WARNING or ERROR."""
     form: str = "text"
     """`text` for people, `json` for machines."""
+    otlp: Otlp = field(default_factory=Otlp)
+    """Log lines to a collector, beside standard error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +74,9 @@ class OpsHttp:
 class Observe:
     """Observability."""
 
+    resource: dict[str, str] = field(default_factory=dict)
+    """Resource attributes of exported spans and logs; before OTEL_SERVICE_NAME and
+    OTEL_RESOURCE_ATTRIBUTES."""
     logs: Logs = field(default_factory=Logs)
     traces: Traces = field(default_factory=Traces)
     http: OpsHttp = field(default_factory=OpsHttp)

@@ -8,14 +8,41 @@ import sys
 import time
 from typing import TextIO
 
+from gateway.observe.tracing import current_span
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+CORRELATION = "correlation-id"
+"""The key that Ditto's log lines have for it."""
 NOISY = ("aiohttp.access", "asyncio", "aiohttp.server")
 
 
 def facts_of(record: logging.LogRecord) -> dict[str, object]:
     """Return what a caller gave in `extra=`."""
     return {k: v for k, v in vars(record).items() if k not in _STANDARD}
+
+
+class Traced(logging.Filter):
+    """Adds `trace_id`, `span_id` and the request's `correlation-id` where they are known.
+
+    They are those of the span whose `with` block the line was logged in; callbacks of the fast paths,
+    which have
+    none, name theirs as the fact `trace`. Asked only for lines that are really logged.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        facts = record.__dict__
+        if "trace_id" in facts:
+            return True
+        span = current_span()
+        named = facts.pop("trace", None)
+        if named is not None:
+            facts["trace_id"] = named
+        elif span is not None:
+            facts["trace_id"], facts["span_id"] = span.context.trace_id, span.context.span_id
+            if CORRELATION in span.attributes:
+                facts.setdefault(CORRELATION, span.attributes[CORRELATION])
+        return True
 
 
 class JsonFormatter(logging.Formatter):
@@ -64,6 +91,7 @@ def set_up(level: str = "INFO", form: str = "text", stream: TextIO | None = None
     Shape:  `level` DEBUG, INFO, WARNING or ERROR; `form` text or json.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
+    handler.addFilter(Traced())
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -1,85 +1,115 @@
-"""Export of finished spans to an OpenTelemetry collector; the SDK is imported only when this is on."""
+"""Export of finished spans and of log lines to an OpenTelemetry collector; the SDK is imported only when
+on."""
 
 from __future__ import annotations
 
-import asyncio
+import logging
+import os
+import socket
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gateway.config.observe import Otlp
+from gateway.config.observe import Observe
 from gateway.errors import InvalidSetting
+from gateway.observe.batches import Batches
+from gateway.observe.loglines import LinesHandler, LogLine
+from gateway.observe.logs import Traced
+from gateway.observe.metrics import Metrics
+from gateway.observe.otlp_choices import Destination, destination, is_on, resource
 from gateway.observe.tracing import Span, Tracer
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import ReadableSpan
+    from types import ModuleType
 
-SCOPE = "twinspan"
+EXTRAS = "needs OpenTelemetry: pip install 'twinspan[otlp]'"
 
 
-class OtlpExport:
+class _Export:
+    """What both signals share: a destination, and who we are."""
+
+    def __init__(self, signal: str, to: Destination, own: Mapping[str, str]) -> None:
+        self._signal = signal
+        self._to = to
+        self._own = own
+
+    def _sdk(self) -> ModuleType:
+        """Errors: InvalidSetting where the SDK, or gRPC, is not installed."""
+        try:
+            from gateway.observe import otlp_sdk
+        except ImportError as error:
+            raise InvalidSetting(f"observe.{self._signal}.otlp.enabled: {EXTRAS}") from error
+        return otlp_sdk
+
+    def _made(self, make: Callable[[Destination, Mapping[str, str]], Any]) -> Any:
+        try:
+            return make(self._to, self._own)
+        except ImportError as error:
+            raise InvalidSetting(f"observe.{self._signal}.otlp.protocol: {EXTRAS}") from error
+
+
+class SpanExport(_Export):
     """Module: sends sampled spans in batches; a collector that is away costs nothing but the spans."""
 
     name = "otlp"
 
-    def __init__(self, settings: Otlp, tracer: Tracer, resource: Mapping[str, str]) -> None:
-        self._settings = settings
+    def __init__(
+        self, to: Destination, tracer: Tracer, own: Mapping[str, str], metrics: Metrics
+    ) -> None:
+        super().__init__("traces", to, own)
         self._tracer = tracer
-        self._resource = dict(resource)
+        self._batches: Batches[Span] = Batches(
+            "otlp-spans", to.max_queue, metrics.own.otlp_spans, to.timeout
+        )
+        metrics.own.watch_queue("otlp_spans", lambda: self._batches.depth, to.max_queue)
 
     async def run(self, ready: Callable[[], None]) -> None:
-        try:
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-            from opentelemetry.sdk.resources import Resource
-            from opentelemetry.sdk.trace.export import BatchSpanProcessor
-        except ImportError as error:
-            raise InvalidSetting(
-                "observe.traces.otlp.enabled: needs OpenTelemetry: pip install 'twinspan[otlp]'"
-            ) from error
-        exporter = OTLPSpanExporter(
-            endpoint=self._settings.endpoint.rstrip("/") + "/v1/traces",
-            timeout=self._settings.timeout,
-        )
-        processor = BatchSpanProcessor(
-            exporter,
-            max_queue_size=self._settings.max_queue,
-            schedule_delay_millis=1_000,
-            max_export_batch_size=min(512, self._settings.max_queue),
-        )
-        resource = Resource.create(self._resource)
-        self._tracer.add_sink(lambda span: processor.on_end(_readable(span, resource)))
+        export, shutdown = self._made(self._sdk().span_exporter)
+        self._tracer.add_sink(self._batches.put)
         ready()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            # Flushing talks to the network: off the loop, and no longer than one export may take.
-            await asyncio.get_running_loop().run_in_executor(None, processor.shutdown)
+        await self._batches.run(export, shutdown)
 
 
-def _readable(span: Span, resource: Resource) -> ReadableSpan:
-    """Turn our span into the SDK's."""
-    from opentelemetry.sdk.trace import Event, ReadableSpan
-    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-    from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+class LogExport(_Export):
+    """Module: sends log lines in batches, beside what goes to standard error."""
 
-    def context(span_id: str, is_remote: bool) -> SpanContext:
-        return SpanContext(
-            int(span.context.trace_id, 16),
-            int(span_id, 16),
-            is_remote,
-            TraceFlags(span.context.flags & 1),
+    name = "otlp-logs"
+
+    def __init__(self, to: Destination, own: Mapping[str, str], metrics: Metrics) -> None:
+        super().__init__("logs", to, own)
+        self._batches: Batches[LogLine] = Batches(
+            "otlp-logs", to.max_queue, metrics.own.otlp_logs, to.timeout
         )
+        metrics.own.watch_queue("otlp_logs", lambda: self._batches.depth, to.max_queue)
 
-    return ReadableSpan(
-        name=span.name,
-        context=context(span.context.span_id, False),
-        parent=context(span.parent_id, True) if span.parent_id else None,
-        resource=resource,
-        attributes=span.attributes,
-        events=[Event(name, dict(attributes), at) for at, name, attributes in span.events],
-        kind=SpanKind[span.kind.upper()],
-        status=Status(StatusCode.ERROR, span.error) if span.error else Status(StatusCode.UNSET),
-        start_time=span.started,
-        end_time=span.ended,
-        instrumentation_scope=InstrumentationScope(SCOPE),
-    )
+    async def run(self, ready: Callable[[], None]) -> None:
+        export, shutdown = self._made(self._sdk().log_exporter)
+        handler = LinesHandler(self._batches.put)
+        handler.addFilter(Traced())
+        root = logging.getLogger()
+        root.addHandler(handler)
+        try:
+            ready()
+            await self._batches.run(export, shutdown)
+        finally:
+            root.removeHandler(handler)
+
+
+def build_exports(
+    settings: Observe, tracer: Tracer, metrics: Metrics, own: Mapping[str, str]
+) -> list[SpanExport | LogExport]:
+    """Return the exports that are on, by settings or OTEL_* variables.
+
+    Shape:  `own` are resource attributes of this process that settings and variables may replace.
+    Errors: InvalidSetting.
+    """
+    environment = os.environ
+    about = {"host.name": socket.gethostname(), **own}
+    found: list[SpanExport | LogExport] = []
+    who = resource(settings.resource, environment, about)
+    if is_on(settings.traces.otlp, "traces", environment):
+        to = destination(settings.traces.otlp, "traces", environment)
+        found.append(SpanExport(to, tracer, who, metrics))
+    if is_on(settings.logs.otlp, "logs", environment):
+        to = destination(settings.logs.otlp, "logs", environment)
+        found.append(LogExport(to, who, metrics))
+    return found

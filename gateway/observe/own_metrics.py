@@ -10,7 +10,7 @@ import platform
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Protocol
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.gc_collector import GCCollector
@@ -18,6 +18,16 @@ from prometheus_client.gc_collector import GCCollector
 from gateway.observe.buckets import SECONDS
 from gateway.observe.depths import Depths, Rows, Source
 from gateway.observe.histograms import LoopHistogram
+
+
+def _version() -> str:
+    try:
+        return version("twinspan")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+VERSION: Final = _version()
 
 
 class WatchedStore(Protocol):
@@ -42,7 +52,7 @@ class OwnMetrics:
             ("version", "python", "platform"),
             registry=registry,
         )
-        self.build.labels(_version(), platform.python_version(), platform.machine()).set(1)
+        self.build.labels(VERSION, platform.python_version(), platform.machine()).set(1)
 
         # --- queues -----------------------------------------------------------------------------
         self.queue_depth = Depths(
@@ -143,10 +153,3 @@ class OwnMetrics:
         """Report a queue and how much it takes."""
         self.queue_depth.watch(name, depth)
         self.queue_limit.watch(name, partial(float, limit))
-
-
-def _version() -> str:
-    try:
-        return version("twinspan")
-    except PackageNotFoundError:
-        return "unknown"

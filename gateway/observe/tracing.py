@@ -4,6 +4,11 @@ Every room makes one span for its part of a message's walk and hands `span.conte
 message, so one trace spans device, adapter, twin and edge, also across processes. Finished spans go
 to the sinks: a bounded ring of the last ones (for `trace` and `why`) and, with export on, an OTLP
 exporter behind a bounded queue.
+
+Which span a log line belongs to is known inside `with` blocks of spans alone: they set a context variable.
+Where messages come by the ten thousand, spans are ended by hand, nothing is set, and a line that is logged
+there
+names its trace in `extra={"trace": ...}`.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from types import TracebackType
 
 import msgspec
@@ -28,6 +34,8 @@ _ids = random.Random(_random.getrandbits(128))  # noqa: S311  ids must be unlike
 TRACE_DIGITS, SPAN_DIGITS = 32, 16
 _CONTEXTS = 256
 """How many new contexts one drawing of random bytes is for."""
+FAILED_PER_SECOND = 10
+"""Spans of failures in traces that nobody sampled."""
 
 
 class _Page:
@@ -73,6 +81,7 @@ def child_of(parent: TraceContext) -> TraceContext:
 class Span(msgspec.Struct, eq=False):
     """One room's part of a walk; ends once, by `end` or by leaving its `with` block.
 
+    Shape:  `resource` says whose span it is when it is another process's.
     Units:  `started` and `ended` in nanoseconds since the epoch; `kind` as OpenTelemetry names it
             (internal, server, client, producer, consumer). Without a `sink` it is not sampled: only its
             context is of use.
@@ -88,6 +97,8 @@ class Span(msgspec.Struct, eq=False):
     events: list[tuple[int, str, Mapping[str, AttributeValue]]] = []
     ended: int = 0
     error: str | None = None
+    resource: Mapping[str, AttributeValue] | None = None
+    outer: Span | None = None
 
     def set(self, key: str, value: AttributeValue) -> None:
         self.attributes[key] = value
@@ -105,6 +116,8 @@ class Span(msgspec.Struct, eq=False):
         self.sink(self)
 
     def __enter__(self) -> Span:
+        self.outer = _current.get()
+        _current.set(self)
         return self
 
     def __exit__(
@@ -113,23 +126,63 @@ class Span(msgspec.Struct, eq=False):
         error: BaseException | None,
         _where: TracebackType | None,
     ) -> None:
+        _current.set(self.outer)
+        self.outer = None  # else a walk's spans would keep each other
         self.end(error)
+
+
+_current: ContextVar[Span | None] = ContextVar("twinspan.span", default=None)
+
+
+def current_span() -> Span | None:
+    """Return the span whose `with` block this is, None outside of all."""
+    return _current.get()
+
+
+class _Bucket:
+    """At most so many a second."""
+
+    __slots__ = ("_left", "_per_second", "_second_ends")
+
+    def __init__(self, per_second: int) -> None:
+        self._per_second = per_second
+        self._second_ends = 0.0
+        self._left = 0
+
+    def take(self) -> bool:
+        """Return True while there is one left in this second."""
+        now = time.monotonic()
+        if now >= self._second_ends:
+            self._second_ends, self._left = now + 1.0, self._per_second
+        if not self._left:
+            return False
+        self._left -= 1
+        return True
 
 
 class Tracer:
     """Makes spans and hands finished ones to its sinks.
 
     `ratio` samples the traces that start here (0.0 to 1.0); of those that start with what comes all the time,
-    at most `frequent_per_second` are. A parent's decision is followed.
+    at most `frequent_per_second` are, and of all, where it is given, at most `per_second`. A parent's
+    decision
+    is followed, unless `follows` is False: then each span is decided anew.
     """
 
     def __init__(
-        self, *, ratio: float = 1.0, frequent_per_second: int = 10, keep: int = 2_000
+        self,
+        *,
+        ratio: float = 1.0,
+        frequent_per_second: int = 10,
+        per_second: int | None = None,
+        follows: bool = True,
+        keep: int = 2_000,
     ) -> None:
         self._ratio = ratio
-        self._per_second = frequent_per_second
-        self._second_ends = 0.0
-        self._left = 0
+        self._follows = follows
+        self._all = None if per_second is None else _Bucket(per_second)
+        self._frequent = _Bucket(frequent_per_second)
+        self._failed = _Bucket(FAILED_PER_SECOND)
         self._recent: deque[Span] = deque(maxlen=keep)
         self._sinks: list[Sink] = []
 
@@ -143,12 +196,22 @@ class Tracer:
         parent: TraceContext | None = None,
         kind: str = "internal",
         attributes: Mapping[str, AttributeValue] | None = None,
+        *,
+        sampled: bool | None = None,
     ) -> Span:
-        """Begin a span below `parent`, or a new trace without one."""
-        if parent is not None:
-            return self._span(name, child_of(parent), parent.span_id, kind, attributes)
-        context = new_context(sampled=self._ratio >= 1.0 or _ids.random() < self._ratio)
-        return self._span(name, context, None, kind, attributes)
+        """Begin a span below `parent`, or a new trace without one.
+
+        Shape:  `sampled` overrides what the parent and the settings say.
+        """
+        if parent is None:
+            chosen = self._chooses() if sampled is None else sampled
+            return self._span(name, new_context(sampled=chosen), None, kind, attributes)
+        context = child_of(parent)
+        if sampled is not None or not self._follows:
+            chosen = self._chooses() if sampled is None else sampled
+            flags = context.flags | 1 if chosen else context.flags & ~1
+            context = TraceContext(context.trace_id, context.span_id, flags, context.state)
+        return self._span(name, context, parent.span_id, kind, attributes)
 
     def start_frequent(
         self,
@@ -158,14 +221,34 @@ class Tracer:
         attributes: Mapping[str, AttributeValue],
     ) -> Span:
         """Begin a span of what comes all the time, e.g. telemetry: `start`, with a bound on new traces."""
-        if parent is None:
-            now = time.monotonic()
-            if now >= self._second_ends:
-                self._second_ends, self._left = now + 1.0, self._per_second
-            if not self._left:
-                return Span(name, new_context(sampled=False), None, kind, 0, None)
-            self._left -= 1
+        if parent is None and not self._frequent.take():
+            return Span(name, new_context(sampled=False), None, kind, 0, None)
         return self.start(name, parent, kind, attributes)
+
+    def start_rare(
+        self,
+        name: str,
+        parent: TraceContext | None,
+        kind: str,
+        attributes: Mapping[str, AttributeValue],
+    ) -> Span:
+        """Begin a span of what is always worth a trace, e.g. a command; a parent's decision is followed."""
+        return self.start(name, parent, kind, attributes, sampled=True if parent is None else None)
+
+    def failed(
+        self, span: Span, error: BaseException, attributes: Mapping[str, AttributeValue]
+    ) -> None:
+        """End a span with an error: one that is not sampled is shown all the same, ten a second at most."""
+        if span.sink is None and not span.ended and self._failed.take():
+            span.sink = self._finish
+            span.started = span.started or time.time_ns()
+            span.attributes = {**attributes, **span.attributes}
+        span.end(error)
+
+    def _chooses(self) -> bool:
+        if self._ratio < 1.0 and _ids.random() >= self._ratio:
+            return False
+        return self._all is None or self._all.take()
 
     def _span(
         self,
@@ -184,6 +267,10 @@ class Tracer:
     def recent(self, trace_id: str | None = None) -> list[Span]:
         """Return the last finished spans, oldest first, of one trace or of all."""
         return [s for s in self._recent if trace_id is None or s.context.trace_id == trace_id]
+
+    def adopt(self, span: Span) -> None:
+        """Take a finished span of another process."""
+        self._finish(span)
 
     def _finish(self, span: Span) -> None:
         self._recent.append(span)
