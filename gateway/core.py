@@ -188,6 +188,7 @@ def build_gateway(shared: Shared, front: Front | None = None) -> Gateway:
         on_refused=lambda tenant, reason: metrics.events_refused.labels(tenant, reason).inc(),
     )
     metrics.own.events_bytes.watch((), lambda: events.size)
+    metrics.health.events_limit.watch((), lambda: settings.hono.events.max_bytes)
     messaging = Messaging(events, metrics, timeout=settings.hono.send_message_timeout)
     usage = Usage(database)
     last_gateways = LastGateways(database)

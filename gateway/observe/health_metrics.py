@@ -13,7 +13,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from gateway.observe.depths import Rows
+from gateway.observe.depths import Depths, Rows
 
 Row = tuple[tuple[str, ...], float]
 
@@ -41,6 +41,12 @@ class HealthMetrics:
         )
         self.disk_size.watch(lambda: self._usage("total"))
         registry.register(self.disk_size)
+
+        self.events_limit = Depths(
+            "twinspan_events_limit_bytes",
+            "Bytes that the event store may hold; above it events are refused.",
+        )
+        registry.register(self.events_limit)
 
     def watch_certificate(self, name: str, ends: Callable[[], float]) -> None:
         """Report when a certificate ends, Unix seconds.
