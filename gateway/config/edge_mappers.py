@@ -9,6 +9,37 @@ from dataclasses import dataclass, field
 class Ble:
     """Bluetooth LE devices."""
 
+    adapter: str = "hci0"
+    """Adapter of Devices that name none."""
+    scan: str = "active"
+    """`active` asks devices for names, `passive` only listens (BlueZ 5.56 with --experimental), `off`."""
+    scan_seconds: float = 0.0
+    """Seconds of scanning between pauses; 0 for no pauses."""
+    scan_pause: float = 0.0
+    """Seconds of a pause, in which nothing is heard."""
+    min_rssi: int = -127
+    """dBm; devices that are heard weaker are not, their Devices neither. -127 for all."""
+    services: list[str] = field(default_factory=list)
+    """UUIDs; where there are some, only devices that advertise one of them are heard."""
+    repeats: bool = True
+    """Hear advertisements again that say nothing new: needed to tell a silent device from a calm one."""
+    pause_scan_to_connect: bool = False
+    """Stop scanning while a connection is made: old adapters cannot do both."""
+    max_connections: int = 7
+    """Connections at the same time on each adapter; further Devices wait for a place."""
+    max_seen: int = 1_000
+    """Devices in the air that are kept in mind for each adapter."""
+    max_offered: int = 200
+    """Devices that are offered for discovery at the same time."""
+    offer_names: list[str] = field(default_factory=list)
+    """Patterns of names (`Thermo*`); where there are some, only such devices are offered for discovery."""
+    stale_after: float = 60.0
+    """Seconds after which a value that was heard or notified is uncertain; 0 for never."""
+    lost_after: float = 300.0
+    """Seconds after which a device that is only listened to is offline, and no more offered."""
+    max_notifications: int = 200
+    """Notifications a second of one characteristic; one that sends more is read instead for a while."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Zigbee:
