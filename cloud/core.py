@@ -17,6 +17,7 @@ from cloud.devicethings import Policies, ThingSignals
 from cloud.edgeapps import build_apps
 from cloud.edgecontroller import EdgeController
 from cloud.events import EventRecorder
+from cloud.facts import CloudFacts
 from cloud.hub import CloudHub
 from cloud.identity import Identity
 from cloud.joining import JoinServer
@@ -105,8 +106,16 @@ class Clients(Protocol):
     def measure(self, usage: Usage, /) -> bool: ...
 
 
-def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> list[Module]:
-    """Build CloudCore's modules in starting order; the gateway's and the API's stand before them."""
+def build_cloud(
+    process: ProcessParts,
+    gateway: GatewayParts,
+    kube: Clients,
+    show: Callable[[CloudFacts], None] | None = None,
+) -> list[Module]:
+    """Build CloudCore's modules in starting order; the gateway's and the API's stand before them.
+
+    Shape:  `show` is handed what CloudCore knows, where somebody wants to look at it.
+    """
     cluster = kube.client(MANAGER)
     Admission(cluster).register(kube.hooks)
     settings, metrics, tracer = process.settings.cloud, process.metrics, process.tracer
@@ -171,6 +180,8 @@ def build_cloud(process: ProcessParts, gateway: GatewayParts, kube: Clients) -> 
     metrics.health.watch_certificate("cloudhub", lambda: identity.server.ends_at)
     metrics.health.watch_certificate("cloudhub-ca", lambda: identity.ca.ends_at)
     hub.told_store = catalog.store_of
+    if show is not None:
+        show(CloudFacts(hub, book, catalog))
     asks = NodeAsks(cluster, pods, settings.hub.authorization)
     pod_reports = PodReports(cluster, delivery)
     EdgeController(cluster, identity, tracer, place, pod_reports, asks).attach(hub)

@@ -163,6 +163,11 @@ class CloudHub:
     def is_connected(self, node: str) -> bool:
         return node in self._sessions
 
+    def connected_since(self, node: str) -> float | None:
+        """When a node's link was made, by the loop's clock; None without one."""
+        session = self._sessions.get(node)
+        return None if session is None else session.since
+
     def is_ours(self, node: str) -> bool:
         """True when an edge of ours is connected under this name."""
         session = self._sessions.get(node)

@@ -75,6 +75,10 @@ class NodeBook:
         """True when a node has a certificate of ours that counts."""
         return node in self._known.issued.values()
 
+    def count(self, node: str) -> int:
+        """Return how many certificates of a node count."""
+        return sum(owner == node for owner in self._known.issued.values())
+
     async def issued(self, certificate: Issued) -> None:
         """Note a new certificate; it is handed out only after this returns."""
         known = self._known

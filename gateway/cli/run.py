@@ -140,7 +140,7 @@ def _cloud_side(shared: Process) -> Sequence[Module]:
     console = _console(shared)
     built, kube = build_gateway(shared, console), build_kube(shared)
     controllers = build_controllers(shared, kube)
-    cloud_modules = build_cloud(shared, built, kube)
+    cloud_modules = build_cloud(shared, built, kube, console.show_cloud if console else None)
     shown = _shown(console, kube)
     return [*built.modules, kube, *controllers, *cloud_modules, *shown]
 
@@ -193,7 +193,7 @@ def _everything(shared: Process) -> Sequence[Module]:
 
     console = _console(shared)
     built, kube = build_gateway(shared, console), build_kube(shared)
-    cloud_modules = build_cloud(shared, built, kube)
+    cloud_modules = build_cloud(shared, built, kube, console.show_cloud if console else None)
     client = kube.client("twinspan-cli")
 
     async def ticket() -> JoinRequest:

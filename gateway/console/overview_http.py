@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from aiohttp import web
@@ -29,7 +29,7 @@ class Overview:
         readiness: Readiness,
         endpoints: Endpoints,
         parts: Callable[[], Mapping[str, bool]],
-        counts: Callable[[], Mapping[str, int]],
+        counts: Callable[[], Awaitable[Mapping[str, int]]],
     ) -> None:
         self._settings = settings
         self._readiness = readiness
@@ -51,6 +51,7 @@ class Overview:
         }
         if call.session.operator is not None:
             found |= self._for_operators(states)
+            found["counts"] = dict(await self._counts())
         return answer(found)
 
     def _for_operators(self, states: Mapping[str, bool]) -> JsonObject:
@@ -68,7 +69,6 @@ class Overview:
             ],
             "endpoints": dict(self._endpoints.as_dict()),
             "versions": {**MATCHED, **kube},
-            "counts": dict(self._counts()),
         }
 
 

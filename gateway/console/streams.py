@@ -28,15 +28,18 @@ LOOK_SECONDS: Final = 5.0
 WRITE_BUFFER: Final = 262_144
 
 
-class ReaderGone(ConnectionError):
+class ReaderGone(ConnectionResetError):
     """The reader took nothing for too long."""
 
 
 class Stream:
     """One open answer."""
 
-    def __init__(self, response: web.StreamResponse, is_alive: Callable[[], bool]) -> None:
+    def __init__(
+        self, request: web.Request, response: web.StreamResponse, is_alive: Callable[[], bool]
+    ) -> None:
         self.response = response
+        self._request = request
         self._is_alive = is_alive
         self._loop = asyncio.get_running_loop()
         self._written = self._loop.time()
@@ -45,6 +48,29 @@ class Stream:
     def is_alive(self) -> bool:
         """False once the session has ended."""
         return self._is_alive()
+
+    @property
+    def is_read(self) -> bool:
+        """False once the reader has gone."""
+        transport = self._request.transport
+        return transport is not None and not transport.is_closing()
+
+    async def hand_on(self, body: AsyncIterator[bytes]) -> None:
+        """Write what comes until it ends, the reader goes or the session ends; silence is no reason."""
+        coming = asyncio.ensure_future(anext(body, None))
+        try:
+            while self.is_alive and self.is_read:
+                done, _ = await asyncio.wait({coming}, timeout=LOOK_SECONDS)
+                if not done:
+                    continue
+                piece = coming.result()
+                if piece is None:
+                    return
+                await self.write(piece)
+                coming = asyncio.ensure_future(anext(body, None))
+        finally:
+            coming.cancel()
+            await asyncio.wait({coming})
 
     async def write(self, data: bytes) -> None:
         """Hand bytes on. Errors: ReaderGone; ConnectionError."""
@@ -91,7 +117,7 @@ class Streams:
     async def opened(
         self, request: web.Request, session: Session, content_type: str = EVENTS
     ) -> AsyncIterator[Stream]:
-        """Begin an answer, for the length of the block.
+        """Begin an answer, for the length of the block, which a reader that goes ends.
 
         Errors: Undeliverable above the limit of all; QuotaExceeded above that of one session.
         """
@@ -103,11 +129,10 @@ class Streams:
             await response.prepare(request)
             if request.transport is not None:
                 request.transport.set_write_buffer_limits(WRITE_BUFFER)
-            yield Stream(response, lambda: self._sessions.is_alive(session))
-        except ReaderGone:
+            yield Stream(request, response, lambda: self._sessions.is_alive(session))
+        except ConnectionError:  # the reader has gone, or is as good as gone
             if request.transport is not None:
                 request.transport.abort()
-            raise
         finally:
             self._open.pop(task, None)
 

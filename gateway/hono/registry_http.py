@@ -250,7 +250,8 @@ def routes(api: RegistryApi) -> tuple[Row, ...]:
 class RegistryServer:
     """The API as an aiohttp application: routing, authentication, limits, errors, CORS.
 
-    Shape:  `users` are names and passwords; None leaves the API open.
+    Shape:  `users` are names and passwords; None leaves the API open, for who checks by himself. `prefix`
+            stands before the API's paths where another port serves it, for no page but its own.
     """
 
     def __init__(
@@ -262,7 +263,10 @@ class RegistryServer:
         tracer: Tracer,
         traffic: Traffic | None = None,
         stored: StoredCommands | None = None,
+        *,
+        prefix: str = "",
     ) -> None:
+        self._prefix = prefix
         self._traffic = traffic or Traffic()
         self._table = routes(RegistryApi(registry, self._traffic, stored))
         self._settings = settings
@@ -273,14 +277,15 @@ class RegistryServer:
     def application(self) -> web.Application:
         """Return the application; core may mount it or serve it."""
         app = web.Application(client_max_size=self._settings.max_payload + 1)
-        app.router.add_route("*", "/{path:.*}", self._answer)
+        app.router.add_route("*", "/{path:.*}", self.answer)
         app.on_shutdown.append(self._end_streams)
         return app
 
     async def _end_streams(self, _app: web.Application) -> None:
         self._traffic.close()
 
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request."""
         started = time.perf_counter()
         with self._tracer.start(
             f"{request.method} registry", kind="server", attributes={"http.method": request.method}
@@ -290,7 +295,8 @@ class RegistryServer:
         method = request.method if request.method in _METHODS else "other"
         self._metrics.http_requests.labels(SERVER, method, str(response.status)).inc()
         if not response.prepared:  # a stream's length says nothing about answering
-            response.headers.update(CORS)
+            if not self._prefix:
+                response.headers.update(CORS)
             self._metrics.http_seconds.labels(SERVER, method).observe(time.perf_counter() - started)
         return response
 
@@ -306,7 +312,7 @@ class RegistryServer:
             return error_response(GatewayError())
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
-        methods, names = self._match(request.path)
+        methods, names = self._match(request.path.removeprefix(self._prefix))
         if request.method == "OPTIONS":
             return _preflight(methods)
         self._authenticate(request)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 import msgspec
@@ -57,6 +58,12 @@ class ClusterApi:
     def client(self, manager: str) -> KubeClient:
         """A client of the cluster; `manager` names it in `managedFields`. Works while the module runs."""
         return RemoteClient(self._connection, manager)
+
+    def pod_log(
+        self, namespace: str, name: str, query: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """A Pod's log as `kubectl logs` gets it, for the length of the block."""
+        return RemoteClient(self._connection, "twinspan-console").pod_log(namespace, name, query)
 
     def reach(self, way: Callable[[Kubelets], Kubelets]) -> None:
         """Nothing to be done: a cluster's API server asks kubelets by itself."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from gateway.kube.kubelets import DirectKubelets, Kubelets
 from gateway.kube.local import LocalClient
 from gateway.kube.objects import Objects
 from gateway.kube.ownservice import publish
+from gateway.kube.podstreams import PodStreams
 from gateway.kube.priorities import install_priorities
 from gateway.kube.serviceaddresses import SERVICES, ServiceAddresses
 from gateway.kube.storage import Storage
@@ -51,6 +53,13 @@ FOLDER = "kube"
 KUBECONFIG = "kubeconfig"
 INSTALLER = WriteOptions(manager="twinspan", validation="Strict")
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    """The log of a Pod that no node has."""
+    none: tuple[bytes, ...] = ()
+    for piece in none:
+        yield piece
 
 
 def reachable(address: str) -> str:
@@ -116,6 +125,22 @@ class KubeApi:
         """Serve what nodes and Pods use; before it runs. Always True here."""
         self._usage = UsageAnswers(usage, self.objects.registry)
         return True
+
+    @asynccontextmanager
+    async def pod_log(
+        self, namespace: str, name: str, query: Mapping[str, str]
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """A Pod's log as `kubectl logs` gets it, for the length of the block; `query` as the API takes it.
+
+        Errors: NotFound; BadRequest; Undeliverable.
+        """
+        pod = self.objects.get(self.objects.resource("v1", "pods"), namespace, name).object
+        body = await PodStreams(self.objects, self._kubelets).log(pod, query)
+        try:
+            yield _nothing() if body is None else body
+        finally:
+            if isinstance(body, AsyncGenerator):
+                await body.aclose()
 
     def _kubelet_tls(self) -> ssl.SSLContext:
         if self._identity is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import cast
 
@@ -63,20 +63,29 @@ class PodStreams:
 
     # --- logs -------------------------------------------------------------------------------------
 
-    async def _log(self, request: web.Request, pod: JsonObject) -> web.StreamResponse:
-        path, query = log_request(pod, request.query)
+    async def log(self, pod: JsonObject, query: Mapping[str, str]) -> AsyncIterator[bytes] | None:
+        """Return a Pod's log as its kubelet tells it, None for a Pod without a node; to be read to the end
+        or closed. Errors: BadRequest; Unprocessable; Undeliverable.
+        """
+        path, asked = log_request(pod, query)
         if not node_of(pod):
-            return web.Response(body=b"", content_type="text/plain")
-        told = await self._kubelets.get(self._node(pod), path, query)
+            return None
+        told = await self._kubelets.get(self._node(pod), path, asked)
         if told.status >= 400:
             raise await _refusal(told)
+        return told.body
+
+    async def _log(self, request: web.Request, pod: JsonObject) -> web.StreamResponse:
+        body = await self.log(pod, request.query)
+        if body is None:
+            return web.Response(body=b"", content_type="text/plain")
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await response.prepare(request)
         try:
-            async for piece in told.body:
+            async for piece in body:
                 await response.write(piece)
         except Undeliverable as error:
-            log.info("a log ended early", extra={"path": path, "cause": error.message})
+            log.info("a log ended early", extra={"path": request.path, "cause": error.message})
             _cut(request)
             return response
         await response.write_eof()

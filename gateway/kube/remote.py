@@ -275,6 +275,24 @@ class RemoteClient:
         except ValueError as error:
             raise Undeliverable(f"{self._server}: a line of a watch is too long") from error
 
+    @asynccontextmanager
+    async def pod_log(
+        self, namespace: str, name: str, query: Mapping[str, str]
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """A Pod's log, for the length of the block. Errors: as the verbs."""
+        try:
+            async with self._connection.request(
+                "GET",
+                _path("v1", "pods", namespace, name, "log"),
+                params=query,
+                headers=self._as,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_SECONDS),
+            ) as response:
+                await _check(response)
+                yield response.content.iter_any()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Undeliverable(f"{self._server}: {error}") from error
+
     def _writer(self) -> dict[str, str]:
         return {"fieldManager": self._manager}
 
