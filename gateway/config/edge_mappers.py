@@ -45,6 +45,37 @@ class Ble:
 class Zigbee:
     """Zigbee devices behind a coordinator."""
 
+    radio: str = "deconz"
+    """Kind of stick: deconz (ConBee, RaspBee), ezsp (Silicon Labs), znp (Texas Instruments)."""
+    device: str = ""
+    """The stick: a path (best one below /dev/serial/by-id) or socket://host:port."""
+    baudrate: int = 0
+    """Bits a second of a serial stick; 0 for what its kind usually has."""
+    flow_control: str = ""
+    """Of a serial stick: hardware, software, or empty for none."""
+    form: bool = True
+    """Whether an empty stick gets a network: the one of this node's backup, or a new one."""
+    foreign: str = "refuse"
+    """What to do with a stick of another network: refuse it, adopt its network, replace that by ours."""
+    channel: int = 0
+    """Channel of a new network, 11 to 26; 0 for the quietest of 11, 15, 20 and 25."""
+    pan_id: int = 0
+    """PAN id of a new network; 0 for a random one."""
+    extended_pan_id: str = ""
+    """Extended PAN id of a new network, 8 bytes with colons; empty for a random one."""
+    key_file: str = ""
+    """File with the key of a new network, 32 hexadecimal digits; empty for a random key."""
+    transition: float = 0.4
+    """Seconds in which lamps go to a new brightness or colour."""
+    keep_writes: float = 86_400.0
+    """Seconds that a value waits for a sleeping device."""
+    mains_silence: float = 600.0
+    """Seconds of silence after which a device on mains is asked for a sign of life."""
+    battery_silence: float = 90_000.0
+    """Seconds of silence after which a sleeping device counts as offline."""
+    poll: float = 60.0
+    """Seconds between reads of what a device on mains does not report by itself."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Modbus:
