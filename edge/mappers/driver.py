@@ -55,6 +55,14 @@ class NotServed(Rejected):
     default_message = "the device speaks for itself"
 
 
+class TakenLater(Rejected):
+    """Not refused: the device sleeps, and gets the value when it is heard; told as long as it waits."""
+
+    status = 202
+    code = "edge.device.later"
+    default_message = "the device sleeps; it gets the value when it is heard"
+
+
 class Driver(Protocol):
     """One device's connection."""
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from edge.clock import now_ms
 from edge.deviceport import MAPPER, FaultPort, TwinPort
 from edge.mappers.calls import measured
-from edge.mappers.driver import Driver, Quality, Reading
+from edge.mappers.driver import Driver, Quality, Reading, TakenLater
 from edge.mappers.pushing import Pushing, Sample
 from edge.mappers.sources import source_time
 from edge.northbound import Northbound, typed
@@ -119,6 +119,8 @@ class _Property:
     written: str | None = None
     """The latest wanted value that the device took, and when to write it again."""
     next_write: float = 0.0
+    waits: bool = True
+    """A wanted value may wait for a sleeping device, and its fault say so; true at first, as above."""
 
     def may_write(self, text: str, now: float) -> bool:
         return text != self.refused and (text != self.written or now >= self.next_write)
@@ -281,8 +283,9 @@ class Session:
 
     async def _write_wanted(self, now: float) -> None:
         """Write what is wanted and not there yet; a value that the device refuses is not repeated."""
-        cause = self._served.cause
-        for name, text in deltas(self._services.twin.twins(self._key)).items():
+        cause, wanted = self._served.cause, deltas(self._services.twin.twins(self._key))
+        self._end_waits(wanted)
+        for name, text in wanted.items():
             prop = self._properties.get(name)
             if prop is None or not prop.may_write(text, now) or not self._may_write(name):
                 continue
@@ -291,6 +294,9 @@ class Session:
             except GatewayError as error:
                 if error.status >= 500:
                     raise
+                if error.code == TakenLater.code:
+                    self._wait(name, text, error, now)
+                    continue
                 prop.refused = text
                 self._refused(name, text, error)
             else:
@@ -299,6 +305,21 @@ class Session:
                 self._services.faults.note(self._key, f"wish {name}", "")
         if self._served.cause is cause:
             self._served.cause = None
+
+    def _wait(self, name: str, text: str, error: GatewayError, now: float) -> None:
+        """The driver keeps a value for a device that sleeps; it is asked again later how that went."""
+        prop = self._properties[name]
+        prop.took(text, now)
+        prop.waits = True
+        self._count_write("later")
+        self._services.faults.note(self._key, f"wish {name}", error.message)
+
+    def _end_waits(self, wanted: Mapping[str, str]) -> None:
+        """What is wanted no more, or there by now, waits no more."""
+        for name, prop in self._properties.items():
+            if prop.waits and name not in wanted:
+                prop.waits = False
+                self._services.faults.note(self._key, f"wish {name}", "")
 
     def _refused(self, name: str, text: str, error: GatewayError) -> None:
         self._count_write("refused")
@@ -397,8 +418,9 @@ class Session:
             return
         for prop in due.values():
             prop.next_report = now + prop.report
-        with self._services.tracer.start(
-            "edge.mapper report", self._written, attributes={"device": str(self._key)}
+        facts = {"device": str(self._key)}
+        with self._services.tracer.start_frequent(
+            "edge.mapper report", self._written, "internal", facts
         ) as span:
             self._written = None
             await self._change_twin(due, span.context)

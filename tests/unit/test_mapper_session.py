@@ -10,7 +10,7 @@ import pytest
 
 from edge.deviceport import MAPPER
 from edge.mappers import session as sessions
-from edge.mappers.driver import DeviceUnreachable, Quality, Reading
+from edge.mappers.driver import DeviceUnreachable, Quality, Reading, TakenLater
 from edge.mappers.runner import MapperRunner
 from edge.mappers.session import Services
 from edge.mappers.sources import source_time
@@ -23,7 +23,7 @@ from gateway.observe.tracing import Tracer
 from gateway.runtime.module import running
 from gateway.wire.cloudedge.devices import DeviceView
 from gateway.wire.cloudedge.subjects import DeviceKey
-from gateway.wire.cloudedge.twins import Twin
+from gateway.wire.cloudedge.twins import Twin, TwinValue
 from gateway.wire.cloudedge.uploads import EdgeUpload
 
 NOW = 1_800_000_000_000
@@ -321,3 +321,31 @@ async def test_a_device_that_does_not_answer_waits_and_is_counted(
     assert rig.sample(failures, call="read", cause="unreachable") == 1
     assert rig.sample("twinspan_edge_mapper_devices", state="waiting") == 1
     assert rig.sample("twinspan_edge_mapper_call_duration_seconds_count", call="connect") == 1
+
+
+class Sleeper(FakeDriver):
+    """Takes a value for later until it is heard."""
+
+    def __init__(self) -> None:
+        super().__init__(lamp=good("off", NOW))
+        self.wrote: list[str] = []
+
+    async def write(self, name: str, text: str) -> None:
+        self.wrote.append(text)
+        raise TakenLater(f"{text!r} waits")
+
+
+async def test_a_value_that_waits_for_a_sleeper_is_told_until_it_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    driver = Sleeper()
+    rig = Rig({"d": driver})
+    async with running(rig.runner):
+        wanted = {"lamp": Twin(expected=TwinValue(value="on"), actual=TwinValue(value="off"))}
+        monkeypatch.setattr(rig.twin, "twins", lambda _key: wanted)
+        rig.runner.device_bound(a_view("d", "lamp"), None)
+        await until(lambda: rig.faults.parts.get("wish lamp") == "'on' waits")
+        wanted["lamp"] = Twin(expected=TwinValue(value="on"), actual=TwinValue(value="on"))
+        driver.changed()
+        await until(lambda: "wish lamp" not in rig.faults.parts)
+        assert driver.wrote == ["on"]
