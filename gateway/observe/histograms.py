@@ -104,6 +104,24 @@ class LoopHistogram(Collector):
             tally = self._tallies[values] = self._kind(self._bounds)
         return tally
 
+    def summed(self, by: Sequence[str]) -> dict[tuple[str, ...], Tally]:
+        """Return what was counted, added up over all labels but these; a look, cheaper than a scrape."""
+        places = [self._labelnames.index(name) for name in by]
+        found: dict[tuple[str, ...], Tally] = {}
+        for values, tally in self._tallies.items():
+            key = tuple(values[place] for place in places)
+            known = found.get(key)
+            if known is None:
+                known = found[key] = Tally(self._bounds)
+            known.total += tally.total
+            known.counts = [a + b for a, b in zip(known.counts, tally.counts, strict=True)]
+        return found
+
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """The upper bounds, ascending, without the one for all larger values."""
+        return self._bounds
+
     def collect(self) -> list[Metric]:
         family = HistogramMetricFamily(self._name, self._documentation, labels=self._labelnames)
         for values, tally in self._tallies.items():

@@ -12,6 +12,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 OWN: Final = (
@@ -85,6 +86,10 @@ class MergingRegistry(CollectorRegistry):
     """A registry whose scrapes hold those of other processes too; `elsewhere` returns theirs."""
 
     elsewhere: Callable[[], Iterable[Families]] = staticmethod(tuple)
+
+    def collector(self, name: str) -> Collector | None:
+        """Return what a family of this process comes from, for who looks at one alone."""
+        return self._names_to_collectors.get(name)
 
     def collect(self) -> Iterator[Metric]:
         others = tuple(self.elsewhere())
