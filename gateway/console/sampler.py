@@ -1,6 +1,6 @@
 """Looks at the process's own metrics every few seconds and keeps an hour of the plots.
 
-Only the families that plots need are collected, unless there are worker processes, whose numbers come with
+Only the families that plots need are looked at, unless there are worker processes, whose numbers come with
 all others. Memory is bounded by `gateway.console.series`: at most 29 plots of 24 series, about 4 MB in all.
 """
 
@@ -12,7 +12,8 @@ import time
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Final
+from itertools import accumulate
+from typing import Final, TypeAlias
 
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
@@ -30,6 +31,7 @@ from gateway.console.series import (
     summed,
 )
 from gateway.model.json import JsonObject
+from gateway.observe.histograms import LoopHistogram
 from gateway.observe.merging import MergingRegistry
 
 STEP_SECONDS: Final = 5.0
@@ -110,7 +112,8 @@ def _labels(plot: Plot, sample: Sample) -> Labels:
     return tuple(sample.labels.get(name, "") for name in plot.by)
 
 
-_MAKERS: Final[dict[Kind, Callable[[Plot], Gauge | Rate | Quantile]]] = {
+Taker: TypeAlias = Gauge | Rate | Quantile
+_MAKERS: Final[dict[Kind, Callable[[Plot], Taker]]] = {
     Kind.GAUGE: Gauge,
     Kind.RATE: Rate,
     Kind.QUANTILE: Quantile,
@@ -134,42 +137,76 @@ class Sampler:
         self._clock = clock
         self._steady = steady
         self._last = -math.inf
-        self._plots = {plot.id: _MAKERS[plot.kind](plot) for plot in plots}
-        self._families = sorted({each.plot.family for each in self._plots.values()})
+        self._plots: dict[str, Taker] = {plot.id: _MAKERS[plot.kind](plot) for plot in plots}
         self._times = array("d", [0.0] * POINTS)
         self._at = 0
 
     async def run(self, ready: Callable[[], None]) -> None:
-        self.sample()
+        await self.sample()
         ready()
         while True:
             await asyncio.sleep(STEP_SECONDS)
-            self.sample()
+            await self.sample()
 
-    def sample(self) -> None:
-        """Note one point of every plot."""
+    async def sample(self) -> None:
+        """Note one point of every plot; others have their turn between two families."""
         now = self._steady()
         seconds, self._last = now - self._last, now
-        found: dict[str, list[Sample]] = {
-            family.name: family.samples for family in self._collected()
-        }
-        for each in self._plots.values():
-            samples = found.get(each.plot.family, [])
-            each.take([one for one in samples if _fits(each.plot, one)], seconds)
         self._times[self._at] = round(self._clock(), 1)
         self._at = (self._at + 1) % POINTS
+        left = dict(self._plots)
+        if not tuple(self._registry.elsewhere()):
+            for each in list(left.values()):
+                collector = self._registry.collector(each.plot.sample)
+                if isinstance(collector, LoopHistogram) and not each.plot.where:
+                    del left[each.plot.id]
+                    each.take(_looked_at(collector, each.plot), seconds)
+                    await asyncio.sleep(0)
+        await self._scraped(left, seconds)
 
-    def _collected(self) -> Iterable[Metric]:
+    async def _scraped(self, left: dict[str, Taker], seconds: float) -> None:
+        """Plots of metrics that can only be collected as for a scrape."""
+        by_family: defaultdict[str, list[Taker]] = defaultdict(list)
+        for each in left.values():
+            by_family[each.plot.family].append(each)
+        for family in self._collected(by_family):
+            for each in by_family.pop(family.name, ()):
+                each.take([one for one in family.samples if _fits(each.plot, one)], seconds)
+            await asyncio.sleep(0)
+        for missing in by_family.values():
+            for each in missing:
+                each.take([], seconds)
+
+    def _collected(self, families: Iterable[str]) -> Iterable[Metric]:
         if tuple(self._registry.elsewhere()):
             return self._registry.collect()
-        wanted = set(self._families)
-        names = [f"{name}{end}" for name in wanted for end in ("", "_total", "_bucket", "_count")]
+        ends = ("", "_total", "_bucket", "_count", "_sum")
+        names = [f"{name}{end}" for name in families for end in ends]
         return self._registry.restricted_registry(names).collect()
 
     def shown(self, plot: Plot, seconds: float) -> list[JsonObject]:
         """The newest points of a plot."""
         ring = self._plots[plot.id].ring
         return shown(ring, plot.by, self._times, int(seconds / STEP_SECONDS) + 1)
+
+
+def _looked_at(histogram: LoopHistogram, plot: Plot) -> list[Sample]:
+    """A histogram's samples as a plot needs them, added up already."""
+    found: list[Sample] = []
+    name = plot.sample.removesuffix("_count").removesuffix("_sum")
+    bounds = (*histogram.bounds, math.inf)
+    for values, tally in histogram.summed(plot.by).items():
+        labels = dict(zip(plot.by, values, strict=True))
+        if plot.kind is Kind.QUANTILE:
+            counts = zip(bounds, accumulate(tally.counts), strict=True)
+            found += [
+                Sample(f"{name}_bucket", {**labels, "le": str(bound)}, count)
+                for bound, count in counts
+            ]
+            continue
+        found.append(Sample(f"{name}_count", labels, sum(tally.counts)))
+        found.append(Sample(f"{name}_sum", labels, tally.total))
+    return found
 
 
 def _fits(plot: Plot, sample: Sample) -> bool:
