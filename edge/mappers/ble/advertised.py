@@ -61,13 +61,23 @@ class AdvertReader:
     def take(self, heard: Heard, now: int) -> bool:
         """Keep what was heard; returns whether it has something new."""
         same = heard.says_as(self._latest)
+        if not same and not self._pending:
+            self._settle()
         self._latest, self.last = heard, now
         if same:
+            if self._pending:
+                self._pending[-1] = (heard, now, self._number)
             return False
         self._count("coalesced" if self._pending else "taken", 1)
         self._number += 1
         self._pending.append((heard, now, self._number))
         return True
+
+    def _settle(self) -> None:
+        """Give what the last advertisement said the time when it was heard last: another one follows."""
+        for held in self._held.values():
+            if held.number == self._number:
+                held.reading = replace(held.reading, at=self.last)
 
     def read(self, names: Sequence[str], now: int) -> dict[str, Reading]:
         """Return readings; what was never heard is left out, what is old is uncertain."""
