@@ -69,7 +69,9 @@ class DmiReports:
         twins = [entry for entry in known if isinstance(entry, dict)]
         if not twins:
             raise BadRequest("reportedDevice.twins: expected at least one twin")
-        with self._tracer.start("edge.dmi report", attributes={"device": str(key)}) as span:
+        with self._tracer.start_frequent(
+            "edge.dmi report", None, "internal", {"device": str(key)}
+        ) as span:
             results = await asyncio.gather(*(self._one(key, each, span.context) for each in twins))
             north = {name: value for name, value, _ in results if value is not None}
             self._send_values(key, north, span.context)

@@ -191,7 +191,7 @@ class EventBus:
         if len(content_type) > MAX_CONTENT_TYPE:
             raise BadRequest(f"content type: at most {MAX_CONTENT_TYPE} characters")
         ttl = bag.get("hono-ttl") or properties.message_expiry
-        span = self._tracer.start(
+        span = self._tracer.start_frequent(
             "edge.eventbus publish", trace_of_publish(message), "server", {"device": device}
         )
         item = EdgeUpload(

@@ -30,6 +30,7 @@ from gateway.model.json import Json
 from gateway.model.thing import HeaderValue
 from gateway.model.trace import TraceContext
 from gateway.observe.histograms import Tally
+from gateway.observe.logs import CORRELATION
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Span, Tracer
 from gateway.runtime.http_protocol import Unreadable
@@ -200,7 +201,19 @@ class Endpoints:
         prove: Callable[[web.Request], Awaitable[Caller]],
         realm: str,
     ) -> web.StreamResponse:
-        span = self._span(request)
+        with self._span(request) as span:
+            span.set(CORRELATION, correlation_id)
+            return await self._answered(span, request, correlation_id, handler, prove, realm)
+
+    async def _answered(
+        self,
+        span: Span,
+        request: web.Request,
+        correlation_id: str,
+        handler: Handler,
+        prove: Callable[[web.Request], Awaitable[Caller]],
+        realm: str,
+    ) -> web.StreamResponse:
         try:
             check_limits(request)
             headers: dict[str, HeaderValue] = ditto_headers(request, correlation_id)

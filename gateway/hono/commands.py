@@ -213,7 +213,7 @@ class CommandRouter:
         Errors (through `done`): Rejected (unknown or disabled tenant or device, data volume, malformed reply
             address); NoConsumer; Undeliverable after 8 s; what `DeviceLink.deliver` says.
         """
-        span = self._tracer.start(
+        span = self._tracer.start_rare(
             "map and delegate command",
             command.trace,
             "consumer",
@@ -242,7 +242,7 @@ class CommandRouter:
 
     def attempt(self, command: Command, mark: CommandMark, done: Done) -> None:
         """Deliver a command that is kept; errors as `route`. Its outcome is not counted here."""
-        span = self._tracer.start(
+        span = self._tracer.start_rare(
             "delegate Command request",
             command.trace,
             "consumer",
@@ -388,7 +388,7 @@ class CommandRouter:
             receiver says.
         """
         started = time.perf_counter()
-        span = self._tracer.start(
+        span = self._tracer.start_rare(
             "upload Command response",
             response.trace,
             "server",

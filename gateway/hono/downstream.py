@@ -33,10 +33,12 @@ from gateway.errors import (
 )
 from gateway.hono.consumers import Consumer, ConsumerGroup
 from gateway.hono.event_readers import ConsumerReaders, TapReader
+from gateway.hono.forward_spans import forward_span
 from gateway.hono.unencodable import note_unencodable
 from gateway.model.message import Kind, Message
 from gateway.model.ports import Done, Tap
 from gateway.observe.metrics import Metrics
+from gateway.observe.tracing import Span, Tracer
 from gateway.store.ports import EventStore
 
 _EVENT = Kind.EVENT
@@ -53,10 +55,13 @@ class Flight(msgspec.Struct, eq=False):
     deadline: float
     error: GatewayError | None = None
     withdraw: Callable[[], None] | None = None
+    span: Span | None = None
 
     def consumed(self, error: GatewayError | None) -> None:
         """The consumer's outcome: its refusal ends the flight."""
         self.withdraw = None
+        if self.span is not None:
+            self.span.end(error)
         if self.waits == 1 or (error is not None and self.waits):
             self.waits = 0
             self.done(error or self.error)
@@ -78,6 +83,8 @@ class Flight(msgspec.Struct, eq=False):
         if self.waits:
             if self.withdraw is not None:
                 self.withdraw()
+            if self.span is not None:
+                self.span.end(ConsumerTimeout())
             self.waits = 0
             self.done(ConsumerTimeout())
 
@@ -162,6 +169,8 @@ class Messaging:
         self._broker: Broker | None = None
         self._broker_flights = self._flights
         self._on_takers: list[Callable[[str | None], None]] = []
+        self.tracer: Tracer | None = None
+        """Makes a span of handing on what is sampled; None for nobody."""
 
     def use_broker(self, broker: Broker, timeout: float) -> None:
         """Let a broker take the messages of those tenants that it carries.
@@ -221,6 +230,9 @@ class Messaging:
             done(None)
 
     def _to_consumer(self, consumer: Consumer, message: Message, flight: Flight) -> None:
+        if self.tracer is not None and message.trace.flags & 1:
+            span = flight.span = forward_span(self.tracer, message)
+            message = msgspec.structs.replace(message, trace=span.context)
         try:
             withdraw = consumer.send(message, flight.consumed)
         except Unencodable as error:
@@ -311,7 +323,7 @@ class Messaging:
             readers = self._readers.get(tenant)
             if readers is None:
                 readers = self._readers[tenant] = ConsumerReaders(
-                    self._events, tenant, self._metrics
+                    self._events, tenant, self._metrics, self.tracer
                 )
             readers.add(consumer)
             return lambda: self._remove_reader(tenant, consumer)

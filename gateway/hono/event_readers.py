@@ -11,15 +11,21 @@ wait for another consumer.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+
+from msgspec import structs
 
 from gateway.errors import GatewayError, Rejected, Unencodable
 from gateway.hono.consumers import Consumer, ConsumerGroup, EventOutcome
+from gateway.hono.forward_spans import forward_span
 from gateway.hono.unencodable import note_unencodable
 from gateway.model.ports import Tap
 from gateway.observe.metrics import Metrics
+from gateway.observe.tracing import Span, Tracer
 from gateway.store.ports import CONSUMERS, EventStore, StoredEvent
 
 TAP_WINDOW = 64
@@ -37,8 +43,11 @@ _COUNTED = frozenset((EventOutcome.FAILED, EventOutcome.FAILED_HERE))
 class ConsumerReaders:
     """The competing consumers of one tenant's events, over their shared cursor."""
 
-    def __init__(self, events: EventStore, tenant: str, metrics: Metrics) -> None:
+    def __init__(
+        self, events: EventStore, tenant: str, metrics: Metrics, tracer: Tracer | None = None
+    ) -> None:
         self._metrics = metrics
+        self._tracer = tracer
         self._group = ConsumerGroup()
         self._excluded: dict[int, frozenset[Consumer]] = {}
         self._held: list[StoredEvent] = []
@@ -102,10 +111,15 @@ class ConsumerReaders:
 
     def _send(self, event: StoredEvent, consumer: Consumer) -> None:
         ended = self._outcome_of(event, consumer)
+        message = event.message
+        if self._tracer is not None and message.trace.flags & 1:
+            span = forward_span(self._tracer, message)
+            span.set("waited_ms", max(0, round((time.time() - message.at) * 1_000)))
+            event = replace(event, message=structs.replace(message, trace=span.context))
+            ended = _with_span(span, ended)
         try:
             consumer.send_event(event, ended)
         except Unencodable as error:
-            message = event.message
             note_unencodable(
                 self._metrics, message.kind.value, message.tenant, message.device, error
             )
@@ -122,6 +136,15 @@ class ConsumerReaders:
             self._cursor.release(event, failed=outcome in _COUNTED)
 
         return ended
+
+
+def _with_span(span: Span, ended: Callable[[EventOutcome], None]) -> Callable[[EventOutcome], None]:
+    def both(outcome: EventOutcome) -> None:
+        span.set("outcome", outcome.name.lower())
+        span.end()
+        ended(outcome)
+
+    return both
 
 
 class TapReader:

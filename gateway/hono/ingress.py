@@ -43,7 +43,7 @@ from gateway.model.message import (
 from gateway.model.ports import Done, Downstream
 from gateway.model.registry import ANONYMOUS, Assertion, Device, RegistryChange, Tenant
 from gateway.observe.metrics import Metrics
-from gateway.observe.tracing import Span, Tracer
+from gateway.observe.tracing import AttributeValue, Span, Tracer
 from gateway.outcome import Processing
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,9 @@ class IngressService:
     # --- the way of a message -----------------------------------------------------------------------
 
     def _forward(self, route: Route, upload: Upload, done: Done, started: float) -> None:
-        if upload.kind is _EVENT:
+        if route.sampling is not None:
+            span = self._span_as_wished(route, upload)
+        elif upload.kind is _EVENT:
             span = self._tracer.start("upload event", upload.trace, "server", route.span_attributes)
         else:
             span = self._tracer.start_frequent(
@@ -127,6 +129,15 @@ class IngressService:
         if route.several_gateways and upload.via is None:
             self._last_gateways.note(route.tenant.tenant_id, route.device, route.via)
         self._downstream.send(self._message(route, upload, span), passage.end)
+
+    def _span_as_wished(self, route: Route, upload: Upload) -> Span:
+        """A span for a tenant that says which of its uploads are traced."""
+        auth_id = upload.principal.auth_id if upload.principal else None
+        wish = None if route.sampling is None else route.sampling.of(auth_id)
+        name, facts = f"upload {upload.kind.value}", route.span_attributes
+        if wish is None and upload.kind is not _EVENT:
+            return self._tracer.start_frequent(name, upload.trace, "server", facts)
+        return self._tracer.start(name, upload.trace, "server", facts, sampled=wish)
 
     def _refusal(self, route: Route, upload: Upload, size: int) -> GatewayError | None:
         if self._usage.would_exceed(route.tenant, size):
@@ -190,8 +201,11 @@ class IngressService:
                 upload.qos,
                 upload.adapter,
             )
-        meters[0].observe(_clock() - started)
+        seconds = _clock() - started
+        meters[0].observe(seconds)
         meters[1].observe(size)
+        if span.sink is not None:
+            meters[0].mark(seconds, span.context.trace_id)
 
     def finish(
         self,
@@ -207,7 +221,7 @@ class IngressService:
             self._usage.add_bytes(tenant, size)
         if not (upload.ttd and upload.adapter in WAITS_FOR_COMMANDS):
             self._record(tenant, upload, status, started, size)
-        span.end(error)
+        self._tracer.failed(span, error, _facts_of(upload, error))
         if self._traffic.watchers and tenant is not None:
             device, via = _sender(upload)
             self._traffic.uploaded(
@@ -324,7 +338,8 @@ class IngressService:
 
     def _refuse(self, upload: Upload, error: GatewayError, done: Done, started: float) -> None:
         tenant = self._known_tenant(upload, error)
-        span = self._tracer.start(f"upload {upload.kind.value}", upload.trace, "server")
+        name = f"upload {upload.kind.value}"
+        span = self._tracer.start_frequent(name, upload.trace, "server", {})
         size = len(upload.payload)
         self.finish(tenant, upload, error, started, size, span)
         done(error)
@@ -382,6 +397,20 @@ class _Passage(msgspec.Struct, eq=False):
                 self.route.tenant, self.upload, error, self.started, self.size, self.span
             )
         self.done(error)
+
+
+def _facts_of(upload: Upload, error: GatewayError) -> dict[str, AttributeValue]:
+    """Tags of a refused upload, as far as it said who it is from."""
+    facts: dict[str, AttributeValue] = {
+        "component": upload.adapter.value,
+        "qos": upload.qos,
+        "http.status_code": error.status,
+    }
+    if upload.principal is not None:
+        facts["tenant_id"] = upload.principal.tenant
+        facts["auth_id"] = upload.principal.auth_id
+        facts["device_id"] = upload.device or upload.principal.device
+    return facts
 
 
 def _sender(upload: Upload) -> tuple[str, str | None]:

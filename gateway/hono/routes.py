@@ -13,6 +13,7 @@ from typing import TypeGuard
 
 from gateway.errors import BadRequest, Forbidden
 from gateway.hono.meters import Meters
+from gateway.hono.sampling import TenantSampling, sampling_of
 from gateway.model.json import Json
 from gateway.model.message import (
     CONTENT_ENCODING,
@@ -68,6 +69,8 @@ class Route:
     adapter: str
     is_metered: bool
     """True when the tenant's data volume is counted."""
+    sampling: TenantSampling | None
+    """What the tenant says of tracing."""
     forwarded: dict[int, Meters]
     """Meters of forwarded uploads by QoS, events apart: what nearly every message needs."""
 
@@ -108,7 +111,11 @@ def make_route(assertion: Assertion, via: str | None, adapter: Adapter) -> Route
     tenant, device = assertion.tenant, assertion.device
     defaults = {**tenant.defaults, **device.defaults}
     limits = tenant.limits
-    attributes = {"tenant_id": tenant.tenant_id, "device_id": device.device_id}
+    attributes = {
+        "tenant_id": tenant.tenant_id,
+        "device_id": device.device_id,
+        "component": adapter.value,
+    }
     if via is not None:
         attributes["gateway_id"] = via
     return Route(
@@ -126,6 +133,7 @@ def make_route(assertion: Assertion, via: str | None, adapter: Adapter) -> Route
         attributes,
         adapter.value,
         limits.data_volume is not None,
+        sampling_of(tenant),
         {},
     )
 

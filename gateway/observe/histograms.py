@@ -18,6 +18,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 _INFINITY: Final = "+Inf"
@@ -28,17 +29,24 @@ PEAK_SECONDS: Final = 60.0
 class Tally:
     """The values of one set of labels: how many per bucket, and their sum."""
 
-    __slots__ = ("_bounds", "counts", "total")
+    __slots__ = ("_bounds", "counts", "exemplars", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
+        self.exemplars: dict[int, Exemplar] = {}
+        """Bucket -> the last value there whose trace was sampled."""
 
     def observe(self, value: float) -> None:
         """Count a value; a bound belongs to the bucket that it closes."""
         self.counts[bisect_left(self._bounds, value)] += 1
         self.total += value
+
+    def mark(self, value: float, trace_id: str) -> None:
+        """Note whose trace a value that was observed belongs to."""
+        place = bisect_left(self._bounds, value)
+        self.exemplars[place] = Exemplar({"trace_id": trace_id}, value, time.time())
 
 
 class PeakTally(Tally):
@@ -125,7 +133,12 @@ class LoopHistogram(Collector):
     def collect(self) -> list[Metric]:
         family = HistogramMetricFamily(self._name, self._documentation, labels=self._labelnames)
         for values, tally in self._tallies.items():
-            buckets = list(zip(self._names, accumulate(tally.counts), strict=True))
+            counts = zip(self._names, accumulate(tally.counts), strict=True)
+            told = tally.exemplars
+            buckets = [
+                (name, count, told[place]) if place in told else (name, count)
+                for place, (name, count) in enumerate(counts)
+            ]
             family.add_metric(values, buckets, tally.total)
         return [family] if self._kind is Tally else [family, self._peaks()]
 

@@ -58,6 +58,12 @@ class MapperMetrics:
             ("driver",),
             registry=registry,
         )
+        self.discoveries = Counter(
+            "twinspan_cloud_discoveries",
+            "Devices that nodes say they see: taken, refused (too many, or of no use).",
+            ("outcome",),
+            registry=registry,
+        )
         self.notifications = Counter(
             "twinspan_edge_mapper_notifications",
             "Values that devices sent unasked: taken, coalesced (a newer one came first), malformed.",

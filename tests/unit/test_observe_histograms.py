@@ -62,3 +62,18 @@ def test_a_name_is_taken_once() -> None:
     LoopHistogram(*ABOUT, buckets=BOUNDS, registry=registry)
     with pytest.raises(ValueError, match="Duplicated"):
         LoopHistogram(*ABOUT, buckets=BOUNDS, registry=registry)
+
+
+def test_a_sampled_value_is_an_exemplar_of_its_bucket_in_openmetrics_alone() -> None:
+    registry = CollectorRegistry(auto_describe=True)
+    tally = LoopHistogram(*ABOUT, buckets=BOUNDS, registry=registry).labels("t", "forwarded")
+    for value, trace in ((0.7, "a" * 32), (0.8, "b" * 32), (99, "c" * 32)):
+        tally.observe(value)
+        tally.mark(value, trace)
+    told = [line for line in lines(registry, openmetrics=True) if " # {" in line]
+    assert [line.partition(" # ")[2].split()[:2] for line in told] == [
+        [f'{{trace_id="{"b" * 32}"}}', "0.8"],
+        [f'{{trace_id="{"c" * 32}"}}', "99.0"],
+    ]
+    assert 'le="1.0"' in told[0]
+    assert not any(" # {" in line for line in lines(registry, openmetrics=False))

@@ -11,6 +11,7 @@ import pytest
 from aiohttp.http_exceptions import LineTooLong
 
 from gateway.observe import logs
+from gateway.observe.tracing import Tracer
 
 
 @pytest.fixture
@@ -45,3 +46,18 @@ def test_a_bug_in_a_handler_stays_an_error_with_its_traceback(stream: io.StringI
     line = json.loads(stream.getvalue())
     assert line["level"] == "ERROR"
     assert "ValueError: a bug" in line["exception"]
+
+
+def test_a_line_inside_a_span_tells_its_trace_and_correlation_id(stream: io.StringIO) -> None:
+    logs.set_up("INFO", "json", stream)
+    with Tracer().start("request") as span:
+        span.set(logs.CORRELATION, "c-1")
+        logging.getLogger("room").info("inside")
+    logging.getLogger("room").info("by hand", extra={"trace": "f" * 32})
+    logging.getLogger("room").info("outside")
+    inside, by_hand, outside = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert inside["trace_id"] == span.context.trace_id
+    assert inside["span_id"] == span.context.span_id
+    assert inside["correlation-id"] == "c-1"
+    assert by_hand["trace_id"] == "f" * 32
+    assert "trace_id" not in outside

@@ -5,7 +5,14 @@ import pytest
 from gateway.errors import NoConsumer
 from gateway.model.trace import TraceContext
 from gateway.observe import tracing
-from gateway.observe.tracing import Span, Tracer, child_of, new_context
+from gateway.observe.tracing import (
+    FAILED_PER_SECOND,
+    Span,
+    Tracer,
+    child_of,
+    current_span,
+    new_context,
+)
 
 PARENT = TraceContext("a" * 32, "b" * 16)
 
@@ -99,3 +106,52 @@ def test_frequent_spans_below_a_sampled_parent_are_all_kept() -> None:
         tracer.start_frequent("telemetry", PARENT, "server", {}).end()
     assert not tracer.start_frequent("telemetry", None, "server", {}).context.is_sampled
     assert len(tracer.recent("a" * 32)) == 3
+
+
+def test_a_with_block_is_the_current_span_and_gives_way_to_the_outer_one() -> None:
+    tracer = Tracer()
+    assert current_span() is None
+    with tracer.start("outer") as outer:
+        with tracer.start("inner", outer.context) as inner:
+            assert current_span() is inner
+        assert current_span() is outer
+        assert inner.outer is None
+    assert current_span() is None
+
+
+def test_an_override_goes_before_the_parent() -> None:
+    tracer = Tracer(ratio=0.0)
+    off = new_context(sampled=False)
+    span = tracer.start("upload", off, sampled=True)
+    assert span.context.is_sampled
+    assert span.context.trace_id == off.trace_id
+    assert not tracer.start("upload", span.context, sampled=False).context.is_sampled
+
+
+def test_commands_are_sampled_whatever_the_ratio_but_a_caller_may_say_no() -> None:
+    tracer = Tracer(ratio=0.0)
+    assert tracer.start_rare("command", None, "consumer", {}).context.is_sampled
+    off = new_context(sampled=False)
+    assert not tracer.start_rare("command", off, "consumer", {}).context.is_sampled
+
+
+def test_failures_are_shown_though_not_sampled_but_not_by_the_thousand() -> None:
+    tracer = Tracer(ratio=0.0)
+    for _ in range(100):
+        tracer.failed(tracer.start("upload"), ValueError("no"), {"component": "x"})
+    shown = tracer.recent()
+    assert 1 <= len(shown) <= 2 * FAILED_PER_SECOND
+    assert shown[0].error == "no"
+    assert shown[0].attributes == {"component": "x"}
+    assert shown[0].started <= shown[0].ended
+
+
+def test_all_new_traces_can_be_limited() -> None:
+    tracer = Tracer(per_second=3)
+    sampled = [tracer.start("x").context.is_sampled for _ in range(50)]
+    assert 3 <= sum(sampled) <= 6
+
+
+def test_without_parents_every_span_is_decided_anew() -> None:
+    tracer = Tracer(ratio=0.0, follows=False)
+    assert not tracer.start("x", new_context()).context.is_sampled
