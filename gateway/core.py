@@ -190,6 +190,7 @@ def build_gateway(shared: Shared, front: Front | None = None) -> Gateway:
     metrics.own.events_bytes.watch((), lambda: events.size)
     metrics.health.events_limit.watch((), lambda: settings.hono.events.max_bytes)
     messaging = Messaging(events, metrics, timeout=settings.hono.send_message_timeout)
+    messaging.tracer = tracer
     usage = Usage(database)
     last_gateways = LastGateways(database)
     registry.on_change(last_gateways.changed)
