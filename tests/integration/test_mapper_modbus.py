@@ -25,7 +25,7 @@ from edge.mappers.modbus.family import make_modbus
 from gateway.errors import InvalidSetting, NotFound, Rejected
 from tests.family_rig import World, a_family, bound, eventually, prop
 
-MAKER = ModbusDeviceIdentification(
+MAKER = ModbusDeviceIdentification(  # type: ignore[no-untyped-call]
     info_name={"VendorName": "Acme", "ProductName": "Meter", "MajorMinorRevision": "1.0"}
 )
 Asked = list[tuple[int, int, int]]
