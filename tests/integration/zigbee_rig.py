@@ -12,7 +12,8 @@ from typing import Any
 from edge.clock import now_ms
 from edge.mappers.driver import Driver
 from edge.mappers.family import Discovered, Surroundings
-from edge.mappers.zigbee.family import ZigbeeFamily, make_zigbee
+from edge.mappers.zigbee.family import make_zigbee
+from edge.mappers.zigbee.network import ZigbeeFamily
 from gateway.wire.cloudedge.devices import DeviceView
 from gateway.wire.cloudedge.models import ModelView, with_defaults
 from tests.zigbee import kinds
@@ -37,25 +38,29 @@ class Rig:
     lost: list[str] = field(default_factory=list)
     skew: int = 0
     family: ZigbeeFamily | None = None
+    task: asyncio.Task[None] | None = None
 
     def clock(self) -> int:
         return now_ms() + self.skew
 
+    def surroundings(self, **settings: Any) -> Surroundings:
+        """Return what the family is given."""
+        chosen = {"device": str(self.lab.path), "transition": 0, **self.settings, **settings}
+        self.folder.mkdir(exist_ok=True)
+
+        def found(each: Discovered) -> None:
+            self.found[each.address] = each
+
+        return Surroundings(chosen, self.folder, self.clock, found, self.lost.append)
+
     @contextlib.asynccontextmanager
     async def running(self, **settings: Any) -> AsyncIterator[ZigbeeFamily]:
         """Run the family for the length of the block."""
-        chosen = {"device": str(self.lab.path), "transition": 0, **self.settings, **settings}
-        self.folder.mkdir(exist_ok=True)
-        around = Surroundings(
-            chosen,
-            self.folder,
-            self.clock,
-            lambda each: self.found.__setitem__(each.address, each),
-            self.lost.append,
-        )
-        self.family = family = make_zigbee(around)
+        family = make_zigbee(self.surroundings(**settings))
+        assert isinstance(family, ZigbeeFamily)
+        self.family = family
         started = asyncio.Event()
-        task = asyncio.create_task(family.run(started.set))
+        task = self.task = asyncio.create_task(family.run(started.set))
         try:
             await started.wait()
             yield family
@@ -66,7 +71,12 @@ class Rig:
             task.result()
 
     async def up(self) -> None:
-        await until(lambda: self.family is not None and self.family.fact("state") == "up")
+        assert self.family is not None
+        assert self.task is not None
+        family, task = self.family, self.task
+        await until(lambda: family.fact("state") == "up" or task.done())
+        if task.done():
+            task.result()
 
     async def joined(self, name: str) -> Device:
         """Let a virtual device join, and wait until it is offered."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import voluptuous
 from zigpy import exceptions, types
 from zigpy.application import ControllerApplication
 from zigpy.backups import NetworkBackup
@@ -116,6 +117,8 @@ class Radio:
             app: ControllerApplication = await self._class.new(self._config(), start_radio=False)
         except exceptions.CorruptDatabase as error:
             raise sqlite3.DatabaseError(str(error)) from error
+        except voluptuous.Invalid as error:
+            raise InvalidSetting(f"{BRANCH}: {error}") from error
         app.add_listener(_Listener(self))
         kept = self._folder / database.BACKUP
         if app.backups.most_recent_backup() is None and kept.exists():
@@ -135,7 +138,7 @@ class Radio:
             "channel": plan.channel or None,
             "pan_id": plan.pan_id or None,
             "extended_pan_id": plan.extended_pan_id or None,
-            "key": bytes.fromhex(plan.key) if plan.key else None,
+            "key": list(bytes.fromhex(plan.key)) if plan.key else None,
         }
         return {
             "device": device,
