@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from cloud.acceptance import Acceptance
 from cloud.access import Access
 from cloud.admission import Admission
 from cloud.applications import build_applications
@@ -14,8 +15,10 @@ from cloud.catalog import Catalog
 from cloud.delivery import Delivery
 from cloud.devicecontroller import DeviceController
 from cloud.devicethings import Policies, ThingSignals
+from cloud.discoveries import Discoveries
 from cloud.edgeapps import build_apps
 from cloud.edgecontroller import EdgeController
+from cloud.edgespans import EdgeSpanRoom
 from cloud.events import EventRecorder
 from cloud.facts import CloudFacts
 from cloud.hub import CloudHub
@@ -193,6 +196,10 @@ def build_cloud(
     delivery.is_shown = watches.shows
     apps = build_apps(cluster, catalog, pods, events, leadership)
     access = Access(cluster, pods, syncs, delivery, leadership)
+    discoveries = Discoveries(cluster, catalog, leadership, metrics.mappers)
+    discoveries.attach(hub)
+    EdgeSpanRoom(tracer, metrics).attach(hub)
+    acceptance = Acceptance(kube.client(DEVICE_MANAGER), catalog, discoveries, leadership)
     router = build_router(settings.router, cluster, hub, events, metrics, peers, process.endpoints)
     nodes = NodeWatch(catalog, hub, book, syncs, metrics, settings.hub)
     tasks = (
@@ -223,6 +230,8 @@ def build_cloud(
         presence,
         watches,
         access,
+        discoveries,
+        acceptance,
         *router,
         *apps,
         *build_tasks(tasks),

@@ -5,6 +5,7 @@ Nothing heavy is imported here: a test holds the list of libraries that an edge 
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Protocol
 from edge.broker import Broker
 from edge.devicerooms import DeviceRooms, Surroundings, build_device_rooms
 from edge.devicetwin import DeviceTwin
+from edge.discoverynews import DiscoveryNews
 from edge.dmi import DmiServer
 from edge.edgeapi import CloudOrDisk
 from edge.enrolment import Enrolment, Ticket
@@ -37,6 +39,7 @@ from edge.rotation import Rotation, certificate_end
 from edge.servicebus import ServiceBus
 from edge.serviceentry import ServiceEntry
 from edge.servicetargets import ServiceTargets
+from edge.spannews import SpanNews
 from edge.spool import Spool
 from edge.spoolpump import SpoolPump
 from edge.store import EdgeStore
@@ -45,6 +48,7 @@ from edge.taskmanager import TaskManager, build_tasks
 from gateway.config.edge import Edge
 from gateway.config.tree import Settings
 from gateway.observe.metrics import Metrics
+from gateway.observe.otlp_choices import is_on, resource
 from gateway.observe.tracing import Tracer
 from gateway.runtime.listener import Endpoints, parse_bind
 from gateway.runtime.module import Module
@@ -230,7 +234,9 @@ def build_edge(
         pods = build_pods(ground, endpoint)
         hub.on_revoked(pods.revoked)
     podless = [PodlessNode(meta, api)] if pods is None else []
-    listeners: list[LinkListener] = [reports, pump, twin.membership, node, *podless]
+    seen = DiscoveryNews(devices.book, hub)
+    spans = _span_news(process, hub, alone=server is None)
+    listeners: list[LinkListener] = [reports, pump, twin.membership, node, seen, *podless, *spans]
     for listener in (*listeners, *(pods.listeners if pods is not None else [])):
         hub.on_link(listener)
     tasks = build_tasks(process, name, store, hub, api, pods.images if pods is not None else None)
@@ -248,6 +254,8 @@ def build_edge(
         bus,
         *brokers,
         *devices.modules,
+        seen,
+        *spans,
         services,
         tasks,
         entry,
@@ -279,6 +287,15 @@ def build_edge(
         tasks,
         pods,
     )
+
+
+def _span_news(process: ProcessParts, hub: EdgeHub, *, alone: bool) -> list[SpanNews]:
+    """Return what tells the cloud our spans: nothing where it has them already, or a collector gets them."""
+    observe, settings = process.settings.observe, process.settings.edge.traces
+    if not alone or not settings.over_hub or is_on(observe.traces.otlp, "traces", os.environ):
+        return []
+    who = resource(observe.resource, os.environ, {"service.name": "twinspan-edge"})
+    return [SpanNews(settings, hub, process.tracer, process.metrics, who)]
 
 
 def _network(

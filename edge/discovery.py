@@ -78,6 +78,10 @@ class DiscoveryBook:
             self._count(protocol)
             self.changed()
 
+    def is_worth_telling(self, device: SeenDevice) -> bool:
+        """Say whether somebody should hear of it: a mapper can serve it, or it has stayed a while."""
+        return bool(device.properties) or _is_steady(device)
+
     def best(self, most: int) -> list[SeenDevice]:
         """Return those that are worth telling: first such as can be served, then the steady, the oldest."""
         self._expire()

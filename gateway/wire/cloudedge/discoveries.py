@@ -13,12 +13,15 @@ import unicodedata
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
 from gateway.errors import BadRequest
+from gateway.wire.cloudedge.envelope import Envelope, Route, Stamp, make, struct_of
+from gateway.wire.cloudedge.names import Group, Operation, Source
 from gateway.wire.cloudedge.values import PropertyType, parse_text
 
+RESOURCE = "discovered"
 MAX_TEXT = 128
 """Characters of a name, of a model, of one fact."""
 MAX_ADDRESS = 253
@@ -173,3 +176,43 @@ def _check_config(where: str, config: dict[str, Any]) -> None:
         raise BadRequest(f"{where}: {error}") from error
     if size > MAX_CONFIG:
         raise BadRequest(f"{where}: {size} bytes of configuration; at most {MAX_CONFIG}")
+
+
+# --- the message ---------------------------------------------------------------------------------
+
+MAX_NEWS = 1_000
+"""Entries of each part of one message."""
+
+
+class Glimpse(Struct, frozen=True, array_like=True):
+    """A device that is still there: when it was seen last, and how strong."""
+
+    last: int = 0
+    signal: int = 0
+
+
+class Sightings(Struct, frozen=True, omit_defaults=True):
+    """What a node sees: devices that are new or changed, such as are still there, keys of lost ones."""
+
+    seen: Annotated[tuple[SeenDevice, ...], Meta(max_length=MAX_NEWS)] = ()
+    still: Annotated[dict[_Long, Glimpse], Meta(max_length=MAX_NEWS)] = {}
+    gone: Annotated[tuple[_Long, ...], Meta(max_length=MAX_NEWS)] = ()
+
+
+_SIGHTINGS = msgspec.json.Decoder(Sightings)
+
+
+def tell_sightings(stamp: Stamp, sightings: Sightings) -> Envelope:
+    """Build the message (edge). Nobody answers it: what is lost is told again."""
+    route = Route(
+        source=Source.DISCOVERY,
+        group=Group.RESOURCE,
+        operation=Operation.UPDATE,
+        resource=RESOURCE,
+    )
+    return make(stamp, route, Raw(msgspec.json.encode(sightings)))
+
+
+def read_sightings(envelope: Envelope) -> Sightings:
+    """Read the message (cloud). Errors: MalformedPacket."""
+    return struct_of(envelope.content, _SIGHTINGS)

@@ -143,6 +143,10 @@ class Source(StrEnum):
     ROUTER_EVENT_BUS = "router_eventbus"
     ROUTER_SERVICE_BUS = "router_servicebus"
     TASK_MANAGER = "taskmanager"
+    DISCOVERY = "discovery"
+    """Ours: what mappers of a node see."""
+    TRACES = "traces"
+    """Ours: finished spans of a node."""
 
 
 class Group(StrEnum):

@@ -19,6 +19,7 @@ from gateway.wire.cloudedge.applications import (
     read_application,
 )
 from gateway.wire.cloudedge.control import CONTROL, ControlAsked
+from gateway.wire.cloudedge.discoveries import Sightings, read_sightings
 from gateway.wire.cloudedge.envelope import (
     NULL,
     OK,
@@ -42,6 +43,7 @@ from gateway.wire.cloudedge.routing import (
     ServiceBusUpload,
     read_service_upload,
 )
+from gateway.wire.cloudedge.spans import EdgeSpans, read_spans
 from gateway.wire.cloudedge.subjects import (
     STATE_UPDATED,
     TWIN_UPDATED,
@@ -146,6 +148,8 @@ ToCloud: TypeAlias = (
     | ServiceBusAnswer
     | ServiceBusUpload
     | TaskReported
+    | Sightings
+    | EdgeSpans
     | ApplicationAsked
     | WatchesSynced
     | CaAsked
@@ -222,6 +226,8 @@ _RULES: tuple[tuple[Callable[[Route], bool], Callable[[Envelope], ToCloud]], ...
     (lambda r: r.operation in _TASKS, read_task_report),
     (lambda r: r.resource == CA_RESOURCE, lambda _: CaAsked()),
     (lambda r: r.source == Source.META_SERVER, read_application),
+    (lambda r: r.source == Source.DISCOVERY, read_sightings),
+    (lambda r: r.source == Source.TRACES, read_spans),
     (lambda r: r.source == Source.TWIN, _read_twin),
     (lambda r: r.source in _CLOUD_SOURCES, lambda e: Ignored(f"source {e.route.source}")),
 )
