@@ -199,6 +199,13 @@ SERVICES: Final[tuple[Panel, ...]] = (
         needs="rules",
     ),
     lines(
+        "Devices that nodes say they see",
+        "cps",
+        "Discovered devices: taken, or refused (too many, or of no use).",
+        (GATEWAY.rate("twinspan_cloud_discoveries_total", "outcome"), "{{outcome}}"),
+        needs="mappers that discover devices",
+    ),
+    lines(
         "Jobs of nodes",
         "cps",
         "Nodes that ended an upgrade, a pre-pull or a change of settings.",

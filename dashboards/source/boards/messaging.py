@@ -217,6 +217,17 @@ EVENTS: Final[tuple[Panel, ...]] = (
         (GATEWAY.now("twinspan_events_stored_bytes", "instance"), "{{instance}}"),
     ),
     lines(
+        "Share of the event store in use",
+        "percentunit",
+        "At 1 events are refused.",
+        (
+            f"{GATEWAY.now('twinspan_events_stored_bytes', 'instance')} / "
+            f"{GATEWAY.now('twinspan_events_limit_bytes', 'instance')}",
+            "{{instance}}",
+        ),
+        steps=Steps(0.5, 0.8),
+    ),
+    lines(
         "Events refused",
         "cps",
         "The store or the tenant's share of it is full, or the disk cannot be written.",

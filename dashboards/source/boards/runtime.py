@@ -9,6 +9,7 @@ from dashboards.source.boards import names
 from dashboards.source.panels import Board, Panel, Row, Steps, lines, number, states, table
 from dashboards.source.promql import GATEWAY
 
+ENDS: Final = "twinspan_certificate_expiry_timestamp_seconds"
 OURS: Final = GATEWAY.of('job=~"twinspan.*"')
 
 MODULES: Final[tuple[Panel, ...]] = (
@@ -128,6 +129,28 @@ QUEUES: Final[tuple[Panel, ...]] = (
             GATEWAY.now("twinspan_store_read_queue_depth", "instance, store"),
             "{{instance}} {{store}}",
         ),
+    ),
+    lines(
+        "Free on disk",
+        "percentunit",
+        "Part of the disk where a store is.",
+        (
+            f"{GATEWAY.now('twinspan_disk_free_bytes', 'instance, store', how='min')} / "
+            f"{GATEWAY.now('twinspan_disk_size_bytes', 'instance, store', how='min')}",
+            "{{instance}} {{store}}",
+        ),
+        steps=Steps(0.2, 0.1, falling=True),
+    ),
+    table(
+        "Certificates",
+        "When the certificates that processes use end. EdgeCore renews its own at 70 to 90 % of its life.",
+        (
+            f"{GATEWAY.now(ENDS, 'instance, certificate', how='min')} - time()",
+            "",
+        ),
+        columns={"instance": "Instance", "certificate": "Certificate", "Value": "Ends in"},
+        units={"Ends in": "s"},
+        size=(8, 8),
     ),
     states(
         "Stores that cannot write",
