@@ -98,6 +98,21 @@ class Spool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeTraces:
+    """Spans of an edge that exports none itself (`observe.traces.otlp`): they go to its CloudCore, if it
+    is ours."""
+
+    over_hub: bool = True
+    """False keeps them here."""
+    max_queue: int = 512
+    """Spans that wait in memory; more are dropped and counted."""
+    per_second: float = 20.0
+    """Spans a second at most, behind everything else on the link."""
+    interval: float = 5.0
+    """Seconds between two messages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
     """EdgeCore."""
 
@@ -112,6 +127,7 @@ class Edge:
     stream: EdgeStream = field(default_factory=EdgeStream)
     tasks: EdgeTasks = field(default_factory=EdgeTasks)
     plugins: Plugins = field(default_factory=Plugins)
+    traces: EdgeTraces = field(default_factory=EdgeTraces)
     mappers: Mappers = field(default_factory=Mappers)
     workloads: Workloads = field(default_factory=Workloads)
     network: Network = field(default_factory=Network)

@@ -139,7 +139,7 @@ def current_span() -> Span | None:
     return _current.get()
 
 
-class _Bucket:
+class Bucket:
     """At most so many a second."""
 
     __slots__ = ("_left", "_per_second", "_second_ends")
@@ -180,9 +180,9 @@ class Tracer:
     ) -> None:
         self._ratio = ratio
         self._follows = follows
-        self._all = None if per_second is None else _Bucket(per_second)
-        self._frequent = _Bucket(frequent_per_second)
-        self._failed = _Bucket(FAILED_PER_SECOND)
+        self._all = None if per_second is None else Bucket(per_second)
+        self._frequent = Bucket(frequent_per_second)
+        self._failed = Bucket(FAILED_PER_SECOND)
         self._recent: deque[Span] = deque(maxlen=keep)
         self._sinks: list[Sink] = []
 
