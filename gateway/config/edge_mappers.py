@@ -19,7 +19,7 @@ class Ble:
     """Seconds of a pause, in which nothing is heard."""
     min_rssi: int = -127
     """dBm; devices that are heard weaker are not, their Devices neither. -127 for all."""
-    services: list[str] = field(default_factory=list)
+    services: tuple[str, ...] = ()
     """UUIDs; where there are some, only devices that advertise one of them are heard."""
     repeats: bool = True
     """Hear advertisements again that say nothing new: needed to tell a silent device from a calm one."""
@@ -31,7 +31,7 @@ class Ble:
     """Devices in the air that are kept in mind for each adapter."""
     max_offered: int = 200
     """Devices that are offered for discovery at the same time."""
-    offer_names: list[str] = field(default_factory=list)
+    offer_names: tuple[str, ...] = ()
     """Patterns of names (`Thermo*`); where there are some, only such devices are offered for discovery."""
     stale_after: float = 60.0
     """Seconds after which a value that was heard or notified is uncertain; 0 for never."""
@@ -111,9 +111,9 @@ class Edgex:
 class Mappers:
     """Hardware mappers; each protocol runs in a process of its own, started with its first Device."""
 
-    always: list[str] = field(default_factory=list)
+    always: tuple[str, ...] = ()
     """Protocols whose process runs without a Device, too: needed to discover the first one."""
-    disabled: list[str] = field(default_factory=list)
+    disabled: tuple[str, ...] = ()
     """Protocols that EdgeCore has no driver for: their Devices wait for a mapper over DMI."""
     linger: float = 60.0
     """Seconds that a process stays after its last Device has gone."""

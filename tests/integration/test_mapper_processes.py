@@ -193,7 +193,7 @@ async def test_a_family_that_cannot_work_says_why(tmp_path: Path, families: dict
 
 @pytest.mark.usefixtures("families")
 async def test_a_protocol_that_runs_always_needs_no_device(tmp_path: Path) -> None:
-    async with running(tmp_path, always=["modbus"]) as rig:
+    async with running(tmp_path, always=("modbus",)) as rig:
         await until(lambda: bool(rig.seen))
         assert await rig.processes.order("modbus", "echo", {"a": "1"}) == {"a": "1"}
         with pytest.raises(NotFound, match="it knows: echo"):
@@ -207,7 +207,7 @@ async def test_a_protocol_that_runs_always_needs_no_device(tmp_path: Path) -> No
 @pytest.mark.usefixtures("families")
 def test_an_unknown_protocol_that_shall_run_always_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match=r"edge\.mappers\.always: no protocol fax"):
-        Rig(tmp_path, Mappers(always=["fax"]))
+        Rig(tmp_path, Mappers(always=("fax",)))
 
 
 @pytest.mark.usefixtures("families")
