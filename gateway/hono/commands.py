@@ -23,6 +23,7 @@ from gateway.errors import (
     TenantDisabled,
     TenantNotFound,
 )
+from gateway.hono.asked_traces import AskedTraces
 from gateway.hono.command_walks import ROUTER, ROUTING_SECONDS, Walk
 from gateway.hono.last_gateways import LastGateways
 from gateway.hono.limits import Usage
@@ -113,6 +114,7 @@ class CommandRouter:
         self._traffic = traffic or Traffic()
         self._meter = CommandMeter(metrics)
         self._tracer = tracer
+        self._asked = AskedTraces()
         self._clock = clock
         self._subscriptions = Subscriptions()
         self._sinks: list[ResponseSink] = []
@@ -219,6 +221,7 @@ class CommandRouter:
             "consumer",
             {"tenant_id": command.tenant, "device_id": command.device},
         )
+        self._asked.note(command, span.context)
         walk = Walk(command, span, self._routed, done)
         self._registry.assert_device(
             command.tenant, command.device, None, lambda found: self._found(walk, found)
@@ -390,7 +393,7 @@ class CommandRouter:
         started = time.perf_counter()
         span = self._tracer.start_rare(
             "upload Command response",
-            response.trace,
+            self._asked.of(response),
             "server",
             {"tenant_id": response.tenant, "device_id": response.device},
         )

@@ -37,6 +37,7 @@ from gateway.hono.stored_commands_http import delete_commands, list_commands
 from gateway.hono.traffic import Traffic
 from gateway.hono.traffic_http import watch_traffic
 from gateway.model.json import Json, nests_within
+from gateway.model.trace import TraceContext
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.outcome import outcome_of
@@ -287,8 +288,11 @@ class RegistryServer:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
         started = time.perf_counter()
+        parent = TraceContext.parse(
+            request.headers.get("traceparent"), request.headers.get("tracestate")
+        )
         with self._tracer.start(
-            f"{request.method} registry", kind="server", attributes={"http.method": request.method}
+            f"{request.method} registry", parent, "server", {"http.method": request.method}
         ) as span:
             response = await self._safely(request)
             span.set("http.status_code", response.status)
