@@ -204,6 +204,9 @@ def show(endpoints: Endpoints, settings: Settings, seconds: float) -> None:
         click.echo(
             f"Try: curl -u ditto:ditto http://{endpoints.get('ditto.http')}/api/2/search/things"
         )
+    if "ditto.http" in endpoints and settings.console.enabled:
+        who = "   as ditto/ditto (things) or devops/foobar (everything)" if settings.demo else ""
+        click.echo(f"Console: http://{endpoints.get('ditto.http')}/{who}")
     sys.stdout.flush()
 
 
