@@ -62,6 +62,8 @@ export interface Following {
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 20_000;
 const SILENCE = 45_000;
+/** A page that nobody sees gives its connections back: browsers open six to a host. */
+const UNSEEN = 30_000;
 
 export interface StreamOptions {
   onEvent: (event: StreamEvent) => void;
@@ -85,6 +87,8 @@ async function run(path: string, options: StreamOptions, stop: AbortSignal): Pro
   let isAgain = false;
   const tell = (state: StreamState, error?: ApiError) => stop.aborted || options.onState?.(state, error);
   while (!stop.aborted) {
+    await inSight(stop);
+    if (stop.aborted) return;
     tell("connecting");
     const reader = new EventReader((event) => stop.aborted || options.onEvent(event));
     reader.lastId = lastId;
@@ -113,6 +117,13 @@ async function once(path: string, reader: EventReader, lastId: string, stop: Abo
   const end = () => line.abort();
   stop.addEventListener("abort", end);
   let watchdog = setTimeout(end, SILENCE);
+  let unseen: ReturnType<typeof setTimeout> | undefined;
+  const seen = () => {
+    clearTimeout(unseen);
+    if (document.hidden) unseen = setTimeout(end, UNSEEN);
+  };
+  document.addEventListener("visibilitychange", seen);
+  seen();
   try {
     const headers: Record<string, string> = { accept: "text/event-stream" };
     if (lastId) headers["last-event-id"] = lastId;
@@ -127,13 +138,28 @@ async function once(path: string, reader: EventReader, lastId: string, stop: Abo
       reader.push(value);
     }
   } catch (error) {
-    if (!stop.aborted && !(error instanceof ApiError)) reachable.value = false;
+    if (!stop.aborted && !document.hidden && !(error instanceof ApiError)) reachable.value = false;
     throw error;
   } finally {
+    document.removeEventListener("visibilitychange", seen);
+    clearTimeout(unseen);
     clearTimeout(watchdog);
     stop.removeEventListener("abort", end);
     line.abort();
   }
+}
+
+function inSight(stop: AbortSignal): Promise<void> {
+  if (!document.hidden) return Promise.resolve();
+  return new Promise((done) => {
+    const look = () => {
+      if (document.hidden && !stop.aborted) return;
+      document.removeEventListener("visibilitychange", look);
+      done();
+    };
+    document.addEventListener("visibilitychange", look);
+    stop.addEventListener("abort", look, { once: true });
+  });
 }
 
 const sleep = (ms: number, stop: AbortSignal): Promise<void> =>

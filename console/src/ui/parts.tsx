@@ -1,6 +1,6 @@
 // The small things every view is made of.
 import type { ComponentChildren } from "preact";
-import { useState } from "preact/hooks";
+import { useRef, useState } from "preact/hooks";
 import type { ApiError } from "../api";
 import { setParams, params } from "../router";
 import { now, tell } from "../state";
@@ -22,6 +22,18 @@ export function When({ at, both = false }: { at: unknown; both?: boolean }) {
     <time dateTime={iso} title={absolute(then)}>
       {both ? `${absolute(then)} (${ago(then, now.value)})` : ago(then, now.value)}
     </time>
+  );
+}
+
+/** A value that lights up when it becomes another one. */
+export function Live({ of, path, children }: { of: unknown; path: string; children: ComponentChildren }) {
+  const seen = useRef({ text: JSON.stringify(of), times: 0 });
+  const text = JSON.stringify(of);
+  if (text !== seen.current.text) seen.current = { text, times: seen.current.times + 1 };
+  return (
+    <span key={seen.current.times} class={seen.current.times > 0 ? "value lit" : "value"} data-path={path}>
+      {children}
+    </span>
   );
 }
 

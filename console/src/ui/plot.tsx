@@ -22,6 +22,8 @@ const DASHES = [[], [6, 3], [2, 3], [10, 3, 2, 3]];
 export function Plot({ title, unit, series, range, height = 180 }: Props) {
   const box = useRef<HTMLDivElement>(null);
   const chart = useRef<uPlot | null>(null);
+  const latest = useRef({ series, range });
+  latest.current = { series, range };
   const [isTable, setTable] = useState(false);
   const shape = series.map((one) => one.label).join("\n");
   const dark = isDark.value;
@@ -34,7 +36,7 @@ export function Plot({ title, unit, series, range, height = 180 }: Props) {
       if (isGone || !box.current) return;
       const target = box.current;
       chart.current = make(target, { unit, labels: series.map((one) => shown(one.label, 60)), height, dashes: DASHES });
-      set(chart.current, series, range);
+      set(chart.current, latest.current.series, latest.current.range);
       watcher = new ResizeObserver(() => chart.current?.setSize({ width: target.clientWidth, height }));
       watcher.observe(target);
     });

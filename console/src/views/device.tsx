@@ -8,7 +8,7 @@ import { isDitto, tell } from "../state";
 import { pretty, shown } from "../text";
 import { Form } from "../ui/dialog";
 import { Icon } from "../ui/icons";
-import { Card, Copy, Empty, Facts, Field, Head, Shown, State, Text, type Tone, When } from "../ui/parts";
+import { Card, Copy, Empty, Facts, Field, Head, Live, Shown, State, Text, type Tone, When } from "../ui/parts";
 import { type Device, DeviceState } from "./devices";
 
 interface Value {
@@ -111,12 +111,12 @@ const Values = ({ of, onEdit }: { of: Value[]; onEdit: (one: Value) => void }) =
             <th scope="row" title={shown(one.description, 200)}>
               <Text of={one.name} max={80} />
             </th>
-            <td class="mono lit" key={one.reported?.value ?? ""}>
-              <span class="value" data-reported={one.name}>{one.reported ? <Text of={one.reported.value} max={200} /> : <span class="muted">–</span>}</span>
+            <td class="mono">
+              <Live of={one.reported?.value} path={`reported/${one.name}`}>{one.reported ? <Text of={one.reported.value} max={200} /> : <span class="muted">–</span>}</Live>
               {one.unit && one.reported && <span class="muted small"> <Text of={one.unit} max={20} /></span>}
             </td>
             <td class="mono">
-              <span class="value" data-desired={one.name}>{one.desired ? <Text of={one.desired.value} max={200} /> : <span class="muted">–</span>}</span>
+              <Live of={one.desired?.value} path={`desired/${one.name}`}>{one.desired ? <Text of={one.desired.value} max={200} /> : <span class="muted">–</span>}</Live>
               {one.desired && one.reported && one.desired.value !== one.reported.value && <State tone="warn">waiting</State>}
               {one.writable && (
                 <button type="button" class="quiet icon-only pencil" aria-label={`Set desired ${shown(one.name, 60)}`} onClick={() => onEdit(one)}>

@@ -3,14 +3,12 @@ import { get, query, seg } from "../api";
 import { useLoad, useTitle } from "../hooks";
 import { type FleetNode, linkChanges, nodes } from "../live";
 import { href } from "../router";
-import { parts } from "../state";
 import { pretty, shown } from "../text";
 import { Card, Copy, Empty, Facts, Head, Shown, State, Text, When } from "../ui/parts";
 import { Table } from "../ui/table";
 import { type Device, DEVICE_COLUMNS } from "./devices";
 import { linkOf, LinkState } from "./fleet";
 import { type Pod, POD_COLUMNS, type Workloads } from "./workloads";
-import { NodePlots } from "./nodeplots";
 
 interface FullNode extends FleetNode {
   object: unknown;
@@ -51,7 +49,7 @@ export function NodePage({ name }: { name: string }) {
                   ["Location", state.location ? state.location.join(", ") : null],
                   ["Takes new pods", state.cordoned ? <State tone="warn">no, it is cordoned</State> : "yes"],
                   ["Capacity", <Text of={Object.entries(data.capacity ?? {}).map(([what, much]) => `${what} ${much}`).join(", ") || "–"} max={160} />],
-                  ["Certificates", data.certificates && (data.certificates.revoked_at ? <State tone="bad">revoked</State> : `${data.certificates.valid} valid`)],
+                  ["Certificates", data.certificates && <><State tone={data.certificates.valid > 0 ? "ok" : "bad"}>{data.certificates.valid} valid</State>{data.certificates.revoked_at !== null && <span class="small muted"> others revoked <When at={data.certificates.revoked_at} /></span>}</>],
                   ["Joined", <When at={state.created} both />],
                 ]}
               />
@@ -88,7 +86,6 @@ export function NodePage({ name }: { name: string }) {
                   </ul>
                 </Card>
               </div>
-              {parts.value["plots"] && <NodePlots node={name} />}
               <Card title="Devices" wide>
                 <Shown of={devices}>{(found) => <Table label="Devices of the node" rows={found.items} columns={DEVICE_COLUMNS.filter((one) => one.id !== "node")} keyOf={(row) => `${row.namespace}/${row.name}`} hrefOf={(row) => href("devices", row.namespace, row.name)} total={found.total} seen={10} empty={<Empty title="No devices on this node" />} />}</Shown>
               </Card>

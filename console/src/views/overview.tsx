@@ -99,9 +99,11 @@ const Health = ({ of }: { of: OverviewData }) => (
 
 const Part = ({ of, all, word }: { of: number; all: number; word: string }) => (of === all ? <State tone="ok">all {word}</State> : <State tone="warn">{`${count(of)} ${word}`}</State>);
 
+const MAIN = ["uploads", "commands", "thing-commands", "http", "nodes", "reports"];
+
 function MainPlots() {
   const list = useLoad((aborted) => get<{ items: PlotInfo[] }>("plots", aborted), []);
-  const main = list.data?.items.slice(0, 4) ?? [];
+  const main = MAIN.flatMap((id) => list.data?.items.filter((one) => one.id === id) ?? []);
   return (
     <section class="plots" aria-label="Main plots">
       {main.map((one) => (

@@ -74,7 +74,11 @@ export function History({ id, live }: { id: string; live: Sample[] }) {
         <Loading />
       ) : (
         <>
-          {paths.length > 0 && <Plot title={chosen} unit="" series={series} height={220} />}
+          {paths.length > 0 && (
+            <div class="card">
+              <Plot title={chosen} unit="" series={series} height={220} />
+            </div>
+          )}
           <Table label="Changes" rows={[...all].reverse()} columns={COLUMNS} keyOf={(row) => String(row._revision)} seen={14} empty={<Empty title="Nothing is kept of this time" />} />
         </>
       )}

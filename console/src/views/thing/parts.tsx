@@ -4,7 +4,7 @@ import type { Json } from "../../api";
 import { params, setParams } from "../../router";
 import { at, isSame, type Leaf, leaves, pathOf, type Thing } from "../../twin";
 import { Icon } from "../../ui/icons";
-import { Empty, Search, State, Text, When } from "../../ui/parts";
+import { Empty, Live, Search, State, Text, When } from "../../ui/parts";
 import { EditValue } from "./edit";
 
 interface Row {
@@ -12,8 +12,6 @@ interface Row {
   reported: Json | undefined;
   desired: Json | undefined;
 }
-
-const LIT_MS = 2500;
 
 function rowsOf(reported: Leaf[], desired: Leaf[], all: Json | undefined): Row[] {
   const rows = new Map<string, Row>();
@@ -74,11 +72,10 @@ interface ValuesProps {
 
 function Values({ base, wanted, rows, lit, label, onEdit }: ValuesProps) {
   if (rows.length === 0) return <p class="muted small pad">No properties.</p>;
-  const isLit = (path: string[]) => Date.now() - (lit.get(pathOf(path)) ?? 0) < LIT_MS;
   const since = (row: Row) => Math.max(lit.get(pathOf([...base, ...row.path])) ?? 0, wanted ? (lit.get(pathOf([...wanted, ...row.path])) ?? 0) : 0);
   return (
     <div class="values-box">
-      <table class="values" aria-label={`Values of ${label.slice(0, 80)}`}>
+      <table class="values even" aria-label={`Values of ${label.slice(0, 80)}`}>
         <thead>
           <tr>
             <th scope="col">Property</th>
@@ -97,13 +94,13 @@ function Values({ base, wanted, rows, lit, label, onEdit }: ValuesProps) {
                 <th scope="row">
                   <Text of={name} max={100} />
                 </th>
-                <td class={isLit(path) ? "lit mono" : "mono"} key={String(lit.get(pathOf(path)) ?? 0)}>
-                  <span class="value" data-path={pathOf(path)}>{row.reported === undefined ? <span class="muted">–</span> : <Text of={row.reported} max={300} />}</span>
+                <td class="mono">
+                  <Live of={row.reported} path={pathOf(path)}>{row.reported === undefined ? <span class="muted">–</span> : <Text of={row.reported} max={300} />}</Live>
                   <Pencil what={`${wanted ? "reported " : ""}${name}`} onEdit={() => onEdit(path)} />
                 </td>
                 {wanted && (
-                  <td class={isLit([...wanted, ...row.path]) ? "lit mono" : "mono"}>
-                    <span class="value" data-path={pathOf([...wanted, ...row.path])}>{row.desired === undefined ? <span class="muted">–</span> : <Text of={row.desired} max={300} />}</span>
+                  <td class="mono">
+                    <Live of={row.desired} path={pathOf([...wanted, ...row.path])}>{row.desired === undefined ? <span class="muted">–</span> : <Text of={row.desired} max={300} />}</Live>
                     <Pencil what={`desired ${name}`} onEdit={() => onEdit([...wanted, ...row.path])} />
                   </td>
                 )}
