@@ -18,6 +18,7 @@ from edge.clock import now_ms
 from edge.mappers.driver import Clock
 from edge.mappers.family import Discovered
 from gateway.errors import BadRequest
+from gateway.model.json import Json, JsonObject
 from gateway.observe.metrics import Metrics
 from gateway.wire.cloudedge.discoveries import SeenDevice, clean, key_of
 
@@ -77,6 +78,11 @@ class DiscoveryBook:
         if self._sights.get(protocol, {}).pop(key_of(protocol, address), None) is not None:
             self._count(protocol)
             self.changed()
+
+    def document(self) -> JsonObject:
+        """Return all of it as `twinspan edge discovered` reads it."""
+        devices: Json = msgspec.to_builtins(self.list())
+        return {"devices": devices, "refused": {**self.refused}}
 
     def is_worth_telling(self, device: SeenDevice) -> bool:
         """Say whether somebody should hear of it: a mapper can serve it, or it has stayed a while."""

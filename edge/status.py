@@ -11,7 +11,7 @@ import json
 import sqlite3
 import urllib.request
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -38,9 +38,17 @@ if TYPE_CHECKING:
 
 PATH = "/edge"
 """Where the operations port of a running edge serves the document."""
+DISCOVERED_PATH = "/edge/discovered"
+"""Where it serves what its mappers see."""
 SECONDS = 3.0
 MAX_BODY = 1024 * 1024
+MAX_SEEN = 64 * 1024 * 1024
 BUSY_SECONDS = 2.0
+
+
+def documents(core: EdgeCore) -> dict[str, Callable[[], JsonObject]]:
+    """Return what the operations port of a running EdgeCore serves, by path."""
+    return {PATH: lambda: of_core(core), DISCOVERED_PATH: core.devices.book.document}
 
 
 def of_core(core: EdgeCore) -> JsonObject:
@@ -99,14 +107,14 @@ def _spool(messages: int, size: int, limit: int, rate: float | None) -> JsonObje
     return {"messages": messages, "bytes": size, "limit_bytes": limit, "hours_left": left}
 
 
-def ask(data_dir: Path) -> JsonObject | None:
+def ask(data_dir: Path, path: str = PATH, most: int = MAX_BODY) -> JsonObject | None:
     """Return the document of the process that runs on this data directory, None when none does."""
     try:
         endpoints = json.loads((data_dir / ENDPOINTS_FILE).read_text("utf-8"))
         address = endpoints["ops.http"]
-        url = f"http://{address}{PATH}"
+        url = f"http://{address}{path}"
         with urllib.request.urlopen(url, timeout=SECONDS) as answer:
-            found = json.loads(answer.read(MAX_BODY))
+            found = json.loads(answer.read(most))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found if isinstance(found, dict) else None

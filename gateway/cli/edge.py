@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from edge.identity import Identity
 from edge.join import JoinRequest, join
 from edge.machinechecks import machine_checks
 from gateway.cli.edge_cni import setup_cni_command, within_join
+from gateway.cli.edge_devices import discovered_command
 from gateway.cli.edge_images import offline_images
 from gateway.cli.edge_pods import devices_command, logs_command, pods_command
 from gateway.cli.join_report import JoinReport
@@ -86,7 +86,7 @@ def join_command(
 
 
 edge.add_command(setup_cni_command)
-for _command in (pods_command, logs_command, devices_command):
+for _command in (pods_command, logs_command, devices_command, discovered_command):
     edge.add_command(_command)
 
 
@@ -103,7 +103,7 @@ def _run(settings: Settings) -> None:
 
 def _modules(shared: Process) -> Sequence[Module]:
     core = build_edge(shared)
-    shared.documents[status.PATH] = partial(status.of_core, core)
+    shared.documents.update(status.documents(core))
     return core.modules
 
 

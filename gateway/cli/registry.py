@@ -13,6 +13,7 @@ import click
 
 from gateway.cli import client
 from gateway.cli.client import Api, service_options
+from gateway.cli.device_accept import accept_command, discovered_command
 from gateway.cli.options import output_option
 from gateway.cli.output import print_data, print_rows
 from gateway.errors import InvalidSetting
@@ -53,7 +54,7 @@ def tenant() -> None:
 
 @click.group()
 def device() -> None:
-    """Create, show, list and delete devices of a tenant."""
+    """Create, show, list and delete devices of a tenant; list and accept what edges see."""
 
 
 @click.group()
@@ -223,6 +224,10 @@ def set_credentials(
     body = _password(auth_id, _asked(auth_id, password))
     where.run(lambda api: api.call("PUT", f"/v1/credentials/{path}", body=body))
     click.echo(f"password of {auth_id} set for device {device_id} in tenant {tenant_id}")
+
+
+device.add_command(accept_command)
+device.add_command(discovered_command)
 
 
 def _device_path(tenant_id: str, device_id: str) -> str:

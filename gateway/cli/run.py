@@ -206,7 +206,7 @@ def _everything(shared: Process) -> Sequence[Module]:
         )
 
     local = build_edge(shared, ticket=ticket, server=lambda: shared.endpoints.get("cloudhub.wss"))
-    shared.documents[status.PATH] = partial(status.of_core, local)
+    shared.documents.update(status.documents(local))
     controllers = build_controllers(shared, kube)
     modules = [*built.modules, kube, *controllers, *cloud_modules, *local.modules]
     modules += _shown(console, kube)
