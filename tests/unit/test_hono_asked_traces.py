@@ -8,11 +8,20 @@ from gateway.observe.tracing import new_context
 
 
 def command(correlation: str, reply_to: str | None = "command_response/t/r") -> Command:
-    return Command("t", "d", "blink", b"", correlation_id=correlation, reply_to=reply_to)
+    return Command(
+        tenant="t",
+        device="d",
+        name="blink",
+        payload=b"",
+        correlation_id=correlation,
+        reply_to=reply_to,
+    )
 
 
 def answer(correlation: str) -> CommandResponse:
-    return CommandResponse("t", "d", "r", correlation, 200)
+    return CommandResponse(
+        tenant="t", device="d", reply_id="r", correlation_id=correlation, status=200
+    )
 
 
 def test_an_answer_belongs_to_its_command_once() -> None:
