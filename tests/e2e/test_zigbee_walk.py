@@ -1,0 +1,178 @@
+"""A Zigbee network from kubectl to a lamp: real processes, the documentation's sample, a stick of our own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.edge_walk import NAMESPACE, NODE, Edge, a_cloud, an_edge, join, new_token
+from tests.process import eventually
+from tests.walk import Walk
+
+pytestmark = pytest.mark.e2e
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "devices-zigbee.md"
+
+
+@dataclass
+class LabProcess:
+    """`python -m tests.zigbee.lab`, spoken to as a person would."""
+
+    process: subprocess.Popen[str]
+    path: str
+
+    def say(self, line: str) -> str:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline().strip()
+        assert not answer.startswith(("failed", "unknown")), answer
+        return answer
+
+    def shows(self, name: str, text: str) -> bool:
+        return text in self.say(f"show {name}")
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[LabProcess]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.zigbee.lab"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield LabProcess(process, process.stdout.readline().strip())
+    finally:
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        process.wait(10)
+        process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walk]:
+    with a_cloud(tmp_path_factory.mktemp("zigbee") / "cloud") as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def edge(cloud: Walk, lab: LabProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    folder = tmp_path_factory.mktemp("edge") / "edge"
+    said = join(cloud, folder, new_token(cloud, "--node", NODE), "--node-name", NODE)
+    assert said.startswith("0 "), said
+    settings = (f"edge.mappers.zigbee.device={lab.path}", "edge.mappers.zigbee.channel=20")
+    with an_edge(cloud, folder, *settings) as edge:
+        cloud.kubectl("apply", "-f", "-", stdin=sample())
+        yield edge
+
+
+def sample() -> str:
+    found = re.search(r"```yaml\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    assert found is not None
+    return found.group(1)
+
+
+def reported(cloud: Walk, device: str, name: str) -> Any:
+    return cloud.thing(f"{NAMESPACE}:{device}", f"/features/{name}/properties/value")
+
+
+def status(cloud: Walk, device: str) -> dict[str, Any]:
+    with contextlib.suppress(AssertionError):
+        found: dict[str, Any] = cloud.kubectl_json(
+            "get", "devicestatus", device, "-n", NAMESPACE
+        ).get("status", {})
+        return found
+    return {}
+
+
+def want(cloud: Walk, device: str, index: int, value: str) -> None:
+    change = [{"op": "replace", "path": f"/spec/properties/{index}/desired/value", "value": value}]
+    cloud.kubectl(
+        "patch", "device", device, "-n", NAMESPACE, "--type=json", "-p", json.dumps(change)
+    )
+
+
+def wish(cloud: Walk, device: str, name: str, value: Any) -> None:
+    path = f"things/{NAMESPACE}:{device}/features/{name}/desiredProperties/value"
+    assert cloud.ditto("PUT", path, data=value).status in (201, 204)
+
+
+def mapper_pid(edge: Edge) -> int:
+    """The process of the mapper, a child of EdgeCore; 0 while there is none."""
+    children = Path(f"/proc/{edge.running.pid}/task/{edge.running.pid}/children").read_text()
+    return int((children.split() or ["0"])[0])
+
+
+def test_a_network_is_formed_and_opened_by_kubectl(
+    cloud: Walk, edge: Edge, lab: LabProcess
+) -> None:
+    eventually(lambda: reported(cloud, "coordinator", "state") == "up", seconds=60)
+    assert reported(cloud, "coordinator", "channel") == 20
+    want(cloud, "coordinator", 0, "120")
+    eventually(lambda: (reported(cloud, "coordinator", "permitJoin") or 0) > 0)
+
+
+def test_a_lamp_joins_reports_and_is_switched_from_its_thing(
+    cloud: Walk, edge: Edge, lab: LabProcess
+) -> None:
+    lab.say("join lamp")
+    eventually(lambda: reported(cloud, "lamp", "on") is False, seconds=90)
+    assert reported(cloud, "coordinator", "devices") == 1
+    lab.say("report lamp 1")
+    eventually(lambda: reported(cloud, "lamp", "on") is True)
+    twins = {each["propertyName"]: each for each in status(cloud, "lamp")["twins"]}
+    assert twins["on"]["reported"]["value"] == "true"
+    wish(cloud, "lamp", "on", False)
+    eventually(lambda: lab.shows("lamp", "'0x6': {'0x0': 0}"))
+    eventually(lambda: reported(cloud, "lamp", "on") is False)
+    wish(cloud, "lamp", "brightness", 50)
+    eventually(lambda: lab.shows("lamp", "'0x8': {'0x0': 127}"))
+
+
+def test_a_stick_that_is_unplugged_is_told_and_found_again(
+    cloud: Walk, edge: Edge, lab: LabProcess
+) -> None:
+    lab.say("unplug")
+    eventually(lambda: reported(cloud, "coordinator", "state") == "away")
+    eventually(lambda: status(cloud, "lamp").get("state") == "offline")
+    lab.say("plug")
+    eventually(lambda: reported(cloud, "coordinator", "state") == "up", seconds=60)
+    eventually(lambda: status(cloud, "lamp").get("state") == "online", seconds=60)
+    wish(cloud, "lamp", "brightness", 70)
+    eventually(lambda: lab.shows("lamp", "'0x8': {'0x0': 178}"))
+    eventually(lambda: reported(cloud, "lamp", "brightness") == 70)
+
+
+def test_a_killed_mapper_and_a_killed_edgecore_find_their_network_again(
+    cloud: Walk, edge: Edge, lab: LabProcess
+) -> None:
+    pan, child = reported(cloud, "coordinator", "panId"), mapper_pid(edge)
+    os.kill(child, signal.SIGKILL)
+    wish(cloud, "lamp", "brightness", 30)
+    eventually(lambda: lab.shows("lamp", "'0x8': {'0x0': 76}"), seconds=90)
+    eventually(lambda: reported(cloud, "lamp", "brightness") == 30)
+    assert mapper_pid(edge) not in (0, child)
+    child = mapper_pid(edge)
+    edge.running.kill()
+    eventually(lambda: not Path(f"/proc/{child}").exists(), what="the mapper's end")
+    edge.running.start()
+    wish(cloud, "lamp", "brightness", 20)
+    eventually(lambda: lab.shows("lamp", "'0x8': {'0x0': 51}"), seconds=90)
+    eventually(lambda: reported(cloud, "lamp", "brightness") == 20)
+    assert reported(cloud, "coordinator", "panId") == pan
+    assert reported(cloud, "coordinator", "devices") == 1
