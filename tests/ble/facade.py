@@ -155,6 +155,8 @@ class Facade:
             await self._host.start_scanning(active=not passive, filter_duplicates=False)
         else:
             await self._host.stop_scanning()
+            for known in self.known.values():  # bluetoothd forgets strengths between discoveries
+                known.device.rssi = -127
         adapter.discovering = on
         adapter.emit_properties_changed({"Discovering": on})
 

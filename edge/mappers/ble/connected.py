@@ -78,6 +78,7 @@ class ConnectedDriver:
         self._changed: list[Callable[[], None]] = []
         self._is_told = False
         self._listening = 0
+        self._address = ""
         self._idle: asyncio.TimerHandle | None = None
         self._turn = asyncio.Lock()
 
@@ -94,7 +95,8 @@ class ConnectedDriver:
         deadline = loop.time() + self._config.connect_timeout
         sighting = await self._room.wait_for(self._config.match, self._config.connect_timeout)
         if not self._listening:
-            self._listening = self._room.air.listen(sighting.heard.address, self._heard)
+            self._address = sighting.heard.address
+            self._listening = self._room.air.listen(self._address, self._heard)
             self._heard(sighting.heard, sighting.last)
         self._lease = await self._room.connect(
             sighting, max(deadline - loop.time(), 0.1), pair=self._config.pair, ended=self._lost
@@ -188,6 +190,7 @@ class ConnectedDriver:
     async def _drop(self) -> None:
         lease, self._lease = self._lease, None
         if lease is not None:
+            self._room.air.touch(self._address, self._clock())
             await self._room.release(lease)
 
     # --- connected only to be read ----------------------------------------------------------------

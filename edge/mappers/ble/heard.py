@@ -129,9 +129,19 @@ class Air:
     def all(self) -> list[Sighting]:
         return list(self._seen.values())
 
+    def touch(self, address: str, now: int) -> None:
+        """A device that was connected until now is there, though it did not advertise meanwhile."""
+        known = self._seen.get(address)
+        if known is not None:
+            known.last = max(known.last, now)
+
     def forget_before(self, time: int) -> list[str]:
-        """Drop what was last heard before a time; returns the addresses."""
-        gone = [address for address, each in self._seen.items() if each.last < time]
+        """Drop what was last heard before a time and nobody listens to; returns the addresses."""
+        gone = [
+            address
+            for address, each in self._seen.items()
+            if each.last < time and address not in self._by_address
+        ]
         for address in gone:
             del self._seen[address]
         return gone
