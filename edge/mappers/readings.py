@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from edge.mappers.driver import Quality, Reading
+from edge.mappers.driver import Clock, Quality, Reading
 from gateway.errors import BadRequest
 from gateway.wire.cloudedge.devices import DeviceView
 from gateway.wire.cloudedge.models import ModelView
@@ -27,6 +27,8 @@ from gateway.wire.cloudedge.values import (
 )
 
 OWN_RULE: Final = ValueRule()
+_SECONDS_END: Final = 1e11
+"""Numbers below are seconds since the epoch (up to the year 5138), above ms and finer."""
 MAX_RAW: Final = 65_536
 """Characters or bytes of one value that are looked at."""
 
@@ -201,18 +203,47 @@ _WRITERS: dict[PropertyType, Callable[[object], str]] = {
 }
 
 
+def source_time(value: object, default: int) -> int:
+    """Return a time that a device says, in ms since the epoch: ISO 8601, or a number of s, ms, us or ns."""
+    if isinstance(value, str):
+        try:
+            time = datetime.datetime.fromisoformat(value[:40])
+        except ValueError:
+            return default
+        time = time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
+        return max(0, int(time.timestamp() * 1_000))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e20:
+        return default
+    number = float(value)
+    if number < _SECONDS_END:
+        return int(number * 1_000)
+    while number >= _SECONDS_END * 1_000:
+        number /= 1_000
+    return int(number)
+
+
 class Latest:
     """The newest reading of each property of a device that speaks unasked.
 
     Bounds: one reading per property; what comes before it was read replaces it and is counted as coalesced.
+    Shape:  `clock` and `stale_after`, both in ms: a reading that nothing followed for so long is uncertain.
     """
 
-    def __init__(self, names: Sequence[str], count: Callable[[str, int], None]) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        count: Callable[[str, int], None],
+        clock: Clock | None = None,
+        stale_after: int = 0,
+    ) -> None:
         self._known = frozenset(names)
         self._readings: dict[str, Reading] = {}
+        self._heard: dict[str, int] = {}
         self._unread: set[str] = set()
         self._changed: list[Callable[[], None]] = []
         self._count = count
+        self._clock = clock
+        self._stale_after = stale_after
 
     def subscribe(self, changed: Callable[[], None]) -> None:
         """Call `changed` with the first news after each read."""
@@ -225,6 +256,7 @@ class Latest:
         is_first = not self._unread
         self._count(_outcome(reading, is_unread=name in self._unread), 1)
         self._unread.add(name)
+        self._heard[name] = 0 if self._clock is None else self._clock()
         self._readings[name] = reading
         if is_first:
             for changed in self._changed:
@@ -233,13 +265,19 @@ class Latest:
     def read(self, names: Sequence[str]) -> dict[str, Reading]:
         """Return what is held; properties never heard of are left out."""
         self._unread.clear()
-        return {name: self._readings[name] for name in names if name in self._readings}
+        now = 0 if self._clock is None else self._clock()
+        return {
+            name: self._judged(name, self._readings[name], now)
+            for name in names
+            if name in self._readings
+        }
 
-    def spoil(self, why: str, quality: Quality = Quality.UNCERTAIN) -> None:
-        """Say of all that is held that it may be old."""
-        for name, held in self._readings.items():
-            if held.quality is Quality.GOOD:
-                self._readings[name] = Reading(held.text, quality, held.at, why)
+    def _judged(self, name: str, held: Reading, now: int) -> Reading:
+        silence = now - self._heard[name]
+        if not self._stale_after or silence < self._stale_after or held.quality is Quality.BAD:
+            return held
+        why = f"nothing heard for {silence // 1_000} s"
+        return Reading(held.text, Quality.UNCERTAIN, held.at, why)
 
     def close(self) -> None:
         self._changed.clear()

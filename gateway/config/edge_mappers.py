@@ -98,8 +98,26 @@ class CoapDevices:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Webhook:
+    """Where HTTP devices post to."""
+
+    bind: str = ""
+    """Address and port; without one nobody can post."""
+    certificate: str = ""
+    """Path of a PEM certificate; needed where `bind` is not on loopback."""
+    key: str = ""
+    """Path of its key."""
+    max_body: int = 65_536
+    """Bytes in one post; more is answered with 413."""
+    max_rate: int = 50
+    """Posts a second from one Device; more is answered with 429."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HttpDevices:
     """Devices that are HTTP servers, or that call a webhook here."""
+
+    webhook: Webhook = field(default_factory=Webhook)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
