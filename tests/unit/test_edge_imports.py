@@ -16,6 +16,7 @@ HEAVY = (
     "click",
     "cloud",
     "cryptography",
+    "dbus_fast",
     "gateway.connectivity",
     "gateway.core",
     "gateway.ditto",

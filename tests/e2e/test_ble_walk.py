@@ -1,0 +1,147 @@
+"""Bluetooth devices from kubectl to a lamp: real processes, the documentation's sample, no radio."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ble import peripherals as parts
+from tests.ble.bus import DAEMON
+from tests.edge_walk import NAMESPACE, NODE, Edge, a_cloud, an_edge, join, new_token
+from tests.process import eventually
+from tests.walk import Walk
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(DAEMON is None, reason="dbus-daemon is not installed"),
+]
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "devices-bluetooth.md"
+
+
+@dataclass
+class LabProcess:
+    """`python -m tests.ble.lab`, spoken to as a person would."""
+
+    process: subprocess.Popen[str]
+    address: str
+
+    def say(self, line: str) -> str:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[LabProcess]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.ble.lab"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield LabProcess(process, process.stdout.readline().strip())
+    finally:
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        process.wait(10)
+        process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walk]:
+    with a_cloud(tmp_path_factory.mktemp("ble") / "cloud") as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def edge(cloud: Walk, lab: LabProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    folder = tmp_path_factory.mktemp("edge") / "edge"
+    said = join(cloud, folder, new_token(cloud, "--node", NODE), "--node-name", NODE)
+    assert said.startswith("0 "), said
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DBUS_SYSTEM_BUS_ADDRESS", lab.address)
+        with an_edge(cloud, folder) as edge:
+            cloud.kubectl("apply", "-f", "-", stdin=sample())
+            yield edge
+
+
+def sample() -> str:
+    found = re.search(r"```yaml\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    assert found is not None
+    return found.group(1)
+
+
+def reported(cloud: Walk, device: str, name: str) -> Any:
+    return cloud.thing(f"{NAMESPACE}:{device}", f"/features/{name}/properties/value")
+
+
+def status(cloud: Walk, device: str) -> dict[str, Any]:
+    with contextlib.suppress(AssertionError):
+        found: dict[str, Any] = cloud.kubectl_json(
+            "get", "devicestatus", device, "-n", NAMESPACE
+        ).get("status", {})
+        return found
+    return {}
+
+
+def faults(cloud: Walk, device: str) -> str:
+    return json.dumps(status(cloud, device).get("extensions", {}).get("faults", []))
+
+
+def test_devices_of_the_sample_show_up_in_things_and_device_statuses(
+    cloud: Walk, edge: Edge
+) -> None:
+    eventually(lambda: reported(cloud, "thermo", "temperature") == 21.37, seconds=60)
+    eventually(lambda: reported(cloud, "thermo", "battery") == 95)
+    eventually(lambda: reported(cloud, "thermo", "manufacturer") == "Acme")
+    eventually(lambda: reported(cloud, "climate", "temperature") == 25.06)
+    eventually(lambda: reported(cloud, "climate", "rssi") == -50)
+    eventually(lambda: reported(cloud, "hci0", "state") == "up")
+    eventually(lambda: (reported(cloud, "hci0", "discovered") or 0) >= 8)
+    twins = {each["propertyName"]: each for each in status(cloud, "thermo")["twins"]}
+    assert twins["temperature"]["reported"]["value"] == "21.37"
+
+
+def test_a_notification_changes_the_thing_and_a_wish_changes_the_lamp(
+    cloud: Walk, edge: Edge, lab: LabProcess
+) -> None:
+    assert lab.say("set thermo 2A6E 6009") == "ok"
+    eventually(lambda: reported(cloud, "thermo", "temperature") == 24.0)
+    eventually(lambda: reported(cloud, "lamp", "level") == 100)
+    path = f"things/{NAMESPACE}:lamp/features"
+    for name, value in (("on", True), ("level", 30)):
+        put = cloud.ditto("PUT", f"{path}/{name}/desiredProperties/value", data=value)
+        assert put.status in (201, 204)
+    eventually(lambda: lab.say(f"show lamp {parts.LAMP_LEVEL}") == "1e")
+    eventually(lambda: lab.say(f"show lamp {parts.LAMP_ON}") == "01")
+    eventually(lambda: reported(cloud, "lamp", "level") == 30)
+
+
+def test_an_adapter_that_goes_is_the_devices_fault_and_comes_back(
+    cloud: Walk, edge: Edge, lab: LabProcess
+) -> None:
+    lab.say("kill")
+    eventually(lambda: reported(cloud, "hci0", "state") == "no-bluetoothd", seconds=30)
+    eventually(lambda: status(cloud, "thermo").get("state") == "offline", seconds=30)
+    eventually(lambda: "bluetoothd does not run" in faults(cloud, "thermo"), seconds=30)
+    lab.say("start")
+    eventually(lambda: reported(cloud, "hci0", "state") == "up", seconds=60)
+    lab.say("set thermo 2A6E 8813")
+    eventually(lambda: reported(cloud, "thermo", "temperature") == 50.0, seconds=60)
+    eventually(lambda: status(cloud, "thermo").get("state") == "online", seconds=30)
+    assert edge.metric("twinspan_edge_mapper_starts_total") == 1  # the process lived through it
