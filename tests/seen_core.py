@@ -1,0 +1,23 @@
+"""`twinspan` with one protocol alone, whose family sees made-up devices: `python -m tests.seen_core ...`."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import edge.devicerooms
+import edge.mappers.process
+from edge.mappers.family import FAMILIES
+from gateway.cli.main import main
+
+
+def prepare() -> None:
+    known = cast(dict[str, str], FAMILIES)
+    known.clear()
+    known["modbus"] = "tests.seen_family:make_seen"
+    for module in (edge.devicerooms, edge.mappers.process):
+        setattr(module, "family_name", lambda _maker: "modbus")  # noqa: B010
+
+
+if __name__ == "__main__":
+    prepare()
+    main()
