@@ -64,14 +64,15 @@ async def serve(protocol: str) -> None:
     """Serve one adapter until standard input ends."""
     async with a_core() as core:
         core.consumer.send = Everything().send  # type: ignore[method-assign]
-        await _fill(core)
+        await fill(core)
         async with ADAPTERS[protocol](core):
             settle_memory()
             print(core.endpoints.port(f"hono.{protocol}"), flush=True)
             await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
-async def _fill(core: Core) -> None:
+async def fill(core: Core) -> None:
+    """Make the tenant and its devices."""
     logins = {DEVICE: PASSWORD} | {f"d{number}": b"pw" for number in range(DEVICES)}
     await core.tenant(TENANT)
     for name, password in logins.items():

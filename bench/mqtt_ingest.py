@@ -247,7 +247,7 @@ def _await_port(port: int) -> None:
             return
 
 
-def _measure(server: Server, load: Load, messages: int) -> tuple[float, float]:
+def measure_one(server: Server, load: Load, messages: int) -> tuple[float, float]:
     """Return messages per CPU second and per second of one run."""
     before = server.cpu()
     command = [sys.executable, "-m", "bench.mqtt_sender", "--load", json.dumps(asdict(load))]
@@ -297,9 +297,9 @@ def measure(
     with the_adapter(fast=fast, bare=bare) as adapter, the_ceiling(login=True) as ceiling:
         for load in loads:
             for server in (adapter, ceiling):
-                _measure(server, load, messages // 10)  # warm
+                measure_one(server, load, messages // 10)  # warm
             pairs = [
-                (_measure(adapter, load, messages), _measure(ceiling, load, messages))
+                (measure_one(adapter, load, messages), measure_one(ceiling, load, messages))
                 for _ in range(rounds)
             ]
             ours = [statistics.median(p[0][i] for p in pairs) for i in (0, 1)]
