@@ -27,6 +27,7 @@ from gateway.hono.registry import Registry
 from gateway.hono.stored_commands import StoredCommands
 from gateway.hono.traffic import Traffic
 from gateway.kube.client import KubeClient
+from gateway.kube.kubelets import Kubelets
 from gateway.kube.module import KubeApi
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
@@ -106,7 +107,11 @@ class Rig:
 
 @asynccontextmanager
 async def a_console(
-    folder: Path | None = None, *, operator: bool = True, **settings: Any
+    folder: Path | None = None,
+    *,
+    operator: bool = True,
+    kubelets: Kubelets | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Rig]:
     """A console; with a Kubernetes API where it gets a `folder`."""
     http = DittoHttp(bind=FREE)
@@ -131,6 +136,8 @@ async def a_console(
             api = KubeApi(
                 made.kube, process.endpoints, Database(None, "kube"), stack.metrics, folder
             )
+            if kubelets is not None:
+                api.reach(lambda _others: kubelets)
             await up.enter_async_context(running(api))
             console.show_cloud(cloud)
             console.show_cluster(api)

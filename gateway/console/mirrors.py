@@ -7,6 +7,7 @@ for the first lists, for a while. What is kept of each object is what lists and 
 from __future__ import annotations
 
 import asyncio
+import logging
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -27,6 +28,8 @@ from gateway.kube.client import KubeClient
 from gateway.kube.informer import Change, Informer
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import DEVICES, GROUP_VERSION, STATUSES, mapping, text
+
+log = logging.getLogger(__name__)
 
 READY_SECONDS: Final = 10.0
 DISCOVERED: Final = ("devices.twinspan.io/v1alpha1", "discovereddevices")
@@ -112,6 +115,8 @@ class Mirrors:
         self._show_discovered = show_discovered
         self._wanted = asyncio.Event()
         self._known = asyncio.Event()
+        self._left: set[str] = set()
+        """Watches that have not told their first list."""
         self._cloud = cloud
         self.feed = Feed()
         self.index = DeviceIndex()
@@ -119,8 +124,12 @@ class Mirrors:
         group, plural = DISCOVERED
         self.nodes = Informer(kube, "v1", "nodes", self._node, trim=_without_noise)
         self.pods = Informer(kube, "v1", "pods", self._pod, trim=_short_pod)
-        self.devices = Informer(kube, GROUP_VERSION, DEVICES, self._device, trim=_named)
-        self.statuses = Informer(kube, GROUP_VERSION, STATUSES, self._status, trim=_named)
+        self.devices = Informer(
+            kube, GROUP_VERSION, DEVICES, self._device, trim=_named, is_needed=False
+        )
+        self.statuses = Informer(
+            kube, GROUP_VERSION, STATUSES, self._status, trim=_named, is_needed=False
+        )
         self.discovered = Informer(
             kube, group, plural, self._seen, trim=_without_noise, is_needed=False
         )
@@ -129,7 +138,8 @@ class Mirrors:
         ready()
         await self._wanted.wait()
         waiting = [self.nodes, self.pods, self.statuses, self.devices, self.discovered]
-        left = {each.name for each in waiting}
+        left = self._left
+        left |= {each.name for each in waiting}
 
         def known(name: str) -> None:
             left.discard(name)
@@ -142,13 +152,19 @@ class Mirrors:
                 group.create_task(each.run(lambda name=name: known(name)), name=name)  # type: ignore[misc]
 
     async def known(self) -> None:
-        """Return once everything is known. Errors: Undeliverable when that takes long."""
+        """Return once everything is known that may be read; a kind that stays silent is left out.
+
+        Errors: Undeliverable when not even Nodes are known after a while.
+        """
         self._wanted.set()
         try:
             async with asyncio.timeout(READY_SECONDS):
                 await self._known.wait()
         except TimeoutError as error:
-            raise Undeliverable("The Kubernetes API has not answered yet.") from error
+            if not self._left or self.nodes.name in self._left:
+                raise Undeliverable("The Kubernetes API has not answered yet.") from error
+            log.warning("console: some kinds cannot be read", extra={"kinds": sorted(self._left)})
+            self._known.set()
 
     @property
     def is_known(self) -> bool:

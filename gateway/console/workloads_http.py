@@ -21,7 +21,7 @@ from gateway.console.workloads import (
     restart_patch,
     workload_row,
 )
-from gateway.errors import BadRequest, NotFound, Undeliverable
+from gateway.errors import BadRequest, Forbidden, NotFound, Undeliverable
 from gateway.kube.client import KubeClient
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import mapping, text
@@ -80,7 +80,7 @@ class WorkloadRoutes:
             found = await self._kube.list(
                 group, plural, None if kind in CLUSTER_SCOPED else namespace, limit=limit
             )
-        except NotFound:  # a cluster need not know all of our kinds
+        except (NotFound, Forbidden):  # a cluster need not know, or show, all kinds
             return [], False
         return [workload_row(kind, each) for each in found.items], found.next_page is not None
 
