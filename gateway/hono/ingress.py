@@ -42,6 +42,7 @@ from gateway.model.message import (
 )
 from gateway.model.ports import Done, Downstream
 from gateway.model.registry import ANONYMOUS, Assertion, Device, RegistryChange, Tenant
+from gateway.observe.histograms import FOLD
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import AttributeValue, Span, Tracer
 from gateway.outcome import Processing
@@ -202,10 +203,15 @@ class IngressService:
                 upload.adapter,
             )
         seconds = _clock() - started
-        meters[0].observe(seconds)
-        meters[1].observe(size)
+        of_time, of_size = meters
+        times = of_time.pending
+        times.append(seconds)
+        of_size.pending.append(size)
+        if len(times) >= FOLD:
+            of_time.fold()
+            of_size.fold()
         if span.sink is not None:
-            meters[0].mark(seconds, span.context.trace_id)
+            of_time.mark(seconds, span.context.trace_id)
 
     def finish(
         self,

@@ -78,6 +78,11 @@ def child_of(parent: TraceContext) -> TraceContext:
     )
 
 
+_NOTHING: dict[str, AttributeValue] = {}
+_NEVER: list[tuple[int, str, Mapping[str, AttributeValue]]] = []
+"""What spans that are not sampled share instead of attributes and events of their own."""
+
+
 class Span(msgspec.Struct, eq=False):
     """One room's part of a walk; ends once, by `end` or by leaving its `with` block.
 
@@ -101,10 +106,13 @@ class Span(msgspec.Struct, eq=False):
     outer: Span | None = None
 
     def set(self, key: str, value: AttributeValue) -> None:
+        if self.attributes is _NOTHING:
+            self.attributes = {}
         self.attributes[key] = value
 
     def event(self, name: str, attributes: Mapping[str, AttributeValue] | None = None) -> None:
-        self.events.append((time.time_ns(), name, attributes or {}))
+        if self.sink is not None:
+            self.events.append((time.time_ns(), name, attributes or {}))
 
     def end(self, error: BaseException | None = None) -> None:
         """Finish the span; a second call changes nothing."""
@@ -222,7 +230,9 @@ class Tracer:
     ) -> Span:
         """Begin a span of what comes all the time, e.g. telemetry: `start`, with a bound on new traces."""
         if parent is None and not self._frequent.take():
-            return Span(name, new_context(sampled=False), None, kind, 0, None)
+            trace_id, span_id = _page.take()
+            context = TraceContext(trace_id, span_id, 0)
+            return Span(name, context, None, kind, 0, None, _NOTHING, _NEVER)
         return self.start(name, parent, kind, attributes)
 
     def start_rare(
@@ -243,6 +253,7 @@ class Tracer:
             span.sink = self._finish
             span.started = span.started or time.time_ns()
             span.attributes = {**attributes, **span.attributes}
+            span.events = []
         span.end(error)
 
     def _chooses(self) -> bool:
@@ -259,7 +270,7 @@ class Tracer:
         attributes: Mapping[str, AttributeValue] | None,
     ) -> Span:
         if not context.is_sampled:
-            return Span(name, context, parent_id, kind, 0, None)
+            return Span(name, context, parent_id, kind, 0, None, _NOTHING, _NEVER)
         return Span(
             name, context, parent_id, kind, time.time_ns(), self._finish, dict(attributes or {})
         )
