@@ -86,7 +86,6 @@ class Stick:
         self._confirms: deque[bytes] = deque()
         self._indications: deque[bytes] = deque()
         self._held: dict[int, list[tuple[bytes, Frame]]] = {}
-        self._sequence = 0
 
     # --- the network --------------------------------------------------------------------------------
 
@@ -150,8 +149,8 @@ class Stick:
 
     def _changed(self) -> None:
         if not self.is_mute:
-            self._sequence = (self._sequence + 1) % 256
-            self._answer(0x0E, self._sequence, OK, bytes((self.state, 0)), has_length=False)
+            # 0: a number that no request of the host has, or the library takes it for a wrong answer
+            self._answer(0x0E, 0, OK, bytes((self.state, 0)), has_length=False)
 
     def _change_state(self, body: bytes) -> tuple[int, bytes, bool]:
         self.memory.is_connected = body[0] == CONNECTED

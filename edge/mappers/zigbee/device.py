@@ -114,8 +114,8 @@ class ZigbeeDriver:
         self._net.radio()
         if self._gone:
             raise DeviceUnreachable(self._gone)
-        self._judge_silence()
-        return self._latest.read(names)
+        doubt, readings = self._doubt(), self._latest.read(names)
+        return {name: _doubted(each, doubt) for name, each in readings.items()}
 
     async def write(self, name: str, text: str) -> None:
         bound = self._bounds.get(name)
@@ -224,15 +224,16 @@ class ZigbeeDriver:
             if known is not None:
                 self.take(spot, *known)
 
-    def _judge_silence(self) -> None:
+    def _doubt(self) -> str:
+        """Say why values may be old, "" for no doubt. Errors: DeviceUnreachable after a longer silence."""
         if not self._is_sleepy:
-            return
+            return ""
         silence = self._net.clock() - self._heard
         if silence > self._net.plan.battery_silence * 1_000:
             raise DeviceUnreachable(_silent(silence))
         longest = max((each.high for each in self._wanted().values()), default=0)
-        if longest and silence > longest * UNCERTAIN_AFTER * 1_000:
-            self._latest.spoil(_silent(silence), Quality.UNCERTAIN)
+        is_old = longest and silence > longest * UNCERTAIN_AFTER * 1_000
+        return _silent(silence) if is_old else ""
 
     def _wanted(self) -> dict[Spot, Reporting]:
         return {
@@ -367,6 +368,12 @@ class ZigbeeDriver:
         self._heard = self._net.clock()
         self._due.add(bound.name)
         self.woken.set()
+
+
+def _doubted(reading: Reading, doubt: str) -> Reading:
+    if not doubt or reading.quality is not Quality.GOOD:
+        return reading
+    return Reading(reading.text, Quality.UNCERTAIN, reading.at, doubt)
 
 
 def _silent(silence_ms: int) -> str:
