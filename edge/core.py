@@ -241,7 +241,16 @@ def build_edge(
         hub.on_link(listener)
     tasks = build_tasks(process, name, store, hub, api, pods.images if pods is not None else None)
     rooms = Rooms(
-        name, identity.folder, store, hub, meta, twin, api, devices.methods, tasks.confirm
+        name,
+        identity.folder,
+        store,
+        hub,
+        meta,
+        twin,
+        api,
+        devices.methods,
+        tasks.confirm,
+        devices.processes.order,
     )
     metaserver = build_metaserver(settings.metaserver, process, rooms)
     enrolment = Enrolment(identity, name, ticket, settings.hub.https_server)

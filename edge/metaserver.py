@@ -25,6 +25,7 @@ from edge.metaauth import MetaAuth
 from edge.metadiscovery import PlainPaths
 from edge.metamanager import MetaManager
 from edge.metamethods import answer_methods
+from edge.metaorders import MAPPERS, Give, answer_order
 from edge.metarecords import MetaRecords
 from edge.metarequests import Call, Passed, read_request
 from edge.metatwins import TwinWrites
@@ -72,6 +73,8 @@ class Rooms:
     methods: DeviceMethods
     confirm: Callable[[], str]
     """Lets the upgrade that waits for it go on, and names its job. Errors: NotFound."""
+    order: Give
+    """Gives an order to a mapper."""
 
 
 class MetaServer:
@@ -89,6 +92,7 @@ class MetaServer:
         paths: PlainPaths,
         certificate: Certificate,
         confirm: Callable[[], str],
+        order: Give,
     ) -> None:
         self._settings = settings
         self._endpoints = parts.endpoints
@@ -99,6 +103,7 @@ class MetaServer:
         self._paths = paths
         self._certificate = certificate
         self._confirm = confirm
+        self._order = order
 
     async def run(self, ready: Callable[[], None]) -> None:
         await self._records.load()
@@ -142,6 +147,8 @@ class MetaServer:
         if call.verb == "create" and (call.group, call.plural, call.name) == CONFIRMATION:
             message = f"job {self._confirm()} goes on"
             return respond_json({**STATUS, "status": "Success", "message": message}, DISK)
+        if (call.group, call.plural) == MAPPERS:
+            return await answer_order(self._order, call, request)
         return await self._verbs.answer(call, request)
 
 
@@ -203,7 +210,17 @@ def build_metaserver(settings: Settings, parts: Parts, rooms: Rooms) -> MetaPart
     )
     paths = PlainPaths(cloud, rooms.store, records.kinds, rooms.node)
     certificate = Certificate(rooms.folder)
-    server = MetaServer(settings, parts, records, auth, verbs, paths, certificate, rooms.confirm)
+    server = MetaServer(
+        settings,
+        parts,
+        records,
+        auth,
+        verbs,
+        paths,
+        certificate,
+        rooms.confirm,
+        rooms.order,
+    )
     return MetaParts([cloud, server], records, cloud)
 
 

@@ -14,7 +14,7 @@ from edge.identity import Identity
 from edge.join import JoinRequest, join
 from edge.machinechecks import machine_checks
 from gateway.cli.edge_cni import setup_cni_command, within_join
-from gateway.cli.edge_devices import discovered_command
+from gateway.cli.edge_devices import discovered_command, order_command
 from gateway.cli.edge_images import offline_images
 from gateway.cli.edge_pods import devices_command, logs_command, pods_command
 from gateway.cli.join_report import JoinReport
@@ -86,7 +86,7 @@ def join_command(
 
 
 edge.add_command(setup_cni_command)
-for _command in (pods_command, logs_command, devices_command, discovered_command):
+for _command in (pods_command, logs_command, devices_command, discovered_command, order_command):
     edge.add_command(_command)
 
 

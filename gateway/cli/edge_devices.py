@@ -1,4 +1,4 @@
-"""`twinspan edge discovered`: what the mappers of this node see."""
+"""`twinspan edge discovered|order`: what the mappers of this node see, and what they are told to do."""
 
 from __future__ import annotations
 
@@ -54,6 +54,37 @@ def discovered_command(
         print_data(list(known.values()), output)
     else:
         _print(list(known.values()), output)
+
+
+@click.command("order", short_help="Have a mapper of this node do something.")
+@click.argument("protocol")
+@click.argument("order")
+@click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
+@settings_options
+def order_command(
+    protocol: str,
+    order: str,
+    arguments: tuple[str, ...],
+    file: Path | None,
+    sets: tuple[str, ...],
+    data_dir: Path | None,
+) -> None:
+    """Have a mapper of this node do something that is no property of a Device, and print what came of it.
+
+    It goes through this node's MetaServer, with its administrator's token: who may read the data directory
+    may do it. An order that a mapper does not know is answered with those that it knows.
+
+    \b
+    twinspan edge order zigbee permit-join seconds=60
+    """
+    given = [argument.partition("=") for argument in arguments]
+    wrong = [name for name, sign, _ in given if not (name and sign)]
+    if wrong:
+        raise click.BadParameter(f"expected KEY=VALUE, got {wrong[0]!r}")
+    from gateway.cli.edge_orders import give_order  # certificates: heavy, for this alone
+
+    settings = settings_of(file, sets, data_dir)
+    print_data(give_order(settings, protocol, order, {k: v for k, _, v in given}), "yaml")
 
 
 def _ask(folder: Path, protocol: str) -> Devices:

@@ -28,15 +28,15 @@ def edge_kubeconfig(settings: Settings) -> str:
     if not token.is_file():
         write_private(token, secrets.token_urlsafe(32).encode())
     return kubeconfig(
-        _address(settings),
+        address_of(settings),
         (folder / TLS_FOLDER / "ca.crt").read_bytes(),
         token=token.read_text("utf-8").strip(),
         user=f"{node}-admin",
     )
 
 
-def _address(settings: Settings) -> str:
-    """Where MetaServer listens, else where it would."""
+def address_of(settings: Settings) -> str:
+    """Return where MetaServer listens, else where it would."""
     try:
         bound = json.loads((settings.data_dir / ENDPOINTS_FILE).read_text("utf-8"))
         return str(bound[ENDPOINT])

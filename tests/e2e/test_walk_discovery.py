@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_walk_metaserver import Kubectl, cli
-from tests.process import Twinspan, eventually
+from tests.process import Twinspan, eventually, run
 
 pytestmark = pytest.mark.e2e
 
@@ -36,6 +36,12 @@ def kubectl(up: Twinspan) -> Kubectl:
 
 def ours(up: Twinspan, *arguments: str) -> str:
     return cli(*arguments, "--data-dir", str(up.data_dir))
+
+
+def called(up: Twinspan, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Call a command that may fail."""
+    words = (sys.executable, "-m", "gateway.cli", *arguments, "--data-dir", str(up.data_dir))
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
 
 
 def seen(kubectl: Kubectl) -> dict[str, Any]:
@@ -117,11 +123,7 @@ def test_a_patch_accepts_too_and_a_taken_name_is_told(up: Twinspan, kubectl: Kub
     kubectl("patch", "dd", name, "--type", "merge", "-p", json.dumps(wish))
     path = 'jsonpath={.status.conditions[?(@.type=="Accepted")].reason}'
     eventually(lambda: kubectl("get", "dd", name, "-o", path) == "NameTaken")
-    done = subprocess.run(
-        [sys.executable, "-m", "gateway.cli", "device", "accept", name, "--name", "pump",
-         "--data-dir", str(up.data_dir)],
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    done = called(up, "device", "accept", name, "--name", "pump")
     assert done.returncode == 1
     assert "there is another Device default/pump" in done.stderr
     kubectl("patch", "dd", name, "--type", "merge", "-p", '{"spec":{"accept":{"name":"second"}}}')
@@ -130,3 +132,21 @@ def test_a_patch_accepts_too_and_a_taken_name_is_told(up: Twinspan, kubectl: Kub
     )
     models = kubectl("get", "devicemodels", "-o", "name").split()
     assert [each for each in models if "pump" in each] == ["devicemodel.devices.kubeedge.io/pump"]
+
+
+def test_a_mapper_is_told_what_to_do_by_who_may(up: Twinspan) -> None:
+    said = ours(up, "edge", "order", "modbus", "permit-join", "seconds=60")
+    assert said == "seconds: 60\n"
+    eventually(lambda: "unit-8" in ours(up, "edge", "discovered"))
+    for arguments, status, words in (
+        (("modbus", "permit-join", "seconds=soon"), 1, "seconds: expected a number"),
+        (("modbus", "dance"), 3, "it knows: permit-join"),
+        (("profinet", "dance"), 3, "no mapper profinet"),
+        (("modbus", "permit-join", "soon"), 2, "expected KEY=VALUE"),
+    ):
+        done = called(up, "edge", "order", *arguments)
+        assert (done.returncode, words in done.stderr) == (status, True), done.stderr
+    path = "/apis/devices.twinspan.io/v1alpha1/mappers/modbus/permit-join"
+    curl = ("curl", "-s", "-X", "POST", "-d", '{"seconds":"60"}')
+    answer = json.loads(run(*curl, up.url("edge.metaserver", path)))
+    assert (answer["code"], answer["reason"]) == (403, "Forbidden")
