@@ -124,6 +124,23 @@ class HttpDevices:
 class Edgex:
     """Events of EdgeX Foundry's MQTT message bus."""
 
+    broker: str = ""
+    """Address and port of the bus's broker."""
+    base_topic: str = "edgex"
+    """First part of its topics."""
+    user: str = ""
+    """Name to log in with, if any."""
+    password_file: str = ""
+    """Path of the file with its password."""
+    tls: bool = False
+    """Speak TLS, trusting the system's CAs; the next two imply it."""
+    ca_file: str = ""
+    """Path of PEM certificates to trust instead."""
+    certificate: str = ""
+    """Path of our own PEM certificate."""
+    key: str = ""
+    """Path of its key."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mappers:
