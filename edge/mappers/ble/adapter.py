@@ -15,6 +15,7 @@ from edge.mappers.ble.heard import Air, Heard, Sighting
 from edge.mappers.ble.radio import RadioLink
 from edge.mappers.ble.settings import Options
 from edge.mappers.driver import Clock, DeviceUnreachable
+from gateway.errors import Rejected
 from gateway.runtime.backoff import Backoff
 
 log = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ class AdapterRoom:
                     backoff.reset()
                     self.is_scanning, self.trouble = True, ""
                     await self._while_scanning(own.scan_seconds)
-            except DeviceUnreachable as error:
+            except (DeviceUnreachable, Rejected) as error:
                 self.trouble = error.message
                 log.warning(
                     "Bluetooth scanning fails",

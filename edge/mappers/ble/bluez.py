@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from dbus_fast import BusType, Message, MessageType
 from dbus_fast.aio import MessageBus
-from dbus_fast.errors import DBusError
+from dbus_fast.errors import DBusError, DBusFastError
 
 from edge.mappers.driver import DeviceUnreachable
 
@@ -29,6 +29,7 @@ class State(enum.StrEnum):
     UP = "up"
     OFF = "off"
     ABSENT = "absent"
+    DENIED = "denied"
     NO_BLUEZ = "no-bluetoothd"
     NO_BUS = "no-dbus"
 
@@ -36,6 +37,7 @@ class State(enum.StrEnum):
 WHY: Final = {
     State.OFF: "the Bluetooth adapter {} is switched off (bluetoothctl power on; rfkill)",
     State.ABSENT: "there is no Bluetooth adapter {}",
+    State.DENIED: "the edge's user may not talk to BlueZ over D-Bus (group bluetooth)",
     State.NO_BLUEZ: "bluetoothd does not run: there is no org.bluez on the system D-Bus",
     State.NO_BUS: "there is no system D-Bus",
 }
@@ -71,7 +73,7 @@ async def watch(adapter: str, changed: Callable[[Adapter], None]) -> None:
                 await news.wait()
                 news.clear()
                 changed(await _ask(bus, path))
-    except* (DBusError, OSError, EOFError, TimeoutError, ValueError) as errors:
+    except* (DBusFastError, OSError, EOFError, TimeoutError) as errors:
         raise DeviceUnreachable(f"D-Bus: {_first(errors)}") from errors
     finally:
         bus.disconnect()
@@ -113,8 +115,9 @@ async def _ask(bus: MessageBus, path: str) -> Adapter:
         found = await _call(
             bus, "GetAll", "s", [ADAPTER], owner, path, "org.freedesktop.DBus.Properties"
         )
-    except DBusError:
-        return Adapter(State.ABSENT, owner)
+    except DBusError as error:
+        is_denied = error.type.endswith(".AccessDenied")
+        return Adapter(State.DENIED if is_denied else State.ABSENT, owner)
     facts = {name: value.value for name, value in found[0].items()}
     state = State.UP if facts.get("Powered") else State.OFF
     if not facts:

@@ -163,14 +163,15 @@ def read_device(view: DeviceView, adapter: str, stale_after: float) -> DeviceCon
     """Read a Device. Errors: Rejected for what no device can be found or served by."""
     config = ConfigData("configData", view.protocol_config or {})
     kind = config.choice({each.value: each for each in Kind}, "kind", default=Kind.CONNECTED)
-    sources, faults = _sources(view, kind)
+    idle = _seconds(config, "idleDisconnect", 0.0, 86_400.0)
+    sources, faults = _sources(view, kind, is_idle=idle > 0)
     made = DeviceConfig(
         kind,
         _match(config),
         config.text("adapter", default=adapter),
         config.flag("pair"),
         _seconds(config, "connectTimeout", 8.0, MAX_TIMEOUT),
-        _seconds(config, "idleDisconnect", 0.0, 86_400.0),
+        idle,
         _seconds(config, "staleAfter", stale_after, 30 * 86_400.0),
         _key(config),
         sources,
@@ -215,7 +216,9 @@ def _key(config: ConfigData) -> bytes | None:
     return key
 
 
-def _sources(view: DeviceView, kind: Kind) -> tuple[dict[str, Source], dict[str, str]]:
+def _sources(
+    view: DeviceView, kind: Kind, *, is_idle: bool
+) -> tuple[dict[str, Source], dict[str, str]]:
     sources: dict[str, Source] = {}
     faults: dict[str, str] = {}
     for name, prop in view.properties.items():
@@ -224,10 +227,17 @@ def _sources(view: DeviceView, kind: Kind) -> tuple[dict[str, Source], dict[str,
                 faults[name] = f"an adapter has {', '.join(ADAPTER_PROPERTIES)}"
             continue
         try:
-            sources[name] = read_source(prop, kind)
+            sources[name] = _judged(read_source(prop, kind), is_idle=is_idle)
         except Rejected as error:
             faults[name] = error.message
     return sources, faults
+
+
+def _judged(source: Source, *, is_idle: bool) -> Source:
+    """Errors: Rejected for what a device that is connected to only now and then cannot do."""
+    if is_idle and isinstance(source, Gatt) and source.notify is Notify.YES:
+        raise Rejected("visitor.notify: a device with idleDisconnect is read; it cannot notify")
+    return source
 
 
 def read_source(prop: DeviceProperty, kind: Kind = Kind.CONNECTED) -> Source:

@@ -27,7 +27,7 @@ from bleak.exc import (
     BleakError,
     BleakGATTProtocolError,
 )
-from dbus_fast.errors import DBusError
+from dbus_fast.errors import DBusFastError
 
 from edge.mappers.ble.heard import (
     MAX_DATA,
@@ -81,7 +81,7 @@ def own_errors(what: str) -> Iterator[None]:
         raise DeviceUnreachable(f"{what}: {details[:200]}") from error
     except TimeoutError as error:
         raise DeviceUnreachable(f"{what}: no answer in time") from error
-    except (BleakError, DBusError, OSError, EOFError, AssertionError, KeyError) as error:
+    except (BleakError, DBusFastError, OSError, EOFError, AssertionError, KeyError) as error:
         cause = str(error)[:200] or type(error).__name__
         raise DeviceUnreachable(f"{what}: {cause}") from error
     except ValueError as error:  # bleak's table of error codes has not all that devices may answer
