@@ -2,7 +2,7 @@
 
 Servers run side by side in processes of their own, each on the real core: one as shipped (metrics, and
 traces at
-default sampling), one without traces, one without metrics, one with neither. Without means that what the
+default sampling), one without spans, one without metrics, one with neither. Without means that what the
 path calls
 is replaced by calls that do nothing. They get the same messages in turns; the cost is CPU time per message
 as shipped
@@ -22,15 +22,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from bench.ingest_core import Everything, an_mqtt_adapter, fill
+from bench.ingest_core import an_mqtt_adapter, fill
 from bench.mqtt_ingest import Server, measure_one
 from bench.mqtt_sender import Load
+from gateway.hono.amqp_messages import MessageEncoder
+from gateway.model.message import Message
+from gateway.model.ports import Done
 from gateway.model.trace import TraceContext
 from gateway.observe.histograms import Tally
 from gateway.observe.tracing import AttributeValue, Span, Tracer, new_context
 from gateway.runtime import process
 from gateway.runtime.memory import settle_memory
-from tests.hono_rig import Core, a_core
+from tests.hono_rig import Consumer, Core, a_core
 
 LOADS = (
     Load("single", 0, 10, 200, 1),
@@ -41,25 +44,46 @@ VARIANTS = ("shipped", "no-traces", "no-metrics", "neither")
 GOAL = 1.05
 
 
+class Nowhere(list[float]):
+    """Keeps nothing."""
+
+    def append(self, value: float, /) -> None:
+        """Take it."""
+
+
 class NoTally(Tally):
     """Counts nothing."""
 
-    def observe(self, value: float) -> None:
-        """Take it."""
+    def __init__(self) -> None:
+        super().__init__(())
+        self.pending = Nowhere()
+
+
+class Application(Consumer):
+    """Takes all; each message is written as AMQP 1.0, as for a receiver, and sent nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._encode = MessageEncoder("bench").encode
+
+    def send(self, message: Message, done: Done) -> None:
+        self._encode(message)
+        done(None)
 
 
 class NoMeter:
     """The meter of uploads that has no meters."""
 
     def __init__(self) -> None:
-        self._both = NoTally(()), NoTally(())
+        self._both = NoTally(), NoTally()
 
     def meters(self, *_labels: object) -> tuple[Tally, Tally]:
         return self._both
 
 
 class NoTracer(Tracer):
-    """Makes one span, once."""
+    """Makes one span, once, and new ids for each message: applications of Hono are promised a trace
+    context."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,6 +97,7 @@ class NoTracer(Tracer):
         attributes: Mapping[str, AttributeValue],
     ) -> Span:
         del name, parent, kind, attributes
+        self._one.context = new_context(sampled=False)
         return self._one
 
 
@@ -88,7 +113,7 @@ def without(core: Core, variant: str) -> None:
 async def serve(variant: str) -> None:
     """Serve one variant until standard input ends."""
     async with a_core() as core:
-        core.consumer.send = Everything().send  # type: ignore[method-assign]
+        core.consumer.send = Application().send  # type: ignore[method-assign]
         await fill(core)
         without(core, variant)
         async with an_mqtt_adapter(core):

@@ -24,6 +24,7 @@ import msgspec
 
 from gateway.model.trace import TraceContext
 
+_clock = time.monotonic
 AttributeValue = str | int | float | bool
 Sink = Callable[["Span"], None]
 
@@ -39,27 +40,30 @@ FAILED_PER_SECOND = 10
 
 
 class _Page:
-    """Random hex digits, drawn for many contexts at once: a drawing for each costs twice as much."""
+    """New contexts, made many at a time: one by one each costs twice as much.
+
+    Most traces are not sampled, so contexts are made as such.
+    """
 
     def __init__(self) -> None:
-        self._digits = ""
-        self._at = 0
+        self._ready: list[TraceContext] = []
 
-    def take(self) -> tuple[str, str]:
-        """Return a trace id and a span id; neither is all zero."""
-        at, digits = self._at, self._digits
-        if at == len(digits):
-            at, digits = 0, self._draw()
-        middle = at + TRACE_DIGITS
-        self._at = end = middle + SPAN_DIGITS
-        return digits[at:middle], digits[middle:end]
+    def take(self) -> TraceContext:
+        """Return a context that is not sampled; neither of its ids is all zero."""
+        try:
+            return self._ready.pop()
+        except IndexError:
+            self._ready = self._drawn()
+            return self._ready.pop()
 
-    def _draw(self) -> str:
-        digits = "0" * SPAN_DIGITS
+    def _drawn(self) -> list[TraceContext]:
+        digits, width = "0" * SPAN_DIGITS, TRACE_DIGITS + SPAN_DIGITS
         while "0" * SPAN_DIGITS in digits:
-            digits = _ids.randbytes(_CONTEXTS * (TRACE_DIGITS + SPAN_DIGITS) // 2).hex()
-        self._digits = digits
-        return digits
+            digits = _ids.randbytes(_CONTEXTS * width // 2).hex()
+        return [
+            TraceContext(digits[at : at + TRACE_DIGITS], digits[at + TRACE_DIGITS : at + width], 0)
+            for at in range(0, len(digits), width)
+        ]
 
 
 _page = _Page()
@@ -67,8 +71,8 @@ _page = _Page()
 
 def new_context(*, sampled: bool = True) -> TraceContext:
     """Start a trace that nobody began before us."""
-    trace_id, span_id = _page.take()
-    return TraceContext(trace_id, span_id, 1 if sampled else 0)
+    context = _page.take()
+    return TraceContext(context.trace_id, context.span_id, 1) if sampled else context
 
 
 def child_of(parent: TraceContext) -> TraceContext:
@@ -150,18 +154,18 @@ def current_span() -> Span | None:
 class Bucket:
     """At most so many a second."""
 
-    __slots__ = ("_left", "_per_second", "_second_ends")
+    __slots__ = ("_left", "_per_second", "second_ends")
 
     def __init__(self, per_second: int) -> None:
         self._per_second = per_second
-        self._second_ends = 0.0
+        self.second_ends = 0.0
         self._left = 0
 
     def take(self) -> bool:
         """Return True while there is one left in this second."""
-        now = time.monotonic()
-        if now >= self._second_ends:
-            self._second_ends, self._left = now + 1.0, self._per_second
+        now = _clock()
+        if now >= self.second_ends:
+            self.second_ends, self._left = now + 1.0, self._per_second
         if not self._left:
             return False
         self._left -= 1
@@ -190,6 +194,7 @@ class Tracer:
         self._follows = follows
         self._all = None if per_second is None else Bucket(per_second)
         self._frequent = Bucket(frequent_per_second)
+        self._closed_until = 0.0
         self._failed = Bucket(FAILED_PER_SECOND)
         self._recent: deque[Span] = deque(maxlen=keep)
         self._sinks: list[Sink] = []
@@ -229,11 +234,16 @@ class Tracer:
         attributes: Mapping[str, AttributeValue],
     ) -> Span:
         """Begin a span of what comes all the time, e.g. telemetry: `start`, with a bound on new traces."""
-        if parent is None and not self._frequent.take():
-            trace_id, span_id = _page.take()
-            context = TraceContext(trace_id, span_id, 0)
-            return Span(name, context, None, kind, 0, None, _NOTHING, _NEVER)
+        if parent is None and (_clock() < self._closed_until or not self._opens()):
+            return Span(name, _page.take(), None, kind, 0, None, _NOTHING, _NEVER)
         return self.start(name, parent, kind, attributes)
+
+    def _opens(self) -> bool:
+        """True while a frequent trace may begin in this second."""
+        if self._frequent.take():
+            return True
+        self._closed_until = self._frequent.second_ends
+        return False
 
     def start_rare(
         self,

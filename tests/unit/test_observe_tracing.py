@@ -82,7 +82,7 @@ def test_frequent_spans_start_so_many_sampled_traces_per_second(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 100.0
-    monkeypatch.setattr("gateway.observe.tracing.time.monotonic", lambda: now)
+    monkeypatch.setattr("gateway.observe.tracing._clock", lambda: now)
     tracer = Tracer(frequent_per_second=2)
 
     def sampled_of(count: int) -> int:
