@@ -18,7 +18,7 @@ from tests.ble import peripherals as parts
 from tests.ble.bus import DAEMON
 from tests.edge_walk import NAMESPACE, NODE, Edge, a_cloud, an_edge, join, new_token
 from tests.process import eventually
-from tests.walk import Walk
+from tests.walk import Walk, twinspan_cli
 
 pytestmark = [
     pytest.mark.e2e,
@@ -130,6 +130,28 @@ def test_a_notification_changes_the_thing_and_a_wish_changes_the_lamp(
     eventually(lambda: lab.say(f"show lamp {parts.LAMP_LEVEL}") == "1e")
     eventually(lambda: lab.say(f"show lamp {parts.LAMP_ON}") == "01")
     eventually(lambda: reported(cloud, "lamp", "level") == 30)
+
+
+def test_what_is_in_the_air_is_probed_accepted_and_serves(
+    cloud: Walk, edge: Edge, lab: LabProcess
+) -> None:
+    folder = str(edge.running.data_dir)
+    probe = ("edge", "order", "bluetooth", "probe", f"address={parts.HEART}")
+    assert "heartRate" in twinspan_cli(*probe, "--data-dir", folder)
+    accept = ("device", "accept", parts.HEART, "-n", NAMESPACE, "--name", "belt")
+    eventually(
+        lambda: (
+            parts.HEART.lower()
+            in twinspan_cli(
+                "device", "discovered", "--data-dir", str(cloud.running.data_dir)
+            ).lower()
+        ),
+        what="the belt in the cloud's list",
+    )
+    twinspan_cli(*accept, "--data-dir", str(cloud.running.data_dir))
+    eventually(lambda: status(cloud, "belt").get("state") == "online", seconds=60)
+    lab.say("set heart 2A37 0650")
+    eventually(lambda: reported(cloud, "belt", "heartRate") == 80)
 
 
 def test_an_adapter_that_goes_is_the_devices_fault_and_comes_back(
