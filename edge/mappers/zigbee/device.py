@@ -332,7 +332,7 @@ class ZigbeeDriver:
         """Keep a wish until the device is heard. Errors: TakenLater, which says so to who waits."""
         if self._delivered.pop(name, None) == text:
             return
-        waiting, keep = self._net.waiting(self.ieee), self._net.plan.keep
+        waiting, keep = self._net.waiting(self.ieee), self._net.plan.keep_writes
         waiting.put(name, text, self._net.clock() + round(keep * 1_000))
         raise TakenLater(
             f"{text!r} waits: the device sleeps, and gets it when it is heard next"

@@ -21,6 +21,14 @@ RADIOS: Final[Mapping[str, tuple[str, str]]] = {
 }
 """Kind of stick -> module of its library, and the extra that brings it."""
 FOREIGN = ("refuse", "adopt", "replace")
+_LEAST = {
+    "transition": 0.0,
+    "keep_writes": 1.0,
+    "mains_silence": 1.0,
+    "battery_silence": 1.0,
+    "poll": 1.0,
+}
+_EIGHT_BYTES = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){7}")
 _HEX_KEY = re.compile(r"[0-9a-fA-F]{32}")
 
 
@@ -42,7 +50,7 @@ class Plan:
     extended_pan_id: str
     key: str
     transition: float
-    keep: float
+    keep_writes: float
     mains_silence: float
     battery_silence: float
     poll: float
@@ -64,7 +72,7 @@ class Plan:
                 extended_pan_id=data.text("extended_pan_id", default=""),
                 key=_key(data.text("key_file", default="")),
                 transition=data.number("transition", default=0.4),
-                keep=data.number("keep_writes", default=86_400.0),
+                keep_writes=data.number("keep_writes", default=86_400.0),
                 mains_silence=data.number("mains_silence", default=600.0),
                 battery_silence=data.number("battery_silence", default=90_000.0),
                 poll=data.number("poll", default=60.0),
@@ -83,6 +91,14 @@ class Plan:
             )
         if self.channel and self.channel < 11:
             raise InvalidSetting(f"{BRANCH}.channel: expected 11 to 26, got {self.channel}")
+        if self.extended_pan_id and not _EIGHT_BYTES.fullmatch(self.extended_pan_id):
+            raise InvalidSetting(
+                f"{BRANCH}.extended_pan_id: expected 8 bytes with colons, got"
+                f" {self.extended_pan_id[:40]!r}"
+            )
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise InvalidSetting(f"{BRANCH}.{name}: expected at least {least:g} seconds")
         if self.flow_control not in ("", "hardware", "software"):
             raise InvalidSetting(
                 f"{BRANCH}.flow_control: expected hardware or software, got {self.flow_control!r}"

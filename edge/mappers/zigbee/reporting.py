@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
+
+import msgspec
 
 log = logging.getLogger(__name__)
 
 NAME = "reporting.json"
 MAX_BYTES = 4 * 1024 * 1024
+Book = dict[str, dict[str, list[int]]]
 
 
 class Told:
@@ -17,17 +19,16 @@ class Told:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / NAME
-        self._book: dict[str, dict[str, list[int]]] = {}
+        self._book: Book = {}
 
     def load(self) -> None:
         """Read the book; one that cannot be read is begun anew: devices are told again."""
         try:
             if self._path.stat().st_size <= MAX_BYTES:
-                found = json.loads(self._path.read_text())
-                self._book = {str(ieee): dict(parts) for ieee, parts in found.items()}
+                self._book = msgspec.json.decode(self._path.read_bytes(), type=Book)
         except FileNotFoundError:
             return
-        except (OSError, ValueError, AttributeError, TypeError) as error:
+        except (OSError, ValueError) as error:
             log.warning("what devices were told is not known any more", extra={"cause": str(error)})
 
     def get(self, ieee: str, part: str) -> set[int] | None:
@@ -47,7 +48,7 @@ class Told:
     def _save(self) -> None:
         part = self._path.with_name(self._path.name + ".part")
         try:
-            part.write_text(json.dumps(self._book))
+            part.write_bytes(msgspec.json.encode(self._book))
             part.replace(self._path)
         except OSError as error:
             log.warning("what devices were told is not kept", extra={"cause": str(error)})
