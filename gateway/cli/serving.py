@@ -38,7 +38,7 @@ WRITE_AGAIN_SECONDS = 10.0
 NOBODY = users.Users({}, {}, {}, {})
 
 TITLES = {
-    "ditto.http": "Ditto HTTP API, WebSocket, SSE",
+    "ditto.http": "Ditto HTTP API, WebSocket, SSE; the console",
     "hono.registry": "Hono device registry",
     "hono.registrys": "Hono device registry, TLS",
     "hono.http": "Hono HTTP adapter",

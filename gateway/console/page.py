@@ -104,14 +104,14 @@ class Console:
         self._guard = Guard(self.sessions)
         self._cloud: Cloud | None = None
         self._cluster: Cluster | None = None
-        self._mirrors: Mirrors | None = None
+        self.mirrors: Mirrors | None = None
         self._sampler = Sampler(process.metrics.registry)
         self._things: Fresh[int] | None = None
 
     @property
     def modules(self) -> list[Module]:
         """In starting order; after all that the console shows."""
-        return [*([self._mirrors] if self._mirrors else []), self._sampler, self]
+        return [*([self.mirrors] if self.mirrors else []), self._sampler, self]
 
     async def run(self, ready: Callable[[], None]) -> None:
         try:
@@ -127,9 +127,9 @@ class Console:
     def show_cluster(self, cluster: Cluster) -> None:
         """Show what a Kubernetes API holds; before it runs."""
         self._cluster = cluster
-        self._mirrors = Mirrors(cluster.client(MANAGER), self._cloud, discovered_row)
+        self.mirrors = Mirrors(cluster.client(MANAGER), self._cloud, discovered_row)
         if self._cloud is not None:
-            self._cloud.on_link = self._mirrors.link_changed
+            self._cloud.on_link = self.mirrors.link_changed
 
     def routes(self, auth: Authentication, gateway: GatewayParts) -> list[web.RouteDef]:
         """All routes, for the server of Ditto's port."""
@@ -233,9 +233,9 @@ class Console:
 
     def _rooms(self) -> ClusterRooms:
         """Errors: NotBuilt where this process has no cluster."""
-        if self._cluster is None or self._mirrors is None:
+        if self._cluster is None or self.mirrors is None:
             raise missing("kube", "this process runs the gateway alone")
-        kube, mirrors = self._cluster.client(MANAGER), self._mirrors
+        kube, mirrors = self._cluster.client(MANAGER), self.mirrors
         return ClusterRooms(
             FleetRoutes(kube, mirrors, self._cloud),
             EventRoutes(mirrors, self.streams),
@@ -246,7 +246,7 @@ class Console:
     async def _counts(self) -> Mapping[str, int]:
         """How much there is of what operators see."""
         found: dict[str, int] = {}
-        mirrors = self._mirrors
+        mirrors = self.mirrors
         if self._things is not None:
             tenants = self._process.metrics.registry.get_sample_value("hono_tenants_total")
             found |= {"things": await self._things.get(), "tenants": int(tenants or 0)}

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from gateway.console.mirrors import DISCOVERED
 from gateway.kube.client import KubeClient
 from gateway.model.json import JsonObject
 from gateway.model.message import Adapter, Kind, Upload
+from gateway.runtime.listener import Endpoints, serve_app
 from tests.cloud_samples import DEVICES, a_device, a_model, a_node
 from tests.console_rig import Rig, a_console, events
 
@@ -264,3 +267,67 @@ async def test_the_tail_shows_no_more_than_was_asked_for_and_counts_all() -> Non
         assert (await rig.ask("tail?tenant=none"))[0] == 404
         assert (await rig.ask("tail"))[0] == 400
         assert (await rig.ask("tail?tenant=acme&kind=odd"))[0] == 400
+
+
+async def test_a_reader_that_falls_behind_is_told_to_start_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.console.changes.MAX_WAITING", 2)
+    async with a_console(tmp_path) as rig, events(rig, "events?kinds=pods") as stream:
+        await stream.next("hello")
+        assert rig.console.mirrors is not None
+        feed = rig.console.mirrors.feed
+        for number in range(5):
+            feed.tell("pods", "added", "default", f"p{number}", dict)
+        assert await stream.next("resync") == {"reason": "too slow"}
+
+
+async def test_a_discovered_device_is_accepted_by_a_wish_in_its_object(tmp_path: Path) -> None:
+    async with a_console(tmp_path) as rig:
+        for name in ("ble-1", "ble-2"):
+            await rig.kube.create(*DISCOVERED, None, {"metadata": {"name": name}})
+        await a_verdict(rig.kube, "ble-1", {"accepted": "plant/thermo", "name": HOSTILE})
+        refusal = {
+            "type": "Accepted",
+            "status": "False",
+            "message": "no model",
+            "observedGeneration": 2,
+        }
+        await a_verdict(rig.kube, "ble-2", {"conditions": [refusal]})
+        (one, _) = (await rig.ask("discovered"))[1]["items"]
+        assert (one["accepted"], one["title"]) == ("plant/thermo", HOSTILE)
+        body = {"namespace": "plant", "name": "thermo"}
+        assert await rig.ask("discovered/ble-1/accept", "POST", body) == (201, body)
+        stored: Any = await rig.kube.get(*DISCOVERED, None, "ble-1")
+        assert stored["spec"]["accept"] == body
+        status, found = await rig.ask("discovered/ble-2/accept", "POST", {})
+        assert (status, found["message"]) == (422, "no model")
+        assert (await rig.ask("discovered/none/accept", "POST", {}))[0] == 404
+        assert (await rig.ask("discovered/ble-1/accept", "POST", {"name": "x" * 254}))[0] == 400
+
+
+async def a_verdict(kube: KubeClient, name: str, status: Any) -> None:
+    await kube.patch(*DISCOVERED, None, name, {"status": status}, subresource="status")
+
+
+async def test_long_ranges_come_from_prometheus_by_the_closed_list() -> None:
+    asked: list[dict[str, str]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(dict(request.query))
+        rows = [{"metric": {"status": "forwarded", "job": "x"}, "values": [[1, "2.5"], [2, "NaN"]]}]
+        return web.json_response({"status": "success", "data": {"result": rows}})
+
+    app = web.Application()
+    app.router.add_get("/api/v1/query_range", answer)
+    bound = Endpoints()
+    async with serve_app(bound, "prometheus", "127.0.0.1:0", app, setting="test"):
+        async with a_console(prometheus=f"http://{bound.get('prometheus')}/") as rig:
+            status, found = await rig.ask("plots/uploads?range=86400&query=evil")
+        assert (status, found["source"]) == (200, "prometheus")
+        assert found["series"] == [
+            {"labels": {"status": "forwarded"}, "points": [[1, 2.5], [2, None]]}
+        ]
+        (query,) = asked
+        assert query["query"].startswith("topk(24, sum by (status) (rate(hono_telemetry")
+        assert query["step"] == "120"
