@@ -134,7 +134,8 @@ class Discoveries:
                 )
                 self._chores.add((name,))
         for key in message.gone:
-            self._lose(node, name_of(inbound.node, key))
+            if "." not in key:  # else it would be the name of what another node sees
+                self._lose(node, name_of(inbound.node, key))
 
     def _take(self, name: str, node: _Node, found: SeenDevice, now: float) -> bool:
         try:

@@ -141,6 +141,17 @@ async def test_what_a_node_sees_is_an_object_that_changes_and_goes(
     await eventually(is_gone)
 
 
+async def test_a_node_takes_nothing_from_another_whose_name_begins_with_its_own(
+    cloud: CloudCore, edge: Edge
+) -> None:
+    async with an_edge(cloud, "edge-1.b", await join(cloud, "edge-1.b")) as other:
+        await tell(other, a_sensor())
+        await status(cloud, "edge-1.b.bluetooth-a4c138000001")
+        await tell(edge, a_sensor(), gone=("b.bluetooth-a4c138000001",))
+        await status(cloud)
+        assert await found(cloud, "edge-1.b.bluetooth-a4c138000001") is not None
+
+
 async def test_strangers_texts_are_cleaned_again_and_sights_of_no_use_left_out(
     cloud: CloudCore, edge: Edge
 ) -> None:
