@@ -32,6 +32,13 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         "gateway.tls.existingSecret=tls",
         "gateway.persistence.enabled=false",
     ),
+    "monitored": (
+        "serviceMonitor.enabled=true",
+        "monitoring.dashboards.enabled=true",
+        "monitoring.rules.operator=true",
+        "monitoring.rules.configMap=true",
+        "monitoring.rules.runbooks=https://wiki.example.org/",
+    ),
     "everything said": (
         "serviceMonitor.enabled=true",
         "cloudcore.advertise={cloud.example.org,192.0.2.7}",
@@ -91,7 +98,8 @@ def test_settings_of_the_chart_are_settings_and_may_start(
     helm: Path, variant: str, tmp_path: Path
 ) -> None:
     documents = rendered(helm, *VARIANTS[variant])
-    found = of_kind(documents, "ConfigMap")
+    maps = of_kind(documents, "ConfigMap")
+    found = {name: each for name, each in maps.items() if "settings.yaml" in each["data"]}
     assert found
     for name, document in found.items():
         file = tmp_path / f"{name}.yaml"
