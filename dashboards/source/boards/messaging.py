@@ -112,15 +112,21 @@ CONNECTIONS: Final[tuple[Panel, ...]] = (
     lines(
         "Connected devices",
         "short",
-        "Authenticated connections by tenant and adapter; `unauthenticated` has no proved device yet.",
+        "Authenticated connections by tenant and adapter.",
         (
             ADAPTERS.now("hono_connections_authenticated", "tenant, component_name"),
             "{{tenant}} {{component_name}}",
         ),
+    ),
+    lines(
+        "Connections without a proved device",
+        "short",
+        "Where an adapter does not ask for authentication.",
         (
             GATEWAY.now("hono_connections_unauthenticated", "component_name"),
-            "unauthenticated {{component_name}}",
+            "{{component_name}}",
         ),
+        needs="adapters that do not ask for authentication",
     ),
     lines(
         "Attempts to connect by outcome",
