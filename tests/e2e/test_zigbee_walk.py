@@ -18,10 +18,12 @@ import pytest
 
 from tests.edge_walk import NAMESPACE, NODE, Edge, a_cloud, an_edge, join, new_token
 from tests.process import eventually
-from tests.walk import Walk
+from tests.walk import Walk, try_twinspan, twinspan_cli
+from tests.zigbee import kinds
 
 pytestmark = pytest.mark.e2e
 
+PLUG = kinds.ieee_text(kinds.make("plug").ieee)
 DOCUMENT = Path(__file__).parents[2] / "docs" / "devices-zigbee.md"
 
 
@@ -144,6 +146,30 @@ def test_a_lamp_joins_reports_and_is_switched_from_its_thing(
     eventually(lambda: lab.shows("lamp", "'0x8': {'0x0': 127}"))
 
 
+def test_a_plug_is_let_in_by_an_order_and_accepted_with_one_command(
+    cloud: Walk, edge: Edge, lab: LabProcess
+) -> None:
+    ours = ("--data-dir", str(edge.running.data_dir))
+    order = ("edge", "order", "zigbee", "permit-join", "seconds=60", *ours)
+    metaserver = f"edge.metaserver.bind={edge.running.endpoints['edge.metaserver']}"
+    assert "60" in twinspan_cli(*order, "--set", metaserver)
+    lab.say("join plug")
+
+    def accepted() -> bool:
+        done = try_twinspan(
+            *("device", "accept", PLUG, "-n", NAMESPACE, "--name", "plug"),
+            *("--data-dir", str(cloud.running.data_dir)),
+        )
+        return done.returncode == 0
+
+    eventually(accepted, seconds=60, every=1.0)
+    eventually(lambda: reported(cloud, "plug", "power") == 39.8, seconds=60)
+    assert reported(cloud, "plug", "energy") == 12.345
+    model = cloud.kubectl_json("get", "devicemodels", "-n", NAMESPACE)["items"]
+    units = {p["name"]: p.get("unit") for each in model for p in each["spec"]["properties"]}
+    assert units["power"] == "W"
+
+
 def test_a_stick_that_is_unplugged_is_told_and_found_again(
     cloud: Walk, edge: Edge, lab: LabProcess
 ) -> None:
@@ -175,4 +201,4 @@ def test_a_killed_mapper_and_a_killed_edgecore_find_their_network_again(
     eventually(lambda: lab.shows("lamp", "'0x8': {'0x0': 51}"), seconds=90)
     eventually(lambda: reported(cloud, "lamp", "brightness") == 20)
     assert reported(cloud, "coordinator", "panId") == pan
-    assert reported(cloud, "coordinator", "devices") == 1
+    assert reported(cloud, "coordinator", "devices") == 2
