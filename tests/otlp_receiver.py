@@ -60,7 +60,7 @@ class Collector:
 
 def attributes_of(span: Span | LogRecord) -> dict[str, Any]:
     """The attributes of a span or log record as plain values."""
-    return {a.key: getattr(a.value, a.value.WhichOneof("value")) for a in span.attributes}
+    return {a.key: getattr(a.value, str(a.value.WhichOneof("value"))) for a in span.attributes}
 
 
 @contextmanager
@@ -111,20 +111,20 @@ def a_grpc_collector(credentials: Any = None) -> Iterator[Collector]:
 
     collector = Collector()
 
-    class Traces(trace_service_pb2_grpc.TraceServiceServicer):  # type: ignore[misc]
+    class Traces(trace_service_pb2_grpc.TraceServiceServicer):
         def Export(self, request: Any, context: Any) -> Any:  # noqa: N802  gRPC's name
             collector.headers.append(dict(context.invocation_metadata()))
             collector.take_spans(request)
             return ExportTraceServiceResponse()
 
-    class Logs(logs_service_pb2_grpc.LogsServiceServicer):  # type: ignore[misc]
+    class Logs(logs_service_pb2_grpc.LogsServiceServicer):
         def Export(self, request: Any, _context: Any) -> Any:  # noqa: N802  gRPC's name
             collector.take_logs(request)
             return ExportLogsServiceResponse()
 
     server = grpc.server(ThreadPoolExecutor(2))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Traces(), server)
-    logs_service_pb2_grpc.add_LogsServiceServicer_to_server(Logs(), server)
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Traces(), server)  # type: ignore[no-untyped-call]  # generated
+    logs_service_pb2_grpc.add_LogsServiceServicer_to_server(Logs(), server)  # type: ignore[no-untyped-call]  # generated
     if credentials is None:
         collector.endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     else:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 EXTRAS = "needs OpenTelemetry: pip install 'twinspan[otlp]'"
+GRPC_EXTRAS = "gRPC needs its exporter: pip install 'twinspan[otlp-grpc]'"
 
 
 class _Export:
@@ -44,7 +45,7 @@ class _Export:
         try:
             return make(self._to, self._own)
         except ImportError as error:
-            raise InvalidSetting(f"observe.{self._signal}.otlp.protocol: {EXTRAS}") from error
+            raise InvalidSetting(f"observe.{self._signal}.otlp.protocol: {GRPC_EXTRAS}") from error
 
 
 class SpanExport(_Export):

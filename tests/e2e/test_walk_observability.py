@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import secrets
 import subprocess
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +16,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.otlp_receiver import Collector, a_collector
 from tests.process import eventually, tool, twinspan
-from tests.walk import DEMO_DEVICE, Walk, curl
+from tests.prometheus_server import prometheus
+from tests.walk import DEMO_DEVICE, Walk, curl, in_thread
 
 pytestmark = pytest.mark.e2e
 
@@ -52,6 +56,7 @@ NAMES_OF_OTHERS = (
     "roundtrip_http_seconds label names should be written in 'snake_case' not 'camelCase'\n",
     'hono_tenants_total non-counter metrics should not have "_total" suffix\n',
     "KubeEdge_CloudHub_connected_nodes metric names should be written in 'snake_case' not 'camelCase'\n",
+    'streaming_sessions_count non-histogram and non-summary metrics should not have "_count" suffix\n',
     'system_cpu_count non-histogram and non-summary metrics should not have "_count" suffix\n',
 )
 """What Ditto's, Hono's and KubeEdge's dashboards ask for is spelled as they do; promtool lints it."""
@@ -81,6 +86,30 @@ def some_traffic(walk: Walk) -> None:
     walk.try_publish(DEMO_DEVICE, "wrong-topic", "x", "-q", "1")
     walk.ditto("GET", "things/org.acme:4711")
     walk.ditto("POST", "things/org.acme:4711/inbox/messages/x?timeout=0", data=1)
+
+
+async def test_a_latency_leads_to_a_trace_in_prometheus(walk: Walk, tmp_path: Path) -> None:
+    with prometheus(walk, tmp_path, "--enable-feature=exemplar-storage") as base:
+        query = "hono_telemetry_processing_duration_seconds_bucket"
+        address = f"{base}/api/v1/query_exemplars?query={query}&start={time.time() - 600}&end="
+
+        def found() -> list[Any]:
+            some_traffic(walk)
+            return list(curl("GET", f"{address}{time.time() + 60}").json["data"])
+
+        (series, *_) = await in_thread(lambda: eventually(found, seconds=40))
+        exemplar = series["exemplars"][0]
+        assert re.fullmatch(r"[0-9a-f]{32}", exemplar["labels"]["trace_id"])
+        assert float(exemplar["value"]) > 0
+
+
+def test_requests_of_kubectl_are_counted_under_the_names_that_its_users_know(walk: Walk) -> None:
+    walk.kubectl("get", "devices", "-n", "default")
+    text = curl("GET", walk.running.url("ops.http", "/metrics")).body
+    wanted = re.compile(r'apiserver_request_total{.*resource="devices".*verb="LIST".*} [1-9]')
+    assert wanted.search(text)
+    assert "twinspan_cloudhub_node_connected{node=" in text
+    assert "twinspan_build_info{" in text
 
 
 # --- traces
@@ -205,4 +234,47 @@ def test_a_trace_that_starts_at_the_edge_goes_up_to_the_twin(
         },
     )
     assert walk.thing("default:lamp", "/features/temperature/properties/value") == 7.25
+    check_connected(collector, trace, root)
+
+
+async def test_telemetry_is_one_trace_from_the_device_to_the_application(
+    walk: Walk, collector: Collector
+) -> None:
+    trace, root, header = new_trace()
+    properties = ("-V", "mqttv5", "-D", "publish", "user-property", "traceparent", header)
+    async with walk.application(prefetch=100) as app:
+        app.receive_from(f"telemetry/{DEMO_DEVICE.tenant}")
+        await app.expect("attached")
+        publish = (DEMO_DEVICE, "telemetry", {"temp": 2}, "-q", "1", *properties)
+        await in_thread(lambda: walk.publish(*publish))
+        parts = {"adapter": "^upload telemetry", "northbound": "^forward Telemetry data"}
+        spans = await in_thread(lambda: whole_trace(collector, trace, parts))
+    assert spans["northbound"].parent_span_id == spans["adapter"].span_id
+    check_connected(collector, trace, root)
+
+
+def test_a_command_and_its_answer_are_one_trace(walk: Walk, collector: Collector) -> None:
+    trace, root, header = new_trace()
+    path = "things/org.acme:4711/inbox/messages/blink?timeout=10"
+
+    def ask() -> int:
+        return int(walk.ditto("POST", path, "-H", f"traceparent: {header}", data=1).status)
+
+    with (
+        walk.subscribed(DEMO_DEVICE, "-t", "command///req/#") as lines,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        asked = pool.submit(ask)
+        request = lines.message("command/").split()[0].split("/")[4]
+        walk.publish(DEMO_DEVICE, f"command///res/{request}/200", {"ok": True}, "-q", "1")
+        assert asked.result(20) == 200
+    whole_trace(
+        collector,
+        trace,
+        {
+            "http": "^ditto POST",
+            "router": "^map and delegate command",
+            "answer": "^upload Command response",
+        },
+    )
     check_connected(collector, trace, root)
