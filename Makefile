@@ -16,6 +16,7 @@ setup:            ## everything for development: packages, virtual environment
 	scripts/kafka.sh || echo "No Kafka broker could be had: its tests do not run." >&2
 	scripts/amqp-peers.sh || echo "rhea could not be had: its tests do not run." >&2
 	scripts/grafana-schema.sh || echo "Grafana's types could not be had: what checks dashboards by them does not run." >&2
+	scripts/console.sh --packages || echo "The console's tools could not be had: its tests do not run." >&2
 	scripts/go-peers.sh || echo "Not all peers in Go could be built: their tests do not run." >&2
 
 run:              ## start everything on this machine with sample data (wheels only, no root)

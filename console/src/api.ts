@@ -79,16 +79,17 @@ export async function sent(path: string, options: Options = {}): Promise<Respons
 
 async function refusal(response: Response): Promise<ApiError> {
   const text = await response.text().catch(() => "");
-  let found: { error?: unknown; message?: unknown; description?: unknown; reason?: unknown } = {};
+  let found: { error?: unknown; message?: unknown; description?: unknown; reason?: unknown; status?: unknown } = {};
   try {
     found = JSON.parse(text) as typeof found;
   } catch {
     // not every refusal is JSON: a proxy's is not
   }
+  const status = typeof found.status === "number" ? found.status : response.status;
   const code = typeof found.error === "string" ? found.error : typeof found.reason === "string" ? found.reason : "";
   if (response.status === 401) expired.value += 1;
   const message = typeof found.message === "string" ? found.message : (typeof found.error === "string" ? found.error : text.slice(0, 300));
-  return new ApiError(response.status, code, message || response.statusText || "The call was refused.", typeof found.description === "string" ? found.description : "");
+  return new ApiError(status, code, message || response.statusText || "The call was refused.", typeof found.description === "string" ? found.description : "");
 }
 
 /** One segment of a path. */

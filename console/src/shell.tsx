@@ -1,5 +1,5 @@
 // The frame: sign-in before all else, then navigation, keys, notices and the view of the address.
-import type { ComponentChildren } from "preact";
+import { Component, type ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { reachable } from "./api";
 import { Help } from "./help";
@@ -71,7 +71,35 @@ function View({ onOther }: { onOther: () => void }) {
     );
   }
   const why = barrier(page);
-  return why ? <Barred page={page} why={why} onOther={onOther} /> : viewOf(head, rest);
+  return why ? (
+    <Barred page={page} why={why} onOther={onOther} />
+  ) : (
+    <Guard key={segments.value.join("/")} title={page.title}>
+      {viewOf(head, rest)}
+    </Guard>
+  );
+}
+
+/** A view that fails takes nothing else with it. */
+class Guard extends Component<{ title: string; children: ComponentChildren }, { failed: string | null }> {
+  override state = { failed: null as string | null };
+
+  override componentDidCatch(error: unknown): void {
+    console.error(error);
+    this.setState({ failed: error instanceof Error ? error.message : String(error) });
+  }
+
+  override render(): ComponentChildren {
+    if (this.state.failed === null) return this.props.children;
+    return (
+      <>
+        <Head title={this.props.title} />
+        <Empty title="This view has failed">
+          {this.state.failed.slice(0, 300)} <button type="button" onClick={() => this.setState({ failed: null })}>Try again</button>
+        </Empty>
+      </>
+    );
+  }
 }
 
 function Barred({ page, why, onOther }: { page: Page; why: string; onOther: () => void }) {

@@ -120,7 +120,7 @@ class Page:
         """Answer with a file or the page; 404 for a file that is not there, 503 without a build."""
         path = request.match_info.get("path", "")
         asset = self.assets.get(path)
-        if asset is None and "." in path.rpartition("/")[2]:
+        if asset is None and _names_a_file(path):
             return _finish(web.Response(status=404, text="no such file"), NO_CACHE)
         asset = asset or self.assets.get(INDEX)
         if asset is None:
@@ -130,6 +130,12 @@ class Page:
 
 
 NO_CACHE: Final = "no-store"
+
+
+def _names_a_file(path: str) -> bool:
+    """True below the build's folder and for `favicon.ico`; `things/org.acme:4711` is a place in the page."""
+    folder, _, name = path.rpartition("/")
+    return folder == "assets" or (folder == "" and "." in name)
 
 
 def _send(request: web.Request, asset: Asset) -> web.Response:

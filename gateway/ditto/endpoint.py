@@ -344,9 +344,13 @@ def _of_http(error: web.HTTPException, request: web.Request) -> GatewayError:
 async def in_our_form(request: web.Request, handler: RawHandler) -> web.StreamResponse:
     """Say what aiohttp refuses by itself, such as targets that are no path, as all errors are said."""
     try:
-        return await handler(request)
+        response = await handler(request)
     except web.HTTPException as error:
-        return error_response(_of_http(error, request))
+        response = error_response(_of_http(error, request))
+    if response.status == 408 and HEADER in request.headers and not response.prepared:
+        # Browsers send a request again by themselves after a 408: a device would get its command thrice.
+        response.set_status(504)
+    return response
 
 
 async def expectation(request: web.Request) -> web.StreamResponse | None:

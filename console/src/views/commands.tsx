@@ -35,7 +35,7 @@ export function Commands() {
         </Field>
         {exact && <span><a href={href("things", thing)}>Open the thing</a></span>}
       </div>
-      <MessageForm key={exact?.thingId ?? ""} thingId={exact?.thingId ?? ""} features={Object.keys(exact?.features ?? {})} />
+      <MessageForm thingId={/^[^:]*:./.test(thing) ? thing : ""} features={Object.keys(exact?.features ?? {})} />
       {isOperator.value && parts.value["tail"] && <OnTheWay />}
     </>
   );

@@ -125,7 +125,7 @@ const Values = ({ of, onEdit }: { of: Value[]; onEdit: (one: Value) => void }) =
               )}
             </td>
             <td>
-              <Quality of={one.reported?.metadata ?? {}} />
+              {one.reported ? <Quality of={one.reported.metadata} /> : <span class="muted">–</span>}
             </td>
             <td>
               <When at={one.reported?.metadata["sourceTime"] ?? one.reported?.metadata["timestamp"] ?? one.reported?.at} />
@@ -141,8 +141,7 @@ const Values = ({ of, onEdit }: { of: Value[]; onEdit: (one: Value) => void }) =
 );
 
 function Quality({ of }: { of: Record<string, string> }) {
-  const word = of["quality"];
-  if (!word) return <span class="muted">–</span>;
+  const word = of["quality"] || "good";
   return <State tone={QUALITIES[word.toLowerCase()] ?? "idle"} title={shown(of["why"] ?? "", 200)}><Text of={word.toLowerCase()} max={40} /></State>;
 }
 

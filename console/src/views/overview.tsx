@@ -23,7 +23,7 @@ interface OverviewData {
   modules?: Module[];
   endpoints?: Record<string, string>;
   versions: Record<string, string>;
-  counts: Record<string, number | null | undefined>;
+  counts?: Record<string, number | null | undefined>;
 }
 
 const TILES: [string, string, string, string?][] = [
@@ -37,6 +37,13 @@ const TILES: [string, string, string, string?][] = [
 
 const OF: Record<string, string> = { nodes_ready: "ready", devices_online: "online" };
 
+/** What is counted for who looks; the rest is left out. */
+const tilesOf = (counts: Record<string, number | null | undefined>) =>
+  TILES.flatMap(([id, title, path, part]) => {
+    const much = counts[id];
+    return typeof much === "number" ? [{ id, title, path, much, part, good: (part && counts[part]) ?? null }] : [];
+  });
+
 export function Overview() {
   useTitle("Overview");
   const overview = useLoad((aborted) => get<OverviewData>("overview", aborted), [isOperator.value], 5000);
@@ -47,12 +54,12 @@ export function Overview() {
         {(data) => (
           <>
             <ul class="tiles">
-              {TILES.filter(([id]) => typeof data.counts[id] === "number").map(([id, title, path, part]) => (
+              {tilesOf(data.counts ?? {}).map(({ id, title, path, much, part, good }) => (
                 <li key={id}>
                   <a class="tile" href={href(path)}>
                     <span class="tile-title">{title}</span>
-                    <span class="tile-number">{count(data.counts[id]!)}</span>
-                    <span class="tile-part">{part && typeof data.counts[part] === "number" ? <Part of={data.counts[part]!} all={data.counts[id]!} word={OF[part]!} /> : " "}</span>
+                    <span class="tile-number">{count(much)}</span>
+                    <span class="tile-part">{part && typeof good === "number" ? <Part of={good} all={much} word={OF[part]!} /> : " "}</span>
                   </a>
                 </li>
               ))}
@@ -79,7 +86,7 @@ export function Overview() {
                 </Card>
               )}
               <Card title="Versions">
-                <Facts of={[["twinspan", data.version], ...Object.entries(data.versions).map(([name, version]): [string, string] => [name, version]), ...Object.entries(data.mode).map(([name, mode]): [string, string] => [`${name} is`, mode])]} />
+                <Facts of={[["twinspan", data.version], ...Object.entries(data.versions ?? {}).map(([name, version]): [string, string] => [name, version]), ...Object.entries(data.mode ?? {}).map(([name, mode]): [string, string] => [`${name} is`, mode])]} />
               </Card>
             </div>
           </>

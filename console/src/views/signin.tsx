@@ -1,4 +1,4 @@
-import { useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { type ApiError, asError } from "../api";
 import { useTitle } from "../hooks";
 import { ThemeChoice } from "../shell";
@@ -10,7 +10,9 @@ export function SignIn({ inDialog = false, onDone }: { inDialog?: boolean; onDon
   const [password, setPassword] = useState("");
   const [error, setError] = useState<ApiError | null>(null);
   const [isBusy, setBusy] = useState(false);
+  const first = useRef<HTMLInputElement>(null);
   useTitle("Sign in");
+  useEffect(() => first.current?.focus(), []);
   const submit = async (event: Event) => {
     event.preventDefault();
     setBusy(true);
@@ -21,13 +23,14 @@ export function SignIn({ inDialog = false, onDone }: { inDialog?: boolean; onDon
     } catch (reason) {
       setError(asError(reason));
       setPassword("");
+    } finally {
       setBusy(false);
     }
   };
   const form = (
     <form class="signin-form" onSubmit={(event) => void submit(event)}>
       <Field label="User">
-        {(id) => <input id={id} name="username" autocomplete="username" autocapitalize="none" spellcheck={false} required value={user} onInput={(event) => setUser(event.currentTarget.value)} />}
+        {(id) => <input id={id} ref={first} name="username" autocomplete="username" autocapitalize="none" spellcheck={false} required value={user} onInput={(event) => setUser(event.currentTarget.value)} />}
       </Field>
       <Field label="Password">
         {(id) => <input id={id} name="password" type="password" autocomplete="current-password" required value={password} onInput={(event) => setPassword(event.currentTarget.value)} />}

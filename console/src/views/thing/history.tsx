@@ -3,7 +3,7 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import { type ApiError, query, seg } from "../../api";
 import { params, setParams } from "../../router";
 import { follow } from "../../stream";
-import { instant } from "../../text";
+import { instant, shown } from "../../text";
 import { at, leaves, pathOf, pointer, type ThingEvent } from "../../twin";
 import { Empty, Failure, Field, Loading, StreamMark, Text, When } from "../../ui/parts";
 import { Plot } from "../../ui/plot";
@@ -62,7 +62,7 @@ export function History({ id, live }: { id: string; live: Sample[] }) {
             <select id={id} value={chosen} onChange={(event) => setParams({ value: event.currentTarget.value })} disabled={paths.length === 0}>
               {paths.map((path) => (
                 <option key={path} value={path}>
-                  {path.slice(0, 100)}
+                  {shown(path, 100)}
                 </option>
               ))}
             </select>
@@ -76,7 +76,7 @@ export function History({ id, live }: { id: string; live: Sample[] }) {
         <>
           {paths.length > 0 && (
             <div class="card">
-              <Plot title={chosen} unit="" series={series} height={220} />
+              <Plot title={shown(chosen, 120)} unit="" series={series} height={220} />
             </div>
           )}
           <Table label="Changes" rows={[...all].reverse()} columns={COLUMNS} keyOf={(row) => String(row._revision)} seen={14} empty={<Empty title="Nothing is kept of this time" />} />
