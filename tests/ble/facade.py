@@ -6,6 +6,7 @@ Source: BlueZ's doc/org.bluez.*.rst; order of signals as bluetoothd sends them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from bumble.core import AdvertisingData, BaseBumbleError
 from bumble.device import Device as Host
 from bumble.device import Peer
 from bumble.hci import Address
-from dbus_fast import BusType, RequestNameReply, Variant
+from dbus_fast import BusType, Message, RequestNameReply, Variant
 from dbus_fast.aio import MessageBus
 from dbus_fast.service import ServiceInterface
 
@@ -102,7 +103,17 @@ class Facade:
         self.known.clear()
         if bus is not None:
             bus.disconnect()
-            await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
+            with contextlib.suppress(OSError, EOFError):
+                await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
+
+    async def settle(self) -> None:
+        """Wait until the bus has taken what was said: dbus-fast breaks off when a socket is full."""
+        assert self._bus is not None
+        daemon = "org.freedesktop.DBus"
+        peer = "org.freedesktop.DBus.Peer"
+        await self._bus.call(
+            Message(destination=daemon, path="/org/freedesktop/DBus", interface=peer, member="Ping")
+        )
 
     def plug(self) -> None:
         """The adapter is there."""

@@ -217,8 +217,18 @@ async def test_an_adapter_that_goes_and_comes_back_is_used_again(
         await facade.power(True)
     else:
         await facade.start()
-    await until(lambda: room.is_scanning)
+    await until(lambda: room.is_up and room.is_scanning)
     again = rig.driver({"macAddress": parts.THERMO}, temperature=TEMPERATURE)
     await again.connect()
     assert (await again.read(["temperature"]))["temperature"].text == "21.37"
     await again.close()
+
+
+async def test_an_adapter_that_was_off_for_a_moment_scans_again(rig: Rig, lab: Lab) -> None:
+    """BlueZ ends discovery with the power; both changes may be heard of at once."""
+    room = rig.family._rooms["hci0"]
+    await until(lambda: room.is_scanning)
+    before = lab.facade.discoveries
+    await lab.facade.power(False)
+    await lab.facade.power(True)
+    await until(lambda: lab.facade.discoveries > before)

@@ -302,3 +302,58 @@ def test_a_setting_that_cannot_be_is_refused_by_its_path(
     around = Surroundings(settings, tmp_path, lambda: 0, lambda _found: None, lambda _gone: None)  # type: ignore[arg-type]
     with pytest.raises(InvalidSetting, match=r"edge\.mappers\.ble"):
         make_ble(around)
+
+
+async def test_a_flood_from_one_device_does_not_hold_up_another(lab: Lab, tmp_path: Path) -> None:
+    async with running_family(tmp_path) as rig:
+        loud = rig.driver({"macAddress": parts.THERMO}, temperature=TEMPERATURE)
+        calm = rig.driver({"macAddress": parts.LAMP}, on={"characteristicUUID": parts.LAMP_ON})
+        await loud.connect()
+        await calm.connect()
+        told = asyncio.Event()
+        loud.subscribe(told.set)
+        known = lab.facade.known[f"{lab.facade.path}/dev_{parts.THERMO.replace(':', '_')}"]
+        flooding = next(
+            each for path, each in known.characteristics.items() if each.UUID.startswith("00002a6e")
+        )
+
+        async def flood() -> None:
+            for number in range(5_000):
+                flooding.emit_properties_changed({"Value": struct.pack("<h", number)})
+                if number % 100 == 0:
+                    await lab.facade.settle()
+
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(flood())
+            await asyncio.wait_for(told.wait(), 10)
+            reads = 0
+            while not task.done() or reads < 3:
+                await loud.read(["temperature"])
+                found = await asyncio.wait_for(calm.read(["on"]), 5)
+                assert found["on"].text == "00"
+                reads += 1
+        heard = rig.counts["taken"] + rig.counts["coalesced"]
+        assert heard < 5_000  # it is not listened to any more
+        await loud.close()
+        await calm.close()
+
+
+async def test_hundreds_of_made_up_devices_are_bounded_and_the_real_ones_stay(
+    lab: Lab, tmp_path: Path
+) -> None:
+    async with running_family(tmp_path, {"max_seen": 50, "max_offered": 20}) as rig:
+        driver = rig.driver({"macAddress": parts.THERMO}, temperature=TEMPERATURE)
+        await driver.connect()
+        air = rig.family._rooms["hci0"].air
+        name = "\x1b[2J" + "A" * 10_000
+        for number in range(400):
+            address = f"4F:00:00:00:{number >> 8:02X}:{number & 255:02X}"
+            lab.facade.seen(address, [(9, name.encode()), (0xFF, b"\x01\x00" + bytes(250))], -60)
+            if number % 5 == 0:
+                await lab.facade.settle()
+        await until(lambda: air.dropped >= 350, 20)
+        assert len(air) == 50
+        assert max(len(each.heard.name) for each in air.all()) <= 64
+        assert (await driver.read(["temperature"]))["temperature"].text == "21.37"
+        assert len(rig.found) <= 20
+        await driver.close()

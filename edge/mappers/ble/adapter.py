@@ -61,6 +61,7 @@ class AdapterRoom:
         self._leaving: asyncio.Queue[Leased] = asyncio.Queue()
         self._owner = ""
         self._up_at = 0
+        self._downs = 0
         self._is_stale = False
         self._is_connecting = False
         self._listeners: list[Callable[[], None]] = []
@@ -80,6 +81,8 @@ class AdapterRoom:
             try:
                 await bluez.watch(self.name, self._changed)
             except DeviceUnreachable as error:
+                if self.now.state is not State.NO_BUS:
+                    backoff.reset()
                 self._changed(bluez.Adapter(State.NO_BUS))
                 log.info("no word of Bluetooth adapters", extra={"cause": error.message})
             await asyncio.sleep(backoff.next())
@@ -92,13 +95,14 @@ class AdapterRoom:
             self._owner = now.owner
         if now == before:
             return
-        if before.state not in (State.UP, State.OFF):
+        if before.state not in (State.UP, State.OFF) or now.downs > before.downs:
             self._up_at = self._clock()
         facts = {"adapter": self.name, "state": now.state}
         log.info("a Bluetooth adapter has changed", extra=facts)
-        if now.state is not State.UP:
+        if now.state is not State.UP or now.downs > before.downs:
+            self._downs += 1
             for lease in list(self._leases):
-                lease.lose(self.why_not())
+                lease.lose(self.why_not() or "the Bluetooth adapter was off for a moment")
         self._say_turn()
 
     def _say_turn(self) -> None:
@@ -164,10 +168,11 @@ class AdapterRoom:
                 await asyncio.sleep(own.scan_pause)
 
     async def _while_scanning(self, seconds: float) -> None:
-        """Return when it is time for a pause, or the adapter is needed or gone."""
+        """Return when it is time for a pause, or the adapter is needed, or was gone, however shortly."""
+        downs = self._downs
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds or None):
-                while self._may_scan() and not self._is_stale:
+                while self._may_scan() and not self._is_stale and downs == self._downs:
                     await self._wait_turn(None)
 
     async def _wait_turn(self, seconds: float | None) -> None:

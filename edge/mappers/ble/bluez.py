@@ -7,9 +7,10 @@ the D-Bus specification for names' owners.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from dbus_fast import BusType, Message, MessageType
@@ -45,12 +46,17 @@ WHY: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """An adapter as BlueZ tells of it; `owner` is the bluetoothd that does."""
+    """An adapter as BlueZ tells of it.
+
+    Shape:  `owner` is the bluetoothd that does; `downs` counts how often the adapter was off or gone since
+            the watch began: two changes may be heard of at once.
+    """
 
     state: State
     owner: str = ""
     address: str = ""
     name: str = ""
+    downs: int = 0
 
 
 async def watch(adapter: str, changed: Callable[[Adapter], None]) -> None:
@@ -60,23 +66,27 @@ async def watch(adapter: str, changed: Callable[[Adapter], None]) -> None:
     """
     path = f"/org/bluez/{adapter}"
     bus = MessageBus(bus_type=BusType.SYSTEM)
-    news = asyncio.Event()
+    heard = _Heard(path)
     try:
         await bus.connect()
-        bus.add_message_handler(lambda message: _take(message, path, news))
+        bus.add_message_handler(heard.take)
         for rule in _rules(path):
             await _call(bus, "AddMatch", "s", [rule])
-        news.set()
+        heard.news.set()
         async with asyncio.TaskGroup() as group:
             group.create_task(_until_lost(bus))
             while True:
-                await news.wait()
-                news.clear()
-                changed(await _ask(bus, path))
+                await heard.news.wait()
+                heard.news.clear()
+                downs = heard.downs
+                changed(replace(await _ask(bus, path), downs=downs))
     except* (DBusFastError, OSError, EOFError, TimeoutError) as errors:
         raise DeviceUnreachable(f"D-Bus: {_first(errors)}") from errors
     finally:
         bus.disconnect()
+        with contextlib.suppress(DBusFastError, OSError, EOFError, TimeoutError):
+            async with asyncio.timeout(1.0):  # what ended it is known, or nobody's business
+                await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> str:
@@ -95,11 +105,29 @@ def _rules(path: str) -> list[str]:
     ]
 
 
-def _take(message: Message, path: str, news: asyncio.Event) -> None:
-    if message.message_type is not MessageType.SIGNAL:
-        return
-    if message.member == "NameOwnerChanged" or message.path == path or path in message.body[:1]:
-        news.set()
+class _Heard:
+    """The signals about one adapter."""
+
+    def __init__(self, path: str) -> None:
+        self.news = asyncio.Event()
+        self.downs = 0
+        self._path = path
+
+    def take(self, message: Message) -> None:
+        if message.message_type is not MessageType.SIGNAL:
+            return
+        member, body = message.member, message.body
+        if member == "NameOwnerChanged":
+            self._note(was_down=bool(body[1]))
+        elif member == "PropertiesChanged" and message.path == self._path:
+            powered = body[1].get("Powered")
+            self._note(was_down=powered is not None and not powered.value)
+        elif self._path in body[:1]:
+            self._note(was_down=member == "InterfacesRemoved")
+
+    def _note(self, *, was_down: bool) -> None:
+        self.downs += was_down
+        self.news.set()
 
 
 async def _until_lost(bus: MessageBus) -> None:
