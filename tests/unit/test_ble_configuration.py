@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -68,3 +70,19 @@ def test_a_property_that_cannot_be_is_a_fault_of_its_own(
     assert list(made.faults) == ["wrong"]
     assert why in made.faults["wrong"]
     assert "wrong" not in made.sources
+
+
+def test_without_the_library_the_mapper_says_what_to_install() -> None:
+    script = """
+import sys
+sys.modules["bleak"] = None
+from gateway.errors import InvalidSetting
+try:
+    import edge.mappers.ble.family
+except InvalidSetting as error:
+    print(error.message)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "Bluetooth needs the library bleak: pip install 'twinspan[ble]'"

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from edge.mappers.ble.adapterdevice import AdapterDriver
 from edge.mappers.ble.advertised import AdvertReader
 from edge.mappers.ble.configuration import Advertised, DeviceConfig, Kind, read_device
 from edge.mappers.ble.discovery import Offers
@@ -21,6 +20,7 @@ from gateway.wire.cloudedge.models import ModelView
 
 try:
     from edge.mappers.ble.adapter import AdapterRoom
+    from edge.mappers.ble.adapterdevice import AdapterDriver
     from edge.mappers.ble.connected import ConnectedDriver
     from edge.mappers.ble.passive import PassiveDriver
     from edge.mappers.ble.probe import probed
