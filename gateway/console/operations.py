@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from gateway.config.observe import OpsHttp
 from gateway.model.json import JsonObject
 from gateway.observe.metrics import OPENMETRICS, TEXT, Metrics
+from gateway.observe.scrape import scraped
 from gateway.runtime.listener import Endpoints
 from gateway.runtime.module import Readiness
 from gateway.runtime.small_http import Document, Headers, Reply, serve_documents
@@ -37,6 +38,7 @@ class Operations:
         self._endpoints = endpoints
         self._metrics = metrics
         self._readiness = readiness
+        self._scraping = asyncio.Lock()
         self._documents: dict[str, Document] = {
             "/metrics": self._scrape,
             "/prometheus": self._scrape,
@@ -57,10 +59,11 @@ class Operations:
             ready()
             await asyncio.Event().wait()
 
-    def _scrape(self, headers: Headers) -> Reply:
-        if "application/openmetrics-text" in headers.get("accept", ""):
-            return Reply(self._metrics.openmetrics(), OPENMETRICS)
-        return Reply(self._metrics.text(), TEXT)
+    async def _scrape(self, headers: Headers) -> Reply:
+        openmetrics = "application/openmetrics-text" in headers.get("accept", "")
+        async with self._scraping:  # many who scrape at once take turns
+            body = await scraped(self._metrics, openmetrics=openmetrics)
+        return Reply(body, OPENMETRICS if openmetrics else TEXT)
 
     def _live(self, _headers: Headers) -> Reply:
         return _json({"status": "UP", "checks": []})

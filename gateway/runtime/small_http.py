@@ -10,7 +10,8 @@ Source: RFC 9112.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -19,6 +20,8 @@ from typing import cast
 
 from gateway.runtime.listener import Endpoints, listen_tcp
 from gateway.runtime.unix_socket import listening_at
+
+log = logging.getLogger(__name__)
 
 MAX_HEAD = 16_384
 MAX_CONNECTIONS = 100
@@ -39,7 +42,8 @@ class Reply:
 
 Headers = Mapping[str, str]
 """Names in lower case."""
-Document = Callable[[Headers], Reply]
+Document = Callable[[Headers], Reply | Coroutine[None, None, Reply]]
+"""Makes the answer, at once or in its own time: what comes behind it on the connection waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_paused = False
+        self._work: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -136,6 +141,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's signature
         self._open.discard(self)
+        if self._work is not None:
+            self._work.cancel()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -155,7 +162,7 @@ class _Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self._is_paused = False
+        self._is_paused = self._work is not None
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
             self._answer_all()
@@ -190,8 +197,24 @@ class _Connection(asyncio.Protocol):
         elif request.method not in ("GET", "HEAD"):
             reply = _plain(HTTPStatus.METHOD_NOT_ALLOWED)
         else:
-            reply = document(request.headers)
+            made = document(request.headers)
+            if not isinstance(made, Reply):
+                self._is_paused = True
+                self._work = asyncio.get_running_loop().create_task(self._later(made, request))
+                return
+            reply = made
         self._send(reply, keeps=request.keeps, has_body=request.method != "HEAD")
+
+    async def _later(self, made: Coroutine[None, None, Reply], request: _Request) -> None:
+        try:
+            reply = await made
+        except Exception:  # top of a request
+            log.exception("a document could not be made", extra={"path": request.path[:200]})
+            reply = _plain(HTTPStatus.INTERNAL_SERVER_ERROR)
+        self._work = None
+        self._is_paused = False  # before writing, which may pause again
+        self._send(reply, keeps=request.keeps, has_body=request.method != "HEAD")
+        self._answer_all()
 
     def _refuse(self, status: HTTPStatus) -> None:
         self._send(_plain(status), keeps=False, has_body=True)
