@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.mappers.ble import beacons, bthome
@@ -108,6 +108,7 @@ def test_eddystone_frames_are_read(data: str, values: dict[str, object]) -> None
     assert beacons.eddystone(bytes.fromhex(data)) == values
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_no_bytes_bring_a_format_down(data: bytes) -> None:
     for read in (bthome.values, beacons.ibeacon, beacons.eddystone):

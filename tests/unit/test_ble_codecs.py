@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.mappers.ble.codecs import Codec, named_codec
@@ -115,6 +115,7 @@ def test_a_heart_rate_whose_flags_lie_is_no_value(data: str) -> None:
         codec_of(0x2A37).decode(bytes.fromhex(data))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_no_bytes_bring_a_decoder_down(data: bytes) -> None:
     codecs = [standard.codec for standard in CHARACTERISTICS.values()]
@@ -131,6 +132,7 @@ def test_no_bytes_bring_a_decoder_down(data: bytes) -> None:
                 assert found.why
 
 
+@settings(deadline=None)
 @given(st.integers(-(2**15), 2**15 - 1), st.sampled_from(["sint16", "sint16be", "int16le"]))
 def test_a_whole_number_comes_back(value: int, name: str) -> None:
     codec = named_codec(name)
