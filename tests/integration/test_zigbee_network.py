@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +283,23 @@ def test_a_missing_library_names_the_extra(
         rig = Rig(there, tmp_path / "z", {"radio": "ezsp"})
         with pytest.raises(InvalidSetting, match=r"twinspan\[zigbee-ezsp\]"):
             make_zigbee(rig.surroundings())
+
+
+async def test_a_database_that_another_process_holds_is_waited_for_not_thrown_away(
+    tmp_path: Path, lab: Any
+) -> None:
+    with lab(memory=Memory.formed(IEEE)) as there:
+        rig = Rig(there, tmp_path / "z")
+        await _with_a_lamp(rig)
+        rig.found.clear()
+        with closing(sqlite3.connect(tmp_path / "z" / database.NAME)) as holder:
+            holder.execute("pragma locking_mode = exclusive")
+            holder.execute("begin exclusive")
+            async with rig.running() as family:
+                await until(lambda: family.fact("state") == "away")
+                assert "cannot be used" in str(family.fact("why"))
+                holder.rollback()
+                holder.close()
+                await rig.up()
+                await until(lambda: rig.found)
+        assert not list((tmp_path / "z").glob("*corrupt*"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -330,3 +332,11 @@ def test_a_database_is_judged_before_it_is_used(tmp_path: Path) -> None:
     aside = database.set_aside(path, "x", 5)
     assert not path.exists()
     assert aside.read_bytes().startswith(b"nonsense")
+
+
+def test_a_database_that_somebody_holds_is_not_taken_for_damaged(tmp_path: Path) -> None:
+    path = tmp_path / database.NAME
+    with closing(sqlite3.connect(path)) as holder:
+        holder.execute("create table t (x)")
+        holder.execute("begin exclusive")
+        assert database.find_damage(path) == ""

@@ -19,8 +19,10 @@ def find_damage(path: Path) -> str:
     if not path.exists():
         return ""
     try:
-        with closing(sqlite3.connect(path)) as connection:
+        with closing(sqlite3.connect(path, timeout=0.1)) as connection:
             row = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError:
+        return ""  # locked, no right, a full disk: nothing that is wrong with the file
     except sqlite3.DatabaseError as error:
         return str(error)
     return "" if row is None or row[0] == "ok" else str(row[0])[:200]

@@ -81,6 +81,7 @@ class ZigbeeDriver:
         self._is_prepared = self._is_sleepy = False
         self._heard = 0
         self._asked = 0
+        self._joins = 0
         self._gone = ""
 
     # --- the port -----------------------------------------------------------------------------------
@@ -174,6 +175,7 @@ class ZigbeeDriver:
     def forget(self) -> None:
         """The device has joined anew and knows nothing of what it was told."""
         self._is_prepared, self._reported = False, set()
+        self._joins += 1
         self.woken.set()
 
     @property
@@ -187,8 +189,12 @@ class ZigbeeDriver:
         """Do what is to be done while the device listens. Errors: DeviceUnreachable, Rejected."""
         radio = self._net.radio()
         if not self._is_prepared:
-            await self._prepare(radio)
-            self._is_prepared = True
+            self._is_prepared = True  # before: a device that joins anew meanwhile takes it back
+            try:
+                await self._prepare(radio)
+            except BaseException:
+                self._is_prepared = False
+                raise
         await self._deliver(radio)
         due, self._due = self._due, set()
         await self._fetch(radio, [self._bounds[name] for name in due if name in self._bounds])
@@ -260,22 +266,33 @@ class ZigbeeDriver:
     async def _configure(
         self, radio: Radio, endpoint: int, cluster: int, wanted: Mapping[int, Reporting]
     ) -> set[int]:
-        part = f"{endpoint}/{cluster}"
+        joins = self._joins
         try:
             reported = await radio.configure(self.ieee, endpoint, cluster, wanted)
         except Rejected:
             reported = set()
-        if reported:
-            self._net.told.note(self.ieee, part, reported)
+        if reported and joins == self._joins:
+            self._net.told.note(self.ieee, f"{endpoint}/{cluster}", reported)
         return reported
 
     async def _enroll(self, radio: Radio) -> None:
         endpoints = {b.endpoint for b in self._bounds.values() if b.place.cluster == meanings.ZONE}
         for endpoint in endpoints:
-            part = f"{endpoint}/{meanings.ZONE}"
+            part, joins = f"{endpoint}/{meanings.ZONE}", self._joins
             if self._net.told.get(self.ieee, part) is None:
-                await radio.enroll(self.ieee, endpoint)
-                self._net.told.note(self.ieee, part, {2})
+                try:
+                    await radio.enroll(self.ieee, endpoint)
+                except Rejected as error:
+                    self._spoil_zone(endpoint, error.message)
+                    continue
+                if joins == self._joins:
+                    self._net.told.note(self.ieee, part, {2})
+
+    def _spoil_zone(self, endpoint: int, why: str) -> None:
+        """A zone that takes no orders notifies nobody: what is read of it now is all there is."""
+        for bound in self._bounds.values():
+            if bound.place.cluster == meanings.ZONE and bound.endpoint == endpoint:
+                self._latest.take(bound.name, bad(f"not enrolled: {why}", self._net.clock()))
 
     def _is_missing(self, bound: Bound) -> bool:
         is_there = all(spot in self._raws for spot in (*bound.spots, *bound.ratio_spots))

@@ -98,6 +98,9 @@ class ZigbeeFamily:
         except StickAway as error:
             self._became("away", error.message)
             return
+        except sqlite3.OperationalError as error:
+            self._became("away", f"{database.NAME} cannot be used now: {error}")
+            return
         except sqlite3.Error as error:
             await self._set_aside(str(error))
             return
