@@ -186,7 +186,8 @@ def _bars(made: bargauge.Panel, _panel: Panel) -> bargauge.Panel:
 def _states(made: statetimeline.Panel, _panel: Panel) -> statetimeline.Panel:
     legend = common.VizLegendOptions().display_mode(shapes.LegendDisplayMode.LIST)
     legend = legend.placement(shapes.LegendPlacement.BOTTOM).show_legend(False)
-    return made.legend(legend).merge_values(True).row_height(0.8)
+    by_value = dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS)
+    return made.legend(legend).color_scheme(by_value).merge_values(True).row_height(0.8)
 
 
 STYLES: Final[Mapping[Kind, Callable[[Any, Panel], Any]]] = {

@@ -26,7 +26,7 @@ from tests.walk import DEMO_DEVICE, Lines, curl, in_thread
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 GRAFANA = {"__rate_interval": "10s", "__range": "1m", "__interval": "1s"}
-TURNS = 6
+TURNS = 4
 REPLIES = f"command_response/{DEMO_DEVICE.tenant}/live"
 LATE = 45.0
 
