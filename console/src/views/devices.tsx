@@ -63,7 +63,7 @@ export function Devices() {
   };
   return (
     <>
-      <Head title="Devices" extra={list.items && <p class="muted count" role="status">{count(list.total ?? list.items.length)} devices{offline > 0 && `, ${count(offline)} offline`}{!list.complete && `, ${count(list.items.length)} loaded`}</p>} />
+      <Head title="Devices" extra={list.items && <p class="muted count" role="status">{count(list.total ?? list.items.length)} {(list.total ?? list.items.length) === 1 ? "device" : "devices"}{offline > 0 && `, ${count(offline)} offline`}{!list.complete && `, ${count(list.items.length)} loaded`}</p>} />
       <div class="filters">
         <Search label="Search devices" placeholder="Name, node, model, description" value={typed} onInput={search} />
         <select aria-label="State" value={state} onChange={(event) => setParams({ state: event.currentTarget.value })}>

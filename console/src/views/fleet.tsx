@@ -40,7 +40,7 @@ export function Fleet() {
   const down = all.filter((one) => linkOf(one)[0] === "bad").length;
   return (
     <>
-      <Head title="Fleet" extra={<><p class="muted count" role="status">{all.length} nodes{down > 0 && `, ${down} offline`}</p><StreamMark of={liveState.value} /></>} />
+      <Head title="Fleet" extra={<><p class="muted count" role="status">{all.length} {all.length === 1 ? "node" : "nodes"}{down > 0 && `, ${down} offline`}</p><StreamMark of={liveState.value} /></>} />
       <FleetMap nodes={found} />
       <div class="filters">
         <Search label="Search nodes" placeholder="Name, label, region, address" value={params.value.get("q") ?? ""} onInput={(q) => setParams({ q })} />
