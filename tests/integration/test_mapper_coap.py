@@ -158,6 +158,24 @@ async def test_resources_of_every_format_are_read(family: Family) -> None:
         await driver.close()
 
 
+async def test_a_machine_without_ipv6_reads_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Context.create_client_context
+
+    async def without(*, transports: list[str]) -> Any:
+        if "udp6" in transports:
+            raise OSError(97, "Address family not supported by protocol")
+        return await make(transports=transports)
+
+    monkeypatch.setattr(Context, "create_client_context", without)
+    async with a_server(Device()) as url, a_family(make_coap, world) as family:
+        driver = family.driver(*bound("coap", {"url": url}, prop("text", "INT", path="/text")))
+        await driver.connect()
+        assert (await driver.read(["text"]))["text"].text == "17"
+        await driver.close()
+
+
 async def test_an_observed_resource_is_heard_and_written(family: Family) -> None:
     device = Device()
     async with a_server(device) as url:

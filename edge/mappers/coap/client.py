@@ -29,8 +29,11 @@ class AiocoapClient:
         self._context: Any = None
 
     async def open(self) -> None:
-        """Have a socket."""
-        self._context = await aiocoap.Context.create_client_context(transports=["udp6"])
+        """Have a socket; where the machine has no IPv6, one for each device."""
+        try:
+            self._context = await aiocoap.Context.create_client_context(transports=["udp6"])
+        except OSError:
+            self._context = await aiocoap.Context.create_client_context(transports=["simple6"])
 
     async def ask(
         self,
