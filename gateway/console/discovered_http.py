@@ -13,7 +13,7 @@ from gateway.console.mirrors import DISCOVERED, Mirrors
 from gateway.errors import BadRequest, NotFound, Unprocessable
 from gateway.kube.client import KubeClient
 from gateway.model.json import JsonObject
-from gateway.wire.cloudedge.devices import mapping, text
+from gateway.wire.cloudedge.devices import mapping, number, text
 
 MAX_ITEMS: Final = 2_000
 LOOKS: Final = 30
@@ -79,31 +79,43 @@ class DiscoveredRoutes:
                 raise BadRequest(f"{key}: expected at most {most} characters")
             wish[key] = value
         try:
-            patched = await self._kube.patch(*DISCOVERED, None, name, {"spec": {"accept": wish}})
+            said = await self._say(name, wish)
         except NotFound as error:
             await self._mirrors.known()
             if not self._mirrors.discovered.version:
                 raise missing("discovered", "this cluster does not know the kind") from error
             raise
-        return await self._outcome(name, mapping(patched.get("metadata")).get("generation"), wish)
+        return await self._outcome(name, _generation(said), wish)
 
-    async def _outcome(self, name: str, generation: object, wish: JsonObject) -> web.StreamResponse:
-        """Wait a moment for CloudCore's verdict; 202 where it takes longer."""
+    async def _say(self, name: str, wish: JsonObject) -> JsonObject:
+        """Write a wish anew: it is judged once, so an earlier one, perhaps the same, goes first."""
+        before = await self._kube.get(*DISCOVERED, None, name)
+        if mapping(before.get("spec")).get("accept") is not None:
+            await self._kube.patch(*DISCOVERED, None, name, {"spec": {"accept": None}})
+        return await self._kube.patch(*DISCOVERED, None, name, {"spec": {"accept": wish}})
+
+    async def _outcome(self, name: str, generation: int, wish: JsonObject) -> web.StreamResponse:
+        """Wait a moment for CloudCore's verdict on this wish; 202 where it takes longer."""
         for _ in range(LOOKS):
             found = await self._kube.get(*DISCOVERED, None, name)
             accepted, why = _verdict(found)
-            if accepted:
+            if accepted and _judged(found) >= generation:
                 namespace, _, device = accepted.partition("/")
                 return answer({"namespace": namespace, "name": device}, 201)
-            if why and _is_seen(found, generation):
+            if why and _judged(found) >= generation:
                 raise Unprocessable(why, code="console:discovered.refused")
             await asyncio.sleep(LOOK_SECONDS)
         return answer({**wish, "pending": True}, 202)
 
 
-def _is_seen(found: JsonObject, generation: object) -> bool:
+def _generation(found: JsonObject) -> int:
+    return number(mapping(found.get("metadata")).get("generation"))
+
+
+def _judged(found: JsonObject) -> int:
+    """Return the generation that the verdict speaks of; what was accepted before is no answer to a wish."""
     told = rows(mapping(found.get("status")).get("conditions"), 20)
-    return any(
-        each.get("type") == "Accepted" and each.get("observedGeneration", generation) == generation
-        for each in told
+    return max(
+        (number(each.get("observedGeneration")) for each in told if each.get("type") == "Accepted"),
+        default=0,
     )

@@ -283,7 +283,9 @@ async def test_a_discovered_device_is_accepted_by_a_wish_in_its_object(tmp_path:
     async with a_console(tmp_path) as rig:
         for name in ("ble-1", "ble-2"):
             await rig.kube.create(*DISCOVERED, None, {"metadata": {"name": name}})
-        await a_verdict(rig.kube, "ble-1", {"accepted": "plant/thermo", "name": HOSTILE})
+        known = {"type": "Accepted", "status": "True", "observedGeneration": 2}
+        taken = {"accepted": "plant/thermo", "name": HOSTILE, "conditions": [known]}
+        await a_verdict(rig.kube, "ble-1", taken)
         refusal = {
             "type": "Accepted",
             "status": "False",
@@ -301,6 +303,37 @@ async def test_a_discovered_device_is_accepted_by_a_wish_in_its_object(tmp_path:
         assert (status, found["message"]) == (422, "no model")
         assert (await rig.ask("discovered/none/accept", "POST", {}))[0] == 404
         assert (await rig.ask("discovered/ble-1/accept", "POST", {"name": "x" * 254}))[0] == 400
+
+
+async def test_a_device_that_was_deleted_is_accepted_once_more(tmp_path: Path) -> None:
+    async with a_console(tmp_path) as rig:
+        body = {"namespace": "plant", "name": "thermo"}
+        accept: JsonObject = {"metadata": {"name": "ble-1"}, "spec": {"accept": {**body}}}
+        await rig.kube.create(*DISCOVERED, None, accept)
+        gone = {"type": "Accepted", "status": "False", "message": "gone", "observedGeneration": 1}
+        await a_verdict(rig.kube, "ble-1", {"accepted": "", "conditions": [gone]})
+        asking = asyncio.create_task(rig.ask("discovered/ble-1/accept", "POST", body))
+        stored: Any = {"metadata": {"generation": 1}}
+        while stored["metadata"]["generation"] < 3:  # the old wish went, and the same was made anew
+            await asyncio.sleep(0.02)
+            stored = await rig.kube.get(*DISCOVERED, None, "ble-1")
+        assert stored["spec"]["accept"] == body
+        judged = {"type": "Accepted", "status": "True", "observedGeneration": 3}
+        await a_verdict(rig.kube, "ble-1", {"accepted": "plant/thermo", "conditions": [judged]})
+        assert await asking == (201, body)
+
+
+async def test_what_was_accepted_before_is_no_answer_to_a_new_wish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.console.discovered_http.LOOK_SECONDS", 0.001)
+    async with a_console(tmp_path) as rig:
+        accept: JsonObject = {"metadata": {"name": "ble-1"}, "spec": {"accept": {"name": "old"}}}
+        await rig.kube.create(*DISCOVERED, None, accept)
+        old = {"type": "Accepted", "status": "True", "observedGeneration": 1}
+        await a_verdict(rig.kube, "ble-1", {"accepted": "plant/old", "conditions": [old]})
+        status, found = await rig.ask("discovered/ble-1/accept", "POST", {"name": "new"})
+        assert (status, found) == (202, {"name": "new", "pending": True})
 
 
 async def a_verdict(kube: KubeClient, name: str, status: Any) -> None:
