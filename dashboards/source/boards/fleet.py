@@ -8,6 +8,10 @@ from dashboards.source import variables
 from dashboards.source.panels import Board, Link, Panel, Row, Steps, lines, number, states, table
 from dashboards.source.promql import EDGE, GATEWAY
 
+LINKED: Final = (
+    f"{EDGE.at('twinspan_edge_link_up')} and on (job, instance) twinspan_edge_spool_bytes"
+)
+"""Only processes with an edge in them have a spool; the others would say that they are cut off."""
 TO_NODE: Final = Link("This node", "twinspan-node", "var-node=${__data.fields.Node}")
 
 NOW: Final[tuple[Panel, ...]] = (
@@ -83,7 +87,7 @@ NODES: Final[tuple[Panel, ...]] = (
     states(
         "Links as nodes see them",
         "The same from the other end: EdgeCores that are scraped. Where both differ, traffic passes one way.",
-        (EDGE.at("twinspan_edge_link_up"), "{{node}} {{instance}}"),
+        (LINKED, "{{node}} {{instance}}"),
         size=(12, 8),
     ),
     lines(

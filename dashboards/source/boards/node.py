@@ -6,6 +6,7 @@ from typing import Final
 
 from dashboards.source import variables
 from dashboards.source.boards import names
+from dashboards.source.boards.fleet import LINKED
 from dashboards.source.panels import Board, Link, Panel, Row, Steps, lines, number
 from dashboards.source.promql import EDGE
 
@@ -16,7 +17,7 @@ NOW: Final[tuple[Panel, ...]] = (
         "Link",
         "short",
         "Whether EdgeHub is linked to CloudHub.",
-        (EDGE.now("twinspan_edge_link_up", how="min"), "link"),
+        (f"min({LINKED})", "link"),
         names={0: "down", 1: "up"},
         steps=Steps(None, 1, falling=True),
     ),
@@ -58,7 +59,7 @@ LINK: Final[tuple[Panel, ...]] = (
         "Link over time",
         "short",
         "1 while linked.",
-        (EDGE.now("twinspan_edge_link_up", "node", how="min"), "{{node}}"),
+        (f"min by (node) ({LINKED})", "{{node}}"),
         top=1.0,
     ),
     lines(

@@ -92,8 +92,8 @@ DEVICES: Final[tuple[Panel, ...]] = (
 EDGE_PANELS: Final[tuple[Panel, ...]] = (
     states(
         "Links of nodes",
-        "Whether each EdgeCore is linked to CloudHub, as the node itself says.",
-        (EDGE.at("twinspan_edge_link_up"), "{{node}} {{instance}}"),
+        "Whether each node is connected, as CloudCore sees it.",
+        (EDGE.now("twinspan_cloudhub_node_connected", "node", how="max"), "{{node}}"),
         links=(Link("This node", "twinspan-node", "var-node=${__field.labels.node}"),),
     ),
     lines(
