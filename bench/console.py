@@ -1,9 +1,9 @@
 """First paint and memory of the console's list with 10,000 devices, as ratios to an empty page.
 
-Both pages are shown by the same browser in the same run. Answers come from the bench itself, so that the page alone
-is measured. Goals: first paint within 0.5 s of an empty page's, a JavaScript heap under 40 MB, under 80 rows in
-the document. Run: `python -m bench.console [--devices 10000] [--runs 3]`; needs node, chromium and
-`scripts/console.sh --packages`.
+Both pages are shown by the same browser in the same run. Answers come from the bench itself, so that the
+page alone is measured. Goals: first paint within 0.5 s of an empty page's, a JavaScript heap under 40 MB,
+under 80 rows in the document. Run: `python -m bench.console [--devices 10000] [--runs 3]`; needs node,
+chromium and `scripts/console.sh --packages`.
 """
 
 from __future__ import annotations
