@@ -16,7 +16,7 @@ from gateway.wire.cloudedge.models import ModelView
 
 
 class MadeUpDriver:
-    """Does what its Device's configuration says: `mode` ok, crash, block, hang, bug, refuse, away, flood."""
+    """Does as its Device says: `mode` ok, crash, block, hang, bug, refuse, away, flood, long."""
 
     def __init__(self, around: Surroundings, mode: str) -> None:
         self._around = around
@@ -50,6 +50,8 @@ class MadeUpDriver:
             await asyncio.get_running_loop().create_future()
         if self._mode == "bug":
             raise ZeroDivisionError("a bug of the driver")
+        if self._mode == "long":
+            return {name: Reading(300_000 * "x", Quality.GOOD, 1) for name in names}
         return {name: Reading(self.held, Quality.GOOD, self._around.clock()) for name in names}
 
     async def write(self, name: str, text: str) -> None:

@@ -45,7 +45,7 @@ from edge.mappers.link import (
     send,
     to_child,
 )
-from gateway.errors import GatewayError, InvalidSetting, NotFound, Rejected
+from gateway.errors import GatewayError, InvalidSetting, NotFound, Rejected, TooLarge
 from gateway.observe.logs import set_up
 from gateway.wire.cloudedge.devices import DeviceView
 from gateway.wire.cloudedge.models import ModelView, with_defaults
@@ -166,6 +166,8 @@ class Child:
             self._say(Failed(number, "unreachable", error.message, error.status, error.code))
         except TimeoutError:
             self._say(Failed(number, "timeout", "the device does not answer in time"))
+        except FrameTooLong as error:  # of one call's answer: in parts it may fit
+            self._say(Failed(number, "rejected", str(error), TooLarge.status, TooLarge.code))
         except OSError as error:
             self._say(Failed(number, "unreachable", str(error) or type(error).__name__))
         except Exception:  # the top of a call: a driver's bug is the answer of its device alone

@@ -11,9 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import socket
-import sys
-from asyncio.subprocess import DEVNULL, Process
+from asyncio.subprocess import Process
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +43,7 @@ from edge.mappers.link import (
     send,
     to_parent,
 )
+from edge.mappers.spawn import end, spawn
 from gateway.config.edge_mappers import Mappers
 from gateway.config.observe import Logs
 from gateway.config.schema import plain
@@ -57,7 +56,6 @@ from gateway.wire.cloudedge.models import ModelView
 
 log = logging.getLogger(__name__)
 
-PROGRAM = (sys.executable, "-m", "edge.mappers.child")
 START_SECONDS = 30.0
 """What a process may take to start, more than it may be silent later."""
 PING_SECONDS = 5.0
@@ -65,9 +63,9 @@ UNUSED_SECONDS = 0.5
 """How often it is seen whether anybody needs a process."""
 CONNECT_SECONDS = 8.0
 """How long a device waits for its mapper's process; less than the time limit of a call."""
-SILENT_SECONDS = 20.0
-"""A process that answered no ping for so long is ended: a driver holds up its loop."""
-END_SECONDS = 5.0
+SILENT_PINGS = 4
+"""A process that has left so many pings unanswered is ended: a driver holds up its loop."""
+ENDED = "the mapper's process has ended; it is started again"
 STEADY_SECONDS = 60.0
 BROKEN_SECONDS = 30.0
 """Pause before a family that cannot work is tried again: somebody must change something first."""
@@ -89,7 +87,7 @@ class Link:
 
     def say(self, frame: ToChild) -> None:
         if not self.is_open:
-            raise DeviceUnreachable("the mapper's process has ended; it is started again")
+            raise DeviceUnreachable(ENDED)
         try:
             send(self.writer, frame)
         except LinkBroken as error:
@@ -110,12 +108,12 @@ class Link:
         finally:
             self.calls.pop(number, None)
 
-    def end(self, error: Exception) -> None:
+    def end(self) -> None:
         """Nothing comes over this link any more: who waits, and who would, is told."""
         self.is_open = False
         for answer in self.calls.values():
-            if not answer.done():
-                answer.set_exception(error)
+            if not answer.done():  # each its own: who raises an error writes into it
+                answer.set_exception(DeviceUnreachable(ENDED))
         for changed in list(self.changed.values()):
             changed()
 
@@ -149,7 +147,7 @@ class FamilyProcess:
         self._facts: dict[str, Any] = {}
         self._orders: list[str] = []
         self._starts = 0
-        self._heard = 0.0
+        self._unanswered = 0
 
     # --- for drivers ------------------------------------------------------------------------------
 
@@ -223,7 +221,11 @@ class FamilyProcess:
                 self._wanted.clear()
                 await self._wanted.wait()
             began = now()
-            await self._run_once()
+            try:
+                await self._run_once()
+            except OSError as error:  # no process, no descriptors, no memory: that may pass
+                facts = {"mapper": self.name, "cause": str(error)}
+                log.error("a mapper's process cannot be started", extra=facts)  # noqa: TRY400
             if now() - began > STEADY_SECONDS:
                 backoff.reset()
             if self._is_needed():
@@ -231,14 +233,16 @@ class FamilyProcess:
 
     async def _run_once(self) -> None:
         """Start the process and serve it until it ends, or nobody needs it."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = self._process = await asyncio.create_subprocess_exec(
-                *PROGRAM, str(theirs.fileno()), stdin=DEVNULL, pass_fds=[theirs.fileno()]
-            )
+        ours, process = await spawn()
+        self._process = process
         self._starts += 1
         self._metrics.starts.labels(self.name).inc()
-        reader, writer = await asyncio.open_connection(sock=ours)
+        try:
+            reader, writer = await asyncio.open_connection(sock=ours)
+        except BaseException:
+            ours.close()  # it ends with its link
+            await end(process)
+            raise
         link = Link(writer)
         try:
             async with asyncio.TaskGroup() as group:
@@ -252,7 +256,7 @@ class FamilyProcess:
         finally:
             self._ended(link)
             writer.close()
-            await _end(process)
+            await end(process)
             self._process = None
 
     async def _serve(self, link: Link, reader: asyncio.StreamReader) -> None:
@@ -262,7 +266,7 @@ class FamilyProcess:
                 self._on(link, to_parent.decode(await receive(reader)))
         except LinkBroken as error:
             log.info("a mapper's process ends", extra={"mapper": self.name, "cause": str(error)})
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             facts = {"mapper": self.name, "cause": str(error)}
             log.error("a mapper's process says what cannot be", extra=facts)  # noqa: TRY400  told whole
 
@@ -299,7 +303,7 @@ class FamilyProcess:
                 self._note(frame)
 
     def _note(self, state: State) -> None:
-        self._heard = asyncio.get_running_loop().time()
+        self._unanswered = 0
         self._facts = state.facts
         self._metrics.memory.labels(self.name).set(state.resident)
         if isinstance(state.facts.get("is_up"), bool):
@@ -309,13 +313,16 @@ class FamilyProcess:
                 self._metrics.notifications.labels(self.name, outcome).inc(count)
 
     async def _watch(self, process: Process, link: Link) -> None:
-        """Ask how the process is; end one that does not start, or does not answer."""
-        now = asyncio.get_running_loop().time
-        self._heard = now() + START_SECONDS
+        """Ask how the process is; end one that does not start, or does not answer.
+
+        Pings are counted, not seconds: while EdgeCore itself stood still, it has asked nobody.
+        """
+        self._unanswered = -int(START_SECONDS / PING_SECONDS)
         while True:
             with contextlib.suppress(DeviceUnreachable):
                 link.say(Ping())
-            if now() - self._heard > SILENT_SECONDS:
+            self._unanswered += 1
+            if self._unanswered > SILENT_PINGS:
                 log.error("a mapper's process does not answer", extra={"mapper": self.name})
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
@@ -335,7 +342,7 @@ class FamilyProcess:
         self._up.clear()
         self._facts = {}
         self._metrics.up.labels(self.name).set(0)
-        link.end(DeviceUnreachable("the mapper's process has ended; it is started again"))
+        link.end()
 
 
 NOTIFICATIONS = ("taken", "coalesced", "malformed")
@@ -476,14 +483,3 @@ def _factory(family: FamilyProcess) -> DriverFactory:
 
 def _copied(document: JsonObject | None) -> dict[str, Any] | None:
     return None if document is None else dict(document)
-
-
-async def _end(process: Process) -> None:
-    """End the process: it has lost its link; one that stays is killed."""
-    try:
-        async with asyncio.timeout(END_SECONDS):
-            await process.wait()
-    except (TimeoutError, asyncio.CancelledError):
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
+import signal
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +16,7 @@ from typing import Any
 import pytest
 
 import edge.mappers.process as process_module
+import edge.mappers.spawn as spawn_module
 from edge.mappers.driver import DeviceUnreachable, Driver, Quality
 from edge.mappers.link import DriverFailed
 from edge.mappers.process import MapperProcesses
@@ -53,6 +58,20 @@ class Rig:
 
 def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
+
+
+def read_environment(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def open_things(pid: int | str) -> set[str]:
+    """What a process has open beside the standard streams."""
+    found = set()
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if int(each.name) > 2:
+                found.add(os.readlink(each))
+    return found
 
 
 @pytest.fixture
@@ -155,7 +174,7 @@ async def test_a_process_that_answers_no_pings_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process_module, "PING_SECONDS", 0.1)
-    monkeypatch.setattr(process_module, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(process_module, "SILENT_PINGS", 5)
     monkeypatch.setattr(process_module, "START_SECONDS", 20.0)
     async with running(tmp_path) as rig:
         blocking = rig.driver(mode="block")
@@ -236,3 +255,75 @@ async def test_a_process_goes_with_its_link(tmp_path: Path) -> None:
         await driver.connect()
         pid = rig.facts()["pid"]
     assert not is_alive(pid)
+
+
+@pytest.mark.usefixtures("families")
+async def test_an_answer_that_is_too_long_may_be_asked_for_in_parts(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        driver = rig.driver(mode="long")
+        await driver.connect()
+        with pytest.raises(BadRequest, match="at most 1048576") as told:
+            await driver.read(["a", "b", "c", "d"])
+        assert told.value.status == 413
+        assert len((await driver.read(["a"]))["a"].text) == 300_000
+
+
+@pytest.mark.usefixtures("families")
+async def test_a_process_survives_that_edgecore_stood_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "PING_SECONDS", 0.02)
+    monkeypatch.setattr(process_module, "SILENT_PINGS", 20)
+    async with running(tmp_path) as rig:
+        driver = rig.driver()
+        await driver.connect()
+        time.sleep(0.6)  # noqa: ASYNC251  as a machine that slept
+        for _ in range(20):
+            assert (await driver.read(["speed"]))["speed"].text == "1"
+        assert rig.facts()["starts"] == 1
+
+
+@pytest.mark.usefixtures("families")
+async def test_a_machine_without_room_for_a_process_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawn, failed = spawn_module.spawn, asyncio.Event()
+
+    async def full() -> Any:
+        if not failed.is_set():
+            failed.set()
+            raise BlockingIOError(errno.EAGAIN, "no process can be made")
+        return await spawn()
+
+    monkeypatch.setattr(process_module, "spawn", full)
+    async with running(tmp_path) as rig:
+        driver = rig.driver()
+        await driver.connect()
+        assert failed.is_set()
+        assert (await driver.read(["speed"]))["speed"].text == "1"
+
+
+@pytest.mark.usefixtures("families")
+async def test_a_process_gets_no_secrets_of_other_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TWINSPAN__EDGE__TOKEN", "PASSWORD", "TOKEN"):
+        monkeypatch.setenv(name, "s3cret")
+    async with running(tmp_path) as rig:
+        driver = rig.driver()
+        await driver.connect()
+        got = read_environment(rig.facts()["pid"])
+        assert b"PATH=" in got
+        assert b"s3cret" not in got
+        shared = open_things("self") & open_things(rig.facts()["pid"])
+        assert not [each for each in shared if each.startswith("socket:")]
+
+
+async def test_whoever_is_cancelled_while_a_process_ends_stays_cancelled() -> None:
+    process = await asyncio.create_subprocess_exec("sleep", "3600")
+    ending = asyncio.create_task(spawn_module.end(process))
+    await asyncio.sleep(0)
+    ending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+    assert process.returncode == -signal.SIGKILL
