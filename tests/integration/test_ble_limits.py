@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge.mappers.ble.family import make_ble
-from edge.mappers.driver import DeviceUnreachable, Quality
+from edge.mappers.driver import DeviceUnreachable, Driver, Quality
 from edge.mappers.family import Surroundings
 from gateway.errors import InvalidSetting, NotFound, Rejected
 from tests.ble import peripherals as parts
@@ -45,6 +46,32 @@ async def test_an_idle_device_is_let_go_and_connected_again_to_be_read(
         await until(lambda: not thermo.connections)
         assert lab.facade.connects == [parts.THERMO] * 2
         await driver.close()
+
+
+async def connect_at_last(driver: Driver) -> None:
+    """Try as a session does: what a killed process left may be in the way of the first attempts."""
+    for _ in range(5):
+        with contextlib.suppress(DeviceUnreachable):
+            return await driver.connect()
+    pytest.fail("the device is not reached")
+
+
+async def test_a_connection_that_a_killed_process_left_over_is_ended_and_made_anew(
+    lab: Lab, tmp_path: Path
+) -> None:
+    path = f"/org/bluez/hci0/dev_{parts.THERMO.replace(':', '_')}"
+    heart = f"/org/bluez/hci0/dev_{parts.HEART.replace(':', '_')}"
+    async with running_family(tmp_path):
+        await until(lambda: {path, heart} <= lab.facade.known.keys())
+    for one in (path, heart):
+        await lab.facade.connect_device(one)  # who asked for it is not there any more
+    async with running_family(tmp_path) as rig:
+        driver = rig.driver({"macAddress": parts.THERMO}, temperature=TEMPERATURE)
+        await connect_at_last(driver)
+        assert (await driver.read(["temperature"]))["temperature"].text == "21.37"
+        assert lab.devices["heart"].device.connections  # a stranger's is left alone
+        await driver.close()
+    await lab.facade.disconnect_device(heart)
 
 
 async def test_connections_are_bounded_and_a_device_that_goes_makes_room(

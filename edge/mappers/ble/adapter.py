@@ -28,7 +28,8 @@ RECENT_MS: Final = 15_000
 class Leased:
     """A connection and its place among the adapter's; `lost` once it has ended."""
 
-    def __init__(self, ended: Callable[[], None]) -> None:
+    def __init__(self, address: str, ended: Callable[[], None]) -> None:
+        self.address = address
         self.link: RadioLink | None = None
         self.is_lost = False
         self.lost_because = ""
@@ -210,9 +211,11 @@ class AdapterRoom:
             raise DeviceUnreachable(f"{len(recent)} devices fit: {some}; say which by macAddress")
         return max(recent or found, key=lambda each: each.last, default=None)
 
-    async def wait_for(self, match: Match, seconds: float) -> Sighting:
+    async def wait_for(self, match: Match, seconds: float, *, to_connect: bool = True) -> Sighting:
         """Return the device as soon as it is heard. Errors: DeviceUnreachable."""
         await self.known()
+        if to_connect and self.is_up and self.find(match) is None:
+            await self._free(match)
         news = asyncio.Event()
         number = self.air.listen(match.address, lambda _heard, _now: news.set())
         self.listen(news.set)
@@ -230,6 +233,19 @@ class AdapterRoom:
         finally:
             self.air.unlisten(number)
             self.unlisten(news.set)
+
+    async def _free(self, match: Match) -> None:
+        """End a connection that a process before this one left at BlueZ: who is connected is not heard."""
+        ours = {lease.address for lease in self._leases}
+        try:
+            freed = await bluez.free(
+                self.name, lambda held: held.address not in ours and match.fits(held)
+            )
+        except DeviceUnreachable as error:
+            log.debug("no word of connections", extra={"cause": error.message})
+            return
+        for address in freed:
+            log.info("a connection that was left over is ended", extra={"address": address})
 
     async def known(self) -> None:
         """Wait until it is known how the adapter is: a process that has just started asks first."""
@@ -266,7 +282,7 @@ class AdapterRoom:
             raise DeviceUnreachable(
                 f"all {most} connections of {self.name} are in use (edge.mappers.ble.max_connections)"
             ) from None
-        lease = Leased(ended)
+        lease = Leased(sighting.heard.address, ended)
         self._leases.add(lease)
         try:
             async with asyncio.timeout_at(deadline), self._one_at_a_time:

@@ -17,10 +17,12 @@ from dbus_fast import BusType, Message, MessageType
 from dbus_fast.aio import MessageBus
 from dbus_fast.errors import DBusError, DBusFastError
 
+from edge.mappers.ble.heard import MAX_DATA, MAX_PARTS, Heard, clean_name, kind_of
 from edge.mappers.driver import DeviceUnreachable
 
 NAME: Final = "org.bluez"
 ADAPTER: Final = "org.bluez.Adapter1"
+DEVICE: Final = "org.bluez.Device1"
 CALL_SECONDS: Final = 5.0
 
 
@@ -151,6 +153,52 @@ async def _ask(bus: MessageBus, path: str) -> Adapter:
     if not facts:
         state = State.ABSENT
     return Adapter(state, owner, str(facts.get("Address", "")), str(facts.get("Alias", "")))
+
+
+async def free(adapter: str, wanted: Callable[[Heard], bool]) -> list[str]:
+    """End those of the adapter's connections that are wanted; return the addresses of their devices.
+
+    BlueZ keeps a connection when the process that asked for it was killed, and a device that is connected
+    does not advertise: it would never be heard again. Errors: DeviceUnreachable.
+    """
+    freed = []
+    bus = MessageBus(bus_type=BusType.SYSTEM)
+    try:
+        await bus.connect()
+        for path, facts in await _connected(bus, f"/org/bluez/{adapter}/"):
+            heard = _as_heard(facts)
+            if wanted(heard):
+                await _call(bus, "Disconnect", "", [], NAME, path, DEVICE)
+                freed.append(heard.address)
+    except (DBusFastError, OSError, EOFError, TimeoutError) as error:
+        raise DeviceUnreachable(f"D-Bus: {error}") from error
+    finally:
+        bus.disconnect()
+    return freed
+
+
+async def _connected(bus: MessageBus, below: str) -> list[tuple[str, dict[str, Any]]]:
+    manager = "org.freedesktop.DBus.ObjectManager"
+    (objects,) = await _call(bus, "GetManagedObjects", "", [], NAME, "/", manager)
+    known = {
+        path: {name: value.value for name, value in interfaces[DEVICE].items()}
+        for path, interfaces in objects.items()
+        if path.startswith(below) and DEVICE in interfaces
+    }
+    return [(path, facts) for path, facts in known.items() if facts.get("Connected")]
+
+
+def _as_heard(facts: dict[str, Any]) -> Heard:
+    address = str(facts.get("Address", "")).upper()
+    makers = list(facts.get("ManufacturerData", {}).items())[:MAX_PARTS]
+    return Heard(
+        address=address,
+        kind=kind_of(address, str(facts.get("AddressType", "public"))),
+        token=None,
+        name=clean_name(facts.get("Name")),
+        services=frozenset(facts.get("UUIDs", [])[:MAX_PARTS]),
+        manufacturer={company: bytes(value.value)[:MAX_DATA] for company, value in makers},
+    )
 
 
 async def _owner(bus: MessageBus) -> str:

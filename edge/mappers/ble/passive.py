@@ -35,7 +35,9 @@ class PassiveDriver:
         self._address = ""
 
     async def connect(self) -> None:
-        sighting = await self._room.wait_for(self._config.match, self._config.connect_timeout)
+        sighting = await self._room.wait_for(
+            self._config.match, self._config.connect_timeout, to_connect=False
+        )
         if self._clock() - sighting.last > self._lost_ms:
             raise DeviceUnreachable(self._silent(self._clock() - sighting.last))
         self._room.listen(self._tell)
