@@ -10,7 +10,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.console.series import MAX_SERIES, QUANTILE
+from gateway.console.series import MAX_SERIES, NODE_SERIES, QUANTILE
 from gateway.model.json import JsonObject
 
 MESSAGING: Final = "Messaging"
@@ -40,6 +40,7 @@ class Plot:
     sample: str
     by: tuple[str, ...] = ()
     where: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    most: int = MAX_SERIES
 
     @property
     def family(self) -> str:
@@ -125,4 +126,13 @@ PLOTS: Final[tuple[Plot, ...]] = (
     Plot("memory", "Memory", "B", RUNTIME, _G, "process_resident_memory_bytes"),
     Plot("cpu", "CPU", "cores", RUNTIME, _R, "process_cpu_seconds_total"),
 )  # fmt: skip
-BY_ID: Final = {plot.id: plot for plot in PLOTS}
+NODE_PLOTS: Final[tuple[Plot, ...]] = (
+    Plot("node-link", "Link (1: connected)", "1", FLEET, _G, "twinspan_cloudhub_node_connected",
+         ("node",), most=NODE_SERIES),
+    Plot("node-round-trip", "Round trip of an object to the node", "s", FLEET, _G,
+         "twinspan_cloudhub_node_acknowledge_seconds", ("node",), most=NODE_SERIES),
+    Plot("node-waiting", "Objects that the node has not acknowledged", "1", FLEET, _G,
+         "twinspan_cloudhub_node_unacknowledged_objects", ("node",), most=NODE_SERIES),
+)  # fmt: skip
+"""What is shown of one node at a time."""
+BY_ID: Final = {plot.id: plot for plot in (*PLOTS, *NODE_PLOTS)}

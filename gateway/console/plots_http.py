@@ -8,7 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.console.guard import Call, answer
-from gateway.console.plots import BY_ID, PLOTS
+from gateway.console.plots import BY_ID, NODE_PLOTS, PLOTS
 from gateway.console.prometheus import MAX_POINTS, Prometheus
 from gateway.console.sampler import STEP_SECONDS, Sampler
 from gateway.errors import NotFound
@@ -31,6 +31,7 @@ class PlotRoutes:
         return answer(
             {
                 "items": [plot.told() for plot in PLOTS],
+                "nodes": [plot.told() for plot in NODE_PLOTS],
                 "ranges": OWN_RANGES + (LONG_RANGES if has_more else []),
                 "step": STEP_SECONDS,
                 "prometheus": has_more,
@@ -42,7 +43,8 @@ class PlotRoutes:
         plot = BY_ID.get(call.part("id"))
         if plot is None:
             raise NotFound("There is no such plot.", code="console:plot.notfound")
-        most = 604_800 if self._prometheus is not None else RING_SECONDS
+        of_node = (call.query("node"),) if plot in NODE_PLOTS else ()
+        most = 604_800 if self._prometheus is not None and not of_node else RING_SECONDS
         seconds = call.number("range", 900, most, 60)
         end = time.time()
         step: float = STEP_SECONDS
@@ -51,7 +53,7 @@ class PlotRoutes:
             series = await self._prometheus.series(plot, end - seconds, end, int(step))
             source = "prometheus"
         else:
-            series = self._sampler.shown(plot, seconds)
+            series = self._sampler.shown(plot, seconds, *of_node)
             source = "process"
         return answer(
             {

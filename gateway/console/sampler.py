@@ -1,7 +1,8 @@
 """Looks at the process's own metrics every few seconds and keeps an hour of the plots.
 
 Only the families that plots need are looked at, unless there are worker processes, whose numbers come with
-all others. Memory is bounded by `gateway.console.series`: at most 29 plots of 24 series, about 4 MB in all.
+all others. Memory is bounded by `gateway.console.series`: at most 29 plots of 24 series, about 4 MB in
+all, and three of up to 256 nodes, as much again with so many nodes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Final, TypeAlias
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
-from gateway.console.plots import PLOTS, Kind, Plot
+from gateway.console.plots import NODE_PLOTS, PLOTS, Kind, Plot
 from gateway.console.series import (
     POINTS,
     QUANTILE,
@@ -42,7 +43,7 @@ class Gauge:
 
     def __init__(self, plot: Plot) -> None:
         self.plot = plot
-        self.ring = Ring()
+        self.ring = Ring(plot.most)
 
     def take(self, samples: Iterable[Sample], _seconds: float) -> None:
         name = self.plot.sample
@@ -59,7 +60,7 @@ class Rate:
 
     def __init__(self, plot: Plot) -> None:
         self.plot = plot
-        self.ring = Ring()
+        self.ring = Ring(plot.most)
         self._before: dict[Labels, float] | None = None
 
     def take(self, samples: Iterable[Sample], seconds: float) -> None:
@@ -80,7 +81,7 @@ class Quantile:
 
     def __init__(self, plot: Plot) -> None:
         self.plot = plot
-        self.ring = Ring()
+        self.ring = Ring(plot.most)
         self._before: dict[Labels, Buckets] | None = None
 
     def take(self, samples: Iterable[Sample], _seconds: float) -> None:
@@ -128,7 +129,7 @@ class Sampler:
     def __init__(
         self,
         registry: MergingRegistry,
-        plots: Iterable[Plot] = PLOTS,
+        plots: Iterable[Plot] = (*PLOTS, *NODE_PLOTS),
         *,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
@@ -184,10 +185,10 @@ class Sampler:
         names = [f"{name}{end}" for name in families for end in ends]
         return self._registry.restricted_registry(names).collect()
 
-    def shown(self, plot: Plot, seconds: float) -> list[JsonObject]:
-        """The newest points of a plot."""
+    def shown(self, plot: Plot, seconds: float, *only: str) -> list[JsonObject]:
+        """The newest points of a plot; `only` are the label values of the one series that is wanted."""
         ring = self._plots[plot.id].ring
-        return shown(ring, plot.by, self._times, int(seconds / STEP_SECONDS) + 1)
+        return shown(ring, plot.by, self._times, int(seconds / STEP_SECONDS) + 1, only or None)
 
 
 def _looked_at(histogram: LoopHistogram, plot: Plot) -> list[Sample]:

@@ -1,7 +1,7 @@
 """From counters to rates, from buckets to quantiles, and the ring that keeps them. Pure.
 
-Bound: a plot holds at most `MAX_SERIES` series of `POINTS` numbers of 8 bytes, about 140 kB; a series that
-is one too many is added to "(other)".
+Bound: a plot holds at most `MAX_SERIES` series of `POINTS` numbers of 8 bytes, about 140 kB (plots of single
+nodes: `NODE_SERIES`, 1.5 MB); a series that is one too many is added to "(other)".
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from gateway.model.json import Json, JsonObject
 
 POINTS: Final = 720
 MAX_SERIES: Final = 24
+NODE_SERIES: Final = 256
 OTHER: Final = "(other)"
 QUANTILE: Final = 0.99
 
@@ -54,6 +55,7 @@ def quantile(share: float, buckets: Mapping[float, float]) -> float | None:
 class Ring:
     """The newest points of a plot's series; all series share the places."""
 
+    most: int = MAX_SERIES
     at: int = 0
     filled: int = 0
     series: dict[Labels, array[float]] = field(default_factory=dict)
@@ -78,7 +80,7 @@ class Ring:
         """Where a value belongs: its own series, or the one of all others when there are too many."""
         if labels in self.series:
             return labels
-        if len(self.series) >= MAX_SERIES - 1:
+        if len(self.series) >= self.most - 1:
             labels = (OTHER,) * len(labels)
         self.series.setdefault(labels, _empty())
         return labels
@@ -93,11 +95,19 @@ def _empty() -> array[float]:
     return array("d", [math.nan] * POINTS)
 
 
-def shown(ring: Ring, names: Sequence[str], times: Sequence[float], count: int) -> list[JsonObject]:
-    """The newest points of each series. Shape: `times` by place."""
+def shown(
+    ring: Ring,
+    names: Sequence[str],
+    times: Sequence[float],
+    count: int,
+    only: Labels | None = None,
+) -> list[JsonObject]:
+    """The newest points of each series, or of one alone. Shape: `times` by place."""
     places = ring.last(count)
     found: list[JsonObject] = []
     for labels, values in sorted(ring.series.items()):
+        if only is not None and labels != only:
+            continue
         points: list[Json] = [[times[place], _number(values[place])] for place in places]
         if any(not math.isnan(values[place]) for place in places):
             found.append({"labels": dict(zip(names, labels, strict=True)), "points": points})

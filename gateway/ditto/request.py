@@ -65,6 +65,7 @@ TRANSPORT = frozenset(
         "keep-alive",
         "origin",
         "pragma",
+        "priority",
         "proxy-authorization",
         "raw-request-uri",
         "referer",
@@ -73,10 +74,12 @@ TRANSPORT = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
+        "upgrade-insecure-requests",
         "user-agent",
         "via",
         "x-ditto-pre-authenticated",
         "x-forwarded-scheme",
+        "x-twinspan-console",
     ]
 )
 BOOLEANS = frozenset(("response-required", "allow-policy-lockout", "dry-run"))
@@ -88,6 +91,8 @@ WORDS = {
 }
 OUTBOUND_ONLY = frozenset(("etag", "location", "www-authenticate", "entity-revision"))
 _NOT_TAKEN = TRANSPORT | OUTBOUND_ONLY
+_NOT_TAKEN_PREFIXES = ("ditto-", "sec-")
+"""Ditto's own, and what browsers say of themselves."""
 FROM_QUERY = (
     "channel",
     "correlation-id",
@@ -225,7 +230,7 @@ def _texts(request: web.Request) -> dict[str, str]:
     texts: dict[str, str] = {}
     for raw, value in request.headers.items():
         name = raw.lower()
-        if name in _NOT_TAKEN or name.startswith("ditto-"):
+        if name in _NOT_TAKEN or name.startswith(_NOT_TAKEN_PREFIXES):
             continue
         if name in texts:
             if name not in _MULTIPLE:
