@@ -347,10 +347,17 @@ async def in_our_form(request: web.Request, handler: RawHandler) -> web.StreamRe
         response = await handler(request)
     except web.HTTPException as error:
         response = error_response(_of_http(error, request))
-    if response.status == 408 and HEADER in request.headers and not response.prepared:
+    if HEADER in request.headers and not response.prepared:
+        _for_the_console(response)
+    return response
+
+
+def _for_the_console(response: web.StreamResponse) -> None:
+    """Who asks is told by a cookie: no cache may keep the answer for others."""
+    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+    if response.status == 408:
         # Browsers send a request again by themselves after a 408: a device would get its command thrice.
         response.set_status(504)
-    return response
 
 
 async def expectation(request: web.Request) -> web.StreamResponse | None:
