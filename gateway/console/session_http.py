@@ -11,7 +11,13 @@ from gateway.config.console import Console
 from gateway.console.guard import RawHandler, answer, json_body, nothing
 from gateway.console.sessions import Session, Sessions, Throttle
 from gateway.ditto.auth import DEVOPS, RESERVED
-from gateway.ditto.console_session import COOKIE, SECURE_COOKIE, cookie_of
+from gateway.ditto.console_session import (
+    COOKIE,
+    SECURE_COOKIE,
+    cookie_name,
+    cookie_of,
+    is_secure,
+)
 from gateway.errors import BadRequest, Forbidden, Unauthenticated
 from gateway.model.json import JsonObject
 
@@ -75,19 +81,18 @@ class SessionRoutes:
         response = nothing()
         for name in (COOKIE, SECURE_COOKIE):
             response.del_cookie(
-                name, path="/", secure=_is_secure(request), httponly=True, samesite="Strict"
+                name, path="/", secure=is_secure(request), httponly=True, samesite="Strict"
             )
         return response
 
     def _give(self, request: web.Request, response: web.Response, cookie: str) -> None:
-        secure = _is_secure(request)
         response.set_cookie(
-            SECURE_COOKIE if secure else COOKIE,
+            cookie_name(request),
             cookie,
             path="/",
             httponly=True,
             samesite="Strict",
-            secure=secure,
+            secure=is_secure(request),
             max_age=int(self._settings.session_seconds),
         )
 
@@ -100,11 +105,6 @@ class SessionRoutes:
             "expires": session.expires,
             "idle": self._settings.idle_seconds,
         }
-
-
-def _is_secure(request: web.Request) -> bool:
-    """True over TLS, also where a proxy in front ends it: claiming it wrongly only loses the cookie."""
-    return request.secure or request.headers.get("X-Forwarded-Proto", "").lower() == "https"
 
 
 def _credentials(body: JsonObject) -> tuple[str, bytes]:

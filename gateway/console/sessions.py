@@ -8,6 +8,7 @@ others.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import secrets
 import time
 from collections import OrderedDict
@@ -120,7 +121,9 @@ class Sessions:
         if found is None or found.ditto is None:
             return None
         subject = f"{SUBJECT_PREFIX}:{found.ditto}"
-        return Caller((subject,), "pre-authenticated-http", found.expires)
+        return Caller(
+            (subject,), "pre-authenticated-http", is_over=lambda: not self.is_alive(found)
+        )
 
     def operator(self, session: str) -> str | None:
         """The operator of a living session."""
@@ -155,7 +158,8 @@ class _Tries:
 class Throttle:
     """Slows down who guesses passwords: free tries for user and address, then pauses that double.
 
-    A try counts as failed when it begins, so that many at once are no way around.
+    A try counts as failed when it begins, so that many at once are no way around. What is refused is not
+    noted: it would push out the failures of others.
     """
 
     def __init__(self, now: Clock = time.monotonic) -> None:
@@ -164,11 +168,13 @@ class Throttle:
 
     def begin(self, user: str, address: str) -> None:
         """Note a try. Errors: QuotaExceeded 429 with `Retry-After`, while a pause lasts."""
-        now = self._now()
-        both = self._of(user, address), self._of("", address)
-        for tries in both:
-            if tries.until > now:
-                raise _throttled(tries.until - now)
+        now, network = self._now(), network_of(address)
+        keys = (user, network), ("", network)
+        for key in keys:
+            known = self._tries.get(key)
+            if known is not None and known.until > now:
+                raise _throttled(known.until - now)
+        both = [self._of(key) for key in keys]
         for tries, free in zip(both, (FREE_TRIES, FREE_TRIES_OF_ADDRESS), strict=True):
             tries.count += 1
             over = tries.count - free
@@ -177,14 +183,14 @@ class Throttle:
 
     def succeeded(self, user: str, address: str) -> None:
         """Forget the failures of a pair; of the address this try does not count."""
-        self._tries.pop((user, address), None)
-        tries = self._tries.get(("", address))
+        network = network_of(address)
+        self._tries.pop((user, network), None)
+        tries = self._tries.get(("", network))
         if tries is not None:
             tries.count = max(0, tries.count - 1)
             tries.until = tries.until if tries.count >= FREE_TRIES_OF_ADDRESS else 0.0
 
-    def _of(self, user: str, address: str) -> _Tries:
-        key = (user, address)
+    def _of(self, key: tuple[str, str]) -> _Tries:
         tries = self._tries.get(key)
         if tries is None:
             tries = self._tries[key] = _Tries()
@@ -194,6 +200,19 @@ class Throttle:
         while len(self._tries) > MAX_TRIES:
             self._tries.popitem(last=False)
         return tries
+
+
+def network_of(address: str) -> str:
+    """An address as guesses are counted: of IPv6 the /64, all of which one client may have."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))
 
 
 def _throttled(seconds: float) -> QuotaExceeded:

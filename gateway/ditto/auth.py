@@ -10,7 +10,7 @@ from __future__ import annotations
 import binascii
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,12 +32,17 @@ MAX_USERS_FILE = 1_048_576
 PRE_AUTHENTICATED = "x-ditto-pre-authenticated"
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """A proved caller.
 
     Shape:  `subjects` in order, the first is the default subject; `expires` seconds since the epoch for
-            tokens, else None; `claims` what a token says; `access` the namespaces that it may touch.
+            tokens, else None; `claims` what a token says; `access` the namespaces that it may touch;
+            `is_over` says whether a session has ended in which it was proved.
     """
 
     subjects: tuple[str, ...]
@@ -45,6 +50,7 @@ class Caller:
     expires: float | None = None
     claims: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     access: Access = UNLIMITED
+    is_over: Callable[[], bool] = field(default=_never, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

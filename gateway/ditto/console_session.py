@@ -7,7 +7,6 @@ says whose script it is.
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
@@ -31,9 +30,18 @@ def cookie_of(request: web.Request) -> str | None:
     """Return the session's cookie, None where there is none that could be one."""
     if hdrs.COOKIE not in request.headers:
         return None
-    cookies = request.cookies
-    found = cookies.get(SECURE_COOKIE) or cookies.get(COOKIE)
+    found = request.cookies.get(cookie_name(request))
     return found if found and len(found) <= MAX_COOKIE and found.isascii() else None
+
+
+def is_secure(request: web.Request) -> bool:
+    """True over TLS, also where a proxy in front ends it: claiming it wrongly only loses the cookie."""
+    return request.secure or request.headers.get("X-Forwarded-Proto", "").lower() == "https"
+
+
+def cookie_name(request: web.Request) -> str:
+    """Return the name of the session's cookie: over TLS the one that no other host could have set."""
+    return SECURE_COOKIE if is_secure(request) else COOKIE
 
 
 def is_from_page(request: web.Request) -> bool:
@@ -45,7 +53,13 @@ def is_from_page(request: web.Request) -> bool:
     if site is not None:
         return site == "same-origin"
     origin = request.headers.get(hdrs.ORIGIN)
-    return origin is None or urlsplit(origin).netloc == request.headers.get(hdrs.HOST, "")
+    return origin is None or _host_of(origin) == request.headers.get(hdrs.HOST, "").lower()
+
+
+def _host_of(origin: str) -> str | None:
+    """Host and port of an origin, which may be anything; None where it has none."""
+    _scheme, _, host = origin.partition("://")
+    return host.lower() or None
 
 
 def check_page(request: web.Request) -> None:

@@ -300,7 +300,7 @@ class EventStreams:
         response = await self._begin(call)
         sent = self._metrics.stream_frames.labels(KIND, "out")
         async for data in _told(frames):
-            if stream.has_ended:
+            if stream.has_ended or call.caller.is_over():
                 break
             try:
                 async with asyncio.timeout(STALL_SECONDS):
@@ -347,7 +347,7 @@ class EventStreams:
     async def _send(self, call: ApiCall, stream: Stream) -> web.StreamResponse:
         response = await self._begin(call)
         frames = self._metrics.stream_frames.labels(KIND, "out")
-        while (data := await stream.next()) is not None:
+        while (data := await stream.next()) is not None and not call.caller.is_over():
             await response.write(data)
             frames.inc()
         await response.write_eof()

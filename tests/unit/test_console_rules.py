@@ -32,6 +32,7 @@ from gateway.console.sessions import (
     MAX_TRIES,
     Sessions,
     Throttle,
+    network_of,
 )
 from gateway.console.static import Page, read_assets
 from gateway.console.workloads import workload_row
@@ -147,6 +148,43 @@ def test_an_address_that_tries_many_names_is_slowed_down_and_memory_is_bounded()
     for number in range(MAX_TRIES):
         throttle.begin("ditto", f"address-{number}")
     assert len(throttle._tries) <= MAX_TRIES
+
+
+def test_refused_tries_push_nobody_s_failures_out() -> None:
+    throttle = Throttle(Clock())
+    for address in ("1.1.1.1", "2.2.2.2"):
+        for number in range(FREE_TRIES_OF_ADDRESS):
+            throttle.begin(f"user-{number}", address)
+    for number in range(MAX_TRIES):
+        with pytest.raises(QuotaExceeded):
+            throttle.begin(f"flood-{number}", "2.2.2.2")
+    with pytest.raises(QuotaExceeded):
+        throttle.begin("one-more", "1.1.1.1")
+
+
+def test_the_addresses_of_one_network_guess_together() -> None:
+    throttle = Throttle(Clock())
+    for number in range(FREE_TRIES):
+        throttle.begin("ditto", f"2001:db8::{number:x}")
+    for same in ("2001:db8::ffff:1", "2001:db8:0:0:1::"):
+        with pytest.raises(QuotaExceeded):
+            throttle.begin("ditto", same)
+    throttle.begin("ditto", "2001:db8:0:1::1")
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+        ("/run/socket", "/run/socket"),
+    ],
+    ids=["four", "mapped", "with-zone", "none", "socket"],
+)
+def test_odd_addresses_have_a_network_too(address: str, network: str) -> None:
+    assert network_of(address) == network
 
 
 # --- feeds -----------------------------------------------------------------------------------------
