@@ -72,7 +72,7 @@ class Applications:
         app = message.application
         verb = app.verb if app.verb in _KNOWN_VERBS else "other"
         facts = {"node": inbound.node, "key": app.key[:200]}
-        with self._tracer.start(
+        with self._tracer.start_frequent(
             f"dynamiccontroller {verb}", inbound.envelope.trace, "server", facts
         ):
             answer, outcome = await self._answered(inbound.node, app)

@@ -227,7 +227,7 @@ class Delivery:
         content, version = self._content(node, step)
         trace = self._traces.pop(item.uid, None)
         facts = {"node": node, "object": f"{item.namespace}/{item.name}"}
-        with self._tracer.start(
+        with self._tracer.start_frequent(
             f"cloudhub {step.operation} {item.type}", trace, "producer", facts
         ) as span:
             return change_object(

@@ -238,7 +238,7 @@ class DeviceController:
             return
         async with twin.lock:
             trace, twin.trace = twin.trace, None
-            with self._tracer.start(
+            with self._tracer.start_frequent(
                 "devicecontroller reconcile", trace, "internal", {"device": str(key)}
             ) as span:
                 await self._together(key, twin, span.context if trace else None)

@@ -109,7 +109,7 @@ class EdgeController:
         """Answer one question in the form that it wants."""
         key = (message.subject.type, message.operation)
         form, answering = self._table.get(key, (Form.BARE, _unknown))
-        with self._tracer.start(
+        with self._tracer.start_frequent(
             f"edgecontroller {message.operation} {message.subject.type}",
             inbound.envelope.trace,
             "server",

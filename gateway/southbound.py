@@ -242,4 +242,5 @@ def build_workers(shared: Shared, registry: RegistryView, usage: Usage) -> Worke
         settings=partial(worker_settings, plain(settings), services),
     )
     workers = Workers(plan, shared.endpoints, Ledger(registry, usage), shared.metrics)
+    shared.tracer.elsewhere = workers.spans
     return WorkerProcesses(services, [workers])

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "credential": ("gateway.cli.registry:credential", "Show and set a device's credentials."),
     "thing": ("gateway.cli.thing:thing", "Get, set, search, explain, export and import things."),
     "tail": ("gateway.cli.tail:tail", "Follow a tenant's messages as they pass."),
+    "trace": ("gateway.cli.trace:trace", "Draw a message's walk as a tree, from recent traces."),
     "send": ("gateway.cli.traffic:send", "Send telemetry or an event as a device."),
     "command": (
         "gateway.cli.commands:command",

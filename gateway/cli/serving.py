@@ -25,6 +25,7 @@ from gateway.observe.metrics import Metrics
 from gateway.observe.otlp import build_exports
 from gateway.observe.otlp_choices import sampling
 from gateway.observe.own_metrics import VERSION
+from gateway.observe.recent import RecentTraces
 from gateway.observe.tracing import Tracer
 from gateway.runtime import process, users
 from gateway.runtime.listener import ENDPOINTS_FILE, Endpoints
@@ -84,6 +85,7 @@ class Process:
     documents: dict[str, Callable[[], JsonObject | Reply]] = field(default_factory=dict)
     """What the operations port serves beside its own: path -> JSON document, or the whole reply."""
     tracer: Tracer = field(init=False)
+    traces: RecentTraces = field(init=False)
 
     def __post_init__(self) -> None:
         traces = self.settings.observe.traces
@@ -93,7 +95,9 @@ class Process:
             frequent_per_second=traces.telemetry_per_second,
             per_second=chosen.per_second,
             follows=chosen.follows,
+            keep=max(1, traces.keep),
         )
+        self.traces = RecentTraces(self.tracer)
 
 
 Build = Callable[[Process], Sequence[Module]]
@@ -125,7 +129,12 @@ def _process_modules(shared: Process) -> list[Module]:
     observe = shared.settings.observe
     modules: list[Module] = [
         Operations(
-            observe.http, shared.endpoints, shared.metrics, shared.readiness, shared.documents
+            observe.http,
+            shared.endpoints,
+            shared.metrics,
+            shared.readiness,
+            shared.documents,
+            shared.traces,
         ),
         LoopMonitor(shared.metrics),
     ]

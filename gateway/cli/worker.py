@@ -88,6 +88,7 @@ class Desk:
             "/readiness": lambda _headers: Reply(b"{}"),
             "/metrics": lambda _headers: Reply(self._shared.metrics.bare_text(), TEXT),
             "/usage": lambda _headers: Reply(msgspec.json.encode(self._shares())),
+            "/spans": lambda _headers: Reply(msgspec.json.encode(self._shared.traces.own())),
         }
         await self._ask()
         async with serve_documents_at(path, documents, setting="hono.workers"):

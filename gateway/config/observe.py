@@ -47,6 +47,8 @@ class Traces:
     `parentbased_` before, or rate_limiting. The argument is `ratio`, for rate_limiting traces a second."""
     telemetry_per_second: int = 10
     """Of the traces that start with telemetry here, how many a second may be sampled; all carry ids."""
+    keep: int = 2_000
+    """Finished spans that stay in memory, for `twinspan trace`; about 1 KB each."""
     otlp: Otlp = field(default_factory=Otlp)
 
 
@@ -64,10 +66,12 @@ class Logs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpsHttp:
-    """The operations port: /metrics, /liveness, /readiness."""
+    """The operations port: /metrics, /liveness, /readiness, /traces."""
 
     bind: str = "127.0.0.1:8088"
     """host:port; port 0 takes a free one."""
+    traces_for_all: bool = False
+    """Show /traces, which names devices and things, to other machines too, where `bind` lets them in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

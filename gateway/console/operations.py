@@ -1,4 +1,4 @@
-"""The operations port: `/metrics`, `/liveness`, `/readiness`, and what a process adds (`/edge`).
+"""The operations port: `/metrics`, `/liveness`, `/readiness`, `/traces`, and what a process adds (`/edge`).
 
 Shapes follow Hono's health endpoints (MicroProfile Health):
 `{"status": "UP", "checks": [{"name", "status"}]}`.
@@ -11,8 +11,10 @@ import json
 from collections.abc import Callable, Mapping
 
 from gateway.config.observe import OpsHttp
+from gateway.console.trace_documents import TraceDocuments
 from gateway.model.json import JsonObject
 from gateway.observe.metrics import OPENMETRICS, TEXT, Metrics
+from gateway.observe.recent import RecentTraces
 from gateway.observe.scrape import scraped
 from gateway.runtime.listener import Endpoints
 from gateway.runtime.module import Readiness
@@ -31,6 +33,7 @@ class Operations:
         metrics: Metrics,
         readiness: Readiness,
         more: Mapping[str, Callable[[], JsonObject | Reply]] | None = None,
+        traces: RecentTraces | None = None,
     ) -> None:
         """`more` are documents of the process by path; read when the module runs."""
         self._more = {} if more is None else more
@@ -46,6 +49,8 @@ class Operations:
             "/readiness": self._ready,
             "/started": self._ready,
         }
+        if traces is not None:
+            self._documents |= TraceDocuments(traces, for_all=settings.traces_for_all).by_path()
 
     async def run(self, ready: Callable[[], None]) -> None:
         more = {path: _document(make) for path, make in self._more.items()}

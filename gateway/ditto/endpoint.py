@@ -45,6 +45,8 @@ RawHandler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SERVER = "ditto"
 METHODS = "GET, PUT, POST, PATCH, DELETE, HEAD, OPTIONS"
 _METHODS = frozenset(METHODS.split(", "))
+MAX_SHOWN_PATH = 300
+"""Characters of a request's path in its span."""
 API_REALM = 'Basic realm="Ditto"'
 DEVOPS_REALM = 'Basic realm="DITTO-DEVOPS"'
 STATUS_REALM = 'Basic realm="DITTO-STATUS"'
@@ -243,7 +245,8 @@ class Endpoints:
         parent = TraceContext.parse(
             request.headers.get("traceparent"), request.headers.get("tracestate")
         )
-        name, facts = f"ditto {request.method}", {"http.request.method": request.method}
+        name = f"ditto {request.method}"
+        facts = {"http.request.method": request.method, "url.path": request.path[:MAX_SHOWN_PATH]}
         if request.method == hdrs.METH_GET:
             return self._tracer.start_frequent(name, parent, "server", facts)
         return self._tracer.start(name, parent, "server", facts)

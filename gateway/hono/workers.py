@@ -32,6 +32,7 @@ from gateway.hono.remote_services.connection import UNIX
 from gateway.hono.worker_figures import Ledger, Scrapes, read_shares
 from gateway.model.json import Json, JsonObject
 from gateway.observe.metrics import Metrics
+from gateway.observe.tracing import Seen
 from gateway.runtime.backoff import Backoff
 from gateway.runtime.listener import Door, Endpoints, reserved
 from gateway.runtime.small_http import Reply, fetch_document, serve_documents_at
@@ -49,6 +50,9 @@ ANSWER_SECONDS: Final = 2.0
 MAX_DOCUMENT: Final = 16_777_216
 MAX_FOLDER: Final = 90
 """Bytes of a folder's path that leave room for a socket's name."""
+
+
+_SPANS = msgspec.json.Decoder(list[Seen])
 
 
 class WorkerFailed(GatewayError):
@@ -104,6 +108,17 @@ class Workers:
         """Return how many workers there are, and their process ids."""
         pids = {f"pid-{number}": process.pid for number, process in sorted(self._up.items())}
         return {"workers": self._plan.count, "up": len(self._up), **pids}
+
+    async def spans(self) -> list[Seen]:
+        """Return the finished spans that the workers keep; of one that does not answer there are none."""
+        found: list[Seen] = []
+        for number in sorted(self._up):
+            try:
+                body = await _fetch(worker_socket(self._plan.folder, number), "/spans")
+                found += _SPANS.decode(body)
+            except (OSError, msgspec.DecodeError) as error:
+                log.warning("a worker gave no spans", extra={"worker": number, "cause": str(error)})
+        return found
 
     # --- life -----------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from types import TracebackType
 
@@ -143,6 +143,39 @@ class Span(msgspec.Struct, eq=False):
         self.end(error)
 
 
+class Seen(msgspec.Struct, omit_defaults=True):
+    """A finished span, as processes tell each other. Units:  times in nanoseconds since the epoch."""
+
+    trace: str
+    span: str
+    name: str
+    kind: str
+    started: int
+    ended: int
+    parent: str | None = None
+    error: str | None = None
+    facts: dict[str, AttributeValue] = {}
+    events: list[tuple[int, str, dict[str, AttributeValue]]] = []
+    resource: dict[str, AttributeValue] = {}
+
+
+def seen(span: Span) -> Seen:
+    """Return what others may see of a span."""
+    return Seen(
+        span.context.trace_id,
+        span.context.span_id,
+        span.name,
+        span.kind,
+        span.started,
+        span.ended,
+        span.parent_id,
+        span.error,
+        span.attributes,
+        [(at, name, dict(facts)) for at, name, facts in span.events],
+        dict(span.resource or {}),
+    )
+
+
 _current: ContextVar[Span | None] = ContextVar("twinspan.span", default=None)
 
 
@@ -178,7 +211,8 @@ class Tracer:
     `ratio` samples the traces that start here (0.0 to 1.0); of those that start with what comes all the time,
     at most `frequent_per_second` are, and of all, where it is given, at most `per_second`. A parent's
     decision
-    is followed, unless `follows` is False: then each span is decided anew.
+    is followed, unless `follows` is False: then each span is decided anew. The last `keep` spans stay in
+    memory.
     """
 
     def __init__(
@@ -196,6 +230,9 @@ class Tracer:
         self._frequent = Bucket(frequent_per_second)
         self._closed_until = 0.0
         self._failed = Bucket(FAILED_PER_SECOND)
+        self.keep = keep
+        self.elsewhere: Callable[[], Awaitable[Sequence[Seen]]] | None = None
+        """Asks our other processes for what they keep."""
         self._recent: deque[Span] = deque(maxlen=keep)
         self._sinks: list[Sink] = []
 

@@ -41,7 +41,8 @@ class Reply:
 
 
 Headers = Mapping[str, str]
-"""Names in lower case."""
+"""Names in lower case; `:path` is the request's target with its query, `:peer` who asks (empty: a Unix
+socket)."""
 Document = Callable[[Headers], Reply | Coroutine[None, None, Reply]]
 """Makes the answer, at once or in its own time: what comes behind it on the connection waits."""
 
@@ -50,7 +51,7 @@ Document = Callable[[Headers], Reply | Coroutine[None, None, Reply]]
 class _Request:
     method: str
     path: str
-    headers: Headers
+    headers: dict[str, str]
     keeps: bool
 
 
@@ -62,7 +63,7 @@ class _Malformed(Exception):
 async def serve_documents(
     endpoints: Endpoints, name: str, bind: str, documents: Mapping[str, Document], *, setting: str
 ) -> AsyncIterator[None]:
-    """Serve `documents` by path for the length of the block.
+    """Serve `documents` by path for the length of the block; one whose path ends with `/` has all below it.
 
     Errors: PortTaken; InvalidSetting for a bad `bind`.
     """
@@ -130,10 +131,13 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_paused = False
+        self._peer = ""
         self._work: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self._peer = str(peer[0]) if isinstance(peer, tuple) else ""
         self._open.add(self)
         if len(self._open) > MAX_CONNECTIONS:
             self.abort()
@@ -191,7 +195,9 @@ class _Connection(asyncio.Protocol):
             self._wait(IDLE_SECONDS)
 
     def _answer(self, request: _Request) -> None:
-        document = self._documents.get(request.path)
+        folder = request.path[: request.path.rfind("/") + 1]
+        document = self._documents.get(request.path) or self._documents.get(folder)
+        request.headers[":peer"] = self._peer
         if document is None:
             reply = _plain(HTTPStatus.NOT_FOUND)
         elif request.method not in ("GET", "HEAD"):
@@ -248,7 +254,7 @@ def _read(head: bytes) -> _Request:
     parts = first.split(" ")
     if len(parts) != 3 or parts[2] not in ("HTTP/1.1", "HTTP/1.0") or not parts[0].isalpha():
         raise _Malformed
-    headers: dict[str, str] = {}
+    headers = {":path": parts[1]}
     for line in rest:
         name, colon, value = line.partition(":")
         if not colon or not name or name != name.strip():

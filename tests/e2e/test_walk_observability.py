@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from tests.otlp_receiver import Collector, a_collector
 from tests.process import eventually, tool, twinspan
 from tests.prometheus_server import prometheus
-from tests.walk import DEMO_DEVICE, Walk, curl, in_thread
+from tests.walk import DEMO_DEVICE, Walk, curl, in_thread, twinspan_cli
 
 pytestmark = pytest.mark.e2e
 
@@ -278,3 +280,47 @@ def test_a_command_and_its_answer_are_one_trace(walk: Walk, collector: Collector
         },
     )
     check_connected(collector, trace, root)
+
+
+# --- `twinspan trace`
+
+
+def test_a_walk_is_drawn_in_the_terminal(walk: Walk) -> None:
+    trace, _, header = new_trace()
+    path = "things/default:thermostat/features/target/desiredProperties"
+    options = ("-H", f"traceparent: {header}")
+    wanted = {"value": 10 + secrets.randbelow(9) + 0.5}
+    assert walk.ditto("PUT", path, *options, data=wanted).status in (201, 204)
+    here = ("--data-dir", str(walk.running.data_dir))
+
+    def drawn() -> str:
+        said = twinspan_cli("trace", trace[:12], *here)
+        return said if "edge.mapper write" in said else ""
+
+    lines = eventually(drawn).splitlines()
+    assert lines[0].startswith(f"{trace}  20")
+    (first,) = (line for line in lines if line.startswith("ditto PUT"))
+    assert "url.path=/api/2/things/default:thermostat/" in first
+    (second,) = (line for line in lines if line.startswith("└─ "))
+    assert second.startswith("└─ things.change")
+    newest = json.loads(twinspan_cli("trace", "--last", "-o", "json", *here))
+    assert len(newest) == 1
+    for wish in ("--thing=default:thermostat", "--device=default/thermostat", "--kind=edge"):
+        listed = twinspan_cli("trace", "--last", "100", wish, "-o", "json", *here)
+        assert trace in {one["trace_id"] for one in json.loads(listed)}
+    assert trace in twinspan_cli("trace", "--thing=default:thermostat", *here)
+
+
+def test_a_trace_that_is_not_there_is_said_with_exit_code_3(walk: Walk) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "gateway.cli", "trace", "0" * 31 + "1"),
+            *("--data-dir", str(walk.running.data_dir)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "not among those kept" in done.stderr
+    assert "not sampled" in done.stderr
