@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import logging
 from asyncio.subprocess import Process
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +71,8 @@ STEADY_SECONDS = 60.0
 BROKEN_SECONDS = 30.0
 """Pause before a family that cannot work is tried again: somebody must change something first."""
 ORDER_SECONDS = 60.0
+LATELY_SECONDS = 600.0
+"""How far back ends of a process are counted for those who look at it."""
 
 Take = Callable[[str, Sequence[Discovered], Sequence[str]], None]
 """Takes what a family sees: its name, devices found or changed, addresses that are gone."""
@@ -147,6 +150,7 @@ class FamilyProcess:
         self._facts: dict[str, Any] = {}
         self._orders: list[str] = []
         self._starts = 0
+        self._ends: deque[float] = deque(maxlen=100)
         self._unanswered = 0
 
     # --- for drivers ------------------------------------------------------------------------------
@@ -198,13 +202,15 @@ class FamilyProcess:
         return done.result
 
     def facts(self) -> JsonObject:
-        """Say how the process is, for `edge status`."""
+        """Say how the process is, for `edge status`; `ended_lately` counts ends while it was needed."""
+        since = asyncio.get_running_loop().time() - LATELY_SECONDS
         return {
             "name": self.name,
             "running": self._up.is_set(),
             "pid": None if self._process is None else self._process.pid,
             "devices": self._users,
             "starts": self._starts,
+            "ended_lately": sum(ended > since for ended in self._ends),
             "broken": self._broken or None,
             "orders": [*self._orders],
             "hardware": self._facts,
@@ -229,6 +235,7 @@ class FamilyProcess:
             if now() - began > STEADY_SECONDS:
                 backoff.reset()
             if self._is_needed():
+                self._ends.append(now())
                 await asyncio.sleep(BROKEN_SECONDS if self._broken else backoff.next())
 
     async def _run_once(self) -> None:
@@ -443,8 +450,12 @@ class MapperProcesses:
             ready()
 
     def drivers(self) -> dict[str, DriverFactory]:
-        """Return the factories of drivers by protocol."""
-        return {protocol: _factory(self._families[maker]) for protocol, maker in FAMILIES.items()}
+        """Return the factories of drivers by protocol, without those that are left to others."""
+        return {
+            protocol: _factory(self._families[maker])
+            for protocol, maker in FAMILIES.items()
+            if protocol not in self._disabled
+        }
 
     async def order(self, protocol: str, name: str, arguments: Mapping[str, str]) -> JsonObject:
         """Have a family do something. Errors: NotFound; Rejected; DeviceUnreachable."""

@@ -94,6 +94,12 @@ async def running(folder: Path, **settings: Any) -> AsyncIterator[Rig]:
             await task
 
 
+def test_a_disabled_protocol_has_no_driver_here(tmp_path: Path) -> None:
+    names = set(Rig(tmp_path, Mappers(disabled=("modbus",))).processes.drivers())
+    assert "modbus" not in names
+    assert {"ble", "zigbee", "opcua"} <= names
+
+
 @pytest.mark.usefixtures("families")
 async def test_a_process_starts_with_its_first_device_and_serves_it(tmp_path: Path) -> None:
     async with running(tmp_path) as rig:
@@ -165,7 +171,7 @@ async def test_a_process_that_crashes_is_started_again(tmp_path: Path) -> None:
         again = rig.driver()
         await again.connect()
         assert (await again.read(["speed"]))["speed"].text == "1"
-        assert rig.facts()["starts"] == 2
+        assert (rig.facts()["starts"], rig.facts()["ended_lately"]) == (2, 1)
         assert not is_alive(first)
 
 
