@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import cast
 
+import edge.devicefaults
 import edge.devicerooms
+import edge.discoverynews
 import edge.mappers.process
 from edge.mappers.family import FAMILIES
 from gateway.cli.main import main
 
 
 def prepare() -> None:
+    edge.discoverynews.GATHER_SECONDS = 0.05
+    edge.devicefaults.SETTLE_SECONDS = 0.1
     known = cast(dict[str, str], FAMILIES)
     known.clear()
     known["modbus"] = "tests.seen_family:make_seen"

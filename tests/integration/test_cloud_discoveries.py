@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from cloud import discoveries
 from cloud.discovered import DISCOVERED, PLURAL
 from gateway.errors import NotFound
 from gateway.model.json import JsonObject
+from gateway.wire.cloudedge.devices import ObjectMeta
 from gateway.wire.cloudedge.discoveries import (
     Glimpse,
     SeenDevice,
@@ -33,8 +37,10 @@ from tests.cloud_rig import (
 )
 from tests.cloud_samples import DEVICES, a_device
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 NOW = 1_795_377_600_000
-NAME = "edge-1.bluetooth-a4c138000001"
+_nodes = itertools.count(1)
 TEMP = SeenProperty(
     "temperature",
     "FLOAT",
@@ -60,31 +66,49 @@ def a_sensor(address: str = "A4:C1:38:00:00:01", **more: Any) -> SeenDevice:
     return SeenDevice("bluetooth", address, **said)
 
 
-@pytest.fixture
-async def cloud(tmp_path: Path) -> AsyncIterator[CloudCore]:
-    async with a_cloud(tmp_path) as running:
-        yield running
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cloud(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[CloudCore]:
+    """One for all tests: each has a node of its own, and takes its Devices away."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(discoveries, "SWEEP_SECONDS", 0.05)
+        async with a_cloud(tmp_path_factory.mktemp("cloud")) as running:
+            yield running
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def edge(cloud: CloudCore) -> AsyncIterator[Edge]:
-    async with an_edge(cloud, "edge-1", await join(cloud, "edge-1")) as connected:
+    node = f"edge-{next(_nodes)}"
+    async with an_edge(cloud, node, await join(cloud, node)) as connected:
         await connected.register()
         yield connected
+    for group_version, plural, namespace in (
+        (DISCOVERED, PLURAL, None),
+        (DEVICES, "devices", "default"),
+        (DEVICES, "devicemodels", "default"),
+    ):
+        for each in (await cloud.kube.list(group_version, plural)).items:
+            with contextlib.suppress(NotFound):
+                name = ObjectMeta.read(each).name
+                await cloud.kube.delete(group_version, plural, namespace, name)
+
+
+def seen_by(edge: Edge, address: str = "a4c138000001") -> str:
+    """The name of an object."""
+    return f"{edge.node}.bluetooth-{address}"
 
 
 async def tell(edge: Edge, *seen: SeenDevice, **more: Any) -> None:
     await edge.send(tell_sightings(a_stamp(), Sightings(seen=seen, **more)))
 
 
-async def found(cloud: CloudCore, name: str = NAME) -> JsonObject | None:
+async def found(cloud: CloudCore, name: str) -> JsonObject | None:
     try:
         return await cloud.object(DISCOVERED, PLURAL, None, name)
     except NotFound:
         return None
 
 
-async def status(cloud: CloudCore, name: str = NAME) -> dict[str, Any]:
+async def status(cloud: CloudCore, name: str) -> dict[str, Any]:
     """The status of an object, once it has one."""
 
     async def read() -> dict[str, Any]:
@@ -94,12 +118,12 @@ async def status(cloud: CloudCore, name: str = NAME) -> dict[str, Any]:
     return await eventually(read)
 
 
-async def accept(cloud: CloudCore, which: str = NAME, /, **wish: str) -> None:
+async def accept(cloud: CloudCore, which: str, /, **wish: str) -> None:
     await status(cloud, which)
     await cloud.kube.patch(DISCOVERED, PLURAL, None, which, {"spec": {"accept": {**wish}}})
 
 
-async def verdict(cloud: CloudCore, name: str = NAME, reason: str = "") -> tuple[str, ...]:
+async def verdict(cloud: CloudCore, name: str, reason: str = "") -> tuple[str, ...]:
     """The Device that it became, reason and message, once it was judged."""
 
     async def read() -> tuple[str, ...]:
@@ -116,27 +140,27 @@ async def test_what_a_node_sees_is_an_object_that_changes_and_goes(
     cloud: CloudCore, edge: Edge
 ) -> None:
     await tell(edge, a_sensor())
-    said = await status(cloud)
-    assert (said["node"], said["protocol"]) == ("edge-1", "bluetooth")
+    said = await status(cloud, seen_by(edge))
+    assert (said["node"], said["protocol"]) == (edge.node, "bluetooth")
     assert (said["name"], said["signal"], said["lastSeen"]) == (
         "Living Room",
         -61,
         "2026-11-22T20:00:00Z",
     )
-    document: Any = await found(cloud)
+    document: Any = await found(cloud, seen_by(edge))
     (owner,) = document["metadata"]["ownerReferences"]
-    assert (owner["kind"], owner["name"]) == ("Node", "edge-1")
+    assert (owner["kind"], owner["name"]) == ("Node", edge.node)
     await tell(edge, still={"bluetooth-a4c138000001": Glimpse(NOW + 60_000, -70)})
 
     async def is_newer() -> bool:
-        now = await status(cloud)
+        now = await status(cloud, seen_by(edge))
         return (now["signal"], now["lastSeen"]) == (-70, "2026-11-22T20:01:00Z")
 
     await eventually(is_newer)
     await tell(edge, gone=("bluetooth-a4c138000001",))
 
     async def is_gone() -> bool:
-        return await found(cloud) is None
+        return await found(cloud, seen_by(edge)) is None
 
     await eventually(is_gone)
 
@@ -144,19 +168,19 @@ async def test_what_a_node_sees_is_an_object_that_changes_and_goes(
 async def test_a_node_takes_nothing_from_another_whose_name_begins_with_its_own(
     cloud: CloudCore, edge: Edge
 ) -> None:
-    async with an_edge(cloud, "edge-1.b", await join(cloud, "edge-1.b")) as other:
+    async with an_edge(cloud, f"{edge.node}.b", await join(cloud, f"{edge.node}.b")) as other:
         await tell(other, a_sensor())
-        await status(cloud, "edge-1.b.bluetooth-a4c138000001")
+        await status(cloud, f"{edge.node}.b.bluetooth-a4c138000001")
         await tell(edge, a_sensor(), gone=("b.bluetooth-a4c138000001",))
-        await status(cloud)
-        assert await found(cloud, "edge-1.b.bluetooth-a4c138000001") is not None
+        await status(cloud, seen_by(edge))
+        assert await found(cloud, f"{edge.node}.b.bluetooth-a4c138000001") is not None
 
 
 async def test_strangers_texts_are_cleaned_again_and_sights_of_no_use_left_out(
     cloud: CloudCore, edge: Edge
 ) -> None:
     await tell(edge, a_sensor("bad address"), a_sensor(name="\x1b[2J\u202eevil" + "x" * 10_000))
-    said = await status(cloud)
+    said = await status(cloud, seen_by(edge))
     assert said["name"].startswith("[2Jevil")
     assert len(said["name"]) == 128
     listed = await cloud.kube.list(DISCOVERED, PLURAL)
@@ -169,11 +193,11 @@ async def test_a_node_can_fill_its_own_share_and_no_more(
     monkeypatch.setattr(discoveries, "MAX_PER_NODE", 5)
     flood = [a_sensor(f"00:00:00:00:{n // 256:02x}:{n % 256:02x}") for n in range(200)]
     await tell(edge, *flood)
-    await status(cloud, "edge-1.bluetooth-000000000004")
+    await status(cloud, seen_by(edge, "000000000004"))
     await tell(edge, a_sensor("00:00:00:00:00:00", name="first"))
 
     async def is_told() -> bool:
-        now = await status(cloud, "edge-1.bluetooth-000000000000")
+        now = await status(cloud, seen_by(edge, "000000000000"))
         return bool(now["name"] == "first")
 
     await eventually(is_told)
@@ -182,12 +206,16 @@ async def test_a_node_can_fill_its_own_share_and_no_more(
 
 async def test_an_accepted_device_gets_a_model_and_a_device(cloud: CloudCore, edge: Edge) -> None:
     await tell(edge, a_sensor())
-    await accept(cloud, name="living", namespace="default")
-    assert await verdict(cloud) == ("default/living", "Accepted", "it is Device default/living")
+    await accept(cloud, seen_by(edge), name="living", namespace="default")
+    assert await verdict(cloud, seen_by(edge)) == (
+        "default/living",
+        "Accepted",
+        "it is Device default/living",
+    )
     device = await cloud.object(DEVICES, "devices", "default", "living")
     assert device["spec"] == {
         "deviceModelRef": {"name": "atc-thermometer"},
-        "nodeName": "edge-1",
+        "nodeName": edge.node,
         "protocol": {
             "protocolName": "bluetooth",
             "configData": {"address": "A4:C1:38:00:00:01"},
@@ -225,10 +253,10 @@ async def test_two_of_a_kind_share_a_model_and_have_names_of_their_own(
     cloud: CloudCore, edge: Edge
 ) -> None:
     await tell(edge, a_sensor(), a_sensor("A4:C1:38:00:00:02"))
-    await accept(cloud)
-    await accept(cloud, "edge-1.bluetooth-a4c138000002")
-    one = (await verdict(cloud))[0]
-    two = (await verdict(cloud, "edge-1.bluetooth-a4c138000002"))[0]
+    await accept(cloud, seen_by(edge))
+    await accept(cloud, seen_by(edge, "a4c138000002"))
+    one = (await verdict(cloud, seen_by(edge)))[0]
+    two = (await verdict(cloud, seen_by(edge, "a4c138000002")))[0]
     assert (one, two) == ("default/living-room-0001", "default/living-room-0002")
     assert len((await cloud.kube.list(DEVICES, "devicemodels")).items) == 1
 
@@ -236,8 +264,8 @@ async def test_two_of_a_kind_share_a_model_and_have_names_of_their_own(
 async def test_another_model_of_that_name_is_left_alone(cloud: CloudCore, edge: Edge) -> None:
     await apply_model(cloud)
     await tell(edge, a_sensor(model="lamp-model"))
-    await accept(cloud, name="living")
-    await verdict(cloud)
+    await accept(cloud, seen_by(edge), name="living")
+    await verdict(cloud, seen_by(edge))
     device = await cloud.object(DEVICES, "devices", "default", "living")
     name = device["spec"]["deviceModelRef"]["name"]
     assert name.startswith("lamp-model-")
@@ -250,10 +278,10 @@ async def test_a_device_without_known_properties_needs_a_model_that_somebody_nam
 ) -> None:
     await apply_model(cloud)
     await tell(edge, a_sensor(properties=()))
-    await accept(cloud, name="living")
-    assert (await verdict(cloud))[:2] == ("", "NothingKnown")
-    await accept(cloud, name="living", model="lamp-model")
-    assert (await verdict(cloud, reason="Accepted"))[0] == "default/living"
+    await accept(cloud, seen_by(edge), name="living")
+    assert (await verdict(cloud, seen_by(edge)))[:2] == ("", "NothingKnown")
+    await accept(cloud, seen_by(edge), name="living", model="lamp-model")
+    assert (await verdict(cloud, seen_by(edge), reason="Accepted"))[0] == "default/living"
     device = await cloud.object(DEVICES, "devices", "default", "living")
     assert [each["name"] for each in device["spec"]["properties"]] == ["on", "level", "temp"]
 
@@ -264,10 +292,10 @@ async def test_a_name_that_is_taken_and_a_namespace_that_is_not_there_are_told(
     await apply_model(cloud)
     await apply_device(cloud, a_device())
     await tell(edge, a_sensor())
-    await accept(cloud, name="lamp")
-    assert (await verdict(cloud))[:2] == ("", "NameTaken")
-    await accept(cloud, name="lamp", namespace="nowhere")
-    accepted, _, message = await verdict(cloud, reason="Refused")
+    await accept(cloud, seen_by(edge), name="lamp")
+    assert (await verdict(cloud, seen_by(edge)))[:2] == ("", "NameTaken")
+    await accept(cloud, seen_by(edge), name="lamp", namespace="nowhere")
+    accepted, _, message = await verdict(cloud, seen_by(edge), reason="Refused")
     assert accepted == ""
     assert "nowhere" in message
 
@@ -275,7 +303,7 @@ async def test_a_name_that_is_taken_and_a_namespace_that_is_not_there_are_told(
 async def test_a_device_that_is_there_already_shows_as_accepted(
     cloud: CloudCore, edge: Edge
 ) -> None:
-    device: Any = a_device("known")
+    device: Any = a_device("known", edge.node)
     device["spec"]["protocol"] = {
         "protocolName": "bluetooth",
         "configData": {"address": "a4:c1:38:00:00:01", "timeout": 5},
@@ -283,19 +311,19 @@ async def test_a_device_that_is_there_already_shows_as_accepted(
     await apply_model(cloud)
     await apply_device(cloud, device)
     await tell(edge, a_sensor())
-    assert (await verdict(cloud))[0] == "default/known"
+    assert (await verdict(cloud, seen_by(edge)))[0] == "default/known"
 
 
 async def test_a_device_that_was_deleted_is_not_made_again_unless_somebody_asks_anew(
     cloud: CloudCore, edge: Edge
 ) -> None:
     await tell(edge, a_sensor())
-    await accept(cloud, name="living")
-    await verdict(cloud)
+    await accept(cloud, seen_by(edge), name="living")
+    await verdict(cloud, seen_by(edge))
     await cloud.kube.delete(DEVICES, "devices", "default", "living")
-    assert (await verdict(cloud, reason="DeviceDeleted"))[0] == ""
-    await accept(cloud, name="living2")
-    assert (await verdict(cloud, reason="Accepted"))[0] == "default/living2"
+    assert (await verdict(cloud, seen_by(edge), reason="DeviceDeleted"))[0] == ""
+    await accept(cloud, seen_by(edge), name="living2")
+    assert (await verdict(cloud, seen_by(edge), reason="Accepted"))[0] == "default/living2"
 
 
 async def test_a_restart_in_the_middle_ends_with_one_device(tmp_path: Path) -> None:
@@ -305,32 +333,29 @@ async def test_a_restart_in_the_middle_ends_with_one_device(tmp_path: Path) -> N
     ):
         await edge.register()
         await tell(edge, a_sensor())
-        await status(first)
+        await status(first, seen_by(edge))
     async with a_cloud(tmp_path, cloudcore=False) as api:
         await api.kube.patch(
-            DISCOVERED, PLURAL, None, NAME, {"spec": {"accept": {"name": "living"}}}
+            DISCOVERED, PLURAL, None, seen_by(edge), {"spec": {"accept": {"name": "living"}}}
         )
         device: Any = a_device("living")
-        device["metadata"]["annotations"] = {"twinspan.io/discovered": NAME}
+        device["metadata"]["annotations"] = {"twinspan.io/discovered": seen_by(edge)}
         device["spec"]["protocol"] = {"protocolName": "bluetooth"}
         await apply_device(api, device)
     async with a_cloud(tmp_path) as second:
-        assert (await verdict(second))[0] == "default/living"
+        assert (await verdict(second, seen_by(edge)))[0] == "default/living"
         await asyncio.sleep(0)
         assert len((await second.kube.list(DEVICES, "devices")).items) == 1
 
 
-async def test_what_a_node_saw_goes_with_the_node(
-    cloud: CloudCore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(discoveries, "SWEEP_SECONDS", 0.05)
-    async with an_edge(cloud, "edge-1", await join(cloud, "edge-1")) as edge:
+async def test_what_a_node_saw_goes_with_the_node(cloud: CloudCore) -> None:
+    async with an_edge(cloud, "leaving", await join(cloud, "leaving")) as edge:
         await edge.register()
         await tell(edge, a_sensor())
-        await status(cloud)
-    await cloud.kube.delete("v1", "nodes", None, "edge-1")
+        await status(cloud, seen_by(edge))
+    await cloud.kube.delete("v1", "nodes", None, "leaving")
 
     async def is_gone() -> bool:
-        return await found(cloud) is None
+        return await found(cloud, seen_by(edge)) is None
 
     await eventually(is_gone)
