@@ -116,8 +116,10 @@ def test_bindings_are_completed_with_their_groups() -> None:
 def test_a_binding_keeps_its_role() -> None:
     item = a_binding(subjects=[])
     other = a_binding(subjects=[], roleRef={"apiGroup": rbac.GROUP, "kind": "Role", "name": "q"})
-    assert next(cause.text for cause in rbac.binding_faults(other, item)).endswith(
-        "cannot change roleRef"
+    (fault,) = rbac.binding_faults(other, item)
+    assert fault.text == (
+        'roleRef: Invalid value: {"APIGroup":"rbac.authorization.k8s.io","Kind":"Role","Name":"q"}:'
+        " cannot change roleRef"
     )
 
 
@@ -134,6 +136,68 @@ def test_faults_of_roles_name_what_is_missing() -> None:
     cluster = a_binding(subjects=[{"kind": "ServiceAccount", "name": "bot"}])
     fields = [cause.field for cause in rbac.cluster_binding_faults(cluster, None)]
     assert fields == ["roleRef.kind", "subjects[0].namespace"]
+
+
+def test_an_account_without_namespace_is_of_its_binding_s_namespace() -> None:
+    """As for kube-apiserver: only a ClusterRoleBinding, which has none, must say whose account it means."""
+    bot: JsonObject = {"kind": "ServiceAccount", "name": "bot"}
+    assert rbac.binding_faults(a_binding(subjects=[bot]), None) == []
+    role: JsonObject = {"apiGroup": rbac.GROUP, "kind": "ClusterRole", "name": "r"}
+    cluster = a_binding(subjects=[bot], roleRef=role)
+    (fault,) = rbac.cluster_binding_faults(cluster, None)
+    assert fault.text == "subjects[0].namespace: Required value"
+
+
+@pytest.mark.parametrize(
+    ("subject", "told"),
+    [
+        ({"kind": "User", "apiGroup": rbac.GROUP}, ["name: Required value"]),
+        (
+            {"kind": "ServiceAccount", "name": "Bot", "apiGroup": "x"},
+            [
+                'name: Invalid value: "Bot": ',
+                'apiGroup: Unsupported value: "x": supported values: ""',
+            ],
+        ),
+        (
+            {"kind": "Group", "name": "g", "apiGroup": "x"},
+            ['apiGroup: Unsupported value: "x": supported values: "rbac.authorization.k8s.io"'],
+        ),
+        (
+            {"kind": "Robot", "name": "r"},
+            [
+                'kind: Unsupported value: "Robot":'
+                ' supported values: "ServiceAccount", "User", "Group"'
+            ],
+        ),
+    ],
+)
+def test_faults_of_subjects(subject: JsonObject, told: list[str]) -> None:
+    texts = [cause.text for cause in rbac.binding_faults(a_binding(subjects=[subject]), None)]
+    assert len(texts) == len(told)
+    assert all(text.startswith(f"subjects[0].{one}") for text, one in zip(texts, told, strict=True))
+
+
+def test_faults_of_role_references() -> None:
+    item = a_binding(roleRef={"apiGroup": "x", "kind": "Robot"}, subjects=[])
+    assert [cause.text for cause in rbac.binding_faults(item, None)] == [
+        'roleRef.apiGroup: Unsupported value: "x": supported values: "rbac.authorization.k8s.io"',
+        'roleRef.kind: Unsupported value: "Robot": supported values: "Role", "ClusterRole"',
+        "roleRef.name: Required value",
+    ]
+
+
+def test_selectors_of_gathered_roles_are_judged() -> None:
+    selector: JsonObject = {"matchExpressions": [{"key": "a", "operator": "Near"}]}
+    item: JsonObject = {"aggregationRule": {"clusterRoleSelectors": [selector]}}
+    place = "aggregationRule.clusterRoleSelectors[0]"
+    assert [cause.text for cause in rbac.cluster_role_faults(item, None)] == [
+        f'{place}.matchExpressions[0].operator: Invalid value: "Near":'
+        " not a valid selector operator",
+        f"{place}: Invalid value: null: invalid label selector.",
+    ]
+    item = {"aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}}
+    assert rbac.cluster_role_faults(item, None) == []
 
 
 # --- what Pods name -------------------------------------------------------------------------------

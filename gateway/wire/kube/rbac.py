@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.model.json import Json, JsonObject
+from gateway.wire.kube.judging import selector_faults
 from gateway.wire.kube.names import (
     invalid_value,
     path_segment_fault,
@@ -18,6 +19,8 @@ from gateway.wire.kube.names import (
 from gateway.wire.kube.status import Cause
 
 GROUP = "rbac.authorization.k8s.io"
+_SHOWN = (("apiGroup", "APIGroup"), ("kind", "Kind"), ("name", "Name"))
+"""How a server's messages write the fields of a role reference."""
 
 
 def prepare_binding(item: JsonObject, _old: JsonObject | None) -> None:
@@ -49,12 +52,17 @@ def cluster_role_faults(item: JsonObject, _old: JsonObject | None) -> list[Cause
     if isinstance(gathers, dict) and not gathers.get("clusterRoleSelectors"):
         why = "at least one clusterRoleSelector required if aggregationRule is non-nil"
         faults.append(required("aggregationRule.clusterRoleSelectors", why))
+    for at, selector in enumerate(_tables(_table(gathers).get("clusterRoleSelectors"))):
+        place = f"aggregationRule.clusterRoleSelectors[{at}]"
+        found = list(selector_faults(place, selector))
+        unread = [invalid_value(place, None, "invalid label selector.")] if found else []
+        faults += [*found, *unread]
     return faults
 
 
 def binding_faults(item: JsonObject, old: JsonObject | None) -> list[Cause]:
     """Say what is wrong with a RoleBinding."""
-    return _binding_faults(item, old, ("ClusterRole", "Role"), is_namespaced=True)
+    return _binding_faults(item, old, ("Role", "ClusterRole"), is_namespaced=True)
 
 
 def cluster_binding_faults(item: JsonObject, old: JsonObject | None) -> list[Cause]:
@@ -109,7 +117,8 @@ def _binding_faults(
     for at, subject in enumerate(_tables(item.get("subjects"))):
         faults += _subject_faults(subject, f"subjects[{at}]", is_namespaced)
     if old is not None and old.get("roleRef") != item.get("roleRef"):
-        faults.append(invalid_value("roleRef", item.get("roleRef"), "cannot change roleRef"))
+        shown: JsonObject = {there: role.get(name) or "" for name, there in _SHOWN}
+        faults.append(invalid_value("roleRef", shown, "cannot change roleRef"))
     return faults
 
 
@@ -130,7 +139,7 @@ def _subject_faults(subject: JsonObject, place: str, is_namespaced: bool) -> lis
             if group != GROUP:
                 faults.append(_unsupported(f"{place}.apiGroup", group, (GROUP,)))
         case other:
-            known = ("Group", "ServiceAccount", "User")
+            known = ("ServiceAccount", "User", "Group")
             faults.append(_unsupported(f"{place}.kind", other or "", known))
     return faults
 
