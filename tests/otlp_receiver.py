@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -64,8 +65,8 @@ def attributes_of(span: Span | LogRecord) -> dict[str, Any]:
 
 
 @contextmanager
-def a_collector() -> Iterator[Collector]:
-    """Listen over HTTP for the length of the block."""
+def a_collector(tls: ssl.SSLContext | None = None) -> Iterator[Collector]:
+    """Listen over HTTP, or HTTPS, for the length of the block."""
     collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):
@@ -89,9 +90,18 @@ def a_collector() -> Iterator[Collector]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """Who does not like our certificate goes away; nothing to tell."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    collector.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
+    scheme = "http" if tls is None else "https"
+    collector.endpoint = f"{scheme}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

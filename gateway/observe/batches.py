@@ -43,6 +43,8 @@ class Batches(Generic[T]):
         self._dropped = outcomes.labels("dropped")
         self._failed = outcomes.labels("failed")
         self._is_reached = True
+        self._under_way: tuple[asyncio.Future[bool], int] | None = None
+        """What was being sent when the end came."""
 
     @property
     def depth(self) -> int:
@@ -76,13 +78,17 @@ class Batches(Generic[T]):
         batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         work.put((batch, done))
-        is_sent = False
-        try:
-            is_sent = await asyncio.shield(done)
-        except asyncio.CancelledError:
-            done.add_done_callback(lambda late: self._count(len(batch), is_sent=late.result()))
-            raise
-        self._count(len(batch), is_sent=is_sent)
+        self._under_way = done, len(batch)
+        await self._settled()
+
+    async def _settled(self) -> None:
+        """Wait for what is under way and count it."""
+        if self._under_way is None:
+            return
+        done, size = self._under_way
+        is_sent = await asyncio.shield(done)
+        self._under_way = None
+        self._count(size, is_sent=is_sent)
         self._tell(is_sent)
 
     async def _send_last(
@@ -90,10 +96,12 @@ class Batches(Generic[T]):
     ) -> None:
         try:
             async with asyncio.timeout(self._last):
+                await self._settled()
                 while self._waiting:
                     await self._send(work)
         except TimeoutError:
-            self._count(len(self._waiting), is_sent=False)
+            lost = 0 if self._under_way is None else self._under_way[1]
+            self._count(len(self._waiting) + lost, is_sent=False)
             self._waiting.clear()
         work.put(None)
         threading.Thread(target=shutdown, name=f"{self._name}-end", daemon=True).start()

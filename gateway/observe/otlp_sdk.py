@@ -98,6 +98,7 @@ def _options(to: Destination) -> dict[str, Any]:
             "certificate_file": to.ca_file or None,
             "client_certificate_file": to.cert_file or None,
             "client_key_file": to.key_file or None,
+            "session": _session(to),
         }
     import grpc
 
@@ -111,6 +112,20 @@ def _options(to: Destination) -> dict[str, Any]:
         if to.compression == "gzip"
         else grpc.Compression.NoCompression,
     }
+
+
+def _session(to: Destination) -> Any:
+    """A session whose `ca_file` counts: by itself it would let REQUESTS_CA_BUNDLE win."""
+    import requests
+
+    class Session(requests.Session):
+        def merge_environment_settings(
+            self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
+        ) -> Any:
+            verify = to.ca_file or verify
+            return super().merge_environment_settings(url, proxies, stream, verify, cert)
+
+    return Session()
 
 
 def _credentials(to: Destination) -> Any:
