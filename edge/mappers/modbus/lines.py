@@ -1,7 +1,11 @@
 """Lines that several units share: one request at a time, in order of arrival, and no unit eats the line.
 
-A unit that does not answer is left alone for a while that doubles, at least ten times what waiting for it
-costs: silent units take at most a tenth of their line's time each. Its devices hear so at once.
+A unit that does not answer is left alone for a while that doubles, at least five times what waiting for it
+costs. Its devices hear so at once.
+
+RTU frames have no transaction numbers: an answer that comes too late looks like the answer to the next
+request of the same unit. So after a request without an answer, also one that was broken off, the unit is
+asked nothing until such an answer must have come and gone.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from edge.mappers.driver import DeviceUnreachable
-from edge.mappers.modbus.addresses import LineAddress, SerialLine, TcpLine, UnitAddress
+from edge.mappers.modbus.addresses import LineAddress, TcpLine, UnitAddress
 from edge.mappers.modbus.registers import Coils, Mask, Registers, Table
 from gateway.errors import GatewayError, Rejected
 from gateway.model.json import JsonObject
@@ -22,15 +26,14 @@ from gateway.runtime.backoff import Backoff
 T = TypeVar("T")
 Write = Coils | Registers | Mask
 
-REST_FACTOR = 20
+REST_FACTOR, REST_FACTOR_RTU = 20, 30
 """A silent unit's first rest in multiples of its time limit; jitter may halve it."""
 LONGEST_REST = 60.0
 SILENT_BEFORE_REOPEN = 4
 """Requests in a row without an answer after which a TCP connection is made anew: it may be half open."""
 REOPEN_FIRST, REOPEN_CAP = 0.5, 10.0
-SETTLE_SECONDS = 0.05
-"""Pause after a repeated request without transaction numbers: a late answer to the first must not stand for
-the answer to the next."""
+LATE_FACTOR = 3
+"""How late an answer without a transaction number may come, in multiples of the time limit."""
 CODES = {
     1: "illegal function",
     2: "illegal data address",
@@ -93,6 +96,8 @@ class Line:
     failures: int = 0
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _units: dict[int, _Unit] = field(default_factory=dict)
+    _doubts: dict[int, float] = field(default_factory=dict)
+    """Until when an answer of a unit may be one to an earlier request."""
     _silent: int = 0
     _reopen: Backoff = field(default_factory=lambda: Backoff(REOPEN_FIRST, REOPEN_CAP))
     _closed_until: float = 0.0
@@ -138,6 +143,7 @@ class Line:
         """Return what a unit says of itself, None for a unit that is not there."""
         async with self._lock:
             await self._open()
+            self._doubt_from_now(unit, seconds)
             try:
                 async with asyncio.timeout(seconds):
                     await self.client.read(unit, Table.HOLDING, 0, 1)
@@ -146,6 +152,7 @@ class Line:
                     return None
             except (DeviceUnreachable, TimeoutError):
                 return None
+            self._doubt_from_now(unit, seconds)
             try:
                 async with asyncio.timeout(seconds):
                     return await self.client.identity(unit)
@@ -155,11 +162,32 @@ class Line:
     @asynccontextmanager
     async def _turn(self, unit: int) -> AsyncIterator[None]:
         """Have the line for the length of the block; a unit that rests does not wait for it."""
-        self._check_rest(unit)
-        async with self._lock:
+        while True:
             self._check_rest(unit)
-            await self._open()
-            yield
+            await asyncio.sleep(self._doubt(unit))
+            async with self._lock:
+                self._check_rest(unit)
+                if self._doubt(unit):  # another request failed meanwhile
+                    continue
+                await self._open()
+                yield
+                return
+
+    @property
+    def _has_numbers(self) -> bool:
+        return isinstance(self.address, TcpLine) and not self.address.is_rtu
+
+    def _doubt(self, unit: int) -> float:
+        """Return for how many seconds an answer of a unit may still be one to an earlier request."""
+        left = self._doubts.get(unit, 0.0) - _now()
+        if left > 0:
+            return left
+        self._doubts.pop(unit, None)
+        return 0.0
+
+    def _doubt_from_now(self, unit: int, seconds: float) -> None:
+        if not self._has_numbers:
+            self._doubts[unit] = _now() + LATE_FACTOR * seconds
 
     def _check_rest(self, unit: int) -> None:
         known = self._units.get(unit)
@@ -187,6 +215,9 @@ class Line:
         for turn in range(tries):
             if turn and not self.client.is_open:
                 break
+            if turn and not self._has_numbers:
+                await asyncio.sleep(seconds)  # a late answer to the first is not one to the second
+            self._doubt_from_now(unit, seconds)  # until it is answered, or whatever breaks it off
             try:
                 async with asyncio.timeout(seconds):
                     answer = await request()
@@ -196,22 +227,21 @@ class Line:
                 why = error.message
             except Refused as error:
                 if error.number not in GATEWAY:
-                    self._answered(unit)
+                    self._answered(unit, seconds, is_sure=not turn)
                     raise
                 why = str(error)
             else:
-                await self._settle(turn)
-                self._answered(unit)
+                self._answered(unit, seconds, is_sure=not turn)
                 return answer
         raise self._failed(unit, seconds, why)
 
-    async def _settle(self, turn: int) -> None:
-        if turn and (isinstance(self.address, SerialLine) or self.address.is_rtu):
-            await asyncio.sleep(SETTLE_SECONDS)
-
-    def _answered(self, unit: int) -> None:
+    def _answered(self, unit: int, seconds: float, *, is_sure: bool) -> None:
+        """A unit has spoken; whether to the last request is not sure where the one before was lost."""
         self._silent = 0
         self._units.pop(unit, None)
+        self._doubts.pop(unit, None)
+        if not is_sure:
+            self._doubt_from_now(unit, seconds)
 
     def _failed(self, unit: int, seconds: float, why: str) -> DeviceUnreachable:
         self.failures += 1
@@ -220,7 +250,9 @@ class Line:
             return DeviceUnreachable(f"{self.address}: {why}")
         if self._silent >= SILENT_BEFORE_REOPEN and isinstance(self.address, TcpLine):
             self.client.close()
-        first = min(REST_FACTOR * seconds, LONGEST_REST)
+        self._doubt_from_now(unit, seconds)
+        factor = REST_FACTOR if self._has_numbers else REST_FACTOR_RTU
+        first = min(factor * seconds, LONGEST_REST)
         known = self._units.setdefault(unit, _Unit(Backoff(first, LONGEST_REST)))
         known.silent_until, known.why = _now() + known.rest.next(), why
         return DeviceUnreachable(f"unit {unit} at {self.address}: {why}")
