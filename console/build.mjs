@@ -24,7 +24,21 @@ function world() {
   return rings.map(ring).filter(Boolean).join("");
 }
 
+/** A ring that passes the date line goes on beyond the edge, and is drawn at the other edge once more. */
 function ring(points) {
+  let turn = 0;
+  const unrolled = points.map(([lon, lat], at) => {
+    const step = at === 0 ? 0 : lon - points[at - 1][0];
+    if (Math.abs(step) > 180) turn -= Math.sign(step) * 360;
+    return [lon + turn, lat];
+  });
+  if (turn !== 0 || unrolled.every(([, lat]) => lat < -60)) return "";
+  const lons = unrolled.map(([lon]) => lon);
+  const shifts = [0, ...(Math.max(...lons) > 180.1 ? [-360] : []), ...(Math.min(...lons) < -180.1 ? [360] : [])];
+  return shifts.map((shift) => path(unrolled.map(([lon, lat]) => [lon + shift, lat]))).join("");
+}
+
+function path(points) {
   const placed = points.map(([lon, lat]) => [Math.round((lon + 180) * 5) / 5, Math.round((90 - lat) * 5) / 5]);
   const kept = placed.filter(([x, y], at) => at === 0 || x !== placed[at - 1][0] || y !== placed[at - 1][1]);
   return kept.length < 4 ? "" : `M${kept.map((point) => point.join(" ")).join("L")}z`;

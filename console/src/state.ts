@@ -68,6 +68,11 @@ const measured = (): Width => (NARROW.matches ? "narrow" : MID.matches ? "mid" :
 export const width = signal<Width>(measured());
 for (const media of [NARROW, MID]) media.addEventListener("change", () => (width.value = measured()));
 
+const ROWS = (): number => Math.max(18, Math.floor((innerHeight - 270) / 34));
+/** How many rows of a table fit into the window. */
+export const rowsThatFit = signal(ROWS());
+addEventListener("resize", () => (rowsThatFit.value = ROWS()));
+
 export type Theme = "auto" | "light" | "dark";
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 const systemDark = signal(DARK.matches);

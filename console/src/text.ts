@@ -23,7 +23,7 @@ function symbol(mark: string): string {
 /** A JSON value in one line. */
 export function inline(value: unknown, max = 120): string {
   if (typeof value === "string") return shown(value, max);
-  if (typeof value === "number") return number(value);
+  if (typeof value === "number") return String(value);
   if (value === undefined) return "";
   return shown(JSON.stringify(value), max);
 }

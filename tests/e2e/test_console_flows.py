@@ -6,14 +6,28 @@ import itertools
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from edge.pods.mounts import Mounts
 from tests.console_browser import browser, run_script
-from tests.edge_walk import NAMESPACE, NODE, Edge, a_cloud, an_edge, free_port, join, new_token
-from tests.process import eventually
-from tests.walk import DEMO_DEVICE, Walk
+from tests.containerd import Containerd, running_containerd
+from tests.edge_walk import (
+    LINK,
+    NAMESPACE,
+    NODE,
+    Edge,
+    a_cloud,
+    free_port,
+    join,
+    new_token,
+    run_in,
+)
+from tests.pods_e2e import settings
+from tests.process import Twinspan, eventually
+from tests.walk import DEMO_DEVICE, Device, Walk
 
 pytestmark = pytest.mark.e2e
 
@@ -29,16 +43,17 @@ HOSTILE = {
 
 
 class House:
-    """A cloud and an edge of its own process."""
+    """A cloud and an edge of its own process, whose mapper sees made-up devices; Pods where they can run."""
 
-    def __init__(self, cloud: Walk, edge: Edge) -> None:
+    def __init__(self, cloud: Walk, edge: Edge, containerd: Containerd | None) -> None:
         self.cloud = cloud
         self.edge = edge
+        self.containerd = containerd
         self.base = cloud.running.url("ditto.http")
 
-    def play(self, flow: str, **answers: object) -> None:
+    def play(self, flow: str, *, script: str = "flows.mjs", **answers: object) -> None:
         named = {name.replace("_", " "): answer for name, answer in answers.items()}
-        run_script("flows.mjs", flow, base=self.base, answers=named)  # type: ignore[arg-type]
+        run_script(script, flow, base=self.base, answers=named)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +61,32 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     browser()
     folder = tmp_path_factory.mktemp("console")
     http = f"ditto.http.bind=127.0.0.1:{free_port()}"
-    with a_cloud(folder / "cloud", http) as cloud:
+    with ExitStack() as stack:
+        rig: Containerd | None = None
+        with suppress(pytest.skip.Exception):
+            rig = stack.enter_context(running_containerd())
+            stack.callback(Mounts().clear, folder)
+        tunnel = f"127.0.0.1:{free_port()}"
+        binds = (http, f"cloud.stream.tunnel_bind={tunnel}")
+        cloud = stack.enter_context(a_cloud(folder / "cloud", *binds))
         joined = join(cloud, folder / "edge", new_token(cloud), "--node-name", NODE)
         assert joined.startswith("0"), joined
         _things(cloud)
-        with an_edge(cloud, folder / "edge") as edge:
-            yield House(cloud, edge)
+        yield House(cloud, stack.enter_context(_edge(folder, rig, tunnel)), rig)
+
+
+@contextmanager
+def _edge(folder: Path, rig: Containerd | None, tunnel: str) -> Iterator[Edge]:
+    told = (f"edge.stream.server={tunnel}", *(settings(rig, folder) if rig else ()))
+    sets = (*LINK, *told, 'edge.mappers.always=["modbus"]')
+    running = Twinspan(folder / "edge", ("edge", "run"), sets)
+    running.module = "tests.seen_core"
+    try:
+        edge = Edge(Walk(running.start()))
+        edge.wait_for_link(up=True)
+        yield edge
+    finally:
+        running.stop()
 
 
 def _things(cloud: Walk) -> None:
@@ -137,6 +172,87 @@ def test_strings_of_devices_are_shown_as_text_and_cut(house: House) -> None:
 
 def test_the_keyboard_is_enough(house: House) -> None:
     house.play("keyboard")
+
+
+def test_a_discovered_device_is_accepted_and_reports(house: House) -> None:
+    house.play("accept", script="operations.mjs")
+
+
+def test_messages_are_seen_as_they_pass_filtered_paused_and_held_down(house: House) -> None:
+    def send(*lines: str, to: str = "telemetry") -> None:
+        words = ("-q", "1", "-t", to, "-l")
+        command = house.cloud.mqtt("mosquitto_pub", DEMO_DEVICE, *words)
+        run_in((), command, "".join(f"{line}\n" for line in lines))
+
+    def both() -> None:
+        send('{"fourth":4}')
+        send("door opened", to="event/?content-type=text%2Fplain")
+
+    house.play(
+        "tail",
+        script="operations.mjs",
+        send_telemetry=lambda: send('{"first":1}'),
+        send_what_nobody_sees=lambda: send('{"second":2}'),
+        send_what_is_seen=lambda: send('{"third":3}'),
+        send_both_kinds=both,
+        send_a_flood=lambda: send(*(str(number) for number in range(200))),
+    )
+
+
+def test_tenants_devices_and_credentials_are_made_changed_and_deleted(house: House) -> None:
+    till = Device("shop", "till-1", "till", "open sesame")
+
+    def log_in() -> str:
+        return str(house.cloud.upload(till, "event", {"sold": 1}).status)
+
+    def change() -> None:
+        meanwhile = {"enabled": True, "ext": {"theirs": 1}}
+        assert house.cloud.registry("PUT", "devices/shop/till-1", data=meanwhile).status == 204
+
+    house.play(
+        "registry", script="operations.mjs", log_in=log_in, change_the_device_meanwhile=change
+    )
+
+
+def test_a_connection_is_closed_opened_and_its_log_read(house: House) -> None:
+    def upload() -> None:
+        qos = ("-H", "qos-level: 1")
+        assert house.cloud.upload(DEMO_DEVICE, "telemetry", {"temp": 1}, *qos).status == 202
+
+    house.play("connections", script="operations.mjs", upload=upload)
+
+
+TICKER = "n=0; while sleep 0.2; do n=$((n+1)); echo tick $n of the pod; done"
+
+
+def test_pods_are_read_deleted_scaled_and_restarted(house: House) -> None:
+    if house.containerd is None:
+        pytest.skip("CONTAINERS ARE NOT TESTED: no containerd here")
+    main = {
+        "name": "main",
+        "image": house.containerd.image("busybox"),
+        "command": ["sh", "-c", TICKER],
+    }
+    labels = {"app": "ticker"}
+    spec = {"terminationGracePeriodSeconds": 0, "nodeName": NODE, "containers": [main]}
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "ticker"},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        },
+    }
+    house.cloud.kubectl("apply", "-f", "-", stdin=json.dumps(deployment))
+
+    def restarted() -> str:
+        found = house.cloud.kubectl_json("get", "deployment", "ticker")
+        notes = found["spec"]["template"]["metadata"].get("annotations", {})
+        return "yes" if "kubectl.kubernetes.io/restartedAt" in notes else json.dumps(notes)
+
+    house.play("pods", script="operations.mjs", was_it_restarted=restarted)
+    house.cloud.kubectl("delete", "deployment", "ticker", "--wait=false")
 
 
 def test_a_node_is_seen_to_go_offline_and_to_come_back(house: House) -> None:

@@ -24,15 +24,22 @@ export function make(target: HTMLElement, { unit, labels, height, dashes }: Made
       { ...axis, size: 26, space: 70, values: [[86400, "{YYYY}-{MM}-{DD}", null, null, null, null, null, null, 1], [60, "{HH}:{mm}", null, null, null, null, null, null, 1], [1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 1]] as uPlot.Axis.Values },
       { ...axis, size: 62, space: 34, values: (_chart, splits) => splits.map((split) => withUnit(split, unit)) },
     ],
-    series: [{}, ...labels.map((label, at) => ({ label, stroke: colour(`--line-${at % 8}`), width: 1.5, dash: dashes[Math.floor(at / 8) % dashes.length]!, spanGaps: false, points: { show: false } }))],
+    series: [{}, ...labels.map((label, at) => ({ label, stroke: colour(`--line-${at % 8}`), width: 1.5, dash: dashes[Math.floor(at / 8) % dashes.length]!, spanGaps: false, points: { show: true, size: 4, filter: lone } }))],
   };
   return new uPlot(options, [[], ...labels.map(() => [])] as unknown as uPlot.AlignedData, target);
 }
 
+/** Points without a neighbour: no line shows them. */
+function lone(chart: uPlot, nth: number): number[] {
+  const values = chart.data[nth]!;
+  const isThere = (at: number) => values[at] !== null && values[at] !== undefined;
+  return [...values.keys()].filter((at) => isThere(at) && !isThere(at - 1) && !isThere(at + 1));
+}
+
 function bounds(low: number | null, high: number | null): [number, number] {
   if (low === null || high === null || !Number.isFinite(low) || !Number.isFinite(high)) return [0, 1];
-  const from = low >= 0 && low < high * 0.6 ? 0 : low;
-  if (from === high) return high === 0 ? [0, 1] : [from - Math.abs(from) * 0.1, high + Math.abs(high) * 0.1];
+  const from = low >= 0 && (low < high * 0.9 || low === high) ? 0 : low;
+  if (from === high) return high === 0 ? [0, 1] : [from * 1.1, 0];
   return [from, high + (high - from) * 0.08];
 }
 

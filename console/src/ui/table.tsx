@@ -2,7 +2,7 @@
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { go } from "../router";
-import { width } from "../state";
+import { rowsThatFit, width } from "../state";
 
 export interface Column<R> {
   id: string;
@@ -37,7 +37,7 @@ interface Props<R> {
   more?: () => void;
 }
 
-export function Table<R>({ label, rows, columns, keyOf, hrefOf, onOpen, empty, total, sort, seen = 18, more }: Props<R>) {
+export function Table<R>({ label, rows, columns, keyOf, hrefOf, onOpen, empty, total, sort, seen = rowsThatFit.value, more }: Props<R>) {
   const [order, setOrder] = useState<{ id: string; down: boolean } | null>(sort ? { id: sort, down: false } : null);
   const [top, setTop] = useState(0);
   const [active, setActive] = useState(0);

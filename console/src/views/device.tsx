@@ -94,7 +94,7 @@ export function DevicePage({ namespace, name }: { namespace: string; name: strin
 
 const Values = ({ of, onEdit }: { of: Value[]; onEdit: (one: Value) => void }) => (
   <div class="values-box">
-    <table class="values" aria-label="Properties">
+    <table class="values even" aria-label="Properties">
       <thead>
         <tr>
           <th scope="col">Property</th>

@@ -87,27 +87,34 @@ interface Spot {
   x: number;
   y: number;
   nodes: FleetNode[];
+  /** Its name would cover another spot. */
+  isShort: boolean;
 }
 
-/** Nodes that would cover each other are one spot. */
+/** How large signs and names are, in parts of the map's width (names: of one letter) and height. */
+const SIGN = { w: 0.03, h: 0.07, letter: 0.0075 };
+
+/** Nodes that would cover each other are one spot; names that would cover another spot are left out. */
 function spotsOf(nodes: FleetNode[], box: Box): Spot[] {
-  const cell = box.w / 60;
-  const spots = new Map<string, Spot>();
+  const spots: Spot[] = [];
   for (const node of nodes) {
     const { x, y } = placed(node);
-    const key = `${Math.round(x / cell)} ${Math.round(y / cell)}`;
-    const spot = spots.get(key);
-    if (spot) spot.nodes.push(node);
-    else spots.set(key, { x, y, nodes: [node] });
+    const near = spots.find((one) => Math.abs(one.x - x) < box.w * SIGN.w && Math.abs(one.y - y) < box.h * SIGN.h);
+    if (near) near.nodes.push(node);
+    else spots.push({ x, y, nodes: [node], isShort: false });
   }
-  return [...spots.values()];
+  for (const one of spots) {
+    if (one.nodes.length > 1) continue;
+    const right = box.w * (SIGN.w + SIGN.letter * Math.min(20, one.nodes[0]!.name.length));
+    one.isShort = spots.some((other) => other !== one && Math.abs(other.y - one.y) < box.h * SIGN.h && other.x > one.x - box.w * SIGN.w && other.x < one.x + right + box.w * 0.01);
+  }
+  return spots;
 }
 
 function FleetMap({ nodes: all }: { nodes: FleetNode[] }) {
   const [isWorld, setWorld] = useState(false);
   const here = all.filter((one) => one.location);
-  const rest = all.filter((one) => !one.location);
-  if (here.length === 0) return rest.length > 1 ? <Regions nodes={rest} /> : null;
+  if (here.length === 0) return all.length > 1 ? <Regions nodes={all} /> : null;
   const box = isWorld ? WORLD : boxOf(here.map(placed));
   const style = { width: `${(360 / box.w) * 100}%`, height: `${(150 / box.h) * 100}%`, left: `${(-box.x / box.w) * 100}%`, top: `${(-box.y / box.h) * 100}%` };
   return (
@@ -118,26 +125,30 @@ function FleetMap({ nodes: all }: { nodes: FleetNode[] }) {
             <SpotMark key={spot.nodes[0]!.name} spot={spot} />
           ))}
         </div>
-        <button type="button" class="map-zoom small" aria-pressed={isWorld} onClick={() => setWorld(!isWorld)}>
+        {(isWorld || box.w < 300) && <button type="button" class="map-zoom small" aria-pressed={isWorld} onClick={() => setWorld(!isWorld)}>
           Whole world
-        </button>
+        </button>}
       </div>
-      {rest.length > 0 && <Regions nodes={rest} />}
+      {all.length > 1 && <Regions nodes={all} />}
     </section>
   );
 }
+
+/** What all of these nodes have in common and the search knows. */
+const common = ([first, ...rest]: FleetNode[]): string => [first!.zone, first!.region].find((word, at) => word && rest.every((one) => (at === 0 ? one.zone : one.region) === word)) ?? "";
 
 function SpotMark({ spot }: { spot: Spot }) {
   const down = spot.nodes.filter((one) => linkOf(one)[0] === "bad").length;
   const tone = down === 0 ? (spot.nodes.some((one) => linkOf(one)[0] === "idle") ? "idle" : "ok") : down === spot.nodes.length ? "bad" : "warn";
   const style = { left: `${(spot.x / 360) * 100}%`, top: `${(spot.y / 150) * 100}%` };
   const name = shown(spot.nodes[0]!.name, 40);
-  const what = spot.nodes.length === 1 ? `${name}: ${linkOf(spot.nodes[0]!)[1]}` : `${spot.nodes.length} nodes, ${down} offline`;
-  const target = spot.nodes.length === 1 ? href("fleet", spot.nodes[0]!.name) : `${href("fleet")}?q=${encodeURIComponent(spot.nodes[0]!.zone ?? spot.nodes[0]!.region ?? "")}`;
+  const names = `${spot.nodes.slice(0, 6).map((one) => shown(one.name, 40)).join(", ")}${spot.nodes.length > 6 ? ", …" : ""}`;
+  const what = spot.nodes.length === 1 ? `${name}: ${linkOf(spot.nodes[0]!)[1]}` : `${spot.nodes.length} nodes, ${down} offline: ${names}`;
+  const target = spot.nodes.length === 1 ? href("fleet", spot.nodes[0]!.name) : `${href("fleet")}?q=${encodeURIComponent(common(spot.nodes))}`;
   return (
     <a class={`spot ${tone}`} style={style} href={target} aria-label={what} title={what}>
       <Icon of={tone} />
-      <span class="spot-name">{spot.nodes.length === 1 ? name : spot.nodes.length}</span>
+      {!spot.isShort && <span class="spot-name">{spot.nodes.length === 1 ? name : spot.nodes.length}</span>}
     </a>
   );
 }
@@ -154,7 +165,7 @@ function Regions({ nodes: all }: { nodes: FleetNode[] }) {
         const down = members.filter((one) => linkOf(one)[0] === "bad").length;
         return (
           <li key={name}>
-            <span class="region-name"><Text of={name} max={60} /></span>
+            <a class="region-name" href={`${href("fleet")}?q=${encodeURIComponent(members[0]!.zone ?? members[0]!.region ?? members[0]!.group ?? "")}`}><Text of={name} max={60} /></a>
             <State tone={down === 0 ? "ok" : down === members.length ? "bad" : "warn"}>{`${members.length - down} of ${members.length}`}</State>
           </li>
         );

@@ -3,11 +3,13 @@ import { get, query, seg } from "../api";
 import { useLoad, useTitle } from "../hooks";
 import { type FleetNode, linkChanges, nodes } from "../live";
 import { href } from "../router";
-import { pretty, shown } from "../text";
+import { parts } from "../state";
+import { bytes, pretty, shown } from "../text";
 import { Card, Copy, Empty, Facts, Head, Shown, State, Text, When } from "../ui/parts";
 import { Table } from "../ui/table";
 import { type Device, DEVICE_COLUMNS } from "./devices";
 import { linkOf, LinkState } from "./fleet";
+import { PlotOf, type PlotList } from "./plots";
 import { type Pod, POD_COLUMNS, type Workloads } from "./workloads";
 
 interface FullNode extends FleetNode {
@@ -15,6 +17,25 @@ interface FullNode extends FleetNode {
   conditions: { type: string; status: string; reason: string; message: string; since: number | null }[];
   capacity: Record<string, string>;
   certificates: { valid: number; revoked_at: number | null } | null;
+}
+
+const CAPACITY: [string, string][] = [["cpu", "CPU"], ["memory", "memory"], ["ephemeral-storage", "disk"], ["pods", "pods"]];
+const BINARY: Record<string, number> = { Ki: 2 ** 10, Mi: 2 ** 20, Gi: 2 ** 30, Ti: 2 ** 40 };
+
+/** Kubernetes' quantities in words; what is not there at all is left out. */
+function capacity(of: Record<string, string>): string {
+  const rest = Object.keys(of).filter((name) => of[name] !== "0" && !CAPACITY.some(([known]) => known === name));
+  const all: [string, string][] = [...CAPACITY.filter(([name]) => of[name] !== undefined), ...rest.map((name): [string, string] => [name, name])];
+  return all.map(([name, word]) => {
+    const [, much, unit] = /^(\d+)([KMGT]i)$/.exec(of[name]!) ?? [];
+    const text = much ? bytes(Number(much) * BINARY[unit!]!) : of[name];
+    return name === "cpu" || name === "pods" ? `${text} ${word}` : `${word} ${text}`;
+  }).join(", ") || "–";
+}
+
+function NodePlots({ node }: { node: string }) {
+  const list = useLoad((aborted) => get<PlotList>("plots", aborted), []);
+  return <section class="plots node-plots" aria-label="Plots of the node">{(list.data?.nodes ?? []).map((one) => <PlotOf key={one.id} of={one} range={900} height={100} node={node} />)}</section>;
 }
 
 const GOOD: Record<string, string> = { Ready: "True" };
@@ -48,7 +69,7 @@ export function NodePage({ name }: { name: string }) {
                   ["Group", <Text of={state.group ?? "–"} />],
                   ["Location", state.location ? state.location.join(", ") : null],
                   ["Takes new pods", state.cordoned ? <State tone="warn">no, it is cordoned</State> : "yes"],
-                  ["Capacity", <Text of={Object.entries(data.capacity ?? {}).map(([what, much]) => `${what} ${much}`).join(", ") || "–"} max={160} />],
+                  ["Capacity", <Text of={capacity(data.capacity ?? {})} max={160} />],
                   ["Certificates", data.certificates && <><State tone={data.certificates.valid > 0 ? "ok" : "bad"}>{data.certificates.valid} valid</State>{data.certificates.revoked_at !== null && <span class="small muted"> others revoked <When at={data.certificates.revoked_at} /></span>}</>],
                   ["Joined", <When at={state.created} both />],
                 ]}
@@ -86,6 +107,7 @@ export function NodePage({ name }: { name: string }) {
                   </ul>
                 </Card>
               </div>
+              {data.link && parts.value["plots"] && <NodePlots node={name} />}
               <Card title="Devices" wide>
                 <Shown of={devices}>{(found) => <Table label="Devices of the node" rows={found.items} columns={DEVICE_COLUMNS.filter((one) => one.id !== "node")} keyOf={(row) => `${row.namespace}/${row.name}`} hrefOf={(row) => href("devices", row.namespace, row.name)} total={found.total} seen={10} empty={<Empty title="No devices on this node" />} />}</Shown>
               </Card>

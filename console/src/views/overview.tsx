@@ -69,7 +69,7 @@ export function Overview() {
               {data.modules && (
                 <Card title="Modules">
                   <ul class="modules">
-                    {data.modules.map((one) => (
+                    {[...data.modules].sort((a, b) => Number(a.up) - Number(b.up) || (a.name < b.name ? -1 : 1)).map((one) => (
                       <li key={one.name}>
                         <State tone={one.up ? "ok" : "bad"}>
                           <Text of={one.name} max={60} />
@@ -112,7 +112,7 @@ function MainPlots() {
   const list = useLoad((aborted) => get<{ items: PlotInfo[] }>("plots", aborted), []);
   const main = MAIN.flatMap((id) => list.data?.items.filter((one) => one.id === id) ?? []);
   return (
-    <section class="plots" aria-label="Main plots">
+    <section class="plots main-plots" aria-label="Main plots">
       {main.map((one) => (
         <PlotOf key={one.id} of={one} range={900} height={130} />
       ))}

@@ -14,8 +14,9 @@ export interface PlotInfo {
   group: string;
 }
 
-interface PlotList {
+export interface PlotList {
   items: PlotInfo[];
+  nodes: PlotInfo[];
   ranges: number[];
   step: number;
   prometheus: boolean;
@@ -32,8 +33,8 @@ const UNITS: Record<string, string> = { "1/s": "/s", "B/s": "B/s", "1": "" };
 
 export const nameOf = (labels: Record<string, string>): string => Object.values(labels).join(" · ") || "value";
 
-export function PlotOf({ of, range, height = 180 }: { of: PlotInfo; range: number; height?: number }) {
-  const plot = useLoad((aborted) => get<PlotData>(`plots/${seg(of.id)}${query({ range })}`, aborted), [of.id, range], Math.max(5000, range * 5));
+export function PlotOf({ of, range, height = 180, node }: { of: PlotInfo; range: number; height?: number; node?: string }) {
+  const plot = useLoad((aborted) => get<PlotData>(`plots/${seg(of.id)}${query({ range, node })}`, aborted), [of.id, range, node], Math.max(5000, range * 5));
   const series = useMemo<Series[]>(() => unique(plot.data?.series ?? []), [plot.data]);
   const span = useMemo<[number, number] | undefined>(() => (plot.data ? [plot.data.start, plot.data.end] : undefined), [plot.data]);
   return (

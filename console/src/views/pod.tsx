@@ -59,7 +59,8 @@ function Logs({ namespace, name, containers }: { namespace: string; name: string
   const [isBefore, setBefore] = useState(false);
   const [word, setWord] = useState("");
   const path = `pods/${seg(namespace)}/${seg(name)}/log`;
-  const log = useLog(`${path}${query({ container, follow: isFollowing && !isBefore, tail: 1000, previous: isBefore })}`);
+  const [round, setRound] = useState(0);
+  const log = useLog(`${path}${query({ container, follow: isFollowing && !isBefore, tail: 1000, previous: isBefore })}`, round);
   const box = useRef<HTMLPreElement>(null);
   const lines = word ? log.lines.filter((line) => line.toLowerCase().includes(word.toLowerCase())) : log.lines;
   useEffect(() => {
@@ -88,12 +89,12 @@ function Logs({ namespace, name, containers }: { namespace: string; name: string
         <label class="check"><input type="checkbox" checked={isBefore} onChange={(event) => setBefore(event.currentTarget.checked)} /> Run before</label>
         <button type="button" onClick={() => void download().catch((reason: unknown) => tell(asError(reason).message, "bad"))}>Download</button>
       </div>
-      {log.error ? <Failure error={log.error} /> : <pre ref={box} class={isWrapped ? "code log" : "code log long"} tabIndex={0} role="log" aria-label="Log lines">{lines.length ? lines.map((line) => shown(line, 4000, true)).join("\n") : log.state === "ended" ? "The log is empty." : ""}</pre>}
+      {log.error ? <Failure error={log.error} again={() => setRound(round + 1)} /> : <pre ref={box} class={isWrapped ? "code log" : "code log long"} tabIndex={0} role="log" aria-label="Log lines">{lines.length ? lines.map((line) => shown(line, 4000, true)).join("\n") : log.state === "ended" ? "The log is empty." : ""}</pre>}
     </Card>
   );
 }
 
-function useLog(path: string): { lines: string[]; state: StreamState; error?: ApiError } {
+function useLog(path: string, round: number): { lines: string[]; state: StreamState; error?: ApiError } {
   const [found, setFound] = useState<{ lines: string[]; state: StreamState; error?: ApiError }>({ lines: [], state: "connecting" });
   useEffect(() => {
     const stop = new AbortController();
@@ -121,6 +122,6 @@ function useLog(path: string): { lines: string[]; state: StreamState; error?: Ap
       stop.abort();
       clearTimeout(timer);
     };
-  }, [path]);
+  }, [path, round]);
   return found;
 }

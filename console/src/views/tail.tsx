@@ -35,10 +35,10 @@ const timeOf = (at: number) => absolute(at * 1000).slice(11) + `.${String(Math.f
 const preview = (one: Message): string => (one.encoding === "base64" ? `${bytes(one.size)} of bytes` : typeof one.payload === "string" ? one.payload : JSON.stringify(one.payload));
 
 export const MESSAGE_COLUMNS: Column<Message>[] = [
-  { id: "at", title: "Time", cell: (row) => <time>{timeOf(row.at)}</time>, size: "7.2rem" },
+  { id: "at", title: "Time", cell: (row) => <time>{timeOf(row.at)}</time>, size: "8rem" },
   { id: "kind", title: "Kind", cell: (row) => row.kind, by: (row) => row.kind, size: "6rem" },
   { id: "device", title: "Device", cell: (row) => <Text of={row.device} max={60} />, by: (row) => row.device, size: "1.2fr" },
-  { id: "status", title: "Outcome", cell: (row) => <State tone={/forwarded|accepted|ok|delivered|sent/.test(row.status) ? "ok" : "warn"}><Text of={row.status} max={30} /></State>, by: (row) => row.status, size: "8.5rem", from: "mid" },
+  { id: "status", title: "Outcome", cell: (row) => <State tone={/^[123]\d\d$|forwarded|accepted|ok|delivered|sent/.test(row.status) ? "ok" : "warn"} title={row["error"] ? shown(String(row["error"]), 200) : undefined}><Text of={row.status} max={30} /></State>, by: (row) => row.status, size: "8.5rem", from: "mid" },
   { id: "type", title: "Content type", cell: (row) => <Text of={row["content-type"] ?? ""} max={50} />, size: "1.2fr", from: "wide" },
   { id: "size", title: "Size", cell: (row) => bytes(row.size), by: (row) => row.size, size: "5rem", end: true, from: "mid" },
   { id: "payload", title: "Payload", cell: (row) => <Text of={preview(row)} max={160} mono />, size: "3fr", from: "mid" },

@@ -48,7 +48,7 @@ export const PodState = ({ of }: { of: Pod }) => <State tone={of.reason && of.ph
 
 export const POD_COLUMNS: Column<Pod>[] = [
   { id: "name", title: "Pod", cell: (row) => <Text of={row.name} max={90} />, by: (row) => row.name, size: "2.4fr" },
-  { id: "state", title: "State", cell: (row) => <PodState of={row} />, by: (row) => row.reason || row.phase, size: "9rem" },
+  { id: "state", title: "State", cell: (row) => <PodState of={row} />, by: (row) => row.reason || row.phase, size: "11rem" },
   { id: "ready", title: "Ready", cell: (row) => row.ready, by: (row) => row.ready, size: "4.5rem", end: true, from: "mid" },
   { id: "restarts", title: "Restarts", cell: (row) => row.restarts, by: (row) => row.restarts, size: "5.5rem", end: true, from: "mid" },
   { id: "node", title: "Node", cell: (row) => <Text of={row.node ?? "–"} max={60} />, by: (row) => row.node ?? "", size: "1.2fr", from: "mid" },
