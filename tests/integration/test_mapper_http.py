@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from aiohttp import ClientSession, web
@@ -201,6 +201,38 @@ async def test_a_password_does_not_follow_a_redirect_to_another_server(family: F
             await driver.connect()
             assert (await driver.read(["name"]))["name"].text == "s1"
             assert "authorization" not in other.asked[-1][3]
+            await driver.close()
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("http://127.0.0.2:{port}/state", "this machine"),
+        ("http://2130706434:{port}/state", "this machine"),
+        ("http://[::ffff:127.0.0.2]:{port}/state", "this machine"),
+        ("http://0.0.0.0:{port}/state", "this machine"),
+        ("http://169.254.169.254/latest", "this machine"),
+        ("http://[", "no URL"),
+        ("file:///etc/passwd", "another scheme"),
+    ],
+    ids=["loopback", "number", "mapped", "unspecified", "link", "broken", "file"],
+)
+async def test_a_device_does_not_lead_us_to_services_of_this_machine(
+    family: Family, target: str, why: str
+) -> None:
+    other = Sensor()
+    async with a_device(other.handle) as there:
+        port = urlsplit(there).port
+
+        async def sends_away(_request: web.Request) -> web.StreamResponse:
+            return web.Response(status=302, headers={"location": target.format(port=port)})
+
+        async with a_device(sends_away) as url:
+            driver = family.driver(*bound("http", {"url": url}, prop("name", "STRING")))
+            reading = (await driver.read(["name"]))["name"]
+            assert reading.quality is Quality.BAD
+            assert why in reading.why
+            assert not other.asked
             await driver.close()
 
 

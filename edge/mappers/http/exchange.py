@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
@@ -70,14 +71,17 @@ class Exchange:
         self, method: str, url: str, body: bytes, more: Mapping[str, str]
     ) -> HttpAnswer:
         own: Mapping[str, str] = self._access.headers
+        start = _host(url)
         for _ in range(self._access.max_redirects + 1):
             answer = await self._once(method, url, body, {"accept": "*/*", **own, **more})
             target = answer.header("location")
             if answer.status not in _MOVED or not target:
                 return answer
-            there = urljoin(url, target)
+            there = _joined(url, target)
             if not _may_follow(url, there):
                 raise AnsweredBadly(f"HTTP {answer.status} to another scheme")
+            if _host(there) != start and await _is_here(_host(there)):
+                raise AnsweredBadly(f"HTTP {answer.status} to this machine's own services")
             if _origin(there) != _origin(url):
                 own = {}  # passwords belong to the server that the Device names
             url = there
@@ -113,6 +117,33 @@ def _check(answer: HttpAnswer) -> None:
 def _conditions(answer: HttpAnswer) -> dict[str, str]:
     tag, changed = answer.header("etag"), answer.header("last-modified")
     return {_TAG: tag} if tag else {_SINCE: changed} if changed else {}
+
+
+def _joined(url: str, target: str) -> str:
+    try:
+        there = urljoin(url, target)
+        urlsplit(there)
+    except ValueError as error:
+        raise AnsweredBadly("a redirect to what is no URL") from error
+    return there
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""
+
+
+async def _is_here(host: str) -> bool:
+    """Say whether a host is this machine, or its link's: what a device must not lead us to.
+
+    Many services listen on loopback alone, and trust whoever comes from there.
+    """
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None)
+    except (OSError, UnicodeError):
+        return False  # then nobody is asked there
+    places = [ip_address(str(each[4][0]).partition("%")[0]) for each in found]
+    plain = [getattr(place, "ipv4_mapped", None) or place for place in places]
+    return any(each.is_loopback or each.is_link_local or each.is_unspecified for each in plain)
 
 
 def _origin(url: str) -> tuple[str, str]:
