@@ -6,8 +6,10 @@ A stream ends with its session, with the process, and with a reader that takes n
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import msgspec
@@ -18,6 +20,8 @@ from gateway.console.sessions import Session, Sessions
 from gateway.errors import QuotaExceeded, Undeliverable
 from gateway.model.json import Json
 
+log = logging.getLogger(__name__)
+
 EVENTS: Final = "text/event-stream; charset=utf-8"
 PER_SESSION: Final = 16
 WRITE_SECONDS: Final = 20.0
@@ -26,6 +30,9 @@ COMMENT_SECONDS: Final = 15.0
 LOOK_SECONDS: Final = 5.0
 """How often a silent stream looks whether its session still lives."""
 WRITE_BUFFER: Final = 262_144
+UNHEARD: Final[int | None] = getattr(socket, "TCP_USER_TIMEOUT", None)
+UNHEARD_MILLIS: Final = 45_000
+"""For which what was sent may stay without an answer of the reader's machine: it has gone then, silently."""
 
 
 class ReaderGone(ConnectionResetError):
@@ -127,12 +134,13 @@ class Streams:
             headers |= {hdrs.CACHE_CONTROL: NO_STORE, "X-Accel-Buffering": "no"}
             response = web.StreamResponse(headers=headers)
             await response.prepare(request)
-            if request.transport is not None:
-                request.transport.set_write_buffer_limits(WRITE_BUFFER)
+            settle(request.transport)
             yield Stream(request, response, lambda: self._sessions.is_alive(session))
         except ConnectionError:  # the reader has gone, or is as good as gone
-            if request.transport is not None:
-                request.transport.abort()
+            _cut(request.transport)
+        except Exception:  # top of an answer that has begun: no other one may be written into it
+            log.exception("a stream broke", extra={"path": request.path[:200]})
+            _cut(request.transport)
         finally:
             self._open.pop(task, None)
 
@@ -157,3 +165,23 @@ class Streams:
         """End all of them: the process stops."""
         for task in list(self._open):
             task.cancel()
+
+
+def settle(transport: asyncio.Transport | None) -> None:
+    """Bound what waits for a reader, and for how long the reader's machine may be silent."""
+    if transport is None:
+        return
+    transport.set_write_buffer_limits(WRITE_BUFFER)
+    line = transport.get_extra_info("socket")
+    if (
+        line is not None
+        and line.family in (socket.AF_INET, socket.AF_INET6)
+        and UNHEARD is not None
+    ):
+        with suppress(OSError):  # the line has gone already
+            line.setsockopt(socket.IPPROTO_TCP, UNHEARD, UNHEARD_MILLIS)
+
+
+def _cut(transport: asyncio.Transport | None) -> None:
+    if transport is not None:
+        transport.abort()

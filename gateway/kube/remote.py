@@ -26,6 +26,8 @@ TIMEOUT_SECONDS = 30.0
 RENEW_SECONDS = 60.0
 """How often credentials that end are looked at again."""
 MAX_LINE_BYTES = 4 * 1024 * 1024
+LOG_BUFFER = 65_536
+"""Bytes of a log that wait for a slow reader, twice; watches need room for a whole object."""
 WATCH_SECONDS = 300
 """How long the server is asked to keep a watch; it says goodbye then."""
 GOODBYE_SECONDS = 30.0
@@ -76,6 +78,7 @@ class Connection:
         params: Mapping[str, str] | None = None,
         data: str | None = None,
         timeout: aiohttp.ClientTimeout | None = None,
+        read_bufsize: int | None = None,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Begin a request. Errors: Undeliverable while not opened; those of aiohttp."""
         if self._session is None:
@@ -87,6 +90,7 @@ class Connection:
             data=data,
             headers=[*self.access.headers.items(), *headers],
             timeout=timeout or self._session.timeout,
+            read_bufsize=read_bufsize,
         )
 
 
@@ -287,11 +291,20 @@ class RemoteClient:
                 params=query,
                 headers=self._as,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_SECONDS),
+                read_bufsize=LOG_BUFFER,
             ) as response:
                 await _check(response)
-                yield response.content.iter_any()
+                yield self._pieces(response)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Undeliverable(f"{self._server}: {error}") from error
+
+    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """An answer as it comes. Errors: Undeliverable when it is cut."""
+        try:
+            async for piece in response.content.iter_any():
+                yield piece
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Undeliverable(f"{self._server}: the answer was cut") from error
 
     def _writer(self) -> dict[str, str]:
         return {"fieldManager": self._manager}

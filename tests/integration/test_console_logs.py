@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import aiohttp
 import pytest
 
+from gateway.console.streams import UNHEARD, UNHEARD_MILLIS, settle
 from gateway.errors import NotBuilt, Undeliverable
 from gateway.kube.kubelets import Answer, ByteStream
 from gateway.model.json import JsonObject
@@ -37,6 +40,8 @@ class FakeKubelets:
                 yield piece
             if self.end == "break":
                 raise Undeliverable("the node has gone")
+            if self.end == "bug":
+                raise ValueError("nobody thought of this")
             if self.end == "silent":
                 await asyncio.Event().wait()
         finally:
@@ -107,3 +112,35 @@ async def test_a_silent_log_is_closed_when_nobody_is_there_any_more(
                 await rig.ask("session", "DELETE")
             async with asyncio.timeout(10):
                 await kubelets.closed.wait()
+
+
+async def test_what_breaks_after_the_answer_began_cuts_it_and_writes_no_other_into_it(
+    tmp_path: Path,
+) -> None:
+    async with a_console(tmp_path, kubelets=FakeKubelets(end="bug")) as rig:
+        await a_pod(rig)
+        async with rig.http.get(log_of(rig), headers=HEADER) as response:
+            assert await response.content.readuntil(b"two\n") == b"one\ntwo\n"
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await response.content.read()
+        assert len(rig.console.streams) == 0
+
+
+@pytest.mark.skipif(UNHEARD is None, reason="this system cannot say how long a peer may be silent")
+def test_a_reader_whose_machine_is_silent_is_given_up() -> None:
+    with socket.socket() as line:
+        settle(FakeTransport(line))
+        assert UNHEARD is not None
+        assert line.getsockopt(socket.IPPROTO_TCP, UNHEARD) == UNHEARD_MILLIS
+    settle(FakeTransport(line))  # closed already
+    settle(None)
+
+
+class FakeTransport(asyncio.Transport):
+    """Knows its socket."""
+
+    def __init__(self, line: socket.socket) -> None:
+        super().__init__({"socket": line})
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Nothing waits here."""

@@ -86,3 +86,25 @@ async def test_a_list_that_is_none_is_a_server_that_cannot_answer_now(body: str)
         async with connection.opened():
             with pytest.raises(Undeliverable):
                 await RemoteClient(connection, "tester").list("v1", "pods")
+
+
+async def test_a_log_that_is_cut_says_so() -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"one\n")
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    async with TestServer(app) as server:
+        address = str(server.make_url("")).rstrip("/")
+        connection = Connection(Access(address, ssl.create_default_context(), {}))
+        async with connection.opened():
+            client = RemoteClient(connection, "tester")
+            async with client.pod_log("default", "web", {}) as pieces:
+                assert await anext(pieces) == b"one\n"
+                with pytest.raises(Undeliverable, match="cut"):
+                    await anext(pieces)
