@@ -92,7 +92,8 @@ class DeviceFaults:
         return {str(key): dict(parts) for key, parts in sorted(self._now.items()) if parts}
 
     def _changed(self, key: DeviceKey) -> None:
-        self._due[key] = asyncio.get_running_loop().time() + SETTLE_SECONDS
+        """Tell it in a moment; who changes all the time is told of that often, not never."""
+        self._due.setdefault(key, asyncio.get_running_loop().time() + SETTLE_SECONDS)
         self._wake.set()
 
     # --- telling ----------------------------------------------------------------------------------

@@ -453,6 +453,8 @@ class Session:
             if alone is not None:
                 prop.misfit = prop.text
                 self._fault(name, alone.message)
+                protocol = self._served.view.protocol
+                self._services.metrics.edge_mapper_reads.labels(protocol, Quality.BAD).inc()
 
     async def _update(
         self, due: Mapping[str, _Property], trace: TraceContext
@@ -465,10 +467,9 @@ class Session:
         except DeviceNotFound:
             raise
         except GatewayError as error:
-            log.warning(
-                "a report is not kept", extra={"device": str(self._key), "cause": error.message}
-            )
             if error.status >= 500:
+                facts = {"device": str(self._key), "cause": error.message}
+                log.warning("a report is not kept", extra=facts)
                 return None
             refusal = error  # a refused value would be refused again
         for prop in due.values():

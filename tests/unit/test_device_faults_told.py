@@ -68,3 +68,19 @@ async def test_a_device_that_goes_while_another_is_told_stops_nothing(
         first(None)
         (await asked(twin, 2))(None)
         assert twin.told == [ONE, THIRD]
+
+
+async def test_faults_that_change_faster_than_they_settle_are_told_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(devicefaults, "SETTLE_SECONDS", 0.02)
+    twin = SlowTwin()
+    faults = DeviceFaults(twin, cast(EdgeStore, Store()))
+    async with running(faults), asyncio.timeout(10):
+        number = 0
+        while not twin.told:
+            number += 1
+            faults.note(ONE, "property a", f"lie {number}")
+            await asyncio.sleep(0)  # the next one comes before this one has settled
+        twin.waiting[0](None)
+    assert twin.told == [ONE]
