@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiocoap import Context, Message, resource
 from aiocoap.numbers.codes import Code
+from aiocoap.numbers.types import Type
 
 from edge.mappers.coap.family import make_coap
 from edge.mappers.coap.places import records, resources
@@ -232,6 +233,50 @@ async def test_a_device_that_never_answers_is_unreachable(family: Family) -> Non
         with pytest.raises(DeviceUnreachable):
             await driver.connect()
         await driver.close()
+
+
+class Endless(asyncio.DatagramProtocol):
+    """A server whose answers come in blocks without end; `after` how many plain ones."""
+
+    def __init__(self, after: int) -> None:
+        self.plain = after
+        self.asked = 0
+        self._transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, source: tuple[str, int]) -> None:
+        asked = Message.decode(data)
+        self.asked += 1
+        block = asked.opt.block2.block_number if asked.opt.block2 is not None else 0
+        if not block and self.plain:
+            self.plain -= 1
+            self._say(asked, source, Message(code=Code.CONTENT, payload=b"5"))
+            return
+        answer = Message(code=Code.CONTENT, payload=1_024 * b"x")
+        answer.opt.block2 = (block, True, 6)
+        self._say(asked, source, answer)
+
+    def _say(self, asked: Any, source: tuple[str, int], answer: Any) -> None:
+        answer.mtype, answer.mid, answer.token = Type.ACK, asked.mid, asked.token
+        self._transport.sendto(answer.encode(), source)
+
+
+async def test_an_answer_without_end_is_given_up(family: Family) -> None:
+    loop = asyncio.get_running_loop()
+    transport, server = await loop.create_datagram_endpoint(
+        lambda: Endless(after=1), ("127.0.0.1", 0)
+    )
+    url = f"coap://127.0.0.1:{transport.get_extra_info('sockname')[1]}"
+    driver = family.driver(*bound("coap", {"url": url}, prop("v", "STRING", path="/v")))
+    await driver.connect()
+    reading = (await driver.read(["v"]))["v"]
+    assert (reading.quality, reading.text) == (Quality.BAD, "")
+    assert "at most 65536 bytes" in reading.why
+    assert server.asked < 70
+    await driver.close()
+    transport.close()
 
 
 async def test_resources_are_offered_by_order(family: Family, world: World) -> None:

@@ -13,13 +13,35 @@ from aiocoap import error as coap_error
 from aiocoap.numbers.codes import Code
 from aiocoap.numbers.types import Type
 
-from edge.mappers.coap.places import Access
+from edge.mappers.coap.places import MAX_PAYLOAD, Access
 from edge.mappers.coap.requests import Answer, AnsweredBadly
 from edge.mappers.driver import DeviceUnreachable
 
 logging.getLogger("coap").setLevel(logging.CRITICAL)  # what fails is told by whoever asked
 
 _CODES = {"GET": Code.GET, "PUT": Code.PUT, "POST": Code.POST}
+
+
+class TooLong(coap_error.ObservationCancelled):  # type: ignore[misc]
+    """An answer in blocks that comes to no end; it ends an observation, too."""
+
+    def __str__(self) -> str:
+        return f"a payload of at most {MAX_PAYLOAD} bytes is taken, more came"
+
+
+def _cap_answers() -> None:
+    """Have the library give up on answers that are too long, of observations, too: it knows no limit."""
+    append = aiocoap.Message._append_response_block
+
+    def append_capped(message: Any, block: Any) -> None:
+        if len(message.payload) + len(block.payload) > MAX_PAYLOAD:
+            raise TooLong
+        append(message, block)
+
+    aiocoap.Message._append_response_block = append_capped
+
+
+_cap_answers()
 
 
 class AiocoapClient:
@@ -73,6 +95,8 @@ class AiocoapClient:
             try:
                 async for state in request.observation:
                     yield _checked(state)
+            except TooLong:
+                raise
             except (coap_error.NotObservable, coap_error.ObservationCancelled):
                 return
 
@@ -118,6 +142,8 @@ async def _told(url: str) -> AsyncIterator[None]:
         yield
     except TimeoutError as error:
         raise DeviceUnreachable(f"{url}: no answer in time") from error
+    except TooLong as error:
+        raise AnsweredBadly(str(error)) from error
     except (coap_error.Error, OSError, ValueError) as error:
         cause = str(error) or type(error).__name__
         raise DeviceUnreachable(f"{url}: {cause[:200]}") from error
