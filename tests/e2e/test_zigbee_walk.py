@@ -133,16 +133,16 @@ def test_a_lamp_joins_reports_and_is_switched_from_its_thing(
     cloud: Walk, edge: Edge, lab: LabProcess
 ) -> None:
     lab.say("join lamp")
-    eventually(lambda: reported(cloud, "lamp", "on") is False, seconds=90)
+    eventually(lambda: reported(cloud, "zigbee-lamp", "on") is False, seconds=90)
     assert reported(cloud, "coordinator", "devices") == 1
     lab.say("report lamp 1")
-    eventually(lambda: reported(cloud, "lamp", "on") is True)
-    twins = {each["propertyName"]: each for each in status(cloud, "lamp")["twins"]}
+    eventually(lambda: reported(cloud, "zigbee-lamp", "on") is True)
+    twins = {each["propertyName"]: each for each in status(cloud, "zigbee-lamp")["twins"]}
     assert twins["on"]["reported"]["value"] == "true"
-    wish(cloud, "lamp", "on", False)
+    wish(cloud, "zigbee-lamp", "on", False)
     eventually(lambda: lab.shows("lamp", "'0x6': {'0x0': 0}"))
-    eventually(lambda: reported(cloud, "lamp", "on") is False)
-    wish(cloud, "lamp", "brightness", 50)
+    eventually(lambda: reported(cloud, "zigbee-lamp", "on") is False)
+    wish(cloud, "zigbee-lamp", "brightness", 50)
     eventually(lambda: lab.shows("lamp", "'0x8': {'0x0': 127}"))
 
 
@@ -175,13 +175,13 @@ def test_a_stick_that_is_unplugged_is_told_and_found_again(
 ) -> None:
     lab.say("unplug")
     eventually(lambda: reported(cloud, "coordinator", "state") == "away")
-    eventually(lambda: status(cloud, "lamp").get("state") == "offline")
+    eventually(lambda: status(cloud, "zigbee-lamp").get("state") == "offline")
     lab.say("plug")
     eventually(lambda: reported(cloud, "coordinator", "state") == "up", seconds=60)
-    eventually(lambda: status(cloud, "lamp").get("state") == "online", seconds=60)
-    wish(cloud, "lamp", "brightness", 70)
+    eventually(lambda: status(cloud, "zigbee-lamp").get("state") == "online", seconds=60)
+    wish(cloud, "zigbee-lamp", "brightness", 70)
     eventually(lambda: lab.shows("lamp", "'0x8': {'0x0': 178}"))
-    eventually(lambda: reported(cloud, "lamp", "brightness") == 70)
+    eventually(lambda: reported(cloud, "zigbee-lamp", "brightness") == 70)
 
 
 def test_a_killed_mapper_and_a_killed_edgecore_find_their_network_again(
@@ -189,16 +189,16 @@ def test_a_killed_mapper_and_a_killed_edgecore_find_their_network_again(
 ) -> None:
     pan, child = reported(cloud, "coordinator", "panId"), mapper_pid(edge)
     os.kill(child, signal.SIGKILL)
-    wish(cloud, "lamp", "brightness", 30)
+    wish(cloud, "zigbee-lamp", "brightness", 30)
     eventually(lambda: lab.shows("lamp", "'0x8': {'0x0': 76}"), seconds=90)
-    eventually(lambda: reported(cloud, "lamp", "brightness") == 30)
+    eventually(lambda: reported(cloud, "zigbee-lamp", "brightness") == 30)
     assert mapper_pid(edge) not in (0, child)
     child = mapper_pid(edge)
     edge.running.kill()
     eventually(lambda: not Path(f"/proc/{child}").exists(), what="the mapper's end")
     edge.running.start()
-    wish(cloud, "lamp", "brightness", 20)
+    wish(cloud, "zigbee-lamp", "brightness", 20)
     eventually(lambda: lab.shows("lamp", "'0x8': {'0x0': 51}"), seconds=90)
-    eventually(lambda: reported(cloud, "lamp", "brightness") == 20)
+    eventually(lambda: reported(cloud, "zigbee-lamp", "brightness") == 20)
     assert reported(cloud, "coordinator", "panId") == pan
     assert reported(cloud, "coordinator", "devices") == 2

@@ -37,6 +37,7 @@ from edge.mappers.zigbee.zigpyviews import check, foreign, plain, said, seen_of,
 from gateway.errors import InvalidSetting, Rejected
 
 log = logging.getLogger(__name__)
+logging.getLogger("zigpy").setLevel(logging.WARNING)  # it tells of each step of each device
 
 CALL_SECONDS = 8.0
 COMMIT_SECONDS = 1.0
