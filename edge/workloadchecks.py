@@ -13,7 +13,6 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,13 +25,13 @@ from edge.network.runtimefiles import (
     told_by,
 )
 from edge.pods.sockets import SOCKETS, find_endpoint
+from edge.verdicts import FAIL, OK, WARN, Verdict
 from gateway.config.edge import Edge
 from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
     from edge.pods.runtime import RuntimeInfo
 
-OK, WARN, FAIL = "ok", "warn", "fail"
 OLDEST = (1, 6)
 SYS_RESOURCE, NET_ADMIN, NET_BIND = 24, 12, 10
 NEEDED_PLUGINS = ("bridge", "host-local", "loopback")
@@ -42,16 +41,6 @@ SECONDS = 5.0
 RESTART = "systemctl restart containerd"
 DEFAULT_ROOT = "/var/lib/containerd"
 PORTS = {"docker.io": "registry-1.docker.io"}
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One thing that was looked at. Shape: `state` ok, warn or fail; `mend` "" when all is well."""
-
-    name: str
-    state: str
-    text: str
-    mend: str = ""
 
 
 def workload_checks(settings: Edge, root: Path = Path("/")) -> Iterator[Verdict]:

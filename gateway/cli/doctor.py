@@ -10,13 +10,15 @@ import socket
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
+from edge.verdicts import Verdict
 from gateway.cli.client import ENDPOINTS
 from gateway.cli.options import output_option, settings_of, settings_options
 from gateway.cli.output import print_rows
@@ -317,7 +319,39 @@ def check_workloads(settings: Settings) -> Iterator[Finding]:
     has_joined = Identity(settings.data_dir).settings.is_file()
     if not has_joined and workloads.enabled != "on" and find_endpoint(workloads.runtime) is None:
         return
-    for verdict in workload_checks(settings.edge):
+    yield from _findings(workload_checks(settings.edge))
+
+
+def check_hardware(settings: Settings) -> Iterator[Finding]:
+    """Whether the mappers of this node can work; nothing is told where no Device needs one."""
+    from edge import status
+    from edge.hardwarechecks import Place, hardware_checks
+    from edge.storeddevices import read_stored
+
+    try:
+        stored = read_stored(settings.data_dir)
+    except InvalidSetting as error:
+        yield Finding("devices", "warn", error.message, "run it as the edge's user (sudo)")
+        return
+    running: Any = status.ask(settings.data_dir) or {}
+    place = Place(
+        settings.edge.mappers,
+        stored,
+        settings.data_dir,
+        running.get("mapper_processes") or (),
+    )
+    yield from _findings(hardware_checks(place))
+
+
+def check_watching(settings: Settings) -> Iterator[Finding]:
+    """Whether people can look in: console, Prometheus, collectors."""
+    from gateway.cli.watchchecks import watch_checks
+
+    yield from _findings(watch_checks(settings, _named_endpoints(settings.data_dir)))
+
+
+def _findings(verdicts: Iterable[Verdict]) -> Iterator[Finding]:
+    for verdict in verdicts:
         yield Finding(verdict.name, verdict.state, verdict.text, verdict.mend)
 
 
@@ -346,6 +380,8 @@ CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     check_amqp,
     check_coap,
     check_workloads,
+    check_hardware,
+    check_watching,
 )
 
 

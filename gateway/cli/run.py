@@ -174,7 +174,8 @@ async def _run_sample(settings: Settings, runtime: Runtime | None, client: KubeC
 
 def _no_runtime(settings: Settings) -> str:
     """Return why this node runs no Pods, and what mends it."""
-    from edge.workloadchecks import OK, workload_checks
+    from edge.verdicts import OK
+    from edge.workloadchecks import workload_checks
 
     found = next((each for each in workload_checks(settings.edge) if each.state != OK), None)
     if found is None:

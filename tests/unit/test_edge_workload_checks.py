@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from edge.network.runtimefiles import RuntimeFiles, read_runtime_files
+from edge.verdicts import Verdict
 from edge.workloadchecks import (
-    Verdict,
     _no_cri,
     cgroup_verdict,
     disk_verdicts,
