@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -18,6 +19,7 @@ from edge.mappers.edgex.events import read_event
 from edge.mappers.edgex.family import EdgexFamily, make_edgex
 from edge.mappers.family import Family
 from gateway.errors import BadRequest, GatewayError, InvalidSetting, NotBuilt, Rejected
+from gateway.wire.mqtt.packets import Publish
 from tests.family_rig import World, a_family, bound, eventually, prop, read_until
 from tests.mqtt_peers import mosquitto, paho_client
 
@@ -270,3 +272,19 @@ async def test_a_bus_is_needed(tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match=r"edge\.mappers\.edgex\.broker is not set"):
         async with a_family(make_edgex, World(tmp_path)):
             pass
+
+
+def test_made_up_devices_and_resources_are_offered_within_limits(tmp_path: Path) -> None:
+    world = World(tmp_path, {"broker": "127.0.0.1:1"})
+    family = EdgexFamily(world.around)
+    for device in range(250):
+        readings = [
+            {"resourceName": f"r{n}", "valueType": "Int32", "value": "1", "units": 99 * "u"}
+            for n in range(150)
+        ]
+        event = {"deviceName": f"d{device}", "sourceName": "s", "readings": readings}
+        family._heard(Publish(topic="x", payload=msgspec.json.encode(event)), lambda _: None)
+    sizes = [len(each.properties) for each in world.seen.values()]
+    assert max(sizes) == 100
+    assert sum(sizes) == 20_000
+    assert world.seen["d0"].properties[0].unit == 32 * "u"

@@ -29,7 +29,11 @@ from gateway.wire.mqtt.packets import Publish
 PROTOCOL = "edgex"
 SETTING = "edge.mappers.edgex"
 MAX_DEVICES = 1_000
-MAX_RESOURCES = 200
+MAX_RESOURCES = 100
+"""Resources of a device that are offered."""
+MAX_OFFERED = 20_000
+"""Resources of all devices together: whoever may publish on the bus can make them up."""
+MAX_UNITS = 32
 
 
 class EdgexFamily:
@@ -43,6 +47,7 @@ class EdgexFamily:
         self._client = _client(config, self._heard, self._link) if self._broker else None
         self._drivers: dict[str, list[EdgexDriver]] = {}
         self._seen: dict[str, dict[str, DiscoveredProperty]] = {}
+        self._offered = 0
         self._events = 0
         self._malformed = 0
 
@@ -141,13 +146,14 @@ class EdgexFamily:
             if len(self._seen) >= MAX_DEVICES:
                 return
             known = self._seen[event.device] = {}
-        room = MAX_RESOURCES - len(known)
+        room = max(0, min(MAX_RESOURCES - len(known), MAX_OFFERED - self._offered))
         fresh = [each for each in event.readings if each.resource not in known][:room]
+        self._offered += len(fresh)
         for each in fresh:
             known[each.resource] = DiscoveredProperty(
                 each.resource,
                 TYPES.get(each.kind, "STRING"),
-                unit=each.units,
+                unit=each.units[:MAX_UNITS],
                 visitor={"resourceName": each.resource},
             )
         if fresh:
