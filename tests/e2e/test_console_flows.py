@@ -279,18 +279,25 @@ def test_a_lost_gateway_is_told_and_found_again(house: House) -> None:
     house.play("lost", stop_the_gateway=stop, start_it_again=start)
 
 
-VIEWS = (
-    ". things things/find:pump-1 things/find:pump-1?tab=attributes things/find:pump-1?tab=history "
-    "things/find:pump-1?tab=policy things/find:pump-1?tab=message commands connections "
-    "connections/hono-connection-for-c2e connections/hono-connection-for-c2e?tab=metrics fleet fleet/edge-1 "
-    "devices devices/plant/meter-1 discovered workloads tail registry registry/DEFAULT_TENANT "
-    "registry/DEFAULT_TENANT/4711 plots nowhere"
-)
+VIEWS = {
+    "twins": ". things things/find:pump-1 things/find:pump-1?tab=attributes "
+    "things/find:pump-1?tab=history things/find:pump-1?tab=policy things/find:pump-1?tab=message "
+    "commands connections connections/hono-connection-for-c2e "
+    "connections/hono-connection-for-c2e?tab=metrics",
+    "edge and messages": "fleet fleet/edge-1 devices devices/plant/meter-1 discovered workloads tail "
+    "registry registry/DEFAULT_TENANT registry/DEFAULT_TENANT/4711 plots nowhere",
+}
 
 
-def test_every_view_is_accessible_in_both_themes_and_fits_a_narrow_screen(house: House) -> None:
+@pytest.mark.parametrize("views", VIEWS.values(), ids=VIEWS)
+def test_every_view_is_accessible_in_both_themes_and_fits_a_narrow_screen(
+    house: House, views: str
+) -> None:
+    run_script("views.mjs", "inside", base=house.base, VIEWS=views)
+
+
+def test_the_page_before_sign_in_is_accessible_too(house: House) -> None:
     run_script("views.mjs", "outside", base=house.base, VIEWS=".")
-    run_script("views.mjs", "inside", base=house.base, VIEWS=VIEWS)
 
 
 def test_screenshots_are_kept_where_they_are_wanted(house: House, tmp_path: Path) -> None:

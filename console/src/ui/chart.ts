@@ -22,7 +22,7 @@ export function make(target: HTMLElement, { unit, labels, height, dashes }: Made
     scales: { y: { range: (_chart, low, high) => bounds(low, high) } },
     axes: [
       { ...axis, size: 26, space: 70, values: [[86400, "{YYYY}-{MM}-{DD}", null, null, null, null, null, null, 1], [60, "{HH}:{mm}", null, null, null, null, null, null, 1], [1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 1]] as uPlot.Axis.Values },
-      { ...axis, size: 62, space: 34, values: (_chart, splits) => splits.map((split) => withUnit(split, unit)) },
+      { ...axis, size: 62, space: 24, values: (_chart, splits) => splits.map((split) => withUnit(split, unit)) },
     ],
     series: [{}, ...labels.map((label, at) => ({ label, stroke: colour(`--line-${at % 8}`), width: 1.5, dash: dashes[Math.floor(at / 8) % dashes.length]!, spanGaps: false, points: { show: true, size: 4, filter: lone } }))],
   };

@@ -124,7 +124,7 @@ const Values = ({ of, onEdit }: { of: Value[]; onEdit: (one: Value) => void }) =
                 </button>
               )}
             </td>
-            <td>
+            <td class="quality">
               {one.reported ? <Quality of={one.reported.metadata} /> : <span class="muted">–</span>}
             </td>
             <td>

@@ -3,6 +3,7 @@ import { useMemo, useState } from "preact/hooks";
 import { useTitle } from "../hooks";
 import { type FleetNode, liveState, nodes, nodesError, readNodes } from "../live";
 import { href, params, setParams } from "../router";
+import { width } from "../state";
 import { shown } from "../text";
 import { Icon } from "../ui/icons";
 import { Empty, Failure, Head, Loading, Search, State, StreamMark, Text, type Tone, When } from "../ui/parts";
@@ -92,10 +93,11 @@ interface Spot {
 }
 
 /** How large signs and names are, in parts of the map's width (names: of one letter) and height. */
-const SIGN = { w: 0.03, h: 0.07, letter: 0.0075 };
+const SIGNS = { wide: { w: 0.03, h: 0.07, letter: 0.0075 }, mid: { w: 0.045, h: 0.1, letter: 0.011 }, narrow: { w: 0.09, h: 0.19, letter: 0.02 } };
 
 /** Nodes that would cover each other are one spot; names that would cover another spot are left out. */
 function spotsOf(nodes: FleetNode[], box: Box): Spot[] {
+  const SIGN = SIGNS[width.value];
   const spots: Spot[] = [];
   for (const node of nodes) {
     const { x, y } = placed(node);
@@ -106,7 +108,7 @@ function spotsOf(nodes: FleetNode[], box: Box): Spot[] {
   for (const one of spots) {
     if (one.nodes.length > 1) continue;
     const right = box.w * (SIGN.w + SIGN.letter * Math.min(20, one.nodes[0]!.name.length));
-    one.isShort = spots.some((other) => other !== one && Math.abs(other.y - one.y) < box.h * SIGN.h && other.x > one.x - box.w * SIGN.w && other.x < one.x + right + box.w * 0.01);
+    one.isShort = one.x + right > box.x + box.w || spots.some((other) => other !== one && Math.abs(other.y - one.y) < box.h * SIGN.h && other.x > one.x - box.w * SIGN.w && other.x < one.x + right + box.w * 0.01);
   }
   return spots;
 }
