@@ -135,9 +135,12 @@ class Committer:
     def _count(self, write: _Write, error: GatewayError | None) -> None:
         meter = self._meters[write.change.command.action]
         (meter.stored if error is None else meter.failed).inc()
-        meter.seconds.observe(time.perf_counter() - write.change.started)
+        seconds = time.perf_counter() - write.change.started
+        meter.seconds.observe(seconds)
         if write.span is not None:
             write.span.end(error)
+            if write.span.sink is not None:
+                meter.seconds.mark(seconds, write.span.context.trace_id)
 
     def _span(self, command: ThingCommand) -> Span | None:
         if command.trace is None:

@@ -183,11 +183,16 @@ class Endpoints:
         async def handle(request: web.Request) -> web.StreamResponse:
             started = perf_counter()
             correlation_id = correlation_id_of(request)
+            span = None
             if request.method == hdrs.METH_OPTIONS and self._origin(request):
                 response: web.StreamResponse = web.Response(status=204)
             else:
-                response = await self._answer(request, correlation_id, handler, prove, realm)
-            self._count(request, response, perf_counter() - started)
+                with (span := self._span(request)):
+                    span.set(CORRELATION, correlation_id)
+                    response = await self._answer(
+                        span, request, correlation_id, handler, prove, realm
+                    )
+            self._count(request, response, perf_counter() - started, span)
             if not response.prepared:
                 response.headers["correlation-id"] = correlation_id
                 self.allow_origin(request, response)
@@ -196,18 +201,6 @@ class Endpoints:
         return handle
 
     async def _answer(
-        self,
-        request: web.Request,
-        correlation_id: str,
-        handler: Handler,
-        prove: Callable[[web.Request], Awaitable[Caller]],
-        realm: str,
-    ) -> web.StreamResponse:
-        with self._span(request) as span:
-            span.set(CORRELATION, correlation_id)
-            return await self._answered(span, request, correlation_id, handler, prove, realm)
-
-    async def _answered(
         self,
         span: Span,
         request: web.Request,
@@ -272,7 +265,13 @@ class Endpoints:
         if asked:
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = asked[:1_024]
 
-    def _count(self, request: web.Request, response: web.StreamResponse, seconds: float) -> None:
+    def _count(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        seconds: float,
+        span: Span | None,
+    ) -> None:
         method, status = request.method, response.status
         known = method if method in _METHODS else "other"
         group = group_of(request.path)
@@ -287,6 +286,9 @@ class Endpoints:
         meter.seconds.observe(seconds)
         if not response.prepared:  # a stream lasts as long as its reader wants
             meter.roundtrip.observe(seconds)
+            if span is not None and span.sink is not None:
+                meter.seconds.mark(seconds, span.context.trace_id)
+                meter.roundtrip.mark(seconds, span.context.trace_id)
 
 
 _GROUPS = frozenset(

@@ -58,6 +58,7 @@ from gateway.model.message import (
 )
 from gateway.model.ports import DeviceLink, Done, Downstream, ResponseSink
 from gateway.model.registry import Assertion, Device, Tenant
+from gateway.model.trace import TraceContext
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Span, Tracer
 
@@ -273,8 +274,8 @@ class CommandRouter:
 
     def conclude(self, command: Command, error: GatewayError | None, seconds: float) -> None:
         """Count what became of a command that was kept."""
-        trace = "" if command.trace is None else command.trace.trace_id
-        self._account(command, self._registry.cached_tenant(command.tenant), trace, error, seconds)
+        tenant = self._registry.cached_tenant(command.tenant)
+        self._account(command, tenant, command.trace, error, seconds)
 
     def pass_back(self, response: CommandResponse, done: Done) -> None:
         """Hand a response to the one who waits for it, unchecked."""
@@ -352,34 +353,30 @@ class CommandRouter:
 
     def _routed(self, walk: Walk, error: GatewayError | None) -> None:
         seconds = time.perf_counter() - walk.started
-        trace = walk.span.context.trace_id
+        trace = walk.span.context
         if not walk.is_kept:
             self._account(walk.command, walk.tenant, trace, error, seconds, walk.component)
         elif self._traffic.watchers:
-            self._traffic.commanded(walk.command, trace, error, is_kept=True)
+            self._traffic.commanded(walk.command, trace.trace_id, error, is_kept=True)
 
     def _account(
         self,
         command: Command,
         tenant: Tenant | None,
-        trace: str,
+        trace: TraceContext | None,
         error: GatewayError | None,
         seconds: float,
         component: str = ROUTER,
     ) -> None:
         if self._traffic.watchers and tenant is not None:
-            self._traffic.commanded(replace(command, tenant=tenant.tenant_id), trace, error)
+            told = replace(command, tenant=tenant.tenant_id)
+            self._traffic.commanded(told, "" if trace is None else trace.trace_id, error)
         size = len(command.payload) if tenant is None else tenant.metered_size(len(command.payload))
         if tenant is not None and error is None:
             self._usage.add_bytes(tenant, size)
-        self._meter.record(
-            UNKNOWN if tenant is None else tenant.tenant_id,
-            Direction.ONE_WAY if command.is_one_way else Direction.REQUEST,
-            error,
-            component,
-            seconds,
-            size,
-        )
+        name = UNKNOWN if tenant is None else tenant.tenant_id
+        kind = Direction.ONE_WAY if command.is_one_way else Direction.REQUEST
+        self._meter.record(name, kind, error, component, seconds, size, trace)
 
     # --- responses ------------------------------------------------------------------------------------
 
@@ -405,7 +402,7 @@ class CommandRouter:
                 self._traffic.responded(
                     replace(response, tenant=tenant.tenant_id), span.context.trace_id, error
                 )
-            self._responded(tenant, response, error, started)
+            self._responded(tenant, response, error, started, span)
             done(error)
 
         def asserted(found: Assertion | GatewayError) -> None:
@@ -480,6 +477,7 @@ class CommandRouter:
         response: CommandResponse,
         error: GatewayError | None,
         started: float,
+        span: Span,
     ) -> None:
         size = len(response.payload)
         if tenant is not None:
@@ -493,4 +491,5 @@ class CommandRouter:
             response.adapter or ROUTER,
             time.perf_counter() - started,
             size,
+            span.context,
         )

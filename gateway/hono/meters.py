@@ -10,6 +10,7 @@ import enum
 
 from gateway.errors import GatewayError
 from gateway.model.message import Adapter, Kind
+from gateway.model.trace import TraceContext
 from gateway.observe.histograms import Tally
 from gateway.observe.metrics import Metrics
 from gateway.outcome import Processing, outcome_of
@@ -95,8 +96,12 @@ class CommandMeter:
         component: str,
         seconds: float,
         size: int,
+        trace: TraceContext | None = None,
     ) -> None:
-        """Count one command or response; `size` is the metered one."""
+        """Count one command or response; `size` is the metered one, `trace` of its span."""
         labels = (tenant, direction.value, status_of(error).value, component)
-        self._metrics.command_seconds.labels(*labels).observe(seconds)
+        times = self._metrics.command_seconds.labels(*labels)
+        times.observe(seconds)
+        if trace is not None and trace.is_sampled:
+            times.mark(seconds, trace.trace_id)
         self._metrics.command_bytes.labels(*labels).observe(size)

@@ -301,7 +301,11 @@ class RegistryServer:
         if not response.prepared:  # a stream's length says nothing about answering
             if not self._prefix:
                 response.headers.update(CORS)
-            self._metrics.http_seconds.labels(SERVER, method).observe(time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            times = self._metrics.http_seconds.labels(SERVER, method)
+            times.observe(seconds)
+            if span.sink is not None:
+                times.mark(seconds, span.context.trace_id)
         return response
 
     async def _safely(self, request: web.Request) -> web.StreamResponse:

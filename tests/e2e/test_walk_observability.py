@@ -19,7 +19,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from tests.otlp_receiver import Collector, a_collector
 from tests.process import eventually, tool, twinspan
 from tests.prometheus_server import prometheus
-from tests.walk import DEMO_DEVICE, Walk, curl, in_thread, twinspan_cli
+from tests.walk import DEMO_DEVICE, Device, Walk, curl, in_thread, twinspan_cli
 
 pytestmark = pytest.mark.e2e
 
@@ -112,6 +112,107 @@ def test_requests_of_kubectl_are_counted_under_the_names_that_its_users_know(wal
     assert wanted.search(text)
     assert "twinspan_cloudhub_node_connected{node=" in text
     assert "twinspan_build_info{" in text
+
+
+EXEMPLARS = (
+    "hono_telemetry_processing_duration_seconds",
+    "hono_command_processing_duration_seconds",
+    "twinspan_thing_command_duration_seconds",
+    "twinspan_http_request_duration_seconds",
+    "roundtrip_http_seconds",
+)
+
+
+def scraped(walk: Walk, form: str = "application/openmetrics-text") -> str:
+    return curl("GET", walk.running.url("ops.http", "/metrics"), "-H", f"Accept: {form}").body
+
+
+def test_latencies_of_all_doors_name_a_trace(walk: Walk) -> None:
+    some_traffic(walk)
+    walk.registry("GET", f"tenants/{DEMO_DEVICE.tenant}")
+    with walk.subscribed(DEMO_DEVICE, "-t", "command///req/#"):
+        walk.ditto("POST", "things/org.acme:4711/inbox/messages/x?timeout=0", data=1)
+    text = scraped(walk)
+    for name in EXEMPLARS:
+        wanted = re.compile(rf'^{name}_bucket{{.*}} [0-9.]+ # {{trace_id="[0-9a-f]{{32}}"}}', re.M)
+        assert wanted.search(text), name
+    assert re.search(r'^twinspan_http_request_duration.*server="hono.registry".* # {', text, re.M)
+
+
+def a_flood(walk: Walk, count: int) -> subprocess.Popen[str]:
+    """mosquitto_pub, which sends that many telemetry messages as fast as it can."""
+    command = walk.mqtt("mosquitto_pub", DEMO_DEVICE, "-t", "telemetry", "-l", "-q", "1")
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    process.stdin.write('{"temp": 1}\n' * count)
+    process.stdin.close()
+    return process
+
+
+def uploads(text: str) -> float:
+    lines = re.findall(
+        r'^hono_telemetry_processing_duration_seconds_count{.*hono-mqtt.*type="telemetry".*} (\S+)',
+        text,
+        re.M,
+    )
+    return sum(map(float, lines))
+
+
+def test_scrapes_in_a_flood_are_whole_and_lose_nothing_of_it(walk: Walk) -> None:
+    before = uploads(scraped(walk))
+    flood = a_flood(walk, 1_000)
+    with ThreadPoolExecutor(10) as pool:
+        texts = [job.result() for job in [pool.submit(scraped, walk) for _ in range(10)]]
+    assert flood.wait(60) == 0
+    assert all(text.endswith("# EOF\n") for text in texts)
+    seen = [uploads(text) - before for text in texts]
+    assert all(0 <= count <= 1_000 for count in seen)
+    eventually(lambda: uploads(scraped(walk)) - before == 1_000)
+    plain = scraped(walk, "text/plain")
+    done = subprocess.run(
+        [tool("promtool"), "check", "metrics"],
+        input=plain,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "error while linting" not in done.stderr
+    assert done.returncode in (0, 3)  # 3: names of others, see above
+
+
+def a_storm(walk: Walk, salt: str) -> None:
+    """Strangers who make up names wherever one can be said."""
+    name = f"storm-{salt}"
+    for server in ("ditto.http", "hono.registry", "hono.http", "ops.http"):
+        for method in ("GET", "PUT", f"X{salt}".upper()):
+            url = walk.running.url(server, f"/{name}/{name}?{name}=1")
+            curl(method, url, "-H", f"x-{name}: {name}", user=f"{name}@{name}:{name}")
+    for path in (f"telemetry/{name}/{name}", f"event/{name}/{name}", name):
+        url = walk.running.url("hono.http", f"/{path}?hono-ttd={len(name)}&{name}=1")
+        curl("PUT", url, user=DEMO_DEVICE.curl_user, data="{}", content_type=f"x/{name}")
+        walk.try_publish(DEMO_DEVICE, path, "x", "-q", "1")
+    walk.try_publish(Device(name, name, name, name), "telemetry", "x", "-q", "1")
+    walk.ditto("GET", f"things/org.acme:{name}/features/{name}")
+    walk.ditto("POST", f"things/org.acme:4711/inbox/messages/{name}?timeout=0", data=1)
+    walk.publish(None, f"telemetry//{name}", "x", "-q", "1")
+    walk.kubectl("get", name, fails=True)
+
+
+def series(walk: Walk) -> set[str]:
+    lines = scraped(walk, "text/plain").splitlines()
+    return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
+
+
+def test_names_that_strangers_make_up_make_no_series(walk: Walk) -> None:
+    a_storm(walk, "one")  # what the answers themselves are counted under is there after the first
+    before = series(walk)
+    for number in range(3):
+        a_storm(walk, f"again{number}")
+    after = series(walk)
+    assert not [line for line in after if "storm" in line]
+    assert len(after - before) < 12, (
+        "at most what an answer seen for the first time is counted under"
+    )
 
 
 # --- traces
