@@ -25,6 +25,9 @@ from gateway.config import Settings
 from gateway.runtime import process
 from gateway.runtime.module import Module
 
+MOST_PARTS = 8
+"""Lines, links and the like of one mapper that are shown."""
+
 
 @click.group()
 def edge() -> None:
@@ -188,11 +191,27 @@ def _show_mappers(found: dict[str, Any]) -> None:
 
 def _show_process(mapper: dict[str, Any]) -> None:
     """Say how the process of a mapper is, and its hardware."""
-    said = f"runs for {mapper['devices']} devices" if mapper["running"] else "does not run"
+    count = mapper["devices"]
+    many = f"{count} device{'' if count == 1 else 's'}"
+    said = f"runs for {many}" if mapper["running"] else f"does not run, {many} wait"
     if mapper["broken"]:
         said = click.style(mapper["broken"], fg="red")
-    more = ", ".join(f"{key} {value}" for key, value in mapper["hardware"].items())
-    click.echo(f"mapper    {mapper['name']} {said}{f' ({more})' if more else ''}")
+    ends = mapper.get("ended_lately", 0)  # an older EdgeCore does not tell
+    if ends and not mapper["broken"]:
+        said += click.style(f", ended {ends} times in ten minutes", fg="yellow")
+    facts = mapper["hardware"]
+    parts = {key: value for key, value in facts.items() if isinstance(value, dict)}
+    more = _pairs({key: value for key, value in facts.items() if key not in parts})
+    click.echo(f"mapper    {mapper['name']:<7} {said}{f' ({more})' if more else ''}")
+    for key, value in list(parts.items())[:MOST_PARTS]:
+        click.echo(f"            {key}: {_pairs(value)}")
+    if len(parts) > MOST_PARTS:
+        click.echo(f"            and {len(parts) - MOST_PARTS} more: -o json")
+
+
+def _pairs(facts: dict[str, Any]) -> str:
+    """Return facts on one line, without those that say nothing."""
+    return ", ".join(f"{key} {value}" for key, value in facts.items() if value not in ("", None))
 
 
 def _show_workloads(found: dict[str, Any]) -> None:

@@ -44,6 +44,7 @@ def discovered_command(
     \b
     twinspan edge discovered
     twinspan edge discovered -p bluetooth --watch
+    twinspan edge discovered -o wide     with properties and what else is known
     twinspan device accept NAME        at the cloud: makes a Device of one
     """
     folder = settings_of(file, sets, data_dir).data_dir
@@ -74,8 +75,18 @@ def order_command(
     It goes through this node's MetaServer, with its administrator's token: who may read the data directory
     may do it. An order that a mapper does not know is answered with those that it knows.
 
+    What mappers know, with the keys of docs/devices-*.md:
+
     \b
     twinspan edge order zigbee permit-join seconds=60
+    twinspan edge order zigbee remove ieee=00:12:4b:00:00:00:00:01
+    twinspan edge order bluetooth probe address=A4:C1:38:00:00:01
+    twinspan edge order modbus scan ip=192.0.2.10 units=1-10
+    twinspan edge order opcua browse url=opc.tcp://192.0.2.20:4840
+    twinspan edge order coap discover url=coap://192.0.2.40
+
+    \b
+    What it finds is offered: twinspan edge discovered
     """
     given = [argument.partition("=") for argument in arguments]
     wrong = [name for name, sign, _ in given if not (name and sign)]

@@ -132,6 +132,7 @@ def test_doctor_finds_the_running_process_and_its_ports(running: process.Twinspa
     assert findings["process"]["finding"].startswith("ready")
     assert findings["data directory"]["state"] == "ok"
     assert findings["certificate"]["state"] == "ok"
+    assert "/metrics; Prometheus: scrape_configs" in findings["metrics"]["finding"]
     assert "TLS yes" in findings["amqp client"]["finding"]
 
 

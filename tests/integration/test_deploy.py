@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from edge.hardwarechecks import LIBRARIES
+from edge.mappers.zigbee.plan import RADIOS
 from gateway.cli import exposure
 from gateway.config.loading import load
 from gateway.kube.credentials import ACCOUNT
@@ -277,6 +279,31 @@ def test_the_compose_file_is_one_and_its_settings_are_ours() -> None:
     assert service["read_only"] is True
     build = (DEPLOY / "compose" / service["build"]["context"]).resolve()
     assert (build / service["build"]["dockerfile"]).exists()
+
+
+def test_the_edge_of_compose_has_what_mappers_need() -> None:
+    document = yaml.safe_load((DEPLOY / "compose" / "edge.yaml").read_text("utf-8"))
+    import_module("compose_spec").ComposeSpecification.model_validate(document)
+    service = document["services"]["edge"]
+    settings = load(environ=service["environment"])
+    assert settings.edge.mappers.zigbee.device == service["devices"][0].rpartition(":")[2]
+    understood(*service["command"])
+    extras = service["build"]["args"]["EXTRAS"]
+    assert f"EXTRAS={extras}" in (DEPLOY / "container" / "Containerfile").read_text("utf-8")
+    known = (ROOT / "pyproject.toml").read_text("utf-8")
+    for extra in extras.split(","):
+        assert re.search(rf"^{extra} = \[", known, re.M), extra
+    needed = {extra for _, extra in (*LIBRARIES.values(), *RADIOS.values())} - {"zigbee"}
+    assert needed <= set(extras.split(","))  # those of other sticks bring `zigbee`
+
+
+def test_the_unit_of_the_edge_leaves_mappers_what_they_need() -> None:
+    text = (DEPLOY / "systemd" / "twinspan-edge.service").read_text("utf-8")
+    said = {line.partition("=")[0] for line in text.splitlines() if not line.startswith("#")}
+    closes = {"PrivateDevices", "DevicePolicy", "DeviceAllow", "ProtectClock", "PrivateNetwork"}
+    hides = {"ProtectSystem", "ProtectHome", "PrivateTmp", "PrivateUsers", "RootDirectory"}
+    forbids = {"RestrictAddressFamilies", "MemoryDenyWriteExecute", "SystemCallFilter", "TasksMax"}
+    assert said & (closes | hides | forbids) == set()
 
 
 def test_values_and_their_schema_name_the_same(helm: Path) -> None:
