@@ -70,9 +70,7 @@ def node_row(node: JsonObject) -> JsonObject:
     meta, status = mapping(node.get("metadata")), mapping(node.get("status"))
     labels, annotations = texts(meta.get("labels")), texts(meta.get("annotations"))
     info = mapping(status.get("nodeInfo"))
-    ready = next(
-        (each for each in rows(status.get("conditions")) if each.get("type") == "Ready"), {}
-    )
+    ready = _readiness(status)
     return {
         "name": text(meta.get("name")),
         "ready": {"True": True, "False": False}.get(text(ready.get("status"))),
@@ -103,6 +101,17 @@ def node_row(node: JsonObject) -> JsonObject:
         "labels": {name: cut(value) for name, value in list(labels.items())[:MAX_LABELS]},
         "created": seconds(meta.get("creationTimestamp")),
     }
+
+
+def is_ready(node: JsonObject) -> bool:
+    """True for a Node that says so; cheaper than its row."""
+    return _readiness(mapping(node.get("status"))).get("status") == "True"
+
+
+def _readiness(status: JsonObject) -> JsonObject:
+    return next(
+        (each for each in rows(status.get("conditions")) if each.get("type") == "Ready"), {}
+    )
 
 
 def node_details(node: JsonObject) -> JsonObject:

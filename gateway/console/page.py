@@ -13,6 +13,7 @@ from aiohttp import web
 from gateway.config.tree import Settings
 from gateway.console.discovered_http import DiscoveredRoutes, discovered_row
 from gateway.console.events_http import EventRoutes
+from gateway.console.fleet import is_ready
 from gateway.console.fleet_http import FleetRoutes
 from gateway.console.guard import PREFIX, Call, Guard, Handler, RawHandler, missing, table
 from gateway.console.mirrors import CloudFacts, Mirrors
@@ -252,10 +253,10 @@ class Console:
             found |= {"things": await self._things.get(), "tenants": int(tenants or 0)}
         if mirrors is not None:
             await mirrors.known()
-            nodes = [mirrors.node(each) for each in mirrors.nodes.objects.values()]
+            nodes = mirrors.nodes.objects.values()
             found |= {
                 "nodes": len(nodes),
-                "nodes_ready": sum(each["ready"] is True for each in nodes),
+                "nodes_ready": sum(is_ready(each) for each in nodes),
                 "devices": len(mirrors.index.devices),
                 "devices_online": mirrors.index.online(mirrors.index.order),
                 "pods": len(mirrors.pods.objects),
