@@ -11,7 +11,7 @@ from edge.discovery import DiscoveryBook
 from edge.mappers.family import Discovered, DiscoveredProperty
 from gateway.errors import BadRequest
 from gateway.observe.metrics import Metrics
-from gateway.wire.cloudedge.discoveries import SeenDevice, clean, key_of, shown
+from gateway.wire.cloudedge.discoveries import SeenDevice, SeenProperty, clean, key_of, shown
 
 
 class Clock:
@@ -177,3 +177,9 @@ def msgspec_seen(*properties: DiscoveredProperty) -> SeenDevice:
     import msgspec
 
     return msgspec.convert(a_device(properties=properties), SeenDevice, from_attributes=True)
+
+
+def test_a_bound_is_a_number_to_its_end() -> None:
+    prop = SeenProperty("p", "INT", minimum=64 * "1" + "; rm", maximum=64 * "1")
+    found = clean(SeenDevice("modbus", "unit-1", properties=(prop,))).properties[0]
+    assert (found.minimum, found.maximum) == ("", 64 * "1")

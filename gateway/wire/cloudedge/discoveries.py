@@ -163,10 +163,10 @@ def _properties(properties: tuple[SeenProperty, ...]) -> tuple[SeenProperty, ...
 
 def _bound(text: str) -> str:
     try:
-        parse_text(PropertyType.DOUBLE, text[:64])
+        parse_text(PropertyType.DOUBLE, text[:65])
     except BadRequest:
         return ""
-    return text
+    return text if len(text) <= 64 else ""
 
 
 def _check_config(where: str, config: dict[str, Any]) -> None:
