@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 from asyncio.subprocess import Process
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from edge.mappers.callers import Link
 from edge.mappers.driver import DeviceUnreachable, Driver, DriverFactory, Reading
 from edge.mappers.family import FAMILIES, Discovered
 from edge.mappers.link import (
     Ask,
     Broken,
     Call,
-    Cancel,
     Changed,
     Done,
     Failed,
@@ -36,7 +34,6 @@ from edge.mappers.link import (
     Ping,
     Seen,
     State,
-    ToChild,
     ToParent,
     Up,
     error_of,
@@ -66,7 +63,6 @@ CONNECT_SECONDS = 8.0
 """How long a device waits for its mapper's process; less than the time limit of a call."""
 SILENT_PINGS = 4
 """A process that has left so many pings unanswered is ended: a driver holds up its loop."""
-ENDED = "the mapper's process has ended; it is started again"
 STEADY_SECONDS = 60.0
 BROKEN_SECONDS = 30.0
 """Pause before a family that cannot work is tried again: somebody must change something first."""
@@ -78,55 +74,13 @@ Take = Callable[[str, Sequence[Discovered], Sequence[str]], None]
 """Takes what a family sees: its name, devices found or changed, addresses that are gone."""
 
 
-@dataclass(slots=True, eq=False)
-class Link:
-    """One run of a process, as its callers see it."""
-
-    writer: asyncio.StreamWriter
-    calls: dict[int, asyncio.Future[Done]] = field(default_factory=dict)
-    changed: dict[int, Callable[[], None]] = field(default_factory=dict)
-    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-    is_open: bool = True
-
-    def say(self, frame: ToChild) -> None:
-        if not self.is_open:
-            raise DeviceUnreachable(ENDED)
-        try:
-            send(self.writer, frame)
-        except LinkBroken as error:
-            raise DeviceUnreachable(f"the mapper's process: {error}") from error
-
-    async def ask(self, make: Callable[[int], ToChild]) -> Done:
-        """Send a call and wait for its answer. Errors: of the call; DeviceUnreachable."""
-        number = next(self.numbers)
-        answer: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
-        self.calls[number] = answer
-        try:
-            self.say(make(number))
-            return await answer
-        except asyncio.CancelledError:
-            with contextlib.suppress(DeviceUnreachable):
-                self.say(Cancel(number))
-            raise
-        finally:
-            self.calls.pop(number, None)
-
-    def end(self) -> None:
-        """Nothing comes over this link any more: who waits, and who would, is told."""
-        self.is_open = False
-        for answer in self.calls.values():
-            if not answer.done():  # each its own: who raises an error writes into it
-                answer.set_exception(DeviceUnreachable(ENDED))
-        for changed in list(self.changed.values()):
-            changed()
-
-
 class FamilyProcess:
     """One family: its process, started again and again while somebody needs it."""
 
     def __init__(
         self,
         name: str,
+        label: str,
         hello: Hello,
         metrics: MapperMetrics,
         take: Take,
@@ -135,6 +89,7 @@ class FamilyProcess:
         is_always: bool,
     ) -> None:
         self.name = name
+        self._label = label
         self._hello = hello
         self._metrics = metrics
         self._take = take
@@ -243,7 +198,7 @@ class FamilyProcess:
         ours, process = await spawn()
         self._process = process
         self._starts += 1
-        self._metrics.starts.labels(self.name).inc()
+        self._metrics.starts.labels(self._label).inc()
         try:
             reader, writer = await asyncio.open_connection(sock=ours)
         except BaseException:
@@ -283,7 +238,7 @@ class FamilyProcess:
                 self._broken, self._orders = "", frame.orders
                 self._link = link
                 self._up.set()
-                self._metrics.up.labels(self.name).set(1)
+                self._metrics.up.labels(self._label).set(1)
             case Broken():
                 self._broken = frame.message
                 log.error(
@@ -312,12 +267,12 @@ class FamilyProcess:
     def _note(self, state: State) -> None:
         self._unanswered = 0
         self._facts = state.facts
-        self._metrics.memory.labels(self.name).set(state.resident)
+        self._metrics.memory.labels(self._label).set(state.resident)
         if isinstance(state.facts.get("is_up"), bool):
-            self._metrics.hardware_up.labels(self.name).set(state.facts["is_up"])
+            self._metrics.hardware_up.labels(self._label).set(state.facts["is_up"])
         for outcome, count in state.counts.items():
             if outcome in NOTIFICATIONS:
-                self._metrics.notifications.labels(self.name, outcome).inc(count)
+                self._metrics.notifications.labels(self._label, outcome).inc(count)
 
     async def _watch(self, process: Process, link: Link) -> None:
         """Ask how the process is; end one that does not start, or does not answer.
@@ -348,7 +303,7 @@ class FamilyProcess:
         self._link = None
         self._up.clear()
         self._facts = {}
-        self._metrics.up.labels(self.name).set(0)
+        self._metrics.up.labels(self._label).set(0)
         link.end()
 
 
@@ -440,7 +395,13 @@ class MapperProcesses:
                 logs.form,
             )
             self._families[maker] = FamilyProcess(
-                name, hello, metrics, take, linger=settings.linger, is_always=maker in always
+                name,
+                next(protocol for protocol, its in FAMILIES.items() if its == maker),
+                hello,
+                metrics,
+                take,
+                linger=settings.linger,
+                is_always=maker in always,
             )
 
     async def run(self, ready: Callable[[], None]) -> None:

@@ -8,9 +8,13 @@ import os
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, Process
+from pathlib import Path
 from typing import Final
 
-PROGRAM: Final = (sys.executable, "-m", "edge.mappers.child")
+PROGRAM: Final = (sys.executable, "-P", "-m", "edge.mappers.child")
+"""`-P`: modules that lie in the folder where somebody started EdgeCore are not ours."""
+ROOT: Final = str(Path(__file__).parents[2])
+"""Where our own packages are."""
 END_SECONDS = 5.0
 ENVIRONMENT: Final = (
     *("PATH", "HOME", "USER", "LANG", "LC_", "TZ", "TMPDIR", "XDG_"),
@@ -31,12 +35,18 @@ async def spawn() -> tuple[socket.socket, Process]:
                 str(theirs.fileno()),
                 stdin=DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env={k: v for k, v in os.environ.items() if k.startswith(ENVIRONMENT)},
+                env=_environment(),
             )
     except BaseException:
         ours.close()
         raise
     return ours, process
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: text for name, text in os.environ.items() if name.startswith(ENVIRONMENT)}
+    path = kept.get("PYTHONPATH")
+    return kept | {"PYTHONPATH": ROOT if not path else f"{ROOT}{os.pathsep}{path}"}
 
 
 async def end(process: Process) -> None:

@@ -1,7 +1,8 @@
 """Metrics of mappers in processes of their own.
 
 `Metrics.mappers`; see `gateway.observe.metrics` for how names and labels are chosen. `driver` is the protocol
-of a Device. What a child process counts comes over its link (`edge.mappers.family.Surroundings.count`).
+of a Device; of a process that serves several it is the first of them. What a child process counts comes over
+its link (`edge.mappers.family.Surroundings.count`).
 """
 
 from __future__ import annotations
