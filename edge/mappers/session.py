@@ -424,24 +424,27 @@ class Session:
         ) as span:
             self._written = None
             await self._change_twin(due, span.context)
-            self._push(due)
-            self._services.north.values(
-                self._served.view,
-                self._served.model,
-                {name: prop.text for name, prop in due.items() if prop.text is not None},
-                span.context,
-                at=max(prop.at for prop in due.values()),
-                uncertain=[n for n, prop in due.items() if prop.quality is Quality.UNCERTAIN],
-            )
+            kept = {name: prop for name, prop in due.items() if prop.text != prop.misfit}
+            if kept:  # what the twin refuses is nobody's measurement
+                self._tell(kept, span.context)
 
-    def _push(self, due: Mapping[str, _Property]) -> None:
+    def _tell(self, due: Mapping[str, _Property], trace: TraceContext) -> None:
+        """Send values north, and where they are pushed to."""
+        key, model = self._key, self._served.model
+        texts = {name: prop.text for name, prop in due.items() if prop.text is not None}
         if self._services.pushing is not None:
-            key, model = self._key, self._served.model
             self._services.pushing.offer(
-                Sample(key, name, typed(model, name, prop.text), prop.text, prop.at)
-                for name, prop in due.items()
-                if prop.text is not None
+                Sample(key, name, typed(model, name, text), text, due[name].at)
+                for name, text in texts.items()
             )
+        self._services.north.values(
+            self._served.view,
+            model,
+            texts,
+            trace,
+            at=max(prop.at for prop in due.values()),
+            uncertain=[n for n, prop in due.items() if prop.quality is Quality.UNCERTAIN],
+        )
 
     async def _change_twin(self, due: Mapping[str, _Property], trace: TraceContext) -> None:
         """Report all in one update; where one value is refused, each by itself."""

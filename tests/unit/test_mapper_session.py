@@ -232,6 +232,7 @@ async def test_a_value_that_the_twin_refuses_is_a_fault_that_stays_while_it_is_r
     assert rig.twin.said("b") == [("2", NOW, "")]
     assert rig.faults.parts == {"property a": "expected a value of type int"}
     assert rig.sample("twinspan_edge_mapper_reads_total", quality="bad") == 1
+    assert [each.payload for each in rig.sent if b"state" not in each.payload] == [b'{"b":"2"}']
     rig.twin.refuses = set()
     driver.readings["a"] = good("7", NOW)
     await until(lambda: rig.twin.said("a"))
