@@ -1,8 +1,7 @@
 """Takes the spans of edges that have no collector of their own, and hands them on as if they were ours.
 
-Whose they are says the node's certificate, not the message: `k8s.node.name` of their resource is set here.
-A node
-gets a bounded share; more is refused and counted.
+Whose they are says the node's certificate, not the message: `k8s.node.name` of their resource is set here. A
+node gets a bounded share; more is refused and counted.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.runtime.module import Readiness, running
 from gateway.wire.cloudedge.envelope import Envelope, Stamp, decode, encode
-from gateway.wire.cloudedge.spans import EdgeSpans, ToldSpan, tell_spans
+from gateway.wire.cloudedge.spans import EdgeSpans, ToldEvent, ToldSpan, tell_spans
 from gateway.wire.cloudedge.to_cloud import read_to_cloud
 
 FAST = EdgeTraces(interval=0.01, per_second=10_000)
@@ -157,11 +157,17 @@ async def test_a_node_that_floods_is_refused_and_odd_spans_are_left_out() -> Non
         msgspec.structs.replace(good, kind="odd"),
         msgspec.structs.replace(good, started=good.ended + 1),
         msgspec.structs.replace(good, parent="x"),
+        msgspec.structs.replace(
+            good,
+            events=(ToldEvent(1, "e", {"a": "y" * 1_000}),) * 32,
+            error="z" * 1_000,
+            facts={f"{n}": "y" * 1_000 for n in range(32)},
+        ),
     ]
     room = EdgeSpanRoom(tracer, metrics)
     inbound = cast("Inbound", Node())
     await room.on_spans(inbound, EdgeSpans((good, *odd)))
-    assert (counted(metrics, "taken"), counted(metrics, "malformed")) == (1, 4)
+    assert (counted(metrics, "taken"), counted(metrics, "malformed")) == (1, 5)
     for _ in range(3 * MESSAGES_PER_SECOND):
         await room.on_spans(inbound, EdgeSpans((good,)))
     assert counted(metrics, "refused") >= MESSAGES_PER_SECOND
@@ -190,3 +196,4 @@ def test_a_span_is_cut_to_what_the_link_takes() -> None:
     told = told_span(span)
     again = msgspec.json.decode(msgspec.json.encode(told), type=ToldSpan)
     assert (len(again.name), len(again.facts)) == (1_024, 32)
+    assert again.context == span.context  # the cloud takes it

@@ -7,6 +7,7 @@ Nobody answers it; what the link does not take is lost.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
@@ -21,6 +22,8 @@ RESOURCE = "spans"
 MAX_SPANS = 100
 MAX_TEXT = 1_024
 MAX_FACTS = 32
+MAX_SPAN = 40_000
+"""Characters in all texts of one span; also of a message's resource."""
 KINDS = frozenset({"internal", "server", "client", "producer", "consumer"})
 
 _Text = Annotated[str, Meta(max_length=MAX_TEXT)]
@@ -36,9 +39,18 @@ class ToldEvent(Struct, frozen=True, array_like=True):
     facts: _Facts = {}
 
 
+def size_of(facts: Mapping[str, str | int | float | bool]) -> int:
+    """Return the characters of attributes; a number counts as a few."""
+    return sum(
+        len(name) + (len(value) if isinstance(value, str) else 8) for name, value in facts.items()
+    )
+
+
 class ToldSpan(Struct, frozen=True, omit_defaults=True):
-    """One finished span. Units:  `started` and `ended` in nanoseconds since the epoch, by the edge's
-    clock."""
+    """One finished span.
+
+    Units:  `started` and `ended` in nanoseconds since the epoch, by the edge's clock.
+    """
 
     name: _Text
     traceparent: _Text
@@ -61,7 +73,15 @@ class ToldSpan(Struct, frozen=True, omit_defaults=True):
             or not 0 < self.started <= self.ended < 2**63
         ):
             raise MalformedPacket("spans: ids, kind or times cannot be")
+        if self.size > MAX_SPAN:
+            raise MalformedPacket(f"spans: at most {MAX_SPAN} characters in one")
         return found
+
+    @property
+    def size(self) -> int:
+        """The characters of all its texts."""
+        events = sum(len(event.name) + size_of(event.facts) for event in self.events)
+        return len(self.name) + len(self.error) + size_of(self.facts) + events
 
 
 class EdgeSpans(Struct, frozen=True, omit_defaults=True):
@@ -88,4 +108,7 @@ def tell_spans(stamp: Stamp, spans: EdgeSpans) -> Envelope:
 
 def read_spans(envelope: Envelope) -> EdgeSpans:
     """Read the message (cloud). Errors: MalformedPacket."""
-    return struct_of(envelope.content, _SPANS)
+    found = struct_of(envelope.content, _SPANS)
+    if size_of(found.resource) > MAX_SPAN:
+        raise MalformedPacket(f"spans: at most {MAX_SPAN} characters in the resource")
+    return found
