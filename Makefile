@@ -32,7 +32,7 @@ check:            ## format, lint, types, import contract, changelog
 	$(PY) scripts/check_changelog.py
 
 test: setup       ## every test, set-up included
-	$(PY) -m pytest -n 2 --dist loadfile $(TESTS) $(ARGS)
+	$(PY) -m pytest -n 3 --dist loadfile $(TESTS) $(ARGS)
 
 test-fast:        ## unit, contract and scenarios: under a minute
 	@scripts/python.sh dev

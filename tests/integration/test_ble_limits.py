@@ -50,9 +50,10 @@ async def test_an_idle_device_is_let_go_and_connected_again_to_be_read(
 
 async def connect_at_last(driver: Driver) -> None:
     """Try as a session does: what a killed process left may be in the way of the first attempts."""
-    for _ in range(5):
+    for _ in range(15):
         with contextlib.suppress(DeviceUnreachable):
             return await driver.connect()
+        await asyncio.sleep(0.1)
     pytest.fail("the device is not reached")
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import jsonpatch
 import jsonpointer
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest, Unprocessable
@@ -263,8 +263,9 @@ def test_a_json_patch_that_the_standard_takes_gives_the_same_here(
 
 @given(OBJECTS, OBJECTS)
 def test_a_patch_made_of_a_difference_leads_there(old: JsonObject, new: JsonObject) -> None:
-    operations = jsonpatch.make_patch(old, new).patch
-    assert apply_json_patch(old, operations) == new
+    made = jsonpatch.make_patch(old, new)
+    assume(made.apply(old) == new)  # the library moves what an earlier step has shifted already
+    assert apply_json_patch(old, made.patch) == new
 
 
 def reference_merge(target: Json, patch: Json) -> Json:
