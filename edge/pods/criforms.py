@@ -351,13 +351,24 @@ def container_status(status: pb.ContainerStatus, sandbox_id: str) -> ContainerSt
         image_id=status.image_ref,
         labels=dict(status.labels),
         annotations=dict(status.annotations),
-        started_at=status.started_at,
+        started_at=_started(status),
         finished_at=status.finished_at,
         exit_code=status.exit_code,
         reason=status.reason,
         message=status.message,
         log_path=status.log_path,
     )
+
+
+def _started(status: pb.ContainerStatus) -> int:
+    """Return when a container started, never after its end.
+
+    containerd takes the start's time after its shim has answered, the end's from the shim: a program
+    that ends at once would have ended before it began.
+    """
+    if status.finished_at > 0:
+        return min(status.started_at, status.finished_at)
+    return status.started_at
 
 
 def image(item: pb.Image) -> Image:

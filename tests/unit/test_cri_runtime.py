@@ -272,6 +272,17 @@ def test_a_container_is_asked_for_with_all_that_was_said() -> None:
     assert made.stop_signal == pb.SIGUSR1
 
 
+@pytest.mark.parametrize(
+    ("started", "finished", "told"),
+    [(5_001, 5_000, 5_000), (4_000, 5_000, 4_000), (5_000, 0, 5_000), (0, 5_000, 0)],
+    ids=["ended at once", "ended later", "runs", "never started"],
+)
+def test_no_container_starts_after_its_end(started: int, finished: int, told: int) -> None:
+    status = pb.ContainerStatus(started_at=started, finished_at=finished)
+    found = forms.container_status(status, "s")
+    assert (found.started_at, found.finished_at) == (told, finished)
+
+
 def test_usage_that_is_not_told_is_none() -> None:
     stats = pb.ContainerStats(memory=pb.MemoryUsage(rss_bytes=pb.UInt64Value(value=0)))
     read = forms.container_stats(stats)
