@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.ble import peripherals as parts
 from tests.ble.bus import DAEMON
 from tests.edge_walk import NAMESPACE, NODE, Edge, a_cloud, an_edge, join, new_token
+from tests.lab_walk import LabProcess, a_lab, faults, reported, sample_of, status
 from tests.process import eventually
 from tests.walk import Walk, twinspan_cli
 
@@ -28,38 +22,10 @@ pytestmark = [
 DOCUMENT = Path(__file__).parents[2] / "docs" / "devices-bluetooth.md"
 
 
-@dataclass
-class LabProcess:
-    """`python -m tests.ble.lab`, spoken to as a person would."""
-
-    process: subprocess.Popen[str]
-    address: str
-
-    def say(self, line: str) -> str:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        return self.process.stdout.readline().strip()
-
-
 @pytest.fixture(scope="module")
 def lab() -> Iterator[LabProcess]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.ble.lab"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        yield LabProcess(process, process.stdout.readline().strip())
-    finally:
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        process.wait(10)
-        process.stdout.close()
+    with a_lab("tests.ble.lab") as lab:
+        yield lab
 
 
 @pytest.fixture(scope="module")
@@ -76,31 +42,8 @@ def edge(cloud: Walk, lab: LabProcess, tmp_path_factory: pytest.TempPathFactory)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DBUS_SYSTEM_BUS_ADDRESS", lab.address)
         with an_edge(cloud, folder) as edge:
-            cloud.kubectl("apply", "-f", "-", stdin=sample())
+            cloud.kubectl("apply", "-f", "-", stdin=sample_of(DOCUMENT))
             yield edge
-
-
-def sample() -> str:
-    found = re.search(r"```yaml\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
-    assert found is not None
-    return found.group(1)
-
-
-def reported(cloud: Walk, device: str, name: str) -> Any:
-    return cloud.thing(f"{NAMESPACE}:{device}", f"/features/{name}/properties/value")
-
-
-def status(cloud: Walk, device: str) -> dict[str, Any]:
-    with contextlib.suppress(AssertionError):
-        found: dict[str, Any] = cloud.kubectl_json(
-            "get", "devicestatus", device, "-n", NAMESPACE
-        ).get("status", {})
-        return found
-    return {}
-
-
-def faults(cloud: Walk, device: str) -> str:
-    return json.dumps(status(cloud, device).get("extensions", {}).get("faults", []))
 
 
 def test_devices_of_the_sample_show_up_in_things_and_device_statuses(

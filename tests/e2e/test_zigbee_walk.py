@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.edge_walk import NAMESPACE, NODE, Edge, a_cloud, an_edge, join, new_token
+from tests.lab_walk import LabProcess, a_lab, reported, sample_of, status
 from tests.process import eventually
 from tests.walk import Walk, try_twinspan, twinspan_cli
 from tests.zigbee import kinds
@@ -27,43 +23,10 @@ PLUG = kinds.ieee_text(kinds.make("plug").ieee)
 DOCUMENT = Path(__file__).parents[2] / "docs" / "devices-zigbee.md"
 
 
-@dataclass
-class LabProcess:
-    """`python -m tests.zigbee.lab`, spoken to as a person would."""
-
-    process: subprocess.Popen[str]
-    path: str
-
-    def say(self, line: str) -> str:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline().strip()
-        assert not answer.startswith(("failed", "unknown")), answer
-        return answer
-
-    def shows(self, name: str, text: str) -> bool:
-        return text in self.say(f"show {name}")
-
-
 @pytest.fixture(scope="module")
 def lab() -> Iterator[LabProcess]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.zigbee.lab"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        yield LabProcess(process, process.stdout.readline().strip())
-    finally:
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        process.wait(10)
-        process.stdout.close()
+    with a_lab("tests.zigbee.lab") as lab:
+        yield lab
 
 
 @pytest.fixture(scope="module")
@@ -77,29 +40,10 @@ def edge(cloud: Walk, lab: LabProcess, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("edge") / "edge"
     said = join(cloud, folder, new_token(cloud, "--node", NODE), "--node-name", NODE)
     assert said.startswith("0 "), said
-    settings = (f"edge.mappers.zigbee.device={lab.path}", "edge.mappers.zigbee.channel=20")
+    settings = (f"edge.mappers.zigbee.device={lab.address}", "edge.mappers.zigbee.channel=20")
     with an_edge(cloud, folder, *settings) as edge:
-        cloud.kubectl("apply", "-f", "-", stdin=sample())
+        cloud.kubectl("apply", "-f", "-", stdin=sample_of(DOCUMENT))
         yield edge
-
-
-def sample() -> str:
-    found = re.search(r"```yaml\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
-    assert found is not None
-    return found.group(1)
-
-
-def reported(cloud: Walk, device: str, name: str) -> Any:
-    return cloud.thing(f"{NAMESPACE}:{device}", f"/features/{name}/properties/value")
-
-
-def status(cloud: Walk, device: str) -> dict[str, Any]:
-    with contextlib.suppress(AssertionError):
-        found: dict[str, Any] = cloud.kubectl_json(
-            "get", "devicestatus", device, "-n", NAMESPACE
-        ).get("status", {})
-        return found
-    return {}
 
 
 def want(cloud: Walk, device: str, index: int, value: str) -> None:
