@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ MAX_CHUNKS = 1_024
 BROWSE_DEPTH = 8
 BROWSE_NODES = 5_000
 _LOST = (ConnectionError, OSError, TimeoutError)
+_NONSENSE = (LookupError, AttributeError, ArithmeticError, RecursionError, struct.error)
+"""What the library raises on answers that cannot be, and on ids that cannot be written."""
 _OURS = frozenset(
     {
         StatusCodes.BadConnectionClosed,
@@ -91,7 +94,7 @@ class AsyncuaClient:
             async with self._told():
                 await self._secure(client)
                 await client.connect()
-                self._namespaces = await client.get_namespace_array()
+                self._namespaces = [str(uri) for uri in await client.get_namespace_array() or ()]
         except BaseException:
             await self.close()
             raise
@@ -201,12 +204,17 @@ class AsyncuaClient:
 
     async def _variable(self, path: tuple[str, ...], node: Node) -> Variable:
         kind, is_writable = "STRING", False
-        with suppress(UaError):
+        with suppress(UaError, ValueError, *_NONSENSE):
             kind = TYPES.get(await node.read_data_type_as_variant_type(), "STRING")
             is_writable = ua.AccessLevel.CurrentWrite in await node.get_user_access_level()
-        uri = self._namespaces[node.nodeid.NamespaceIndex]
-        text = node.nodeid.to_string().partition(";")[2]
-        return Variable(path, f"nsu={uri};{text}", kind, is_writable)
+        return Variable(path, self._lasting_id(node), kind, is_writable)
+
+    def _lasting_id(self, node: Node) -> str:
+        """Return a node's id by its namespace's URI; by index where the server does not list that."""
+        text, index = str(node.nodeid.to_string()), int(node.nodeid.NamespaceIndex)
+        if index >= len(self._namespaces):
+            return text
+        return f"nsu={self._namespaces[index]};{text.partition(';')[2]}"
 
     @property
     def _session(self) -> Client:
@@ -228,6 +236,9 @@ class AsyncuaClient:
             raise DeviceUnreachable(f"{about}{self._server.url}: {cause[:200]}") from error
         except (UaError, ValueError, TypeError) as error:
             raise Rejected(f"{about}{self._server.url}: {str(error)[:200]}") from error
+        except _NONSENSE as error:
+            why = f"an answer that cannot be ({type(error).__name__})"
+            raise Rejected(f"{about}{self._server.url}: {why}") from error
 
     async def close(self) -> None:
         client, self._client, was_open = self._client, None, self._is_open
@@ -272,7 +283,8 @@ class AsyncuaWatch:
             results = await self.subscription.subscribe_data_change(
                 [node for _, node in group], queuesize=1, sampling_interval=ua.Double(sampling)
             )
-        answers = results if isinstance(results, list) else [results]
+        silence = ua.StatusCode(ua.UInt32(StatusCodes.BadNoDataAvailable))
+        answers = [*results, *[silence] * (len(group) - len(results))]
         for (wanted, _), result in zip(group, answers, strict=True):
             if isinstance(result, ua.StatusCode):
                 self.refused[wanted.name] = f"{wanted.node}: {result.name}"
