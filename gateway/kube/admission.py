@@ -34,7 +34,8 @@ class WriteOptions:
 
     Shape:  `manager` names who writes, for `managedFields`; `validation` is `Ignore`, `Warn` or `Strict`;
             `force` lets an apply take over foreign fields; `user` is whose rights count, None for all;
-            `repeated` are paths of fields that the body has twice.
+            `repeated` are paths of fields that the body has twice; `sent` is the body of a custom resource
+            as it came over HTTP, which must say what it is.
     """
 
     manager: str = "unknown"
@@ -43,6 +44,7 @@ class WriteOptions:
     force: bool = False
     user: User | None = None
     repeated: tuple[str, ...] = ()
+    sent: bytes = b""
 
 
 @dataclass(slots=True)
@@ -83,6 +85,8 @@ def decoded(
     """
     if not isinstance(body, dict):
         raise BadRequest("the object provided is unrecognized: expected a JSON object")
+    if resource.is_custom and options.sent and not is_patch:
+        _require_type(resource, body, options)
     item = _typed(resource, body)
     if not resource.is_custom and not is_config:
         quick = validate.taken(resource.schema, item)
@@ -100,6 +104,33 @@ def decoded(
     if not resource.is_custom:
         kept = validate.without_empty(resource.schema, kept)
     return _with_plain_metadata(cast("JsonObject", kept))
+
+
+SUMMARY_BYTES = 30
+"""How much of a body is shown to say which one is meant."""
+
+
+def summary(body: bytes) -> str:
+    """The beginning of a body, as messages show it."""
+    start = body[:SUMMARY_BYTES]
+    text = start.decode("utf-8", "replace") if start.startswith(b"{") else start.hex()
+    return (text + " ..." if len(body) > SUMMARY_BYTES else text) or "<empty>"
+
+
+def _require_type(resource: ResourceType, body: JsonObject, options: WriteOptions) -> None:
+    """A custom resource says itself what it is; built-in kinds are known by their path.
+
+    Errors: BadRequest.
+    """
+    if not body.get("kind"):
+        why = f"Object 'Kind' is missing in '{options.sent.decode('utf-8', 'replace')}'"
+        if options.validation == "Ignore":
+            raise BadRequest(f"{_cannot(resource)}: {why}")
+        start = f"the object provided is unrecognized (must be of type {resource.kind}): "
+        raise BadRequest(f"{start}{why} ({summary(options.sent)})")
+    if not body.get("apiVersion"):
+        start = f'{body["kind"]} in version "" cannot be handled as a {resource.kind}: '
+        raise BadRequest(f"{start}request to convert CR from an invalid group/version: ")
 
 
 def _cannot(resource: ResourceType) -> str:

@@ -11,7 +11,7 @@ import yaml
 from multidict import MultiMapping
 
 from gateway.errors import BadRequest, UnsupportedMediaType
-from gateway.kube.admission import WriteOptions
+from gateway.kube.admission import WriteOptions, summary
 from gateway.kube.checks import DeleteOptions
 from gateway.kube.client import PatchType
 from gateway.kube.strategies import table
@@ -99,7 +99,6 @@ _NO_TABLE = (
     f"{NO_KIND}json: cannot unmarshal {{kind}} into Go value of type struct"
     r' {{ APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }}'
 )
-_SUMMARY = 30
 
 
 def read_object(
@@ -126,13 +125,8 @@ def read_object(
 def _unrecognized(why: str, body: bytes, resource: ResourceType | None) -> str:
     if resource is None:
         return why
-    start = body[:_SUMMARY]
-    text = start.decode("utf-8", "replace") if start.startswith(b"{") else start.hex()
-    more = " ..." if len(body) > _SUMMARY else ""
-    return (
-        f"the object provided is unrecognized (must be of type {resource.kind}): {why}"
-        f" ({text + more if body else '<empty>'})"
-    )
+    start = f"the object provided is unrecognized (must be of type {resource.kind})"
+    return f"{start}: {why} ({summary(body)})"
 
 
 def _as_table(value: Json) -> JsonObject:

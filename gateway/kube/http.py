@@ -300,7 +300,7 @@ class KubeHttp:
         item = await read_aside(body, read_object, content_type, resource)
         if options.validation != "Ignore":
             options = replace(options, repeated=repeated_fields(body, content_type, item))
-        return item, options
+        return item, replace(options, sent=body) if resource.is_custom else options
 
     async def _create(
         self, request: web.Request, resource: ResourceType, target: Target

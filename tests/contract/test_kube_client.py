@@ -37,6 +37,8 @@ LEASES = ("coordination.k8s.io/v1", "leases")
 
 def a_device(name: str = "lamp", node: str = "edge-1") -> JsonObject:
     return {
+        "apiVersion": "devices.kubeedge.io/v1beta1",
+        "kind": "Device",
         "metadata": {"name": name},
         "spec": {"nodeName": node, "properties": [{"name": "on", "desired": {"value": "false"}}]},
     }
@@ -88,9 +90,7 @@ async def test_errors_have_classes(client: KubeClient) -> None:
     with pytest.raises(NotFound):
         await client.get("x/v1", "y", None, "z")
     with pytest.raises(Unprocessable, match=r"spec\.nodeName"):
-        await client.create(
-            *DEVICES, "default", {"metadata": {"name": "b"}, "spec": {"nodeName": 5}}
-        )
+        await client.create(*DEVICES, "default", {**a_device("b"), "spec": {"nodeName": 5}})
     with pytest.raises(BadRequest):
         await client.get(*DEVICES, None, "lamp")
     with pytest.raises(MethodNotAllowed):
@@ -144,6 +144,8 @@ async def test_patches_at_the_same_time_all_count(client: KubeClient) -> None:
 
 async def test_status_and_spec_have_doors_of_their_own(client: KubeClient) -> None:
     body: JsonObject = {
+        "apiVersion": SYNCS[0],
+        "kind": "ObjectSync",
         "metadata": {"name": "n.u"},
         "spec": {"objectKind": "Pod"},
         "status": {"objectResourceVersion": "9"},
@@ -330,12 +332,14 @@ async def test_dependents_follow_unless_another_owner_lives(client: KubeClient) 
         }
         for owner in owners
     ]
-    await client.create(
-        *STATUSES, "default", {"metadata": {"name": "both", "ownerReferences": references}}
-    )
-    await client.create(
-        *STATUSES, "default", {"metadata": {"name": "one", "ownerReferences": references[:1]}}
-    )
+    for name, of in (("both", references), ("one", references[:1])):
+        metadata: JsonObject = {"name": name, "ownerReferences": of}
+        body: JsonObject = {
+            "apiVersion": STATUSES[0],
+            "kind": "DeviceStatus",
+            "metadata": metadata,
+        }
+        await client.create(*STATUSES, "default", body)
     watch = client.watch(
         *STATUSES, "default", resource_version=(await client.list(*STATUSES)).resource_version
     )

@@ -62,7 +62,9 @@ async def test_every_way_of_writing_is_judged(server: KubeServer, client: KubeCl
             *DEVICES, "default", "lamp", applied, patch_type=PatchType.APPLY, force=True
         )
     with pytest.raises(BadRequest, match="bad node"):
-        await client.create(*OLD, "default", a_device("other", node="bad"))
+        await client.create(
+            *OLD, "default", {**a_device("other", node="bad"), "apiVersion": OLD[0]}
+        )
     now: Any = await client.get(*DEVICES, "default", "lamp")
     assert now["spec"]["nodeName"] == "edge-1"
     assert [review.old is None for review in judge.asked] == [True, True, False, False, False, True]
@@ -117,7 +119,7 @@ async def test_a_watch_shows_the_version_that_it_asked_for(client: KubeClient) -
     watch = client.watch(*DEVICES, "default")
     try:
         assert (await anext(watch)).type is EventType.BOOKMARK
-        await client.create(*OLD, "default", a_device())
+        await client.create(*OLD, "default", {**a_device(), "apiVersion": OLD[0]})
         event = await anext(watch)
         assert event.object["apiVersion"] == DEVICES[0]
     finally:

@@ -111,7 +111,12 @@ async def test_a_patch_cannot_nest_an_object_without_end(http: aiohttp.ClientSes
 
 async def test_an_object_cannot_grow_for_ever(http: aiohttp.ClientSession) -> None:
     path = "/apis/devices.kubeedge.io/v1beta1/namespaces/default/devices"
-    body: dict[str, Any] = {"metadata": {"name": "d"}, "spec": {"nodeName": "n"}}
+    body: dict[str, Any] = {
+        "apiVersion": "devices.kubeedge.io/v1beta1",
+        "kind": "Device",
+        "metadata": {"name": "d"},
+        "spec": {"nodeName": "n"},
+    }
     await ask(http, "POST", path, 201, json=body)
     big = {"metadata": {"annotations": {"a": "x" * 200_000}}}
     await ask(http, "PATCH", f"{path}/d", 200, json=big, headers=MERGE)

@@ -260,3 +260,41 @@ async def test_a_watch_ends_with_its_definition(ask: Asking) -> None:
         await ask("DELETE", f"{definitions}/moons.example.com")
     last = watching.result()[2][-1]
     assert (last["type"], last["object"]["metadata"]["name"]) == ("DELETED", "io")
+
+
+# --- what bodies say of themselves ----------------------------------------------------------------
+
+DEVICE_MODELS = "/apis/devices.kubeedge.io/v1beta1/namespaces/default/devicemodels"
+
+
+@pytest.mark.parametrize("validation", ["Strict", "Warn", "Ignore"])
+async def test_a_custom_resource_says_what_it_is(ask: Asking, validation: str) -> None:
+    path = f"{DEVICE_MODELS}?fieldValidation={validation}"
+    bare = {"metadata": {"name": "m"}}
+    status, _, said = await ask("POST", path, bare)
+    assert (status, said["reason"]) == (400, "BadRequest")
+    assert 'Object \'Kind\' is missing in \'{"metadata": {"name": "m"}}\'' in said["message"]
+    status, _, said = await ask("POST", path, {"kind": "DeviceModel", **bare})
+    assert (status, said["reason"]) == (400, "BadRequest")
+    assert said["message"].startswith(
+        'DeviceModel in version "" cannot be handled as a DeviceModel'
+    )
+    whole = {"apiVersion": "devices.kubeedge.io/v1beta1", "kind": "DeviceModel", **bare}
+    assert (await ask("POST", path, whole))[0] == 201
+    status, _, said = await ask("PUT", DEVICE_MODELS + "/m", bare)
+    assert (status, said["reason"]) == (400, "BadRequest")
+
+
+async def test_patches_and_built_in_kinds_are_known_by_their_path(ask: Asking) -> None:
+    whole = {
+        "apiVersion": "devices.kubeedge.io/v1beta1",
+        "kind": "DeviceModel",
+        "metadata": {"name": "m"},
+    }
+    assert (await ask("POST", DEVICE_MODELS, whole))[0] == 201
+    labels = {"metadata": {"labels": {"a": "b"}}}
+    assert (await ask("PATCH", DEVICE_MODELS + "/m", labels, **MERGE))[0] == 200
+    assert (await ask("POST", MAPS, {"metadata": {"name": "c"}}))[0] == 201
+    assert (await ask("PUT", MAPS + "/c", {"metadata": {"name": "c"}, "data": {"a": "b"}}))[
+        0
+    ] == 200
