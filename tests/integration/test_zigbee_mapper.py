@@ -57,7 +57,7 @@ async def test_a_lamp_is_switched_dimmed_and_coloured(rig: Rig) -> None:
     await until_value(driver, "brightness", "40")
     await driver.write("colourXy", "0.5,0.25")
     assert (lamp.value(COLOUR, 3), lamp.value(COLOUR, 4)) == (0x8000, 0x4000)
-    await until_value(driver, "colourXy", "0.5000,0.2500")
+    await until_value(driver, "colourXy", "0.5,0.25")  # as it was wished
     await driver.write("colourHs", "180,50")
     assert (lamp.value(COLOUR, 0), lamp.value(COLOUR, 1)) == (127, 127)
     await driver.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,10 @@ IEEE = "00:12:4b:00:14:b5:d7:f2"
         ("illuminance", [20_001], 100.0),
         ("occupancy", [3], True),
         ("contact", [0b101], False),
+        ("contact", [0b10], False),
+        ("alarm", [0b10], True),
+        ("alarm", [0b1], True),
+        ("alarm", [0b1100], False),
         ("tamper", [0b100], True),
         ("batteryLow", [0b100], False),
         ("battery", [171], 85.5),
@@ -228,6 +233,42 @@ def test_a_wish_becomes_a_command_or_an_attribute() -> None:
         _bound("temperature", ValueRule(PropertyType.DOUBLE)).wish("20")
     with pytest.raises(Rejected):
         _bound("colourTemperatureKelvin", ValueRule(PropertyType.INT)).wish("0")
+
+
+@pytest.mark.parametrize(
+    ("text", "command"), [("true", 1), ("false", 0), ("on", 1), ("OFF", 0), ("1", 1), ("0", 0)]
+)
+def test_a_device_without_a_model_is_switched_as_its_words_say(text: str, command: int) -> None:
+    assert _bound("on", ValueRule()).wish(text) == Wish(command=command)
+
+
+def test_a_device_without_a_model_is_set_by_numbers_that_are_text() -> None:
+    assert _bound("brightness", ValueRule()).wish("50").arguments == (127,)
+    own = place_of(_prop("setpoint", cluster=0x0201, attribute=0x12, scale=0.01))
+    assert _bound("setpoint", ValueRule(), replace(own, kind="int16")).wish("21.5").value == 2_150
+    text = replace(own, kind="string", scale=1.0)
+    assert _bound("label", ValueRule(), text).wish("21.5").value == "21.5"
+    for name, wrong in (("on", "perhaps"), ("brightness", "much"), ("brightness", "nan")):
+        with pytest.raises(Rejected, match="expected"):
+            _bound(name, ValueRule()).wish(wrong)
+    with pytest.raises(Rejected):
+        _bound("setpoint", ValueRule(PropertyType.DOUBLE), own).wish("1e308")
+
+
+def test_the_highest_number_of_a_setting_is_a_choice() -> None:
+    for cluster, attribute in ((0x0006, 0x4003), (0x0008, 0x11), (0x0300, 0x4010)):
+        place = place_of(_prop("p", cluster=cluster, attribute=attribute))
+        bound = _bound("p", ValueRule(PropertyType.INT), replace(place, kind="enum8"))
+        found = bound.reading({bound.spots[0]: (0xFF, 1)})
+        assert found is not None
+        assert (found.text, found.quality) == ("255", Quality.GOOD)
+
+
+def test_a_device_of_very_many_clusters_is_offered_with_some() -> None:
+    endpoints = dict.fromkeys(range(1, 241), (6, 8, 1026, 2820))
+    found = propose(Seen(IEEE, 1, endpoints=endpoints, is_ready=True))
+    assert len(found.properties) == 100
+    assert found.facts["more"] == "not all of its properties are offered"
 
 
 def test_a_second_endpoint_gets_names_of_its_own() -> None:

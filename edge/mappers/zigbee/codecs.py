@@ -53,6 +53,25 @@ def number(raw: Raw) -> float:
     return raw
 
 
+def real(value: Value) -> float:
+    """Return a wanted value as a number: a Device without a model has it as text. Errors: BadRequest."""
+    if not isinstance(value, str):
+        return value
+    word = value.strip().lower()
+    if word in _WORDS:
+        return _WORDS[word]
+    try:
+        found = float(word)
+    except ValueError:
+        raise BadRequest(f"expected a number, got {value[:40]!r}") from None
+    if not math.isfinite(found):
+        raise BadRequest("expected a finite number")
+    return found
+
+
+_WORDS = {"true": True, "on": True, "false": False, "off": False}
+
+
 def linear(scale: float, digits: int = 6) -> Codec:
     """A number times `scale`."""
 
@@ -60,12 +79,19 @@ def linear(scale: float, digits: int = 6) -> Codec:
         value = round(number(raw[0]) * scale, digits)
         return int(value) if scale == int(scale) and value == int(value) else value
 
-    return Codec(decode, lambda value: (round(float(value) / scale),))
+    return Codec(decode, lambda value: (round(real(value) / scale),))
 
 
 def plain() -> Codec:
     """The value as it is."""
-    return Codec(lambda raw: raw[0], lambda value: (int(value),))
+    return Codec(lambda raw: raw[0], lambda value: (_whole(value),))
+
+
+def _whole(value: Value) -> int:
+    found = real(value)
+    if found != int(found):
+        raise BadRequest(f"expected a whole number, got {found:g}")
+    return int(found)
 
 
 def bit(mask: int, *, inverted: bool = False) -> Codec:
@@ -75,7 +101,7 @@ def bit(mask: int, *, inverted: bool = False) -> Codec:
 
 def switch() -> Codec:
     """True or false; the command's number is the value."""
-    return Codec(lambda raw: bool(raw[0]), lambda value: (int(bool(value)),))
+    return Codec(lambda raw: bool(raw[0]), lambda value: (int(bool(real(value))),))
 
 
 def percent_of_level() -> Codec:
@@ -139,7 +165,7 @@ def lux() -> Codec:
 
 
 def _within(value: Value, low: float, high: float) -> float:
-    found = number(value)
+    found = real(value)
     if not low <= found <= high:
         raise BadRequest(f"expected {low:g} to {high:g}, got {found:g}")
     return found

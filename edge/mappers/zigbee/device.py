@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from edge.mappers.driver import Clock, DeviceUnreachable, Quality, Reading, TakenLater
 from edge.mappers.readings import Latest, bad
 from edge.mappers.zigbee import meanings
-from edge.mappers.zigbee.bound import Bound, Spot, by_spot
+from edge.mappers.zigbee.bound import Bound, Spot, Wish, by_spot
 from edge.mappers.zigbee.codecs import Raw
 from edge.mappers.zigbee.meanings import Reporting
 from edge.mappers.zigbee.places import Place
@@ -23,7 +24,7 @@ from edge.mappers.zigbee.reporting import Told
 from edge.mappers.zigbee.seen import Seen
 from edge.mappers.zigbee.waiting import Waiting
 from gateway.errors import GatewayError, Rejected
-from gateway.wire.cloudedge.values import ValueRule
+from gateway.wire.cloudedge.values import ValueRule, canonical, parse_text
 
 UNCERTAIN_AFTER = 2.5
 """A sleeper that kept silent for so many of its longest reporting intervals gives uncertain values."""
@@ -32,6 +33,8 @@ SETTLE_SECONDS = 0.2
 FRESH_MS = 60_000
 """A device on mains that was heard so lately is not asked for a sign of life when it is connected."""
 MAX_TRANSITION = 0xFFFE
+ABSENT = ("UNSUPPORTED_ATTRIBUTE", "NOT_FOUND")
+"""What devices say of attributes that they do not have."""
 
 
 class Network(Protocol):
@@ -45,8 +48,8 @@ class Network(Protocol):
         """Return the radio. Errors: StickAway with the reason."""
 
     def count(self, name: str, by: int) -> None: ...
-    def waiting(self, ieee: str) -> Waiting:
-        """Return what waits for a device; it outlives drivers."""
+    def waiting(self, ieee: str, owner: str) -> Waiting:
+        """Return what a Device, the owner, has waiting for a device; it outlives drivers."""
 
     def attach(self, driver: ZigbeeDriver) -> None:
         """Call `attend` when it is time, from now on."""
@@ -60,12 +63,13 @@ class ZigbeeDriver:
     def __init__(
         self,
         ieee: str,
+        owner: str,
         places: Mapping[str, Place],
         faults: Mapping[str, str],
         rules: Mapping[str, ValueRule],
         net: Network,
     ) -> None:
-        self.ieee = ieee
+        self.ieee, self._owner = ieee, owner
         self.woken = asyncio.Event()
         self._places, self._rules = places, rules
         self._faults = dict(faults)
@@ -77,7 +81,10 @@ class ZigbeeDriver:
         self._raws: dict[Spot, tuple[Raw, int]] = {}
         self._reported: set[Spot] = set()
         self._delivered: dict[str, str] = {}
-        self._due: set[str] = set()
+        self._meant: dict[str, tuple[Wish, str]] = {}
+        """The latest wish that each property's device took, and how it was said."""
+        self._due: dict[str, int] = {}
+        """When a property that was written is to be read, ms."""
         self._is_prepared = self._is_sleepy = False
         self._heard = 0
         self._asked = 0
@@ -146,7 +153,7 @@ class ZigbeeDriver:
     def heard(self, at: int) -> None:
         """The device has sent something: it is there, and a sleeper listens for a moment."""
         self._heard = max(self._heard, at)
-        if self._is_sleepy and (not self._is_prepared or self._net.waiting(self.ieee)):
+        if self._is_sleepy and (not self._is_prepared or self._waiting):
             self.woken.set()
 
     def take(self, spot: Spot, raw: Raw, at: int) -> None:
@@ -158,7 +165,17 @@ class ZigbeeDriver:
         for bound in concerned:
             reading = bound.reading(self._raws)
             if reading is not None:
-                self._latest.take(bound.name, reading)
+                self._latest.take(bound.name, self._as_meant(bound, reading))
+
+    def _as_meant(self, bound: Bound, reading: Reading) -> Reading:
+        """Say a value as it was wished, where the device's numbers cannot say it better.
+
+        2700 K are 370 mired, and those 2703 K: the wish would stay unfulfilled for ever.
+        """
+        wish, text = self._meant.get(bound.name, (None, ""))
+        if wish is None or reading.quality is not Quality.GOOD:
+            return reading
+        return replace(reading, text=text) if bound.means(wish, self._raws) else reading
 
     def lose(self, why: str) -> None:
         """The device is not there any more; the next read says so."""
@@ -181,9 +198,11 @@ class ZigbeeDriver:
     @property
     def wakes_in(self) -> float | None:
         """Seconds until `attend` is due unasked, None for never."""
-        if self._due:
-            return self._net.plan.transition + SETTLE_SECONDS
-        return None if self._is_sleepy else self._net.plan.poll
+        poll = None if self._is_sleepy else self._net.plan.poll
+        if not self._due:
+            return poll
+        due = max(min(self._due.values()) - self._net.clock(), 0) / 1_000
+        return due if poll is None else min(due, poll)
 
     async def attend(self) -> None:
         """Do what is to be done while the device listens. Errors: DeviceUnreachable, Rejected."""
@@ -196,10 +215,17 @@ class ZigbeeDriver:
                 self._is_prepared = False
                 raise
         await self._deliver(radio)
-        due, self._due = self._due, set()
-        await self._fetch(radio, [self._bounds[name] for name in due if name in self._bounds])
+        await self._read_back(radio)
         if not self._is_sleepy:
             await self._poll(radio)
+
+    async def _read_back(self, radio: Radio) -> None:
+        """Read what was written and has come to where it goes by now."""
+        now = self._net.clock()
+        due = [name for name, at in self._due.items() if at <= now]
+        for name in due:
+            del self._due[name]
+        await self._fetch(radio, [self._bounds[name] for name in due if name in self._bounds])
 
     # --- inside -------------------------------------------------------------------------------------
 
@@ -315,12 +341,20 @@ class ZigbeeDriver:
     ) -> None:
         found, failed = await radio.read(self.ieee, endpoint, cluster, attributes)
         now = self._net.clock()
-        for attribute, why in failed.items():
-            for bound in self._by_spot.get((endpoint, cluster, attribute), ()):
-                if (endpoint, cluster, attribute) in bound.spots:
-                    self._latest.take(bound.name, bad(f"the device says {why}", now))
+        for attribute in attributes:
+            if attribute not in found:
+                why = failed.get(attribute, ABSENT[0])
+                self._miss((endpoint, cluster, attribute), why, now)
         for attribute in sorted(found, key=lambda each: each in self._first_attributes(cluster)):
             self.take((endpoint, cluster, attribute), found[attribute], now)
+
+    def _miss(self, spot: Spot, why: str, now: int) -> None:
+        """The device does not give an attribute: a divisor that it has not is 1."""
+        if why in ABSENT and any(spot in b.ratio_spots for b in self._by_spot.get(spot, ())):
+            self.take(spot, 1, now)
+            return
+        for bound in self._by_spot.get(spot, ()):
+            self._latest.take(bound.name, bad(f"the device says {why}", now))
 
     def _first_attributes(self, cluster: int) -> set[int]:
         """The values themselves: taken after their multipliers and divisors."""
@@ -345,12 +379,16 @@ class ZigbeeDriver:
 
     # --- writes -------------------------------------------------------------------------------------
 
+    @property
+    def _waiting(self) -> Waiting:
+        return self._net.waiting(self.ieee, self._owner)
+
     def _put_off(self, name: str, text: str) -> None:
         """Keep a wish until the device is heard. Errors: TakenLater, which says so to who waits."""
         if self._delivered.pop(name, None) == text:
             return
-        waiting, keep = self._net.waiting(self.ieee), self._net.plan.keep_writes
-        waiting.put(name, text, self._net.clock() + round(keep * 1_000))
+        until = self._net.clock() + round(self._net.plan.keep_writes * 1_000)
+        self._waiting.put(name, text, until)
         raise TakenLater(
             f"{text!r} waits: the device sleeps, and gets it when it is heard next"
             f" (last heard {_ago(self._net.clock() - self._heard)} ago)"
@@ -358,10 +396,10 @@ class ZigbeeDriver:
 
     async def _deliver(self, radio: Radio) -> None:
         """Send what waits for the device, oldest first."""
-        waiting = self._net.waiting(self.ieee)
+        waiting = self._waiting
         for name in waiting.expired(self._net.clock()):
             self._net.count("writes expired", 1)
-            self._due.discard(name)
+            self._due.pop(name, None)
         while (wish := waiting.first()) is not None:
             name, text = wish
             bound = self._bounds.get(name)
@@ -375,22 +413,45 @@ class ZigbeeDriver:
             waiting.drop(name, text)
 
     async def _send(self, radio: Radio, bound: Bound, text: str) -> None:
-        wish, cluster = bound.wish(text), bound.place.cluster
+        wish, before = bound.wish(text), self._meant.get(bound.name)
+        self._meant[bound.name] = wish, _said(bound.rule, text)  # before: it reports while it obeys
+        try:
+            await self._tell(radio, bound, wish)
+        except BaseException:
+            if before is None:
+                del self._meant[bound.name]
+            else:
+                self._meant[bound.name] = before
+            raise
+        self._heard = self._net.clock()
+        self._due[bound.name] = self._heard + self._settling(wish)
+        self.woken.set()
+
+    async def _tell(self, radio: Radio, bound: Bound, wish: Wish) -> None:
+        cluster = bound.place.cluster
         if wish.command is None:
             await radio.write(self.ieee, bound.endpoint, cluster, wish.attribute, wish.value)
-        else:
-            steps = min(round(self._net.plan.transition * 10), MAX_TRANSITION)
-            arguments = (*wish.arguments, steps) if wish.has_transition else wish.arguments
-            await radio.command(self.ieee, bound.endpoint, cluster, wish.command, arguments)
-        self._heard = self._net.clock()
-        self._due.add(bound.name)
-        self.woken.set()
+            return
+        steps = min(round(self._net.plan.transition * 10), MAX_TRANSITION)
+        arguments = (*wish.arguments, steps) if wish.has_transition else wish.arguments
+        await radio.command(self.ieee, bound.endpoint, cluster, wish.command, arguments)
+
+    def _settling(self, wish: Wish) -> int:
+        """Return the ms until a wish can be seen; a sleeper is asked before it sleeps again."""
+        if self._is_sleepy:
+            return 0
+        transition = self._net.plan.transition if wish.has_transition else 0.0
+        return round((transition + SETTLE_SECONDS) * 1_000)
 
 
 def _doubted(reading: Reading, doubt: str) -> Reading:
     if not doubt or reading.quality is not Quality.GOOD:
         return reading
     return Reading(reading.text, Quality.UNCERTAIN, reading.at, doubt)
+
+
+def _said(rule: ValueRule, text: str) -> str:
+    return canonical(rule.type, parse_text(rule.type, text))
 
 
 def _silent(silence_ms: int) -> str:

@@ -71,7 +71,8 @@ class Meaning:
     """One property as people know it.
 
     Shape:  `attributes` are read together; `kind` is their ZCL type; `ratio` the attributes that hold
-            multiplier and divisor; `factor` what comes on top of the ratio.
+            multiplier and divisor; `factor` what comes on top of the ratio; `near` how far a raw value
+            may be from what was wished and still be that.
     """
 
     cluster: int
@@ -86,6 +87,7 @@ class Meaning:
     reporting: Reporting | None = None
     ratio: tuple[int, int] | None = None
     factor: float = 1.0
+    near: int = 0
     description: str = ""
 
     @property
@@ -111,17 +113,17 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     ),
     "colourTemperatureKelvin": Meaning(
         COLOUR, (7,), "uint16", codecs.kelvin(), "INT", "K", "16", "1000000",
-        command=Command(10, has_transition=True), reporting=Reporting(1, _OFTEN, 1),
+        command=Command(10, has_transition=True), reporting=Reporting(1, _OFTEN, 1), near=1,
     ),
     "colourXy": Meaning(
         COLOUR, (3, 4), "uint16", codecs.xy(), "STRING",
         command=Command(7, has_transition=True), reporting=Reporting(1, _OFTEN, 10),
-        description="CIE 1931 coordinates: x,y",
+        near=64, description="CIE 1931 coordinates: x,y",
     ),
     "colourHs": Meaning(
         COLOUR, (0, 1), "uint8", codecs.hue_saturation(), "STRING",
         command=Command(6, has_transition=True), reporting=Reporting(1, _OFTEN, 1),
-        description="hue in degrees, saturation in percent",
+        near=1, description="hue in degrees, saturation in percent",
     ),
     "temperature": Meaning(
         TEMPERATURE, (0,), "int16", codecs.linear(0.01, 2), "DOUBLE", "°C", "-273.15", "327.67",
@@ -143,10 +145,12 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
         OCCUPANCY, (0,), "map8", codecs.bit(1), "BOOLEAN", reporting=Reporting(0, _SENSOR)
     ),
     "contact": Meaning(
-        ZONE, (2,), "map16", codecs.bit(1, inverted=True), "BOOLEAN",
+        ZONE, (2,), "map16", codecs.bit(3, inverted=True), "BOOLEAN",
         description="true while it is closed",
     ),
-    "alarm": Meaning(ZONE, (2,), "map16", codecs.bit(1), "BOOLEAN"),
+    "alarm": Meaning(
+        ZONE, (2,), "map16", codecs.bit(3), "BOOLEAN", description="one of the zone's two alarms"
+    ),
     "tamper": Meaning(ZONE, (2,), "map16", codecs.bit(4), "BOOLEAN"),
     "batteryLow": Meaning(ZONE, (2,), "map16", codecs.bit(8), "BOOLEAN"),
     "battery": Meaning(
@@ -214,6 +218,12 @@ ATTRIBUTES: Final[Mapping[tuple[int, str], int]] = {
     for name, number in names.items()
 }
 """Names of attributes that have a meaning here; others are looked up in the radio library's own table."""
+
+FULL_MEANT: Final = frozenset(
+    {(ON_OFF, 0x4003), (COLOUR, 0x4010)}
+    | {(LEVEL, number) for number in (0x11, 0x12, 0x13, 0x14, 0x4000)}
+)
+"""Attributes whose highest number is no "none" but a choice: what it was before, as fast as it can."""
 
 _PLACES: Final[Mapping[tuple[int, int], str]] = {
     (meaning.cluster, meaning.attributes[0]): name

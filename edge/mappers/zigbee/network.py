@@ -61,7 +61,7 @@ class ZigbeeFamily:
         self._lost = asyncio.Event()
         self._permit_until = 0
         self._drivers: dict[str, list[ZigbeeDriver]] = {}
-        self._waiting: dict[str, Waiting] = {}
+        self._waiting: dict[str, dict[str, Waiting]] = {}
         self._cares: dict[ZigbeeDriver, asyncio.Task[None]] = {}
         self._listeners: list[Callable[[], None]] = []
         self._looks: set[str] = set()
@@ -129,6 +129,8 @@ class ZigbeeFamily:
         if (state, why) != (self._state, self._why) and why:
             log.warning("the Zigbee coordinator does not work", extra={"cause": why})
         self._state, self._why = state, why
+        if state != "up":
+            self._permit_until = 0  # a stick that starts lets nobody join
         self._tell()
         if state != "up":
             for drivers in self._drivers.values():
@@ -188,8 +190,10 @@ class ZigbeeFamily:
         return found if isinstance(found, str) else ""
 
     def note_obeyed(self, text: str) -> None:
+        part = self._obeyed_path.with_suffix(".part")
         try:
-            self._obeyed_path.write_text(json.dumps(text))
+            part.write_text(json.dumps(text))
+            part.replace(self._obeyed_path)
         except OSError as error:
             log.warning("that joining was permitted is not kept", extra={"cause": str(error)})
 
@@ -231,15 +235,15 @@ class ZigbeeFamily:
             return CoordinatorDriver(tuple(view.properties), rules, self)
         ieee = ieee_of(view)
         places, faults = places_of(view)
-        return ZigbeeDriver(ieee, places, faults, rules, self)
+        return ZigbeeDriver(ieee, str(view.key), places, faults, rules, self)
 
     def radio(self) -> Radio:
         if self._state != "up":
             raise StickAway(self._why)
         return self._radio
 
-    def waiting(self, ieee: str) -> Waiting:
-        return self._waiting.setdefault(ieee, Waiting())
+    def waiting(self, ieee: str, owner: str) -> Waiting:
+        return self._waiting.setdefault(ieee, {}).setdefault(owner, Waiting())
 
     def attach(self, driver: ZigbeeDriver) -> None:
         drivers = self._drivers.setdefault(driver.ieee, [])
@@ -326,6 +330,8 @@ class ZigbeeFamily:
             log.info(
                 "what a Zigbee device is stays open", extra={"ieee": ieee, "cause": error.message}
             )
+        except Exception:  # the top of a task: what one device answers must not end the others
+            log.exception("a Zigbee device could not be looked at", extra={"ieee": ieee})
         finally:
             self._looks.discard(ieee)
 
@@ -339,6 +345,7 @@ class ZigbeeFamily:
             driver.lose("the device has left the network")
         if for_good:
             self._waiting.pop(ieee, None)
+            self.told.forget(ieee)
             self._around.lost(ieee)
         self._tell()
 

@@ -40,7 +40,8 @@ class Place:
     """Where one property is on a device, and how it is read, set and reported.
 
     Shape:  `endpoint` 0: the first that has the cluster; `attribute_name` where the number is not known
-            here; `kind` "": the radio library knows its type; `command` None: the attribute is written.
+            here; `kind` "": the radio library knows its type; `command` None: the attribute is written;
+            `near`: raw values that far from what was wished are that; `scale` as somebody set it.
     """
 
     cluster: int
@@ -53,6 +54,8 @@ class Place:
     reporting: Reporting | None = None
     ratio: tuple[int, int] | None = None
     factor: float = 1.0
+    near: int = 0
+    scale: float = 1.0
     is_known: bool = True
     """Whether it is one of the table's properties, with access rules of their own."""
 
@@ -104,7 +107,7 @@ def place_of(prop: DeviceProperty) -> Place:
     if scale is not None:
         if not scale:
             raise Rejected(f"{prop.name}.scale: expected a number other than 0")
-        place = replace(place, codec=codecs.linear(scale, 9), ratio=None, factor=1.0)
+        place = replace(place, codec=codecs.linear(scale, 9), ratio=None, factor=1.0, scale=scale)
     return replace(place, endpoint=endpoint)
 
 
@@ -141,4 +144,5 @@ def _from(meaning: Meaning) -> Place:
         reporting=meaning.reporting,
         ratio=meaning.ratio,
         factor=meaning.factor,
+        near=meaning.near,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -28,11 +29,14 @@ CONTACT = 0x0015
 MOTION = 0x000D
 COLOUR_HS, COLOUR_XY, COLOUR_TEMPERATURE = 0x01, 0x08, 0x10
 MAX_TEXT = 64
+MAX_PROPERTIES = 100
+"""Properties that are offered of one device; it may say that it has 240 endpoints of 120 clusters."""
 
 
 def propose(seen: Seen) -> Discovered:
     """Return a device as it is offered."""
     label = seen.model or "device"
+    some = tuple(itertools.islice(_properties(seen), MAX_PROPERTIES + 1))
     return Discovered(
         protocol=PROTOCOL,
         address=seen.ieee,
@@ -41,8 +45,8 @@ def propose(seen: Seen) -> Discovered:
         manufacturer=seen.manufacturer,
         signal=seen.rssi,
         config={"ieee": seen.ieee},
-        properties=tuple(_properties(seen)),
-        facts=_facts(seen),
+        properties=some[:MAX_PROPERTIES],
+        facts=_facts(seen, are_more=len(some) > MAX_PROPERTIES),
     )
 
 
@@ -97,8 +101,10 @@ def _property(name: str, cluster: int, endpoint: int, *, is_second: bool) -> Dis
     )
 
 
-def _facts(seen: Seen) -> dict[str, str]:
+def _facts(seen: Seen, *, are_more: bool) -> dict[str, str]:
+    more = {"more": "not all of its properties are offered"} if are_more else {}
     return {
+        **more,
         "power": "battery" if seen.is_battery else "mains",
         "role": "end device" if seen.is_sleepy else "router or always listening",
         "nwk": f"0x{seen.nwk:04x}",

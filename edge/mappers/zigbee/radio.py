@@ -269,13 +269,14 @@ class Radio:
 
     async def ping(self, ieee: str) -> None:
         """Ask a device for a sign of life. Errors: DeviceUnreachable."""
-        seen = self.seen(ieee)
-        endpoint = 0 if seen is None else seen.endpoint_with(meanings.BASIC)
-        if seen is None or not endpoint:
-            raise DeviceUnreachable("the device is not in the network")
-        cluster = self._cluster(ieee, endpoint, meanings.BASIC)
+        device = self._device(ieee)
+        endpoint = seen_of(device).endpoint_with(meanings.BASIC)
         async with self._calling("ping"):
-            await cluster.read_attributes([0], retries=1)
+            if endpoint:
+                cluster = self._cluster(ieee, endpoint, meanings.BASIC)
+                await cluster.read_attributes([0], retries=1)
+            else:
+                await device.zdo.Node_Desc_req(device.nwk)
 
     async def read(
         self, ieee: str, endpoint: int, cluster: int, attributes: Sequence[int]
@@ -365,10 +366,14 @@ class Radio:
             raise StickAway
         return self._app
 
-    def _cluster(self, ieee: str, endpoint: int, cluster: int) -> Any:
+    def _device(self, ieee: str) -> ZigbeeDevice:
         device = self._running().devices.get(types.EUI64.convert(ieee))
         if not isinstance(device, ZigbeeDevice):
             raise DeviceUnreachable("the device is not in the network")
+        return device
+
+    def _cluster(self, ieee: str, endpoint: int, cluster: int) -> Any:
+        device = self._device(ieee)
         try:
             return device.endpoints[endpoint].in_clusters[cluster]
         except (KeyError, AttributeError):

@@ -53,8 +53,8 @@ def _short(text: str | None) -> str:
 
 def plain(value: object) -> Raw | None:
     """Return a value of the library as a plain one; None for structures."""
-    if isinstance(value, types.Bool):
-        return bool(value)
+    if isinstance(value, types.Bool):  # which has a third value, for none
+        return bool(value) if value in (types.Bool.false, types.Bool.true) else int(value)
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float | str):
