@@ -17,6 +17,7 @@ from edge.clock import now_ms
 from edge.deviceport import MAPPER, FaultPort, TwinPort
 from edge.mappers.calls import measured
 from edge.mappers.driver import Driver, Quality, Reading, TakenLater
+from edge.mappers.properties import DEFAULT_COLLECT_MS, SHORTEST_MS, PropertyState, judged
 from edge.mappers.pushing import Pushing, Sample
 from edge.mappers.sources import source_time
 from edge.northbound import Northbound, typed
@@ -30,23 +31,18 @@ from gateway.runtime.backoff import Backoff
 from gateway.wire.cloudedge.devices import DeviceView
 from gateway.wire.cloudedge.models import ModelView
 from gateway.wire.cloudedge.subjects import DeviceKey
-from gateway.wire.cloudedge.twins import Twin, TwinValue, ValueMetadata
+from gateway.wire.cloudedge.twins import Twin, TwinValue
 
 log = logging.getLogger(__name__)
 
-DEFAULT_COLLECT_MS = 1_000
-SHORTEST_MS = 100
 SHORTEST_STATE_MS = 1_000
 READ_SECONDS = 0.1
 """Shortest time from one read of a device to the next."""
 CALL_SECONDS = 10.0
-REWRITE_SECONDS = 30.0
-"""Pause before a wanted value is written again that the device took but does not show."""
 MAX_ORDERS = 16
 """Calls of methods that wait for one device; more are refused."""
 CLOCK = "clock"
 """The part of a Device that a fault names when its time cannot be true."""
-NO_VALUE = "the device gives no value that can be used"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,55 +93,6 @@ class Served:
             self.orders.popleft().fail(Undeliverable(reason))
 
 
-@dataclass(slots=True)
-class _Property:
-    """Schedule and last report of one property; times are of the loop's clock, in seconds."""
-
-    collect: float
-    report: float
-    next_collect: float = 0.0
-    next_report: float = 0.0
-    text: str | None = None
-    quality: Quality = Quality.GOOD
-    at: int = 0
-    """When the value is from, Unix ms."""
-    reported: tuple[str, Quality] | None = None
-    misfit: str | None = None
-    """A reported value that the twin refused."""
-    has_fault: bool = True
-    """May have a fault; true at first: an earlier connection may have left one."""
-    refused: str | None = None
-    """A wanted value that the device refused: not tried again until another one is wanted."""
-    written: str | None = None
-    """The latest wanted value that the device took, and when to write it again."""
-    next_write: float = 0.0
-    waits: bool = True
-    """A wanted value may wait for a sleeping device, and its fault say so; true at first, as above."""
-
-    def may_write(self, text: str, now: float) -> bool:
-        return text != self.refused and (text != self.written or now >= self.next_write)
-
-    @property
-    def value(self) -> TwinValue:
-        """The reported value; a good one needs no mark."""
-        mark = "" if self.quality is Quality.GOOD else self.quality.value
-        return TwinValue(value=self.text, metadata=ValueMetadata(timestamp=self.at, quality=mark))
-
-    def is_due(self, now: float) -> bool:
-        """Say whether it is to be reported: each report cycle, or on change where there is none."""
-        if self.text is None:
-            return False
-        return (
-            self.next_report <= now if self.report else (self.text, self.quality) != self.reported
-        )
-
-    def took(self, text: str, now: float) -> None:
-        """The device took a value: it is read and reported at once."""
-        self.next_collect = self.next_report = 0.0
-        self.refused = None
-        self.written, self.next_write = text, now + REWRITE_SECONDS
-
-
 class Session:
     """The loop over one connection."""
 
@@ -162,7 +109,7 @@ class Session:
         self._driver = driver
         self._backoff = backoff
         self._say_state = say_state
-        self._properties: dict[str, _Property] = {}
+        self._properties: dict[str, PropertyState] = {}
         self._view: DeviceView | None = None
         self._next_state: float | None = None
         self._next_read = 0.0
@@ -205,7 +152,7 @@ class Session:
         for name, prop in view.properties.items():
             collect = max(prop.collect_cycle or DEFAULT_COLLECT_MS, SHORTEST_MS) / 1_000
             report = prop.report_cycle / 1_000
-            kept = old.get(name) or _Property(collect, report)
+            kept = old.get(name) or PropertyState(collect, report)
             kept.collect, kept.report = collect, report
             self._properties[name] = kept
         self._view = view
@@ -309,7 +256,7 @@ class Session:
     def _wait(self, name: str, text: str, error: GatewayError, now: float) -> None:
         """The driver keeps a value for a device that sleeps; it is asked again later how that went."""
         prop = self._properties[name]
-        prop.took(text, now)
+        prop.took(text, now, is_later=True)
         prop.waits = True
         self._count_write("later")
         self._services.faults.note(self._key, f"wish {name}", error.message)
@@ -385,15 +332,17 @@ class Session:
 
     def _note(self, name: str, reading: Reading, now: int) -> str:
         """Keep a reading; return what is wrong with the device's clock."""
-        prop, protocol = self._properties[name], self._served.view.protocol
-        self._services.metrics.edge_mapper_reads.labels(protocol, reading.quality).inc()
-        if reading.quality is Quality.BAD:
+        prop, model = self._properties[name], self._served.model
+        rule = None if model is None else model.rules.get(name)
+        quality, fault = judged(rule, reading)
+        self._services.metrics.edge_mapper_reads.labels(self._served.view.protocol, quality).inc()
+        if quality is Quality.BAD:
             prop.text = None
-            self._fault(name, reading.why or NO_VALUE)
+            self._fault(name, fault)
             return ""
-        if prop.has_fault and reading.text != prop.misfit:
-            self._fault(name, "")
-        prop.text, prop.quality = reading.text, reading.quality
+        if (fault or prop.has_fault) and reading.text != prop.misfit:
+            self._fault(name, fault)
+        prop.text, prop.quality = reading.text, quality
         prop.at, clock = source_time(reading, now)
         return clock
 
@@ -428,7 +377,7 @@ class Session:
             if kept:  # what the twin refuses is nobody's measurement
                 self._tell(kept, span.context)
 
-    def _tell(self, due: Mapping[str, _Property], trace: TraceContext) -> None:
+    def _tell(self, due: Mapping[str, PropertyState], trace: TraceContext) -> None:
         """Send values north, and where they are pushed to."""
         key, model = self._key, self._served.model
         texts = {name: prop.text for name, prop in due.items() if prop.text is not None}
@@ -446,7 +395,7 @@ class Session:
             uncertain=[n for n, prop in due.items() if prop.quality is Quality.UNCERTAIN],
         )
 
-    async def _change_twin(self, due: Mapping[str, _Property], trace: TraceContext) -> None:
+    async def _change_twin(self, due: Mapping[str, PropertyState], trace: TraceContext) -> None:
         """Report all in one update; where one value is refused, each by itself."""
         refusal = await self._update(due, trace)
         if refusal is None:
@@ -460,7 +409,7 @@ class Session:
                 self._services.metrics.edge_mapper_reads.labels(protocol, Quality.BAD).inc()
 
     async def _update(
-        self, due: Mapping[str, _Property], trace: TraceContext
+        self, due: Mapping[str, PropertyState], trace: TraceContext
     ) -> GatewayError | None:
         """Report values; return why they are refused, if they are. Errors: DeviceNotFound."""
         asks = {name: Twin(actual=prop.value) for name, prop in due.items()}

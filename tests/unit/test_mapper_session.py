@@ -9,22 +9,28 @@ from typing import Any, cast
 import pytest
 
 from edge.deviceport import MAPPER
+from edge.mappers import properties
+from edge.mappers import runner as runners
 from edge.mappers import session as sessions
 from edge.mappers.driver import DeviceUnreachable, Quality, Reading, TakenLater
+from edge.mappers.properties import beyond
 from edge.mappers.runner import MapperRunner
 from edge.mappers.session import Services
 from edge.mappers.sources import source_time
 from edge.northbound import Northbound
 from edge.twinrules import Change
 from gateway.errors import BadRequest, GatewayError, Rejected
+from gateway.model.json import JsonObject
 from gateway.model.message import Kind
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.runtime.module import running
 from gateway.wire.cloudedge.devices import DeviceView
+from gateway.wire.cloudedge.models import ModelView
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.twins import Twin, TwinValue
 from gateway.wire.cloudedge.uploads import EdgeUpload
+from gateway.wire.cloudedge.values import PropertyType, ValueRule
 
 NOW = 1_800_000_000_000
 
@@ -117,6 +123,12 @@ class Hanging(FakeDriver):
 
 def good(text: str, at: int = 0) -> Reading:
     return Reading(text, Quality.GOOD, at)
+
+
+def a_model(**bounds: str) -> ModelView:
+    """A model whose property `a` is a number within bounds."""
+    prop: JsonObject = {"name": "a", "type": "FLOAT", "accessMode": "ReadWrite", **bounds}
+    return ModelView.read({"metadata": {"name": "m"}, "spec": {"properties": [prop]}})
 
 
 def a_view(name: str, *properties: str, collect: int = 100) -> DeviceView:
@@ -351,3 +363,94 @@ async def test_a_value_that_waits_for_a_sleeper_is_told_until_it_is_there(
         driver.changed()
         await until(lambda: "wish lamp" not in rig.faults.parts)
         assert driver.wrote == ["on"]
+
+
+class Mute(FakeDriver):
+    """Takes values, and shows those that the test sets."""
+
+    def __init__(self) -> None:
+        super().__init__(seen=good("0", NOW))
+        self.wrote: list[tuple[str, str]] = []
+
+    async def write(self, name: str, text: str) -> None:
+        self.wrote.append((name, text))
+
+
+async def test_what_cannot_be_read_is_written_once_for_each_wish_and_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(properties, "REWRITE_SECONDS", 0.0)
+    monkeypatch.setattr(runners, "RETRY_FIRST", 0.01)
+    driver = Mute()
+    driver.readings["bad"] = Reading("", Quality.BAD, NOW, "write only")
+    rig = Rig({"d": driver})
+    wanted = {name: Twin(expected=TwinValue(value="1")) for name in ("seen", "mute", "bad")}
+    monkeypatch.setattr(rig.twin, "twins", lambda _key: wanted)
+    async with running(rig.runner):
+        rig.runner.device_bound(a_view("d", *wanted), None)
+        await until(lambda: driver.wrote.count(("seen", "1")) > 3)  # it shows another value
+        assert driver.wrote.count(("mute", "1")) == driver.wrote.count(("bad", "1")) == 1
+        wanted["mute"] = Twin(expected=TwinValue(value="2"))
+        await until(lambda: ("mute", "2") in driver.wrote)
+        wanted["mute"] = Twin(expected=TwinValue(value="1"))
+        await until(lambda: driver.wrote.count(("mute", "1")) == 2)
+        driver.broken = {"seen": DeviceUnreachable()}
+        await until(lambda: rig.faults.parts.get("connection"))
+        driver.broken = {}
+        await until(lambda: driver.wrote.count(("mute", "1")) == 3)
+        driver.readings["mute"] = good("7", NOW)
+        await until(lambda: driver.wrote.count(("mute", "1")) > 4)
+
+
+async def test_a_sleeper_that_shows_nothing_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(properties, "REWRITE_SECONDS", 0.0)
+    driver = Sleeper()
+    driver.readings = {}
+    rig = Rig({"d": driver})
+    wanted = {"lamp": Twin(expected=TwinValue(value="on"))}
+    monkeypatch.setattr(rig.twin, "twins", lambda _key: wanted)
+    async with running(rig.runner):
+        rig.runner.device_bound(a_view("d", "lamp"), None)
+        await until(lambda: len(driver.wrote) > 2)
+
+
+async def test_a_value_beyond_the_models_bounds_is_reported_as_uncertain_and_says_why(
+    rig: Rig, driver: FakeDriver
+) -> None:
+    driver.readings = {"a": good("100.5", NOW)}
+    rig.runner.device_bound(a_view("d", "a"), a_model(minimum="0", maximum="100"))
+    await until(lambda: rig.sent)
+    assert rig.twin.said("a") == [("100.5", NOW, "uncertain")]
+    assert rig.sent[0].properties == {"uncertain": "a"}
+    assert rig.faults.parts == {"property a": "a value above the model's maximum of 100"}
+    assert rig.sample("twinspan_edge_mapper_reads_total", quality="uncertain") >= 1
+    driver.readings["a"] = good("100", NOW)
+    await until(lambda: len(rig.twin.said("a")) == 2)
+    assert rig.twin.said("a")[1] == ("100", NOW, "")
+    assert rig.faults.parts == {}
+
+
+@pytest.mark.parametrize(
+    ("rule", "text", "fault"),
+    [
+        (
+            ValueRule(PropertyType.INT, minimum=0, maximum=10),
+            "-1",
+            "below the model's minimum of 0",
+        ),
+        (ValueRule(PropertyType.DOUBLE, maximum=1.5), "1.5000001", "above the model's maximum"),
+        (ValueRule(PropertyType.FLOAT, maximum=0.1), "0.10000000149011612", ""),
+        (ValueRule(PropertyType.FLOAT, minimum=-0.1), "-0.11", "below"),
+        (ValueRule(PropertyType.INT, maximum=10), "warm", ""),
+        (ValueRule(PropertyType.STRING, maximum=10), "11", ""),
+        (ValueRule(PropertyType.INT), "11", ""),
+        (None, "11", ""),
+    ],
+    ids=["low", "high", "32 bits", "low in 32 bits", "no number", "text", "no bounds", "no model"],
+)
+def test_bounds_of_the_model_hold_for_numbers(
+    rule: ValueRule | None, text: str, fault: str
+) -> None:
+    said = beyond(rule, text)
+    assert fault in said
+    assert bool(said) == bool(fault)
