@@ -35,6 +35,7 @@ from gateway.hono.adapters.coap_messages import (
     positive_seconds,
     response_status,
     time_option,
+    trace_of,
 )
 from gateway.hono.adapters.command_waits import CommandWait
 from gateway.hono.commands import parse_request_id
@@ -267,6 +268,7 @@ class CoapAdapter:
             tenant=target.tenant,
             device=target.device,
             content_type=content_type_of(exchange.request, request.query),
+            trace=trace_of(exchange.request),
         )
         try:
             tenant, device, gateway = resolve_address(request.sender, target.tenant, target.device)
@@ -341,6 +343,7 @@ class CoapAdapter:
                 content_type=content_type_of(exchange.request, request.query),
                 adapter=Adapter.COAP.value,
                 via=gateway,
+                trace=trace_of(exchange.request),
             ),
             partial(self._forwarded, exchange),
         )

@@ -5,6 +5,7 @@ Source: Hono, CoAP Adapter user guide.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -19,6 +20,7 @@ from gateway.errors import (
 )
 from gateway.hono.device_texts import SHOWN
 from gateway.model.message import EMPTY_NOTIFICATION, OCTET_STREAM, DeviceCommand, Kind
+from gateway.model.trace import TraceContext
 from gateway.outcome import outcome_of
 from gateway.wire.coap import codec, options
 from gateway.wire.coap.codec import Message, Option
@@ -29,6 +31,11 @@ MAX_ERROR_TEXT: Final = 256
 """Bytes of the text in an error."""
 MAX_QUERY: Final = 16
 """Arguments in one query."""
+
+JAEGER: Final = struct.Struct(">16s8s8sBI")
+"""Trace id, span id, parent's id, flags (1 sampled, 2 debug), count of baggage items, which follow."""
+MAX_TRACE: Final = 128
+"""Bytes of the option that carries a trace context."""
 
 CONTENT_TYPE = "hono-content-type"
 """Our extension: a media type that has no content format."""
@@ -158,6 +165,23 @@ def content_type_of(request: Message, query: Mapping[str, str]) -> str | None:
         return given
     number = request.first(options.CONTENT_FORMAT)
     return None if number is None else options.media_type_of(options.uint(number, 2))
+
+
+def trace_of(request: Message) -> TraceContext | None:
+    """Return where the device stands in a trace; None where it says nothing, or what is none.
+
+    Shape:  the option's value is Jaeger's binary form, whose baggage is not read, or a `traceparent` as text.
+    Source: Hono's adapter, option 65022, which its user guide does not name; the text is ours.
+    """
+    value = request.first(options.TRACE_CONTEXT)
+    if value is None or len(value) > MAX_TRACE:
+        return None
+    text = value.decode("ascii", errors="replace")
+    found = TraceContext.parse(text)
+    if found is not None or len(value) < JAEGER.size:
+        return found
+    trace, span, _, flags, _ = JAEGER.unpack_from(value)
+    return TraceContext.parse(f"00-{trace.hex()}-{span.hex()}-{flags & 1:02x}")
 
 
 def asks_for_time(request: Message, query: Mapping[str, str]) -> bool:

@@ -1,7 +1,7 @@
 """CoAP's option numbers and what their values mean.
 
 Source: RFC 7252, 5.10; RFC 7959 (Block1, Block2, Size1, Size2); RFC 9175 (Request-Tag); IANA, CoAP
-Content-Formats. Option 65000 carries the server's time, as Hono's adapter has it.
+Content-Formats. As Hono's adapter has it, option 65000 carries the server's time and 65022 a trace context.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ PROXY_SCHEME: Final = 39
 SIZE1: Final = 60
 REQUEST_TAG: Final = 292
 TIME: Final = 65_000
+TRACE_CONTEXT: Final = 65_022
 
 MAX_TEXT: Final = 255
 """Bytes in one segment or argument, of a path or query."""
