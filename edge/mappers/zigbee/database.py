@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -40,3 +41,15 @@ def set_aside(path: Path, damage: str, now_ms: int) -> Path:
         extra={"aside": str(aside), "cause": damage},
     )
     return aside
+
+
+def keep(path: Path, text: str) -> None:
+    """Write a file that only its owner may read; a disk that takes nothing more costs just that."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text)
+        part.replace(path)
+    except OSError as error:
+        facts = {"path": str(path), "cause": str(error)}
+        log.warning("the Zigbee network's settings are not kept", extra=facts)

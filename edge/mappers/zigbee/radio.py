@@ -10,10 +10,10 @@ import contextlib
 import importlib
 import json
 import logging
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,6 +42,9 @@ logging.getLogger("zigpy").setLevel(logging.WARNING)  # it tells of each step of
 CALL_SECONDS = 8.0
 COMMIT_SECONDS = 1.0
 MAX_BACKUP = 1024 * 1024
+BACKUP_MINUTES = 60
+COUNTER_LEAP = 1_000_000
+"""Frames that may have been sent since a backup: devices take what has a lower number for a replay."""
 
 
 class Ears(Protocol):
@@ -106,7 +109,7 @@ class Radio:
             await self._start(app)
             for device in list(app.devices.values()):
                 self._attach(device)
-            await self._keep_backup(app)
+            app.backups.add_backup(app.backups.from_network_state())
         except BaseException:
             await self._end(app)
             raise
@@ -121,6 +124,10 @@ class Radio:
         except voluptuous.Invalid as error:
             raise InvalidSetting(f"{BRANCH}: {error}") from error
         app.add_listener(_Listener(self))
+        app.backups.add_listener(_Keeper(self._folder))
+        app.backups.restore_backup = partial(  # type: ignore[method-assign]
+            app.backups.restore_backup, counter_increment=COUNTER_LEAP
+        )
         kept = self._folder / database.BACKUP
         if app.backups.most_recent_backup() is None and kept.exists():
             with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
@@ -150,6 +157,7 @@ class Radio:
             "ota": {"enabled": False},
             "topology_scan_enabled": False,
             "backup_enabled": True,
+            "backup_period": BACKUP_MINUTES,
         }
 
     async def _start(self, app: ControllerApplication) -> None:
@@ -177,14 +185,6 @@ class Radio:
             raise StickAway(
                 f"{self._plan.device}: it says what no stick says: {said(error)}"
             ) from error
-
-    async def _keep_backup(self, app: ControllerApplication) -> None:
-        """Keep the network's settings beside the database too, so that a damaged one does not lose them."""
-        backup = app.backups.from_network_state()
-        if backup.is_complete():
-            app.backups.add_backup(backup)
-            text = json.dumps(backup.as_dict())
-            await asyncio.to_thread(_write_private, self._folder / database.BACKUP, text)
 
     def _network(self, app: ControllerApplication) -> Network:
         info, node = app.state.network_info, app.state.node_info
@@ -473,6 +473,16 @@ class _Listener:
         self._ears.stick_lost(said(error) if error is not None else "it was unplugged")
 
 
+class _Keeper:
+    """Keeps each backup beside the database, too: a damaged one must not lose the network."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / database.BACKUP
+
+    def network_backup_created(self, backup: NetworkBackup) -> None:
+        database.keep(self._path, json.dumps(backup.as_dict()))
+
+
 def _radio_class(name: str) -> type[ControllerApplication]:
     module, extra = RADIOS[name]
     try:
@@ -482,10 +492,3 @@ def _radio_class(name: str) -> type[ControllerApplication]:
             f"{BRANCH}.radio: {name} needs {error.name}: pip install 'twinspan[{extra}]'"
         ) from error
     return found
-
-
-def _write_private(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    part.replace(path)
