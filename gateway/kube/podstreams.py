@@ -179,6 +179,8 @@ class _Client(asyncio.Protocol):
         self._room = asyncio.Event()
         self._room.set()
         self._has_ended = False
+        self._keeps_way_back = transport.get_extra_info("sslcontext") is None
+        """Asked now: a TLS connection that was closed here cannot be asked when its end comes."""
 
     def data_received(self, data: bytes) -> None:
         self._pieces.append(data)
@@ -191,7 +193,7 @@ class _Client(asyncio.Protocol):
         """Keep the way back open where that can be: TLS ends both ways at once."""
         self._has_ended = True
         self._news.set()
-        return self._transport.get_extra_info("sslcontext") is None
+        return self._keeps_way_back
 
     def connection_lost(self, error: Exception | None) -> None:
         self._before.connection_lost(error)
