@@ -10,8 +10,9 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from edge.pods.runtime import (
     ContainerState,
     FilesystemUsage,
     Image,
+    RuntimeAway,
     RuntimeFault,
     RuntimeNotFound,
     Sandbox,
@@ -310,19 +312,25 @@ class ContainerCollector:
         self._clock = clock
 
     async def collect(self) -> int:
-        """Remove what is over and return how many. Errors: RuntimeFault."""
+        """Remove what is over and return how many. Errors: RuntimeFault, after all were tried."""
         containers = await self._runtime.containers()
         sandboxes = await self._runtime.sandboxes()
         pods = self._pods()
         if pods is None:
             return 0
         found = remains(containers, sandboxes, pods, self._clock())
-        for container_id in found.containers:
-            await self._remove(container_id, container_id in found.stops)
-        for sandbox_id in found.sandboxes:
-            await self._runtime.stop_sandbox(sandbox_id)
-            await self._runtime.remove_sandbox(sandbox_id)
-        return len(found.containers) + len(found.sandboxes)
+        removals = [
+            *(partial(self._remove, each, each in found.stops) for each in found.containers),
+            *(partial(self._remove_sandbox, each) for each in found.sandboxes),
+        ]
+        faults = [fault for each in removals if (fault := await _fault_of(each)) is not None]
+        if faults:
+            raise faults[0]
+        return len(removals)
+
+    async def _remove_sandbox(self, sandbox_id: str) -> None:
+        await self._runtime.stop_sandbox(sandbox_id)
+        await self._runtime.remove_sandbox(sandbox_id)
 
     async def _remove(self, container_id: str, stop_first: bool) -> None:
         """Remove a container and its logs."""
@@ -335,3 +343,14 @@ class ContainerCollector:
                 await asyncio.to_thread(remove_logs, log_path)
         except RuntimeNotFound:
             log.debug("a container that was to go is gone", extra={"container_id": container_id})
+
+
+async def _fault_of(work: Callable[[], Awaitable[None]]) -> RuntimeFault | None:
+    """Do a work and return why it failed: one that cannot go is in no other's way. Errors: RuntimeAway."""
+    try:
+        await work()
+    except RuntimeAway:
+        raise
+    except RuntimeFault as fault:
+        return fault
+    return None

@@ -51,6 +51,24 @@ def test_a_deleted_pod_is_stopped_within_its_grace_told_and_cleared_away() -> No
     on_a_rig(work)
 
 
+def test_a_sandbox_that_cannot_be_stopped_is_tried_again() -> None:
+    async def work(rig: PodRig) -> None:
+        async with rig.process():
+            pod = a_pod()
+            rig.apply(pod)
+            await rig.until(lambda: rig.phase() == "Running")
+            words = 'plugin type="bridge" failed (delete): no such device'
+            rig.runtime.faults["stop_sandbox"] = [RuntimeFault(words), RuntimeFault(words)]
+            rig.delete(pod, grace=7)
+            await rig.until(lambda: rig.rooms.ended == ["u1"])
+            assert rig.rooms.told("FailedKillPod") == [f"error killing pod: {words}"] * 2
+            assert starts(rig) == 1
+            rig.remove(pod)
+            await rig.until(lambda: rig.is_clean)
+
+    on_a_rig(work)
+
+
 def test_the_probes_of_a_pod_that_ends_know_it() -> None:
     async def work(rig: PodRig) -> None:
         rig.runtime.stubborn.add("c")

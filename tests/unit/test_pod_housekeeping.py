@@ -286,6 +286,9 @@ class Boxes:
         self.logs = logs or {}
         self.reopened: list[str] = []
         self.done: list[str] = []
+        self.rooms: list[Sandbox] = []
+        self.stuck: set[str] = set()
+        """Sandboxes that cannot be stopped."""
         self.refuses = self.is_away = False
 
     async def containers(self) -> list[ContainerState]:
@@ -314,7 +317,7 @@ class Boxes:
         touch(self.logs[container_id])
 
     async def sandboxes(self) -> list[Sandbox]:
-        return []
+        return self.rooms
 
     async def stop_container(self, container_id: str, grace_seconds: int) -> None:
         self.done.append(f"stop {container_id} {grace_seconds}")
@@ -324,6 +327,8 @@ class Boxes:
         self.items.pop(container_id)
 
     async def stop_sandbox(self, sandbox_id: str) -> None:
+        if sandbox_id in self.stuck:
+            raise RuntimeFault("failed to destroy network for sandbox")
         self.done.append(f"stop {sandbox_id}")
 
     async def remove_sandbox(self, sandbox_id: str) -> None:
@@ -337,6 +342,21 @@ async def test_an_old_container_goes_with_its_logs(tmp_path: Path) -> None:
     assert await ContainerCollector(boxes, lambda: frozenset({"u"})).collect() == 1
     assert boxes.done == ["remove a-1"]
     assert names_in(tmp_path) == ["1.log"]
+
+
+async def test_a_sandbox_that_cannot_go_is_in_no_other_s_way() -> None:
+    boxes = Boxes()
+    boxes.rooms = [sandbox("b1", 1, uid="gone"), sandbox("b2", 2, uid="gone")]
+    boxes.stuck = {"b1", "b2"}
+    collector = ContainerCollector(boxes, lambda: frozenset())
+    with pytest.raises(RuntimeFault, match="failed to destroy network"):
+        await collector.collect()
+    for left in ("b1", "b2"):
+        boxes.stuck, boxes.done = {left}, []
+        with pytest.raises(RuntimeFault):
+            await collector.collect()
+        (other,) = {"b1", "b2"} - {left}
+        assert boxes.done == [f"stop {other}", f"remove {other}"]
 
 
 async def test_while_the_pods_are_not_known_nothing_goes() -> None:
