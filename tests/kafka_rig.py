@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.group import LeaveGroupRequest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 JARS = Path(__file__).parents[1] / ".peers" / "kafka" / "broker"
 START_SECONDS = 60.0
@@ -82,6 +85,25 @@ def write(bootstrap: str, topic: str, key: str, value: bytes | None, headers: He
     )
     writer.produce(topic, value, key, headers=dict(headers))
     assert writer.flush(10) == 0
+
+
+def members(bootstrap: str, group: str) -> list[str]:
+    """Ids of a consumer group's members."""
+    asked = AdminClient({"bootstrap.servers": bootstrap})
+    described = asked.describe_consumer_groups([group])[group].result(timeout=20)
+    return [member.member_id for member in described.members]
+
+
+async def leave(bootstrap: str, group: str, member: str) -> None:
+    """Take a member out of its group at once, as the group's session timeout does one day."""
+    client = AIOKafkaClient(bootstrap_servers=bootstrap)
+    await client.bootstrap()
+    try:
+        [node] = client.cluster.brokers()
+        answer = await client.send(node.nodeId, LeaveGroupRequest(group, member))
+    finally:
+        await client.close()
+    assert answer.error_code == 0, answer
 
 
 def free_port() -> int:
