@@ -7,6 +7,7 @@ numbered slot (a lock file) that names the bridge and the subnet.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import logging
@@ -27,6 +28,8 @@ import grpc
 import pytest
 from cri_api.v1 import api_pb2, api_pb2_grpc
 
+from edge.pods.cri import CriRuntime
+from edge.pods.runtime import RuntimeFault
 from tests.ociimages import Registry, busybox_path, serving
 
 log = logging.getLogger(__name__)
@@ -40,6 +43,8 @@ PLUGINS = ("bridge", "host-local", "loopback", "portmap")
 CGROUPS, CNI_RESULTS = Path("/sys/fs/cgroup"), Path("/var/lib/cni/results")
 ENVIRONMENT = {**os.environ, "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 START_SECONDS, STOP_SECONDS = 30.0, 10.0
+PATIENCE = 60.0
+"""Seconds until what cannot be removed fails the test."""
 
 CONFIG = """\
 version = 2
@@ -210,16 +215,24 @@ class Containerd:
         return mounts_below(self.folder)
 
     def remove_pods(self) -> None:
-        """Stop and remove all sandboxes with their containers."""
+        """Stop and remove all sandboxes with their containers, as patiently as `remove_sandboxes`."""
+        for each in self.sandboxes():
+            deadline = time.monotonic() + PATIENCE
+            while (error := self._remove_pod(each)) is not None:
+                if time.monotonic() > deadline:
+                    raise error
+                time.sleep(0.1)
+
+    def _remove_pod(self, sandbox: str) -> grpc.RpcError | None:
+        stop = api_pb2.StopPodSandboxRequest(pod_sandbox_id=sandbox)
+        remove = api_pb2.RemovePodSandboxRequest(pod_sandbox_id=sandbox)
         with self.calls() as stub:
-            found = stub.ListPodSandbox(api_pb2.ListPodSandboxRequest(), timeout=10.0).items
-            for each in found:
-                stub.StopPodSandbox(
-                    api_pb2.StopPodSandboxRequest(pod_sandbox_id=each.id), timeout=30.0
-                )
-                stub.RemovePodSandbox(
-                    api_pb2.RemovePodSandboxRequest(pod_sandbox_id=each.id), timeout=30.0
-                )
+            try:
+                stub.StopPodSandbox(stop, timeout=30.0)
+                stub.RemovePodSandbox(remove, timeout=30.0)
+            except grpc.RpcError as error:
+                return error
+        return None
 
     # --- the end ------------------------------------------------------------------------------------
 
@@ -262,6 +275,28 @@ class Containerd:
     @property
     def network(self) -> str:
         return f"{NETWORK}-{self.slot}"
+
+
+async def remove_sandboxes(runtime: CriRuntime, *ids: str) -> None:
+    """Stop and remove sandboxes with their containers, all of the runtime's node unless said which.
+
+    Where containerd fails it is asked again, as edged and kubelets do: a container that ends at this very
+    moment, or a sandbox that another stops too, fails a stop ("ttrpc: closed", "no such device").
+    """
+    for each in ids or [found.id for found in await runtime.sandboxes()]:
+        async with asyncio.timeout(PATIENCE):
+            while not await _is_removed(runtime, each):  # noqa: ASYNC110  the runtime tells nobody
+                await asyncio.sleep(0.1)
+
+
+async def _is_removed(runtime: CriRuntime, sandbox: str) -> bool:
+    try:
+        await runtime.stop_sandbox(sandbox)
+        await runtime.remove_sandbox(sandbox)
+    except RuntimeFault as fault:
+        log.warning("a sandbox cannot be removed yet", extra={"cause": fault.message})
+        return False
+    return True
 
 
 # --- making one -------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ from gateway.runtime.listener import Endpoints
 from gateway.runtime.module import running
 from gateway.wire.kube.clock import rfc3339
 from tests.cloud_rig import CloudCore, a_cloud
-from tests.containerd import Containerd
+from tests.containerd import Containerd, remove_sandboxes
 from tests.integration.edge_node import Node, a_node
 from tests.integration.edge_support import until
 from tests.integration.test_edge_real_cloud import join_cloud
@@ -149,9 +149,8 @@ class HandMadePods:
                 await asyncio.sleep(0.05)
 
     async def remove(self) -> None:
-        for _, _, sandbox_id in self.made.values():
-            await self.runtime.stop_sandbox(sandbox_id)
-            await self.runtime.remove_sandbox(sandbox_id)
+        if self.made:
+            await remove_sandboxes(self.runtime, *(each for _, _, each in self.made.values()))
 
 
 def status_of(pod: Pod, containers: Sequence[ContainerState]) -> JsonObject:
@@ -276,18 +275,20 @@ async def a_node_with_pods(containerd: Containerd, folder: Path) -> AsyncIterato
     async with a_cloud(folder / "cloud") as cloud:
         await join_cloud(cloud, folder / "edge")
         server = f"localhost:{cloud.process.endpoints.port('tunnel.wss')}"
-        async with (
-            a_node(folder / "edge", drivers={}, stream=EdgeStream(server=server)) as node,
-            a_kubelet(containerd, folder / "edge", node.endpoints) as served,
-        ):
-            await until(lambda: cloud.sample("twinspan_cloud_tunnels") == 1)
-            async with asyncio.timeout(20):
-                while not (await cloud.kube.list("v1", "nodes")).items:  # noqa: ASYNC110  the edge's
-                    await asyncio.sleep(0.05)
+        stream = EdgeStream(server=server)
+        async with a_node(folder / "edge", drivers={}, stream=stream) as node:
             try:
-                yield Whole(cloud, node, served, await a_client(cloud))
+                async with a_kubelet(containerd, folder / "edge", node.endpoints) as served:
+                    await until(lambda: cloud.sample("twinspan_cloud_tunnels") == 1)
+                    async with asyncio.timeout(20):
+                        while not (await cloud.kube.list("v1", "nodes")).items:  # noqa: ASYNC110  the edge's
+                            await asyncio.sleep(0.05)
+                    try:
+                        yield Whole(cloud, node, served, await a_client(cloud))
+                    except Exception as error:  # noqa: BLE001  raised below
+                        failure = error
             except Exception as error:  # noqa: BLE001  raised below
-                failure = error
+                failure = failure or error
     if failure is not None:
         raise failure
 

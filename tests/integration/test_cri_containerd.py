@@ -27,7 +27,7 @@ from edge.pods.runtime import (
     SandboxSecurity,
     State,
 )
-from tests.containerd import Containerd
+from tests.containerd import Containerd, remove_sandboxes
 from tests.containerd import containerd as containerd
 from tests.integration.edge_support import until as until_true
 from tests.ociimages import PASSWORD, USER
@@ -41,9 +41,7 @@ async def runtime(containerd: Containerd) -> AsyncIterator[CriRuntime]:
     try:
         yield made
     finally:
-        for each in await made.sandboxes():
-            await made.stop_sandbox(each.id)
-            await made.remove_sandbox(each.id)
+        await remove_sandboxes(made)
         await made.close()
 
 
@@ -127,8 +125,7 @@ async def test_only_what_carries_the_node_is_listed(
         assert (listed.id, listed.labels[NODE_LABEL]) == (theirs, "edge-2")
         assert [each.id for each in await runtime.container_stats()] == [mine]
     finally:
-        await other.stop_sandbox(theirs)
-        await other.remove_sandbox(theirs)
+        await remove_sandboxes(other, theirs)
         await other.close()
 
 

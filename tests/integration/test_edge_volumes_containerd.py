@@ -13,7 +13,7 @@ from edge.pods.podspec import Pod
 from edge.pods.ports import MountedVolumes
 from edge.pods.runtime import ContainerConfig, ContainerSecurity, SandboxConfig
 from gateway.model.json import Json, JsonObject
-from tests.containerd import Containerd
+from tests.containerd import Containerd, remove_sandboxes
 from tests.containerd import containerd as containerd
 from tests.volume_rig import UID, VolumeRig, encoded, pod_with
 
@@ -63,9 +63,7 @@ async def machine(containerd: Containerd, tmp_path: Path) -> AsyncIterator[Machi
         await runtime.pull(containerd.image())
         yield Machine(runtime, rig, containerd)
     finally:
-        for each in await runtime.sandboxes():
-            await runtime.stop_sandbox(each.id)
-            await runtime.remove_sandbox(each.id)
+        await remove_sandboxes(runtime)
         await runtime.close()
         rig.clean()
 

@@ -22,7 +22,7 @@ from edge.pods.resolvconf import Cluster
 from edge.pods.runtime import ContainerState, Mount, State
 from gateway.errors import NotFound
 from gateway.model.json import Json, JsonObject
-from tests.containerd import Containerd
+from tests.containerd import Containerd, remove_sandboxes
 from tests.containerd import containerd as containerd
 
 UID = "0b5c2d1e-aaaa-bbbb-cccc-000000000001"
@@ -138,9 +138,7 @@ async def rig(containerd: Containerd, tmp_path: Path) -> AsyncIterator[Rig]:
     try:
         yield made
     finally:
-        for each in await runtime.sandboxes():
-            await runtime.stop_sandbox(each.id)
-            await runtime.remove_sandbox(each.id)
+        await remove_sandboxes(runtime)
         await runtime.close()
         await configs.cgroups.remove(UID)
 

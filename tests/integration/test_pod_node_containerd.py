@@ -32,7 +32,7 @@ from edge.pods.runtime import (
     State,
 )
 from edge.pods.statsource import Places, PodStats
-from tests.containerd import Containerd
+from tests.containerd import Containerd, remove_sandboxes
 from tests.containerd import containerd as containerd
 
 NODE = "node-rooms"
@@ -112,8 +112,7 @@ async def staged(
         parent = cgroups.parent(pod)
         yield Stage(runtime, pod, tree, parent, sandbox_id, container_id, ip)
     finally:
-        await runtime.stop_sandbox(sandbox_id)
-        await runtime.remove_sandbox(sandbox_id)
+        await remove_sandboxes(runtime, sandbox_id)
         await cgroups.remove(uid)
         await runtime.close()
         remove_top(tree)
