@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -13,6 +14,7 @@ import click
 
 from gateway.cli import client
 from gateway.cli.client import Api, Service
+from gateway.cli.exit_codes import NOT_FOUND
 from gateway.cli.options import data_dir_option
 from gateway.cli.output import print_data
 from gateway.config import default_data_dir
@@ -88,7 +90,7 @@ def trace(
     traces = cast(list[dict[str, Any]], found["traces"])
     if not traces:
         click.secho(f"none of the {found['seen']} traces that are kept fits", err=True)
-        raise click.exceptions.Exit(3)
+        sys.exit(NOT_FOUND)
     if last is None and output in ("table", "wide"):
         _list(traces)
     else:

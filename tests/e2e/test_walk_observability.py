@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import secrets
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import aiocoap
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from proton import Message
 
+from gateway.hono.adapters.coap_messages import JAEGER
+from gateway.wire.coap import options
 from tests.otlp_receiver import Collector, a_collector
 from tests.process import eventually, tool, twinspan
 from tests.prometheus_server import prometheus
-from tests.walk import DEMO_DEVICE, Device, Walk, curl, in_thread, twinspan_cli
+from tests.walk import DEMO_DEVICE, Device, Walk, curl, in_thread, try_twinspan, twinspan_cli
 
 pytestmark = pytest.mark.e2e
 
@@ -35,6 +39,7 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Walk]:
     sets = (
+        "hono.coap.authentication_required=false",
         "observe.traces.otlp.enabled=true",
         f"observe.traces.otlp.endpoint={collector.endpoint}",
     )
@@ -272,6 +277,15 @@ def check_connected(collector: Collector, trace: str, root: str) -> None:
         assert span.end_time_unix_nano >= span.start_time_unix_nano > 0
 
 
+def check_line(spans: dict[str, Span], root: str, line: dict[str, str]) -> None:
+    """Each part hangs on the one before, the first on the root, and is of the kind that is named."""
+    above = root
+    for part, kind in line.items():
+        assert spans[part].parent_span_id.hex() == above, part
+        assert Span.SpanKind.Name(spans[part].kind) == f"SPAN_KIND_{kind}", part
+        above = spans[part].span_id.hex()
+
+
 def test_one_trace_spans_device_adapter_twin_and_edge(
     walk: Walk, collector: Collector, lamp_speaker: Any
 ) -> None:
@@ -312,12 +326,26 @@ def test_a_trace_that_starts_at_an_application_goes_down_to_the_mapper(
     eventually(
         lambda: walk.ditto("PUT", path, *options, data={"value": wanted}).status == 204,
     )
-    whole_trace(
-        collector,
-        trace,
-        {"http": "^ditto PUT", "twin": "^things", "mapper": "^edge.mapper write"},
-    )
+    parts = {
+        "http": "^ditto PUT",
+        "twin": "^things",
+        "controller": "^devicecontroller reconcile",
+        "cloud hub": "^cloudhub update device",
+        "mapper": "^edge.mapper write",
+        "report": "^edge.mapper report",
+        "back": "^devicecontroller report",
+    }
+    spans = whole_trace(collector, trace, parts)
+    down = {"http": "SERVER", "twin": "INTERNAL", "controller": "INTERNAL", "cloud hub": "PRODUCER"}
+    check_line(spans, root, {**down, "mapper": "CLIENT", "report": "INTERNAL"})
     check_connected(collector, trace, root)
+
+    def taken() -> bool:
+        """The report has changed the thing again."""
+        made = [s for s in collector.trace(trace) if s.name == "things.change"]
+        return spans["back"].span_id in {span.parent_span_id for span in made}
+
+    eventually(taken)
 
 
 def test_a_trace_that_starts_at_the_edge_goes_up_to_the_twin(
@@ -354,6 +382,58 @@ async def test_telemetry_is_one_trace_from_the_device_to_the_application(
         spans = await in_thread(lambda: whole_trace(collector, trace, parts))
     assert spans["northbound"].parent_span_id == spans["adapter"].span_id
     check_connected(collector, trace, root)
+
+
+async def test_an_amqp_device_s_upload_and_its_answer_to_a_command_belong_to_their_traces(
+    walk: Walk, collector: Collector
+) -> None:
+    async with walk.application(prefetch=100) as app, walk.amqp_device(DEMO_DEVICE) as device:
+        app.receive_from(f"event/{DEMO_DEVICE.tenant}")
+        await app.expect("attached")
+        trace, root, header = new_trace()
+        marks = {"x-opt-trace-context": {"traceparent": header}}
+        event = Message(address="event", body=b"{}", annotations=marks, durable=True)
+        device.send(None, event, "up")
+        parts = {"adapter": "^upload event", "northbound": "^forward Event"}
+        spans = await in_thread(whole_trace, collector, trace, parts)
+        check_line(spans, root, {"adapter": "SERVER", "northbound": "PRODUCER"})
+        device.receive_from("command")
+        await device.expect("attached")
+        trace, root, header = new_trace()
+        path = "things/org.acme:4711/inbox/messages/blink?timeout=10"
+        words = ("POST", path, "-H", f"traceparent: {header}")
+        asked = asyncio.create_task(in_thread(walk.ditto, *words, data=1))
+        command = (await device.expect("message"))[2]
+        answer = Message(
+            address=command.reply_to,
+            correlation_id=command.correlation_id,
+            properties={"status": 200},
+        )
+        device.send(None, answer, "answer")
+        assert (await asked).status == 200
+    parts = {"http": "^ditto POST", "router": "^map and", "answer": "^upload Command response"}
+    spans = await in_thread(whole_trace, collector, trace, parts)
+    check_line(spans, root, {"http": "SERVER", "router": "CONSUMER", "answer": "SERVER"})
+    told = str(command.annotations["x-opt-trace-context"]["traceparent"])
+    assert told.split("-")[2] == spans["router"].span_id.hex()
+
+
+async def test_a_coap_device_s_upload_belongs_to_the_trace_that_it_names(
+    walk: Walk, collector: Collector
+) -> None:
+    trace, root, _ = new_trace()
+    value = JAEGER.pack(bytes.fromhex(trace), bytes.fromhex(root), bytes(8), 1, 0)
+    uri = f"coap://{walk.running.endpoints['hono.coap']}/event/{DEMO_DEVICE.tenant}/4711"
+    request = aiocoap.Message(code=aiocoap.PUT, uri=uri, payload=b'{"temp": 4}', content_format=50)
+    request.opt.add_option(aiocoap.optiontypes.OpaqueOption(options.TRACE_CONTEXT, value))
+    context = await aiocoap.Context.create_client_context()
+    try:
+        assert (await context.request(request).response).code == aiocoap.CHANGED
+    finally:
+        await context.shutdown()
+    parts = {"adapter": "^upload event", "twin": "^things"}
+    spans = await in_thread(whole_trace, collector, trace, parts)
+    check_line(spans, root, {"adapter": "SERVER", "twin": "INTERNAL"})
 
 
 def test_a_command_and_its_answer_are_one_trace(walk: Walk, collector: Collector) -> None:
@@ -413,15 +493,11 @@ def test_a_walk_is_drawn_in_the_terminal(walk: Walk) -> None:
 
 
 def test_a_trace_that_is_not_there_is_said_with_exit_code_3(walk: Walk) -> None:
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "gateway.cli", "trace", "0" * 31 + "1"),
-            *("--data-dir", str(walk.running.data_dir)),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    here = ("--data-dir", str(walk.running.data_dir))
+    done = try_twinspan("trace", "0" * 31 + "1", *here)
     assert done.returncode == 3
     assert "not among those kept" in done.stderr
     assert "not sampled" in done.stderr
+    done = try_twinspan("trace", "--last", "--device", "nobody", *here)
+    assert done.returncode == 3
+    assert "traces that are kept fits" in done.stderr
