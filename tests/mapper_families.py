@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from edge.mappers.driver import DeviceUnreachable, Quality, Reading
+from edge.mappers.driver import DeviceUnreachable, Quality, Reading, TakenLater
 from edge.mappers.family import Discovered, Surroundings
 from gateway.errors import BadRequest, InvalidSetting, NotFound
 from gateway.model.json import JsonObject
@@ -57,7 +57,12 @@ class MadeUpDriver:
     async def write(self, name: str, text: str) -> None:
         if self._mode == "refuse":
             raise BadRequest(f"{name} cannot be {text}")
+        if self._mode == "sleep":
+            raise TakenLater(f"{text} waits")
         self.held = text
+
+    async def withdraw(self, name: str) -> None:
+        self.held = f"{name} withdrawn"
 
     def faults(self) -> Mapping[str, str]:
         return {"ghost": "this device has no ghost"} if self._mode == "ok" else {}

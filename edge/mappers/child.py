@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from edge.clock import now_ms
-from edge.mappers.driver import Driver, NotServed, TellsFaults
+from edge.mappers.driver import Driver, KeepsWrites, NotServed, TellsFaults
 from edge.mappers.family import Discovered, Family, FamilyFactory, Surroundings, TakesOrders
 from edge.mappers.link import (
     Ask,
@@ -193,6 +193,9 @@ class Child:
                 return Done(call.id, readings=dict(await driver.read(call.names)))
             case "write":
                 await driver.write(call.name, call.text)
+            case "withdraw":
+                if isinstance(driver, KeepsWrites):
+                    await driver.withdraw(call.name)
             case "close":
                 del self._drivers[call.device]
                 self._changed.discard(call.device)

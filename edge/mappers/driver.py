@@ -90,6 +90,14 @@ class TellsFaults(Protocol):
         """Return what is wrong, by property."""
 
 
+@runtime_checkable
+class KeepsWrites(Protocol):
+    """A driver that keeps values for a device that sleeps (`TakenLater`); drivers need not."""
+
+    async def withdraw(self, name: str) -> None:
+        """A value that is kept for a property is wanted no more. Errors: DeviceUnreachable."""
+
+
 DriverFactory = Callable[[DeviceView, ModelView | None], Driver]
 """Makes the driver of a Device, whose defaults from the model are filled in already.
 

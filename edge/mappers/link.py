@@ -43,7 +43,7 @@ class Open(msgspec.Struct, tag=True):
 
 
 class Call(msgspec.Struct, tag=True):
-    """Do something with a driver: connect, read `names`, write `name` `text`, close."""
+    """Do something with a driver: connect, read `names`, write `name` `text`, withdraw `name`, close."""
 
     id: int
     device: int

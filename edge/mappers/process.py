@@ -351,6 +351,10 @@ class ProcessDriver:
     async def write(self, name: str, text: str) -> None:
         await self._ask("write", name=name, text=text)
 
+    async def withdraw(self, name: str) -> None:
+        """Have a value that is kept for a sleeping device forgotten. Errors: DeviceUnreachable."""
+        await self._ask("withdraw", name=name)
+
     def subscribe(self, changed: Callable[[], None]) -> None:
         if self._link is not None:
             self._link.changed[self._number] = changed

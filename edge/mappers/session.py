@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from edge.clock import now_ms
 from edge.deviceport import MAPPER, FaultPort, TwinPort
 from edge.mappers.calls import measured
-from edge.mappers.driver import Driver, Quality, Reading, TakenLater
+from edge.mappers.driver import Driver, KeepsWrites, Quality, Reading, TakenLater
 from edge.mappers.properties import DEFAULT_COLLECT_MS, SHORTEST_MS, PropertyState, judged
 from edge.mappers.pushing import Pushing, Sample
 from edge.mappers.sources import source_time
@@ -231,7 +231,7 @@ class Session:
     async def _write_wanted(self, now: float) -> None:
         """Write what is wanted and not there yet; a value that the device refuses is not repeated."""
         cause, wanted = self._served.cause, deltas(self._services.twin.twins(self._key))
-        self._end_waits(wanted)
+        await self._end_waits(wanted)
         for name, text in wanted.items():
             prop = self._properties.get(name)
             if prop is None or not prop.may_write(text, now) or not self._may_write(name):
@@ -261,12 +261,16 @@ class Session:
         self._count_write("later")
         self._services.faults.note(self._key, f"wish {name}", error.message)
 
-    def _end_waits(self, wanted: Mapping[str, str]) -> None:
-        """What is wanted no more, or there by now, waits no more."""
+    async def _end_waits(self, wanted: Mapping[str, str]) -> None:
+        """What is wanted no more, or there by now, waits no more, neither here nor in the driver."""
         for name, prop in self._properties.items():
             if prop.waits and name not in wanted:
                 prop.waits = False
                 self._services.faults.note(self._key, f"wish {name}", "")
+                if prop.is_kept and isinstance(self._driver, KeepsWrites):
+                    prop.is_kept, prop.written = False, None
+                    async with asyncio.timeout(CALL_SECONDS):
+                        await self._driver.withdraw(name)
 
     def _refused(self, name: str, text: str, error: GatewayError) -> None:
         self._count_write("refused")

@@ -17,7 +17,7 @@ import pytest
 
 import edge.mappers.process as process_module
 import edge.mappers.spawn as spawn_module
-from edge.mappers.driver import DeviceUnreachable, Driver, Quality
+from edge.mappers.driver import DeviceUnreachable, Driver, KeepsWrites, Quality, TakenLater
 from edge.mappers.link import DriverFailed
 from edge.mappers.process import MapperProcesses
 from gateway.config.edge_mappers import Mappers
@@ -135,6 +135,20 @@ async def test_errors_of_a_driver_reach_its_caller_as_what_they_are(tmp_path: Pa
         with pytest.raises(DriverFailed):
             await buggy.read(["speed"])
         assert (await refusing.read(["speed"]))["speed"].text == "1"
+
+
+@pytest.mark.usefixtures("families")
+async def test_a_value_that_is_kept_for_later_can_be_withdrawn(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        driver = rig.driver(mode="sleep")
+        assert isinstance(driver, KeepsWrites)
+        await driver.connect()
+        with pytest.raises(Rejected) as kept:
+            await driver.write("speed", "9")
+        assert kept.value.code == TakenLater.code
+        await driver.withdraw("speed")
+        assert (await driver.read(["speed"]))["speed"].text == "speed withdrawn"
+        await driver.close()
 
 
 @pytest.mark.usefixtures("families")

@@ -343,10 +343,14 @@ class Sleeper(FakeDriver):
     def __init__(self) -> None:
         super().__init__(lamp=good("off", NOW))
         self.wrote: list[str] = []
+        self.withdrawn: list[str] = []
 
     async def write(self, name: str, text: str) -> None:
         self.wrote.append(text)
         raise TakenLater(f"{text!r} waits")
+
+    async def withdraw(self, name: str) -> None:
+        self.withdrawn.append(name)
 
 
 async def test_a_value_that_waits_for_a_sleeper_is_told_until_it_is_there(
@@ -363,6 +367,46 @@ async def test_a_value_that_waits_for_a_sleeper_is_told_until_it_is_there(
         driver.changed()
         await until(lambda: "wish lamp" not in rig.faults.parts)
         assert driver.wrote == ["on"]
+
+
+async def test_a_wish_that_is_taken_back_is_taken_from_the_driver_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a valve would open when its device wakes, hours after somebody thought better of it."""
+    driver = Sleeper()
+    rig = Rig({"d": driver})
+    async with running(rig.runner):
+        on, off = TwinValue(value="on"), TwinValue(value="off")
+        wanted = {"lamp": Twin(expected=on, actual=off)}
+        monkeypatch.setattr(rig.twin, "twins", lambda _key: wanted)
+        rig.runner.device_bound(a_view("d", "lamp"), None)
+        await until(lambda: "wish lamp" in rig.faults.parts)
+        assert driver.withdrawn == []
+        wanted["lamp"] = Twin(expected=off, actual=off)
+        driver.changed()
+        await until(lambda: driver.withdrawn == ["lamp"])
+        wanted["lamp"] = Twin(expected=on, actual=off)  # and thought so again: it is asked at once
+        driver.changed()
+        await until(lambda: driver.wrote == ["on", "on"])
+
+
+async def test_a_wish_that_a_lost_driver_kept_is_written_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What waits for a sleeper is lost with the mapper's process; the wish is not."""
+    monkeypatch.setattr(runners, "RETRY_FIRST", 0.01)
+    driver = Sleeper()
+    rig = Rig({"d": driver})
+    async with running(rig.runner):
+        wanted = {"lamp": Twin(expected=TwinValue(value="on"), actual=TwinValue(value="off"))}
+        monkeypatch.setattr(rig.twin, "twins", lambda _key: wanted)
+        rig.runner.device_bound(a_view("d", "lamp"), None)
+        await until(lambda: driver.wrote == ["on"])
+        driver.broken = {"lamp": DeviceUnreachable()}
+        driver.changed()
+        await until(lambda: rig.faults.parts.get("connection"))
+        driver.broken = {}
+        await until(lambda: driver.wrote == ["on", "on"])
 
 
 class Mute(FakeDriver):

@@ -245,6 +245,17 @@ async def test_two_devices_of_one_sleeper_keep_their_wishes_apart(tmp_path: Path
     assert radio.sent == [(8, 4, (127, 4))]
 
 
+async def test_a_wish_that_is_taken_back_is_not_sent(tmp_path: Path) -> None:
+    radio = PlayedRadio({(6, 0): True}, is_sleepy=True)
+    driver = driver_of(PlayedNetwork(radio, tmp_path), on=(PropertyType.BOOLEAN, {}))
+    await driver.connect()
+    with pytest.raises(TakenLater):
+        await driver.write("on", "false")
+    await driver.withdraw("on")
+    await driver.attend()
+    assert radio.sent == []
+
+
 async def test_a_device_in_deep_sleep_is_not_there(tmp_path: Path) -> None:
     radio = PlayedRadio({(6, 0): True}, is_sleepy=True)
     net = PlayedNetwork(radio, tmp_path, battery_silence=10)

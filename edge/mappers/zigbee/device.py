@@ -135,6 +135,11 @@ class ZigbeeDriver:
         else:
             await self._send(self._net.radio(), bound, text)
 
+    async def withdraw(self, name: str) -> None:
+        """Forget what waits for a property: it is wanted no more."""
+        self._waiting.forget(name)
+        self._delivered.pop(name, None)
+
     def subscribe(self, changed: Callable[[], None]) -> None:
         self._changed.append(changed)
         self._latest.subscribe(changed)

@@ -43,6 +43,10 @@ class Waiting:
         if self.holds(name, text):
             del self._wishes[name]
 
+    def forget(self, name: str) -> None:
+        """A property's wish was taken back."""
+        self._wishes.pop(name, None)
+
     def expired(self, now: int) -> list[str]:
         """Give up what is too old; return the properties."""
         over = [name for name, (_, until) in self._wishes.items() if until <= now]
