@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from cloud.agreement import Base, Settlement, Winner, settle_all
 from cloud.catalog import Catalog, DeviceChange
+from cloud.concerns import Concerns
 from cloud.devicepatch import desired_patch
 from cloud.devicethings import ORIGINATOR, DeviceThings, Policies, ThingGone, ThingSignals, Twinned
 from cloud.guard import DeviceGuard
@@ -98,10 +99,10 @@ class DeviceController:
         self._catalog = catalog
         self._bases = bases
         self._delivery = delivery
-        self._events = events
+        self._concerns = Concerns(catalog, events)
         self._metrics = metrics
         self._tracer = tracer
-        self._book = TwinBook(catalog, self._warn)
+        self._book = TwinBook(catalog, self._concerns.warn)
         self._removals = Removals(
             self._own, bases, catalog, self.find, lambda: self._count("thing", "deleted")
         )
@@ -188,6 +189,7 @@ class DeviceController:
         old, new = change.old, change.new
         if old is not None and (new is None or new.meta.uid != old.meta.uid):
             self._removals.note(change.key, old.meta.uid)
+            self._concerns.forget(change.key)
         if new is not None:
             self._book.name(change.key)
         self.poke(change.key)
@@ -244,10 +246,10 @@ class DeviceController:
                 await self._together(key, twin, span.context if trace else None)
 
     def _is_complete(self, device: DeviceView) -> bool:
-        if self._catalog.model_object(self._catalog.model_key(device)) is not None:
-            return True
-        self._warn(device.key, "ModelNotFound", f"DeviceModel {device.model} does not exist")
-        return False
+        is_there = self._catalog.model_object(self._catalog.model_key(device)) is not None
+        missing = () if is_there else (f"DeviceModel {device.model} does not exist",)
+        self._concerns.stand(device.key, "ModelNotFound", missing)
+        return is_there
 
     async def _together(self, key: DeviceKey, twin: Twinned, trace: TraceContext | None) -> None:
         for attempt in range(TRIES):
@@ -260,7 +262,7 @@ class DeviceController:
                 await self._settle(device, twin, trace)
             except (Conflict, Unprocessable, BadRequest, TooLarge) as error:
                 if attempt == TRIES - 1 or isinstance(error, NotMappable):
-                    self._warn(key, "DesiredNotWritten", error.message)
+                    self._concerns.warn(key, "DesiredNotWritten", error.message)
                     if was_beaten(error):
                         raise Undeliverable(f"Device {key}: {error.message}") from error
                     return
@@ -268,7 +270,7 @@ class DeviceController:
             except ThingGone:
                 continue
             except Forbidden as error:
-                self._warn(key, "ThingDenied", error.message)
+                self._concerns.warn(key, "ThingDenied", error.message)
                 return
             else:
                 return
@@ -280,16 +282,15 @@ class DeviceController:
 
     async def _settle(self, device: DeviceView, twin: Twinned, trace: TraceContext | None) -> None:
         layout = self._catalog.layout(device)
-        for why in layout.refused:
-            self._warn(device.key, "NotMappable", why)
+        self._concerns.stand(device.key, "NotMappable", layout.refused)
         ours = wanted_by_device(device, layout)
-        self._warn_bad(device.key, ours)
         if twin.thing is None:
+            self._tell_bad(device.key, ours)
             if self._leads:
                 await self._create(device, twin, layout, ours.values, trace)
             return
         theirs = usable_by_thing(twin.thing.document, layout)
-        self._warn_bad(device.key, theirs)
+        self._tell_bad(device.key, ours, theirs)
         memory = self._bases.of(device.meta.uid)
         if self._leads:
             await self._bind(device, twin, made=memory.made)
@@ -319,7 +320,7 @@ class DeviceController:
     ) -> None:
         for name, settlement in decided.items():
             if settlement.is_conflict:
-                self._warn(
+                self._concerns.warn(
                     device.key, "DesiredConflict", f"property {name}: the Device's value wins"
                 )
         to_thing = {n: s.value for n, s in decided.items() if s.winner is Winner.DEVICE}
@@ -483,14 +484,9 @@ class DeviceController:
 
     # --- telling ------------------------------------------------------------------------------------
 
-    def _warn_bad(self, key: DeviceKey, wanted: Wanted) -> None:
-        for name, fault in wanted.bad.items():
-            self._warn(key, "BadDesired", f"property {name}: {fault}")
-
-    def _warn(self, key: DeviceKey, reason: str, message: str) -> None:
-        document = self._catalog.device_object(key)
-        if document is not None:
-            self._events.warn(document, reason, message)
+    def _tell_bad(self, key: DeviceKey, *sides: Wanted) -> None:
+        faults = {f"property {n}: {fault}" for side in sides for n, fault in side.bad.items()}
+        self._concerns.stand(key, "BadDesired", faults)
 
     def _count(self, towards: str, outcome: str) -> None:
         self._metrics.device_desired.labels(towards, outcome).inc()

@@ -8,9 +8,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.errors import GatewayError, NotFound
+from gateway.errors import NotFound
+from gateway.kube.client import PatchType
+from gateway.model.json import Json
 from gateway.model.message import Kind, SpoolId
-from gateway.wire.cloudedge.devices import mapping
+from gateway.wire.cloudedge.devices import DeviceView, mapping
 from gateway.wire.cloudedge.names import NODE_ID
 from gateway.wire.cloudedge.uploads import EdgeUpload, read_upload_answer
 from gateway.wire.cloudedge.uploads import upload as an_upload
@@ -197,9 +199,26 @@ async def test_what_happens_again_is_one_event_that_is_counted(
 
         await eventually(lambda: is_counted(1))
         await eventually(lambda: cloud.thing("default:lamp"))
-        before = await counted()
-        try:
-            await cloud.want("default:lamp", "on", True)
-        except GatewayError as error:
-            pytest.fail(str(error))
-        await eventually(lambda: is_counted(before + 1))
+        await cloud.want("default:lamp", "on", True)
+
+        async def is_on() -> bool:
+            view = DeviceView.read(await cloud.device("lamp"))
+            return view.properties["on"].desired == "true"
+
+        async def says_five() -> bool:
+            features = mapping((await cloud.thing("default:lamp") or {}).get("features"))
+            return features["level"] == {"desiredProperties": {"value": 5}}
+
+        async def want_level(value: str) -> None:
+            place = "/spec/properties/1/desired/value"
+            patch: list[Json] = [{"op": "replace", "path": place, "value": value}]
+            await cloud.kube.patch(
+                DEVICES, "devices", "default", "lamp", patch, patch_type=PatchType.JSON
+            )
+
+        await eventually(is_on)
+        assert await counted() == 1  # what stays as it is, is not told again
+        await want_level("5")
+        await eventually(says_five)
+        await want_level("many")
+        await eventually(lambda: is_counted(2))
