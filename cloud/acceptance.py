@@ -83,11 +83,14 @@ class Acceptance:
     def _object_changed(self, change: Change) -> None:
         name = change.key[1]
         node = name.rpartition(".")[0]
-        if change.new is None:
-            self._by_node.get(node, set()).discard(name)
+        if change.new is not None:
+            self._by_node.setdefault(node, set()).add(name)
+            self._chores.add((name,))
             return
-        self._by_node.setdefault(node, set()).add(name)
-        self._chores.add((name,))
+        names = self._by_node.get(node, set())
+        names.discard(name)
+        if not names:
+            self._by_node.pop(node, None)
 
     def _device_changed(self, change: DeviceChange) -> None:
         for node in {each.node for each in (change.old, change.new) if each is not None}:
