@@ -18,6 +18,8 @@ function decoded(text: string): string {
 
 export const href = (...parts: string[]): string => `${BASE}/${parts.map(encodeURIComponent).join("/")}`;
 
+export const focusContent = (): void => document.getElementById("main")?.focus({ preventScroll: true });
+
 export function go(address: string, replace = false): void {
   if (replace) history.replaceState(null, "", address);
   else history.pushState(null, "", address);
@@ -25,7 +27,7 @@ export function go(address: string, replace = false): void {
   place.value = read();
   if (place.value.path !== before) {
     scrollTo(0, 0);
-    requestAnimationFrame(() => document.getElementById("main")?.focus({ preventScroll: true }));
+    requestAnimationFrame(focusContent);
   }
 }
 

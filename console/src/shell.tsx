@@ -1,10 +1,10 @@
 // The frame: sign-in before all else, then navigation, keys, notices and the view of the address.
 import { Component, type ComponentChildren } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { reachable } from "./api";
 import { Help } from "./help";
 import { barrier, PAGES, type Page } from "./pages";
-import { go, href, segments } from "./router";
+import { focusContent, go, href, segments } from "./router";
 import { dismiss, notices, session, signOut, theme, type Theme } from "./state";
 import { Dialog } from "./ui/dialog";
 import { Icon } from "./ui/icons";
@@ -17,6 +17,7 @@ export function Shell() {
   const [isOther, setOther] = useState(false);
   const [isOpen, setOpen] = useState(false);
   useKeys(() => setHelp(true));
+  useContentAfterSignIn();
   useEffect(() => setOpen(false), [segments.value.join("/")]);
   if (session.value === undefined) {
     return (
@@ -28,7 +29,7 @@ export function Shell() {
   if (session.value === null) return <SignIn />;
   return (
     <div class={isOpen ? "shell open" : "shell"}>
-      <a class="skip" href="#main" onClick={(event) => (event.preventDefault(), document.getElementById("main")?.focus())}>
+      <a class="skip" href="#main" onClick={(event) => (event.preventDefault(), focusContent())}>
         Skip to the content
       </a>
       <Bar onMenu={() => setOpen(!isOpen)} isOpen={isOpen} onHelp={() => setHelp(true)} onOther={() => setOther(true)} />
@@ -202,19 +203,27 @@ const Notices = (): ComponentChildren => (
   </div>
 );
 
+/** The field that had the focus goes with the form: the content takes over, as it does from view to view. */
+function useContentAfterSignIn(): void {
+  const isOut = session.value === null;
+  const wasOut = useRef(false);
+  useLayoutEffect(() => {
+    if (wasOut.current && !isOut) focusContent();
+    wasOut.current = isOut;
+  }, [isOut]);
+}
+
 /** `?` helps, `/` searches, `g` and a letter goes to a view. */
 function useKeys(onHelp: () => void): void {
-  useEffect(() => {
-    let isGo = 0;
+  useLayoutEffect(() => {
+    let goUntil = 0; // by the page's clock, which begins at 0 with the page
     const onKey = (event: KeyboardEvent) => {
       const target = event.target as HTMLElement;
       if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName) || document.querySelector("dialog[open]")) return;
-      const isChord = performance.now() - isGo < 1200;
-      isGo = 0;
-      if (isChord) {
-        const page = PAGES.find((one) => one.key === event.key);
-        if (page) go(href(page.path));
-      } else if (event.key === "g") isGo = performance.now();
+      const page = performance.now() < goUntil && PAGES.find((one) => one.key === event.key);
+      goUntil = 0;
+      if (page) go(href(page.path));
+      else if (event.key === "g") goUntil = performance.now() + 1200;
       else if (event.key === "?") onHelp();
       else if (event.key === "/") document.querySelector<HTMLInputElement>("[data-search]")?.focus();
       else return;

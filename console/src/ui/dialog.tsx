@@ -1,19 +1,18 @@
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { type ApiError, asError } from "../api";
 import { Failure } from "./parts";
 import { Icon } from "./icons";
 
 export function Dialog({ title, onClose, children, wide = false }: { title: string; onClose: () => void; children: ComponentChildren; wide?: boolean }) {
   const box = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
-    const before = document.activeElement as HTMLElement | null;
+  useLayoutEffect(() => {
     const dialog = box.current!;
     if (!dialog.open) dialog.showModal();
-    return () => before?.focus?.();
+    return () => dialog.close(); // gives the focus back to what had it
   }, []);
   return (
-    <dialog ref={box} class={wide ? "dialog wide" : "dialog"} aria-label={title} onCancel={(event) => (event.preventDefault(), onClose())} onClose={onClose}>
+    <dialog ref={box} class={wide ? "dialog wide" : "dialog"} aria-label={title} onCancel={(event) => (event.preventDefault(), onClose())} onClose={() => box.current && onClose()}>
       <div class="dialog-head">
         <h2>{title}</h2>
         <button type="button" class="quiet icon-only" aria-label="Close" onClick={onClose}>
