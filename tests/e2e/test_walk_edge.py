@@ -6,11 +6,13 @@ import base64
 import json
 import os
 import re
+import secrets
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +30,7 @@ from tests.edge_walk import (
 )
 from tests.integration.proton_peer import Peer, Received
 from tests.process import eventually, tool, twinspan
-from tests.walk import Walk, curl, in_thread
+from tests.walk import Walk, curl, in_thread, try_twinspan
 
 pytestmark = pytest.mark.e2e
 
@@ -53,7 +55,7 @@ def home(cloud: Walk, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def edge(cloud: Walk, home: Path) -> Iterator[Edge]:
-    with an_edge(cloud, home) as edge:
+    with an_edge(cloud, home, "edge.traces.interval=0.2") as edge:
         yield edge
 
 
@@ -300,6 +302,42 @@ async def test_a_cloud_killed_in_the_middle_loses_nothing_that_the_edge_took(
         await in_thread(eventually, lambda device=device: level(cloud, device) == 109, seconds=30.0)
         past = [v for revision, v in history(cloud, device) if revision > since[device]]
         assert [value for value, _ in groupby(past)] == list(range(100, 110)), device
+
+
+# --- traces
+
+
+def spans_at(cloud: Walk, trace: str) -> dict[str, Any]:
+    """What `twinspan trace` at the cloud knows of a trace: name -> span."""
+    done = try_twinspan("trace", trace, "-o", "json", "--data-dir", str(cloud.running.data_dir))
+    found = json.loads(done.stdout)["spans"] if done.returncode == 0 else ()
+    return {span["name"]: span for span in found}
+
+
+def test_a_trace_goes_on_when_the_edge_is_linked_again(cloud: Walk, edge: Edge) -> None:
+    trace, root = secrets.token_hex(16), secrets.token_hex(8)
+    header = ("-D", "publish", "user-property", "traceparent", f"00-{trace}-{root}-01")
+    cloud.running.kill()
+    edge.wait_for_link(up=False)
+    edge.walk.publish(None, "event//plant:meter-1", "late", "-q", "1", "-V", "mqttv5", *header)
+    cloud.running.start()
+    edge.wait_for_link(up=True)
+    line = ("edge.eventbus publish", "edge.spool send", "cloudhub upload event")
+
+    def whole() -> dict[str, Any]:
+        found = spans_at(cloud, trace)
+        return found if found.keys() >= set(line) else {}
+
+    spans = eventually(whole)
+    assert [spans[name]["parent_id"] for name in line] == [
+        root,
+        *(spans[name]["span_id"] for name in line[:-1]),
+    ]
+    assert [spans[name]["kind"] for name in line] == ["server", "producer", "server"]
+    assert [spans[name]["node"] for name in line] == [NODE, NODE, ""]
+    waited = spans["edge.spool send"]["attributes"]["waited_ms"]
+    assert waited > 100  # the cloud was away for longer
+    assert spans["edge.spool send"]["offset_ms"] >= waited - 1_000  # by the same clock
 
 
 # --- a link that goes silent
