@@ -59,7 +59,7 @@ def rabbitmq(*, on_one_core: bool) -> Iterator[Target]:
     """Debian's RabbitMQ with its MQTT and AMQP 1.0 plug-ins."""
     if not rabbit_rig.HOME.exists():
         raise Missing("rabbitmq-server; scripts/debian-packages.sh installs it")
-    amqp, mqtt = rabbit_rig.free_ports(2)
+    amqp, mqtt = free_port(), free_port()
     user, _, password = rabbit_rig.USER.partition(":")
     lines = (
         f"mqtt.listeners.tcp.1 = 127.0.0.1:{mqtt}",

@@ -30,8 +30,9 @@ from gateway.kube.remote import connect
 from gateway.model.json import JsonObject
 from gateway.wire.kube.parts import part, text
 from tests.containerd import Containerd, running_containerd
-from tests.edge_walk import free_port, join, new_token
+from tests.edge_walk import join, new_token
 from tests.pods_e2e import NODE, a_kubectl, settings
+from tests.ports import free_port
 from tests.process import Twinspan, eventually, twinspan
 from tests.walk import Walk
 

@@ -12,8 +12,9 @@ from typing import Any
 from cloud import demo
 from edge.pods.mounts import Mounts
 from tests.containerd import Containerd
-from tests.edge_walk import LINK, free_port, join, new_token
+from tests.edge_walk import LINK, join, new_token
 from tests.pods_e2e import NODE, PodsCluster, a_kubectl, settings
+from tests.ports import free_port
 from tests.process import Twinspan, eventually, tool, twinspan
 from tests.walk import DEMO_DEVICE, DITTO_USER, Device, Lines, Walk, curl, lines_of
 

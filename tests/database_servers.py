@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import pytest
 
 from edge.mappers.pushaddress import Address
 from edge.mappers.redisclient import RedisClient
+from tests.ports import free_port
 
 PATIENCE = 60.0
 PASSWORD = "pass-w0rd"
@@ -30,12 +30,6 @@ def program(name: str) -> str:
         if found is not None:
             return found
     pytest.skip(f"NOT RUN: {name} is not installed; scripts/debian-packages.sh installs it")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

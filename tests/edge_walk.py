@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
 from tests.process import Twinspan, eventually, tool, twinspan
 from tests.walk import Walk, curl, try_twinspan, twinspan_cli
 
@@ -21,13 +21,6 @@ NAMESPACE = "plant"
 """Also the tenant: it has no connection, so telemetry waits for a consumer."""
 NODE = "edge-1"
 LINK = ("edge.hub.keepalive=1", "edge.hub.reconnect_cap=0.5")
-
-
-def free_port() -> int:
-    """A port that is free now; for a listener that must come back under the same address."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @contextmanager

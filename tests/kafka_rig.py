@@ -9,7 +9,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -22,6 +21,8 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.group import LeaveGroupRequest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+
+from tests.ports import free_port
 
 JARS = Path(__file__).parents[1] / ".peers" / "kafka" / "broker"
 START_SECONDS = 60.0
@@ -104,13 +105,6 @@ async def leave(bootstrap: str, group: str, member: str) -> None:
     finally:
         await client.close()
     assert answer.error_code == 0, answer
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Broker:

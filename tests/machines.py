@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import socket
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -27,6 +26,7 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 from edge.mappers.configdata import ConfigData
 from edge.mappers.opcua.addresses import server_of
 from edge.mappers.opcua.certificates import Certificates
+from tests.ports import free_port
 
 PASSWORD = "pump-password"
 
@@ -148,9 +148,7 @@ class State(resource.Resource):  # type: ignore[misc]
 
 async def valve(up: AsyncExitStack) -> int:
     """A CoAP valve."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     flow = Flow()
     position = Position(flow)
     site = resource.Site()

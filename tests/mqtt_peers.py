@@ -17,6 +17,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.properties import Properties as PahoProperties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from tests.ports import free_port
+
 PATIENCE = 30.0
 """Seconds after which something that did not happen never will."""
 
@@ -181,9 +183,7 @@ async def paho_client(
 @contextlib.asynccontextmanager
 async def mosquitto(port: int | None = None) -> AsyncIterator[str]:
     """Debian's broker on a free port (or one that was free) for the length of the block."""
-    if port is None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
+    port = port or free_port()
     process = await asyncio.create_subprocess_exec(
         tool("mosquitto"),
         "-p",

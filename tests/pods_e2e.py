@@ -19,8 +19,9 @@ import pytest
 
 from edge.pods.mounts import Mounts
 from tests.containerd import Containerd
-from tests.edge_walk import LINK, free_port, join, new_token
+from tests.edge_walk import LINK, join, new_token
 from tests.kubectl import find_kubectls
+from tests.ports import free_port
 from tests.process import Twinspan, eventually, twinspan
 from tests.walk import Walk
 

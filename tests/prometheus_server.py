@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.edge_walk import free_port
+from tests.ports import free_port
 from tests.process import tool
 from tests.walk import Walk, curl, lines_of
 

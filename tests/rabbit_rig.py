@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from tests.ports import free_ports
 from tests.process import eventually
 
 HOME: Final = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -59,17 +59,6 @@ def to_queue(port: int, queue: str) -> str:
 def _end(protocol: str, url: str, words: dict[str, str]) -> str:
     said = "".join(f", {{{name}, {word}}}" for name, word in words.items())
     return f'{{protocol, {protocol}}}, {{uris, ["{url}"]}}{said}'
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on, all different."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def needs_rabbitmq() -> None:

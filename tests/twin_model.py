@@ -27,8 +27,9 @@ from gateway.errors import GatewayError, Undeliverable
 from gateway.kube.client import KubeClient, PatchType
 from gateway.kube.remote import connect
 from gateway.model.json import Json
-from tests.edge_walk import API, LINK, NAMESPACE, free_port
+from tests.edge_walk import API, LINK, NAMESPACE
 from tests.integration.test_edge_mqtt import Local
+from tests.ports import free_port
 from tests.process import Twinspan
 from tests.tcp_proxy import TcpProxy, a_proxy
 

@@ -19,8 +19,8 @@ from gateway.model.json import Json
 from gateway.wire.cloudedge.to_edge import ObjectChanged, read_to_edge
 from tests.cloud_rig import Certificate, CloudCore, Edge, an_edge, content_of, eventually, join
 from tests.cloud_samples import DEVICES, a_device, a_model
-from tests.edge_walk import free_port
 from tests.integration.test_cloudhub_lost_answers import all_synced
+from tests.ports import free_port
 from tests.process import Twinspan, twinspan
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]

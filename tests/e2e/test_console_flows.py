@@ -14,18 +14,9 @@ import pytest
 from edge.pods.mounts import Mounts
 from tests.console_browser import browser, run_script
 from tests.containerd import Containerd, running_containerd
-from tests.edge_walk import (
-    LINK,
-    NAMESPACE,
-    NODE,
-    Edge,
-    a_cloud,
-    free_port,
-    join,
-    new_token,
-    run_in,
-)
+from tests.edge_walk import LINK, NAMESPACE, NODE, Edge, a_cloud, join, new_token, run_in
 from tests.pods_e2e import settings
+from tests.ports import free_port
 from tests.process import Twinspan, eventually
 from tests.walk import DEMO_DEVICE, Device, Walk
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import bcrypt
 import pytest
 
+from tests.ports import free_port
 from tests.process import Twinspan, eventually, tool, twinspan
 
 pytestmark = pytest.mark.e2e
@@ -44,12 +44,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twinspan]:
     folder = tmp_path_factory.mktemp("clients")
     with twinspan(folder / "data", "gateway", "--demo", sets=(users_file(folder),)) as running:
         yield running
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

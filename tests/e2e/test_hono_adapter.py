@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from proton import Message
 
 from tests.device_pki import Holder, issue
 from tests.integration.proton_peer import Received
+from tests.ports import free_port
 from tests.process import Twinspan, tool, twinspan
 from tests.walk import Walk, in_thread
 
@@ -276,10 +276,7 @@ async def test_the_adapter_comes_over_tls(service: Twinspan, classes: Path) -> N
 
 
 async def test_the_adapter_comes_back_after_a_restart(classes: Path, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    sets = (SETS[0], f"hono.internal.bind=127.0.0.1:{port}", SETS[2])
+    sets = (SETS[0], f"hono.internal.bind=127.0.0.1:{free_port()}", SETS[2])
     with (
         twinspan(tmp_path / "data", "gateway", "--demo", sets=sets) as running,
         an_adapter(classes, running.endpoints["hono.internal"]) as adapter,

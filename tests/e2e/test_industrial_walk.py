@@ -23,6 +23,7 @@ from tests.integration.test_mapper_edgex import (
 )
 from tests.machines import PASSWORD
 from tests.mqtt_peers import tool
+from tests.ports import free_port
 from tests.process import eventually
 from tests.walk import Walk
 
@@ -58,14 +59,6 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
         process.stdout.close()
         bus.terminate()
         bus.wait(10)
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from gateway.hono.kafka_records import Record
 from gateway.observe.metrics import Metrics
 from gateway.runtime.certificates import ensure_server
 from gateway.runtime.module import running
-from tests.kafka_rig import Broker, a_broker, free_port, read_all
+from tests.kafka_rig import Broker, a_broker, read_all
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -6,7 +6,6 @@ import base64
 import http.client
 import json
 import random
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from proton import Message
 
 from tests.integration.proton_peer import Peer, until
 from tests.mqtt_peers import paho_client
+from tests.ports import free_port
 from tests.process import Twinspan, eventually, twinspan
 from tests.walk import CONSUMER, REGISTRY_USER, curl
 
@@ -29,13 +29,6 @@ pytestmark = pytest.mark.e2e
 TENANT = "DEFAULT_TENANT"
 DEVICES = ("r0", "r1", "r2")
 PROTOCOLS = pytest.mark.parametrize("protocol", ["amqp", "mqtt"])
-
-
-def free_port() -> int:
-    """A port that was free a moment ago: for who must come back where it was."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def register(at: Twinspan, *, behind: str | None = None) -> None:

@@ -11,11 +11,11 @@ import pytest
 from proton import Message
 from proton.utils import BlockingConnection
 
+from tests.ports import free_ports
 from tests.process import twinspan
 from tests.rabbit_rig import (
     USER,
     Shovel,
-    free_ports,
     from_queue,
     needs_rabbitmq,
     over_amqp10,

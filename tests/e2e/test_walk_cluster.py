@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.edge_walk import NAMESPACE, NODE, a_cloud, an_edge, free_port, join, level
+from tests.edge_walk import NAMESPACE, NODE, a_cloud, an_edge, join, level
+from tests.ports import free_port
 from tests.process import eventually, twinspan
 from tests.walk import Walk, curl, try_twinspan, twinspan_cli
 

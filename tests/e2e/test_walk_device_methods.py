@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.database_servers import free_port, program
+from tests.database_servers import program
 from tests.e2e.test_walk_metaserver import Kubectl, cli, join
+from tests.ports import free_port
 from tests.process import Twinspan, eventually, run, tool, twinspan
 
 pytestmark = pytest.mark.e2e

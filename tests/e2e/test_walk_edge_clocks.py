@@ -14,18 +14,9 @@ import pytest
 
 from edge.identity import Identity
 from tests.e2e.test_walk_edge import DEVICES, check_arrivals, revisions, send_everything
-from tests.edge_walk import (
-    NAMESPACE,
-    NODE,
-    Edge,
-    documents,
-    free_port,
-    join,
-    knows,
-    level,
-    new_token,
-)
+from tests.edge_walk import NAMESPACE, NODE, Edge, documents, join, knows, level, new_token
 from tests.faketime import Clock, a_clock
+from tests.ports import free_port
 from tests.process import eventually, twinspan
 from tests.walk import Walk, in_thread
 

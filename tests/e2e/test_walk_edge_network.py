@@ -18,18 +18,9 @@ from tests.e2e.test_walk_edge import (
     revisions,
     send_everything,
 )
-from tests.edge_walk import (
-    NAMESPACE,
-    NODE,
-    Edge,
-    a_cloud,
-    an_edge,
-    free_port,
-    join,
-    level,
-    new_token,
-)
+from tests.edge_walk import NAMESPACE, NODE, Edge, a_cloud, an_edge, join, level, new_token
 from tests.lossy import CUT, DOWN, FINE, OUTSIDE, ROUGH, UP, LossyNetwork, a_lossy_network
+from tests.ports import free_port
 from tests.process import eventually
 from tests.walk import Walk, in_thread
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from cloud.certificates import KeyPair, make_peer
-from tests.edge_walk import NODE, a_cloud, an_edge, free_port, join
+from tests.edge_walk import NODE, a_cloud, an_edge, join
+from tests.ports import free_port
 from tests.process import eventually, twinspan
 from tests.walk import Walk, curl, twinspan_cli
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.ditto.passwords import hash_password
-from tests.edge_walk import free_port
+from tests.ports import free_port
 from tests.process import Twinspan, eventually, twinspan
 from tests.walk import Walk, a_kubectl, curl, try_twinspan
 

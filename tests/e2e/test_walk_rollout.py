@@ -15,11 +15,11 @@ from gateway.kube.client import KubeClient
 from gateway.kube.remote import connect
 from gateway.model.json import JsonObject
 from gateway.wire.kube.parts import part, rows, text
-from tests.edge_walk import free_port
 from tests.fake_kubelet import FakeKubelet, Fate
 from tests.fake_nodes import fake_nodes
 from tests.kube_stage import fate
 from tests.kubectl import Kubectl, find_kubectls
+from tests.ports import free_port
 from tests.process import Twinspan, twinspan
 from tests.workload_rig import eventually, names
 

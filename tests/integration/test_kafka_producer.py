@@ -20,7 +20,8 @@ from gateway.observe.metrics import Metrics
 from gateway.outcome import outcome_of
 from gateway.runtime.module import running
 from tests.hono_rig import until
-from tests.kafka_rig import free_port, mock_cluster, read_all
+from tests.kafka_rig import mock_cluster, read_all
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from edge.mappers.driver import DeviceUnreachable, Quality, TellsFaults
 from edge.mappers.family import Family, TakesOrders
 from gateway.errors import BadRequest, GatewayError, InvalidSetting, NotFound, Rejected
 from tests.family_rig import World, a_family, bound, eventually, prop, read_until
+from tests.ports import free_port
 
 SENML = (
     b'[{"bn":"urn:dev:1/","bt":1767323045,"n":"temp","u":"Cel","v":21.5},'
@@ -84,9 +85,7 @@ class Device:
 
 @asynccontextmanager
 async def a_server(device: Device) -> AsyncIterator[str]:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     context = await Context.create_server_context(
         device.site, bind=("127.0.0.1", port), transports=["simplesocketserver"]
     )

@@ -25,19 +25,12 @@ from gateway.errors import Rejected, Undeliverable
 from gateway.wire.cloudedge.names import Operation
 from gateway.wire.cloudedge.subjects import DeviceKey
 from gateway.wire.cloudedge.twins import MemberDevice
-from tests.database_servers import (
-    PASSWORD,
-    MariaDb,
-    free_port,
-    install,
-    mariadb,
-    redis,
-    redis_cli,
-)
+from tests.database_servers import PASSWORD, MariaDb, install, mariadb, redis, redis_cli
 from tests.device_pki import issue
 from tests.integration.edge_cloud import FakeCloud, a_cloud
 from tests.integration.edge_node import LAMP_MODEL, Node, a_device, a_node, join_edge, linked
 from tests.integration.edge_support import until
+from tests.ports import free_port
 
 KEY = DeviceKey("default", "lamp")
 

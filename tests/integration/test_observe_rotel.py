@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,15 +15,11 @@ from gateway.observe.metrics import Metrics
 from gateway.observe.otlp import build_exports
 from gateway.observe.tracing import Tracer
 from gateway.runtime.module import Readiness, running
+from tests.ports import free_port
 
 rotel = pytest.importorskip("rotel", reason="the package rotel (group peers) has no wheel here")
 COLOURS = re.compile(rb"\x1b\[\d*m")
 AGENT = Path(rotel.__file__).parent / "rotel-agent"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

@@ -7,7 +7,6 @@ import base64
 import gzip
 import json
 import os
-import socket
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -31,6 +30,7 @@ from tests.containerd import Containerd, running_containerd
 from tests.containerd import containerd as containerd
 from tests.integration.edge_support import until
 from tests.ociimages import PASSWORD, USER, filler
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -146,10 +146,8 @@ async def test_a_registry_that_fails_is_tried_again_until_it_does_not(
 
 
 async def test_a_registry_nobody_answers_at_is_told(rig: Rig) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
     with pytest.raises(NotYet, match="connection refused"):
-        await rig.ensure(f"127.0.0.1:{port}/app:1")
+        await rig.ensure(f"127.0.0.1:{free_port()}/app:1")
 
 
 async def test_a_pull_that_stalls_ends_with_its_pod(rig: Rig, containerd: Containerd) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -40,6 +39,7 @@ from edge.pods.proberules import Found
 from edge.pods.runtime import Ran, RuntimeFault
 from gateway.errors import GatewayError
 from tests.device_pki import a_server
+from tests.ports import free_port
 
 LOOPBACK = "127.0.0.1"
 
@@ -92,12 +92,6 @@ async def serving(
         yield server.sockets[0].getsockname()[1]
     finally:
         await runner.cleanup()
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind((LOOPBACK, 0))
-        return int(free.getsockname()[1])
 
 
 def http(port: int | str, path: str = "/", **more: Any) -> Probe:
