@@ -8,7 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from gateway.errors import GatewayError, Gone, NotFound
+from gateway.errors import (
+    GatewayError,
+    Gone,
+    NotFound,
+    QuotaExceeded,
+    Unauthenticated,
+    Undeliverable,
+)
 from gateway.kube.client import EventType, KubeClient, WatchEvent
 from gateway.model.json import JsonObject
 from gateway.runtime.backoff import Backoff
@@ -16,6 +23,8 @@ from gateway.runtime.backoff import Backoff
 log = logging.getLogger(__name__)
 
 PAGE = 500
+STEADY_SECONDS = 10.0
+"""A watch that lasted so long did its work, also where nothing happened."""
 Key: TypeAlias = "tuple[str, str]"
 
 
@@ -105,6 +114,8 @@ class Informer:
                 if not self._is_needed:
                     ready()
             except GatewayError as error:
+                if needs_list(error):
+                    self._version = ""
                 log.warning(
                     "watch interrupted", extra={"plural": self._plural, "cause": error.message}
                 )
@@ -152,7 +163,7 @@ class Informer:
         return found.resource_version
 
     async def _watch(self) -> bool:
-        """Follow one stream to its end; True when it brought something.
+        """Follow one stream to its end; True when it brought something, or lasted.
 
         The version moves with each event: after a failure in the middle nothing is told twice.
         """
@@ -164,12 +175,13 @@ class Informer:
             labels=self._labels,
             fields=self._fields,
         )
-        has_news = False
+        has_news, now = False, asyncio.get_running_loop().time
+        steady_at = now() + STEADY_SECONDS
         async for event in stream:
             self._version, has_news = event.resource_version, True
             if event.type is not EventType.BOOKMARK:
                 self._take(event)
-        return has_news
+        return has_news or now() >= steady_at
 
     def _take(self, event: WatchEvent) -> None:
         """Take in one event; what `put` brought already, or is older, is no news."""
@@ -189,6 +201,18 @@ class Informer:
             self.objects[key] = new if self._trim is None else self._trim(new)
         if old is not None or new is not None:
             self._on_change(Change(key, old, new))
+
+
+def needs_list(error: GatewayError) -> bool:
+    """Say whether a watch that ended so has to begin anew: the same one would end so again.
+
+    What a server cannot do now goes on from where it was: it is away, busy, or does not know us. A watch that
+    it refuses, that breaks inside it, or from a point that it has not reached (it was restored) begins with
+    a list; where lists are all that it allows, one follows the other.
+    """
+    if error.status in (500, 504):
+        return True
+    return not isinstance(error, Undeliverable | QuotaExceeded | Unauthenticated)
 
 
 def _meta(item: JsonObject) -> JsonObject:

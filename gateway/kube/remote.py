@@ -6,15 +6,15 @@ import asyncio
 import builtins
 import json
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import cast
 from urllib.parse import quote
 
 import aiohttp
 
-from gateway.errors import BadRequest, InvalidSetting, Undeliverable
+from gateway.errors import BadRequest, Gone, InvalidSetting, Undeliverable, Unprocessable
 from gateway.kube.client import NO_QUERY, EventType, ObjectList, PatchType, WatchEvent, plain_path
 from gateway.kube.credentials import Access, from_kubeconfig
 from gateway.model.json import Json, JsonObject
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 30.0
 RENEW_SECONDS = 60.0
 """How often credentials that end are looked at again."""
+PAGE = 500
+_INITIAL = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
 MAX_LINE_BYTES = 4 * 1024 * 1024
 LOG_BUFFER = 65_536
 """Bytes of a log that wait for a slow reader, twice; watches need room for a whole object."""
@@ -239,7 +241,7 @@ class RemoteClient:
         headers += [("Impersonate-Group", group) for group in groups]
         return RemoteClient(self._connection, self._manager, as_=headers)
 
-    async def watch(
+    def watch(
         self,
         group_version: str,
         plural: str,
@@ -249,16 +251,62 @@ class RemoteClient:
         labels: str | None = None,
         fields: str | None = None,
     ) -> AsyncIterator[WatchEvent]:
+        if resource_version is None:
+            return self._from_the_start(group_version, plural, namespace, labels, fields)
+        return self._watch(
+            group_version, plural, namespace, labels, fields, resourceVersion=resource_version
+        )
+
+    async def _from_the_start(
+        self,
+        group_version: str,
+        plural: str,
+        namespace: str | None,
+        labels: str | None,
+        fields: str | None,
+    ) -> AsyncGenerator[WatchEvent]:
+        """What there is, a bookmark, and what happens then; servers before 1.32 have to be asked twice."""
+        at = group_version, plural, namespace
+        try:
+            async with aclosing(self._watch(*at, labels, fields, **_INITIAL)) as news:
+                async for event in news:
+                    yield event
+        except Unprocessable:  # refused before anything came
+            pass
+        else:
+            return
+        page: str | None = None
+        while True:
+            found = await self.list(*at, labels=labels, fields=fields, limit=PAGE, page=page)
+            for item in found.items:
+                yield WatchEvent(EventType.ADDED, item, _version_of(item))
+            page = found.next_page
+            if page is None:
+                break
+        version = found.resource_version
+        yield WatchEvent(EventType.BOOKMARK, {"metadata": {"resourceVersion": version}}, version)
+        start = {"resourceVersion": version}
+        async with aclosing(self._watch(*at, labels, fields, **start)) as news:
+            async for event in news:
+                yield event
+
+    async def _watch(
+        self,
+        group_version: str,
+        plural: str,
+        namespace: str | None,
+        labels: str | None,
+        fields: str | None,
+        **start: str,
+    ) -> AsyncGenerator[WatchEvent]:
         query = _query(
             watch="true",
             allowWatchBookmarks="true",
             timeoutSeconds=str(WATCH_SECONDS),
-            resourceVersion=resource_version,
             labelSelector=labels,
             fieldSelector=fields,
+            **start,
         )
-        if resource_version is None:
-            query |= {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
         try:
             async with self._connection.request(
                 "GET",
@@ -277,7 +325,7 @@ class RemoteClient:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Undeliverable(f"{self._server}: {error}") from error
         except ValueError as error:
-            raise Undeliverable(f"{self._server}: a line of a watch is too long") from error
+            raise Gone(f"{self._server}: a line of a watch is too long") from error
 
     @asynccontextmanager
     async def pod_log(
@@ -382,6 +430,11 @@ def _segment(part: str) -> str:
     if part in (".", "..") or "/" in part:
         raise BadRequest(f"expected a name, got {part[:200]!r}")
     return quote(part, safe="")
+
+
+def _version_of(item: JsonObject) -> str:
+    metadata = item.get("metadata")
+    return str(metadata.get("resourceVersion") or "") if isinstance(metadata, dict) else ""
 
 
 def _query(**values: str | None) -> dict[str, str]:

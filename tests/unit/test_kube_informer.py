@@ -348,3 +348,17 @@ async def test_news_about_what_failed_is_not_kept_waiting(monkeypatch: pytest.Mo
         worker.poke("a")
         await until(lambda: len(worker) == 0)
     assert runs == 2
+
+
+async def test_a_quiet_watch_that_lasted_is_followed_by_the_next_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not every server sends bookmarks; what happens after a quiet hour is no less urgent."""
+    monkeypatch.setattr("gateway.kube.informer.STEADY_SECONDS", 0.0)
+    monkeypatch.setattr("gateway.runtime.backoff.Backoff.next", lambda _: 600.0)
+    api = Api()
+    api.lists = [ObjectList([], "5")]
+    api.streams = [[], [], []]
+    async with informing(api):
+        await until(lambda: len(api.asked) == 5)
+    assert api.asked[1:] == [("watch", "5")] * 4

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from gateway.errors import Forbidden, GatewayError, Gone, MethodNotAllowed, NotFound
 from gateway.kube.client import EventType, KubeClient
+from gateway.kube.informer import STEADY_SECONDS, needs_list
 from gateway.model.json import JsonObject
 from gateway.runtime.backoff import Backoff
 from gateway.wire.kube.parts import part, text
@@ -57,6 +58,8 @@ class Follower:
                 self._version = ""
                 ready()
             except GatewayError as error:
+                if needs_list(error):
+                    self._version = ""
                 facts = {"plural": self._place[1], "cause": error.message}
                 log.info("watch interrupted", extra=facts)
             await asyncio.sleep(backoff.next())
@@ -77,14 +80,15 @@ class Follower:
         self._listed(found)
 
     async def _watch(self) -> bool:
-        has_news = False
+        has_news, now = False, asyncio.get_running_loop().time
+        steady_at = now() + STEADY_SECONDS
         async for event in self._kube.watch(*self._place, resource_version=self._version):
             self._version, has_news = event.resource_version, True
             if event.type is EventType.DELETED:
                 self._gone(_uid(event.object))
             elif event.type is not EventType.BOOKMARK:
                 self._seen(event.object)
-        return has_news
+        return has_news or now() >= steady_at
 
 
 def _uid(item: JsonObject) -> str:
