@@ -380,6 +380,10 @@ class CommandRouter:
 
     # --- responses ------------------------------------------------------------------------------------
 
+    def asked(self, command: Command, trace: TraceContext) -> None:
+        """A command has gone to a device here: the answer belongs to its trace."""
+        self._asked.note(command, trace)
+
     def respond(self, response: CommandResponse, done: Done) -> None:
         """Hand a device's response to the one who waits at its reply address.
 

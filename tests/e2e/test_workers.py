@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import secrets
 import signal
 import subprocess
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from proton import Message
 
+from tests.otlp_receiver import Collector, a_collector
 from tests.process import Twinspan, eventually, twinspan
+from tests.walk import DEMO_DEVICE, Walk, in_thread
 
 pytestmark = pytest.mark.e2e
 
@@ -61,10 +68,20 @@ def metric(running: Twinspan, name: str, *labels: str) -> float:
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> object:
-    with twinspan(
-        tmp_path / "data", "gateway", "--demo", sets=("hono.workers=2", "hono.lora.enabled=false")
-    ) as up:
+def collector() -> Iterator[Collector]:
+    with a_collector() as collector:
+        yield collector
+
+
+@pytest.fixture
+def running(tmp_path: Path, collector: Collector) -> Iterator[Twinspan]:
+    sets = (
+        "hono.workers=2",
+        "hono.lora.enabled=false",
+        "observe.traces.otlp.enabled=true",
+        f"observe.traces.otlp.endpoint={collector.endpoint}",
+    )
+    with twinspan(tmp_path / "data", "gateway", "--demo", sets=sets) as up:
         yield up
 
 
@@ -76,6 +93,48 @@ def test_devices_are_served_by_workers_and_counted_as_one(running: Twinspan) -> 
     eventually(lambda: metric(running, name, *labels) == 20, what="20 events counted")
     assert metric(running, "twinspan_workers") == 2
     assert metric(running, "twinspan_module_ready", 'module="hono.mqtt"') == 1
+
+
+async def test_a_device_at_a_worker_and_the_main_process_tell_one_trace(
+    running: Twinspan, collector: Collector
+) -> None:
+    walk = Walk(running)
+    trace, root = secrets.token_hex(16), secrets.token_hex(8)
+    path = "things/org.acme:4711/inbox/messages/blink?timeout=10"
+    words = ("POST", path, "-H", f"traceparent: 00-{trace}-{root}-01")
+    async with walk.amqp_device(DEMO_DEVICE) as device:
+        device.receive_from("command")
+        await device.expect("attached")
+        asked = asyncio.create_task(in_thread(walk.ditto, *words, data=1))
+        command = (await device.expect("message"))[2]
+        device.send(
+            None,
+            Message(
+                address=command.reply_to,
+                correlation_id=command.correlation_id,
+                properties={"status": 200},
+            ),
+            "answer",
+        )
+        assert (await asked).status == 200
+    line = (
+        "ditto POST",
+        "map and delegate command",
+        "process received command",
+        "upload Command response",
+    )
+
+    def whole() -> dict[str, Span]:
+        found = {span.name: span for span in collector.trace(trace)}
+        return found if found.keys() >= set(line) else {}
+
+    spans = await in_thread(eventually, whole, what="spans of both processes")
+    above = [root, *(spans[name].span_id.hex() for name in line)]
+    assert [spans[name].parent_span_id.hex() for name in line] == above[:-1]
+    about = [collector.resources[spans[name].span_id] for name in line]
+    whose = [resource.get("service.instance.id", "") for resource in about]
+    assert whose[0] == whose[1] == ""
+    assert whose[2] == whose[3] != ""
 
 
 def test_a_killed_worker_comes_back_while_the_other_serves(running: Twinspan) -> None:

@@ -50,6 +50,7 @@ from gateway.model.message import (
     Scalar,
 )
 from gateway.model.ports import DeviceLink, Done
+from gateway.model.trace import TraceContext
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.outcome import BAD_REQUEST
@@ -82,6 +83,7 @@ class Responder(Protocol):
     """Checks responses of devices and hands them on (`commands.CommandRouter`)."""
 
     def respond(self, response: CommandResponse, done: Done) -> None: ...
+    def asked(self, command: Command, trace: TraceContext) -> None: ...
 
 
 class Gate(Protocol):
@@ -108,6 +110,7 @@ class RemoteCommands:
         gate: Gate | None = None,
     ) -> None:
         self.respond = responder.respond
+        self._asked = responder.asked
         self._services = services
         self._messaging = messaging
         self._tracer = tracer
@@ -259,6 +262,7 @@ class RemoteCommands:
             "consumer",
             {"tenant_id": command.tenant, "device_id": command.device},
         )
+        self._asked(command, span.context)
         if gateway is not None:
             span.set("gateway_id", gateway)
         to_device = DeviceCommand(
