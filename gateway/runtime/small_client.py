@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl as tls
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -29,6 +29,8 @@ from gateway.runtime.http_heads import (
 NO_HEADERS: Mapping[str, str | Sequence[str]] = MappingProxyType({})
 MAX_INTERIM = 10
 """1xx answers before the final one."""
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Returns the addresses of a host to connect to; what it raises, whoever asks gets."""
 _OWN = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect"})
 """Fields that are written here."""
 _EMPTY_ALLOWED = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
@@ -81,10 +83,12 @@ async def fetch(
     seconds: float,
     max_body: int,
     ssl: tls.SSLContext | None = None,
+    resolve: Resolve | None = None,
 ) -> HttpAnswer:
     """Send one request and return its answer, whatever its status.
 
-    Shape:  `ssl` for https, else the system's CAs; `headers` without those about length and connection.
+    Shape:  `ssl` for https, else the system's CAs; `headers` without those about length and connection;
+            `resolve` in the place of the system's look-up.
     Units:  `seconds` for all of it; `max_body` bytes of the answer.
     Errors: BadRequest for a request that cannot be written; NotSent when the peer is away; Undeliverable when
             the answer did not come, or was no HTTP; TooLarge for an answer over `max_body`.
@@ -92,7 +96,7 @@ async def fetch(
     try:
         async with asyncio.timeout(seconds):
             async with open_stream(
-                method, url, headers=headers, body=body, max_body=max_body, ssl=ssl
+                method, url, headers=headers, body=body, max_body=max_body, ssl=ssl, resolve=resolve
             ) as answer:
                 pieces = [piece async for piece in answer.body]
                 return HttpAnswer(answer.status, answer.headers, b"".join(pieces))
@@ -111,6 +115,7 @@ async def open_stream(
     ssl: tls.SSLContext | None = None,
     connect_seconds: float = 10.0,
     host: str = "",
+    resolve: Resolve | None = None,
 ) -> AsyncIterator[HttpStream]:
     """Send one request and read its answer while it comes; leaving the block hangs up.
 
@@ -120,7 +125,7 @@ async def open_stream(
     """
     target = _target(url)
     request = _request(method, target, headers, body, host or target.authority)
-    reader, writer = await _connect(target, ssl, connect_seconds, url)
+    reader, writer = await _connect(target, ssl, connect_seconds, url, resolve)
     try:
         with _told(url):
             writer.write(request + body)
@@ -171,17 +176,39 @@ def _request(
 
 
 async def _connect(
-    target: _Target, ssl: tls.SSLContext | None, seconds: float, url: str
+    target: _Target,
+    ssl: tls.SSLContext | None,
+    seconds: float,
+    url: str,
+    resolve: Resolve | None,
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     context = (ssl or tls.create_default_context()) if target.is_secure else None
     try:
         async with asyncio.timeout(seconds):
-            return await asyncio.open_connection(
-                target.host, target.port, ssl=context, limit=MAX_HEAD
-            )
+            places = [target.host] if resolve is None else await resolve(target.host, target.port)
+            return await _connect_any(places, target, context)
     except (OSError, UnicodeError, TimeoutError) as error:
         why = str(error) or "no connection in time"
         raise NotSent(f"{_shown(url)}: {why}") from error
+
+
+async def _connect_any(
+    places: Sequence[str], target: _Target, context: tls.SSLContext | None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to the first place that takes us. Errors: OSError of the last."""
+    refusal = OSError("the host has no address")
+    for place in places:
+        try:
+            return await asyncio.open_connection(
+                place,
+                target.port,
+                ssl=context,
+                server_hostname=target.host if context else None,
+                limit=MAX_HEAD,
+            )
+        except OSError as error:
+            refusal = error
+    raise refusal
 
 
 async def _answer_head(reader: asyncio.StreamReader) -> tuple[int, Fields]:

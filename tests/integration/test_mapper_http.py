@@ -196,7 +196,7 @@ async def test_a_password_does_not_follow_a_redirect_to_another_server(family: F
             raise web.HTTPFound(f"{there}/state")
 
         async with a_device(sends_away) as url:
-            config = {"url": url, "tokenFile": "token"}
+            config = {"url": url, "tokenFile": "token", "followRedirects": "any"}
             driver = family.driver(*bound("http", config, prop("name", "STRING")))
             await driver.connect()
             assert (await driver.read(["name"]))["name"].text == "s1"
@@ -228,7 +228,8 @@ async def test_a_device_does_not_lead_us_to_services_of_this_machine(
             return web.Response(status=302, headers={"location": target.format(port=port)})
 
         async with a_device(sends_away) as url:
-            driver = family.driver(*bound("http", {"url": url}, prop("name", "STRING")))
+            config = {"url": url, "followRedirects": "any"}
+            driver = family.driver(*bound("http", config, prop("name", "STRING")))
             reading = (await driver.read(["name"]))["name"]
             assert reading.quality is Quality.BAD
             assert why in reading.why

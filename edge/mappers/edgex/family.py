@@ -91,7 +91,12 @@ class EdgexFamily:
     def _access(self, config: ConfigData) -> Access:
         token = read_secret(self._around.folder, config, "tokenFile")
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        return Access(headers, ca_file=config.text("caFile"), max_redirects=0)
+        return Access(
+            headers,
+            ca_file=config.text("caFile"),
+            max_redirects=0,
+            allow_local=config.flag("allowLocal"),
+        )
 
     def facts(self) -> JsonObject:
         return {

@@ -6,12 +6,13 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
+from functools import partial
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 from edge.mappers.driver import DeviceUnreachable
 from edge.mappers.http.places import Access, Document, Request
+from edge.mappers.http.targets import LedAstray, addresses, host_of, is_same_server, refusal
 from gateway.errors import BadRequest, Rejected, TooLarge, Undeliverable
 from gateway.runtime.small_client import HttpAnswer, fetch
 
@@ -71,18 +72,24 @@ class Exchange:
         self, method: str, url: str, body: bytes, more: Mapping[str, str]
     ) -> HttpAnswer:
         own: Mapping[str, str] = self._access.headers
-        start = _host(url)
+        named = host_of(url)
+        start = url
         for _ in range(self._access.max_redirects + 1):
-            answer = await self._once(method, url, body, {"accept": "*/*", **own, **more})
+            try:
+                answer = await self._once(
+                    named, method, url, body, {"accept": "*/*", **own, **more}
+                )
+            except LedAstray as error:
+                if url is start:
+                    raise
+                raise AnsweredBadly(f"a redirect: {error.message}") from error
             target = answer.header("location")
             if answer.status not in _MOVED or not target:
                 return answer
             there = _joined(url, target)
-            if not _may_follow(url, there):
-                raise AnsweredBadly(f"HTTP {answer.status} to another scheme")
-            if _host(there) != start and await _is_here(_host(there)):
-                raise AnsweredBadly(f"HTTP {answer.status} to this machine's own services")
-            if _origin(there) != _origin(url):
+            if why := refusal(self._access.follow, url, there):
+                raise AnsweredBadly(f"HTTP {answer.status} {why}")
+            if not is_same_server(url, there):
                 own = {}  # passwords belong to the server that the Device names
             url = there
             if answer.status in _ASKED_ANEW and method not in ("GET", "HEAD"):
@@ -90,7 +97,7 @@ class Exchange:
         raise AnsweredBadly(f"more than {self._access.max_redirects} redirects")
 
     async def _once(
-        self, method: str, url: str, body: bytes, headers: Mapping[str, str]
+        self, named: str, method: str, url: str, body: bytes, headers: Mapping[str, str]
     ) -> HttpAnswer:
         access = self._access
         try:
@@ -102,8 +109,9 @@ class Exchange:
                 seconds=access.seconds,
                 max_body=access.max_body,
                 ssl=self._tls,
+                resolve=partial(addresses, named=named, may_be_local=access.allow_local),
             )
-        except (BadRequest, TooLarge):
+        except (BadRequest, TooLarge, LedAstray):
             raise
         except Undeliverable as error:
             raise DeviceUnreachable(error.message) from error
@@ -126,34 +134,6 @@ def _joined(url: str, target: str) -> str:
     except ValueError as error:
         raise AnsweredBadly("a redirect to what is no URL") from error
     return there
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).hostname or ""
-
-
-async def _is_here(host: str) -> bool:
-    """Say whether a host is this machine, or its link's: what a device must not lead us to.
-
-    Many services listen on loopback alone, and trust whoever comes from there.
-    """
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None)
-    except (OSError, UnicodeError):
-        return False  # then nobody is asked there
-    places = [ip_address(str(each[4][0]).partition("%")[0]) for each in found]
-    plain = [getattr(place, "ipv4_mapped", None) or place for place in places]
-    return any(each.is_loopback or each.is_link_local or each.is_unspecified for each in plain)
-
-
-def _origin(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.netloc.lower()
-
-
-def _may_follow(url: str, there: str) -> bool:
-    scheme = urlsplit(there).scheme
-    return scheme == "https" or (scheme == "http" and urlsplit(url).scheme == "http")
 
 
 def _context(access: Access) -> ssl.SSLContext:

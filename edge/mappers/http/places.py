@@ -11,6 +11,7 @@ import msgspec
 
 from edge.mappers.configdata import ConfigData
 from edge.mappers.driver import Reading
+from edge.mappers.http.targets import FOLLOW, Follow
 from edge.mappers.readings import bad, reading_of, source_time
 from gateway.errors import BadRequest, Rejected
 from gateway.model.json import Json
@@ -56,6 +57,9 @@ class Access:
     seconds: float = 5.0
     max_body: int = 262_144
     max_redirects: int = 3
+    follow: Follow = Follow.SAME
+    allow_local: bool = False
+    """Names may lead to this machine's own services, and redirects, too."""
 
 
 def place_of(name: str, config: ConfigData, device: ConfigData) -> Place:
@@ -117,6 +121,8 @@ def access_of(config: ConfigData, secret_headers: Mapping[str, str]) -> Access:
         config.number("timeout", default=5.0),
         config.integer("maxBody", default=262_144, low=1, high=MAX_BODY),
         config.integer("maxRedirects", default=3, high=10),
+        config.choice(FOLLOW, "followRedirects", default=Follow.SAME),
+        config.flag("allowLocal"),
     )
     if not 0.05 <= access.seconds <= 9:
         raise config.wrong("timeout", "seconds up to 9", config.values.get("timeout"))
