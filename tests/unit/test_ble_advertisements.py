@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,6 +64,90 @@ def bthome_heard(data: str) -> Heard:
 )  # fmt: skip
 def test_bthome_objects_are_read(data: str, values: dict[str, object]) -> None:
     assert bthome.values(bytes.fromhex(data)) == values
+
+
+OLD, OLD_SECRET = sig(0x181C), sig(0x181E)
+
+
+@pytest.mark.parametrize(
+    ("data", "values"),
+    [
+        ("2302ca09" "0303bf13", {"temperature": 25.06, "humidity": 50.55}),
+        ("0201" "5d" "020f01" "21", {}),
+        ("02015d" "021001" "033d0960", {"battery": 93, "power_on": True, "count": 0x6009}),
+        ("45020000c841", {"temperature": 0.25}),
+        ("02ee01" "02015d", {"battery": 93}),
+        ("86010203040506" "2302ca09", {"temperature": 25.06}),
+        ("6674616263" "64" "65", {"text": "abcde"}),
+    ],
+    ids=["two", "cut", "flags", "real", "unknown", "address", "text"],
+)  # fmt: skip
+def test_version_1_of_bthome_is_read(data: str, values: dict[str, object]) -> None:
+    packet = bthome.Packet.read(bytes.fromhex(data), bthome.OLD)
+    if not values:
+        with pytest.raises(BadRequest, match="before its length"):
+            list(packet.values("", None))
+        return
+    assert {name: value for name, _kind, value in packet.values("", None)} == values
+
+
+def test_version_1_is_opened_with_its_key_only() -> None:
+    counter = bytes.fromhex("00112233")
+    nonce = bytes.fromhex(SECRET_MAC.replace(":", "")) + b"\x1e\x18" + counter
+    closed = AESCCM(KEY, tag_length=4).encrypt(nonce, bytes.fromhex("2302ca090303bf13"), b"\x11")
+    data = closed[:-4] + counter + closed[-4:]
+    made, _counts = reader(key=KEY, t=(PropertyType.DOUBLE, {"bthome": "temperature"}))
+    made.take(Heard(SECRET_MAC, AddressKind.STATIC, None, service_data={OLD_SECRET: data}), 5)
+    assert made.read(["t"], 5)["t"].text == "25.06"
+    packet = bthome.Packet.read(data, bthome.OLD_SECRET)
+    with pytest.raises(BadRequest, match="needs its bindKey"):
+        packet.opened(SECRET_MAC, None)
+    with pytest.raises(BadRequest, match="not this device's"):
+        packet.opened("54:48:E6:8F:80:A6", KEY)
+    with pytest.raises(BadRequest, match="too short"):
+        bthome.Packet.read(b"1234567", bthome.OLD_SECRET)
+
+
+def test_version_1_is_proposed_and_what_only_looks_like_it_is_not() -> None:
+    found = proposed(heard(service_data={OLD: bytes.fromhex("2302ca090303bf13")}))
+    assert found.model == "bluetooth-bthome-temperature-humidity"
+    secret = proposed(heard(service_data={OLD_SECRET: bytes(16)}))
+    assert secret.facts["encrypted"] == "needs configData.bindKey"
+    other = proposed(heard(service_data={OLD: b"\x00user"}, name="Scale"))
+    assert other.facts["format"] == "ble"
+
+
+def test_a_packet_may_say_its_own_address() -> None:
+    plain = bthome.values(bytes.fromhex("42a5808fe6485402ca09"))
+    assert plain == {"temperature": 25.06}
+    nonce = bytes.fromhex(SECRET_MAC.replace(":", "")) + b"\xd2\xfc\x43" + bytes(4)
+    closed = AESCCM(KEY, tag_length=4).encrypt(nonce, bytes.fromhex("02ca09"), None)
+    data = b"\x43" + bytes.fromhex("a5808fe64854") + closed[:-4] + bytes(4) + closed[-4:]
+    assert bthome.values(data, "11:22:33:44:55:66", KEY) == {"temperature": 25.06}
+    with pytest.raises(BadRequest, match="in its address"):
+        bthome.values(b"\x42\x01")
+
+
+def test_a_device_that_speaks_only_when_something_happens_may_be_silent() -> None:
+    made, _counts = reader(stale_after=60, w=(PropertyType.BOOLEAN, {"bthome": "window"}))
+    made.take(bthome_heard("442d01"), 1_000)
+    assert made.read(["w"], 3_600_000)["w"].quality is Quality.GOOD
+    assert made.read(["w"], 100_000_000)["w"].quality is Quality.UNCERTAIN
+    made.take(bthome_heard("402d00"), 100_000_000)
+    assert made.read(["w"], 100_070_000)["w"].quality is Quality.UNCERTAIN
+
+
+def test_a_frame_of_eddystone_says_nothing_of_the_others_fields() -> None:
+    made, counts = reader(
+        n=(PropertyType.STRING, {"eddystone": "namespace"}),
+        v=(PropertyType.DOUBLE, {"eddystone": "voltage"}),
+    )
+    uid = bytes.fromhex("00e700112233445566778899aabbccddeeff0000")
+    for data in (uid, b"\x20\x01" + bytes(12), b"\x40" + bytes(8)):  # secret TLM, a kind to come
+        made.take(heard(service_data={EDDYSTONE: data}), 1)
+        found = made.read(["n", "v"], 1)
+    assert found["n"].text == "00112233445566778899"
+    assert (found["v"].quality, counts["malformed"]) == (Quality.BAD, 1)
 
 
 @pytest.mark.parametrize("data", ["", "20", "400201", "405305aa", "4053", "41a472"])
@@ -268,14 +353,14 @@ class Told:
 def test_a_device_is_told_once_again_when_it_says_something_new_and_when_it_has_gone() -> None:
     told, air = Told(), Air(10)
     air.take(bthome_heard("4002ca09"), 0)
-    told.offers.look(air, 0)
+    told.offers.look(0, air)
     air.take(bthome_heard("4002ca09"), 1_000)
-    told.offers.look(air, 1_000)
+    told.offers.look(1_000, air)
     assert len(told.found) == 1
     air.take(bthome_heard("4002ca0903bf13"), 2_000)
-    told.offers.look(air, 2_000)
+    told.offers.look(2_000, air)
     assert [each.name for each in told.found[-1].properties] == ["temperature", "humidity", "rssi"]
-    told.offers.look(air, 303_000)
+    told.offers.look(303_000, air)
     assert told.gone == ["C0:00:00:00:00:01"]
     assert len(told.offers) == 0
 
@@ -285,23 +370,44 @@ def test_private_addresses_are_offered_when_they_stay_and_say_who_they_are() -> 
     for now in (0, 5_000, 11_000):
         air.take(heard("4F:00:00:00:00:01"), now)
         air.take(heard("4F:00:00:00:00:02", name="Watch"), now)
-        told.offers.look(air, now)
+        told.offers.look(now, air)
         if now == 5_000:
             assert told.found == []
     assert [each.name for each in told.found] == ["Watch"]
     assert "note" in told.found[0].facts
 
 
+def test_a_device_that_others_drove_out_of_the_air_makes_room_among_the_offers() -> None:
+    told, air = Told(most=5), Air(5)
+    for number in range(60):
+        air.take(heard(f"C0:00:00:00:00:{number:02X}"), number)
+        told.offers.look(number, air)
+    assert len(told.offers) == len(air) == 5
+    assert len(told.found) == 60
+    assert len(told.gone) == 55
+
+
+def test_a_device_that_two_adapters_hear_is_there_while_one_does() -> None:
+    told, first, second = Told(), Air(5), Air(5)
+    first.take(heard("C0:00:00:00:00:01"), 0)
+    second.take(heard("C0:00:00:00:00:01"), 250_000)
+    told.offers.look(250_000, first, second)
+    told.offers.look(301_000, first, second)
+    assert (len(first), told.gone) == (0, [])
+    told.offers.look(600_000, first, second)
+    assert told.gone == ["C0:00:00:00:00:01"]
+
+
 def test_offers_are_bounded_and_may_be_limited_to_names() -> None:
     told, air = Told(most=3), Air(100)
     for number in range(20):
         air.take(heard(f"C0:00:00:00:00:{number:02X}"), 0)
-    told.offers.look(air, 0)
+    told.offers.look(0, air)
     assert len(told.found) == 3
     named, air = Told(names=("Thermo*",)), Air(100)
     air.take(heard("C0:00:00:00:00:01", name="Lamp"), 0)
     air.take(heard("C0:00:00:00:00:02", name="Thermo 2"), 0)
-    named.offers.look(air, 0)
+    named.offers.look(0, air)
     assert [each.name for each in named.found] == ["Thermo 2"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 
 import pytest
@@ -179,6 +180,107 @@ def test_standard_decoders_have_names_too() -> None:
     assert codec_by_name("uint8") is None
     with pytest.raises(Rejected, match="rate, contact, energy, rr"):
         codec_of(0x2A37, "pulse")
+
+
+@pytest.mark.parametrize(
+    ("number", "data", "value"),
+    [
+        (0x2AA3, "03", 3),
+        (0x2AE2, "01", True),
+        (0x2AE9, "8c0a", 2700),
+        (0x2AEE, "e803", 10.0),
+        (0x2AF2, "e80300", 1000),
+        (0x2B04, "c8", 100.0),
+        (0x2B05, "e90300", 100.1),
+        (0x2B0D, "d6", -21.0),
+        (0x2B18, "8039", 230.0),
+        (0x2B1B, "7d00", 0.125),
+        (0x2BE0, "803e00", 250.0),
+        (0x2BE4, "37", 55),
+        (0x2A8E, "b400", 1.8),
+        (0x2A98, "983a", 75.0),
+    ],
+    ids=lambda each: f"{each:04x}" if isinstance(each, int) and each > 0x2000 else None,
+)
+def test_more_characteristics_are_read(number: int, data: str, value: object) -> None:
+    assert codec_of(number).decode(bytes.fromhex(data)) == value
+
+
+@pytest.mark.parametrize(
+    ("number", "data"),
+    [(0x2AA3, "00"), (0x2AEE, "ffff"), (0x2AF2, "ffffff"), (0x2B04, "ff"), (0x2B05, "feffff"),
+     (0x2B0D, "7f"), (0x2B18, "ffff"), (0x2BE4, "ff"), (0x2A9D, "00ffff"), (0x2A5F, "00ff07ff07")],
+    ids=[f"{at}" for at in range(10)],
+)  # fmt: skip
+def test_what_a_device_does_not_know_is_no_number(number: int, data: str) -> None:
+    with pytest.raises(BadRequest, match="not know"):
+        codec_of(number).decode(bytes.fromhex(data))
+
+
+TIME = "e8070b170c0000"
+RECORDS = [
+    (0x2A35, "00" "7800" "5000" "5d00", {"systolic": 120, "diastolic": 80, "mean": 93}),
+    (0x2A35, "07" "a0f0" "6bf0" "7cf0" + TIME + "4800",
+     {"systolic": 120.01, "diastolic": 80.256603, "pulse": 72}),
+    (0x2A9D, "00983a", {"weight": 75.0}),
+    (0x2A9D, "0f" "2641" + TIME + "02" "e700", {"weight": 75.65, "user": 2, "bmi": 23.1}),
+    (0x2A18, "02" "0100" + TIME + "5ab0" "11", {"glucose": 4.9956}),
+    (0x2A18, "07" "0100" + TIME + "0000" "37d0" "11", {"glucose": 55.0}),
+    (0x2A53, "00" "0003" "5a", {"speed": 3.0, "cadence": 90}),
+    (0x2A53, "03" "0003" "5a" "7800" "10270000", {"stride": 1.2, "distance": 1000.0}),
+    (0x2A5B, "03" "10270000" "0004" "6400" "0004", {"wheelRevolutions": 10000, "crankRevolutions": 100}),
+    (0x2A5B, "02" "6400" "0004", {"crankRevolutions": 100}),
+    (0x2A63, "3500" "fa00" "64" "0100" "10270000" "0004" "6400" "0004",
+     {"power": 250, "wheelRevolutions": 10000, "crankRevolutions": 100}),
+    (0x2A63, "0000" "f6ff", {"power": -10}),
+    (0x2A5E, "00" "6200" "3c00", {"saturation": 98, "pulse": 60}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "data", "values"), RECORDS, ids=[str(n) for n in range(13)])
+def test_records_are_read_by_their_flags(number: int, data: str, values: dict[str, float]) -> None:
+    for field, value in values.items():
+        found = codec_of(number, field).decode(bytes.fromhex(data))
+        assert found == pytest.approx(value, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("number", "field", "data", "why"),
+    [
+        (0x2A5B, "wheelRevolutions", "0264000004", "does not have its wheelRevolutions"),
+        (0x2A35, "pulse", "00780050005d00", "does not have its pulse"),
+        (0x2A35, "pulse", "04780050005d00", "at least 9 bytes, got 7"),
+        (0x2A63, "power", "", "at least 4 bytes, got 0"),
+    ],
+    ids=["absent", "not sent", "cut", "empty"],
+)
+def test_a_part_that_is_not_there_is_said_so(number: int, field: str, data: str, why: str) -> None:
+    with pytest.raises(BadRequest, match=why):
+        codec_of(number, field).decode(bytes.fromhex(data))
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=40))
+def test_no_bytes_bring_a_record_down(data: bytes) -> None:
+    for number in (0x2A35, 0x2A9D, 0x2A18, 0x2A53, 0x2A5B, 0x2A63, 0x2A5F):
+        with contextlib.suppress(BadRequest):
+            codec_of(number).decode(data)
+
+
+def test_what_is_written_is_what_was_wanted_or_refused() -> None:
+    big = 2**53 + 1
+    assert named_codec("uint64").encode(big) == big.to_bytes(8, "little")  # type: ignore[misc]
+    assert named_codec("sint64be").encode(-big) == (-big).to_bytes(8, "big", signed=True)  # type: ignore[misc]
+    for codec, value in (
+        (named_codec("uint16", 0.01), 1e308),
+        (named_codec("float64", 1e-10), 1e308),
+        (codec_of(0x2A6E), -327.68),
+        (codec_of(0x2A19), 101),
+        (codec_of(0x2A06), 3),
+    ):
+        assert codec.encode is not None
+        with pytest.raises(BadRequest):
+            codec.encode(value)
 
 
 # --- KubeEdge's own forms -------------------------------------------------------------------------

@@ -133,6 +133,10 @@ class AdapterRoom:
 
     # --- scanning ---------------------------------------------------------------------------------
 
+    @property
+    def can_scan(self) -> bool:
+        return self._options.mode != "off"
+
     def set_scan(self, on: bool) -> None:
         """Scan, or do not."""
         self.wants_scan = on
@@ -325,6 +329,10 @@ class AdapterRoom:
                 await link.close()
         finally:
             self._places.release()
+
+    def link_to(self, address: str) -> RadioLink | None:
+        """Return the connection that there is to a device."""
+        return next((each.link for each in self._leases if each.address == address), None)
 
     def release_soon(self, lease: Leased) -> None:
         """Have a connection ended that nobody uses."""

@@ -65,6 +65,8 @@ class AdapterDriver:
             raise Rejected(f"an adapter's {name} cannot be set")
         rule = self._rules[name]
         wanted = wanted_value(_FLAG if rule.type is not PropertyType.BOOLEAN else rule, text)
+        if wanted and not self._room.can_scan:
+            raise Rejected("scanning is switched off by the settings: edge.mappers.ble.scan")
         self._room.set_scan(bool(wanted))
 
     def subscribe(self, changed: Callable[[], None]) -> None:

@@ -23,7 +23,8 @@ from gateway.errors import BadRequest
 from gateway.wire.cloudedge.values import ValueRule
 
 PENDING: Final = 16
-_BTHOME: Final = sig(bthome.SERVICE)
+CALM_MS: Final = 86_400_000
+"""How long a device that speaks only when something happens may be silent."""
 _EDDYSTONE: Final = sig(beacons.EDDYSTONE)
 
 
@@ -57,6 +58,8 @@ class AdvertReader:
         self._counter = -1
         self.last = 0
         """When it was heard last, ms."""
+        self.calm_ms = 0
+        """For how long the device may have nothing to say, 0 where it speaks all the time."""
 
     def take(self, heard: Heard, now: int) -> bool:
         """Keep what was heard; returns whether it has something new."""
@@ -98,8 +101,8 @@ class AdvertReader:
         return replace(held.reading, at=at)
 
     def _aged(self, found: Reading, now: int) -> Reading:
-        age = now - found.at
-        if self._stale_ms and age > self._stale_ms and found.quality is Quality.GOOD:
+        age, limit = now - found.at, max(self._stale_ms, self.calm_ms)
+        if self._stale_ms and age > limit and found.quality is Quality.GOOD:
             why = f"not heard for {age // 1_000} s"
             return replace(found, quality=Quality.UNCERTAIN, why=why)
         return found
@@ -124,6 +127,8 @@ class AdvertReader:
         """Return a value, None where this advertisement does not have it. Errors: BadRequest."""
         if source.codec is not None:
             return _sliced(heard, source)
+        if source.part is Part.EDDYSTONE and not self._has(heard, str(source.key)):
+            return None  # frames come by turns: each is silent of the others' fields
         if source.part not in parts:
             try:
                 parts[source.part] = self._fields(heard, source.part)
@@ -134,6 +139,10 @@ class AdvertReader:
             raise BadRequest(fields)
         return fields.get(str(source.key))
 
+    def _has(self, heard: Heard, field: str) -> bool:
+        data = heard.service_data.get(_EDDYSTONE, b"")
+        return field in beacons.FRAME_FIELDS.get(data[:1], ())
+
     def _fields(self, heard: Heard, part: Part) -> Mapping[str, Value]:
         if part is Part.IBEACON:
             data = heard.manufacturer.get(beacons.APPLE)
@@ -141,17 +150,17 @@ class AdvertReader:
         if part is Part.EDDYSTONE:
             data = heard.service_data.get(_EDDYSTONE)
             return {} if data is None else beacons.eddystone(data)
-        data = heard.service_data.get(_BTHOME)
-        return {} if data is None else self._bthome(data, heard.address)
+        packet = bthome.packet_in(heard.service_data)
+        return {} if packet is None else self._bthome(packet, heard.address)
 
-    def _bthome(self, data: bytes, address: str) -> Mapping[str, Value]:
-        packet = bthome.Packet.read(data)
-        opened = packet.opened(address, self._key)
+    def _bthome(self, packet: bthome.Packet, address: str) -> Mapping[str, Value]:
+        found = {name: value for name, _kind, value in packet.values(address, self._key)}
+        self.calm_ms = CALM_MS if packet.is_calm else 0
         if packet.is_encrypted:
             if packet.counter < self._counter and not self._is_restart(packet.counter):
                 raise BadRequest("an older packet came again: somebody may be replaying it")
             self._counter = packet.counter
-        return {name: value for name, _kind, value in bthome.objects(opened)}
+        return found
 
     def _is_restart(self, counter: int) -> bool:
         """A device whose battery was changed counts from the beginning."""

@@ -98,4 +98,11 @@ def _eid(data: bytes) -> Mapping[str, Value]:
     return {"eid": data[2:].hex(), "power": _power(data)}
 
 
+FRAME_FIELDS: Final = {
+    b"\x00": ("namespace", "instance", "power"),
+    b"\x10": ("url", "power"),
+    b"\x20": ("voltage", "temperature", "packets", "uptime"),
+    b"\x30": ("eid", "power"),
+}
+"""What each kind of Eddystone frame, by its first byte, tells."""
 _FRAMES: Final = {0x00: _uid, 0x10: _url, 0x20: _tlm, 0x30: _eid}

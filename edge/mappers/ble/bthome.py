@@ -1,27 +1,36 @@
-"""BTHome, version 2: sensors that put their values into advertisements (service data FCD2).
+"""BTHome: sensors that put their values into advertisements, version 2 (service data FCD2) and 1.
 
-Shape:  a byte of information (bit 0: encrypted, bits 5 to 7: version), then objects: a number that says what
-        follows, and the value, little endian. An object that comes twice is `temperature`, `temperature_2`.
-Source: bthome.io, format.
+Shape:  version 2: a byte of information (bit 0: encrypted, 1: an address follows, 2: speaks only when
+        something happens, 5 to 7: version), then objects: a number that says what follows, and the value,
+        little endian. Version 1 (181C, encrypted 181E): before each object a byte with its length (bits
+        0 to 4, the number included) and form (5 to 7). An object that comes twice is `temperature`,
+        `temperature_2`.
+Source: bthome.io, format and its version 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
-from edge.mappers.ble.codecs import Scaled, Value
+from edge.mappers.ble.codecs import Scaled, Value, named_codec
+from edge.mappers.ble.uuids import sig
 from gateway.errors import BadRequest
 
 SERVICE: Final = 0xFCD2
+OLD: Final = 0x181C
+OLD_SECRET: Final = 0x181E
+SERVICES: Final = (SERVICE, OLD, OLD_SECRET)
 VERSION: Final = 2
 MAX_OBJECTS: Final = 64
 _TAG: Final = 4
 _COUNTER: Final = 4
+_OLD_MORE: Final = b"\x11"
+"""What version 1 authenticates beside the objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +126,7 @@ KINDS: Final[dict[int, Kind]] = {
     0x61: _u("rotational_speed", "1/min", 2),
     0x62: _s("speed", "m/s", 4, 1_000_000),
     0x63: _s("acceleration", "m/s²", 4, 1_000_000),
+    0x64: _u("light_level", "", 1),
     0xF0: _u("device_type", "", 2),
     0xF1: _u("firmware", "", 4),
     0xF2: _u("firmware", "", 3),
@@ -164,6 +174,41 @@ def objects(data: bytes) -> Iterator[tuple[str, Kind | None, Value]]:
         yield _numbered(kind.name, seen), kind, _value(kind, part)
 
 
+_UNSIGNED, _SIGNED, _REAL, _STRING = range(4)
+
+
+def old_objects(data: bytes) -> Iterator[tuple[str, Kind | None, Value]]:
+    """Return the values of version 1; what nobody knows is left out: each says its length.
+
+    Errors: BadRequest.
+    """
+    seen: dict[str, int] = {}
+    at = 0
+    while at < len(data):
+        size, form = data[at] & 0x1F, data[at] >> 5
+        part = data[at + 1 : at + 1 + size]
+        if not size or len(part) < size:
+            raise BadRequest("an object ends before its length")
+        at += 1 + size
+        kind = KINDS.get(part[0])
+        if form == _STRING:
+            yield _numbered("text", seen), None, part[1:].decode(errors="replace")
+        elif kind is not None and form <= _REAL:
+            yield _numbered(kind.name, seen), kind, _old_value(kind, form, part[1:])
+
+
+def _old_value(kind: Kind, form: int, part: bytes) -> Value:
+    if form == _REAL:
+        bits = len(part) * 8
+        if bits not in (16, 32, 64):
+            raise BadRequest(f"expected a number of 2, 4 or 8 bytes, got {len(part)}")
+        value = named_codec(f"float{bits}", kind.form.up / kind.form.down).decode(part)
+    else:
+        sized = replace(kind.form, size=len(part), signed=form == _SIGNED)
+        value = _value(replace(kind, form=sized), part)
+    return bool(value) if kind.is_flag else value
+
+
 def _numbered(name: str, seen: dict[str, int]) -> str:
     seen[name] = seen.get(name, 0) + 1
     return name if seen[name] == 1 else f"{name}_{seen[name]}"
@@ -181,25 +226,55 @@ def _value(kind: Kind, part: bytes) -> Value:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """Service data as it came: in the clear, or to be opened with the device's key."""
+    """Service data as it came: in the clear, or to be opened with the device's key.
+
+    Shape:  `address` where the packet says its own; `head` what of it goes into the nonce; `is_calm` for a
+            device that speaks only when something happens.
+    """
 
     is_encrypted: bool
     body: bytes
-    counter: int = 0
+    service: int = SERVICE
+    head: bytes = b""
+    address: bytes = b""
+    is_calm: bool = False
 
     @classmethod
-    def read(cls, data: bytes) -> Packet:
+    def read(cls, data: bytes, service: int = SERVICE) -> Packet:
         """Errors: BadRequest."""
+        made = cls._new(data) if service == SERVICE else cls(service == OLD_SECRET, data, service)
+        if made.is_encrypted and len(made.body) < _COUNTER + _TAG:
+            raise BadRequest("an encrypted packet is too short")
+        return made
+
+    @classmethod
+    def _new(cls, data: bytes) -> Packet:
         if not data:
             raise BadRequest("expected a byte of information")
         version = data[0] >> 5
         if version != VERSION:
             raise BadRequest(f"expected BTHome version 2, got {version}")
-        if not data[0] & 1:
-            return cls(False, data[1:])
-        if len(data) < 1 + _COUNTER + _TAG:
-            raise BadRequest("an encrypted packet is too short")
-        return cls(True, data, int.from_bytes(data[-8:-4], "little"))
+        start = 7 if data[0] & 2 else 1
+        if len(data) < start:
+            raise BadRequest("a packet ends in its address")
+        return cls(
+            bool(data[0] & 1),
+            data[start:],
+            SERVICE,
+            data[:1],
+            data[1:start][::-1],
+            bool(data[0] & 4),
+        )
+
+    @property
+    def counter(self) -> int:
+        """Of an encrypted packet."""
+        return int.from_bytes(self.body[-8:-4], "little")
+
+    def values(self, address: str, key: bytes | None) -> Iterator[tuple[str, Kind | None, Value]]:
+        """Return name, kind and value of each object. Errors: BadRequest."""
+        opened = self.opened(address, key)
+        return objects(opened) if self.service == SERVICE else old_objects(opened)
 
     def opened(self, address: str, key: bytes | None) -> bytes:
         """Return the objects. Errors: BadRequest without the right key."""
@@ -209,16 +284,42 @@ class Packet:
             return self.body
         if key is None:
             raise BadRequest("the device encrypts: it needs its bindKey")
-        mac = bytes.fromhex(address.replace(":", ""))
+        mac = self.address or bytes.fromhex(address.replace(":", ""))
         data = self.body
-        nonce = mac + SERVICE.to_bytes(2, "little") + data[:1] + data[-8:-4]
+        nonce = mac + self.service.to_bytes(2, "little") + self.head + data[-8:-4]
+        more = None if self.service == SERVICE else _OLD_MORE
         try:
-            return AESCCM(key, tag_length=_TAG).decrypt(nonce, data[1:-8] + data[-4:], None)
+            return AESCCM(key, tag_length=_TAG).decrypt(nonce, data[:-8] + data[-4:], more)
         except InvalidTag:
             raise BadRequest("the bindKey is not this device's") from None
 
 
 def values(data: bytes, address: str = "", key: bytes | None = None) -> Mapping[str, Value]:
     """Return the values of service data by name. Errors: BadRequest."""
-    opened = Packet.read(data).opened(address, key)
-    return {name: value for name, _kind, value in objects(opened)}
+    return {name: value for name, _kind, value in Packet.read(data).values(address, key)}
+
+
+def packet_in(service_data: Mapping[str, bytes]) -> Packet | None:
+    """Return the packet of an advertisement, None where it has none. Errors: BadRequest."""
+    for service, uuid in _UUIDS.items():
+        data = service_data.get(uuid)
+        if data is not None and (service == SERVICE or _is_old(service, data)):
+            return Packet.read(data, service)
+    return None
+
+
+_UUIDS: Final = {service: sig(service) for service in SERVICES}
+
+
+def _is_old(service: int, data: bytes) -> bool:
+    """181C and 181E are services of others, too (user data, bond management): not all of it is BTHome."""
+    return service == OLD_SECRET or _adds_up(data)
+
+
+def _adds_up(data: bytes) -> bool:
+    at = 0
+    while at < len(data):
+        if not data[at] & 0x1F:
+            return False
+        at += 1 + (data[at] & 0x1F)
+    return at == len(data) and at > 0

@@ -80,13 +80,23 @@ class Scaled:
         return "big" if self.order == "big" else "little"
 
     def encode(self, value: Value) -> bytes:
-        number = _number(value)
-        raw = round((number - self.offset) * self.down / self.up)
+        """Return the bytes. Errors: BadRequest for what does not fit, or would say "not known"."""
         try:
-            return raw.to_bytes(self.size, self._order, signed=self.signed)
+            raw = self._raw(_number(value))
+            data = raw.to_bytes(self.size, self._order, signed=self.signed)
         except OverflowError:
             bits, sign = self.size * 8, "signed" if self.signed else "unsigned"
             raise BadRequest(f"{value!r} does not fit into {bits} {sign} bits") from None
+        if raw in self.unknown:
+            raise BadRequest(f"{value!r} would say that the value is not known")
+        self.decode(data)  # its bounds
+        return data
+
+    def _raw(self, number: float) -> int:
+        """A whole number stays what it is: beyond 2**53 a fraction could not hold it."""
+        if self.is_plain:
+            return round(number)
+        return round((number - self.offset) * self.down / self.up)
 
     def codec(self) -> Codec:
         return Codec(self.decode, self.encode, "INT" if self.is_plain else "DOUBLE")
@@ -149,9 +159,12 @@ def _float(form: struct.Struct, scale: float, offset: float) -> Codec:
 
     def encode(value: Value) -> bytes:
         try:
-            return form.pack((_number(value) - offset) / scale)
+            number = (_number(value) - offset) / scale
+            if math.isfinite(number):
+                return form.pack(number)
         except (OverflowError, struct.error):
-            raise BadRequest(f"{value!r} does not fit into {form.size * 8} bits") from None
+            pass
+        raise BadRequest(f"{value!r} does not fit into {form.size * 8} bits")
 
     return Codec(decode, encode, "DOUBLE")
 

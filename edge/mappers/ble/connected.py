@@ -16,7 +16,7 @@ from edge.mappers.ble.adapter import AdapterRoom, Leased
 from edge.mappers.ble.advertised import AdvertReader
 from edge.mappers.ble.codecs import MAX_VALUE
 from edge.mappers.ble.configuration import DeviceConfig, Gatt, Notify
-from edge.mappers.ble.heard import Heard
+from edge.mappers.ble.heard import Heard, Sighting
 from edge.mappers.ble.radio import AttributeRefused, Characteristic, RadioLink
 from edge.mappers.ble.values import decoded
 from edge.mappers.driver import Clock, DeviceUnreachable, Quality, Reading
@@ -94,10 +94,7 @@ class ConnectedDriver:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._config.connect_timeout
         sighting = await self._room.wait_for(self._config.match, self._config.connect_timeout)
-        if not self._listening:
-            self._address = sighting.heard.address
-            self._listening = self._room.air.listen(self._address, self._heard)
-            self._heard(sighting.heard, sighting.last)
+        self._follow(sighting)
         self._lease = await self._room.connect(
             sighting, max(deadline - loop.time(), 0.1), pair=self._config.pair, ended=self._lost
         )
@@ -106,6 +103,20 @@ class ConnectedDriver:
         except BaseException:
             await self._drop()
             raise
+
+    def _follow(self, sighting: Sighting) -> None:
+        """Hear what the device advertises, at the address that it has now."""
+        if self._address == sighting.heard.address and self._listening:
+            return
+        self._unfollow()
+        self._address = sighting.heard.address
+        self._listening = self._room.air.listen(self._address, self._heard)
+        self._heard(sighting.heard, sighting.last)
+
+    def _unfollow(self) -> None:
+        if self._listening:
+            self._room.air.unlisten(self._listening)
+            self._listening = 0
 
     def _link(self) -> RadioLink:
         """Errors: DeviceUnreachable when the connection has ended."""
@@ -180,11 +191,8 @@ class ConnectedDriver:
 
     async def close(self) -> None:
         self._changed.clear()
-        if self._idle is not None:
-            self._idle.cancel()
-        if self._listening:
-            self._room.air.unlisten(self._listening)
-            self._listening = 0
+        self._stay()
+        self._unfollow()
         await self._drop()
 
     async def _drop(self) -> None:
@@ -197,14 +205,18 @@ class ConnectedDriver:
 
     async def _ready(self) -> RadioLink:
         """Return the link, made again where it is ended when idle. Errors: DeviceUnreachable."""
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
+        self._stay()
         if self._lease is None and self._config.idle_disconnect:
             await self._connect()
         return self._link()
 
+    def _stay(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
     def _rest(self) -> None:
+        self._stay()
         if self._config.idle_disconnect and self._lease is not None:
             loop = asyncio.get_running_loop()
             self._idle = loop.call_later(self._config.idle_disconnect, self._leave)
@@ -295,8 +307,9 @@ class ConnectedDriver:
             pushed.quiet_until = now + QUIET_MS
             await link.unlisten(pushed.one)
         elif pushed.quiet_until and now >= pushed.quiet_until:
-            pushed.quiet_until, pushed.is_too_much, pushed.in_second = 0, False, 0
+            pushed.is_too_much, pushed.in_second = False, 0
             await self._subscribe(link, pushed)
+            pushed.quiet_until = 0
 
     # --- writing ----------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from edge.mappers.ble import bthome
@@ -17,7 +17,7 @@ STEADY_MS: Final = 10_000
 """A private address that was heard for so long is offered, if it says who it is."""
 AGAIN_MS: Final = 60_000
 """A device that says nothing new is told again so often, with its signal."""
-_KNOWN: Final = (sig(bthome.SERVICE), sig(EDDYSTONE))
+_KNOWN: Final = (*map(sig, bthome.SERVICES), sig(EDDYSTONE))
 
 
 class Offers:
@@ -41,8 +41,20 @@ class Offers:
     def __len__(self) -> int:
         return len(self._told)
 
-    def look(self, air: Air, now: int) -> None:
-        """Tell what is new in the air, and who has gone."""
+    def look(self, now: int, *airs: Air) -> None:
+        """Tell what is new in the air of all adapters, and who has gone: silent, or driven out by others."""
+        self._sweep(airs)  # who was driven out makes room for who did
+        for air in airs:
+            self._look(air, now)
+            air.forget_before(now - self._lost_ms)
+        self._sweep(airs)
+
+    def _sweep(self, airs: Sequence[Air]) -> None:
+        for address in [each for each in self._told if all(air.get(each) is None for air in airs)]:
+            del self._told[address]
+            self._lost(address)
+
+    def _look(self, air: Air, now: int) -> None:
         for sighting in air.all():
             told = self._told.get(sighting.heard.address)
             is_due = told is None or sighting.is_news or now - told >= AGAIN_MS
@@ -50,9 +62,6 @@ class Offers:
                 sighting.is_news = False
                 self._told[sighting.heard.address] = now
                 self._tell(proposed(sighting.heard))
-        for address in air.forget_before(now - self._lost_ms):
-            if self._told.pop(address, None) is not None:
-                self._lost(address)
 
     def _may_tell(self, sighting: Sighting, told: int | None) -> bool:
         heard = sighting.heard

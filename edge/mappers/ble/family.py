@@ -77,8 +77,8 @@ class BleFamily:
     async def _offer(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            for room in self._rooms.values():
-                self._offers.look(room.air, self._around.clock())
+            airs = [room.air for room in self._rooms.values()]
+            self._offers.look(self._around.clock(), *airs)
 
     # --- drivers ----------------------------------------------------------------------------------
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from edge.mappers.ble.adapter import AdapterRoom
 from edge.mappers.ble.advertised import AdvertReader
 from edge.mappers.ble.configuration import DeviceConfig
-from edge.mappers.ble.heard import Heard
+from edge.mappers.ble.heard import AddressKind, Heard
 from edge.mappers.driver import Clock, DeviceUnreachable, Reading
 from edge.mappers.readings import bad
 from gateway.errors import Rejected
+
+CHANGE_MS: Final = 10_000
+"""A private address that is silent for so long may have changed."""
 
 
 class PassiveDriver:
@@ -33,6 +37,7 @@ class PassiveDriver:
         self._is_told = False
         self._listening = 0
         self._address = ""
+        self._kind = AddressKind.PRIVATE
 
     async def connect(self) -> None:
         sighting = await self._room.wait_for(
@@ -41,24 +46,31 @@ class PassiveDriver:
         if self._clock() - sighting.last > self._lost_ms:
             raise DeviceUnreachable(self._silent(self._clock() - sighting.last))
         self._room.listen(self._tell)
-        self._follow(sighting.heard.address)
+        self._follow(sighting.heard)
+        match = self._config.match
+        self._listening = self._room.air.listen(match.address, self._heard)
         self._heard(sighting.heard, sighting.last)
 
-    def _follow(self, address: str) -> None:
-        self._address = address
-        match = self._config.match
-        self._listening = self._room.air.listen("" if not match.address else address, self._heard)
+    def _follow(self, heard: Heard) -> None:
+        self._address, self._kind = heard.address, heard.kind
 
     def _heard(self, heard: Heard, now: int) -> None:
         if heard.address != self._address:
             if not self._config.match.fits(heard) or not self._is_silent(now):
                 return
-            self._address = heard.address
+            self._follow(heard)
         if self._adverts.take(heard, now):
             self._tell()
 
     def _is_silent(self, now: int) -> bool:
-        return now - self._adverts.last > 10_000
+        """Say whether another device that fits may be this one: only a private address changes soon."""
+        limit = CHANGE_MS if self._kind is AddressKind.PRIVATE else self._patience
+        return now - self._adverts.last > limit
+
+    @property
+    def _patience(self) -> int:
+        """How long it may be silent, ms: one that speaks only when something happens, much longer."""
+        return max(self._lost_ms, self._adverts.calm_ms)
 
     def _tell(self) -> None:
         if not self._is_told:
@@ -71,7 +83,7 @@ class PassiveDriver:
         self._room.check_up()
         now = self._clock()
         silent = now - self._adverts.last
-        if silent > self._lost_ms:
+        if silent > self._patience:
             raise DeviceUnreachable(self._silent(silent))
         found = self._adverts.read(names, now)
         faults = self._config.faults

@@ -9,6 +9,7 @@ import msgspec
 
 from edge.mappers.ble.adapter import AdapterRoom
 from edge.mappers.ble.configuration import Match
+from edge.mappers.ble.heard import Sighting
 from edge.mappers.ble.propose import MAX_PROPERTIES, characteristic_property, proposed
 from edge.mappers.ble.radio import Characteristic
 from edge.mappers.ble.sig import CHARACTERISTICS
@@ -25,18 +26,26 @@ async def probed(room: AdapterRoom, address: str) -> Discovered:
     """Connect and look. Errors: Rejected for no address; DeviceUnreachable."""
     match = Match(address=address_of(address))
     sighting = await room.wait_for(match, PROBE_SECONDS)
-    lease = await room.connect(sighting, PROBE_SECONDS, pair=False, ended=lambda: None)
-    try:
-        if lease.link is None:
-            raise DeviceUnreachable("the link was lost")
-        known, _are_more = lease.link.characteristics()
-    finally:
-        await room.release(lease)
+    known = await _characteristics(room, sighting)
     guess = proposed(sighting.heard)
     properties = [made for one in known if (made := _property(one)) is not None]
     unique = tuple({each.name: each for each in properties}.values())[:MAX_PROPERTIES]
     names = re.sub(r"[^a-z0-9]+", "-", (sighting.heard.name or "device").lower()).strip("-")
     return _looked_into(guess, unique, f"bluetooth-{names or 'device'}"[:60].strip("-"))
+
+
+async def _characteristics(room: AdapterRoom, sighting: Sighting) -> list[Characteristic]:
+    """Look; through the connection of the device's Device, where there is one: ours would end that."""
+    link = room.link_to(sighting.heard.address)
+    if link is not None:
+        return link.characteristics()[0]
+    lease = await room.connect(sighting, PROBE_SECONDS, pair=False, ended=lambda: None)
+    try:
+        if lease.link is None:
+            raise DeviceUnreachable("the link was lost")
+        return lease.link.characteristics()[0]
+    finally:
+        await room.release(lease)
 
 
 def _looked_into(

@@ -46,9 +46,8 @@ _PASSIVE: Final = frozenset({"bthome", "ibeacon", "eddystone", "advertiser"})
 
 def _first(heard: Heard) -> tuple[str, list[DiscoveredProperty]]:
     """Return the kind of device and its properties: the first format that is known."""
-    data = heard.service_data.get(sig(bthome.SERVICE))
-    if data is not None:
-        return "bthome", list(_bthome(data, heard.address))
+    if _has_bthome(heard):
+        return "bthome", list(_bthome(heard))
     if beacons.EDDYSTONE in {number_of(uuid) for uuid in heard.service_data}:
         return "eddystone", list(_beacon("eddystone", beacons.EDDYSTONE_FIELDS))
     if heard.manufacturer.get(beacons.APPLE, b"")[:2] == b"\x02\x15":
@@ -62,10 +61,19 @@ def _first(heard: Heard) -> tuple[str, list[DiscoveredProperty]]:
     return ("advertiser" if is_mute else "ble"), list(_raw(heard))
 
 
-def _bthome(data: bytes, address: str) -> Iterable[DiscoveredProperty]:
+def _has_bthome(heard: Heard) -> bool:
     try:
-        opened = bthome.Packet.read(data).opened(address, None)
-        for name, kind, _value in bthome.objects(opened):
+        return bthome.packet_in(heard.service_data) is not None
+    except BadRequest:
+        return sig(bthome.SERVICE) in heard.service_data
+
+
+def _bthome(heard: Heard) -> Iterable[DiscoveredProperty]:
+    try:
+        packet = bthome.packet_in(heard.service_data)
+        if packet is None:
+            return
+        for name, kind, _value in packet.values(heard.address, None):
             if name != "packet_id":
                 yield DiscoveredProperty(
                     _camel(name),
@@ -136,12 +144,19 @@ def _maker(heard: Heard) -> str:
     return next((_MAKERS[each] for each in sorted(heard.manufacturer) if each in _MAKERS), "")
 
 
+def _is_secret(heard: Heard) -> bool:
+    try:
+        packet = bthome.packet_in(heard.service_data)
+    except BadRequest:
+        return False
+    return packet is not None and packet.is_encrypted
+
+
 def _facts(heard: Heard, kind: str) -> dict[str, str]:
     facts = {"format": kind, "addressKind": heard.kind.value}
     if heard.kind is AddressKind.PRIVATE:
         facts["note"] = "the address changes: find the device by name or service instead"
-    data = heard.service_data.get(sig(bthome.SERVICE), b"")
-    if data[:1] and data[0] & 1:
+    if kind == "bthome" and _is_secret(heard):
         facts["encrypted"] = "needs configData.bindKey"
     services = sorted(heard.services)[:8]
     if services:

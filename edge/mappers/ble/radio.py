@@ -49,6 +49,8 @@ _PATTERNS: Final[list[OrPatternLike]] = [
     *(OrPattern(0, _FLAGS, bytes([flags])) for flags in (0x02, 0x04, 0x05, 0x06, 0x1A)),
     OrPattern(0, AdvertisementDataType.SERVICE_DATA_UUID16, b"\xd2\xfc"),
     OrPattern(0, AdvertisementDataType.SERVICE_DATA_UUID16, b"\xaa\xfe"),
+    OrPattern(0, AdvertisementDataType.SERVICE_DATA_UUID16, b"\x1c\x18"),
+    OrPattern(0, AdvertisementDataType.SERVICE_DATA_UUID16, b"\x1e\x18"),
     OrPattern(0, AdvertisementDataType.MANUFACTURER_SPECIFIC_DATA, b"\x4c\x00"),
 ]
 """BlueZ scans passively only for patterns: nearly all advertisements begin with one of these."""
@@ -56,6 +58,12 @@ _PATTERNS: Final[list[OrPatternLike]] = [
 logging.getLogger("bleak.backends.bluezdbus.version").setLevel(
     logging.ERROR
 )  # bluetoothctl is optional
+
+
+_REFUSALS: Final = frozenset(
+    f"org.bluez.Error.{word}"
+    for word in ("NotPermitted", "NotSupported", "NotAuthorized", "InvalidArguments")
+)
 
 
 class AttributeRefused(Rejected):
@@ -66,8 +74,11 @@ class AttributeRefused(Rejected):
 
 
 @contextmanager
-def own_errors(what: str) -> Iterator[None]:
-    """Turn what bleak, D-Bus and the system raise into errors of ours."""
+def own_errors(what: str, *, of_attribute: bool = False) -> Iterator[None]:
+    """Turn what bleak, D-Bus and the system raise into errors of ours.
+
+    What BlueZ refuses of one attribute (to notify, to be read before pairing) is no fault of the connection.
+    """
     try:
         yield
     except BleakGATTProtocolError as error:
@@ -78,6 +89,9 @@ def own_errors(what: str) -> Iterator[None]:
         raise DeviceUnreachable(f"{what}: {error.args[0]}") from error
     except BleakDBusError as error:
         details = str(error.dbus_error_details or error.dbus_error)
+        if of_attribute and error.dbus_error in _REFUSALS:
+            hint = ": the device wants to be paired (pair)" if "paired" in details else ""
+            raise AttributeRefused(f"{what}: {details[:200]}{hint}") from error
         raise DeviceUnreachable(f"{what}: {details[:200]}") from error
     except TimeoutError as error:
         raise DeviceUnreachable(f"{what}: no answer in time") from error
@@ -183,22 +197,22 @@ class RadioLink:
 
     async def read(self, one: Characteristic) -> bytes:
         """Errors: AttributeRefused; DeviceUnreachable."""
-        with own_errors("reading"):
+        with own_errors("reading", of_attribute=True):
             return bytes(await self._client.read_gatt_char(one.own))
 
     async def write(self, one: Characteristic, data: bytes, *, response: bool) -> None:
         """Errors: AttributeRefused; DeviceUnreachable."""
-        with own_errors("writing"):
+        with own_errors("writing", of_attribute=True):
             await self._client.write_gatt_char(one.own, data, response=response)
 
     async def listen(self, one: Characteristic, told: Callable[[bytes], None]) -> None:
         """Have `told` called with each notification. Errors: AttributeRefused; DeviceUnreachable."""
-        with own_errors("notifications"):
+        with own_errors("notifications", of_attribute=True):
             await self._client.start_notify(one.own, lambda _own, data: told(bytes(data)))
 
     async def unlisten(self, one: Characteristic) -> None:
         """Errors: AttributeRefused; DeviceUnreachable."""
-        with own_errors("notifications"):
+        with own_errors("notifications", of_attribute=True):
             await self._client.stop_notify(one.own)
 
     async def close(self) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edge.mappers.ble.codecs import PLAIN, Codec, Scaled, Value, medical_float
+from edge.mappers.ble.measurements import RECORDS
 from gateway.errors import BadRequest, Rejected
 
 
@@ -126,12 +127,20 @@ def _u(size: int, down: float = 1, **more: object) -> Codec:
     return Scaled(size, down=down, **more).codec()  # type: ignore[arg-type]
 
 
+def _record(name: str, unit: str = "") -> Standard:
+    fields = RECORDS[name].fields()
+    return Standard(name, fields[0][1], unit, fields)
+
+
+_NO16, _NO24 = (0xFFFF,), (0xFFFFFF,)
+
 CHARACTERISTICS: Final[dict[int, Standard]] = {
     0x2A00: Standard("deviceName", _TEXT),
     0x2A06: Standard("alertLevel", _u(1, high=2, low=0)),
     0x2A07: Standard("txPower", _s(1), "dBm"),
     0x2A19: Standard("battery", _u(1, low=0, high=100), "%"),
     0x2A1C: Standard("bodyTemperature", Codec(_body_temperature, None, "DOUBLE"), "°C"),
+    0x2A18: _record("glucose", "mmol/l"),
     0x2A1F: Standard("temperatureCelsius", _s(2, 10), "°C"),
     0x2A24: Standard("modelNumber", _TEXT),
     0x2A25: Standard("serialNumber", _TEXT),
@@ -139,8 +148,18 @@ CHARACTERISTICS: Final[dict[int, Standard]] = {
     0x2A27: Standard("hardware", _TEXT),
     0x2A28: Standard("software", _TEXT),
     0x2A29: Standard("manufacturer", _TEXT),
+    0x2A2C: Standard("magneticDeclination", _u(2, 100), "°"),
+    0x2A35: _record("bloodPressure", "mmHg"),
     0x2A37: Standard("heartRate", _HEART[0][1], "1/min", _HEART),
     0x2A38: Standard("sensorLocation", _u(1)),
+    0x2A53: _record("running", "m/s"),
+    0x2A5B: _record("cycling"),
+    0x2A5D: Standard("cyclingSensorLocation", _u(1)),
+    0x2A5E: Standard(
+        "spotOximeter", RECORDS["oximeter"].fields()[0][1], "%", RECORDS["oximeter"].fields()
+    ),
+    0x2A5F: _record("oximeter", "%"),
+    0x2A63: _record("cyclingPower", "W"),
     0x2A6C: Standard("elevation", _s(3, 100), "m"),
     0x2A6D: Standard("pressure", _u(4, 10), "Pa"),
     0x2A6E: Standard("temperature", _s(2, 100, unknown=(-0x8000,)), "°C"),
@@ -157,9 +176,27 @@ CHARACTERISTICS: Final[dict[int, Standard]] = {
     0x2A79: Standard("windChill", _s(1), "°C"),
     0x2A7A: Standard("heatIndex", _s(1), "°C"),
     0x2A7B: Standard("dewPoint", _s(1), "°C"),
-    0x2AA3: Standard("pressureTrend", _u(1, low=0, high=9)),
-    0x2AFB: Standard("illuminance", _u(3, 100, unknown=(0xFFFFFF,)), "lx"),
-    0x2B8C: Standard("co2", _u(2, unknown=(0xFFFF,)), "ppm"),
+    0x2A8E: Standard("height", _u(2, 100), "m"),
+    0x2A98: Standard("bodyWeight", _u(2, 200), "kg"),
+    0x2A9D: _record("weight", "kg"),
+    0x2AA3: Standard("pressureTrend", _u(1, low=1, high=9, unknown=(0,))),
+    0x2AE2: Standard("boolean", PLAIN["bool"]),
+    0x2AE9: Standard("colourTemperature", _u(2, unknown=_NO16), "K"),
+    0x2AEA: Standard("count16", _u(2, unknown=_NO16)),
+    0x2AEB: Standard("count24", _u(3, unknown=_NO24)),
+    0x2AEE: Standard("current", _u(2, 100, unknown=_NO16), "A"),
+    0x2AF2: Standard("energy", _u(3, unknown=_NO24), "kWh"),
+    0x2AF9: Standard("genericLevel", _u(2)),
+    0x2AFB: Standard("illuminance", _u(3, 100, unknown=_NO24), "lx"),
+    0x2AFF: Standard("luminousFlux", _u(2, unknown=_NO16), "lm"),
+    0x2B01: Standard("luminousIntensity", _u(2, unknown=_NO16), "cd"),
+    0x2B02: Standard("massFlow", _u(2, unknown=_NO16), "g/s"),
+    0x2B04: Standard("percentage", _u(1, 2, unknown=(0xFF,)), "%"),
+    0x2B05: Standard("power", _u(3, 10, unknown=(0xFFFFFE, 0xFFFFFF)), "W"),
+    0x2B0D: Standard("temperature8", _s(1, 2, unknown=(0x7F,)), "°C"),
+    0x2B18: Standard("voltage", _u(2, 64, unknown=_NO16), "V"),
+    0x2B1B: Standard("volumeFlow", _u(2, 1_000, unknown=_NO16), "l/s"),
+    0x2B8C: Standard("co2", _u(2, unknown=_NO16), "ppm"),
     0x2BCF: Standard("ammonia", _MEDICAL, "kg/m³"),
     0x2BD0: Standard("carbonMonoxide", _MEDICAL, "kg/m³"),
     0x2BD1: Standard("methane", _MEDICAL, "ppb"),
@@ -170,7 +207,9 @@ CHARACTERISTICS: Final[dict[int, Standard]] = {
     0x2BD6: Standard("pm25", _MEDICAL, "kg/m³"),
     0x2BD7: Standard("pm10", _MEDICAL, "kg/m³"),
     0x2BD8: Standard("sulfurDioxide", _MEDICAL, "kg/m³"),
-    0x2BE7: Standard("voc", _u(2, unknown=(0xFFFF,)), "ppb"),
+    0x2BE0: Standard("highVoltage", _u(3, 64, unknown=_NO24), "V"),
+    0x2BE4: Standard("noise", _u(1, unknown=(0xFF,)), "dB"),
+    0x2BE7: Standard("voc", _u(2, unknown=_NO16), "ppb"),
 }
 _BY_NAME: Final = {each.name.lower(): number for number, each in CHARACTERISTICS.items()}
 
@@ -179,6 +218,12 @@ SERVICES: Final[dict[int, tuple[str, tuple[int, ...]]]] = {
     0x180A: ("device-information", (0x2A29, 0x2A24, 0x2A26)),
     0x180D: ("heart-rate", (0x2A37,)),
     0x180F: ("battery", (0x2A19,)),
+    0x1810: ("blood-pressure", (0x2A35,)),
+    0x1814: ("running", (0x2A53,)),
+    0x1816: ("cycling", (0x2A5B,)),
+    0x1818: ("cycling-power", (0x2A63,)),
+    0x181D: ("weight-scale", (0x2A9D,)),
+    0x1822: ("pulse-oximeter", (0x2A5F,)),
     0x181A: ("environmental-sensing", (0x2A6E, 0x2A6F, 0x2A6D)),
 }
 """Services whose advertisement lets one guess at characteristics; most have them, not all."""
