@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edge.mappers.ble import connected
+from edge.mappers.ble import adapter, connected
 from edge.mappers.ble.heard import Heard, kind_of
 from edge.mappers.ble.uuids import sig
 from edge.mappers.driver import DeviceUnreachable, Quality
@@ -180,3 +180,16 @@ async def test_a_connection_that_is_broken_off_leaves_its_place(lab: Lab, tmp_pa
             False,
             0,
         )
+
+
+async def test_a_scan_that_hears_nobody_is_begun_anew(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_family(tmp_path) as rig:
+        await until(lambda: len(rig.family._rooms["hci0"].air) == 2)
+        monkeypatch.setattr(adapter, "DEAF_SECONDS", 0.3)
+        await until(lambda: lab.facade.discoveries == 1)  # as long as somebody is heard
+        rig.family._rooms["hci0"]._say_turn()
+        for device in lab.devices.values():
+            await device.vanish()
+        await until(lambda: lab.facade.discoveries > 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from zigpy import types
 from zigpy_deconz.zigbee import application as deconz
 
-from edge.mappers.zigbee import database
+from edge.mappers.zigbee import database, network
 from edge.mappers.zigbee.radio import COUNTER_LEAP, Radio
 from edge.mappers.zigbee.zigpyviews import plain
 from tests.integration.zigbee_rig import Rig, until, until_value, value_of
@@ -143,3 +144,32 @@ async def test_a_stick_that_starts_again_lets_nobody_join(tmp_path: Path) -> Non
 def test_a_switch_that_says_neither_has_no_value() -> None:
     made = [types.Bool(number) for number in (0, 1, 0xFF)]  # type: ignore[no-untyped-call]
     assert [plain(each) for each in made] == [False, True, 0xFF]
+
+
+async def test_devices_that_are_still_there_are_offered_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "OFFER_SECONDS", 0.05)
+    with laboratory(memory=_formed()) as lab:
+        rig = Rig(lab, tmp_path / "z")
+        async with rig.running():
+            await rig.up()
+            lamp = await rig.joined("lamp")
+            rig.found.clear()
+            await until(lambda: kinds.ieee_text(lamp.ieee) in rig.found)
+            rig.skew = 26 * 3_600_000
+            await asyncio.sleep(0.1)
+            rig.found.clear()  # silent for longer than a sleeper may be
+            await asyncio.sleep(0.15)
+            assert rig.found == {}
+
+
+async def test_a_path_without_a_stick_is_told_before_the_database_is_read(tmp_path: Path) -> None:
+    with laboratory(memory=_formed()) as lab:
+        lab.unplug()
+        rig = Rig(lab, tmp_path / "z")
+        async with rig.running() as family:
+            await until(lambda: "there is no such device" in str(family.fact("why")))
+            assert not (tmp_path / "z" / database.NAME).exists()
+            lab.plug()
+            await rig.up()

@@ -245,6 +245,16 @@ async def test_two_devices_of_one_sleeper_keep_their_wishes_apart(tmp_path: Path
     assert radio.sent == [(8, 4, (127, 4))]
 
 
+async def test_what_another_device_had_configured_is_not_forgotten(tmp_path: Path) -> None:
+    radio = PlayedRadio({(0x300, 7): 1, (0x300, 0): 1, (0x300, 1): 1})
+    net = PlayedNetwork(radio, tmp_path)
+    for owner, names in (("default/a", ["colourTemperature"]), ("default/b", ["colourHs"])):
+        driver = driver_of(net, owner, **{name: (STRING, {}) for name in names})
+        await driver.connect()
+        await driver.attend()
+    assert net.told.get(IEEE, "1/768") == {0, 1, 7}
+
+
 async def test_a_wish_that_is_taken_back_is_not_sent(tmp_path: Path) -> None:
     radio = PlayedRadio({(6, 0): True}, is_sleepy=True)
     driver = driver_of(PlayedNetwork(radio, tmp_path), on=(PropertyType.BOOLEAN, {}))

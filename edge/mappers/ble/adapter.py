@@ -21,6 +21,8 @@ from gateway.runtime.backoff import Backoff
 log = logging.getLogger(__name__)
 
 FIRST_WORD_SECONDS: Final = 3.0
+DEAF_SECONDS: Final = 120.0
+"""A scan that heard nobody for so long is begun anew: controllers and bluetoothd stop without a word."""
 RECENT_MS: Final = 15_000
 """Devices that fit the same filter and were heard in so long are there at the same time."""
 
@@ -65,6 +67,7 @@ class AdapterRoom:
         self._downs = 0
         self._is_stale = False
         self._is_connecting = False
+        self._heard_at = 0.0
         self._listeners: list[Callable[[], None]] = []
 
     # --- its life ---------------------------------------------------------------------------------
@@ -173,12 +176,20 @@ class AdapterRoom:
                 await asyncio.sleep(own.scan_pause)
 
     async def _while_scanning(self, seconds: float) -> None:
-        """Return when it is time for a pause, or the adapter is needed, or was gone, however shortly."""
-        downs = self._downs
+        """Return when it is time for a pause, or the adapter is needed, or was gone, however shortly.
+
+        Also when nobody is heard: there may be nobody, and beginning anew costs nothing then.
+        """
+        downs, loop = self._downs, asyncio.get_running_loop()
+        self._heard_at = loop.time()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds or None):
                 while self._may_scan() and not self._is_stale and downs == self._downs:
-                    await self._wait_turn(None)
+                    left = self._heard_at + DEAF_SECONDS - loop.time()
+                    if left <= 0:
+                        log.info("a Bluetooth scan hears nobody", extra={"adapter": self.name})
+                        return
+                    await self._wait_turn(left)
 
     async def _wait_turn(self, seconds: float | None) -> None:
         self._turn.clear()
@@ -193,6 +204,7 @@ class AdapterRoom:
             await radio.forget()
 
     def _heard(self, heard: Heard) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
         self.air.take(heard, self._clock())
 
     # --- finding ----------------------------------------------------------------------------------

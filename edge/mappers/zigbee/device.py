@@ -303,7 +303,9 @@ class ZigbeeDriver:
         except Rejected:
             reported = set()
         if reported and joins == self._joins:
-            self._net.told.note(self.ieee, f"{endpoint}/{cluster}", reported)
+            part = f"{endpoint}/{cluster}"
+            known = self._net.told.get(self.ieee, part) or set()  # another Device's
+            self._net.told.note(self.ieee, part, reported | known)
         return reported
 
     async def _enroll(self, radio: Radio) -> None:

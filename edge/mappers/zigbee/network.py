@@ -39,6 +39,8 @@ RETRY_FIRST, RETRY_CAP = 0.5, 5.0
 OBEYED = "permit.json"
 PERMIT_STEP = 10
 """What is left of a permit is told in steps of so many seconds, not each second."""
+OFFER_SECONDS = 3_600.0
+"""How often devices that are still there are offered again: what was not seen for a day is forgotten."""
 MAX_LOOKS = 8
 """Devices that are asked about colours and zones at once."""
 LOOKS = {meanings.COLOUR: 0x400A, meanings.ZONE: 1}
@@ -79,6 +81,7 @@ class ZigbeeFamily:
                 for drivers in self._drivers.values():
                     for driver in drivers:
                         self._care_for(driver)
+                group.create_task(self._offer_again())
                 while True:
                     await self._work(backoff)
                     await asyncio.sleep(backoff.next())
@@ -334,6 +337,14 @@ class ZigbeeFamily:
             log.exception("a Zigbee device could not be looked at", extra={"ieee": ieee})
         finally:
             self._looks.discard(ieee)
+
+    async def _offer_again(self) -> None:
+        while True:
+            await asyncio.sleep(OFFER_SECONDS)
+            oldest = self.clock() - self.plan.battery_silence * 1_000
+            for seen in self._radio.all_seen():
+                if seen.last_seen >= oldest:
+                    self._offer(seen.ieee)
 
     def _offer(self, ieee: str) -> None:
         seen = self._radio.seen(ieee)

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import json
 import logging
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,6 +105,9 @@ class Radio:
 
         Errors: StickAway; NetworkRefused; InvalidSetting; sqlite3.Error for a damaged database.
         """
+        path = self._plan.device
+        if path.startswith("/") and not await asyncio.to_thread(os.path.exists, path):
+            raise StickAway(f"{path}: there is no such device")
         app = await self._load()
         try:
             await self._start(app)
