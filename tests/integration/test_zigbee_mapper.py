@@ -204,6 +204,33 @@ async def test_light_motion_and_pressure_are_read(rig: Rig) -> None:
     await driver.close()
 
 
+async def test_heating_a_blind_and_air_are_served(rig: Rig) -> None:
+    room = await rig.joined("climate")
+    offered = rig.found[kinds.ieee_text(room.ieee)].properties
+    names = [each.name for each in offered]
+    assert {each.name for each in offered if each.access == "ReadWrite"} == {
+        "coverPosition",
+        "heatingSetpoint",
+        "systemMode",
+    }
+    driver = await rig.connected(room, *names)
+    values = ("0", "20.5", "20", "4", "31.5", "612", "7.25")
+    for name, text in zip(names, values, strict=True):
+        await until_value(driver, name, text)
+    await driver.write("coverPosition", "40")
+    await driver.write("heatingSetpoint", "21.337")
+    await driver.write("systemMode", "0")
+    found = [room.value(*spot) for spot in ((0x0102, 8), (0x0201, 0x12), (0x0201, 0x1C))]
+    assert found == [40, 2_134, 0]
+    await until_value(driver, "heatingSetpoint", "21.337")
+    with pytest.raises(Rejected, match="only be read"):
+        await driver.write("co2", "400")
+    await until(lambda: room.clusters[0x040D].reporting)
+    room.set(0x040D, 0, 0.0008)
+    await until_value(driver, "co2", "800")
+    await driver.close()
+
+
 async def test_what_a_device_has_not_is_a_fault_of_its_property(rig: Rig) -> None:
     plug = await rig.joined("plug")
     driver = await rig.connected(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tests.zigbee.values import Attribute, change_size, decode
 
 PROFILE = 0x0104
-ON_OFF, LEVEL, COLOUR, ZONE, POLL = 0x0006, 0x0008, 0x0300, 0x0500, 0x0020
+ON_OFF, LEVEL, COLOUR, ZONE, POLL, COVER = 0x0006, 0x0008, 0x0300, 0x0500, 0x0020, 0x0102
 SUCCESS, UNSUPPORTED_COMMAND, UNSUPPORTED_ATTRIBUTE, READ_ONLY = 0x00, 0x81, 0x86, 0x88
 
 
@@ -252,6 +252,7 @@ COMMANDS: dict[tuple[int, int], Callable[[Device, bytes], _Changes]] = {
     (COLOUR, 7): lambda _device, body: [
         (COLOUR, 3, _u16(body, 0)), (COLOUR, 4, _u16(body, 2)), (COLOUR, 8, 1),
     ],
+    (COVER, 5): lambda _device, body: [(COVER, 8, body[0])],
     (COLOUR, 10): lambda _device, body: [(COLOUR, 7, _u16(body, 0)), (COLOUR, 8, 2)],
 }  # fmt: skip
 """What a cluster command changes: cluster, attribute, value."""

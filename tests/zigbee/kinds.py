@@ -104,12 +104,30 @@ def motion(ieee: int) -> Device:
     return Device(ieee, 1, 0x0107, clusters)
 
 
+def climate(ieee: int) -> Device:
+    """Heating, a blind and the air of a room."""
+    clusters = {
+        0x0000: _basic("RoomClimate", 1),
+        0x0102: {8: Attribute(t.UINT8, 0)},
+        0x0201: {
+            0: Attribute(t.INT16, 2_050),
+            0x12: Attribute(t.INT16, 2_000, is_writable=True),
+            0x1C: Attribute(t.ENUM8, 4, is_writable=True),
+        },
+        0x0408: {0: Attribute(t.UINT16, 3_150)},
+        0x040D: {0: Attribute(t.SINGLE, 0.000_612)},
+        0x042A: {0: Attribute(t.SINGLE, 7.25)},
+    }
+    return Device(ieee, 1, 0x0301, clusters)
+
+
 KINDS: dict[str, Callable[[int], Device]] = {
     "lamp": lamp,
     "thermometer": thermometer,
     "plug": plug,
     "contact": contact,
     "motion": motion,
+    "climate": climate,
 }
 FIRST_IEEE = 0x00124B0000000001
 

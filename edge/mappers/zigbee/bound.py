@@ -84,7 +84,8 @@ class Bound:
         """Return what is to be sent for a wanted value. Errors: Rejected, saying what was expected."""
         value = wanted_value(self.rule, text)
         command, encode = self.place.command, self.place.codec.encode
-        if encode is None or (self.place.is_known and command is None):
+        is_own = self.place.is_writable or not self.place.is_known
+        if encode is None or (command is None and not is_own):
             raise Rejected(f"{self.name} can only be read")
         try:
             if command is None:

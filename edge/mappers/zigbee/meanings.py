@@ -15,6 +15,7 @@ from edge.mappers.zigbee.codecs import Codec
 BASIC, POWER, ON_OFF, LEVEL, POLL = 0x0000, 0x0001, 0x0006, 0x0008, 0x0020
 COLOUR, THERMOSTAT, ZONE, METERING, ELECTRICAL = 0x0300, 0x0201, 0x0500, 0x0702, 0x0B04
 ILLUMINANCE, TEMPERATURE, PRESSURE, HUMIDITY, OCCUPANCY = 0x0400, 0x0402, 0x0403, 0x0405, 0x0406
+COVER, SOIL, CO2, PM25 = 0x0102, 0x0408, 0x040D, 0x042A
 
 CLUSTERS: Final[Mapping[str, int]] = {
     "basic": BASIC,
@@ -24,6 +25,7 @@ CLUSTERS: Final[Mapping[str, int]] = {
     "level": LEVEL,
     "level_control": LEVEL,
     "poll_control": POLL,
+    "window_covering": COVER,
     "thermostat": THERMOSTAT,
     "color_control": COLOUR,
     "colour_control": COLOUR,
@@ -38,6 +40,9 @@ CLUSTERS: Final[Mapping[str, int]] = {
     "humidity": HUMIDITY,
     "occupancy_sensing": OCCUPANCY,
     "occupancy": OCCUPANCY,
+    "soil_moisture": SOIL,
+    "carbon_dioxide_concentration": CO2,
+    "pm25": PM25,
     "ias_zone": ZONE,
     "metering": METERING,
     "smartenergy_metering": METERING,
@@ -52,7 +57,7 @@ class Reporting:
 
     low: int
     high: int
-    change: int = 0
+    change: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +94,12 @@ class Meaning:
     factor: float = 1.0
     near: int = 0
     description: str = ""
+    is_writable: bool = False
+    """Whether the attribute itself is written."""
 
     @property
     def access(self) -> str:
-        return "ReadOnly" if self.command is None else "ReadWrite"
+        return "ReadWrite" if self.command is not None or self.is_writable else "ReadOnly"
 
 
 _OFTEN, _SENSOR, _RARE = 300, 3_600, 21_600
@@ -180,6 +187,35 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     "demand": Meaning(
         METERING, (0x0400,), "int24", codecs.plain(), "DOUBLE", "W",
         reporting=Reporting(5, _OFTEN, 1), ratio=(0x0301, 0x0302), factor=1_000.0,
+    ),
+    "coverPosition": Meaning(
+        COVER, (8,), "uint8", codecs.plain(), "INT", "%", "0", "100",
+        command=Command(5), reporting=Reporting(1, _OFTEN, 1), description="100 is closed",
+    ),
+    "localTemperature": Meaning(
+        THERMOSTAT, (0,), "int16", codecs.linear(0.01, 2), "DOUBLE", "°C",
+        reporting=Reporting(10, _SENSOR, 10),
+    ),
+    "heatingSetpoint": Meaning(
+        THERMOSTAT, (0x12,), "int16", codecs.linear(0.01, 2), "DOUBLE", "°C",
+        reporting=Reporting(1, _SENSOR, 1), is_writable=True,
+    ),
+    "systemMode": Meaning(
+        THERMOSTAT, (0x1C,), "enum8", codecs.plain(), "INT",
+        reporting=Reporting(1, _SENSOR), is_writable=True,
+        description="0 off, 1 automatic, 3 cool, 4 heat",
+    ),
+    "soilMoisture": Meaning(
+        SOIL, (0,), "uint16", codecs.linear(0.01, 2), "DOUBLE", "%", "0", "100",
+        reporting=Reporting(10, _SENSOR, 100),
+    ),
+    "co2": Meaning(
+        CO2, (0,), "single", codecs.linear(1e6, 1), "DOUBLE", "ppm", "0",
+        reporting=Reporting(10, _SENSOR, 25e-6),
+    ),
+    "pm25": Meaning(
+        PM25, (0,), "single", codecs.linear(1, 2), "DOUBLE", "µg/m³", "0",
+        reporting=Reporting(10, _SENSOR, 1.0),
     ),
 }  # fmt: skip
 """By the name of the property that a discovered device would have."""

@@ -56,6 +56,7 @@ class Place:
     factor: float = 1.0
     near: int = 0
     scale: float = 1.0
+    is_writable: bool = False
     is_known: bool = True
     """Whether it is one of the table's properties, with access rules of their own."""
 
@@ -145,4 +146,5 @@ def _from(meaning: Meaning) -> Place:
         ratio=meaning.ratio,
         factor=meaning.factor,
         near=meaning.near,
+        is_writable=meaning.is_writable,
     )

@@ -24,6 +24,11 @@ BY_CLUSTER: Mapping[int, Sequence[str]] = {
     meanings.POWER: ("battery",),
     meanings.ELECTRICAL: ("power", "voltage", "current"),
     meanings.METERING: ("energy",),
+    meanings.COVER: ("coverPosition",),
+    meanings.THERMOSTAT: ("localTemperature", "heatingSetpoint", "systemMode"),
+    meanings.SOIL: ("soilMoisture",),
+    meanings.CO2: ("co2",),
+    meanings.PM25: ("pm25",),
 }
 CONTACT = 0x0015
 MOTION = 0x000D

@@ -332,7 +332,9 @@ class Radio:
         found = self._cluster(ieee, endpoint, cluster)
         configs = {
             found.find_attribute(number): ReportingConfig(
-                min_interval=each.low, max_interval=each.high, reportable_change=each.change
+                each.low,
+                each.high,
+                each.change,  # type: ignore[arg-type]  # of the attribute's type
             )
             for number, each in wanted.items()
         }
@@ -343,12 +345,6 @@ class Radio:
         async with self._calling("configure reporting"):
             statuses = await found.configure_reporting_multiple(configs)
         return {int(each.id) for each, status in statuses.items() if status == Status.SUCCESS}
-
-    async def bind(self, ieee: str, endpoint: int, cluster: int) -> None:
-        """Bind a cluster to the coordinator, as a device needs to check in. Errors: DeviceUnreachable."""
-        found = self._cluster(ieee, endpoint, cluster)
-        async with self._calling("bind"):
-            await found.bind()
 
     async def enroll(self, ieee: str, endpoint: int) -> None:
         """Tell an IAS zone whom to notify. Errors: DeviceUnreachable; Rejected."""
