@@ -332,3 +332,16 @@ def test_without_the_library_the_fault_says_what_to_install(
     monkeypatch.setitem(sys.modules, "edge.mappers.coap.client", None)
     with pytest.raises(InvalidSetting, match=r"twinspan\[coap\]"):
         make_coap(world.around)
+
+
+def test_a_library_whose_answers_cannot_be_limited_is_not_used(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aiocoap: Any = pytest.importorskip("aiocoap")
+    make_coap(world.around)
+    made = aiocoap.Message._append_response_block
+    make_coap(world.around)
+    assert aiocoap.Message._append_response_block is made  # one limit is enough
+    monkeypatch.delattr(aiocoap.Message, "_append_response_block")
+    with pytest.raises(InvalidSetting, match="any length"):
+        make_coap(world.around)

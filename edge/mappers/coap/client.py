@@ -16,6 +16,7 @@ from aiocoap.numbers.types import Type
 from edge.mappers.coap.places import MAX_PAYLOAD, Access
 from edge.mappers.coap.requests import Answer, AnsweredBadly
 from edge.mappers.driver import DeviceUnreachable
+from gateway.errors import InvalidSetting
 
 logging.getLogger("coap").setLevel(logging.CRITICAL)  # what fails is told by whoever asked
 
@@ -29,25 +30,33 @@ class TooLong(coap_error.ObservationCancelled):  # type: ignore[misc]
         return f"a payload of at most {MAX_PAYLOAD} bytes is taken, more came"
 
 
-def _cap_answers() -> None:
-    """Have the library give up on answers that are too long, of observations, too: it knows no limit."""
-    append = aiocoap.Message._append_response_block
+def cap_answers(message: Any) -> None:
+    """Have the library give up on answers that are too long, of observations, too: it knows no limit.
+
+    Errors: InvalidSetting where this cannot be done: a device could fill all memory then.
+    """
+    append = getattr(message, "_append_response_block", None)
+    if append is None:
+        raise InvalidSetting(
+            "this aiocoap cannot be kept from taking answers of any length: "
+            "pip install 'twinspan[coap]' installs one that can"
+        )
+    if append.__name__ == "append_capped":  # of another client
+        return
 
     def append_capped(message: Any, block: Any) -> None:
         if len(message.payload) + len(block.payload) > MAX_PAYLOAD:
             raise TooLong
         append(message, block)
 
-    aiocoap.Message._append_response_block = append_capped
-
-
-_cap_answers()
+    message._append_response_block = append_capped
 
 
 class AiocoapClient:
-    """Asks and commands; one socket for all devices."""
+    """Asks and commands; one socket for all devices. Errors: of `cap_answers`."""
 
     def __init__(self) -> None:
+        cap_answers(aiocoap.Message)
         self._context: Any = None
 
     async def open(self) -> None:
