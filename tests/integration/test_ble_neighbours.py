@@ -193,3 +193,25 @@ async def test_a_scan_that_hears_nobody_is_begun_anew(
         for device in lab.devices.values():
             await device.vanish()
         await until(lambda: lab.facade.discoveries > 2)
+
+
+async def test_a_device_that_ends_idle_connections_itself_is_not_lost(
+    lab: Lab, tmp_path: Path
+) -> None:
+    async with running_family(tmp_path) as rig:
+        config = {"macAddress": parts.THERMO, "idleDisconnect": 60}
+        driver = rig.driver(config, temperature=TEMPERATURE)
+        news: list[int] = []
+        driver.subscribe(lambda: news.append(1))
+        await driver.connect()
+        await driver.read(["temperature"])
+        news.clear()
+        await lab.devices["thermo"].drop()
+        await until(lambda: not rig.family._rooms["hci0"].connected)
+        assert news == []
+        assert (await driver.read(["temperature"]))["temperature"].text == "21.37"
+        await lab.facade.unplug()
+        await until(lambda: not rig.family._rooms["hci0"].is_up)
+        with pytest.raises(DeviceUnreachable, match="no Bluetooth adapter"):
+            await driver.read(["temperature"])
+        await driver.close()

@@ -168,6 +168,10 @@ class ConnectedDriver:
         await link.listen(pushed.one, told)
 
     def _lost(self) -> None:
+        if self._config.idle_disconnect and self._room.is_up:
+            self._stay()
+            self._leave()  # the device ends idle connections itself: it is connected again to be read
+            return
         self._is_told = False
         self._tell()
 
