@@ -35,6 +35,8 @@ class PlayedRadio:
         self.reads: list[tuple[int, tuple[int, ...]]] = []
         self.sent: list[tuple[int, int, Any]] = []
         self.refusal: Exception | None = None
+        self.obeys = 0
+        """Commands that are obeyed before one is refused."""
         clusters = tuple({cluster for cluster, _attribute in answers})
         self.picture = Seen(
             IEEE, 1, is_ready=True, is_sleepy=is_sleepy, last_seen=1_000, endpoints={1: clusters}
@@ -71,8 +73,9 @@ class PlayedRadio:
     async def command(
         self, _ieee: str, _endpoint: int, cluster: int, number: int, arguments: Sequence[int]
     ) -> None:
-        if self.refusal is not None:
+        if self.refusal is not None and not self.obeys:
             raise self.refusal
+        self.obeys = max(self.obeys - 1, 0)
         self.sent.append((cluster, number, tuple(arguments)))
 
     async def write(
@@ -243,6 +246,32 @@ async def test_two_devices_of_one_sleeper_keep_their_wishes_apart(tmp_path: Path
     assert radio.sent == []
     await second.attend()
     assert radio.sent == [(8, 4, (127, 4))]
+
+
+async def test_a_sleeper_that_falls_asleep_again_is_left_alone_until_it_is_heard(
+    tmp_path: Path,
+) -> None:
+    """One of two values came through: that it is to be read back must not keep the radio busy."""
+    radio = PlayedRadio({(6, 0): True, (8, 0): 1}, is_sleepy=True)
+    boolean = PropertyType.BOOLEAN
+    driver = driver_of(PlayedNetwork(radio, tmp_path), on=(boolean, {}), brightness=(INT, {}))
+    await driver.connect()
+    await driver.attend()
+    for name, text in (("on", "false"), ("brightness", "50")):
+        with pytest.raises(TakenLater):
+            await driver.write(name, text)
+    radio.refusal, radio.obeys = DeviceUnreachable("MAC_NO_ACK"), 1
+    with pytest.raises(DeviceUnreachable):
+        await driver.attend()
+    driver.woken.clear()
+    assert driver.wakes_in is None
+    radio.refusal = None
+    radio.reads.clear()
+    driver.heard(2_000)
+    assert driver.woken.is_set()
+    await driver.attend()
+    assert radio.sent == [(6, 0, ()), (8, 4, (127, 4))]
+    assert {cluster for cluster, _attributes in radio.reads} == {6, 8}
 
 
 async def test_what_another_device_had_configured_is_not_forgotten(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ class ZigbeeDriver:
     def heard(self, at: int) -> None:
         """The device has sent something: it is there, and a sleeper listens for a moment."""
         self._heard = max(self._heard, at)
-        if self._is_sleepy and (not self._is_prepared or self._waiting):
+        if self._is_sleepy and (not self._is_prepared or self._waiting or self._due):
             self.woken.set()
 
     def take(self, spot: Spot, raw: Raw, at: int) -> None:
@@ -192,6 +192,7 @@ class ZigbeeDriver:
         """Attending failed: a sleeper is tried again when it is heard, another device is not there."""
         if self._is_sleepy or isinstance(error, Rejected):
             return
+        self._due.clear()
         self.lose(error.message)
 
     def forget(self) -> None:
@@ -202,12 +203,12 @@ class ZigbeeDriver:
 
     @property
     def wakes_in(self) -> float | None:
-        """Seconds until `attend` is due unasked, None for never."""
-        poll = None if self._is_sleepy else self._net.plan.poll
-        if not self._due:
-            return poll
-        due = max(min(self._due.values()) - self._net.clock(), 0) / 1_000
-        return due if poll is None else min(due, poll)
+        """Seconds until `attend` is due unasked, None for never: a sleeper waits until it is heard."""
+        if self._is_sleepy:
+            return None
+        now = self._net.clock()
+        due = min(self._due.values(), default=now + round(self._net.plan.poll * 1_000))
+        return min(max(due - now, 0) / 1_000, self._net.plan.poll)
 
     async def attend(self) -> None:
         """Do what is to be done while the device listens. Errors: DeviceUnreachable, Rejected."""
