@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from edge.mappers.ble import adapter, connected
+from edge.mappers.ble import adapter, connected, radio
 from edge.mappers.ble.heard import Heard, kind_of
 from edge.mappers.ble.uuids import sig
 from edge.mappers.driver import DeviceUnreachable, Quality
 from gateway.errors import Rejected
+from gateway.runtime.backoff import Backoff
 from tests.ble import peripherals as parts
 from tests.ble.bus import DAEMON
 from tests.ble.lab import Lab, running_lab
@@ -215,3 +216,20 @@ async def test_a_device_that_ends_idle_connections_itself_is_not_lost(
         with pytest.raises(DeviceUnreachable, match="no Bluetooth adapter"):
             await driver.read(["temperature"])
         await driver.close()
+
+
+async def test_a_scan_that_fails_again_and_again_is_logged_once(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries: list[int] = []
+
+    def failing(*_call: object) -> None:
+        tries.append(1)
+        raise DeviceUnreachable("scanning: no passive scanning here")
+
+    monkeypatch.setattr(radio, "scanning", failing)
+    monkeypatch.setattr(adapter, "Backoff", lambda *_bounds: Backoff(0.01, 0.02))
+    async with running_family(tmp_path) as rig:
+        await until(lambda: len(tries) > 3)
+        assert "no passive scanning" in rig.family._rooms["hci0"].trouble
+    assert caplog.text.count("Bluetooth scanning fails") == 1

@@ -163,11 +163,10 @@ class AdapterRoom:
                     self.is_scanning, self.trouble = True, ""
                     await self._while_scanning(own.scan_seconds)
             except (DeviceUnreachable, Rejected) as error:
+                if error.message != self.trouble:  # it is tried again and again
+                    facts = {"adapter": self.name, "cause": error.message}
+                    log.warning("Bluetooth scanning fails", extra=facts)
                 self.trouble = error.message
-                log.warning(
-                    "Bluetooth scanning fails",
-                    extra={"adapter": self.name, "cause": error.message},
-                )
                 await self._wait_turn(backoff.next())
                 continue
             finally:
