@@ -43,9 +43,9 @@ logging.getLogger("zigpy").setLevel(logging.WARNING)  # it tells of each step of
 CALL_SECONDS = 8.0
 COMMIT_SECONDS = 1.0
 MAX_BACKUP = 1024 * 1024
-BACKUP_MINUTES = 60
+BACKUP_MINUTES = 360
 COUNTER_LEAP = 1_000_000
-"""Frames that may have been sent since a backup: devices take what has a lower number for a replay."""
+"""More than are sent from backup to backup: devices take what has a lower number for a replay."""
 
 
 class Ears(Protocol):
