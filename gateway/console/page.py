@@ -136,7 +136,7 @@ class Console:
         """All routes, for the server of Ditto's port."""
         self._things = Fresh(gateway.policies.store.total)
         process, guard = self._process, self._guard
-        login = SessionRoutes(self.sessions, self._settings, auth.is_right)
+        login = SessionRoutes(self.sessions, self._settings, auth.is_right, auth.throttle)
         overview = Overview(
             process.settings, process.readiness, process.endpoints, self.parts, self._counts
         )

@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 
 from gateway.config.console import Console
 from gateway.console.guard import RawHandler, answer, json_body, nothing
-from gateway.console.sessions import Session, Sessions, Throttle
+from gateway.console.sessions import Session, Sessions
 from gateway.ditto.auth import DEVOPS, RESERVED
 from gateway.ditto.console_session import (
     COOKIE,
@@ -18,6 +18,7 @@ from gateway.ditto.console_session import (
     cookie_of,
     is_secure,
 )
+from gateway.ditto.throttle import Throttle
 from gateway.errors import BadRequest, Forbidden, Unauthenticated
 from gateway.model.json import JsonObject
 
@@ -30,11 +31,13 @@ Check = Callable[[str, bytes], Awaitable[bool]]
 class SessionRoutes:
     """`session`: POST, GET, DELETE."""
 
-    def __init__(self, sessions: Sessions, settings: Console, check: Check) -> None:
+    def __init__(
+        self, sessions: Sessions, settings: Console, check: Check, throttle: Throttle
+    ) -> None:
         self._sessions = sessions
         self._settings = settings
         self._check = check
-        self._throttle = Throttle()
+        self._throttle = throttle
 
     def ways(self, wrap: Callable[[RawHandler], RawHandler]) -> dict[str, RawHandler]:
         return {

@@ -1,4 +1,4 @@
-"""Who is signed in: sessions in memory, found by a random cookie; and how often one may try to sign in.
+"""Who is signed in: sessions in memory, found by a random cookie.
 
 Of a cookie only its hash is kept. A session holds up to two identities: a user of the things' API, and an
 operator. What is bounded is bounded by the oldest: a user's own sessions first, so that nobody pushes out
@@ -8,7 +8,6 @@ others.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import secrets
 import time
 from collections import OrderedDict
@@ -18,15 +17,8 @@ from typing import Final
 
 from gateway.config.console import Console
 from gateway.ditto.auth import SUBJECT_PREFIX, Caller
-from gateway.errors import QuotaExceeded
 
 MAX_PER_USER: Final = 50
-MAX_TRIES: Final = 10_000
-"""Pairs of user and address, and addresses, whose failures are remembered."""
-FREE_TRIES: Final = 5
-FREE_TRIES_OF_ADDRESS: Final = 50
-PENALTY_SECONDS: Final = 15.0
-LONGEST_PENALTY: Final = 900.0
 
 Clock = Callable[[], float]
 
@@ -147,79 +139,3 @@ class Sessions:
 
 def _mark(cookie: str) -> bytes:
     return hashlib.sha256(cookie.encode()).digest()
-
-
-@dataclass(slots=True)
-class _Tries:
-    count: int = 0
-    until: float = 0.0
-
-
-class Throttle:
-    """Slows down who guesses passwords: free tries for user and address, then pauses that double.
-
-    A try counts as failed when it begins, so that many at once are no way around. What is refused is not
-    noted: it would push out the failures of others.
-    """
-
-    def __init__(self, now: Clock = time.monotonic) -> None:
-        self._now = now
-        self._tries: OrderedDict[tuple[str, str], _Tries] = OrderedDict()
-
-    def begin(self, user: str, address: str) -> None:
-        """Note a try. Errors: QuotaExceeded 429 with `Retry-After`, while a pause lasts."""
-        now, network = self._now(), network_of(address)
-        keys = (user, network), ("", network)
-        for key in keys:
-            known = self._tries.get(key)
-            if known is not None and known.until > now:
-                raise _throttled(known.until - now)
-        both = [self._of(key) for key in keys]
-        for tries, free in zip(both, (FREE_TRIES, FREE_TRIES_OF_ADDRESS), strict=True):
-            tries.count += 1
-            over = tries.count - free
-            if over >= 0:
-                tries.until = now + min(LONGEST_PENALTY, PENALTY_SECONDS * 2 ** min(over, 10))
-
-    def succeeded(self, user: str, address: str) -> None:
-        """Forget the failures of a pair; of the address this try does not count."""
-        network = network_of(address)
-        self._tries.pop((user, network), None)
-        tries = self._tries.get(("", network))
-        if tries is not None:
-            tries.count = max(0, tries.count - 1)
-            tries.until = tries.until if tries.count >= FREE_TRIES_OF_ADDRESS else 0.0
-
-    def _of(self, key: tuple[str, str]) -> _Tries:
-        tries = self._tries.get(key)
-        if tries is None:
-            tries = self._tries[key] = _Tries()
-        elif tries.until and tries.until + LONGEST_PENALTY < self._now():
-            tries.count, tries.until = 0, 0.0
-        self._tries.move_to_end(key)
-        while len(self._tries) > MAX_TRIES:
-            self._tries.popitem(last=False)
-        return tries
-
-
-def network_of(address: str) -> str:
-    """An address as guesses are counted: of IPv6 the /64, all of which one client may have."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv4Address):
-        return address
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))
-
-
-def _throttled(seconds: float) -> QuotaExceeded:
-    wait = str(int(seconds) + 1)
-    return QuotaExceeded(
-        "Too many failed attempts to sign in.",
-        code="console:login.throttled",
-        description=f"Try again in {wait} seconds.",
-        details={"headers": {"Retry-After": wait}},
-    )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gateway.ditto.passwords import PasswordChecks, hash_password
+from gateway.ditto.throttle import Throttle
 from gateway.ditto.tokens import Tokens
 from gateway.errors import GatewayError, InvalidSetting, Unauthenticated
 from gateway.twin.namespaces import UNLIMITED, Access
@@ -62,6 +63,8 @@ class Presented:
     access_token: str | None = None
     session: str | None = None
     """The cookie of the console, where the page itself asks."""
+    address: str = ""
+    """Whose guesses of passwords are counted together."""
 
 
 class Sessions(Protocol):
@@ -137,7 +140,8 @@ class Authentication:
         """Prove an API caller.
 
         Errors: Unauthenticated `gateway:authentication.failed`, `gateway:jwt.issuer.notsupported`;
-                BadRequest `jwt:invalid`; Undeliverable when too many passwords wait.
+                BadRequest `jwt:invalid`; Undeliverable when too many passwords wait;
+                QuotaExceeded `gateway:authentication.throttled` after too many wrong ones.
         """
         if self._pre_authentication and presented.pre_authenticated:
             return _pre_authenticated(presented.pre_authenticated)
@@ -145,7 +149,7 @@ class Authentication:
         if scheme.lower() == "bearer" or (presented.access_token and not scheme):
             return await self.bearer(credentials.strip() or presented.access_token or "")
         if scheme.lower() == "basic":
-            return await self._basic(credentials, RESERVED)
+            return await self._basic(credentials, RESERVED, presented.address)
         if not scheme and (caller := self._of_session(presented)) is not None:
             return caller
         raise failed("No authentication was presented.")
@@ -161,8 +165,16 @@ class Authentication:
             return None
         return self._sessions.operator(presented.session)
 
+    @property
+    def throttle(self) -> Throttle:
+        """What slows down who guesses passwords."""
+        return self._checks.throttle
+
     async def is_right(self, name: str, password: bytes) -> bool:
-        """Return True for a user, of the API or of operations, and its password. Errors: Undeliverable."""
+        """Return True for a user, of the API or of operations, and its password; who asks counts the tries.
+
+        Errors: Undeliverable.
+        """
         return await self._checks.verify(name, password, self._users.get(name))
 
     async def bearer(self, token: str) -> Caller:
@@ -173,14 +185,14 @@ class Authentication:
     async def operator(self, presented: Presented, *names: str) -> None:
         """Prove an operator: one of `names` by basic authentication.
 
-        Errors: Unauthenticated; Undeliverable.
+        Errors: Unauthenticated; Undeliverable; QuotaExceeded.
         """
         if self._operator_of(presented) in names:
             return
         scheme, _, credentials = (presented.authorization or "").partition(" ")
         if scheme.lower() != "basic":
             raise failed("No authentication was presented.")
-        caller = await self._basic(credentials, frozenset())
+        caller = await self._basic(credentials, frozenset(), presented.address)
         if caller.subjects[0].removeprefix(f"{SUBJECT_PREFIX}:") not in names:
             raise failed("The user is no operator.")
 
@@ -194,10 +206,10 @@ class Authentication:
             return Caller((), OPERATOR)
         return await self.caller(presented)
 
-    async def _basic(self, credentials: str, refused: frozenset[str]) -> Caller:
+    async def _basic(self, credentials: str, refused: frozenset[str], address: str) -> Caller:
         name, password = _decoded(credentials)
         hashed = None if name in refused else self._users.get(name)
-        if not await self._checks.verify(name, password, hashed):
+        if not await self._checks.verify(name, password, hashed, address):
             raise failed("User name or password is wrong.")
         return Caller((f"{SUBJECT_PREFIX}:{name}",), "pre-authenticated-http")
 

@@ -331,6 +331,7 @@ def presented(request: web.Request) -> Presented:
         request.headers.get(PRE_AUTHENTICATED) or query.get(PRE_AUTHENTICATED),
         query.get("access_token"),
         session_of(request) if request.path.startswith(SESSION_PATHS) else None,
+        request.remote or "",
     )
 
 

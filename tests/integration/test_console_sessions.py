@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.console.sessions import FREE_TRIES
+from gateway.ditto.throttle import FREE_TRIES
 from tests.console_rig import HEADER, USERS, a_console
 
 

@@ -20,7 +20,8 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from gateway.config.ditto import OpenIdIssuer
 from gateway.ditto.auth import read_users, write_users
 from gateway.ditto.passwords import PasswordChecks, hash_password
-from gateway.errors import InvalidSetting, Undeliverable
+from gateway.ditto.throttle import FREE_TRIES, FREE_TRIES_OF_ADDRESS
+from gateway.errors import InvalidSetting, QuotaExceeded, Undeliverable
 from tests.ditto_rig import PUMP, USERS, Stack, a_ditto, a_websocket, curl, put
 
 
@@ -261,18 +262,55 @@ class Slow:
         return password == b"right"
 
 
-async def test_a_right_password_is_remembered_and_a_wrong_one_is_not() -> None:
+async def test_passwords_are_remembered_as_right_or_wrong_with_the_hash_they_were_for() -> None:
     check = Slow()
     passwords = PasswordChecks(check=check)
     for _ in range(3):
         assert await passwords.verify("a", b"right", "$2a$x")
         assert not await passwords.verify("a", b"wrong", "$2a$x")
-    assert check.calls == 4
+    assert check.calls == 2
     assert await passwords.verify("a", b"right", "$2a$changed")
-    assert check.calls == 5, "another hash is another credential"
+    assert not await passwords.verify("a", b"wrong", "$2a$changed")
+    assert check.calls == 4, "another hash is another credential"
     assert not await passwords.verify("nobody", b"right", None)
     assert not await passwords.verify("a", b"x" * 73, "$2a$x")
     passwords.close()
+
+
+async def test_who_guesses_waits_and_whose_password_was_right_once_does_not() -> None:
+    passwords = PasswordChecks(seconds=0.0, check=Slow())
+    assert await passwords.verify("a", b"right", "$2a$x", "10.0.0.1")
+    for _ in range(20):
+        assert not await passwords.verify("a", b"the same", "$2a$x", "10.0.0.1")
+    for nth in range(FREE_TRIES - 1):
+        assert not await passwords.verify("a", b"guess %d" % nth, "$2a$x", "10.0.0.1")
+    with pytest.raises(QuotaExceeded) as error:
+        await passwords.verify("a", b"one more", "$2a$x", "10.0.0.1")
+    assert error.value.status == 429
+    assert error.value.code == "gateway:authentication.throttled"
+    assert not await passwords.verify("a", b"the same", "$2a$x", "10.0.0.1")
+    assert await passwords.verify("a", b"right", "$2a$x", "10.0.0.1")
+    with pytest.raises(QuotaExceeded):
+        await passwords.verify("a", b"one more", "$2a$x", "10.0.0.1")
+    assert not await passwords.verify("a", b"one more", "$2a$x", "10.0.0.2")
+    passwords.close()
+
+
+async def test_many_users_of_one_address_may_come_at_once() -> None:
+    passwords = PasswordChecks(check=Slow())
+    count = FREE_TRIES_OF_ADDRESS + 20
+    many = (passwords.verify(f"u{at}", b"right", "$2a$x", "10.0.0.1") for at in range(count))
+    assert all(await asyncio.gather(*many))
+    passwords.close()
+
+
+async def test_who_guesses_with_basic_credentials_is_told_to_wait(ditto: Stack) -> None:
+    for nth in range(FREE_TRIES):
+        assert (await whoami(ditto, user=f"alice:guess {nth}")).status == 401
+    found = await whoami(ditto, user="alice:wonder")
+    assert (found.status, found.error) == (429, "gateway:authentication.throttled")
+    assert int(found.headers["retry-after"]) > 0
+    assert (await whoami(ditto, user="ditto:ditto")).status == 200
 
 
 async def test_the_same_credential_is_checked_once_at_a_time() -> None:

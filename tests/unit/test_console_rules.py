@@ -25,17 +25,16 @@ from gateway.console.fleet import (
 from gateway.console.mirrors import DeviceIndex
 from gateway.console.plots import PLOTS, Kind
 from gateway.console.series import MAX_SERIES, OTHER, POINTS, Ring, growth, quantile, shown
-from gateway.console.sessions import (
+from gateway.console.sessions import MAX_PER_USER, Sessions
+from gateway.console.static import Page, read_assets
+from gateway.console.workloads import workload_row
+from gateway.ditto.throttle import (
     FREE_TRIES,
     FREE_TRIES_OF_ADDRESS,
-    MAX_PER_USER,
     MAX_TRIES,
-    Sessions,
     Throttle,
     network_of,
 )
-from gateway.console.static import Page, read_assets
-from gateway.console.workloads import workload_row
 from gateway.errors import QuotaExceeded
 from gateway.model.json import JsonObject
 from tests.cloud_samples import a_device
@@ -170,6 +169,30 @@ def test_the_addresses_of_one_network_guess_together() -> None:
         with pytest.raises(QuotaExceeded):
             throttle.begin("ditto", same)
     throttle.begin("ditto", "2001:db8:0:1::1")
+
+
+def test_guesses_at_the_sign_in_and_with_requests_count_together() -> None:
+    throttle = Throttle(Clock())
+    for _ in range(FREE_TRIES - 1):
+        throttle.begin("ditto", "1.2.3.4")
+    throttle.begin_request("ditto", "1.2.3.4")
+    with pytest.raises(QuotaExceeded):
+        throttle.begin("ditto", "1.2.3.4")
+    with pytest.raises(QuotaExceeded):
+        throttle.begin_request("ditto", "1.2.3.4")
+    throttle.begin_request("ditto", "5.6.7.8")
+
+
+def test_failed_requests_of_an_address_shut_nobody_out_of_the_sign_in() -> None:
+    throttle = Throttle(Clock())
+    for number in range(FREE_TRIES_OF_ADDRESS):
+        throttle.begin_request(f"user-{number}", "1.2.3.4")
+    throttle.begin_request("many at once are no failure", "1.2.3.4")
+    for _ in range(FREE_TRIES_OF_ADDRESS):
+        throttle.failed_request("1.2.3.4")
+    with pytest.raises(QuotaExceeded):
+        throttle.begin_request("one-more", "1.2.3.4")
+    throttle.begin("one-more", "1.2.3.4")
 
 
 @pytest.mark.parametrize(
