@@ -58,13 +58,13 @@ def discovered_command(
 
 
 @click.command("order", short_help="Have a mapper of this node do something.")
-@click.argument("protocol")
-@click.argument("order")
+@click.argument("protocol", required=False)
+@click.argument("order", required=False)
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
 @settings_options
 def order_command(
-    protocol: str,
-    order: str,
+    protocol: str | None,
+    order: str | None,
     arguments: tuple[str, ...],
     file: Path | None,
     sets: tuple[str, ...],
@@ -75,19 +75,26 @@ def order_command(
     It goes through this node's MetaServer, with its administrator's token: who may read the data directory
     may do it. An order that a mapper does not know is answered with those that it knows.
 
-    What mappers know, with the keys of docs/devices-*.md:
+    Without ORDER the orders of PROTOCOL are listed, with their keys, and without PROTOCOL all that there are;
+    no EdgeCore needs to run for that.
 
     \b
+    twinspan edge order zigbee
     twinspan edge order zigbee permit-join seconds=60
-    twinspan edge order zigbee remove ieee=00:12:4b:00:00:00:00:01
-    twinspan edge order bluetooth probe address=A4:C1:38:00:00:01
     twinspan edge order modbus scan ip=192.0.2.10 units=1-10
-    twinspan edge order opcua browse url=opc.tcp://192.0.2.20:4840
-    twinspan edge order coap discover url=coap://192.0.2.40
 
     \b
     What it finds is offered: twinspan edge discovered
     """
+    if protocol is None or order is None:
+        from edge.mappers.orders import (
+            ORDERS,
+            described,
+        )  # readers of Devices: heavy, for this alone
+
+        shown = [protocol] if protocol else [name for name, orders in ORDERS.items() if orders]
+        click.echo("\n\n".join(described(each) for each in shown))
+        return
     given = [argument.partition("=") for argument in arguments]
     wrong = [name for name, sign, _ in given if not (name and sign)]
     if wrong:
