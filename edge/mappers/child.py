@@ -58,6 +58,8 @@ MAX_SEEN = 1_000
 """Discovered devices that wait to be told; more are dropped until then and told when seen again."""
 SEEN_A_FRAME = 100
 CLOSE_SECONDS = 2.0
+OOM_SCORE = 500
+"""Half of all memory on top of what the kernel counts for us: more than EdgeCore's, whatever that takes."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -296,6 +298,16 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def be_ended_first(path: Path = Path("/proc/self/oom_score_adj")) -> None:
+    """Have the kernel end us before EdgeCore when memory is short: we are started again, the node is not.
+
+    A score that is higher already stays; where there is none (not Linux, not permitted) nothing is done.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        if int(path.read_text()) < OOM_SCORE:
+            path.write_text(str(OOM_SCORE))
+
+
 async def main(descriptor: int) -> None:
     """Serve the link on an inherited socket."""
     link = socket.socket(fileno=descriptor)
@@ -308,5 +320,6 @@ async def main(descriptor: int) -> None:
 
 if __name__ == "__main__":
     _end_with_parent()
+    be_ended_first()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ^C is EdgeCore's to handle
     asyncio.run(main(int(sys.argv[1])))

@@ -17,6 +17,7 @@ import pytest
 
 import edge.mappers.process as process_module
 import edge.mappers.spawn as spawn_module
+from edge.mappers.child import OOM_SCORE, be_ended_first
 from edge.mappers.driver import DeviceUnreachable, Driver, KeepsWrites, Quality, TakenLater
 from edge.mappers.link import DriverFailed
 from edge.mappers.process import MapperProcesses
@@ -62,6 +63,10 @@ def is_alive(pid: int) -> bool:
 
 def read_environment(pid: int) -> bytes:
     return Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def oom_score(pid: int | str) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
 
 
 def open_things(pid: int | str) -> set[str]:
@@ -347,3 +352,28 @@ async def test_whoever_is_cancelled_while_a_process_ends_stays_cancelled() -> No
     with pytest.raises(asyncio.CancelledError):
         await ending
     assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.usefixtures("families")
+async def test_a_mapper_is_ended_before_edgecore_when_memory_is_short(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        driver = rig.driver()
+        await driver.connect()
+        ours, theirs = oom_score("self"), oom_score(rig.facts()["pid"])
+        assert theirs == max(ours, OOM_SCORE)
+        await driver.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("0\n", str(OOM_SCORE)), ("900\n", "900\n"), ("odd", "odd"), (None, None)],
+    ids=["lower", "higher", "odd", "none"],
+)
+def test_a_score_is_only_ever_raised_and_one_that_is_not_there_is_nobodys_fault(
+    tmp_path: Path, before: str | None, after: str | None
+) -> None:
+    path = tmp_path / "score"
+    if before is not None:
+        path.write_text(before)
+    be_ended_first(path)
+    assert (path.read_text() if path.exists() else None) == after
