@@ -288,14 +288,18 @@ class Reports:
 
     async def catch_up(self, key: DeviceKey) -> None:
         """Write what the DeviceStatus knows and the thing does not. Errors: what can be tried again."""
-        device, thing = self._catalog.device(key), self._controller.thing_of(key)
-        if self._is_level(key) or device is None or thing is None or not self._leads:
+        device = self._catalog.device(key)
+        if self._is_level(key) or device is None or not self._leads:
             return
         known = self._known_of(device)
         async with known.telling:
             self._behind.discard(key)
             layout = self._catalog.layout(device)
             status = await self._book.newest(device)
+            thing = self._controller.thing_of(key)  # read now: a report may just have been written
+            if thing is None:
+                self._behind.add(key)
+                return
             values = {**dict.fromkeys(known.removed), **reported_by_entries(status.entries, layout)}
             changed = _changed(thing, layout, values)
             if changed:

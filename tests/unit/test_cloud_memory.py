@@ -11,6 +11,7 @@ import pytest
 
 from cloud.bases import Bases
 from cloud.devicethings import DeviceThings, Twinned
+from cloud.mapping import Layout
 from cloud.nodes import NodeWatch
 from cloud.removals import Removals
 from cloud.reports import Reports
@@ -221,6 +222,51 @@ async def test_a_state_that_could_not_be_written_is_written_later(
     assert kube.written[-1]["status"] == {"twins": [], "state": "online"}
     assert len(kube.written) == 1
     assert told[2:] == ["{'attributes': {'kubeedge': {'state': 'online'}}}"]
+
+
+async def test_what_was_just_reported_is_not_written_again_to_catch_up() -> None:
+    """A report was under way when its DeviceStatus was seen: the thing counts as it is afterwards."""
+    written: list[JsonObject] = []
+
+    async def write_reported(_key: DeviceKey, patch: JsonObject, _trace: object) -> None:
+        written.append(patch)
+
+    def a_thing(revision: int, *, on: bool) -> Thing:
+        features: JsonObject = {"on": {"properties": {"value": on}}}
+        return Thing(THING, revision, {"features": features}, "", "")
+
+    view, seen = a_view("u"), {"thing": a_thing(1, on=True)}
+    reported: JsonObject = {"value": "false", "metadata": {"type": "boolean", "timestamp": "1"}}
+    status: JsonObject = {
+        **A_STATUS,
+        "status": {"twins": [{"propertyName": "on", "reported": reported}]},
+    }
+    catalog = SimpleNamespace(
+        on_device=lambda _: None,
+        device=lambda _: view,
+        layout=lambda _: Layout({}, {}),
+        status_object=lambda _: status,
+    )
+    controller = SimpleNamespace(thing_of=lambda _: seen["thing"], write_reported=write_reported)
+    reports = Reports(
+        kube=cast("Any", Kube()),
+        catalog=cast("Any", catalog),
+        controller=cast("Any", controller),
+        events=cast("Any", None),
+        metrics=Metrics(),
+        tracer=cast("Any", None),
+        things_may_lag=True,
+    )
+    async with reports._known_of(view).telling:
+        behind = asyncio.create_task(reports.catch_up(view.key))
+        await asyncio.sleep(0)
+        seen["thing"] = a_thing(2, on=False)
+    await behind
+    assert written == []
+    reports.resynced()
+    seen["thing"] = a_thing(3, on=True)
+    await reports.catch_up(view.key)
+    assert written == [{"features": {"on": {"properties": {"value": False}}}}]
 
 
 def test_the_status_of_a_namesake_does_not_count() -> None:
