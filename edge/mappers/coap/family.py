@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from edge.mappers.coap.driver import CoapDriver
-from edge.mappers.coap.places import Place, Resource, access_of, place_of, resources
+from edge.mappers.coap.places import Resource, access_of, place_of, resources
 from edge.mappers.coap.requests import Client
 from edge.mappers.configdata import ConfigData
 from edge.mappers.driver import Driver
 from edge.mappers.family import Discovered, DiscoveredProperty, Family, Surroundings
 from edge.mappers.readings import Latest, rules_of
-from gateway.errors import InvalidSetting, NotFound, Rejected
+from edge.mappers.visitors import places_of
+from gateway.errors import InvalidSetting, NotFound
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import DeviceView
 from gateway.wire.cloudedge.models import ModelView
@@ -40,14 +41,7 @@ class CoapFamily:
 
     def driver(self, view: DeviceView, model: ModelView | None) -> Driver:
         access = access_of(ConfigData("configData", view.protocol_config or {}))
-        places: dict[str, Place] = {}
-        faults: dict[str, str] = {}
-        for prop in view.properties.values():
-            try:
-                config = ConfigData(prop.name, prop.visitor or {})
-                places[prop.name] = place_of(prop.name, config, access.url)
-            except Rejected as error:
-                faults[prop.name] = error.message
+        places, faults = places_of(view, lambda name, said: place_of(name, said, access.url))
         latest = Latest(list(places), self._around.count)
         return CoapDriver(
             access,

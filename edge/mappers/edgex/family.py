@@ -16,8 +16,9 @@ from edge.mappers.http.exchange import Exchange
 from edge.mappers.http.places import Access
 from edge.mappers.readings import Latest, rules_of
 from edge.mappers.secretfiles import read_secret
+from edge.mappers.visitors import places_of
 from edge.mqttclient import BrokerAddress, MqttClient
-from gateway.errors import BadRequest, GatewayError, InvalidSetting, Rejected
+from gateway.errors import BadRequest, GatewayError, InvalidSetting
 from gateway.model.json import JsonObject
 from gateway.model.ports import Done
 from gateway.runtime.listener import parse_bind
@@ -65,15 +66,7 @@ class EdgexFamily:
     def driver(self, view: DeviceView, model: ModelView | None) -> Driver:
         config = ConfigData("configData", view.protocol_config or {})
         device = config.text("deviceName", default=None)
-        places: dict[str, Place] = {}
-        faults: dict[str, str] = {}
-        for prop in view.properties.values():
-            said = ConfigData(prop.name, prop.visitor or {})
-            try:
-                resource = said.text("resourceName", default=prop.name)
-                places[prop.name] = Place(resource, said.text("commandName", default=resource))
-            except Rejected as error:
-                faults[prop.name] = error.message
+        places, faults = places_of(view, _place)
         names = list(view.properties)
         stale = int(config.number("staleAfter", default=0.0) * 1_000)
         return EdgexDriver(
@@ -173,6 +166,11 @@ class EdgexFamily:
                     facts={"profile": event.profile},
                 )
             )
+
+
+def _place(name: str, said: ConfigData) -> Place:
+    resource = said.text("resourceName", default=name)
+    return Place(resource, said.text("commandName", default=resource))
 
 
 def _command_url(config: ConfigData) -> str:

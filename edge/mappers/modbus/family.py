@@ -11,9 +11,10 @@ from edge.mappers.family import Discovered, Family, Surroundings
 from edge.mappers.modbus.addresses import LineAddress, SerialLine, UnitAddress, unit_of
 from edge.mappers.modbus.driver import ModbusDriver
 from edge.mappers.modbus.lines import ClientFactory, Lines
-from edge.mappers.modbus.registers import Place, place_of
+from edge.mappers.modbus.registers import place_of
 from edge.mappers.readings import rules_of
-from gateway.errors import BadRequest, InvalidSetting, NotFound, Rejected
+from edge.mappers.visitors import places_of
+from gateway.errors import BadRequest, InvalidSetting, NotFound
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import DeviceView
 from gateway.wire.cloudedge.models import ModelView
@@ -42,15 +43,7 @@ class ModbusFamily:
     def driver(self, view: DeviceView, model: ModelView | None) -> Driver:
         rules = rules_of(view, model)
         address = unit_of(ConfigData("configData", view.protocol_config or {}))
-        places: dict[str, Place] = {}
-        faults: dict[str, str] = {}
-        for prop in view.properties.values():
-            try:
-                places[prop.name] = place_of(
-                    ConfigData(prop.name, prop.visitor or {}), rules[prop.name]
-                )
-            except Rejected as error:
-                faults[prop.name] = error.message
+        places, faults = places_of(view, lambda name, said: place_of(said, rules[name]))
         return ModbusDriver(
             address,
             places,

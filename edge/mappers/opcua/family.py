@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from edge.mappers.configdata import ConfigData
 from edge.mappers.driver import Driver
 from edge.mappers.family import Discovered, DiscoveredProperty, Family, Surroundings
-from edge.mappers.opcua.addresses import NodeName, node_of, server_of
+from edge.mappers.opcua.addresses import node_of, server_of
 from edge.mappers.opcua.driver import OpcUaDriver
 from edge.mappers.opcua.links import ClientFactory, Links, Variable
 from edge.mappers.readings import Latest, rules_of
 from edge.mappers.secretfiles import read_secret
-from gateway.errors import BadRequest, InvalidSetting, NotFound, Rejected
+from edge.mappers.visitors import places_of
+from gateway.errors import BadRequest, InvalidSetting, NotFound
 from gateway.model.json import JsonObject
 from gateway.wire.cloudedge.devices import DeviceView
 from gateway.wire.cloudedge.models import ModelView
@@ -44,15 +45,11 @@ class OpcUaFamily:
     def driver(self, view: DeviceView, model: ModelView | None) -> Driver:
         config = ConfigData("configData", view.protocol_config or {})
         server = server_of(config, read_secret(self._around.folder, config, "passwordFile"))
-        nodes: dict[str, NodeName] = {}
-        sampling: dict[str, int] = {}
-        faults: dict[str, str] = {}
-        for prop in view.properties.values():
-            try:
-                nodes[prop.name] = node_of(ConfigData(prop.name, prop.visitor or {}))
-            except Rejected as error:
-                faults[prop.name] = error.message
-            sampling[prop.name] = max(SHORTEST_PERIOD, prop.collect_cycle or DEFAULT_SAMPLING)
+        nodes, faults = places_of(view, lambda _name, said: node_of(said))
+        sampling = {
+            prop.name: max(SHORTEST_PERIOD, prop.collect_cycle or DEFAULT_SAMPLING)
+            for prop in view.properties.values()
+        }
         own_period = min(sampling.values(), default=DEFAULT_SAMPLING)
         return OpcUaDriver(
             server,
