@@ -84,7 +84,9 @@ class FleetRoutes:
         index = mirrors.index
         node = call.query("node")
         places = index.of_node(node) if node else index.order
-        tests = list(_tests(call, index.status))
+        if state := _wanted_state(call):
+            places = index.in_state(places, lambda told: _state(told) == state)
+        tests = list(_tests(call))
         if tests:
             places = list(_fitting(index.devices, places, tests))
         start = bisect_right(places, after) if after is not None else 0
@@ -228,14 +230,18 @@ def _side(value: Json) -> JsonObject | None:
 # --- which devices -------------------------------------------------------------------------------------
 
 
-def _tests(call: Call, status: Callable[[Device], Status]) -> Iterator[Test]:
-    """What the query asks for beside the node. Errors: BadRequest."""
+def _wanted_state(call: Call) -> str:
+    """Errors: BadRequest for what is no state."""
+    state = call.query("state")
+    if state and state not in STATES:
+        raise BadRequest(f"state: expected one of {', '.join(STATES)}")
+    return state
+
+
+def _tests(call: Call) -> Iterator[Test]:
+    """What the query asks for beside node and state."""
     if namespace := call.query("namespace"):
         yield lambda device: device.namespace == namespace
-    if state := call.query("state"):
-        if state not in STATES:
-            raise BadRequest(f"state: expected one of {', '.join(STATES)}")
-        yield lambda device: _state(status(device).state) == state
     if wanted := call.query("q").strip().casefold()[:200]:
         yield lambda device: wanted in device.haystack
 

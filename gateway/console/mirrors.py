@@ -85,6 +85,19 @@ class DeviceIndex:
         """(name, namespace) of a node's Devices, sorted. Not to be changed."""
         return self._by_node.get(node, [])
 
+    def in_state(self, places: Iterable[Key], fits: Callable[[str], bool]) -> list[Key]:
+        """Those of these whose state fits."""
+        states, devices, nothing = self.statuses, self.devices, fits(NO_STATUS.state)
+        return [
+            (name, namespace)
+            for name, namespace in places
+            if (
+                fits(found.of(devices[namespace, name]).state)
+                if (found := states.get((namespace, name))) is not None
+                else nothing
+            )
+        ]
+
     def online(self, places: Iterable[Key]) -> int:
         """How many of these are online."""
         states = self.statuses
@@ -121,6 +134,8 @@ class Mirrors:
         self.feed = Feed()
         self.index = DeviceIndex()
         self.pods_of: defaultdict[str, int] = defaultdict(int)
+        self._node_rows: dict[str, tuple[JsonObject, JsonObject]] = {}
+        """Of each Node that was asked for the object and its row."""
         group, plural = DISCOVERED
         self.nodes = Informer(kube, "v1", "nodes", self._node, trim=_without_noise)
         self.pods = Informer(kube, "v1", "pods", self._pod, trim=_short_pod)
@@ -174,15 +189,17 @@ class Mirrors:
 
     def node(self, node: JsonObject) -> JsonObject:
         """A Node with its counts and its link."""
-        row = node_row(node)
-        name = text(row["name"])
+        name = text(mapping(node.get("metadata")).get("name"))
+        known = self._node_rows.get(name)
+        if known is None or known[0] is not node:
+            known = self._node_rows[name] = node, node_row(node)
         mine = self.index.of_node(name)
         link: JsonObject | None = None
         if self._cloud is not None:
             since = self._cloud.link_since(name)
             link = {"connected": since is not None, "since": since}
         return {
-            **row,
+            **known[1],
             "link": link,
             "devices": len(mine),
             "devices_online": self.index.online(mine),
@@ -209,6 +226,8 @@ class Mirrors:
 
     def _node(self, change: Change) -> None:
         node = change.new
+        if node is None:
+            self._node_rows.pop(change.key[1], None)
         self._tell("nodes", change, lambda: self.node(node or {}))
 
     def _pod(self, change: Change) -> None:

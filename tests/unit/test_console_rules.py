@@ -271,6 +271,20 @@ def test_the_index_is_what_the_devices_are(steps: list[tuple[str, str | None]]) 
         assert index.of_node(node) == [(name, "default") for name in mine]
 
 
+def test_devices_are_picked_by_their_state_those_without_one_are_unknown() -> None:
+    index = DeviceIndex()
+    for name in ("on", "off", "silent", "earlier"):
+        index.put(("d", name), Device("d", name, "1", "n", "m", "p", 0, "", "1", ""))
+    index.statuses["d", "on"] = Status(("1",), "online")
+    index.statuses["d", "off"] = Status((), "offline")
+    index.statuses["d", "earlier"] = Status(("0",), "online")
+    picked = {
+        state: [name for name, _ in index.in_state(index.order, lambda told: told == state)]  # noqa: B023
+        for state in ("online", "offline", "unknown")
+    }
+    assert picked == {"online": ["on"], "offline": ["off"], "unknown": ["earlier", "silent"]}
+
+
 def test_the_status_of_an_earlier_device_of_the_name_does_not_count() -> None:
     owner: JsonObject = {"kind": "Device", "uid": "other"}
     status = Status.read({"metadata": {"ownerReferences": [owner]}, "status": {"state": "online"}})
