@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 
@@ -60,9 +60,6 @@ from gateway.hono.registry_http import RegistryHttp, RegistryServer
 from gateway.hono.remote.setup import build_relay, is_remote
 from gateway.hono.stored_commands import StoredCommands
 from gateway.hono.traffic import Traffic
-from gateway.kube.cluster import ClusterApi, is_cluster
-from gateway.kube.control.manager import ControllerManager
-from gateway.kube.module import KubeApi
 from gateway.model.json import JsonObject
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
@@ -74,6 +71,10 @@ from gateway.store.database import Database
 from gateway.store.events import SqliteEvents
 from gateway.store.things_sqlite import SqliteThingStore
 from gateway.twin.limits import Limits
+
+if TYPE_CHECKING:
+    from gateway.kube.cluster import ClusterApi
+    from gateway.kube.module import KubeApi
 
 log = logging.getLogger(__name__)
 
@@ -269,6 +270,9 @@ def build_gateway(shared: Shared, front: Front | None = None) -> Gateway:
 
 def build_kube(shared: Shared) -> KubeApi | ClusterApi:
     """Build the embedded Kubernetes API server, or the way to a cluster."""
+    from gateway.kube.cluster import ClusterApi, is_cluster
+    from gateway.kube.module import KubeApi
+
     if is_cluster(shared.settings.kube.mode):
         return ClusterApi(shared.settings.kube)
     return KubeApi(
@@ -283,6 +287,9 @@ def build_kube(shared: Shared) -> KubeApi | ClusterApi:
 
 def build_controllers(shared: Shared, kube: KubeApi | ClusterApi) -> list[Module]:
     """Build the control loops of the embedded API; a cluster has its own."""
+    from gateway.kube.cluster import ClusterApi
+    from gateway.kube.control.manager import ControllerManager
+
     if isinstance(kube, ClusterApi):
         return []
     return [ControllerManager(kube.client, shared.settings.kube.controllers, keys=kube.keys)]

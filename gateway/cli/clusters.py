@@ -8,10 +8,6 @@ import click
 import yaml
 
 from gateway.config.kube import Kube
-from gateway.kube.builtin import definitions
-from gateway.kube.cluster import install_definitions
-from gateway.kube.credentials import find_access
-from gateway.kube.remote import Connection, RemoteClient
 
 
 @click.command("install-crds")
@@ -27,6 +23,8 @@ def install_crds(kubeconfig: str | None, context: str, prints: bool) -> None:
 
     Safe to repeat; needs the right to patch customresourcedefinitions.
     """
+    from gateway.kube.builtin import definitions
+
     if prints:
         click.echo(yaml.safe_dump_all(definitions(), sort_keys=False), nl=False)
         return
@@ -34,6 +32,10 @@ def install_crds(kubeconfig: str | None, context: str, prints: bool) -> None:
 
 
 async def _install(settings: Kube) -> None:
+    from gateway.kube.cluster import install_definitions
+    from gateway.kube.credentials import find_access
+    from gateway.kube.remote import Connection, RemoteClient
+
     connection = Connection(find_access(settings))
     async with connection.opened():
         client = RemoteClient(connection, "twinspan")

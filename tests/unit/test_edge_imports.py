@@ -47,3 +47,12 @@ def test_importing_the_edge_agent_pulls_in_nothing_heavy(entry: str, allowed: se
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_gateway_alone_does_not_load_the_kubernetes_server() -> None:
+    server = ["gateway.kube.module", "gateway.kube.cluster", "gateway.kube.control.manager"]
+    script = f"import sys, gateway.cli.run; print([m for m in {server!r} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"
