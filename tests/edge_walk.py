@@ -146,7 +146,11 @@ def an_edge(
     with twinspan(data_dir, "edge", "run", sets=(*LINK, *sets), prefix=prefix) as running:
         edge = Edge(Walk(running), prefix)
         edge.wait_for_link(up=True)
-        eventually(lambda: knows(edge, "meter-1") and knows(edge, "meter-2"), what="the devices")
+        eventually(
+            lambda: knows(edge, "meter-1") and knows(edge, "meter-2"),
+            seconds=60,
+            what="the devices",
+        )
         yield edge
 
 
