@@ -247,8 +247,10 @@ class DeviceController:
 
     def _is_complete(self, device: DeviceView) -> bool:
         is_there = self._catalog.model_object(self._catalog.model_key(device)) is not None
-        missing = () if is_there else (f"DeviceModel {device.model} does not exist",)
-        self._concerns.stand(device.key, "ModelNotFound", missing)
+        fault = "spec.deviceModelRef names no DeviceModel"
+        if device.model:
+            fault = f"DeviceModel {device.model} does not exist"
+        self._concerns.stand(device.key, "ModelNotFound", () if is_there else (fault,))
         return is_there
 
     async def _together(self, key: DeviceKey, twin: Twinned, trace: TraceContext | None) -> None:

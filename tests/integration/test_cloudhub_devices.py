@@ -423,6 +423,16 @@ async def test_a_device_without_its_model_waits_for_it(start: Start) -> None:
         await eventually(there_is_a_thing(cloud))
 
 
+async def test_a_device_that_names_no_model_is_told_so(cloud: CloudCore) -> None:
+    document = a_device(on="true")
+    del document["spec"]["deviceModelRef"]  # type: ignore[union-attr, arg-type]
+    await apply_device(cloud, document)
+    await eventually(told(cloud, "ModelNotFound"))
+    found = await cloud.kube.list("v1", "events", "default")
+    (message,) = [each["message"] for each in found.items if each["reason"] == "ModelNotFound"]
+    assert message == "spec.deviceModelRef names no DeviceModel"
+
+
 async def test_a_namespace_that_ditto_cannot_have_is_escaped(cloud: CloudCore) -> None:
     await cloud.kube.create("v1", "namespaces", None, {"metadata": {"name": "4711"}})
     model, device = a_model(), a_device()
