@@ -19,7 +19,7 @@ export function make(target: HTMLElement, { unit, labels, height, dashes }: Made
     legend: { show: false },
     cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
     plugins: [hover(unit)],
-    scales: { x: { range: (_chart, low, high) => stretch(low, high) }, y: { range: (_chart, low, high) => bounds(low, high) } },
+    scales: { x: { range: stretch }, y: { range: (_chart, low, high) => bounds(low, high) } },
     axes: [
       { ...axis, size: 26, space: 70, values: [[86400, "{YYYY}-{MM}-{DD}", null, null, null, null, null, null, 1], [60, "{HH}:{mm}", null, null, null, null, null, null, 1], [1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 1]] as uPlot.Axis.Values },
       { ...axis, size: 62, space: 24, values: (_chart, splits) => splits.map((split) => withUnit(split, unit)) },
@@ -36,10 +36,11 @@ function lone(chart: uPlot, nth: number): number[] {
   return [...values.keys()].filter((at) => isThere(at) && !isThere(at - 1) && !isThere(at + 1));
 }
 
-/** A single point stands in the middle of a minute, not at the beginning of years. */
-function stretch(low: number | null, high: number | null): [number, number] {
+/** A single point stands in the middle of a minute: the library gives it 86,400,000 s, by its clock of ms. */
+function stretch(chart: uPlot, low: number | null, high: number | null): [number, number] {
   if (low === null || high === null) return [Date.now() / 1000 - 60, Date.now() / 1000];
-  return low === high ? [low - 30, high + 30] : [low, high];
+  const times = chart.data[0];
+  return times.length === 1 && low === times[0] ? [low - 30, low + 30] : [low, high];
 }
 
 function bounds(low: number | null, high: number | null): [number, number] {

@@ -146,17 +146,17 @@ function MetricsView({ path }: { path: string }) {
       {(data) => (
         <div class="values-box card">
           <table class="values" aria-label="Messages">
-            <thead><tr><th scope="col">Way</th><th scope="col">Step</th><th scope="col" class="end">Last minute</th><th scope="col" class="end">Last hour</th><th scope="col" class="end">Last day</th><th scope="col" class="end">Failures (day)</th><th scope="col">Last</th></tr></thead>
+            <thead><tr><th scope="col">Way</th><th scope="col">Step</th><th scope="col" class="end">Last minute</th><th scope="col" class="end optional">Last hour</th><th scope="col" class="end">Last day</th><th scope="col" class="end">Failures (day)</th><th scope="col" class="optional">Last</th></tr></thead>
             <tbody>
               {(["inbound", "outbound"] as const).flatMap((way) => Object.entries(data.connectionMetrics[way] ?? {}).map(([step, { success, failure }]) => (
                 <tr key={way + step}>
                   <th scope="row">{way}</th>
-                  <td><Text of={step} max={40} /></td>
+                  <td class="word"><Text of={step} max={40} /></td>
                   <td class="end">{count(success.PT1M)}</td>
-                  <td class="end">{count(success.PT1H)}</td>
+                  <td class="end optional">{count(success.PT1H)}</td>
                   <td class="end">{count(success.PT24H)}</td>
                   <td class="end">{failure.PT24H > 0 ? <State tone="bad">{count(failure.PT24H)}</State> : 0}</td>
-                  <td><When at={success.lastMessageAt} /></td>
+                  <td class="optional"><When at={success.lastMessageAt} /></td>
                 </tr>
               )))}
             </tbody>

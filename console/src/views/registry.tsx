@@ -147,7 +147,7 @@ export function RegistryDevice({ tenant, device }: { tenant: string; device: str
                       {data.map((one) => (
                         <tr key={`${one.type} ${one["auth-id"]}`}>
                           <th scope="row"><Text of={one["auth-id"]} max={80} mono /></th>
-                          <td><Text of={one.type} max={40} /></td>
+                          <td class="word"><Text of={one.type} max={40} /></td>
                           <td><Enabled of={one} /></td>
                           <td>{(one.secrets ?? []).map((secret, nth) => <div key={nth} class="small">{secret["enabled"] === false ? "disabled" : "in use"}{secret["not-after"] ? <>, ends <When at={secret["not-after"]} /></> : null}</div>)}</td>
                         </tr>

@@ -68,7 +68,7 @@ export function History({ id, live }: { id: string; live: Sample[] }) {
             </select>
           )}
         </Field>
-        {state === "ended" ? <span class="muted small">{all.length} changes</span> : <StreamMark of={state} />}
+        {state === "ended" ? <span class="muted small">{all.length} {all.length === 1 ? "change" : "changes"}</span> : <StreamMark of={state} />}
       </div>
       {all.length === 0 && state !== "ended" ? (
         <Loading />
