@@ -427,7 +427,7 @@ class ZigbeeDriver:
             await self._tell(radio, bound, wish)
         except BaseException:
             if before is None:
-                del self._meant[bound.name]
+                self._meant.pop(bound.name, None)
             else:
                 self._meant[bound.name] = before
             raise
