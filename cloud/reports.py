@@ -1,8 +1,7 @@
 """What edges report of Devices: into the DeviceStatus, and into the thing.
 
-A node may report its own Devices only. A value that does not parse is counted, told in an event and left
-out; the rest is written. The edge is answered when all is durable; without an answer it reports again. A
-report older than one that the same edge store has sent of that property before is answered and left out.
+A node may report its own Devices only. A value that does not parse is counted, told in an event and left out.
+The edge is answered when all is durable, or reports again; what its store has told anew since is left out.
 """
 
 from __future__ import annotations
